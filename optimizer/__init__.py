@@ -1,0 +1,40 @@
+"""Optimizers with their learning-rate schedule inside, built from a key and validated parameters."""
+
+from optimizer.adam import AdamFactory, AdamWFactory
+from optimizer.adamw_cosine_decay import AdamWWithWarmupCosine, AdamWWithWarmupCosineFactory
+from optimizer.adamw_onecyclelr import AdamWWithOneCycle, AdamWWithOneCycleFactory
+from optimizer.embedding import EmbeddedScheduler, ScheduledOptimizer, scheduled
+from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY, FreeScheduleFactory, OptimizerFactory, ScheduledFactory
+from optimizer.horizon import Horizon
+from optimizer.named_state import NamedState, StateMismatchError, load_named_state, named_state
+from optimizer.registry import Registry, UnknownKeyError
+from optimizer.schedule import SCHEDULE_REGISTRY, Schedule
+from optimizer.schedule_free_radam import RAdamScheduleFreeFactory
+from optimizer.sgd import SGDFactory
+
+__all__ = [
+    "OPTIMIZER_BUILDER_REGISTRY",
+    "SCHEDULE_REGISTRY",
+    "AdamFactory",
+    "AdamWFactory",
+    "AdamWWithOneCycle",
+    "AdamWWithOneCycleFactory",
+    "AdamWWithWarmupCosine",
+    "AdamWWithWarmupCosineFactory",
+    "EmbeddedScheduler",
+    "FreeScheduleFactory",
+    "Horizon",
+    "NamedState",
+    "OptimizerFactory",
+    "RAdamScheduleFreeFactory",
+    "Registry",
+    "SGDFactory",
+    "Schedule",
+    "ScheduledFactory",
+    "ScheduledOptimizer",
+    "StateMismatchError",
+    "UnknownKeyError",
+    "load_named_state",
+    "named_state",
+    "scheduled",
+]

@@ -1,0 +1,59 @@
+"""`adamw_warmup_cosine_decay`: AdamW with a linear warm-up and a cosine decay inside."""
+
+from typing import Any, ClassVar, Self
+
+from torch.optim import AdamW, Optimizer
+
+from optimizer.adam import AdamOptions
+from optimizer.embedding import ScheduledOptimizer
+from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY, ScheduledFactory
+from optimizer.horizon import Horizon
+from optimizer.schedules import WarmupCosineDecay, WarmupCosineFields
+from optimizer.validation import NonNegativeNumber
+
+
+class AdamWWithWarmupCosine(ScheduledOptimizer, AdamW):
+    """torch.optim.AdamW with `WarmupCosineDecay` inside.
+
+    schedule: the fields of `WarmupCosineDecay`, and AdamW's own options but lr, all by keyword.
+    Raises ValidationError if the schedule's values do not fit together.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        *,
+        peak_lr: float,
+        total_steps: int,
+        warmup_steps: int = 0,
+        start_lr: float = 0.0,
+        end_lr: float = 0.0,
+        grad_clip_norm: float | None = None,
+        **adamw_options: Any,
+    ) -> None:
+        schedule = WarmupCosineDecay(
+            peak_lr=peak_lr, start_lr=start_lr, end_lr=end_lr, total_steps=total_steps, warmup_steps=warmup_steps
+        )
+        super().__init__(params, lr=peak_lr, **adamw_options)
+        self.embed(schedule, grad_clip_norm)
+
+
+@OPTIMIZER_BUILDER_REGISTRY.register("adamw_warmup_cosine_decay")
+class AdamWWithWarmupCosineFactory(WarmupCosineFields, AdamOptions, ScheduledFactory):
+    """AdamW whose lr rises linearly from start_lr to peak_lr and falls on half a cosine to end_lr."""
+
+    optimizer_class: ClassVar[type[Optimizer]] = AdamW
+    fused_by_default: ClassVar[bool] = True
+
+    weight_decay: NonNegativeNumber = 0.01
+    """Decoupled weight decay."""
+
+    @property
+    def curve(self) -> WarmupCosineDecay:
+        return WarmupCosineDecay(**{name: getattr(self, name) for name in WarmupCosineDecay.model_fields})
+
+    def resolved(self, horizon: Horizon | None = None) -> Self:
+        return self.replaced(**self.curve.resolved(horizon).model_dump())
+
+    def _make(self, groups: list[dict[str, Any]], options: dict[str, Any]) -> ScheduledOptimizer:
+        return AdamWWithWarmupCosine(groups, **self.curve.model_dump(), grad_clip_norm=self.grad_clip_norm, **options)

@@ -1,0 +1,62 @@
+"""`adamw_cosine_schedule`: AdamW with PyTorch's OneCycleLR inside."""
+
+from typing import Any, ClassVar, Self
+
+from torch.optim import AdamW, Optimizer
+
+from optimizer.adam import AdamOptions
+from optimizer.embedding import ScheduledOptimizer
+from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY, ScheduledFactory
+from optimizer.horizon import Horizon
+from optimizer.schedules import OneCycle, OneCycleFields
+from optimizer.validation import NonNegativeNumber, PositiveNumber
+
+
+class AdamWWithOneCycle(ScheduledOptimizer, AdamW):
+    """torch.optim.AdamW with PyTorch's OneCycleLR inside.
+
+    options: OneCycleLR's (with cycle_momentum off by default) and AdamW's, by keyword. lr: what a
+    parameter group's own lr is compared with (left out: max_lr); the cycle sets the lr itself.
+    Raises ValidationError if the cycle's values do not fit together.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        *,
+        max_lr: float,
+        total_steps: int,
+        lr: float | None = None,
+        grad_clip_norm: float | None = None,
+        **options: Any,
+    ) -> None:
+        cycle = {name: options.pop(name) for name in OneCycle.model_fields if name in options}
+        schedule = OneCycle(**{"cycle_momentum": False, **cycle, "max_lr": max_lr, "total_steps": total_steps})
+        super().__init__(params, lr=max_lr if lr is None else lr, **options)
+        self.embed(schedule, grad_clip_norm)
+
+
+@OPTIMIZER_BUILDER_REGISTRY.register("adamw_cosine_schedule")
+class AdamWWithOneCycleFactory(OneCycleFields, AdamOptions, ScheduledFactory):
+    """AdamW whose lr follows PyTorch's OneCycleLR and holds its last value after it."""
+
+    optimizer_class: ClassVar[type[Optimizer]] = AdamW
+    fused_by_default: ClassVar[bool] = True
+
+    lr: PositiveNumber | None = None
+    """What a parameter group's own lr is compared with (left out: max_lr); the cycle sets the lr itself."""
+    weight_decay: NonNegativeNumber = 0.01
+    """Decoupled weight decay."""
+    cycle_momentum: bool = False
+    """Whether beta1 moves against the lr, between base_momentum and max_momentum."""
+
+    @property
+    def curve(self) -> OneCycle:
+        return OneCycle(**{name: getattr(self, name) for name in OneCycle.model_fields})
+
+    def resolved(self, horizon: Horizon | None = None) -> Self:
+        return self.replaced(**self.curve.resolved(horizon).model_dump())
+
+    def _make(self, groups: list[dict[str, Any]], options: dict[str, Any]) -> ScheduledOptimizer:
+        cycle = self.curve.model_dump()
+        return AdamWWithOneCycle(groups, **cycle, grad_clip_norm=self.grad_clip_norm, **options)

@@ -1,0 +1,36 @@
+"""Gradient clipping inside the step."""
+
+from typing import Any
+
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
+
+
+def clip_before_step(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Step-pre hook: scale the gradients of `optimizer` so that their joint L2 norm is at most its
+    `grad_clip_norm`. With a closure the gradients are made inside the step, and clipped there.
+
+    Source: Pascanu et al. 2013, arXiv:1211.5063.
+    """
+    closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+    if closure is None:
+        _clip(optimizer)
+        return None
+
+    def clipped_closure() -> Any:
+        loss = closure()
+        _clip(optimizer)
+        return loss
+
+    return (args[0], clipped_closure, *args[2:]), {key: kwargs[key] for key in kwargs if key != "closure"}
+
+
+def _clip(optimizer: Any) -> None:
+    gradients_of = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    if not gradients_of:
+        return
+    # Under GradScaler a fused step is handed gradients that are still multiplied by the scale.
+    scale: Tensor | None = getattr(optimizer, "grad_scale", None)
+    max_norm = optimizer.grad_clip_norm * (1.0 if scale is None else float(scale))
+    clip_grad_norm_(gradients_of, max_norm)

@@ -1,0 +1,123 @@
+"""An optimizer's state by parameter name, in the two forms that files take: tensors and plain values."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class StateMismatchError(ValueError):
+    """Saved state that does not fit. The message lists every missing, extra and mis-shaped name."""
+
+
+@dataclass(frozen=True)
+class NamedState:
+    """tensors: "PARAMETER/ENTRY" -> state tensor. values: everything else, ready for JSON."""
+
+    tensors: dict[str, Tensor]
+    values: dict[str, Any]
+
+
+def named_state(optimizer: Optimizer) -> NamedState:
+    """Return the state of `optimizer` keyed by parameter name. The tensors are its own, not copies.
+
+    Raises ValueError if the optimizer was built from parameters without names.
+    """
+    state_dict = optimizer.state_dict()
+    names = _names_by_id(state_dict["param_groups"])
+    tensors: dict[str, Tensor] = {}
+    plain: dict[str, dict[str, Any]] = {}
+    for param_id, entries in state_dict["state"].items():
+        for entry, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"{names[param_id]}/{entry}"] = value
+            else:
+                plain.setdefault(names[param_id], {})[entry] = value
+    groups = [
+        {key: _plain(value) for key, value in group.items() if key != "params"} for group in state_dict["param_groups"]
+    ]
+    values = {"param_groups": groups, "shapes": _shapes(optimizer), "state": plain}
+    if "scheduler" in state_dict:
+        values["scheduler"] = state_dict["scheduler"]
+    return NamedState(tensors, values)
+
+
+def load_named_state(optimizer: Optimizer, saved: NamedState) -> None:
+    """Load `saved` into `optimizer`, matched by parameter name in whatever order.
+
+    Raises StateMismatchError, before anything is changed, if the names, shapes or groups differ.
+    """
+    own = optimizer.state_dict()["param_groups"]
+    names = _names_by_id(own)
+    _check_names(saved.values["shapes"], _shapes(optimizer))
+    ids = {name: param_id for param_id, name in names.items()}
+    state: dict[int, dict[str, Any]] = {}
+    for path, tensor in saved.tensors.items():
+        name, _, entry = path.rpartition("/")
+        state.setdefault(ids[name], {})[entry] = tensor
+    for name, entries in saved.values["state"].items():
+        state.setdefault(ids[name], {}).update(entries)
+    groups = [_restored_group(group, saved.values["param_groups"]) for group in own]
+    state_dict: dict[str, Any] = {"state": state, "param_groups": groups}
+    if "scheduler" in saved.values:
+        state_dict["scheduler"] = saved.values["scheduler"]
+    optimizer.load_state_dict(state_dict)
+
+
+def _names_by_id(groups: list[dict[str, Any]]) -> dict[int, str]:
+    if any("param_names" not in group for group in groups):
+        raise ValueError("this optimizer does not know its parameters' names: build it from named_parameters()")
+    return {
+        param_id: name for group in groups for param_id, name in zip(group["params"], group["param_names"], strict=True)
+    }
+
+
+def _shapes(optimizer: Optimizer) -> dict[str, list[int]]:
+    return {
+        name: list(p.shape)
+        for group in optimizer.param_groups
+        for p, name in zip(group["params"], group["param_names"], strict=True)
+    }
+
+
+def _check_names(saved: dict[str, list[int]], own: dict[str, list[int]]) -> None:
+    problems = compare_shapes(saved, own)
+    if problems:
+        raise StateMismatchError("the optimizer state does not fit: " + "; ".join(problems))
+
+
+def compare_shapes(saved: dict[str, list[int]], own: dict[str, list[int]]) -> list[str]:
+    """Return what keeps tensors of the `saved` names and shapes out of `own`: one line a kind."""
+    kinds = {
+        "missing": sorted(own.keys() - saved.keys()),
+        "extra": sorted(saved.keys() - own.keys()),
+        "mis-shaped": [
+            f"{name} (saved {saved[name]}, here {own[name]})"
+            for name in sorted(own.keys() & saved.keys())
+            if list(saved[name]) != list(own[name])
+        ],
+    }
+    return [f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names]
+
+
+def _restored_group(own: dict[str, Any], saved: list[dict[str, Any]]) -> dict[str, Any]:
+    match = next((group for group in saved if set(group["param_names"]) == set(own["param_names"])), None)
+    if match is None:
+        raise StateMismatchError(
+            "the parameter groups differ: none of the saved ones holds exactly " + ", ".join(own["param_names"])
+        )
+    options = {key: _as_in(own.get(key), value) for key, value in match.items()}
+    return {**options, "params": own["params"], "param_names": own["param_names"]}
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, Tensor) else value
+
+
+def _as_in(own: Any, value: Any) -> Any:
+    """Return a value read from JSON in the type that the optimizer has for it."""
+    if isinstance(own, tuple) and isinstance(value, list):
+        return tuple(value)
+    return torch.tensor(value, dtype=own.dtype, device=own.device) if isinstance(own, Tensor) else value

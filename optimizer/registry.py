@@ -1,0 +1,124 @@
+"""A registry: a read-only mapping from a key to a class, filled by a decorator and by plugins."""
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+C = TypeVar("C")
+
+
+class UnknownKeyError(KeyError):
+    """A key that a registry does not have. Its message names the nearest keys."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError would show the message in quotes
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Say which of `known` the user may have meant by `name`: '; did you mean …?' or ''."""
+    by_folded = {candidate.lower(): candidate for candidate in known}
+    close = get_close_matches(name.lower(), list(by_folded), n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(repr(by_folded[match]) for match in close)}?" if close else ""
+
+
+class Registry(Mapping[str, type[T]]):
+    """Classes by key. Keys are looked up without regard to case; a dotted path stands for a key.
+
+    name: what the user calls it in messages, e.g. "optimizer".
+    kind: what every class in it must be: a base class, or a runtime-checkable protocol of methods.
+    entry_points: the group from which installed distributions are loaded, once, on first use.
+    """
+
+    def __init__(self, name: str, kind: type[Any], *, entry_points: str) -> None:
+        self.name = name
+        self._kind = kind
+        self._classes: dict[str, type[T]] = {}
+        self._keys: dict[str, str] = {}  # folded key or alias -> key
+        self._entry_points: str | None = entry_points
+
+    def register(self, key: str, *, aliases: Sequence[str] = ()) -> Callable[[type[C]], type[C]]:
+        """Return a decorator that registers a class under `key` and `aliases`.
+
+        Raises ValueError if a name is taken by another class or holds a dot, TypeError if the
+        class is not of this registry's kind.
+        """
+
+        def add(cls: type[C]) -> type[C]:
+            self._check_kind(cls, key)
+            for name in (key, *aliases):
+                self._check_free(name, cls)
+            self._classes[key] = cls  # type: ignore[assignment]  # C is a T: _check_kind saw to it
+            self._keys.update({name.lower(): key for name in (key, *aliases)})
+            return cls
+
+        return add
+
+    def __getitem__(self, key: str) -> type[T]:
+        """Return the class of a key, an alias or a dotted path. Raises UnknownKeyError."""
+        if found := self._keys.get(key.lower()):
+            return self._classes[found]
+        if "." in key:
+            return self._import(key)
+        self._load_plugins()
+        if found := self._keys.get(key.lower()):
+            return self._classes[found]
+        raise UnknownKeyError(
+            f"unknown {self.name} {key!r}{nearest(key, list(self._keys))}"
+            f" `innerstep list` shows them all; a class of your own goes by its dotted path, my_pkg.module.Class."
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        self._load_plugins()
+        return iter(self._classes)
+
+    def __len__(self) -> int:
+        self._load_plugins()
+        return len(self._classes)
+
+    def key_of(self, cls: type[T]) -> str:
+        """Return the key that leads to `cls`: the registered one, else its dotted path."""
+        for key, registered in self._classes.items():
+            if registered is cls:
+                return key
+        return f"{cls.__module__}.{cls.__qualname__}"
+
+    def aliases_of(self, key: str) -> list[str]:
+        """Return the other names of `key`."""
+        return [alias for alias, target in self._keys.items() if target == key and alias != key.lower()]
+
+    def _check_kind(self, cls: type[Any], key: str) -> None:
+        if not (isinstance(cls, type) and issubclass(cls, self._kind)):
+            raise TypeError(f"{self.name} {key!r}: {cls!r} is not a {self._kind.__name__}")
+
+    def _check_free(self, name: str, cls: type[Any]) -> None:
+        if "." in name:
+            raise ValueError(f"{self.name} key {name!r} holds a dot, which marks a dotted path")
+        taken = self._classes.get(self._keys.get(name.lower(), ""))
+        # The same definition met again (a notebook cell run twice, a module reloaded) replaces itself.
+        if taken and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(f"{self.name} key {name!r} is taken by {taken.__module__}.{taken.__qualname__}")
+
+    def _import(self, path: str) -> type[T]:
+        module_name, _, class_name = path.rpartition(".")
+        try:
+            cls: type[T] = getattr(importlib.import_module(module_name), class_name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise UnknownKeyError(f"{self.name} {path!r} cannot be imported: {error}") from error
+        try:
+            self._check_kind(cls, path)
+        except TypeError as error:
+            raise UnknownKeyError(str(error)) from None
+        return cls
+
+    def _load_plugins(self) -> None:
+        if self._entry_points is None:
+            return
+        from importlib.metadata import entry_points  # only a miss or a listing pays for it
+
+        group, self._entry_points = self._entry_points, None
+        for entry_point in entry_points(group=group):
+            loaded = entry_point.load()  # a module registers by decorator, a class under its entry's name
+            if isinstance(loaded, type):
+                self.register(entry_point.name)(loaded)

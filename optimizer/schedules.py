@@ -1,0 +1,227 @@
+"""The schedules that innerstep brings."""
+
+import math
+from functools import lru_cache
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from pydantic import model_validator
+from torch.optim.lr_scheduler import OneCycleLR
+
+from optimizer.horizon import Horizon
+from optimizer.schedule import SCHEDULE_REGISTRY, Schedule, short, total_steps_from
+from optimizer.validation import Config, Count, Fraction, NonNegativeNumber, PositiveCount, PositiveNumber
+
+
+@SCHEDULE_REGISTRY.register("constant")
+class Constant(Schedule):
+    """Every group keeps its own lr."""
+
+    absolute: ClassVar[bool] = False
+
+    def lr_at(self, update: int) -> float:
+        return 1.0
+
+    def summary(self) -> str:
+        return "-"
+
+
+class WarmupCosineFields(Config):
+    """The fields of the linear warm-up and cosine decay, shared by the schedule and the optimizer key."""
+
+    peak_lr: PositiveNumber
+    """The highest lr, at update `warmup_steps`."""
+    start_lr: NonNegativeNumber = 0.0
+    """The lr of update 0."""
+    end_lr: NonNegativeNumber = 0.0
+    """The lr of update `total_steps - 1` and of every later one."""
+    total_steps: PositiveCount | None = None
+    """Updates until `end_lr`; left out, the length of the run."""
+    warmup_steps: Count = 0
+    """Updates of the linear warm-up; 0 starts at `peak_lr`."""
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        for name in ("start_lr", "end_lr"):
+            if getattr(self, name) > self.peak_lr:
+                self.refuse(name, f"must be <= peak_lr; got {getattr(self, name)} with peak_lr {self.peak_lr}")
+        if self.total_steps is not None and self.warmup_steps >= self.total_steps:
+            self.refuse(
+                "warmup_steps",
+                f"must be < total_steps; got {self.warmup_steps} with total_steps {self.total_steps}."
+                " Lower it or train longer.",
+            )
+        return self
+
+
+@SCHEDULE_REGISTRY.register("warmup_cosine_decay")
+class WarmupCosineDecay(WarmupCosineFields, Schedule):
+    """Linear from start_lr to peak_lr, then half a cosine to end_lr, then end_lr.
+
+    lr(0) = start_lr, lr(warmup_steps) = peak_lr, lr(total_steps - 1) = end_lr. Where the last two meet
+    (warmup_steps = total_steps - 1) the update runs at peak_lr. The cosine is that of Loshchilov &
+    Hutter 2017 (arXiv:1608.03983), without restarts.
+    """
+
+    absolute: ClassVar[bool] = True
+
+    def lr_at(self, update: int) -> float:
+        last = self._last
+        if update < self.warmup_steps:
+            return self.start_lr + (self.peak_lr - self.start_lr) * (update / self.warmup_steps)
+        if update == self.warmup_steps:
+            return self.peak_lr
+        if update >= last:
+            return self.end_lr
+        progress = (update - self.warmup_steps) / (last - self.warmup_steps)
+        return self.end_lr + (self.peak_lr - self.end_lr) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+    def resolved(self, horizon: Horizon | None) -> Self:
+        if self.total_steps is not None:
+            return self
+        return self.replaced(total_steps=total_steps_from(horizon))
+
+    def summary(self) -> str:
+        rise = f"{short(self.start_lr)} ↗ " if self.warmup_steps else ""
+        return f"{rise}{short(self.peak_lr)} ({self.warmup_steps}) ↘ {short(self.end_lr)} ({self.total_steps})"
+
+    @property
+    def _last(self) -> int:
+        if self.total_steps is None:
+            raise ValueError("total_steps is not known yet: call resolved(horizon) first")
+        return self.total_steps - 1
+
+
+class OneCycleFields(Config):
+    """The fields of the 1cycle policy, named as in torch.optim.lr_scheduler.OneCycleLR."""
+
+    max_lr: PositiveNumber
+    """The highest lr."""
+    total_steps: PositiveCount | None = None
+    """Updates in the cycle; left out, `epochs` x `steps_per_epoch`, or the length of the run."""
+    epochs: PositiveCount | None = None
+    """With `steps_per_epoch` (the data's, if left out) another way to give `total_steps`."""
+    steps_per_epoch: PositiveCount | None = None
+    """Updates in an epoch."""
+    pct_start: Fraction = 0.3
+    """The share of the cycle spent on the rise."""
+    anneal_strategy: Literal["cos", "linear"] = "cos"
+    """The shape of rise and fall."""
+    cycle_momentum: bool = True
+    """Whether momentum (beta1) moves against the lr."""
+    base_momentum: Fraction = 0.85
+    """Momentum where the lr is highest."""
+    max_momentum: Fraction = 0.95
+    """Momentum where the lr is lowest."""
+    div_factor: PositiveNumber = 25.0
+    """The first lr is max_lr / div_factor."""
+    final_div_factor: PositiveNumber = 1e4
+    """The last lr is max_lr / div_factor / final_div_factor."""
+    three_phase: bool = False
+    """Whether the fall first mirrors the rise and only then goes to the last lr."""
+
+    @model_validator(mode="after")
+    def _check_phases(self) -> Self:
+        if self.total_steps is not None and self.epochs is not None:
+            self.refuse("epochs", f"give total_steps or epochs, not both; got {self.total_steps} and {self.epochs}")
+        if self.total_steps is not None and self.pct_start * self.total_steps == 1.0:
+            # PyTorch divides by the length of the rise less one update.
+            self.refuse(
+                "pct_start",
+                f"must not make the rise exactly one update long; got {self.pct_start} of {self.total_steps} updates",
+            )
+        return self
+
+
+@SCHEDULE_REGISTRY.register("one_cycle", aliases=("OneCycleLR",))
+class OneCycle(OneCycleFields, Schedule):
+    """PyTorch's OneCycleLR. Past its end, where that class raises, the last value holds.
+
+    Source: Smith & Topin 2018 (arXiv:1708.07120), in the form of torch.optim.lr_scheduler.OneCycleLR.
+    """
+
+    absolute: ClassVar[bool] = True
+
+    def lr_at(self, update: int) -> float:
+        return float(self._options_at(update)["lr"])
+
+    def momentum_at(self, update: int) -> float | None:
+        return float(self._options_at(update)["betas"][0]) if self.cycle_momentum else None
+
+    def resolved(self, horizon: Horizon | None) -> Self:
+        if self.total_steps is not None:
+            return self
+        if self.epochs is None:
+            return self.replaced(total_steps=total_steps_from(horizon))
+        per_epoch = self.steps_per_epoch or (horizon.steps_per_epoch if horizon else None)
+        if per_epoch is None:
+            self.refuse("steps_per_epoch", "not given, and there is no horizon to take it from; epochs needs it")
+        return self.replaced(total_steps=self.epochs * per_epoch, epochs=None, steps_per_epoch=None)
+
+    def summary(self) -> str:
+        first = self.max_lr / self.div_factor
+        peak = round(self.pct_start * self.total_steps) - 1 if self.total_steps else f"{self.pct_start:.0%}"
+        last = first / self.final_div_factor
+        return f"{short(first)} ↗ {short(self.max_lr)} ({peak}) ↘ {short(last)} ({self.total_steps})"
+
+    def _options_at(self, update: int) -> dict[str, Any]:
+        one_cycle = _torch_one_cycle(self)
+        position = min(update, one_cycle.total_steps - 1)
+        if one_cycle.last_epoch != position:
+            one_cycle.last_epoch = position - 1
+            one_cycle.step()
+        return one_cycle.optimizer.param_groups[0]
+
+
+@lru_cache(maxsize=256)
+def _torch_one_cycle(schedule: OneCycle) -> OneCycleLR:
+    """Return PyTorch's scheduler over a stand-in optimizer. It is a closed form of its position, so
+    that one object serves every optimizer with this curve, at any position, in any order."""
+    stand_in = torch.optim.Adam([torch.zeros((), requires_grad=True)])
+    fields = schedule.model_dump(exclude={"epochs", "steps_per_epoch"})
+    one_cycle = OneCycleLR(stand_in, **fields)
+    stand_in.step()  # no gradient, no effect; PyTorch warns of a scheduler stepped before its optimizer
+    return one_cycle
+
+
+@SCHEDULE_REGISTRY.register("cosine_decay_with_warmup")
+class CosineDecayWithWarmup(Schedule):
+    """LeRobot's CosineDecayWithWarmupSchedulerConfig, with exactly its curve: a factor on the lr.
+
+    Two things that its users should know: the cosine counts from update 0 and not from the end of the
+    warm-up, so that the lr jumps down where they join; and peak_lr sets only the ratio decay_lr /
+    peak_lr, the peak itself is the optimizer's lr. `warmup_cosine_decay` has neither.
+    """
+
+    absolute: ClassVar[bool] = False
+
+    num_warmup_steps: Count
+    """Updates of the linear warm-up."""
+    num_decay_steps: PositiveCount
+    """Updates until decay_lr. A shorter run shortens both lengths in proportion."""
+    peak_lr: PositiveNumber
+    """What decay_lr is compared with."""
+    decay_lr: NonNegativeNumber
+    """Where the decay ends, when peak_lr is the optimizer's lr."""
+    num_training_steps: PositiveCount | None = None
+    """The length of the run; left out, the horizon's, or no shortening without one."""
+
+    def lr_at(self, update: int) -> float:
+        warmup, decay = self.num_warmup_steps, self.num_decay_steps
+        if self.num_training_steps is not None and self.num_training_steps < decay:
+            warmup, decay = int(warmup * (self.num_training_steps / decay)), self.num_training_steps
+        if update < warmup:
+            floor = 1.0 / (warmup + 1)
+            return floor if update <= 0 else 1.0 + (floor - 1.0) * (1.0 - update / warmup)
+        cosine = 0.5 * (1.0 + math.cos(math.pi * min(update, decay) / decay))
+        ratio = self.decay_lr / self.peak_lr
+        return (1.0 - ratio) * cosine + ratio
+
+    def resolved(self, horizon: Horizon | None) -> Self:
+        if self.num_training_steps is not None or horizon is None:
+            return self
+        return self.replaced(num_training_steps=horizon.total_steps)
+
+    def summary(self) -> str:
+        share = self.decay_lr / self.peak_lr
+        return f"× {short(self.lr_at(0))} ↗ 1 ({self.num_warmup_steps}) ↘ {short(share)} ({self.num_decay_steps})"

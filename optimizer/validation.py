@@ -1,0 +1,129 @@
+"""Validation that says what was wrong: the path, the rule, the value given, the nearest name."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NoReturn, Self, TypeVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    create_model,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from optimizer.registry import nearest
+
+T = TypeVar("T")
+
+
+def _not_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise PydanticCustomError("number_type", "must be a number, not true or false")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_not_bool)]
+PositiveNumber = Annotated[Number, Field(gt=0)]
+NonNegativeNumber = Annotated[Number, Field(ge=0)]
+Fraction = Annotated[Number, Field(ge=0, le=1)]
+Beta = Annotated[Number, Field(ge=0, lt=1)]
+Count = Annotated[int, BeforeValidator(_not_bool), Field(ge=0)]
+PositiveCount = Annotated[int, BeforeValidator(_not_bool), Field(ge=1)]
+
+
+class Config(BaseModel):
+    """A frozen pydantic model that knows no other fields than its own and suggests the nearest name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _suggest_names(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(data)
+        except ValidationError as error:
+            raise _rebuilt(error, known=list(cls.model_fields)) from None
+
+    def replaced(self, **changes: Any) -> Self:
+        """Return a copy with `changes`, validated as a whole."""
+        return type(self).model_validate({**self.model_dump(), **changes})
+
+    def refuse(self, field: str, rule: str) -> NoReturn:
+        """Raise the ValidationError that `field` broke `rule`; for validators that compare fields."""
+        raise refusal(rule, (field,), getattr(self, field))
+
+
+def refusal(rule: str, path: Sequence[str | int] = (), value: Any = None) -> ValidationError:
+    """Return a ValidationError at `path`. rule: the whole message, value and remedy included."""
+    return ValidationError.from_exception_data("config", [_line("rule", rule, path, value)])
+
+
+def nest(error: ValidationError, prefix: Sequence[str | int]) -> ValidationError:
+    """Return `error` with every path in it moved below `prefix`."""
+    return _rebuilt(error, prefix=prefix)
+
+
+def explain(error: ValidationError) -> list[str]:
+    """Return one line an error: path, rule, value given."""
+    lines = []
+    for detail in error.errors():
+        path = ".".join(str(part) for part in detail["loc"])
+        message = detail["msg"].replace("Input should", "must").replace("Field required", "required, but not given")
+        complete = detail["type"] in ("rule", "unknown_name", "missing", "value_error")
+        lines.append(f"{path}: {message}" if complete else f"{path}: {message}; got {detail['input']!r}")
+    return lines
+
+
+def construct(cls: type[T], params: dict[str, Any], **given: Any) -> T:
+    """Return `cls(**params, **given)` with `params` validated: by the model itself if `cls` is a
+    pydantic model, else by the names, types and constraints of the constructor's signature.
+
+    Raises ValidationError, also where the constructor itself raises ValueError.
+    """
+    if issubclass(cls, BaseModel):
+        return cls.model_validate(params)
+    checked = signature_model(cls, without=given).model_validate(params)
+    try:
+        return cls(**{name: getattr(checked, name) for name in checked.model_fields_set}, **given)
+    except ValueError as error:
+        raise refusal(str(error), value=params) from error
+
+
+def signature_model(function: Callable[..., Any], without: Sequence[str] | dict[str, Any] = ()) -> type[Config]:
+    """Return a Config with one field for each named parameter of `function`, save those in `without`."""
+    parameters = inspect.signature(function, eval_str=True).parameters.values()
+    fields: dict[str, Any] = {}
+    for parameter in parameters:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or parameter.name in without:
+            continue
+        annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
+        fields[parameter.name] = (annotation, ... if parameter.default is parameter.empty else parameter.default)
+    return create_model(function.__name__, __base__=_SignatureConfig, **fields)
+
+
+class _SignatureConfig(Config):
+    model_config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
+
+
+def _rebuilt(
+    error: ValidationError, prefix: Sequence[str | int] = (), known: Sequence[str] | None = None
+) -> ValidationError:
+    lines = []
+    for detail in error.errors():
+        kind, message = detail["type"], detail["msg"]
+        if known is not None and kind == "extra_forbidden" and len(detail["loc"]) == 1:
+            kind = "unknown_name"
+            message = f"unknown name{nearest(str(detail['loc'][0]), known)} Known: {', '.join(known)}"
+        lines.append(_line(kind, message, (*prefix, *detail["loc"]), detail["input"]))
+    return ValidationError.from_exception_data(error.title, lines)
+
+
+def _line(kind: str, message: str, path: Sequence[str | int], value: Any) -> InitErrorDetails:
+    # The message is a template for pydantic: as a value of its own it is shown as it is, braces and all.
+    template = PydanticCustomError(kind, "{message}", {"message": message})
+    return InitErrorDetails(type=template, loc=tuple(path), input=value)
