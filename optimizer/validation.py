@@ -47,7 +47,8 @@ class Config(BaseModel):
         try:
             return handler(data)
         except ValidationError as error:
-            raise _rebuilt(error, known=list(cls.model_fields)) from None
+            known = [field.alias or name for name, field in cls.model_fields.items()]
+            raise _rebuilt(error, known=known) from None
 
     def replaced(self, **changes: Any) -> Self:
         """Return a copy with `changes`, validated as a whole."""
@@ -79,35 +80,55 @@ def explain(error: ValidationError) -> list[str]:
     return lines
 
 
-def construct(cls: type[T], params: dict[str, Any], **given: Any) -> T:
-    """Return `cls(**params, **given)` with `params` validated: by the model itself if `cls` is a
-    pydantic model, else by the names, types and constraints of the constructor's signature.
+def check_arguments(cls: type[Any], params: dict[str, Any]) -> BaseModel:
+    """Validate `params` as arguments for `cls`: by the model itself if `cls` is a pydantic model, else
+    by the names, types and constraints of its constructor's signature.
+
+    Returns the validated model. Raises ValidationError.
+    """
+    model = cls if issubclass(cls, BaseModel) else signature_model(cls)
+    return model.model_validate(params)
+
+
+def construct(cls: type[T], params: dict[str, Any]) -> T:
+    """Return `cls(**params)` with `params` validated as by `check_arguments`.
 
     Raises ValidationError, also where the constructor itself raises ValueError.
     """
-    if issubclass(cls, BaseModel):
-        return cls.model_validate(params)
-    checked = signature_model(cls, without=given).model_validate(params)
+    checked = check_arguments(cls, params)
+    if isinstance(checked, cls):
+        return checked
+    fields = type(checked).model_fields
+    arguments = {str(fields[name].alias): getattr(checked, name) for name in fields if name in checked.model_fields_set}
     try:
-        return cls(**{name: getattr(checked, name) for name in checked.model_fields_set}, **given)
+        return cls(**arguments, **(checked.model_extra or {}))
     except ValueError as error:
         raise refusal(str(error), value=params) from error
 
 
-def signature_model(function: Callable[..., Any], without: Sequence[str] | dict[str, Any] = ()) -> type[Config]:
-    """Return a Config with one field for each named parameter of `function`, save those in `without`."""
+def signature_model(function: Callable[..., Any]) -> type[Config]:
+    """Return a Config with one field for each named parameter of `function`. The parameter's name is the
+    field's alias: a parameter may well be called `copy` or `json`, a field of a pydantic model not."""
     parameters = inspect.signature(function, eval_str=True).parameters.values()
     fields: dict[str, Any] = {}
-    for parameter in parameters:
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or parameter.name in without:
+    takes_any = False
+    for index, parameter in enumerate(parameters):
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            takes_any = takes_any or parameter.kind is parameter.VAR_KEYWORD
             continue
         annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
-        fields[parameter.name] = (annotation, ... if parameter.default is parameter.empty else parameter.default)
-    return create_model(function.__name__, __base__=_SignatureConfig, **fields)
+        default = ... if parameter.default is parameter.empty else parameter.default
+        fields[f"parameter_{index}"] = (annotation, Field(default, alias=parameter.name))
+    base = _OpenSignatureConfig if takes_any else _SignatureConfig
+    return create_model(function.__name__, __base__=base, **fields)
 
 
 class _SignatureConfig(Config):
-    model_config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+
+class _OpenSignatureConfig(_SignatureConfig):
+    model_config = ConfigDict(extra="allow")
 
 
 def _rebuilt(

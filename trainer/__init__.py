@@ -1,0 +1,54 @@
+"""An offline trainer for models made of named components, driven by one YAML file."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trainer.components import MODEL_REGISTRY
+    from trainer.config import ExperimentConfig, load_config
+    from trainer.data import DATASET_REGISTRY, DataSet, TensorSplit
+    from trainer.errors import ConfigError
+    from trainer.objective import OBJECTIVE_REGISTRY, Objective, Outcome
+    from trainer.offline_trainer import Result
+    from trainer.runs import resume, train
+
+_OWNERS = {
+    "MODEL_REGISTRY": "components",
+    "ExperimentConfig": "config",
+    "load_config": "config",
+    "DATASET_REGISTRY": "data",
+    "DataSet": "data",
+    "TensorSplit": "data",
+    "ConfigError": "errors",
+    "OBJECTIVE_REGISTRY": "objective",
+    "Objective": "objective",
+    "Outcome": "objective",
+    "Result": "offline_trainer",
+    "resume": "runs",
+    "train": "runs",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when asked for: `innerstep --help` imports this package, and must not import torch.
+    if name not in _OWNERS:
+        raise AttributeError(f"module 'trainer' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"trainer.{_OWNERS[name]}"), name)
+
+
+__all__ = [
+    "DATASET_REGISTRY",
+    "MODEL_REGISTRY",
+    "OBJECTIVE_REGISTRY",
+    "ConfigError",
+    "DataSet",
+    "ExperimentConfig",
+    "Objective",
+    "Outcome",
+    "Result",
+    "TensorSplit",
+    "load_config",
+    "resume",
+    "train",
+]

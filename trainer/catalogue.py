@@ -1,0 +1,80 @@
+"""What can be named in a config: the keys of all registries, and what each takes."""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from optimizer import SCHEDULE_REGISTRY, Registry, UnknownKeyError
+from optimizer.registry import nearest
+from optimizer.validation import signature_model
+from trainer.config import DATASET_REGISTRY, MODEL_REGISTRY, OBJECTIVE_REGISTRY, OPTIMIZER_BUILDER_REGISTRY
+from trainer.errors import ConfigError
+
+_REGISTRIES: tuple[Registry[Any], ...] = (
+    OPTIMIZER_BUILDER_REGISTRY,
+    SCHEDULE_REGISTRY,
+    MODEL_REGISTRY,
+    DATASET_REGISTRY,
+    OBJECTIVE_REGISTRY,
+)
+
+
+def listing() -> str:
+    """Return every key with the first line of what it stands for, by registry."""
+    width = max(len(key) for registry in _REGISTRIES for key in registry)
+    blocks = []
+    for registry in _REGISTRIES:
+        lines = [f"  {key.ljust(width)}  {_first_line(cls)}" for key, cls in sorted(registry.items())]
+        blocks.append("\n".join([f"{registry.name}:", *lines]))
+    return "\n\n".join(blocks)
+
+
+def description(key: str) -> str:
+    """Return what `key` stands for and its parameters. Raises ConfigError for an unknown one."""
+    found = []
+    for registry in _REGISTRIES:
+        try:
+            found.append((registry, registry[key]))
+        except UnknownKeyError:
+            continue
+    if not found:
+        known = [known for registry in _REGISTRIES for known in registry]
+        raise ConfigError(f"unknown key {key!r}{nearest(key, known)} `innerstep list` shows them all.")
+    return "\n\n".join(_described(registry, cls) for registry, cls in found)
+
+
+def _described(registry: Registry[Any], cls: type[Any]) -> str:
+    key = registry.key_of(cls)
+    aliases = f" (also {', '.join(registry.aliases_of(key))})" if registry.aliases_of(key) else ""
+    doc = "\n".join(f"  {line.strip()}".rstrip() for line in (cls.__doc__ or "").strip().splitlines())
+    lines = [f"{registry.name} {key}{aliases}: {cls.__module__}.{cls.__qualname__}", doc, "", "  parameters:"]
+    schema = (cls if issubclass(cls, BaseModel) else signature_model(cls)).model_json_schema(by_alias=True)
+    required = schema.get("required", [])
+    for name, field in schema.get("properties", {}).items():
+        default = "required" if name in required else f"default {field.get('default')!r}"
+        lines.append(f"    {name}: {_type(field)}, {default}")
+        if "description" in field:
+            lines.append(f"        {field['description']}")
+    return "\n".join(lines)
+
+
+def _type(field: dict[str, Any]) -> str:
+    if "const" in field or "enum" in field:
+        return " | ".join(repr(value) for value in field.get("enum", [field.get("const")]))
+    if "anyOf" in field:
+        options = [
+            option["properties"]["type"]["const"] if "type" in option.get("properties", {}) else _type(option)
+            for option in field["anyOf"]
+        ]
+        return " | ".join(dict.fromkeys(options))
+    if "prefixItems" in field:
+        return f"[{', '.join(_type(item) for item in field['prefixItems'])}]"
+    if field.get("type") == "array":
+        return f"list of {_type(field.get('items', {}))}"
+    ranges = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
+    limits = [f"{sign} {field[name]}" for name, sign in ranges.items() if name in field]
+    return " ".join([str(field.get("type", "anything")), *([f"({', '.join(limits)})"] if limits else [])])
+
+
+def _first_line(cls: type[Any]) -> str:
+    return (cls.__doc__ or "").strip().split("\n")[0]

@@ -1,0 +1,90 @@
+"""The command line. It imports what a command needs when that command runs: --help is instant."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="innerstep",
+    help="Train models made of named components, each with an optimizer that steps its own schedule.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_TAKES_OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
+_Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML or JSON file.")]
+
+
+@app.command(context_settings=_TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the config.")
+def train(
+    context: typer.Context,
+    config: _Config,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete the run that is in the run directory.")
+    ] = False,
+) -> None:
+    """Train an experiment from the start."""
+    from trainer.config import load_config
+    from trainer.runs import train as start
+
+    start(load_config(config, _overrides(context)), overwrite=overwrite)
+
+
+@app.command(context_settings=_TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the run's config.")
+def resume(
+    context: typer.Context, run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.")]
+) -> None:
+    """Take up a run from its newest checkpoint."""
+    from trainer.runs import resume as take_up
+
+    take_up(run, _overrides(context))
+
+
+@app.command(context_settings=_TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the config.")
+def plan(context: typer.Context, config: _Config) -> None:
+    """Show components, optimizers and schedules; train nothing and write nothing."""
+    from rich.console import Console
+
+    from trainer.config import load_config
+    from trainer.offline_trainer import OfflineTrainer
+
+    typer.echo(OfflineTrainer(load_config(config, _overrides(context)), Console()).plan())
+
+
+@app.command("list")
+def list_keys() -> None:
+    """List every key that a config can name."""
+    from trainer.catalogue import listing
+
+    typer.echo(listing())
+
+
+@app.command()
+def describe(key: Annotated[str, typer.Argument(metavar="KEY", help="A key, or the dotted path of a class.")]) -> None:
+    """Show what a key stands for: its parameters, their types, defaults and ranges."""
+    from trainer.catalogue import description
+
+    typer.echo(description(key))
+
+
+def main() -> None:
+    """Run the command line. A user's mistake ends with a message and exit code 2, an interrupt with 130."""
+    from trainer.errors import ConfigError
+
+    try:
+        app()
+    except ConfigError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; `innerstep resume RUN` goes on from the newest checkpoint", err=True)
+        sys.exit(130)
+
+
+def _overrides(context: typer.Context) -> dict[str, Any]:
+    from trainer.config_file import parse_overrides
+
+    return parse_overrides(context.args)

@@ -1,0 +1,170 @@
+"""The experiment's config: one validated tree, whose errors carry the path into the YAML."""
+
+import importlib
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from torch import nn
+
+import trainer.classification  # for its registration, like the next two
+import trainer.digits  # noqa: F401
+from optimizer import OPTIMIZER_BUILDER_REGISTRY, OptimizerFactory, Registry, UnknownKeyError
+from optimizer.registry import nearest
+from optimizer.validation import Config, Count, PositiveCount, check_arguments, construct, explain, nest, refusal
+from trainer.components import MODEL_REGISTRY
+from trainer.config_file import apply_overrides, read_config_file
+from trainer.data import DATASET_REGISTRY, DataSet
+from trainer.errors import ConfigError
+from trainer.objective import OBJECTIVE_REGISTRY, Objective
+
+
+class Choice(Config):
+    """A registered class by key, and its parameters, which are checked against that class."""
+
+    registry: ClassVar[Registry[Any]]
+
+    type: str
+    """A key (`innerstep list` shows them), or the dotted path of a class."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """The class's parameters (`innerstep describe KEY` shows them)."""
+
+    @property
+    def chosen(self) -> type[Any]:
+        return self.registry[self.type]
+
+    @model_validator(mode="after")
+    def _check_params(self) -> Self:
+        try:
+            check_arguments(self.chosen, self.params)
+        except UnknownKeyError as error:
+            raise refusal(str(error), ("type",), self.type) from None
+        except ValidationError as error:
+            raise nest(error, ("params",)) from None
+        return self
+
+
+class DataConfig(Choice):
+    registry: ClassVar[Registry[DataSet]] = DATASET_REGISTRY
+
+    batch_size: PositiveCount = 64
+    """Samples an update."""
+    drop_last: bool = False
+    """Whether to leave out the last batch of an epoch if it is short."""
+
+
+class ComponentConfig(Choice):
+    registry: ClassVar[Registry[nn.Module]] = MODEL_REGISTRY
+
+    freeze: bool = False
+    """Whether the component is left as it is: no gradients, eval mode, buffers untouched, no optimizer."""
+    init_from: str | None = None
+    """A component's folder in a checkpoint, whose weights to start from."""
+
+
+class OptimConfig(Choice):
+    registry: ClassVar[Registry[OptimizerFactory]] = OPTIMIZER_BUILDER_REGISTRY
+
+    @cached_property
+    def factory(self) -> OptimizerFactory:
+        factory: OptimizerFactory = construct(self.chosen, self.params)
+        return factory
+
+
+class ObjectiveConfig(Choice):
+    registry: ClassVar[Registry[Objective]] = OBJECTIVE_REGISTRY
+
+
+class ModelConfig(Config):
+    components: dict[str, ComponentConfig] = Field(min_length=1)
+    """The components by name, in the order in which they are built."""
+    component_optims: dict[str, OptimConfig] = Field(default_factory=dict)
+    """One optimizer for each trainable component."""
+
+    @field_validator("components")
+    @classmethod
+    def _check_names(cls, components: dict[str, ComponentConfig]) -> dict[str, ComponentConfig]:
+        for name in components:
+            if not re.fullmatch(r"[A-Za-z_][\w-]*", name) or hasattr(nn.ModuleDict, name):
+                rule = (
+                    "cannot be a component's name: use letters, digits, _ and -, and no name of an nn.ModuleDict method"
+                )
+                raise refusal(rule, (name,), name)
+        return components
+
+    @model_validator(mode="after")
+    def _check_optims(self) -> Self:
+        for name in self.component_optims:
+            if name not in self.components:
+                suggestion = nearest(name, list(self.components))
+                rule = f"there is no component of this name{suggestion} Components: {', '.join(self.components)}"
+                raise refusal(rule, ("component_optims", name), name)
+        return self
+
+
+class TrainConfig(Config):
+    objective: ObjectiveConfig
+    """What is minimised."""
+    total_steps: PositiveCount | None = None
+    """Updates in the run; or give `epochs`."""
+    epochs: PositiveCount | None = None
+    """Passes over the training data; or give `total_steps`."""
+    run_dir: Path
+    """Where the run's files go."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1 …; auto: a CUDA device if there is one."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Autocast's type; fp16 scales the loss."""
+    log_every: PositiveCount = 10
+    """Updates between two lines of metrics."""
+    eval_every: PositiveCount | None = None
+    """Updates between two evaluations; left out: at the end only."""
+    save_every: PositiveCount | None = None
+    """Updates between two checkpoints; left out: at the end only."""
+    pictures: bool = False
+    """Whether to draw the learning rates and the losses at the end (needs the extra `plot`)."""
+
+    @model_validator(mode="after")
+    def _check_length(self) -> Self:
+        if (self.total_steps is None) == (self.epochs is None):
+            rule = f"give total_steps or epochs, one of them; got {self.total_steps} and {self.epochs}"
+            raise refusal(rule, ("total_steps",), self.total_steps)
+        return self
+
+
+class ExperimentConfig(Config):
+    """A whole experiment."""
+
+    seed: Count = 0
+    """Where all randomness starts."""
+    plugins: list[str] = Field(default_factory=list)
+    """Modules to import first, for what they register."""
+    data: DataConfig
+    model: ModelConfig
+    train: TrainConfig
+
+    @field_validator("plugins")
+    @classmethod
+    def _import_plugins(cls, plugins: list[str]) -> list[str]:
+        # The field comes before those whose types the plugins register, and so is validated before them.
+        for index, module in enumerate(plugins):
+            try:
+                importlib.import_module(module)
+            except Exception as error:  # a plugin may raise anything
+                raise refusal(f"{module} cannot be imported: {error!r}", (index,), module) from error
+        return plugins
+
+
+def load_config(source: Mapping[str, Any] | str | Path, overrides: Mapping[str, Any] | None = None) -> ExperimentConfig:
+    """Return the validated config of a mapping or a YAML or JSON file, with dotted overrides set.
+
+    Raises ConfigError with one line an error.
+    """
+    raw = dict(source) if isinstance(source, Mapping) else read_config_file(Path(source))
+    try:
+        return ExperimentConfig.model_validate(apply_overrides(raw, dict(overrides or {})))
+    except ValidationError as error:
+        raise ConfigError("\n".join(explain(error))) from error

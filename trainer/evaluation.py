@@ -1,0 +1,96 @@
+"""Looks at the model without leaving a trace in training."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
+
+from trainer.data import Batch
+from trainer.model import is_frozen, train_mode
+from trainer.objective import Objective
+
+
+def is_schedule_free(optimizer: Optimizer) -> bool:
+    """Return whether `optimizer` trains at other weights than those to evaluate, and can switch."""
+    return callable(getattr(optimizer, "train", None)) and callable(getattr(optimizer, "eval", None))
+
+
+@contextmanager
+def weights_to_keep(optimizers: Iterable[Any]) -> Iterator[None]:
+    """Run the body with the weights to evaluate, save and export, then go back to those to train."""
+    switching = [optimizer for optimizer in optimizers if is_schedule_free(optimizer)]
+    for optimizer in switching:
+        optimizer.eval()
+    try:
+        yield
+    finally:
+        for optimizer in switching:
+            optimizer.train()
+
+
+@contextmanager
+def recalibrated_batch_norm(
+    objective: Objective, components: nn.ModuleDict, batches: Iterable[Batch]
+) -> Iterator[None]:
+    """Run the body with BatchNorm statistics measured anew over `batches`, then put the old ones back.
+
+    The running statistics were gathered at the weights that training stepped on; averaged weights have
+    statistics of their own (Defazio et al. 2024, arXiv:2405.15682). Frozen components keep theirs.
+    """
+    layers = [
+        module
+        for component in components.values()
+        if not is_frozen(component)
+        for module in component.modules()
+        if isinstance(module, _BatchNorm) and module.track_running_stats
+    ]
+    kept = [({name: buffer.clone() for name, buffer in layer.named_buffers()}, layer.momentum) for layer in layers]
+    try:
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None  # a plain mean over all batches
+            layer.train()
+        for batch in batches if layers else ():  # without such layers there is nothing to measure
+            objective.losses(components, batch)
+        for layer in layers:
+            layer.eval()
+        yield
+    finally:
+        for layer, (buffers, momentum) in zip(layers, kept, strict=True):
+            layer.momentum = momentum
+            for name, buffer in layer.named_buffers():
+                buffer.copy_(buffers[name])
+
+
+@torch.no_grad()
+def evaluate(
+    objective: Objective,
+    components: nn.ModuleDict,
+    held_out: Iterable[Batch],
+    calibration: Iterable[Batch] | None,
+    autocast: AbstractContextManager[object],
+) -> dict[str, float]:
+    """Return the means of all losses and metrics over `held_out`, and the sum of the losses as `loss`.
+
+    calibration: training batches to measure BatchNorm statistics over, where some weights are averaged
+    ones; None: the running statistics are right.
+    """
+    components.eval()
+    sums: dict[str, float] = defaultdict(float)
+    samples = 0
+    statistics = nullcontext() if calibration is None else recalibrated_batch_norm(objective, components, calibration)
+    with autocast, statistics:
+        for batch in held_out:
+            outcome = objective.losses(components, batch)
+            size = len(next(iter(batch.values())))
+            samples += size
+            values = {"loss": outcome.total} | {f"loss/{name}": loss for name, loss in outcome.losses.items()}
+            for name, value in (values | dict(outcome.metrics)).items():
+                sums[name] += float(value) * size
+    train_mode(components)
+    return {name: total / samples for name, total in sums.items()}

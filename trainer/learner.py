@@ -1,0 +1,88 @@
+"""Backward passes and updates: what an objective is handed to learn with."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
+
+from trainer.errors import ConfigError
+
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Learner:
+    """Updates components by the gradients of losses.
+
+    components: the whole model. optimizers: by component name. precision: fp32, bf16 or fp16.
+    After `step`, `lrs` holds the lr which each component's last update ran at, and, while `measuring`,
+    `grad_norms` the joint L2 norm of its gradients before clipping, as a scalar tensor.
+    """
+
+    def __init__(
+        self, components: nn.ModuleDict, optimizers: Mapping[str, Optimizer], device: torch.device, precision: str
+    ) -> None:
+        self.optimizers = optimizers
+        self.measuring = False
+        self.lrs: dict[str, float] = {}
+        self.grad_norms: dict[str, Tensor] = {}
+        self._components = components
+        self._device = device
+        self._dtype = _AUTOCAST.get(precision)
+        self._scaler = torch.amp.GradScaler(device.type) if precision == "fp16" else None  # type: ignore[attr-defined]  # torch does not list it
+        self._parameters = {
+            name: [parameter for parameter in components[name].parameters() if parameter.requires_grad]
+            for name in optimizers
+        }
+
+    def autocast(self) -> AbstractContextManager[object]:
+        if self._dtype is None:
+            return nullcontext()
+        return torch.autocast(self._device.type, self._dtype)
+
+    def step(self, loss: Tensor, *components: str) -> None:
+        names = [name for name in components or self.optimizers if self._trains(name)]
+        if not names:
+            return
+        for name in names:
+            self.optimizers[name].zero_grad()
+        scaled = loss if self._scaler is None else self._scaler.scale(loss)
+        scaled.backward(inputs=[parameter for name in names for parameter in self._parameters[name]])  # type: ignore[no-untyped-call]  # torch
+        for name in names:
+            self._update(name)
+        if self._scaler is not None:
+            self._scaler.update()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the loss scale's state; empty without one."""
+        return {} if self._scaler is None else self._scaler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the loss scale. Without one, or from a run without one, nothing happens."""
+        if self._scaler is not None and state:
+            self._scaler.load_state_dict(state)
+
+    def _trains(self, name: str) -> bool:
+        if name not in self._components:
+            raise KeyError(f"there is no component {name!r} to step")
+        return name in self.optimizers
+
+    def _update(self, name: str) -> None:
+        optimizer = self.optimizers[name]
+        gradients = [parameter.grad for parameter in self._parameters[name] if parameter.grad is not None]
+        if not gradients:
+            raise ConfigError(
+                f"model.components.{name}: the loss does not depend on it. Wire it into the objective, or freeze it."
+            )
+        if self._scaler is not None:
+            self._scaler.unscale_(optimizer)
+        if self.measuring:
+            self.grad_norms[name] = get_total_norm(gradients)
+        self.lrs[name] = float(optimizer.param_groups[0]["lr"])
+        if self._scaler is None:
+            optimizer.step()
+        else:
+            self._scaler.step(optimizer)

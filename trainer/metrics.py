@@ -1,0 +1,71 @@
+"""metrics.jsonl: one JSON object a line."""
+
+import json
+from pathlib import Path
+from typing import Any, TextIO
+
+from trainer.checkpoint_files import write_atomically
+from trainer.updates import Report
+
+Line = dict[str, Any]
+
+
+class MetricsFile:
+    """Appends lines to a run's metrics, each of them whole on disk before the next.
+
+    A line is of one split. `train`: `step` is the update's number, from 0, and the values are those of
+    that update. `held_out`: `step` is the number of updates done before the evaluation.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: TextIO | None = None
+
+    def keep_before(self, step: int) -> None:
+        """Drop what was written after `step` updates were done, and a line cut in half."""
+        kept = [line for line in read_metrics(self.path) if _done_by(line, step)]
+        write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def write(self, line: Line) -> None:
+        """Append one line."""
+        if self._file is None:
+            self._file = self.path.open("a", encoding="utf-8")
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file; the next `write` opens it again."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def training_line(report: Report, updates_per_second: float) -> Line:
+    """Return the line for a training update."""
+    losses = {f"loss/{name}": float(loss) for name, loss in report.outcome.losses.items()}
+    return {
+        "split": "train",
+        "step": report.step,
+        "epoch": report.epoch,
+        "loss": float(report.outcome.total),
+        **losses,
+        **{name: float(metric) for name, metric in report.outcome.metrics.items()},
+        **{f"lr/{name}": lr for name, lr in report.lrs.items()},
+        **{f"grad_norm/{name}": float(norm) for name, norm in report.grad_norms.items()},
+        "updates_per_second": round(updates_per_second, 2),
+    }
+
+
+def read_metrics(path: Path) -> list[Line]:
+    """Return the lines of a metrics file, without a last one cut in half; none if there is no file."""
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines
+
+
+def _done_by(line: Line, step: int) -> bool:
+    return bool(line["step"] < step or (line["step"] == step and line["split"] == "held_out"))

@@ -1,0 +1,66 @@
+"""What is minimised: an objective gets the components and a batch, and returns named losses."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from optimizer import Registry
+from trainer.data import Batch, DataSet
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a batch gave. losses, metrics: scalar tensors by name; their means over the batch."""
+
+    losses: Mapping[str, Tensor]
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def total(self) -> Tensor:
+        """The sum of the losses."""
+        first, *rest = self.losses.values()
+        return sum(rest, start=first)
+
+
+class Learns(Protocol):
+    """What an objective is handed to learn with."""
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the context for forward passes: mixed precision where the run asks for it."""
+        ...
+
+    def step(self, loss: Tensor, *components: str) -> None:
+        """Update the named components (all if none is named) by the gradient of `loss`, save frozen ones.
+
+        Only they get gradients, so that an actor's loss leaves the critic that it goes through alone.
+        """
+        ...
+
+
+class Objective(ABC):
+    """How components are wired together, and what is minimised."""
+
+    def prepare(self, components: nn.ModuleDict, data: DataSet) -> None:  # noqa: B027 most objectives need none
+        """Look at the components and the data before the first update. Raises ConfigError if they do not fit."""
+
+    @abstractmethod
+    def losses(self, components: nn.ModuleDict, batch: Batch) -> Outcome:
+        """Return the losses and metrics of `batch`. Called for held-out data too, without gradients."""
+
+    def update(self, components: nn.ModuleDict, batch: Batch, learner: Learns) -> Outcome:
+        """Learn from `batch`: one loss for all components.
+
+        An objective with several backward passes overrides this and calls `learner.step` for each, in
+        its own order; what it does to a target component's weights between them is its own affair.
+        """
+        with learner.autocast():
+            outcome = self.losses(components, batch)
+        learner.step(outcome.total)
+        return outcome
+
+
+OBJECTIVE_REGISTRY: Registry[Objective] = Registry("objective", Objective, entry_points="innerstep.objectives")

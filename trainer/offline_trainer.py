@@ -1,0 +1,259 @@
+"""The story of a run, top to bottom: build everything, train, evaluate, save, draw."""
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ValidationError
+from rich.console import Console
+from torch.optim import Optimizer
+
+from optimizer import Horizon
+from optimizer.validation import construct, explain, nest
+from trainer import checkpoint
+from trainer.checkpoint_files import new_checkpoint
+from trainer.config import ExperimentConfig, OptimConfig
+from trainer.data import Batch, DataSet, ShuffledBatches, in_order
+from trainer.errors import ConfigError
+from trainer.evaluation import evaluate, is_schedule_free, weights_to_keep
+from trainer.learner import Learner
+from trainer.metrics import MetricsFile, training_line
+from trainer.model import build_components, is_frozen, train_mode
+from trainer.objective import Objective
+from trainer.pictures import draw_pictures, require_plotting
+from trainer.plan import plan
+from trainer.progress import RunProgress
+from trainer.rng import seed_all, separate_rng, set_rng_state
+from trainer.updates import on_device, updates
+
+CALIBRATION_BATCHES = 50
+"""Training batches that BatchNorm statistics are measured over before an evaluation at averaged weights."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended. step: updates done. metrics: those of the last evaluation, by name."""
+
+    run_dir: Path
+    step: int
+    metrics: dict[str, float]
+
+
+class OfflineTrainer:
+    """Trains the components of a config on a fixed data set.
+
+    Building it touches no file and raises ConfigError for whatever cannot work.
+    """
+
+    def __init__(self, config: ExperimentConfig, console: Console) -> None:
+        self.config, self.console = config, console
+        self.device = _device(config.train.device)
+        if config.train.pictures:
+            require_plotting()
+        self.data: DataSet = _made("data", config.data)
+        self.batches = self._shuffled()
+        self.horizon = self._horizon()
+        self.components = build_components(config.model, config.seed).to(self.device)
+        self.optimizers = self._build_optimizers()
+        self.objective: Objective = _made("train.objective", config.train.objective)
+        self.objective.prepare(self.components, self.data)
+        self.learner = Learner(self.components, self.optimizers, self.device, config.train.precision)
+        self.step = 0
+        self.metrics: dict[str, float] = {}
+
+    def plan(self) -> str:
+        """Return the table of components, optimizers and schedules."""
+        return plan(self.config, self.components, self.optimizers, self.horizon)
+
+    def run(self) -> Result:
+        """Train from where the trainer stands to the end; write metrics, checkpoints and pictures."""
+        train = self.config.train
+        metrics = MetricsFile(train.run_dir / "metrics.jsonl")
+        steps = range(self.step, self.horizon.total_steps)
+        if self.step == 0:
+            seed_all(self.config.seed)
+        train_mode(self.components)
+        reports = updates(
+            self.objective, self.components, self.batches, self.learner, steps, train.log_every, self.device
+        )
+        with RunProgress(self.console, self.step, self.horizon.total_steps) as progress:
+            for report in reports:
+                self.step = report.step + 1
+                if report.step % train.log_every == 0:
+                    metrics.write(training_line(report, progress.rate(report.step)))
+                    progress.show(report)
+                if self._due(train.eval_every):
+                    self.metrics = self.evaluate()
+                    metrics.write({"split": "held_out", "step": self.step, "epoch": report.epoch, **self.metrics})
+                    progress.say(_evaluation_line(self.step, self.metrics))
+                if self._due(train.save_every):
+                    self.save()
+        metrics.close()
+        if train.pictures:
+            for path in draw_pictures(train.run_dir):
+                self.console.print(f"drew {path}", highlight=False, soft_wrap=True)
+        return Result(train.run_dir, self.step, self.metrics)
+
+    def evaluate(self) -> dict[str, float]:
+        """Return losses and metrics on the held-out data; training goes on as if nothing had been done."""
+        averaged = any(is_schedule_free(optimizer) for optimizer in self.optimizers.values())
+        with separate_rng(self.config.seed), weights_to_keep(self.optimizers.values()):
+            return evaluate(
+                self.objective,
+                self.components,
+                self._on_device(in_order(self.data.held_out, self.config.data.batch_size)),
+                self._on_device(self._calibration_batches()) if averaged else None,
+                self.learner.autocast(),
+            )
+
+    def save(self) -> None:
+        """Write a checkpoint of this moment."""
+        values = {
+            "data": self._data_position(),
+            "horizon": {"total_steps": self.horizon.total_steps, "steps_per_epoch": self.horizon.steps_per_epoch},
+            "components": {name: "trains" if name in self.optimizers else "frozen" for name in self.components},
+            "optimizers": self._optimizer_configs(),
+            "scaler": self.learner.state_dict(),
+        }
+        with (
+            weights_to_keep(self.optimizers.values()),
+            new_checkpoint(self.config.train.run_dir / "checkpoints", self.step) as folder,
+        ):
+            checkpoint.save(folder, self.components, self.optimizers, checkpoint.Progress(self.step, values))
+
+    def restore(self, folder: Path) -> None:
+        """Go to where the checkpoint in `folder` stands. Raises ConfigError if the config differs from its."""
+        progress = checkpoint.read_progress(folder)
+        self._refuse_changes(progress.values)
+        try:
+            rng = checkpoint.load(folder, self.components, self.optimizers)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        for optimizer in filter(is_schedule_free, self.optimizers.values()):
+            optimizer.train()  # type: ignore[attr-defined]  # is_schedule_free saw it
+        self.learner.load_state_dict(progress.values["scaler"])
+        self.step = progress.step
+        set_rng_state(rng)
+
+    def _build_optimizers(self) -> dict[str, Optimizer]:
+        """Return one optimizer for each trainable component in model.component_optims."""
+        optimizers = {}
+        for name, optim in self.config.model.component_optims.items():
+            component = self.components[name]
+            if is_frozen(component):
+                continue
+            trainable = [
+                (path, parameter) for path, parameter in component.named_parameters() if parameter.requires_grad
+            ]
+            optimizers[name] = _optimizer(("model", "component_optims", name, "params"), optim, trainable, self.horizon)
+            if is_schedule_free(optimizers[name]):
+                optimizers[name].train()  # type: ignore[attr-defined]  # is_schedule_free saw it
+        for name, component in self.components.items():
+            if name not in optimizers and not is_frozen(component):
+                raise ConfigError(
+                    f"model.component_optims: no entry for component {name!r}, which is trainable."
+                    f" Add one, or set model.components.{name}.freeze to true."
+                )
+        if not optimizers:
+            raise ConfigError("model.components: every one is frozen; there is nothing to train")
+        return optimizers
+
+    def _shuffled(self) -> ShuffledBatches:
+        data = self.config.data
+        return ShuffledBatches(self.data.train, data.batch_size, self.config.seed, data.drop_last)
+
+    def _horizon(self) -> Horizon:
+        train, per_epoch = self.config.train, self.batches.steps_per_epoch
+        return Horizon(train.total_steps or (train.epochs or 0) * per_epoch, per_epoch)
+
+    def _due(self, every: int | None) -> bool:
+        return self.step == self.horizon.total_steps or (every is not None and self.step % every == 0)
+
+    def _calibration_batches(self) -> Iterator[Batch]:
+        batches = self._shuffled()
+        for step in range(min(CALIBRATION_BATCHES, batches.steps_per_epoch)):
+            batch = batches.batch(step)
+            if len(next(iter(batch.values()))) > 1:  # one sample has no variance
+                yield batch
+
+    def _on_device(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        return (on_device(batch, self.device) for batch in batches)
+
+    def _data_position(self) -> dict[str, int]:
+        return {
+            "samples": len(self.data.train),
+            "batch_size": self.config.data.batch_size,
+            "steps_per_epoch": self.batches.steps_per_epoch,
+            "epoch": self.step // self.batches.steps_per_epoch,
+            "batch": self.step % self.batches.steps_per_epoch,
+        }
+
+    def _optimizer_configs(self) -> dict[str, dict[str, Any]]:
+        optims = self.config.model.component_optims
+        return {name: {"type": optims[name].type, **_fields(optims[name], self.horizon)} for name in self.optimizers}
+
+    def _refuse_changes(self, saved: dict[str, Any]) -> None:
+        position = {name: value for name, value in self._data_position().items() if name not in ("epoch", "batch")}
+        rows = _differences("data", {name: saved["data"].get(name) for name in position}, position)
+        now = self._optimizer_configs()
+        for name in sorted(now.keys() | saved["optimizers"].keys()):
+            path = f"model.component_optims.{name}"
+            rows += _differences(path, saved["optimizers"].get(name, {}), now.get(name, {}))
+        if rows:
+            table = "\n".join(f"  {path}: saved {before!r}, now {after!r}" for path, before, after in rows)
+            raise ConfigError(
+                f"the config differs from the one that the checkpoint was made with:\n{table}\n"
+                "Resume with the saved values, or start a new run."
+            )
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"train.device: no such device; got {name!r}. Use auto, cpu, cuda or cuda:N.") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"train.device: this machine has no {name}. Use auto or cpu.")
+    return device
+
+
+def _made(path: str, choice: Any) -> Any:
+    try:
+        return construct(choice.chosen, choice.params)
+    except ValidationError as error:
+        raise ConfigError("\n".join(explain(nest(error, (*path.split("."), "params"))))) from error
+
+
+def _optimizer(path: tuple[str, ...], optim: OptimConfig, parameters: list[Any], horizon: Horizon) -> Optimizer:
+    build = optim.factory.build
+    try:
+        if "horizon" in inspect.signature(build).parameters:
+            return build(parameters, horizon=horizon)
+        return build(parameters)  # a factory written for `build(params)` alone
+    except ValidationError as error:
+        raise ConfigError("\n".join(explain(nest(error, path)))) from error
+    except ValueError as error:
+        raise ConfigError(f"{'.'.join(path)}: {error}") from error
+
+
+def _fields(optim: OptimConfig, horizon: Horizon) -> dict[str, Any]:
+    factory: Any = optim.factory
+    if not isinstance(factory, BaseModel):
+        return optim.params
+    resolved = factory.resolved(horizon) if hasattr(factory, "resolved") else factory
+    return resolved.model_dump(mode="json")
+
+
+def _differences(path: str, saved: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    names = [name for name in {**saved, **now} if saved.get(name) != now.get(name)]
+    return [(f"{path}.{name}", saved.get(name), now.get(name)) for name in names]
+
+
+def _evaluation_line(step: int, metrics: dict[str, float]) -> str:
+    values = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+    return f"after {step} updates, held out: {values}"

@@ -1,0 +1,56 @@
+"""The plan: what each component is, whether it trains, and how. Shown before the first batch."""
+
+from collections.abc import Mapping
+
+from torch import nn
+from torch.optim import Optimizer
+
+from optimizer import Horizon
+from trainer.config import ExperimentConfig
+from trainer.model import is_frozen
+
+_HEADER = ("component", "params", "trains", "optimizer", "schedule")
+
+
+def plan(
+    config: ExperimentConfig, components: nn.ModuleDict, optimizers: Mapping[str, Optimizer], horizon: Horizon
+) -> str:
+    """Return the plan table as text, with a line for each optimizer that is skipped."""
+    rows = [_HEADER, *(_row(name, config, components[name], optimizers.get(name)) for name in components)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
+    lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
+    epochs = horizon.total_steps / (horizon.steps_per_epoch or 1)
+    lines.append(f"{horizon.total_steps} updates of {config.data.batch_size} samples, {epochs:.1f} epochs")
+    lines += [
+        f"{name} is frozen: its optimizer {optim.type} is skipped"
+        for name, optim in config.model.component_optims.items()
+        if name not in optimizers
+    ]
+    return "\n".join(lines)
+
+
+def _row(
+    name: str, config: ExperimentConfig, component: nn.Module, optimizer: Optimizer | None
+) -> tuple[str, str, str, str, str]:
+    total = sum(parameter.numel() for parameter in component.parameters())
+    trainable = sum(parameter.numel() for parameter in component.parameters() if parameter.requires_grad)
+    if optimizer is None:
+        return name, _count(total), "frozen" if is_frozen(component) else "yes", "-", "-"
+    trains = "yes" if trainable == total else f"{_count(trainable)} of it"
+    scheduler = getattr(optimizer, "scheduler", None)  # a plugin's optimizer may have none
+    schedule = scheduler.schedule.summary() if scheduler is not None else "-"
+    return name, _count(total), trains, config.model.component_optims[name].type, schedule
+
+
+def _aligned(row: tuple[str, ...], widths: list[int]) -> list[str]:
+    return [
+        cell.rjust(width) if column == 1 else cell.ljust(width)
+        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ]
+
+
+def _count(number: int) -> str:
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return str(number)

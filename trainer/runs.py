@@ -1,0 +1,104 @@
+"""A run's directory: starting one, and taking one up again."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from rich.console import Console
+
+from trainer.checkpoint_files import DamagedCheckpointError, complete_checkpoints, verify, write_atomically
+from trainer.config import ExperimentConfig, load_config
+from trainer.config_file import write_yaml
+from trainer.errors import ConfigError
+from trainer.metrics import MetricsFile
+from trainer.offline_trainer import OfflineTrainer, Result
+
+CONFIG = "config.yaml"
+
+
+def train(
+    config: ExperimentConfig | Mapping[str, Any] | str | Path,
+    *,
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> Result:
+    """Train the experiment of a config, or of a mapping or file that holds one, from the start.
+
+    overwrite: whether a run that is in the run directory already is deleted.
+    Raises ConfigError, before anything is written, for whatever cannot work.
+    """
+    console = console or Console()
+    config = config if isinstance(config, ExperimentConfig) else load_config(config)
+    trainer = OfflineTrainer(config, console)
+    _make_room(config.train.run_dir, overwrite)
+    _write_config(config)
+    _show(console, trainer.plan())
+    return trainer.run()
+
+
+def resume(
+    run_dir: str | Path, overrides: Mapping[str, Any] | None = None, *, console: Console | None = None
+) -> Result:
+    """Take up the run in `run_dir` from its newest good checkpoint (from the start, if it has none).
+
+    Raises ConfigError if there is no run, or `overrides` change what cannot change in a run.
+    """
+    console = console or Console()
+    run_dir = Path(run_dir)
+    if not (run_dir / CONFIG).is_file():
+        raise ConfigError(f"{run_dir}: there is no run here (no {CONFIG}). Start one with `innerstep train CONFIG`.")
+    config = load_config(run_dir / CONFIG, {**(overrides or {}), "train.run_dir": str(run_dir)})
+    trainer = OfflineTrainer(config, console)
+    folder = _newest_good_checkpoint(run_dir, console)
+    if folder is not None:
+        trainer.restore(folder)
+    if overrides:
+        _write_config(config)
+    MetricsFile(run_dir / "metrics.jsonl").keep_before(trainer.step)
+    _show(console, trainer.plan())
+    _show(console, f"resuming after {trainer.step} of {trainer.horizon.total_steps} updates")
+    return trainer.run()
+
+
+def _make_room(run_dir: Path, overwrite: bool) -> None:
+    if not run_dir.exists() or (run_dir.is_dir() and not any(run_dir.iterdir())):
+        return
+    if not (run_dir / CONFIG).is_file():
+        raise ConfigError(f"train.run_dir: {run_dir} exists and is not a run. Choose another, or remove it.")
+    if not overwrite:
+        raise ConfigError(
+            f"train.run_dir: {run_dir} holds a run already. Take it up with `innerstep resume {run_dir}`,"
+            " choose another --train.run_dir, or delete it with --overwrite."
+        )
+    shutil.rmtree(run_dir)
+
+
+def _write_config(config: ExperimentConfig) -> None:
+    """Write the config with every default filled in, so that it means the same under later versions."""
+    resolved = config.model_dump(mode="json")
+    for name, optim in config.model.component_optims.items():
+        factory: Any = optim.factory
+        if isinstance(factory, BaseModel):
+            resolved["model"]["component_optims"][name]["params"] = factory.model_dump(mode="json")
+    try:
+        config.train.run_dir.mkdir(parents=True, exist_ok=True)
+        write_atomically(config.train.run_dir / CONFIG, write_yaml(resolved))
+    except OSError as error:
+        raise ConfigError(f"train.run_dir: cannot write to {config.train.run_dir}: {error.strerror}") from error
+
+
+def _newest_good_checkpoint(run_dir: Path, console: Console) -> Path | None:
+    for folder in complete_checkpoints(run_dir / "checkpoints"):
+        try:
+            verify(folder)
+        except DamagedCheckpointError as error:
+            console.print(f"damaged checkpoint, the one before it is taken: {error}", style="red", soft_wrap=True)
+        else:
+            return folder
+    return None
+
+
+def _show(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
