@@ -2,17 +2,17 @@
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optimizer.embedding import ScheduledOptimizer, scheduled
 from optimizer.horizon import Horizon
-from optimizer.registry import Registry
+from optimizer.registry import Registry, nearest
 from optimizer.schedule import AnySchedule, Schedule
 from optimizer.schedules import Constant
 from optimizer.validation import Config, NonNegativeNumber, nest
@@ -71,7 +71,7 @@ class ScheduledFactory(Config):
         factory = self.resolved(horizon)
         groups = parameter_groups(params)
         options = {**factory.options(), **factory._implementation_options(groups)}
-        _check_group_options(groups, options)
+        _check_group_options(groups, [*inspect.signature(self.optimizer_class).parameters])
         return factory._make(groups, options)
 
     def options(self) -> dict[str, Any]:
@@ -100,7 +100,7 @@ class ScheduledFactory(Config):
 class FreeScheduleFactory(ScheduledFactory):
     """Base of the factories whose schedule the user chooses."""
 
-    schedule: AnySchedule = Constant()
+    schedule: AnySchedule = Field(Constant(), json_schema_extra={"default": {"type": "constant"}})
     """The curve: {type: KEY, …}."""
 
     @property
@@ -130,11 +130,11 @@ def parameter_groups(params: Params) -> list[dict[str, Any]]:
     return [dict(group) for group in listed] if isinstance(listed[0], dict) else [{"params": listed}]
 
 
-def _check_group_options(groups: list[dict[str, Any]], options: dict[str, Any]) -> None:
-    allowed = {"params", "param_names", "name", *options}
+def _check_group_options(groups: list[dict[str, Any]], options: Sequence[str]) -> None:
+    """Refuse a misspelt option: PyTorch would keep it in the group and never read it."""
     for index, group in enumerate(groups):
-        if unknown := sorted(set(group) - allowed):
-            raise ValueError(f"parameter group {index}: unknown option {unknown[0]!r}; known: {', '.join(options)}")
+        for name in group.keys() - {"param_names", "name", *options}:
+            raise ValueError(f"parameter group {index}: unknown option {name!r}{nearest(name, options)}")
 
 
 def _fusable(groups: list[dict[str, Any]]) -> bool:

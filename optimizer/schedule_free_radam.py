@@ -1,15 +1,14 @@
 """`schedule_free_radam`: schedulefree's RAdamScheduleFree, whose averaging stands in for a schedule."""
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
-from pydantic import Field
 from schedulefree.radam_schedulefree import RAdamScheduleFree
 from torch.optim import Optimizer
 
 from optimizer.embedding import ScheduledOptimizer
 from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY, FreeScheduleFactory
-from optimizer.validation import Beta, NonNegativeNumber, Number, PositiveNumber
+from optimizer.validation import Beta, NonNegativeNumber, Number, PositiveBeta, PositiveNumber
 
 
 class ExactRAdamScheduleFree(ScheduledOptimizer, RAdamScheduleFree):
@@ -54,7 +53,7 @@ class RAdamScheduleFreeFactory(FreeScheduleFactory):
 
     lr: PositiveNumber = 0.0025
     """Learning rate."""
-    betas: tuple[Annotated[Beta, Field(gt=0)], Beta] = (0.9, 0.999)
+    betas: tuple[PositiveBeta, Beta] = (0.9, 0.999)
     """Share of the average in the training weights; decay rate of the running mean of the squared gradient."""
     eps: NonNegativeNumber = 1e-8
     """Added to the denominator."""

@@ -28,12 +28,13 @@ def _not_bool(value: Any) -> Any:
 
 
 Number = Annotated[float, BeforeValidator(_not_bool)]
-PositiveNumber = Annotated[Number, Field(gt=0)]
-NonNegativeNumber = Annotated[Number, Field(ge=0)]
-Fraction = Annotated[Number, Field(ge=0, le=1)]
-Beta = Annotated[Number, Field(ge=0, lt=1)]
-Count = Annotated[int, BeforeValidator(_not_bool), Field(ge=0)]
-PositiveCount = Annotated[int, BeforeValidator(_not_bool), Field(ge=1)]
+PositiveNumber = Annotated[float, Field(gt=0), BeforeValidator(_not_bool)]
+NonNegativeNumber = Annotated[float, Field(ge=0), BeforeValidator(_not_bool)]
+Fraction = Annotated[float, Field(ge=0, le=1), BeforeValidator(_not_bool)]
+Beta = Annotated[float, Field(ge=0, lt=1), BeforeValidator(_not_bool)]
+PositiveBeta = Annotated[float, Field(gt=0, lt=1), BeforeValidator(_not_bool)]
+Count = Annotated[int, Field(ge=0), BeforeValidator(_not_bool)]
+PositiveCount = Annotated[int, Field(ge=1), BeforeValidator(_not_bool)]
 
 
 class Config(BaseModel):

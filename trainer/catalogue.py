@@ -1,5 +1,6 @@
 """What can be named in a config: the keys of all registries, and what each takes."""
 
+import inspect
 from typing import Any
 
 from pydantic import BaseModel
@@ -7,15 +8,15 @@ from pydantic import BaseModel
 from optimizer import SCHEDULE_REGISTRY, Registry, UnknownKeyError
 from optimizer.registry import nearest
 from optimizer.validation import signature_model
-from trainer.config import DATASET_REGISTRY, MODEL_REGISTRY, OBJECTIVE_REGISTRY, OPTIMIZER_BUILDER_REGISTRY
+from trainer.config import ComponentConfig, DataConfig, ObjectiveConfig, OptimConfig
 from trainer.errors import ConfigError
 
 _REGISTRIES: tuple[Registry[Any], ...] = (
-    OPTIMIZER_BUILDER_REGISTRY,
+    OptimConfig.registry,
     SCHEDULE_REGISTRY,
-    MODEL_REGISTRY,
-    DATASET_REGISTRY,
-    OBJECTIVE_REGISTRY,
+    ComponentConfig.registry,
+    DataConfig.registry,
+    ObjectiveConfig.registry,
 )
 
 
@@ -50,7 +51,7 @@ def _described(registry: Registry[Any], cls: type[Any]) -> str:
     lines = [f"{registry.name} {key}{aliases}: {cls.__module__}.{cls.__qualname__}", doc, "", "  parameters:"]
     schema = (cls if issubclass(cls, BaseModel) else signature_model(cls)).model_json_schema(by_alias=True)
     required = schema.get("required", [])
-    for name, field in schema.get("properties", {}).items():
+    for name, field in sorted(schema.get("properties", {}).items(), key=lambda item: _depth(cls, item[0])):
         default = "required" if name in required else f"default {field.get('default')!r}"
         lines.append(f"    {name}: {_type(field)}, {default}")
         if "description" in field:
@@ -74,6 +75,12 @@ def _type(field: dict[str, Any]) -> str:
     ranges = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
     limits = [f"{sign} {field[name]}" for name, sign in ranges.items() if name in field]
     return " ".join([str(field.get("type", "anything")), *([f"({', '.join(limits)})"] if limits else [])])
+
+
+def _depth(cls: type[Any], name: str) -> int:
+    """Return how far up the class's bases a field is declared: its own fields are shown first."""
+    depths = [depth for depth, base in enumerate(cls.__mro__) if name in inspect.get_annotations(base)]
+    return max(depths, default=0)
 
 
 def _first_line(cls: type[Any]) -> str:

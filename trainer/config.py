@@ -21,6 +21,8 @@ from trainer.data import DATASET_REGISTRY, DataSet
 from trainer.errors import ConfigError
 from trainer.objective import OBJECTIVE_REGISTRY, Objective
 
+AnyClass = type[Any]
+
 
 class Choice(Config):
     """A registered class by key, and its parameters, which are checked against that class."""
@@ -33,7 +35,7 @@ class Choice(Config):
     """The class's parameters (`innerstep describe KEY` shows them)."""
 
     @property
-    def chosen(self) -> type[Any]:
+    def chosen(self) -> AnyClass:
         return self.registry[self.type]
 
     @model_validator(mode="after")

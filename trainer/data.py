@@ -85,7 +85,7 @@ class ShuffledBatches:
 
 def in_order(split: Split, batch_size: int) -> Iterator[Batch]:
     """Yield the samples of `split` once, in their own order."""
-    for indices in torch.arange(len(split)).split(batch_size):
+    for indices in torch.split(torch.arange(len(split)), batch_size):
         yield split.batch(indices)
 
 

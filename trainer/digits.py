@@ -36,7 +36,7 @@ class Digits(DataSet):
             "label": torch.as_tensor(labels, dtype=torch.int64),
         }
         order = torch.randperm(len(image), generator=torch.Generator().manual_seed(split_seed))
-        held_out, train = order.split([n := round(len(image) * held_out_fraction), len(image) - n])
+        held_out, train = torch.tensor_split(order, [round(len(image) * held_out_fraction)])
         self.train = TensorSplit({name: tensor[train] for name, tensor in tensors.items()})
         self.held_out = TensorSplit({name: tensor[held_out] for name, tensor in tensors.items()})
         self.statistics = {

@@ -32,7 +32,7 @@ class Learner:
         self._components = components
         self._device = device
         self._dtype = _AUTOCAST.get(precision)
-        self._scaler = torch.amp.GradScaler(device.type) if precision == "fp16" else None  # type: ignore[attr-defined]  # torch does not list it
+        self._scaler = torch.amp.GradScaler(device.type) if precision == "fp16" else None
         self._parameters = {
             name: [parameter for parameter in components[name].parameters() if parameter.requires_grad]
             for name in optimizers

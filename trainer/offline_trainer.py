@@ -82,7 +82,7 @@ class OfflineTrainer:
         with RunProgress(self.console, self.step, self.horizon.total_steps) as progress:
             for report in reports:
                 self.step = report.step + 1
-                if report.step % train.log_every == 0:
+                if report.logged:
                     metrics.write(training_line(report, progress.rate(report.step)))
                     progress.show(report)
                 if self._due(train.eval_every):

@@ -32,7 +32,11 @@ def _learning_rates(train: list[Line]) -> Any:
     for name in names:
         points = [(line["step"], line[name]) for line in train if name in line]
         axes.plot(*zip(*points, strict=True), label=name.removeprefix("lr/"))
-    axes.set_yscale("log")
+    peaks = [max(line[name] for line in train if name in line) for name in names]
+    if max(peaks) > 20 * min(peaks):
+        axes.set_yscale("log")  # on one linear scale the smallest curve would be a flat line
+    else:
+        axes.set_ylim(bottom=0)
     axes.legend()
     return figure
 

@@ -13,11 +13,12 @@ from trainer.objective import Objective, Outcome
 
 @dataclass(frozen=True)
 class Report:
-    """What an update did. step: its number, from 0. outcome: detached. lrs, grad_norms: by component;
-    the norms only of a logged update."""
+    """What an update did. step: its number, from 0. logged: whether it is to go into the metrics.
+    outcome: detached. lrs, grad_norms: by component; the norms only of a logged update."""
 
     step: int
     epoch: int
+    logged: bool
     outcome: Outcome
     lrs: dict[str, float]
     grad_norms: dict[str, Tensor]
@@ -34,10 +35,15 @@ def updates(
 ) -> Iterator[Report]:
     """Run the updates numbered `steps` and yield a report of each."""
     for step in steps:
-        learner.measuring = step % log_every == 0
+        learner.measuring = step % log_every == 0 or step == steps[-1]
         outcome = objective.update(components, on_device(batches.batch(step), device), learner)
         yield Report(
-            step, step // batches.steps_per_epoch, _detached(outcome), dict(learner.lrs), dict(learner.grad_norms)
+            step=step,
+            epoch=step // batches.steps_per_epoch,
+            logged=learner.measuring,
+            outcome=_detached(outcome),
+            lrs=dict(learner.lrs),
+            grad_norms=dict(learner.grad_norms),
         )
 
 

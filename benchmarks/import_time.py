@@ -1,0 +1,37 @@
+"""What imports cost: `innerstep --help` as a whole, and `import optimizer` beyond `import torch`. Medians."""
+
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROUNDS = 7
+
+
+def seconds(command: list[str]) -> float:
+    """Return the wall time of one run of `command`."""
+    start = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Measure interleaved and print medians in seconds."""
+    commands = {
+        "innerstep --help": [str(Path(sys.executable).with_name("innerstep")), "--help"],
+        "import torch": [sys.executable, "-c", "import torch"],
+        "import optimizer": [sys.executable, "-c", "import optimizer"],
+    }
+    times: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(ROUNDS):
+        for name, command in commands.items():
+            times[name].append(seconds(command))
+    medians = {name: statistics.median(measured) for name, measured in times.items()}
+    for name, median in medians.items():
+        print(f"{name:28} {median:6.2f} s")
+    print(f"{'import optimizer, the rest':28} {medians['import optimizer'] - medians['import torch']:6.2f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+DIGITS = ROOT / "configs" / "digits.yaml"
+COMMAND = Path(sys.executable).with_name("innerstep")
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def cli(monkeypatch, capsys):
+    """Run the command line in this process; return (exit code, what it printed)."""
+
+    def run(*arguments):
+        from trainer.cli import main
+
+        monkeypatch.setattr(sys, "argv", ["innerstep", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        printed = capsys.readouterr()
+        return stop.value.code or 0, printed.out + printed.err
+
+    return run
+
+
+def start(*arguments, **options):
+    """Start the command line as a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+    return subprocess.Popen(
+        [str(COMMAND), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        cwd=ROOT,
+        **options,
+    )
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+def metrics_of(run_dir):
+    """Return a run's metrics without the one figure that time decides."""
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "updates_per_second"} for line in lines]
+
+
+def files_of(checkpoint):
+    """Return the bytes of a checkpoint's files by name."""
+    paths = [path for path in checkpoint.rglob("*") if path.is_file()]
+    return {path.relative_to(checkpoint).as_posix(): path.read_bytes() for path in paths}

@@ -1,0 +1,283 @@
+"""What every registered optimizer key must do. A new key inherits these tests."""
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon, OptimizerFactory
+
+KEYS = sorted(OPTIMIZER_BUILDER_REGISTRY)
+PARAMS = {  # what a key cannot do without; the others build from nothing
+    "adamw_warmup_cosine_decay": {"peak_lr": 1e-2, "start_lr": 1e-4, "end_lr": 1e-3, "warmup_steps": 5},
+    "adamw_cosine_schedule": {"max_lr": 1e-2, "cycle_momentum": True},
+}
+BASES = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "adamw_cosine_schedule": torch.optim.AdamW,
+    "adamw_warmup_cosine_decay": torch.optim.AdamW,
+    "sgd": torch.optim.SGD,
+}
+HORIZON = Horizon(total_steps=30, steps_per_epoch=10)
+
+
+@pytest.fixture(params=KEYS)
+def key(request):
+    return request.param
+
+
+@pytest.fixture
+def factory(key):
+    return OPTIMIZER_BUILDER_REGISTRY[key](**PARAMS.get(key, {}))
+
+
+def model(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+
+
+def built(factory, params):
+    optimizer = factory.build(params, horizon=HORIZON)
+    if hasattr(optimizer, "train"):
+        optimizer.train()
+    return optimizer
+
+
+def update(module, optimizer, step):
+    generator = torch.Generator().manual_seed(step)
+    module(torch.randn(16, 4, generator=generator)).square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def test_is_a_factory_and_builds_the_base_class(key, factory):
+    assert isinstance(factory, OptimizerFactory)
+    optimizer = built(factory, model())
+    assert isinstance(optimizer, BASES.get(key, torch.optim.Optimizer))
+
+
+def test_round_trips_through_its_dump(factory):
+    again = type(factory)(**factory.model_dump())
+    assert again == factory
+    assert type(factory).model_validate(factory.model_dump(mode="json")) == factory
+
+
+def test_schema_names_every_parameter(factory):
+    assert set(type(factory).model_json_schema()["properties"]) == set(type(factory).model_fields)
+
+
+def test_every_parameter_is_described(factory):
+    for name, field in type(factory).model_json_schema()["properties"].items():
+        assert field.get("description"), name
+
+
+def test_builds_from_every_form_of_parameters(factory):
+    module = model()
+    forms = [
+        module,
+        module.parameters(),
+        module.named_parameters(),
+        [{"params": module[0].parameters()}, {"params": module[2].parameters(), "lr": 1e-4}],
+        [{"params": module[0].named_parameters()}],
+    ]
+    for form in forms:
+        built(factory, form)
+
+
+def test_takes_only_what_trains_of_a_module(factory):
+    module = model()
+    module[0].requires_grad_(False)
+    taken = [p for group in built(factory, module).param_groups for p in group["params"]]
+    assert {id(p) for p in taken} == {id(p) for p in module[2].parameters()}
+
+
+def test_refuses_to_optimize_nothing(factory):
+    with pytest.raises(ValueError, match="no parameter"):
+        factory.build([], horizon=HORIZON)
+    with pytest.raises(ValueError, match="no parameter that requires a gradient"):
+        factory.build(model().requires_grad_(False), horizon=HORIZON)
+
+
+def test_refuses_an_unknown_group_option(factory):
+    with pytest.raises(ValueError, match="unknown option 'learning_rate'"):
+        factory.build([{"params": model().parameters(), "learning_rate": 1.0}], horizon=HORIZON)
+
+
+def test_reduces_a_quadratic(factory):
+    x = nn.Parameter(torch.tensor([0.1, -0.2]))
+    before = float(x.detach().square().sum())
+    optimizer = factory.build([x], horizon=Horizon(600))
+    if hasattr(optimizer, "train"):
+        optimizer.train()
+    for _ in range(600):
+        x.square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert float(x.detach().square().sum()) < 0.2 * before
+
+
+def test_each_update_runs_at_the_lr_of_the_curve_and_the_end_holds(factory):
+    module = model()
+    optimizer = built(factory, module)
+    curve = factory.resolved(HORIZON).curve
+    base = 1.0 if curve.absolute else factory.lr
+    for step in range(HORIZON.total_steps + 5):
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(curve.lr_at(step) * base, rel=1e-15)
+        assert optimizer.scheduler.last_epoch == step
+        assert optimizer.scheduler.get_last_lr() == [optimizer.param_groups[0]["lr"]]
+        update(module, optimizer, step)
+    assert curve.lr_at(HORIZON.total_steps + 5) == curve.lr_at(HORIZON.total_steps - 1)
+
+
+def test_a_group_keeps_its_ratio_all_the_way(factory):
+    module = model()
+    base = module_lr(factory)
+    groups = [{"params": module[0].parameters()}, {"params": module[2].parameters(), "lr": base / 8}]
+    optimizer = built(factory, groups)
+    for step in range(HORIZON.total_steps + 2):
+        first, second = (group["lr"] for group in optimizer.param_groups)
+        assert second == pytest.approx(first / 8, rel=1e-12)
+        update(module, optimizer, step)
+
+
+def module_lr(factory):
+    return built(factory, model()).defaults["lr"]
+
+
+@pytest.mark.parametrize("done", [0, 1, 7, 29, 33])
+def test_resumes_bit_exactly(factory, done):
+    straight, module = model(), model()
+    optimizer = built(factory, straight)
+    for step in range(36):
+        update(straight, optimizer, step)
+
+    first = built(factory, module)
+    for step in range(done):
+        update(module, first, step)
+    saved = io.BytesIO()
+    torch.save({"model": module.state_dict(), "optimizer": first.state_dict()}, saved)
+    saved.seek(0)
+    loaded = torch.load(saved, weights_only=True)
+    resumed = model(seed=1)
+    resumed.load_state_dict(loaded["model"])
+    second = built(factory, resumed)
+    second.load_state_dict(loaded["optimizer"])
+    for step in range(done, 36):
+        update(resumed, second, step)
+
+    assert_same(straight, resumed)
+    assert options(optimizer) == options(second)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
+def test_goes_on_after_a_copy(factory, copied):
+    module = model()
+    optimizer = built(factory, module)
+    for step in range(4):
+        update(module, optimizer, step)
+    twin_module, twin = copied((module, optimizer))
+    assert type(twin) is type(optimizer)
+    for step in range(4, 12):
+        update(module, optimizer, step)
+        update(twin_module, twin, step)
+    assert_same(module, twin_module)
+    assert options(optimizer) == options(twin)
+
+
+def test_state_dict_has_no_side_effects_and_carries_the_position(factory):
+    module = model()
+    optimizer = built(factory, module)
+    update(module, optimizer, 0)
+    before = options(optimizer), copy.deepcopy(module.state_dict())
+    state = optimizer.state_dict()
+    assert state["scheduler"]["last_epoch"] == 1
+    assert all(group["schedule_position"] == 1 for group in state["param_groups"])
+    assert options(optimizer) == before[0]
+    assert all(torch.equal(value, before[1][name]) for name, value in module.state_dict().items())
+
+
+def test_position_survives_tools_that_keep_only_state_and_groups(factory):
+    module = model()
+    optimizer = built(factory, module)
+    for step in range(9):
+        update(module, optimizer, step)
+    state = optimizer.state_dict()
+    fresh = built(factory, module)
+    fresh.load_state_dict({"state": state["state"], "param_groups": state["param_groups"]})
+    assert fresh.scheduler.last_epoch == 9
+    assert options(fresh) == options(optimizer)
+
+
+def test_misspelt_parameter_is_refused_with_the_nearest_name(factory):
+    name = next(iter(type(factory).model_fields))
+    with pytest.raises(ValidationError, match=f"did you mean '{name}'"):
+        type(factory)(**{**factory.model_dump(), name + "x": 1})
+
+
+def numeric_fields(key):
+    schema = OPTIMIZER_BUILDER_REGISTRY[key].model_json_schema()["properties"]
+    for name, field in schema.items():
+        for option in field.get("anyOf", [field]):
+            if option.get("type") in ("number", "integer"):
+                yield name, option
+
+
+BAD_VALUES = [
+    (key, name, bad)
+    for key in KEYS
+    for name, field in numeric_fields(key)
+    for bad in [
+        "fast",
+        True,
+        float("nan"),
+        float("inf"),
+        [1.0],
+        *([-1] if field.get("minimum", field.get("exclusiveMinimum")) in (0, 1) else []),
+        *([0] if field.get("exclusiveMinimum") == 0 or field.get("minimum") == 1 else []),
+        *([1.5] if field.get("maximum") == 1 or field["type"] == "integer" else []),
+    ]
+]
+
+
+@pytest.mark.parametrize(("key", "name", "bad"), BAD_VALUES)
+def test_bad_value_is_refused_by_name(key, name, bad):
+    with pytest.raises(ValidationError) as refused:
+        OPTIMIZER_BUILDER_REGISTRY[key](**{**PARAMS.get(key, {}), name: bad})
+    assert [error["loc"][0] for error in refused.value.errors()] == [name]
+
+
+def test_betas_are_checked_each(factory):
+    if "betas" not in type(factory).model_fields:
+        return
+    for bad in ([0.9], [0.9, 1.0], [-0.1, 0.9], [0.9, "x"], 0.9):
+        with pytest.raises(ValidationError, match="betas"):
+            type(factory)(**{**factory.model_dump(), "betas": bad})
+
+
+def test_implementations_agree(key):
+    accepted = ["single", "foreach", *(["fused"] if key in BASES else [])]
+    results = {}
+    for implementation in ("auto", *accepted):
+        module = model()
+        optimizer = built(
+            OPTIMIZER_BUILDER_REGISTRY[key](**PARAMS.get(key, {}), implementation=implementation), module
+        )
+        for step in range(10):
+            update(module, optimizer, step)
+        results[implementation] = torch.cat([p.detach().flatten() for p in module.parameters()])
+    for implementation, result in results.items():
+        torch.testing.assert_close(result, results["single"], rtol=1e-4, atol=1e-6, msg=implementation)
+
+
+def options(optimizer):
+    return [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+
+
+def assert_same(one, other):
+    for (name, p), (_, q) in zip(one.named_parameters(), other.named_parameters(), strict=True):
+        assert torch.equal(p, q), name

@@ -1,0 +1,283 @@
+"""The schedule inside the step, among the things that touch an optimizer."""
+
+import gc
+import math
+import pickle
+import weakref
+
+import pytest
+import torch
+from torch import nn
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+from torch.optim.lr_scheduler import LambdaLR, StepLR
+
+from optimizer import OPTIMIZER_BUILDER_REGISTRY, AdamWWithWarmupCosine, scheduled
+from optimizer.schedules import Constant, WarmupCosineDecay
+
+CURVE = {"peak_lr": 1e-2, "start_lr": 1e-4, "end_lr": 1e-3, "total_steps": 20, "warmup_steps": 5}
+
+
+class Naive(torch.optim.AdamW):
+    """The plain pattern: a subclass with its own step. What these tests guard against."""
+
+    def __init__(self, params, **fields):
+        super().__init__(params, lr=fields["peak_lr"], fused=fields.pop("fused", None))
+        curve = WarmupCosineDecay(**fields)
+        self.scheduler = LambdaLR(self, lambda k: curve.lr_at(k) / curve.peak_lr)
+
+    def step(self, closure=None):
+        loss = super().step(closure)
+        self.scheduler.step()
+        return loss
+
+
+def ours(module, **changed):
+    return AdamWWithWarmupCosine(module.named_parameters(), **{**CURVE, **changed})
+
+
+def backward(module):
+    module(torch.ones(3, 4)).square().mean().backward()
+
+
+def test_hooks_fire_once_a_step_whichever_class_came_first():
+    torch.optim.AdamW([nn.Parameter(torch.zeros(1))])  # makes torch hook the base class's step
+    counts = {}
+    for cls in (Naive, AdamWWithWarmupCosine):
+        module = nn.Linear(4, 2)
+        optimizer = cls(module.parameters(), **CURVE)
+        counts[cls] = 0
+
+        def count(*_, cls=cls):
+            counts[cls] += 1
+
+        optimizer.register_step_post_hook(count)
+        backward(module)
+        optimizer.step()
+    assert counts == {Naive: 2, AdamWWithWarmupCosine: 1}
+
+
+def test_hooks_see_the_lr_that_the_update_used():
+    module, seen = nn.Linear(4, 2), []
+    optimizer = ours(module)
+    optimizer.register_step_pre_hook(lambda o, *_: seen.append(o.param_groups[0]["lr"]))
+    optimizer.register_step_post_hook(lambda o, *_: seen.append(o.param_groups[0]["lr"]))
+    for _ in range(3):
+        backward(module)
+        optimizer.step()
+    curve = WarmupCosineDecay(**CURVE)
+    assert seen == [curve.lr_at(k) for k in (0, 0, 1, 1, 2, 2)]
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_step_that_grad_scaler_skips_moves_nothing(fused):
+    positions = {}
+    for cls in (Naive, AdamWWithWarmupCosine):
+        module = nn.Linear(4, 2)
+        optimizer = cls(module.parameters(), **CURVE, fused=fused)
+        scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+        for overflow in (False, True, False):
+            scaler.scale(module(torch.ones(3, 4)).square().mean()).backward()
+            if overflow:
+                module.weight.grad[0, 0] = math.inf
+            before = module.weight.detach().clone(), optimizer.param_groups[0]["lr"]
+            scaler.step(optimizer)
+            scaler.update()
+            if overflow:
+                assert torch.equal(module.weight, before[0])
+            optimizer.zero_grad()
+        positions[cls] = optimizer.scheduler.last_epoch
+    assert positions == {Naive: 3 if fused else 2, AdamWWithWarmupCosine: 2}
+
+
+def test_a_tools_dry_step_moves_nothing():
+    for start_lr in (1e-4, 0.0):
+        module = nn.Linear(4, 2)
+        optimizer = ours(module, start_lr=start_lr)
+        before = module.weight.detach().clone()
+        state = get_optimizer_state_dict(module, optimizer)
+        assert torch.equal(module.weight, before)
+        assert (optimizer.scheduler.last_epoch, optimizer.param_groups[0]["lr"]) == (0, start_lr)
+        assert "scheduler" not in state
+        backward(module)
+        optimizer.step()
+        assert optimizer.scheduler.last_epoch == 1
+
+
+@pytest.mark.parametrize("copied", [lambda o: o, lambda o: pickle.loads(pickle.dumps(o))])
+def test_a_curve_that_starts_at_zero_gets_off_the_ground(copied):
+    module = nn.Linear(4, 2)
+    module, optimizer = copied((module, ours(module, start_lr=0.0)))
+    for step in range(3):
+        backward(module)
+        optimizer.step()
+        assert optimizer.scheduler.last_epoch == step + 1
+
+
+def test_a_step_without_gradients_counts():
+    optimizer = ours(nn.Linear(4, 2))
+    optimizer.step()
+    assert optimizer.scheduler.last_epoch == 1
+
+
+def test_a_closure_counts_once():
+    module = nn.Linear(4, 2)
+    optimizer = ours(module)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = module(torch.ones(3, 4)).square().mean()
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure) > 0
+    assert optimizer.scheduler.last_epoch == 1
+
+
+def test_a_second_scheduler_is_refused():
+    optimizer = ours(nn.Linear(4, 2))
+    with pytest.raises(RuntimeError, match="schedule inside"):
+        StepLR(optimizer, 3)
+
+
+def test_a_late_group_joins_the_running_schedule():
+    module, late = nn.Linear(4, 2), nn.Linear(4, 2)
+    optimizer = AdamWWithWarmupCosine(module.parameters(), **CURVE)
+    for _ in range(7):
+        optimizer.step()
+    optimizer.add_param_group({"params": list(late.parameters()), "lr": 1e-3})
+    optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(2))]})
+    curve = WarmupCosineDecay(**CURVE)
+    for step in range(7, 12):
+        lr = curve.lr_at(step)
+        assert [group["lr"] for group in optimizer.param_groups] == [lr, pytest.approx(lr / 10), lr]
+        optimizer.step()
+
+
+def test_an_lr_set_by_hand_holds_for_one_update():
+    optimizer = ours(nn.Linear(4, 2))
+    optimizer.param_groups[0]["lr"] = 0.5
+    optimizer.step()
+    assert optimizer.param_groups[0]["lr"] == WarmupCosineDecay(**CURVE).lr_at(1)
+
+
+def test_a_tensor_lr_is_filled_in_place():
+    module = nn.Linear(4, 2)
+    cls = scheduled(torch.optim.Adam)
+    optimizer = cls(module.parameters(), lr=torch.tensor(1e-2), capturable=False, foreach=False)
+    optimizer.embed(WarmupCosineDecay(**CURVE))
+    lr = optimizer.param_groups[0]["lr"]
+    for step in range(4):
+        assert float(lr) == pytest.approx(WarmupCosineDecay(**CURVE).lr_at(step))
+        backward(module)
+        optimizer.step()
+        assert optimizer.param_groups[0]["lr"] is lr
+
+
+def test_the_position_is_state_and_the_curve_is_configuration():
+    saved = ours(nn.Linear(4, 2))
+    for _ in range(8):
+        saved.step()
+    other = ours(nn.Linear(4, 2), total_steps=100)
+    with pytest.warns(UserWarning, match="total_steps: saved 20, now 100"):
+        other.load_state_dict(saved.state_dict())
+    assert other.scheduler.last_epoch == 8
+    assert other.param_groups[0]["lr"] == WarmupCosineDecay(**{**CURVE, "total_steps": 100}).lr_at(8)
+
+
+def test_a_plain_optimizers_state_is_refused_with_the_way_through():
+    plain = torch.optim.AdamW(nn.Linear(4, 2).parameters(), lr=1e-2)
+    optimizer = AdamWWithWarmupCosine(nn.Linear(4, 2).parameters(), **CURVE)
+    state = plain.state_dict()
+    with pytest.raises(ValueError, match="last_epoch"):
+        optimizer.load_state_dict(state)
+    optimizer.load_state_dict({**state, "scheduler": {"last_epoch": 6}})
+    assert optimizer.scheduler.last_epoch == 6
+
+
+def test_a_plain_optimizer_takes_our_state():
+    ours_, plain = ours(nn.Linear(4, 2)), torch.optim.AdamW(nn.Linear(4, 2).parameters())
+    plain.load_state_dict(ours_.state_dict())
+
+
+def test_the_optimizer_keeps_no_model_alive():
+    module = nn.Linear(4, 2)
+    factory = OPTIMIZER_BUILDER_REGISTRY["adamw"](grad_clip_norm=1.0)
+    optimizer = factory.build(module)
+    backward(module)
+    optimizer.step()
+    watched = weakref.ref(optimizer), weakref.ref(module)
+    gc.disable()
+    try:
+        del module, optimizer
+        assert [reference() for reference in watched] == [None, None]
+    finally:
+        gc.enable()
+
+
+def test_a_class_is_scheduled_once():
+    assert scheduled(torch.optim.SGD) is scheduled(torch.optim.SGD)
+    assert scheduled(AdamWWithWarmupCosine) is AdamWWithWarmupCosine
+
+
+class TestClipping:
+    def norm_after(self, module, optimizer, *arguments):
+        seen = []
+        handle = optimizer.register_step_post_hook(
+            lambda *_: seen.append(torch.nn.utils.get_total_norm([p.grad for p in module.parameters()]))
+        )
+        optimizer.step(*arguments)
+        handle.remove()
+        return float(seen[0])
+
+    def test_scales_the_joint_norm_down(self):
+        module = nn.Linear(4, 2)
+        optimizer = OPTIMIZER_BUILDER_REGISTRY["sgd"](grad_clip_norm=0.1).build(module)
+        backward(module)
+        assert self.norm_after(module, optimizer) == pytest.approx(0.1, rel=1e-4)
+
+    def test_leaves_small_gradients_and_none_alone(self):
+        for norm in (1e6, 0, None):
+            module = nn.Linear(4, 2)
+            optimizer = OPTIMIZER_BUILDER_REGISTRY["sgd"](grad_clip_norm=norm).build(module)
+            backward(module)
+            before = module.weight.grad.clone()
+            optimizer.step()
+            assert torch.equal(module.weight.grad, before)
+
+    def test_a_closures_gradients_are_clipped(self):
+        module = nn.Linear(4, 2)
+        optimizer = OPTIMIZER_BUILDER_REGISTRY["sgd"](grad_clip_norm=0.1).build(module)
+
+        def closure():
+            backward(module)
+            return 1.0
+
+        assert self.norm_after(module, optimizer, closure) == pytest.approx(0.1, rel=1e-4)
+
+    def test_scaled_gradients_of_a_fused_step_are_clipped_at_their_scale(self):
+        """A fused step under GradScaler gets the gradients before they are unscaled."""
+        results = []
+        for scale in (1.0, 1024.0):
+            torch.manual_seed(0)
+            module = nn.Linear(4, 2)
+            factory = OPTIMIZER_BUILDER_REGISTRY["adam"](grad_clip_norm=1e-3, eps=1.0, implementation="fused")
+            optimizer = factory.build(module)
+            scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+            scaler.scale(module(torch.ones(3, 4)).square().mean()).backward()
+            scaler.step(optimizer)
+            results.append(optimizer.state[module.weight]["exp_avg"].clone())
+        torch.testing.assert_close(*results, rtol=1e-3, atol=0)
+        assert results[0].norm() > 0
+
+    def test_survives_a_copy(self):
+        module = nn.Linear(4, 2)
+        optimizer = OPTIMIZER_BUILDER_REGISTRY["adamw"](grad_clip_norm=0.1).build(module)
+        module, optimizer = pickle.loads(pickle.dumps((module, optimizer)))
+        backward(module)
+        assert self.norm_after(module, optimizer) == pytest.approx(0.1, rel=1e-4)
+
+
+def test_constant_is_the_schedule_of_an_optimizer_without_one():
+    optimizer = OPTIMIZER_BUILDER_REGISTRY["adamw"](lr=3e-4).build(nn.Linear(4, 2))
+    assert optimizer.scheduler.schedule == Constant()
+    assert optimizer.scheduler.get_last_lr() == [3e-4]
