@@ -1,0 +1,11 @@
+"""A factory as someone would write it who knows only the protocol: `build(params)`."""
+
+import torch
+
+
+class Plain:
+    def __init__(self, lr: float) -> None:
+        self.lr = lr
+
+    def build(self, params):
+        return torch.optim.SGD(params, lr=self.lr, momentum=0.9)

@@ -1,0 +1,78 @@
+"""Components, data and objectives that the tests plug in, as a user's own module would."""
+
+import torch
+from torch import nn
+
+from trainer import DATASET_REGISTRY, MODEL_REGISTRY, OBJECTIVE_REGISTRY, DataSet, Objective, Outcome, TensorSplit
+
+
+@MODEL_REGISTRY.register("normed")
+class Normed(nn.Module):
+    """A layer with BatchNorm and dropout, so that mode, buffers and random numbers all matter."""
+
+    def __init__(self, width: int = 4, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, width)
+        self.norm = nn.BatchNorm1d(width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x):
+        return self.dropout(self.norm(self.linear(x)))
+
+
+@MODEL_REGISTRY.register("partly_frozen")
+class PartlyFrozen(nn.Module):
+    def __init__(self, width: int = 4) -> None:
+        super().__init__()
+        self.kept = nn.Linear(width, width).requires_grad_(False)
+        self.trained = nn.Linear(width, width)
+
+    def forward(self, x):
+        return self.trained(self.kept(x))
+
+
+@DATASET_REGISTRY.register("noise")
+class Noise(DataSet):
+    """Points whose target is a fixed linear map of them."""
+
+    def __init__(self, samples: int = 37, width: int = 4) -> None:
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(samples + 10, width, generator=generator)
+        y = x @ torch.randn(width, width, generator=generator)
+        self.train = TensorSplit({"x": x[:samples], "y": y[:samples]})
+        self.held_out = TensorSplit({"x": x[samples:], "y": y[samples:]})
+        self.statistics = {"x_mean": x[:samples].mean(0)}
+
+
+@OBJECTIVE_REGISTRY.register("regression")
+class Regression(Objective):
+    """One loss: the components in a chain."""
+
+    def losses(self, components, batch):
+        y = batch["x"]
+        for component in components.values():
+            y = component(y)
+        return Outcome({"squared": (y - batch["y"]).square().mean()}, {"size": torch.tensor(float(len(y)))})
+
+
+@OBJECTIVE_REGISTRY.register("actor_critic")
+class ActorCritic(Objective):
+    """Several backward passes in an order of their own, and a target that follows its critic."""
+
+    def losses(self, components, batch):
+        value = components["critic"](batch["x"])
+        critic = (value - batch["y"]).square().mean()
+        return Outcome({"critic": critic, "actor": -components["critic"](components["actor"](batch["x"])).mean()})
+
+    def update(self, components, batch, learner):
+        with learner.autocast():
+            target = batch["y"] + 0.1 * components["target"](batch["x"])
+            critic = (components["critic"](batch["x"]) - target).square().mean()
+        learner.step(critic, "critic")
+        with learner.autocast():
+            actor = -components["critic"](components["actor"](batch["x"])).mean()
+        learner.step(actor, "actor")
+        with torch.no_grad():
+            for slow, fast in zip(components["target"].parameters(), components["critic"].parameters(), strict=True):
+                slow.lerp_(fast, 0.1)
+        return Outcome({"critic": critic, "actor": actor})
