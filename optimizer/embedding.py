@@ -20,6 +20,10 @@ POSITION = "schedule_position"
 """The key under which every parameter group mirrors the position, for tools that keep only groups."""
 
 
+BASE_LR = "initial_lr"
+"""The key under which every parameter group holds its own lr at factor 1, named as in torch.optim.lr_scheduler."""
+
+
 class EmbeddedScheduler:
     """Holds how many updates are done and writes the schedule's values into the parameter groups.
 
@@ -37,6 +41,7 @@ class EmbeddedScheduler:
     def join(self, group: Group) -> None:
         """Take `group` into the schedule where it stands; its lr until now becomes its base lr."""
         self.base_lrs.append(float(group["lr"]))
+        group[BASE_LR] = self.base_lrs[-1]
         self._written.append(group["lr"])
         lr = self.schedule.lr_at(self.last_epoch)
         momentum = self.schedule.momentum_at(self.last_epoch)
@@ -62,22 +67,25 @@ class EmbeddedScheduler:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position, and the curve for comparison, as plain values."""
-        return {"last_epoch": self.last_epoch, "config": self.schedule.config(), "base_lrs": list(self.base_lrs)}
+        return {"last_epoch": self.last_epoch, "config": self.schedule.config()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take the position from `state`; warn where it was saved under another curve.
 
         A plain LRScheduler's state will do: only `last_epoch` is needed. The groups are not written.
         """
-        own = {**self.schedule.config(), "base_lrs": self.base_lrs}
-        saved = {**state.get("config", {}), **({"base_lrs": state["base_lrs"]} if "base_lrs" in state else {})}
-        differing = [name for name in saved if name not in own or saved[name] != own[name]]
-        if differing:
-            table = "; ".join(f"{name}: saved {saved[name]!r}, now {own.get(name)!r}" for name in differing)
-            warnings.warn(
-                f"the position is loaded, but the schedule is another than the saved one: {table}", stacklevel=4
-            )
+        own, saved = self.schedule.config(), state.get("config", {})
+        _warn_of_another_curve({name: (saved[name], own.get(name)) for name in saved if saved[name] != own.get(name)})
         self.last_epoch = int(state["last_epoch"])
+
+    def take_over(self, groups: list[Group]) -> None:
+        """Put this object's own base lrs, and the values of the coming update, into groups that were
+        loaded; warn where they were saved with others."""
+        for group, base_lr in zip(groups, self.base_lrs, strict=True):
+            saved = group.get(BASE_LR, base_lr)
+            _warn_of_another_curve({BASE_LR: (saved, base_lr)} if saved != base_lr else {})
+            group[BASE_LR] = base_lr
+        self.write(groups)
 
     def _write_group(self, index: int, group: Group, lr: float, momentum: float | None) -> None:
         share = self.base_lrs[index]
@@ -99,6 +107,13 @@ class EmbeddedScheduler:
             group["lr"] is not written and float(group["lr"]) == 0.0
             for group, written in zip(groups, self._written, strict=True)
         )
+
+
+def _warn_of_another_curve(differing: dict[str, tuple[Any, Any]]) -> None:
+    if differing:
+        table = "; ".join(f"{name}: saved {saved!r}, now {own!r}" for name, (saved, own) in differing.items())
+        message = f"the position is loaded, but the schedule is another than the saved one: {table}"
+        warnings.warn(message, stacklevel=5)
 
 
 def _momentum_option(group: Group, momentum: float) -> Group:
@@ -149,7 +164,7 @@ class ScheduledOptimizer(Optimizer):
         position = _saved_position(state_dict)
         super().load_state_dict(state_dict)
         self.scheduler.load_state_dict(position)
-        self.scheduler.write(self.param_groups)
+        self.scheduler.take_over(self.param_groups)
 
     def register_step_post_hook(self, hook: Callable[..., None]) -> RemovableHandle:
         """Register a hook that runs after each step and sees the lr which that step used."""

@@ -264,9 +264,7 @@ def test_implementations_agree(key):
     results = {}
     for implementation in ("auto", *accepted):
         module = model()
-        optimizer = built(
-            OPTIMIZER_BUILDER_REGISTRY[key](**PARAMS.get(key, {}), implementation=implementation), module
-        )
+        optimizer = built(OPTIMIZER_BUILDER_REGISTRY[key](**PARAMS.get(key, {}), implementation=implementation), module)
         for step in range(10):
             update(module, optimizer, step)
         results[implementation] = torch.cat([p.detach().flatten() for p in module.parameters()])

@@ -7,7 +7,14 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from optimizer import OPTIMIZER_BUILDER_REGISTRY, SCHEDULE_REGISTRY, AdamWWithOneCycle, AdamWWithWarmupCosine, Horizon, scheduled
+from optimizer import (
+    OPTIMIZER_BUILDER_REGISTRY,
+    SCHEDULE_REGISTRY,
+    AdamWWithOneCycle,
+    AdamWWithWarmupCosine,
+    Horizon,
+    scheduled,
+)
 
 WARMUP_COSINE = SCHEDULE_REGISTRY["warmup_cosine_decay"]
 ONE_CYCLE = SCHEDULE_REGISTRY["one_cycle"]
@@ -186,9 +193,7 @@ class TestLeRobotCosine:
         fields = {"num_warmup_steps": 50, "num_decay_steps": 300, "peak_lr": 1e-3, "decay_lr": 1e-5}
         theirs = torch.optim.AdamW([parameter()], lr=2e-3)
         scheduler = torch.optim.lr_scheduler.LambdaLR(theirs, self.peer(50, 300, 1e-3, 1e-5, training))
-        factory = OPTIMIZER_BUILDER_REGISTRY["adamw"](
-            lr=2e-3, schedule={"type": "cosine_decay_with_warmup", **fields}
-        )
+        factory = OPTIMIZER_BUILDER_REGISTRY["adamw"](lr=2e-3, schedule={"type": "cosine_decay_with_warmup", **fields})
         ours = factory.build([parameter()], horizon=Horizon(training))
         for _ in range(400):
             assert ours.param_groups[0]["lr"] == pytest.approx(theirs.param_groups[0]["lr"], rel=1e-12)

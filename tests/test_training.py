@@ -14,7 +14,7 @@ from trainer.config import load_config
 from trainer.offline_trainer import OfflineTrainer
 
 ADAMW = {"type": "adamw", "params": {"lr": 1e-2}}
-SCHEDULE_FREE = {"type": "schedule_free_radam", "params": {"lr": 1e-2, "silent_sgd_phase": False}}
+SCHEDULE_FREE = {"type": "schedule_free_radam", "params": {"lr": 0.1, "silent_sgd_phase": False}}
 WARMUP = {"type": "adamw_warmup_cosine_decay", "params": {"peak_lr": 1e-2, "start_lr": 1e-4, "warmup_steps": 3}}
 
 
@@ -138,7 +138,11 @@ def test_an_objective_with_several_updates_in_its_own_order(tmp_path, quiet):
 
 
 def test_an_actors_loss_leaves_its_critic_alone(tmp_path, quiet):
-    components = {"actor": {"type": "normed"}, "critic": {"type": "normed"}, "target": {"type": "normed", "freeze": True}}
+    components = {
+        "actor": {"type": "normed"},
+        "critic": {"type": "normed"},
+        "target": {"type": "normed", "freeze": True},
+    }
     cfg = load_config(config(tmp_path, components, {"actor": ADAMW, "critic": ADAMW}, objective="actor_critic"))
     trainer = OfflineTrainer(cfg, quiet)
     batch = trainer.batches.batch(0)

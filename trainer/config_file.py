@@ -25,8 +25,13 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes what `_Loader` reads: the text '1e-4' in quotes."""
+
+
 _FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
@@ -84,7 +89,7 @@ def apply_overrides(config: dict[str, Any], overrides: dict[str, Any]) -> dict[s
 
 def write_yaml(config: dict[str, Any]) -> str:
     """Return `config` as YAML that `read_config_file` reads back to the same dict."""
-    text: str = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    text: str = yaml.dump(config, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     return text
 
 

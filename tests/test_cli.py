@@ -1,0 +1,281 @@
+"""The command line: what it prints, and what it says to a mistake."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+from conftest import DIGITS, ROOT
+
+
+def changed(tmp_path, edit):
+    """Write the demo's config with `edit` done to it; return its path."""
+    config = yaml.safe_load(DIGITS.read_text())
+    config["train"]["run_dir"] = str(tmp_path / "run")
+    edit(config)
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    return path
+
+
+def put(*path, value):
+    def edit(config):
+        for key in path[:-1]:
+            config = config[key]
+        config[path[-1]] = value
+
+    return edit
+
+
+def drop(*path):
+    def edit(config):
+        for key in path[:-1]:
+            config = config[key]
+        del config[path[-1]]
+
+    return edit
+
+
+ENCODER = ("model", "component_optims", "encoder")
+MISTAKES = {
+    "unknown optimizer": (
+        put(*ENCODER, "type", value="adamw_warmup_cosin_decay"),
+        "model.component_optims.encoder.type: unknown optimizer 'adamw_warmup_cosin_decay'; "
+        "did you mean 'adamw_warmup_cosine_decay'",
+    ),
+    "unknown component": (
+        put("model", "components", "head", "type", value="mpl"),
+        "model.components.head.type: unknown component 'mpl'; did you mean 'mlp'",
+    ),
+    "unknown data set": (
+        put("data", "type", value="digit"),
+        "data.type: unknown data set 'digit'; did you mean 'digits'",
+    ),
+    "unknown objective": (
+        put("train", "objective", "type", value="clasification"),
+        "train.objective.type: unknown objective 'clasification'; did you mean 'classification'",
+    ),
+    "misspelt parameter": (
+        put(*ENCODER, "params", "warmup_step", value=3),
+        "model.component_optims.encoder.params.warmup_step: unknown name; did you mean 'warmup_steps'",
+    ),
+    "misspelt component parameter": (
+        put("model", "components", "encoder", "params", "head", value=3),
+        "model.components.encoder.params.head: unknown name; did you mean 'heads'",
+    ),
+    "misspelt section": (
+        put("train", "total_step", value=3),
+        "train.total_step: unknown name; did you mean 'total_steps'",
+    ),
+    "wrong range": (
+        put(*ENCODER, "params", "peak_lr", value=-1.0),
+        "model.component_optims.encoder.params.peak_lr: must be greater than 0; got -1.0",
+    ),
+    "wrong type": (
+        put(*ENCODER, "params", "peak_lr", value="fast"),
+        "model.component_optims.encoder.params.peak_lr: must be a valid number",
+    ),
+    "lr above the peak": (
+        put(*ENCODER, "params", "start_lr", value=1.0),
+        "model.component_optims.encoder.params.start_lr: must be <= peak_lr; got 1.0 with peak_lr 0.002",
+    ),
+    "warm-up longer than the run": (
+        put(*ENCODER, "params", "warmup_steps", value=700),
+        "model.component_optims.encoder.params.warmup_steps: must be < total_steps; got 700 with total_steps 600. "
+        "Lower it or train longer.",
+    ),
+    "component without an optimizer": (
+        drop("model", "component_optims", "head"),
+        "model.component_optims: no entry for component 'head', which is trainable. "
+        "Add one, or set model.components.head.freeze to true.",
+    ),
+    "optimizer of no component": (
+        put("model", "component_optims", "haed", value={"type": "adamw"}),
+        "model.component_optims.haed: there is no component of this name; did you mean 'head'",
+    ),
+    "name of a method": (
+        put("model", "components", "train", value={"type": "mlp"}),
+        "model.components.train: cannot be a component's name",
+    ),
+    "parameters that do not fit together": (
+        put("model", "components", "encoder", "params", "heads", value=5),
+        "model.components.encoder.params: heads must divide dim; got 5 for 64",
+    ),
+    "wiring of no component": (
+        put("train", "objective", "params", "wiring", 3, value="scores = heads(code)"),
+        "train.objective.params.wiring: no component 'heads'; did you mean 'head'",
+    ),
+    "wiring of no value": (
+        put("train", "objective", "params", "wiring", 3, value="scores = head(cod)"),
+        "train.objective.params.wiring: 'cod' is neither an entry of the batch nor an earlier result; did you mean 'code'",
+    ),
+    "unwired component": (
+        put("model", "components", "spare", value={"type": "mlp", "freeze": True}),
+        "train.objective.params.wiring: component 'spare' is not used",
+    ),
+    "malformed wiring": (
+        put("train", "objective", "params", "wiring", 3, value="scores = head code"),
+        "train.objective.params: wiring: must be lines like",
+    ),
+    "no label": (
+        put("train", "objective", "params", "label", value="lable"),
+        "train.objective.params.label: the batch has no 'lable'; it has image, profile, label",
+    ),
+    "no length": (drop("train", "total_steps"), "train.total_steps: give total_steps or epochs"),
+    "missing section": (drop("train", "run_dir"), "train.run_dir: required, but not given"),
+    "missing plugin": (put("plugins", value=["no_such_module"]), "plugins.0: no_such_module cannot be imported"),
+    "no such device": (put("train", "device", value="gpu"), "train.device: no such device; got 'gpu'"),
+    "missing weights": (
+        put("model", "components", "head", "init_from", value="/nowhere"),
+        "model.components.head.init_from: /nowhere/model.safetensors: cannot be read",
+    ),
+    "empty data": (
+        put("data", value={"type": "sample_parts.Noise", "params": {"samples": 0}}),
+        "data: the training part is empty",
+    ),
+    "all frozen": (
+        lambda config: [component.update(freeze=True) for component in config["model"]["components"].values()],
+        "every one is frozen",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_ends_with_path_and_remedy(cli, tmp_path, mistake):
+    edit, message = MISTAKES[mistake]
+    code, printed = cli("train", changed(tmp_path, edit))
+    assert code == 2
+    assert message in printed
+    assert "Traceback" not in printed
+    assert len(printed.splitlines()) <= 24, "more than one screen"
+    assert not (tmp_path / "run").exists(), "something was written before the mistake was found"
+
+
+def test_all_mistakes_are_reported_at_once(cli, tmp_path):
+    def edit(config):
+        for name in ("wrong range", "misspelt section", "unknown component"):
+            MISTAKES[name][0](config)
+
+    code, printed = cli("plan", changed(tmp_path, edit))
+    assert code == 2
+    assert len(printed.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        ("train: [", "at line 1, column 9"),
+        ("seed: 1\nseed: 2", "the key 'seed' is given twice"),
+        ("- a list", "must hold a mapping"),
+        ("", "must hold a mapping"),
+        ("!!python/object/apply:os.system [echo]", "could not determine a constructor"),
+    ],
+)
+def test_a_bad_config_file_is_named(cli, tmp_path, text, message):
+    path = tmp_path / "config.yaml"
+    if text is not None:
+        path.write_text(text)
+    code, printed = cli("train", path)
+    assert code == 2
+    assert f"{path}: " in printed
+    assert message in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--train.total_steps"], "no value"),
+        (["train.total_steps=3"], "not understood"),
+        (["--seed.x=3"], "--seed.x: seed is 0, which has no fields"),
+        (["--train.total_stepz=3"], "did you mean 'total_steps'"),
+        (["--train.total_steps=[1"], "is not a YAML value"),
+    ],
+)
+def test_a_bad_override_is_named(cli, arguments, message):
+    code, printed = cli("plan", DIGITS, *arguments)
+    assert code == 2
+    assert message in printed
+
+
+def test_overrides_in_all_their_forms(cli):
+    code, printed = cli(
+        "plan",
+        DIGITS,
+        "--model.component_optims.encoder.params.peak_lr=4e-3",
+        "--model.component_optims.encoder.params.betas",
+        "(0.95,0.999)",
+        "--train.total_steps=500",
+    )
+    assert code == 0
+    assert "1e-05 ↗ 4e-03 (50) ↘ 1e-05 (500)" in printed
+
+
+def test_plan_shows_every_component_and_writes_nothing(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, printed = cli("plan", DIGITS)
+    assert code == 0
+    assert re.search(r"patch_embedder +320 +frozen +- +-\n", printed)
+    assert re.search(
+        r"encoder +68.2 k +yes +adamw_warmup_cosine_decay +1e-05 ↗ 2e-03 \(50\) ↘ 1e-05 \(600\)\n", printed
+    )
+    assert "patch_embedder is frozen: its optimizer adamw is skipped" in printed
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_is_not_overwritten_unless_asked(cli, tmp_path):
+    short = ["--train.total_steps=51", "--train.pictures=false", f"--train.run_dir={tmp_path / 'run'}"]
+    assert cli("train", DIGITS, *short)[0] == 0
+    code, printed = cli("train", DIGITS, *short)
+    assert code == 2
+    assert "innerstep resume" in printed
+    assert cli("train", DIGITS, *short, "--overwrite")[0] == 0
+
+
+def test_overwrite_deletes_nothing_but_runs(cli, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    code, printed = cli("train", DIGITS, f"--train.run_dir={tmp_path}", "--overwrite")
+    assert code == 2
+    assert "exists and is not a run" in printed
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_resume_without_a_run(cli, tmp_path):
+    code, printed = cli("resume", tmp_path)
+    assert code == 2
+    assert "there is no run here" in printed
+
+
+def test_list_and_describe(cli):
+    code, printed = cli("list")
+    assert code == 0
+    for key in ("adamw_warmup_cosine_decay", "one_cycle", "transformer", "digits", "classification"):
+        assert key in printed
+    code, printed = cli("describe", "ADAMW_WARMUP_COSINE_DECAY")
+    assert code == 0
+    assert "peak_lr: number (> 0), required" in printed
+    assert "weight_decay: number (>= 0), default 0.01" in printed
+    code, printed = cli("describe", "transformer")
+    assert "dropout: number (>= 0, < 1), default 0.1" in printed
+    code, printed = cli("describe", "adamv")
+    assert code == 2
+    assert "did you mean 'adam' or 'adamw'" in printed
+
+
+@pytest.mark.parametrize("command", [["-m", "trainer", "--help"], ["-c", "import trainer, trainer.cli"]])
+def test_help_and_import_are_light(command):
+    code = "import sys, runpy; sys.argv = ['x', *sys.argv[1:]]"
+    heavy = "torch", "pydantic", "numpy", "matplotlib", "sklearn"
+    report = f"; import atexit; atexit.register(lambda: print('heavy:', [m for m in {heavy} if m in sys.modules]))"
+    run = "; runpy.run_module('trainer', run_name='__main__')" if command[0] == "-m" else f"; {command[1]}"
+    arguments = command[2:] if command[0] == "-m" else []
+    done = subprocess.run(
+        [sys.executable, "-c", code + report + run, *arguments], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert "heavy: []" in done.stdout
+
+
+def test_the_module_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "trainer", "plan", DIGITS], capture_output=True, text=True, check=True)
+    assert "adamw_warmup_cosine_decay" in done.stdout

@@ -1,0 +1,106 @@
+"""What may import what: a module imports only from modules that come before it in the flow of data."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+FLOW = [
+    "optimizer.registry",
+    "optimizer.horizon",
+    "optimizer.validation",
+    "optimizer.schedule",
+    "optimizer.schedules",
+    "optimizer.clipping",
+    "optimizer.embedding",
+    "optimizer.named_state",
+    "optimizer.factory",
+    "optimizer.adam",
+    "optimizer.sgd",
+    "optimizer.adamw_cosine_decay",
+    "optimizer.adamw_onecyclelr",
+    "optimizer.schedule_free_radam",
+    "optimizer",
+    "trainer.errors",
+    "trainer.config_file",
+    "trainer.data",
+    "trainer.digits",
+    "trainer.components",
+    "trainer.objective",
+    "trainer.wiring",
+    "trainer.classification",
+    "trainer.config",
+    "trainer.rng",
+    "trainer.checkpoint_files",
+    "trainer.checkpoint",
+    "trainer.model",
+    "trainer.learner",
+    "trainer.updates",
+    "trainer.evaluation",
+    "trainer.metrics",
+    "trainer.pictures",
+    "trainer.plan",
+    "trainer.progress",
+    "trainer.offline_trainer",
+    "trainer.runs",
+    "trainer.catalogue",
+    "trainer",
+    "trainer.cli",
+    "trainer.__main__",
+]
+CORE = {"torch", "schedulefree", "pydantic", "pydantic_core", "yaml", "safetensors", "numpy", "rich", "typer"}
+EXTRAS = {"sklearn", "matplotlib"}
+
+
+def module_name(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+SOURCES = {module_name(path): path for package in ("optimizer", "trainer") for path in (ROOT / package).rglob("*.py")}
+
+
+def imports(path, tree=None):
+    for node in ast.walk(tree or ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            submodules = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from [name if name in SOURCES else node.module for name in submodules]
+
+
+def test_the_flow_names_every_module():
+    assert sorted(FLOW) == sorted(SOURCES)
+
+
+@pytest.mark.parametrize("module", FLOW)
+def test_a_module_imports_only_what_comes_before_it(module):
+    own = {name for name in imports(SOURCES[module]) if name in SOURCES}
+    late = {name for name in own if FLOW.index(name) >= FLOW.index(module)}
+    assert late == set()
+
+
+def test_the_optimizer_knows_nothing_of_the_trainer():
+    for module, path in SOURCES.items():
+        if module.startswith("optimizer"):
+            assert not any(name.split(".")[0] == "trainer" for name in imports(path)), module
+
+
+@pytest.mark.parametrize("module", FLOW)
+def test_only_core_dependencies_are_imported_at_the_top(module):
+    tree = ast.parse(SOURCES[module].read_text())
+    tops = ast.Module([node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)], [])
+    allowed = CORE | {"optimizer", "trainer"} | set(sys.stdlib_module_names)
+    assert {name.split(".")[0] for name in imports(SOURCES[module], tops)} <= allowed
+    assert {name.split(".")[0] for name in imports(SOURCES[module])} <= allowed | EXTRAS
+
+
+def test_every_file_can_be_read_in_one_sitting():
+    for path in [*SOURCES.values(), *Path(ROOT / "tests").glob("*.py")]:
+        tree = ast.parse(path.read_text())
+        assert len(path.read_text().splitlines()) <= 300 or "tests" in path.parts, path
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 45, f"{path}: {node.name}"

@@ -1,0 +1,109 @@
+import sys
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from optimizer import OPTIMIZER_BUILDER_REGISTRY, Registry, UnknownKeyError
+
+
+class Animal:
+    pass
+
+
+@pytest.fixture
+def animals():
+    registry = Registry("animal", Animal, entry_points="innerstep.animals")
+
+    @registry.register("dog", aliases=("Hound",))
+    class Dog(Animal):
+        pass
+
+    registry.dog = Dog
+    return registry
+
+
+def test_keys_and_aliases_are_found_without_regard_to_case(animals):
+    assert animals["dog"] is animals["DOG"] is animals["hound"] is animals["Hound"]
+    assert list(animals) == ["dog"]
+    assert len(animals) == 1
+    assert "DOG" in animals
+    assert "cat" not in animals
+    assert animals.key_of(animals["dog"]) == "dog"
+    assert animals.aliases_of("dog") == ["hound"]
+
+
+def test_an_unknown_key_names_registry_nearest_keys_and_the_list(animals):
+    with pytest.raises(UnknownKeyError) as unknown:
+        animals["dgo"]
+    assert isinstance(unknown.value, KeyError)
+    assert str(unknown.value).startswith("unknown animal 'dgo'; did you mean 'dog'?")
+    assert "innerstep list" in str(unknown.value)
+
+
+def test_a_key_is_not_registered_twice(animals):
+    for taken in ("dog", "Dog", "hound"):
+        with pytest.raises(ValueError, match="taken"):
+
+            @animals.register(taken)
+            class Wolf(Animal):
+                pass
+
+
+def test_the_same_definition_met_again_replaces_itself(animals):
+    again = type("Dog", (Animal,), {"__qualname__": animals.dog.__qualname__, "__module__": __name__})
+    animals.register("dog")(again)
+    assert animals["dog"] is again
+
+
+def test_a_class_of_another_kind_is_refused(animals):
+    with pytest.raises(TypeError, match="'table'.*is not a Animal"):
+
+        @animals.register("table")
+        class Table:
+            pass
+
+
+def test_a_dotted_path_stands_for_a_key(animals):
+    assert animals["test_registry.Animal"] is Animal
+    for path, message in [
+        ("no_such_module.Dog", "cannot be imported"),
+        ("test_registry.Dgo", "cannot be imported"),
+        ("pathlib.Path", "is not a Animal"),
+    ]:
+        with pytest.raises(UnknownKeyError, match=message):
+            animals[path]
+    with pytest.raises(ValueError, match="dot"):
+        animals.register("my.dog")(animals.dog)
+
+
+def test_installed_plugins_are_loaded_once_when_first_needed(animals, monkeypatch):
+    loads = []
+
+    class Cat(Animal):
+        pass
+
+    class Entry(EntryPoint):
+        def load(self):
+            loads.append(self.name)
+            return Cat
+
+    def entry_points(group):
+        return [Entry("cat", "somewhere:Cat", group)]
+
+    monkeypatch.setattr("importlib.metadata.entry_points", entry_points)
+    assert animals["dog"]
+    assert loads == []
+    assert animals["cat"] is Cat
+    assert list(animals) == ["dog", "cat"]
+    assert loads == ["cat"]
+
+
+def test_a_factory_is_whatever_builds():
+    class Mine:
+        def build(self, params, horizon=None):
+            raise NotImplementedError
+
+    sys.modules[__name__].Mine = Mine
+    assert OPTIMIZER_BUILDER_REGISTRY["test_registry.Mine"] is Mine
+    with pytest.raises(UnknownKeyError, match="is not a OptimizerFactory"):
+        OPTIMIZER_BUILDER_REGISTRY["test_registry.Animal"]
