@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test check format bench soak clean
 
 demo: .venv/stamp
 	$(BIN)/innerstep train configs/digits.yaml --overwrite
@@ -22,6 +22,9 @@ format: .venv/stamp
 bench: .venv/stamp
 	$(BIN)/python benchmarks/step_overhead.py
 	$(BIN)/python benchmarks/import_time.py
+
+soak: .venv/stamp
+	$(BIN)/python benchmarks/kill_and_resume.py
 
 clean:
 	rm -rf .venv runs dist

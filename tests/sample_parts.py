@@ -31,6 +31,21 @@ class PartlyFrozen(nn.Module):
         return self.trained(self.kept(x))
 
 
+@MODEL_REGISTRY.register("tied")
+class Tied(nn.Module):
+    """Two layers that share their weight, and a buffer that is a view of another."""
+
+    def __init__(self, width: int = 4) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(width, width), nn.Linear(width, width)
+        self.second.weight = self.first.weight
+        self.register_buffer("steps", torch.arange(6))
+        self.register_buffer("last_steps", self.steps[3:])
+
+    def forward(self, x):
+        return self.second(self.first(x))
+
+
 @DATASET_REGISTRY.register("noise")
 class Noise(DataSet):
     """Points whose target is a fixed linear map of them."""

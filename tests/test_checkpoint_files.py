@@ -30,15 +30,15 @@ def test_a_finished_checkpoint_is_listed_and_verified(checkpoint):
 
 
 def test_one_that_failed_half_way_is_absent(checkpoint):
-    class Stopped(Exception):
+    class StoppedError(Exception):
         pass
 
     def stopped_half_way():
         with new_checkpoint(checkpoint.parent, 8) as folder:
             (folder / "a.bin").write_bytes(b"half")
-            raise Stopped
+            raise StoppedError
 
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         stopped_half_way()
     assert complete_checkpoints(checkpoint.parent) == [checkpoint]
     with new_checkpoint(checkpoint.parent, 9):
@@ -77,7 +77,7 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_is_named(checkpoint, damage):
     DAMAGES[damage](checkpoint)
-    with pytest.raises(DamagedCheckpointError, match="manifest.json|a.bin|version"):
+    with pytest.raises(DamagedCheckpointError, match=r"manifest\.json|a\.bin|version"):
         verify(checkpoint)
 
 

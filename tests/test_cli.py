@@ -108,7 +108,8 @@ MISTAKES = {
     ),
     "wiring of no value": (
         put("train", "objective", "params", "wiring", 3, value="scores = head(cod)"),
-        "train.objective.params.wiring: 'cod' is neither an entry of the batch nor an earlier result; did you mean 'code'",
+        "train.objective.params.wiring: 'cod' is neither an entry of the batch nor an earlier result; "
+        "did you mean 'code'",
     ),
     "unwired component": (
         put("model", "components", "spare", value={"type": "mlp", "freeze": True}),

@@ -56,7 +56,7 @@ def test_the_same_definition_met_again_replaces_itself(animals):
 
 
 def test_a_class_of_another_kind_is_refused(animals):
-    with pytest.raises(TypeError, match="'table'.*is not a Animal"):
+    with pytest.raises(TypeError, match=r"'table'.*is not a Animal"):
 
         @animals.register("table")
         class Table:

@@ -35,7 +35,7 @@ def train(net, optimizer, steps):
 def test_steps_as_the_library_does(options):
     net, peer = module(), module()
     ours = FACTORY(**options).build(net)
-    theirs = RAdamScheduleFree(peer.parameters(), **{**{"lr": 0.0025}, **options})
+    theirs = RAdamScheduleFree(peer.parameters(), **{"lr": 0.0025, **options})
     assert isinstance(ours, RAdamScheduleFree)
     for optimizer in (ours, theirs):
         optimizer.train()

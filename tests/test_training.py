@@ -182,6 +182,32 @@ def test_batch_norm_is_measured_at_the_averaged_weights(tmp_path, quiet):
     assert torch.equal(component.norm.running_mean, running)
 
 
+def test_a_frozen_components_batch_norm_is_not_measured_anew(tmp_path, quiet):
+    cfg = load_config(config(tmp_path / "run", two(freeze=True), {"second": SCHEDULE_FREE}))
+    trainer = OfflineTrainer(cfg, quiet)
+    kept, seen = trainer.components["first"].norm.running_mean.clone(), []
+
+    class Watching(type(trainer.objective)):
+        def losses(self, components, batch):
+            seen.append(components["first"].norm.running_mean.clone())
+            return super().losses(components, batch)
+
+    trainer.objective = Watching()
+    trainer.evaluate()
+    assert len(seen) > 1
+    assert all(torch.equal(mean, kept) for mean in seen)
+
+
+def test_tied_weights_and_shared_buffers_are_saved_and_resumed(tmp_path, quiet):
+    tied = {"first": {"type": "tied"}}
+    train(config(tmp_path / "whole", tied, {"first": WARMUP}, save_every=5), console=quiet)
+    train(config(tmp_path / "parts", tied, {"first": WARMUP}, save_every=5), console=quiet)
+    drop(tmp_path / "parts" / "checkpoints" / "step_00000012")
+    resume(tmp_path / "parts", console=quiet)
+    whole, parts = (files_of(tmp_path / run / "checkpoints" / "step_00000012") for run in ("whole", "parts"))
+    assert whole == parts
+
+
 def test_saved_weights_of_a_schedule_free_component_are_the_averaged_ones(tmp_path, quiet):
     from safetensors.torch import load_file
 

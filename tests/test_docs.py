@@ -1,0 +1,106 @@
+"""The documents say what is so: their code runs, and their commands and figures are the program's."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+
+import optimizer
+import trainer
+
+
+def blocks(path, language):
+    found = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / path).read_text(), re.DOTALL | re.MULTILINE)
+    return [text for name, text in found if name == language]
+
+
+@pytest.fixture
+def _scratch(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("_scratch")
+def test_the_readmes_library_example_runs():
+    names = {}
+    exec(blocks("README.md", "python")[0], names)
+    assert names["optimizer"].scheduler.last_epoch == 200
+
+
+@pytest.mark.usefixtures("_scratch")
+def test_the_readmes_yaml_trains_and_its_commands_work(cli, tmp_path):
+    (tmp_path / "small.yaml").write_text(blocks("README.md", "yaml")[0])
+    commands = [line.split("#")[0].split()[1:] for line in blocks("README.md", "")[-1].strip().splitlines()]
+    short = [argument.replace("total_steps=300", "total_steps=60") for argument in commands[1]]
+    commands[1] = short
+    assert [command[0] for command in commands] == ["plan", "train", "resume", "list", "describe"]
+    for command in commands:
+        code, printed = cli(*command)
+        assert code == 0, printed
+
+
+@pytest.mark.usefixtures("_scratch")
+def test_the_readmes_plan_is_the_demos(cli):
+    shown = next(block for block in blocks("README.md", "") if block.startswith("component "))
+    assert cli("plan", ROOT / "configs/digits.yaml") == (0, shown)
+
+
+@pytest.mark.usefixtures("_scratch")
+def test_a_component_as_the_readme_shows_it(tmp_path):
+    source = next(block for block in blocks("README.md", "python") if "my_parts.py" in block)
+    (tmp_path / "my_parts.py").write_text(source)
+    raw = yaml.safe_load((ROOT / "configs/digits.yaml").read_text())
+    added = yaml.safe_load(blocks("README.md", "yaml")[-1])
+    raw["plugins"] = added["plugins"]
+    raw["model"]["components"] |= added["model"]["components"]
+    assert trainer.load_config(raw).model.components["head"].chosen.__name__ == "MyHead"
+
+
+PARTS = """
+import optimizer, torch, trainer
+batch = trainer.DATASET_REGISTRY["grasps"](path="grasps.pt").train.batch(torch.arange(3))
+assert {name: tensor.shape for name, tensor in batch.items()} == {"state": (3, 4), "action": (3, 2)}
+schedule = {"type": "halving", "every": 2}
+nadam = optimizer.OPTIMIZER_BUILDER_REGISTRY["nadam"](lr=1.0, schedule=schedule).build(torch.nn.Linear(2, 2))
+assert isinstance(nadam, torch.optim.NAdam)
+for _ in range(2):
+    nadam.step()
+assert nadam.scheduler.get_last_lr() == [0.5]
+assert {"behaviour_cloning", "actor_critic"} <= set(trainer.OBJECTIVE_REGISTRY)
+"""
+
+
+def test_parts_as_the_docs_show_them(tmp_path):
+    torch.save({"state": torch.randn(1100, 4), "action": torch.randn(1100, 2)}, tmp_path / "grasps.pt")
+    source = "\n".join([*blocks("docs/parts.md", "python"), PARTS])  # in a process of its own: it registers keys
+    subprocess.run([sys.executable, "-c", source], check=True, cwd=tmp_path)
+
+
+def test_the_optimizer_readme_names_every_key():
+    text = (ROOT / "optimizer/README.md").read_text()
+    for key in subprocess.run(
+        [sys.executable, "-c", "import optimizer as o; print(*o.OPTIMIZER_BUILDER_REGISTRY, *o.SCHEDULE_REGISTRY)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split():
+        assert f"`{key}`" in text, key
+
+
+def test_contributing_names_every_file():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    for path in [*(ROOT / "trainer").glob("*.py"), *(ROOT / "optimizer").glob("*.py")]:
+        shared = {"adam.py", "sgd.py", "adamw_cosine_decay.py", "adamw_onecyclelr.py", "schedule_free_radam.py"}
+        if not path.name.startswith("__") and path.name not in shared | {"horizon.py", "errors.py"}:
+            assert path.name in text, path
+
+
+def test_everything_public_has_a_docstring():
+    for module in (optimizer, trainer):
+        for name in module.__all__:
+            value = getattr(module, name)
+            assert isinstance(value, optimizer.Registry) or value.__doc__, name
