@@ -255,5 +255,7 @@ def _differences(path: str, saved: dict[str, Any], now: dict[str, Any]) -> list[
 
 
 def _evaluation_line(step: int, metrics: dict[str, float]) -> str:
-    values = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+    only_loss = sum(name.startswith("loss/") for name in metrics) == 1  # then it is the total too
+    shown = {name: value for name, value in metrics.items() if not (only_loss and name.startswith("loss/"))}
+    values = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
     return f"after {step} updates, held out: {values}"

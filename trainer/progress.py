@@ -4,34 +4,35 @@ import time
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from trainer.updates import Report
 
 
 class RunProgress:
-    """A progress bar with rate, losses and lr by component; on a pipe only what `say` is given."""
+    """A bar with the rate, and below it losses and lr by component; on a pipe only what `say` is given."""
 
     def __init__(self, console: Console, done: int, total: int) -> None:
-        columns = (
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("{task.description}"),
-            TimeRemainingColumn(),
-        )
-        self._progress = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
-        self._task = self._progress.add_task("", total=total, completed=done)
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=console)
+        self._task = self._bar.add_task("", total=total, completed=done)
+        self._values = Text()
+        self._live = Live(Group(self._bar, self._values), console=console, transient=True, refresh_per_second=5)
+        self._console = console
         self._started, self._first = time.monotonic(), done
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        if self._console.is_terminal:
+            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        self._live.stop()
 
     def rate(self, step: int) -> float:
         """Return the updates a second since the start, after update `step`."""
@@ -39,10 +40,11 @@ class RunProgress:
 
     def show(self, report: Report) -> None:
         """Show a logged update."""
-        lrs = "  ".join(f"{name} {lr:.1e}" for name, lr in report.lrs.items())
-        text = f"{self.rate(report.step):.0f}/s  loss {float(report.outcome.total):.4f}  lr {lrs}"
-        self._progress.update(self._task, completed=report.step + 1, description=text)
+        self._bar.update(self._task, completed=report.step + 1, description=f"{self.rate(report.step):.1f} updates/s")
+        losses = "  ".join(f"{name} {float(loss):.4f}" for name, loss in report.outcome.losses.items())
+        lrs = "  ".join(f"{name} {lr:.2e}" for name, lr in report.lrs.items())
+        self._values.plain = f"{losses}\nlr  {lrs}"
 
     def say(self, message: str) -> None:
         """Print a line above the bar."""
-        self._progress.console.print(message, highlight=False, soft_wrap=True)
+        self._console.print(message, highlight=False, markup=False, soft_wrap=True)
