@@ -36,6 +36,7 @@ class Registry(Mapping[str, type[T]]):
         self._kind = kind
         self._classes: dict[str, type[T]] = {}
         self._keys: dict[str, str] = {}  # folded key or alias -> key
+        self._aliases: dict[str, Sequence[str]] = {}
         self._entry_points: str | None = entry_points
 
     def register(self, key: str, *, aliases: Sequence[str] = ()) -> Callable[[type[C]], type[C]]:
@@ -49,6 +50,7 @@ class Registry(Mapping[str, type[T]]):
             self._check_kind(cls, key)
             for name in (key, *aliases):
                 self._check_free(name, cls)
+            self._aliases[key] = aliases
             self._classes[key] = cls  # type: ignore[assignment]  # C is a T: _check_kind saw to it
             self._keys.update({name.lower(): key for name in (key, *aliases)})
             return cls
@@ -86,7 +88,7 @@ class Registry(Mapping[str, type[T]]):
 
     def aliases_of(self, key: str) -> list[str]:
         """Return the other names of `key`."""
-        return [alias for alias, target in self._keys.items() if target == key and alias != key.lower()]
+        return list(self._aliases.get(key, ()))
 
     def _check_kind(self, cls: type[Any], key: str) -> None:
         if not (isinstance(cls, type) and issubclass(cls, self._kind)):

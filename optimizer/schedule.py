@@ -41,6 +41,7 @@ class Schedule(Config, ABC):
 
     @property
     def key(self) -> str:
+        """The key under which this schedule is registered."""
         return SCHEDULE_REGISTRY.key_of(type(self))
 
     def config(self) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 """The command line: what it prints, and what it says to a mistake."""
 
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import yaml
-from conftest import DIGITS, ROOT
+from conftest import DIGITS, ROOT, start
 
 
 def changed(tmp_path, edit):
@@ -240,6 +242,19 @@ def test_overwrite_deletes_nothing_but_runs(cli, tmp_path):
     assert code == 2
     assert "exists and is not a run" in printed
     assert (tmp_path / "thesis.tex").exists()
+
+
+def test_an_interrupt_says_how_to_go_on(tmp_path):
+    run = tmp_path / "run"
+    process = start("train", DIGITS, f"--train.run_dir={run}", "--train.save_every=10")
+    while not (run / "checkpoints/latest").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "innerstep resume RUN" in printed
+    assert "Traceback" not in printed
 
 
 def test_resume_without_a_run(cli, tmp_path):

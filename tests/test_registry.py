@@ -29,7 +29,7 @@ def test_keys_and_aliases_are_found_without_regard_to_case(animals):
     assert "DOG" in animals
     assert "cat" not in animals
     assert animals.key_of(animals["dog"]) == "dog"
-    assert animals.aliases_of("dog") == ["hound"]
+    assert animals.aliases_of("dog") == ["Hound"]
 
 
 def test_an_unknown_key_names_registry_nearest_keys_and_the_list(animals):

@@ -1,6 +1,8 @@
 """The command line. It imports what a command needs when that command runs: --help is instant."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,7 +32,8 @@ def train(
     from trainer.config import load_config
     from trainer.runs import train as start
 
-    start(load_config(config, _overrides(context)), overwrite=overwrite)
+    with _interruptible():
+        start(load_config(config, _overrides(context)), overwrite=overwrite)
 
 
 @app.command(context_settings=_TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the run's config.")
@@ -40,7 +43,8 @@ def resume(
     """Take up a run from its newest checkpoint."""
     from trainer.runs import resume as take_up
 
-    take_up(run, _overrides(context))
+    with _interruptible():
+        take_up(run, _overrides(context))
 
 
 @app.command(context_settings=_TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the config.")
@@ -71,7 +75,7 @@ def describe(key: Annotated[str, typer.Argument(metavar="KEY", help="A key, or t
 
 
 def main() -> None:
-    """Run the command line. A user's mistake ends with a message and exit code 2, an interrupt with 130."""
+    """Run the command line. A user's mistake ends with a message and exit code 2."""
     from trainer.errors import ConfigError
 
     try:
@@ -79,9 +83,15 @@ def main() -> None:
     except ConfigError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         sys.exit(2)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    try:
+        yield
     except KeyboardInterrupt:
         typer.echo("interrupted; `innerstep resume RUN` goes on from the newest checkpoint", err=True)
-        sys.exit(130)
+        raise typer.Exit(130) from None
 
 
 def _overrides(context: typer.Context) -> dict[str, Any]:

@@ -31,8 +31,10 @@ def train(
     """
     console = console or Console()
     config = config if isinstance(config, ExperimentConfig) else load_config(config)
+    old_run = _run_to_overwrite(config.train.run_dir, overwrite)
     trainer = OfflineTrainer(config, console)
-    _make_room(config.train.run_dir, overwrite)
+    if old_run is not None:
+        shutil.rmtree(old_run)
     _write_config(config)
     _show(console, trainer.plan())
     return trainer.run()
@@ -62,9 +64,10 @@ def resume(
     return trainer.run()
 
 
-def _make_room(run_dir: Path, overwrite: bool) -> None:
+def _run_to_overwrite(run_dir: Path, overwrite: bool) -> Path | None:
+    """Return the run to delete first, if there is one. Raises ConfigError if it may not be deleted."""
     if not run_dir.exists() or (run_dir.is_dir() and not any(run_dir.iterdir())):
-        return
+        return None
     if not (run_dir / CONFIG).is_file():
         raise ConfigError(f"train.run_dir: {run_dir} exists and is not a run. Choose another, or remove it.")
     if not overwrite:
@@ -72,7 +75,7 @@ def _make_room(run_dir: Path, overwrite: bool) -> None:
             f"train.run_dir: {run_dir} holds a run already. Take it up with `innerstep resume {run_dir}`,"
             " choose another --train.run_dir, or delete it with --overwrite."
         )
-    shutil.rmtree(run_dir)
+    return run_dir
 
 
 def _write_config(config: ExperimentConfig) -> None:

@@ -1,0 +1,47 @@
+"""What needs a CUDA device to be seen. Without one these tests say so and are skipped."""
+
+import io
+
+import pytest
+import torch
+from conftest import files_of, metrics_of
+from rich.console import Console
+from test_training import ADAMW, SCHEDULE_FREE, WARMUP, config, drop, two
+
+from optimizer import OPTIMIZER_BUILDER_REGISTRY
+from trainer import resume, train
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; there is none here"),
+]
+
+
+@pytest.mark.parametrize("second", [ADAMW, SCHEDULE_FREE], ids=["adamw", "schedule_free"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_resume_equals_an_uninterrupted_run(tmp_path, second, precision):
+    options = {"save_every": 5, "eval_every": 4, "precision": precision, "device": "cuda"}
+    for name in ("whole", "parts"):
+        run = config(tmp_path / name, two(), {"first": WARMUP, "second": second}, **options)
+        train(run, console=Console(file=io.StringIO()))
+    for later in ("step_00000010", "step_00000012"):
+        drop(tmp_path / "parts" / "checkpoints" / later)
+    resume(tmp_path / "parts", console=Console(file=io.StringIO()))
+    whole, parts = (files_of(tmp_path / run / "checkpoints" / "step_00000012") for run in ("whole", "parts"))
+    assert whole == parts
+    assert metrics_of(tmp_path / "whole") == metrics_of(tmp_path / "parts")
+
+
+def test_auto_is_fused_and_a_skipped_step_moves_nothing():
+    module = torch.nn.Linear(4, 2, device="cuda")
+    optimizer = OPTIMIZER_BUILDER_REGISTRY["adamw"](grad_clip_norm=None).build(module)
+    assert optimizer.param_groups[0]["fused"]
+    scaler = torch.amp.GradScaler("cuda", init_scale=4.0)
+    for overflow in (False, True, False):
+        scaler.scale(module(torch.ones(3, 4, device="cuda")).square().mean()).backward()
+        if overflow:
+            module.weight.grad[0, 0] = float("inf")
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+    assert optimizer.scheduler.last_epoch == 2
