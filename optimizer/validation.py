@@ -94,7 +94,7 @@ def check_arguments(cls: type[Any], params: dict[str, Any]) -> BaseModel:
 def construct(cls: type[T], params: dict[str, Any]) -> T:
     """Return `cls(**params)` with `params` validated as by `check_arguments`.
 
-    Raises ValidationError, also where the constructor itself raises ValueError.
+    Raises ValidationError, also where the constructor itself raises ValueError, or OSError for a file.
     """
     checked = check_arguments(cls, params)
     if isinstance(checked, cls):
@@ -103,7 +103,7 @@ def construct(cls: type[T], params: dict[str, Any]) -> T:
     arguments = {str(fields[name].alias): getattr(checked, name) for name in fields if name in checked.model_fields_set}
     try:
         return cls(**arguments, **(checked.model_extra or {}))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise refusal(str(error), value=params) from error
 
 

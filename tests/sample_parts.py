@@ -1,5 +1,7 @@
 """Components, data and objectives that the tests plug in, as a user's own module would."""
 
+from pathlib import Path
+
 import torch
 from torch import nn
 
@@ -50,12 +52,14 @@ class Tied(nn.Module):
 class Noise(DataSet):
     """Points whose target is a fixed linear map of them."""
 
-    def __init__(self, samples: int = 37, width: int = 4) -> None:
+    def __init__(self, samples: int = 37, width: int = 4, held_out: int = 10, path: str | None = None) -> None:
+        if path is not None:
+            Path(path).read_bytes()
         generator = torch.Generator().manual_seed(0)
-        x = torch.randn(samples + 10, width, generator=generator)
+        x = torch.randn(samples + held_out, width, generator=generator)
         y = x @ torch.randn(width, width, generator=generator)
         self.train = TensorSplit({"x": x[:samples], "y": y[:samples]})
-        self.held_out = TensorSplit({"x": x[samples:], "y": y[samples:]})
+        self.held_out = TensorSplit({"x": x[samples:], "y": y[samples:]}) if held_out else None
         self.statistics = {"x_mean": x[:samples].mean(0)}
 
 

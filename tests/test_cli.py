@@ -137,6 +137,26 @@ MISTAKES = {
         put("data", value={"type": "sample_parts.Noise", "params": {"samples": 0}}),
         "data: the training part is empty",
     ),
+    "missing data": (
+        put("data", value={"type": "sample_parts.Noise", "params": {"path": "/nowhere/data.bin"}}),
+        "data.params: [Errno 2] No such file or directory: '/nowhere/data.bin'",
+    ),
+    "components that do not fit together": (
+        put("model", "components", "head", "params", "in_features", value=32),
+        "model.components.head: fails on an input of shape [2, 64]: RuntimeError: mat1 and mat2 shapes",
+    ),
+    "scores that are none": (
+        put("train", "objective", "params", "label", value="profile"),
+        "train.objective: fails on a batch of image [2, 8, 8], profile [2, 16], label [2]: ",
+    ),
+    "batch norm over one sample": (
+        lambda config: (
+            config["data"].update(batch_size=1437),
+            config["model"]["components"]["head"]["params"].update(batch_norm=True),
+        ),
+        "data: the last batch of an epoch has one sample",
+    ),
+    "empty section": (put("model", value=None), "model: must be a valid dictionary"),
     "all frozen": (
         lambda config: [component.update(freeze=True) for component in config["model"]["components"].values()],
         "every one is frozen",

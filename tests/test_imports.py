@@ -40,6 +40,7 @@ FLOW = [
     "trainer.updates",
     "trainer.evaluation",
     "trainer.metrics",
+    "trainer.rehearsal",
     "trainer.pictures",
     "trainer.plan",
     "trainer.progress",

@@ -252,6 +252,13 @@ def test_the_result_says_how_it_ended(tmp_path, quiet):
     assert result.metrics["loss"] == result.metrics["loss/squared"]
 
 
+def test_without_held_out_data_nothing_is_evaluated(tmp_path, quiet):
+    data = {"params": {"held_out": 0}}
+    result = train(config(tmp_path / "run", two(), {"first": ADAMW, "second": ADAMW}, data=data), console=quiet)
+    assert result.metrics == {}
+    assert {line["split"] for line in metrics_of(tmp_path / "run")} == {"train"}
+
+
 def test_epochs_stand_for_steps(tmp_path, quiet):
     cfg = config(tmp_path / "run", two(), {"first": ADAMW, "second": ADAMW}, total_steps=None, epochs=3)
     assert train(cfg, console=quiet).step == 3 * 5
@@ -269,11 +276,11 @@ def test_resume_of_a_finished_run_changes_nothing(tmp_path, quiet):
 
 def test_resume_refuses_changed_optimizers_and_data(tmp_path, quiet):
     train(config(tmp_path / "run", two(), {"first": WARMUP, "second": ADAMW}, save_every=5), console=quiet)
-    change = {"model.component_optims.first.params.peak_lr": 2e-2, "data.batch_size": 4}
+    change = {"model.component_optims.first.params.peak_lr": 2e-2, "data.batch_size": 5}
     with pytest.raises(ConfigError) as refused:
         resume(tmp_path / "run", change, console=quiet)
     assert "model.component_optims.first.peak_lr: saved 0.01, now 0.02" in str(refused.value)
-    assert "data.batch_size: saved 8, now 4" in str(refused.value)
+    assert "data.batch_size: saved 8, now 5" in str(refused.value)
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(tmp_path):

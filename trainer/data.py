@@ -41,12 +41,13 @@ class TensorSplit:
 class DataSet(ABC):
     """A fixed data set.
 
-    train, held_out: its two parts. statistics: what an objective may need to know about the data as a
+    train, held_out: its two parts; held_out is None where nothing is held out, and nothing is then
+    evaluated. statistics: what an objective may need to know about the data as a
     whole (means, ranges, class names), by name; values are tensors or plain values.
     """
 
     train: Split
-    held_out: Split
+    held_out: Split | None
     statistics: dict[str, Any]
 
 
@@ -71,6 +72,7 @@ class ShuffledBatches:
                 f"data.batch_size: must be <= {len(split)}, the number of training samples, with drop_last;"
                 f" got {batch_size}. Lower it, or set data.drop_last to false."
             )
+        self.smallest_batch = batch_size if drop_last else (len(split) - 1) % batch_size + 1
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.int64)
 

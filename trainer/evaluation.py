@@ -42,13 +42,7 @@ def recalibrated_batch_norm(
     The running statistics were gathered at the weights that training stepped on; averaged weights have
     statistics of their own (Defazio et al. 2024, arXiv:2405.15682). Frozen components keep theirs.
     """
-    layers = [
-        module
-        for component in components.values()
-        if not is_frozen(component)
-        for module in component.modules()
-        if isinstance(module, _BatchNorm) and module.track_running_stats
-    ]
+    layers = [layer for layer in trainable_batch_norms(components) if layer.track_running_stats]
     kept = [({name: buffer.clone() for name, buffer in layer.named_buffers()}, layer.momentum) for layer in layers]
     try:
         for layer in layers:
@@ -65,6 +59,12 @@ def recalibrated_batch_norm(
             layer.momentum = momentum
             for name, buffer in layer.named_buffers():
                 buffer.copy_(buffers[name])
+
+
+def trainable_batch_norms(components: nn.ModuleDict) -> list[_BatchNorm]:
+    """Return the BatchNorm layers of the components that are not frozen."""
+    trainable = [component for component in components.values() if not is_frozen(component)]
+    return [module for component in trainable for module in component.modules() if isinstance(module, _BatchNorm)]
 
 
 @torch.no_grad()

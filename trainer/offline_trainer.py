@@ -18,7 +18,7 @@ from trainer.checkpoint_files import new_checkpoint
 from trainer.config import ExperimentConfig, OptimConfig
 from trainer.data import Batch, DataSet, ShuffledBatches, in_order
 from trainer.errors import ConfigError
-from trainer.evaluation import evaluate, is_schedule_free, weights_to_keep
+from trainer.evaluation import evaluate, is_schedule_free, trainable_batch_norms, weights_to_keep
 from trainer.learner import Learner
 from trainer.metrics import MetricsFile, training_line
 from trainer.model import build_components, is_frozen, train_mode
@@ -26,6 +26,7 @@ from trainer.objective import Objective
 from trainer.pictures import draw_pictures, require_plotting
 from trainer.plan import plan
 from trainer.progress import RunProgress
+from trainer.rehearsal import rehearse
 from trainer.rng import seed_all, separate_rng, set_rng_state
 from trainer.updates import on_device, updates
 
@@ -61,6 +62,7 @@ class OfflineTrainer:
         self.objective: Objective = _made("train.objective", config.train.objective)
         self.objective.prepare(self.components, self.data)
         self.learner = Learner(self.components, self.optimizers, self.device, config.train.precision)
+        self._rehearse()
         self.step = 0
         self.metrics: dict[str, float] = {}
 
@@ -85,7 +87,7 @@ class OfflineTrainer:
                 if report.logged:
                     metrics.write(training_line(report, progress.rate(report.step)))
                     progress.show(report)
-                if self._due(train.eval_every):
+                if self._due(train.eval_every) and self.data.held_out is not None:
                     self.metrics = self.evaluate()
                     metrics.write({"split": "held_out", "step": self.step, "epoch": report.epoch, **self.metrics})
                     progress.say(_evaluation_line(self.step, self.metrics))
@@ -99,6 +101,7 @@ class OfflineTrainer:
 
     def evaluate(self) -> dict[str, float]:
         """Return losses and metrics on the held-out data; training goes on as if nothing had been done."""
+        assert self.data.held_out is not None, "there is nothing to evaluate on"
         averaged = any(is_schedule_free(optimizer) for optimizer in self.optimizers.values())
         with separate_rng(self.config.seed), weights_to_keep(self.optimizers.values()):
             return evaluate(
@@ -168,6 +171,16 @@ class OfflineTrainer:
     def _horizon(self) -> Horizon:
         train, per_epoch = self.config.train, self.batches.steps_per_epoch
         return Horizon(train.total_steps or (train.epochs or 0) * per_epoch, per_epoch)
+
+    def _rehearse(self) -> None:
+        samples = torch.arange(min(2, len(self.data.train)))
+        with separate_rng(self.config.seed):
+            rehearse(self.objective, self.components, on_device(self.data.train.batch(samples), self.device))
+        if self.batches.smallest_batch == 1 and any(trainable_batch_norms(self.components)):
+            raise ConfigError(
+                "data: the last batch of an epoch has one sample, over which BatchNorm cannot normalise."
+                " Set data.drop_last to true, or change data.batch_size."
+            )
 
     def _due(self, every: int | None) -> bool:
         return self.step == self.horizon.total_steps or (every is not None and self.step % every == 0)

@@ -1,0 +1,53 @@
+"""One small batch through the model before anything is written, to see that its parts fit together."""
+
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainer.data import Batch
+from trainer.errors import ConfigError
+from trainer.objective import Objective
+
+
+def rehearse(objective: Objective, components: nn.ModuleDict, batch: Batch) -> None:
+    """Compute the losses of `batch` in eval mode, without gradients.
+
+    Raises ConfigError that names the component which cannot take its input, and the line that failed.
+    """
+    running: list[tuple[str, str]] = []
+    hooks = []
+    for name, component in components.items():
+        hooks.append(component.register_forward_pre_hook(_enter(running, name)))
+        hooks.append(component.register_forward_hook(lambda *_: running.pop() and None))
+    components.eval()
+    try:
+        with torch.no_grad():
+            objective.losses(components, batch)
+    except ConfigError:
+        raise
+    except Exception as error:  # components and objectives are users' code, which may raise anything
+        path, given = running[-1] if running else ("train.objective", f"a batch of {_shapes(batch)}")
+        frame = next(
+            (frame for frame in reversed(traceback.extract_tb(error.__traceback__)) if "torch" not in frame.filename),
+            None,
+        )
+        where = f" ({Path(frame.filename).name}:{frame.lineno})" if frame else ""
+        raise ConfigError(f"{path}: fails on {given}: {type(error).__name__}: {error}{where}") from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _enter(running: list[tuple[str, str]], name: str) -> Any:
+    def note(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        shapes = ", ".join(str(list(value.shape)) for value in inputs if isinstance(value, Tensor))
+        running.append((f"model.components.{name}", f"an input of shape {shapes}"))
+
+    return note
+
+
+def _shapes(batch: Batch) -> str:
+    return ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in batch.items())
