@@ -228,12 +228,13 @@ def _advance(optimizer: ScheduledOptimizer, args: Any, kwargs: Any) -> None:
 
 
 def _saved_position(state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
-    if "scheduler" in state_dict:
-        return state_dict["scheduler"]  # type: ignore[no-any-return]  # a state dict is untyped
+    saved = state_dict.get("scheduler")
+    if isinstance(saved, Mapping) and "last_epoch" in saved:
+        return saved
     positions = {group[POSITION] for group in state_dict["param_groups"] if POSITION in group}
     if positions:
         return {"last_epoch": max(positions)}
     raise ValueError(
-        'the state dict has no "scheduler" entry: a plain optimizer saved it. Say at which update the schedule'
+        'the state dict has no "scheduler" entry with a "last_epoch": a plain optimizer saved it. Say at which update the schedule'
         ' stands, with state_dict["scheduler"] = {"last_epoch": UPDATES_DONE}, and load it again.'
     )

@@ -23,26 +23,26 @@ class ExactRAdamScheduleFree(ScheduledOptimizer, RAdamScheduleFree):
     @torch.no_grad()
     def eval(self) -> None:
         """Switch the parameters to the averaged weights x, for evaluation and saving."""
-        for p in self._parameters_in(train_mode=True):
+        for p, _ in self._averaging(train_mode=True):
             self.state[p]["y"] = p.clone()
         super().eval()  # type: ignore[no-untyped-call]  # schedulefree brings no types
 
     @torch.no_grad()
     def train(self) -> None:
         """Switch the parameters to the training weights y."""
-        kept = {p: self.state[p].pop("y") for p in self._parameters_in(train_mode=False) if "y" in self.state[p]}
-        unchanged = {p: p == self._averaged(p, y) for p, y in kept.items()}
+        kept = []
+        for p, beta1 in self._averaging(train_mode=False):
+            if "y" in self.state[p]:
+                y = self.state[p].pop("y")
+                kept.append((p, y, p == y.lerp(end=self.state[p]["z"], weight=1 - 1 / beta1)))
         super().train()  # type: ignore[no-untyped-call]  # schedulefree brings no types
-        for p, y in kept.items():
-            p.copy_(torch.where(unchanged[p], y, p))
+        for p, y, unchanged in kept:
+            p.copy_(torch.where(unchanged, y, p))
 
-    def _parameters_in(self, train_mode: bool) -> list[torch.Tensor]:
+    def _averaging(self, train_mode: bool) -> list[tuple[torch.Tensor, float]]:
+        """Return the parameters that have an average, with their beta1, of the groups in this mode."""
         groups = [group for group in self.param_groups if group["train_mode"] is train_mode]
-        return [p for group in groups for p in group["params"] if "z" in self.state.get(p, {})]
-
-    def _averaged(self, p: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        beta1 = next(group["betas"][0] for group in self.param_groups if any(q is p for q in group["params"]))
-        return y.lerp(end=self.state[p]["z"], weight=1 - 1 / beta1)
+        return [(p, group["betas"][0]) for group in groups for p in group["params"] if "z" in self.state.get(p, {})]
 
 
 @OPTIMIZER_BUILDER_REGISTRY.register("schedule_free_radam")

@@ -47,6 +47,13 @@ def test_one_that_failed_half_way_is_absent(checkpoint):
     assert names == ["latest", "step_00000007", "step_00000009"], "the leftover is cleared away"
 
 
+def test_the_same_step_saved_again_replaces_the_old_one(checkpoint):
+    with new_checkpoint(checkpoint.parent, 7) as folder:
+        (folder / "c.bin").write_bytes(b"new")
+    assert sorted(verify(checkpoint)["files"]) == ["c.bin"]
+    assert sorted(path.name for path in checkpoint.parent.iterdir()) == ["latest", "step_00000007"]
+
+
 def test_the_newest_comes_first(checkpoint):
     with new_checkpoint(checkpoint.parent, 10):
         pass

@@ -38,9 +38,10 @@ def new_checkpoint(checkpoints: Path, step: int) -> Iterator[Path]:
     for path in [*files, aside / MANIFEST, *(path for path in aside.rglob("*") if path.is_dir()), aside]:
         _flush(path)
     if final.exists():  # the same step saved again, after a resume from an earlier one
-        shutil.rmtree(final)
+        final.rename(checkpoints / f"{_UNFINISHED}replaced")
     aside.rename(final)
     write_atomically(checkpoints / "latest", final.name + "\n")
+    _remove_unfinished(checkpoints)
 
 
 def complete_checkpoints(checkpoints: Path) -> list[Path]:
