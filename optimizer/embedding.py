@@ -235,6 +235,6 @@ def _saved_position(state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
     if positions:
         return {"last_epoch": max(positions)}
     raise ValueError(
-        'the state dict has no "scheduler" entry with a "last_epoch": a plain optimizer saved it. Say at which update the schedule'
-        ' stands, with state_dict["scheduler"] = {"last_epoch": UPDATES_DONE}, and load it again.'
+        "the state dict does not say at which update the schedule stands: a plain optimizer saved it. Say it with"
+        ' state_dict["scheduler"] = {"last_epoch": UPDATES_DONE}, and load it again.'
     )
