@@ -1,6 +1,5 @@
 """Optimizers with their learning-rate schedule inside, built from a key and validated parameters."""
 
-from optimizer.adam import AdamFactory, AdamWFactory
 from optimizer.adamw_cosine_decay import AdamWWithWarmupCosine, AdamWWithWarmupCosineFactory
 from optimizer.adamw_onecyclelr import AdamWWithOneCycle, AdamWWithOneCycleFactory
 from optimizer.embedding import EmbeddedScheduler, ScheduledOptimizer, scheduled
@@ -10,13 +9,11 @@ from optimizer.named_state import NamedState, StateMismatchError, load_named_sta
 from optimizer.registry import Registry, UnknownKeyError
 from optimizer.schedule import SCHEDULE_REGISTRY, Schedule
 from optimizer.schedule_free_radam import RAdamScheduleFreeFactory
-from optimizer.sgd import SGDFactory
+from optimizer.torch_optimizers import TorchFactory, torch_factory
 
 __all__ = [
     "OPTIMIZER_BUILDER_REGISTRY",
     "SCHEDULE_REGISTRY",
-    "AdamFactory",
-    "AdamWFactory",
     "AdamWWithOneCycle",
     "AdamWWithOneCycleFactory",
     "AdamWWithWarmupCosine",
@@ -28,13 +25,14 @@ __all__ = [
     "OptimizerFactory",
     "RAdamScheduleFreeFactory",
     "Registry",
-    "SGDFactory",
     "Schedule",
     "ScheduledFactory",
     "ScheduledOptimizer",
     "StateMismatchError",
+    "TorchFactory",
     "UnknownKeyError",
     "load_named_state",
     "named_state",
     "scheduled",
+    "torch_factory",
 ]

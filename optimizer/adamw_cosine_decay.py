@@ -4,12 +4,11 @@ from typing import Any, ClassVar, Self
 
 from torch.optim import AdamW, Optimizer
 
-from optimizer.adam import AdamOptions
+from optimizer.adamw_options import AdamWOptions
 from optimizer.embedding import ScheduledOptimizer
 from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY, ScheduledFactory
 from optimizer.horizon import Horizon
 from optimizer.schedules import WarmupCosineDecay, WarmupCosineFields
-from optimizer.validation import NonNegativeNumber
 
 
 class AdamWWithWarmupCosine(ScheduledOptimizer, AdamW):
@@ -39,14 +38,11 @@ class AdamWWithWarmupCosine(ScheduledOptimizer, AdamW):
 
 
 @OPTIMIZER_BUILDER_REGISTRY.register("adamw_warmup_cosine_decay")
-class AdamWWithWarmupCosineFactory(WarmupCosineFields, AdamOptions, ScheduledFactory):
+class AdamWWithWarmupCosineFactory(WarmupCosineFields, AdamWOptions, ScheduledFactory):
     """AdamW whose lr rises linearly from start_lr to peak_lr and falls on half a cosine to end_lr."""
 
     optimizer_class: ClassVar[type[Optimizer]] = AdamW
     fused_by_default: ClassVar[bool] = True
-
-    weight_decay: NonNegativeNumber = 0.01
-    """Decoupled weight decay."""
 
     @property
     def curve(self) -> WarmupCosineDecay:

@@ -4,12 +4,12 @@ from typing import Any, ClassVar, Self
 
 from torch.optim import AdamW, Optimizer
 
-from optimizer.adam import AdamOptions
+from optimizer.adamw_options import AdamWOptions
 from optimizer.embedding import ScheduledOptimizer
 from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY, ScheduledFactory
 from optimizer.horizon import Horizon
 from optimizer.schedules import OneCycle, OneCycleFields
-from optimizer.validation import NonNegativeNumber, PositiveNumber
+from optimizer.validation import PositiveNumber
 
 
 class AdamWWithOneCycle(ScheduledOptimizer, AdamW):
@@ -37,7 +37,7 @@ class AdamWWithOneCycle(ScheduledOptimizer, AdamW):
 
 
 @OPTIMIZER_BUILDER_REGISTRY.register("adamw_cosine_schedule")
-class AdamWWithOneCycleFactory(OneCycleFields, AdamOptions, ScheduledFactory):
+class AdamWWithOneCycleFactory(OneCycleFields, AdamWOptions, ScheduledFactory):
     """AdamW whose lr follows PyTorch's OneCycleLR and holds its last value after it."""
 
     optimizer_class: ClassVar[type[Optimizer]] = AdamW
@@ -45,8 +45,6 @@ class AdamWWithOneCycleFactory(OneCycleFields, AdamOptions, ScheduledFactory):
 
     lr: PositiveNumber | None = None
     """What a parameter group's own lr is compared with (left out: max_lr); the cycle sets the lr itself."""
-    weight_decay: NonNegativeNumber = 0.01
-    """Decoupled weight decay."""
     cycle_momentum: bool = False
     """Whether beta1 moves against the lr, between base_momentum and max_momentum."""
 

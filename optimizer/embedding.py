@@ -139,6 +139,8 @@ class ScheduledOptimizer(Optimizer):
 
         grad_clip_norm: the joint L2 norm that gradients are scaled down to before an update.
         """
+        # Some classes hold more than the three attributes that torch's own __getstate__ keeps.
+        self._made_with = [name for name in self.__dict__ if not name.startswith("_optimizer_")]
         self.scheduler = EmbeddedScheduler(schedule, float(self.defaults["lr"]))
         self.grad_clip_norm = grad_clip_norm
         for group in self.param_groups:
@@ -178,8 +180,8 @@ class ScheduledOptimizer(Optimizer):
             self.register_step_pre_hook(clip_before_step)
 
     def __getstate__(self) -> dict[str, Any]:
-        carried = {"scheduler": self.scheduler, "grad_clip_norm": self.grad_clip_norm}
-        return {**super().__getstate__(), **carried}
+        names = [*self._made_with, "_made_with", "scheduler", "grad_clip_norm"]
+        return {**super().__getstate__(), **{name: self.__dict__[name] for name in names if name in self.__dict__}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

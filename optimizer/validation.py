@@ -28,6 +28,7 @@ def _not_bool(value: Any) -> Any:
 
 
 Number = Annotated[float, BeforeValidator(_not_bool)]
+Whole = Annotated[int, BeforeValidator(_not_bool)]
 PositiveNumber = Annotated[float, Field(gt=0), BeforeValidator(_not_bool)]
 NonNegativeNumber = Annotated[float, Field(ge=0), BeforeValidator(_not_bool)]
 Fraction = Annotated[float, Field(ge=0, le=1), BeforeValidator(_not_bool)]
@@ -40,7 +41,9 @@ PositiveCount = Annotated[int, Field(ge=1), BeforeValidator(_not_bool)]
 class Config(BaseModel):
     """A frozen pydantic model that knows no other fields than its own and suggests the nearest name."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, defer_build=True
+    )
 
     @model_validator(mode="wrap")
     @classmethod
@@ -125,7 +128,7 @@ def signature_model(function: Callable[..., Any]) -> type[Config]:
 
 
 class _SignatureConfig(Config):
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True, use_attribute_docstrings=False)
 
 
 class _OpenSignatureConfig(_SignatureConfig):

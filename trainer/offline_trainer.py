@@ -152,6 +152,7 @@ class OfflineTrainer:
                 (path, parameter) for path, parameter in component.named_parameters() if parameter.requires_grad
             ]
             optimizers[name] = _optimizer(("model", "component_optims", name, "params"), optim, trainable, self.horizon)
+            _refuse_closure(name, optim, optimizers[name])
             if is_schedule_free(optimizers[name]):
                 optimizers[name].train()  # type: ignore[attr-defined]  # is_schedule_free saw it
         for name, component in self.components.items():
@@ -252,6 +253,15 @@ def _optimizer(path: tuple[str, ...], optim: OptimConfig, parameters: list[Any],
         raise ConfigError("\n".join(explain(nest(error, path)))) from error
     except ValueError as error:
         raise ConfigError(f"{'.'.join(path)}: {error}") from error
+
+
+def _refuse_closure(name: str, optim: OptimConfig, optimizer: Optimizer) -> None:
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise ConfigError(
+            f"model.component_optims.{name}.type: {optim.type} evaluates the loss several times an update, which this loop does not."
+            " Choose another optimizer, or use it in a loop of your own."
+        )
 
 
 def _fields(optim: OptimConfig, horizon: Horizon) -> dict[str, Any]:

@@ -1,0 +1,151 @@
+"""Every optimizer of torch.optim by key, its options read off the class: a newer torch brings its own."""
+
+import inspect
+import types
+from functools import partial
+from typing import Any, Self, Union, get_args, get_origin, get_type_hints
+
+import torch
+from pydantic import ConfigDict, Field, create_model, model_validator
+from torch import Tensor
+from torch.optim import Optimizer
+
+from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY, FreeScheduleFactory
+from optimizer.validation import NonNegativeNumber, Number, Whole, refusal
+
+NOT_OPTIONS = {"params", "foreach", "fused", "differentiable"}
+"""Arguments that are no hyperparameters: `implementation` chooses between the first two, and a step that
+is differentiated through is no business of a config."""
+
+OPTION_MEANINGS = {
+    "lr": "Learning rate.",
+    "betas": "Decay rates of the running means of the gradient and of its square.",
+    "eps": "Added to the denominator (Adafactor: lower bounds of the squared update and of the step).",
+    "weight_decay": "Weight decay: decoupled in AdamW, Adafactor and Muon, else an L2 penalty added to the gradient.",
+    "momentum": "Share of the last step that is kept.",
+    "dampening": "Share of the gradient that momentum leaves out.",
+    "nesterov": "Whether the gradient is taken ahead of the momentum step.",
+    "amsgrad": "Whether to divide by the largest second moment so far.",
+    "maximize": "Whether to go up the gradient.",
+    "capturable": "Whether the step can be captured in a CUDA graph.",
+    "decoupled_weight_decay": "Whether weight decay shrinks the weights themselves, as in AdamW.",
+    "momentum_decay": "How fast momentum warms up.",
+    "centered": "Whether the squared gradient's mean is taken about the gradient's mean.",
+    "alpha": "Smoothing constant (RMSprop), or power of the lr's decay (ASGD).",
+    "rho": "Decay rate of the running mean of the squared gradient.",
+    "lambd": "Decay term.",
+    "t0": "Update at which averaging starts.",
+    "lr_decay": "Decay of the lr by the optimizer itself, over the number of updates.",
+    "initial_accumulator_value": "Where the sum of squared gradients starts.",
+    "beta2_decay": "Power of the update count in the decay rate of the second moment.",
+    "d": "Root mean square that an update is clipped to.",
+    "etas": "Factors by which a step shrinks and grows.",
+    "step_sizes": "The smallest and the largest step.",
+    "max_iter": "Iterations in one update.",
+    "max_eval": "Evaluations of the closure in one update; left out: 1.25 x max_iter.",
+    "tolerance_grad": "Largest gradient at which an update stops.",
+    "tolerance_change": "Smallest change at which an update stops.",
+    "history_size": "Past steps that curvature is estimated from.",
+    "line_search_fn": "null or strong_wolfe.",
+    "ns_coefficients": "Coefficients of the Newton-Schulz polynomial.",
+    "ns_steps": "Newton-Schulz iterations.",
+    "adjust_lr_fn": "How the lr depends on a matrix's shape: null or original, or match_rms_adamw.",
+}
+
+LEROBOT_CLIP_NORMS = {"adam": 10.0, "adamw": 10.0, "sgd": 10.0}
+"""Keys that LeRobot has too, with its default of `grad_clip_norm`."""
+
+
+class TorchFactory(FreeScheduleFactory):
+    """Base of the factories of torch.optim's classes. The class itself checks its options' ranges."""
+
+    model_config = ConfigDict(use_attribute_docstrings=False)  # slow to look for where there are none
+
+    @model_validator(mode="after")
+    def _check_by_class(self) -> Self:
+        options = self.options()
+        if message := _objection(self.optimizer_class, options):
+            for name, value in options.items():
+                if _objection(self.optimizer_class, {name: value}) == message:
+                    self.refuse(name, f"{message}; got {value!r}")
+            raise refusal(message)
+        return self
+
+
+def torch_factory(key: str, optimizer_class: type[Optimizer]) -> type[TorchFactory]:
+    """Return a factory of `optimizer_class` whose fields are the class's arguments, with its defaults."""
+    hints = get_type_hints(optimizer_class.__init__)
+    fields: dict[str, Any] = {}
+    for name, parameter in inspect.signature(optimizer_class).parameters.items():
+        if name not in NOT_OPTIONS:
+            meaning = OPTION_MEANINGS.get(name, "See PyTorch.")
+            limits = partial(_add_limits, optimizer_class, name, parameter.default)
+            fields[name] = (
+                _plain(hints[name]),
+                Field(parameter.default, description=meaning, json_schema_extra=limits),
+            )
+    if key in LEROBOT_CLIP_NORMS:
+        shared = FreeScheduleFactory.model_fields["grad_clip_norm"].description
+        fields["grad_clip_norm"] = (NonNegativeNumber | None, Field(LEROBOT_CLIP_NORMS[key], description=shared))
+    name = f"{optimizer_class.__name__}Factory"
+    made = create_model(name, __base__=TorchFactory, __module__=__name__, **fields)
+    made.__doc__ = f"torch.optim.{optimizer_class.__name__}."
+    made.optimizer_class = optimizer_class
+    made.fused_by_default = key in ("adam", "adamw")
+    return made
+
+
+def _plain(annotation: Any) -> Any:
+    """Return an argument's type as a config has it: numbers that are no booleans, and no tensors."""
+    if annotation is float:
+        return Number
+    if annotation is int:
+        return Whole
+    arguments = [_plain(argument) for argument in get_args(annotation) if argument is not Tensor]
+    if get_origin(annotation) in (Union, types.UnionType):
+        return Union[tuple(arguments)]  # noqa: UP007 the members are known at run time only
+    return tuple[tuple(arguments)] if get_origin(annotation) is tuple else annotation  # type: ignore[misc]  # at run time only
+
+
+def _objection(optimizer_class: type[Optimizer], options: dict[str, Any]) -> str | None:
+    """Return what the class has against `options`, as it says it itself."""
+    make: Any = optimizer_class
+    try:
+        make([torch.zeros(2, 2, requires_grad=True)], **options)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _add_limits(optimizer_class: type[Optimizer], name: str, default: Any, schema: dict[str, Any]) -> None:
+    """Write an option's range into its JSON schema, found by asking the class about a few values."""
+    if isinstance(default, tuple):
+        for index, item in enumerate(schema.get("prefixItems", ())):
+            before, after = default[:index], default[index + 1 :]
+            item |= _limits({value: {name: (*before, value, *after)} for value in _PROBES}, optimizer_class)
+    elif isinstance(default, int | float) and not isinstance(default, bool):
+        schema |= _limits({value: {name: value} for value in _PROBES}, optimizer_class)
+
+
+_PROBES = (-1.0, 0.0, 0.5, 1.0, 1.5)
+
+
+def _limits(options: dict[float, dict[str, Any]], optimizer_class: type[Optimizer]) -> dict[str, float]:
+    allowed = {value: _objection(optimizer_class, probe) is None for value, probe in options.items()}
+    limits: dict[str, float] = {}
+    if not allowed[-1.0]:
+        limits["minimum" if allowed[0.0] else "exclusiveMinimum"] = 0
+    if allowed[0.5] and not allowed[1.5]:
+        limits["maximum" if allowed[1.0] else "exclusiveMaximum"] = 1
+    return limits
+
+
+def _register_all() -> None:
+    for name in sorted(vars(torch.optim)):
+        cls = getattr(torch.optim, name)
+        if isinstance(cls, type) and issubclass(cls, Optimizer) and cls is not Optimizer:
+            key = cls.__name__.lower()
+            OPTIMIZER_BUILDER_REGISTRY.register(key)(torch_factory(key, cls))
+
+
+_register_all()
