@@ -158,7 +158,7 @@ MISTAKES = {
     ),
     "optimizer that needs a closure": (
         put("model", "component_optims", "head", value={"type": "LBFGS"}),
-        "model.component_optims.head.type: LBFGS evaluates the loss several times an update",
+        "model.component_optims.head.type: LBFGS evaluates the loss several times an update, which the trainer",
     ),
     "optimizer of matrices only": (
         put("model", "component_optims", "head", value={"type": "muon"}),
@@ -302,7 +302,7 @@ def test_list_and_describe(cli):
     assert "weight_decay: number (>= 0), default 0.01" in printed
     code, printed = cli("describe", "transformer")
     assert "dropout: number (>= 0, < 1), default 0.1" in printed
-    code, printed = cli("describe", "adamv")
+    code, printed = cli("describe", "adamww")
     assert code == 2
     assert "did you mean" in printed
     assert "'adamw'" in printed

@@ -259,8 +259,8 @@ def _refuse_closure(name: str, optim: OptimConfig, optimizer: Optimizer) -> None
     closure = inspect.signature(type(optimizer).step).parameters.get("closure")
     if closure is not None and closure.default is closure.empty:
         raise ConfigError(
-            f"model.component_optims.{name}.type: {optim.type} evaluates the loss several times an update, which this loop does not."
-            " Choose another optimizer, or use it in a loop of your own."
+            f"model.component_optims.{name}.type: {optim.type} evaluates the loss several times an update, which the"
+            " trainer's loop does not. Choose another optimizer, or use it in a loop of your own."
         )
 
 
