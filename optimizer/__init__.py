@@ -10,6 +10,7 @@ from optimizer.registry import Registry, UnknownKeyError
 from optimizer.schedule import SCHEDULE_REGISTRY, Schedule
 from optimizer.schedule_free_radam import RAdamScheduleFreeFactory
 from optimizer.torch_optimizers import TorchFactory, torch_factory
+from optimizer.torch_schedules import TorchSchedule
 
 __all__ = [
     "OPTIMIZER_BUILDER_REGISTRY",
@@ -30,6 +31,7 @@ __all__ = [
     "ScheduledOptimizer",
     "StateMismatchError",
     "TorchFactory",
+    "TorchSchedule",
     "UnknownKeyError",
     "load_named_state",
     "named_state",

@@ -32,7 +32,8 @@ class EmbeddedScheduler:
     """
 
     def __init__(self, schedule: Schedule, base_lr: float) -> None:
-        self.schedule = schedule
+        self.schedule = schedule.for_lr(base_lr)
+        self._curve = self.schedule.start()
         self.last_epoch = 0
         self.base_lrs: list[float] = []
         self._base_lr = base_lr
@@ -43,8 +44,8 @@ class EmbeddedScheduler:
         self.base_lrs.append(float(group["lr"]))
         group[BASE_LR] = self.base_lrs[-1]
         self._written.append(group["lr"])
-        lr = self.schedule.lr_at(self.last_epoch)
-        momentum = self.schedule.momentum_at(self.last_epoch)
+        lr = self._curve.lr_at(self.last_epoch)
+        momentum = self._curve.momentum_at(self.last_epoch)
         self._write_group(len(self.base_lrs) - 1, group, lr, momentum)
 
     def advance(self, groups: list[Group]) -> None:
@@ -56,8 +57,8 @@ class EmbeddedScheduler:
 
     def write(self, groups: list[Group]) -> None:
         """Write the values of the coming update, and the position, into the groups."""
-        lr = self.schedule.lr_at(self.last_epoch)
-        momentum = self.schedule.momentum_at(self.last_epoch)
+        lr = self._curve.lr_at(self.last_epoch)
+        momentum = self._curve.momentum_at(self.last_epoch)
         for index, group in enumerate(groups):
             self._write_group(index, group, lr, momentum)
 

@@ -67,7 +67,7 @@ class Registry(Mapping[str, type[T]]):
         if found := self._keys.get(key.lower()):
             return self._classes[found]
         raise UnknownKeyError(
-            f"unknown {self.name} {key!r}{nearest(key, list(self._keys))}"
+            f"unknown {self.name} {key!r}{nearest(key, self._names())}"
             f" `innerstep list` shows them all; a class of your own goes by its dotted path, my_pkg.module.Class."
         )
 
@@ -89,6 +89,9 @@ class Registry(Mapping[str, type[T]]):
     def aliases_of(self, key: str) -> list[str]:
         """Return the other names of `key`."""
         return list(self._aliases.get(key, ()))
+
+    def _names(self) -> list[str]:
+        return [name for key in self._classes for name in (key, *self._aliases[key])]
 
     def _check_kind(self, cls: type[Any], key: str) -> None:
         if not (isinstance(cls, type) and issubclass(cls, self._kind)):

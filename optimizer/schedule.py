@@ -1,7 +1,7 @@
 """What a schedule is: a validated, pure function of the update count."""
 
 from abc import ABC, abstractmethod
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Protocol, Self
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import core_schema
@@ -9,6 +9,18 @@ from pydantic_core import core_schema
 from optimizer.horizon import Horizon
 from optimizer.registry import Registry, UnknownKeyError
 from optimizer.validation import Config, construct, refusal
+
+
+class Curve(Protocol):
+    """What the embedded scheduler reads: the values that an update runs at."""
+
+    def lr_at(self, update: int) -> float:
+        """Return the learning rate (or the factor) that update `update` runs at."""
+        ...
+
+    def momentum_at(self, update: int) -> float | None:
+        """Return the momentum (beta1) that update `update` runs at; None leaves it alone."""
+        ...
 
 
 class Schedule(Config, ABC):
@@ -33,6 +45,14 @@ class Schedule(Config, ABC):
 
         Raises ValidationError where something is missing still, or does not fit the horizon.
         """
+        return self
+
+    def for_lr(self, lr: float) -> Self:
+        """Return this schedule for an optimizer whose own lr is `lr`."""
+        return self
+
+    def start(self) -> Curve:
+        """Return the curve for one optimizer to follow. A pure function is its own curve."""
         return self
 
     def summary(self) -> str:

@@ -1,17 +1,15 @@
 """Every optimizer of torch.optim by key, its options read off the class: a newer torch brings its own."""
 
 import inspect
-import types
 from functools import partial
-from typing import Any, Self, Union, get_args, get_origin, get_type_hints
+from typing import Any, Self, get_type_hints
 
 import torch
 from pydantic import ConfigDict, Field, create_model, model_validator
-from torch import Tensor
 from torch.optim import Optimizer
 
 from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY, FreeScheduleFactory
-from optimizer.validation import NonNegativeNumber, Number, Whole, refusal
+from optimizer.validation import NonNegativeNumber, plain_type, refusal
 
 NOT_OPTIONS = {"params", "foreach", "fused", "differentiable"}
 """Arguments that are no hyperparameters: `implementation` chooses between the first two, and a step that
@@ -81,7 +79,7 @@ def torch_factory(key: str, optimizer_class: type[Optimizer]) -> type[TorchFacto
             meaning = OPTION_MEANINGS.get(name, "See PyTorch.")
             limits = partial(_add_limits, optimizer_class, name, parameter.default)
             fields[name] = (
-                _plain(hints[name]),
+                plain_type(hints[name]),
                 Field(parameter.default, description=meaning, json_schema_extra=limits),
             )
     if key in LEROBOT_CLIP_NORMS:
@@ -93,18 +91,6 @@ def torch_factory(key: str, optimizer_class: type[Optimizer]) -> type[TorchFacto
     made.optimizer_class = optimizer_class
     made.fused_by_default = key in ("adam", "adamw")
     return made
-
-
-def _plain(annotation: Any) -> Any:
-    """Return an argument's type as a config has it: numbers that are no booleans, and no tensors."""
-    if annotation is float:
-        return Number
-    if annotation is int:
-        return Whole
-    arguments = [_plain(argument) for argument in get_args(annotation) if argument is not Tensor]
-    if get_origin(annotation) in (Union, types.UnionType):
-        return Union[tuple(arguments)]  # noqa: UP007 the members are known at run time only
-    return tuple[tuple(arguments)] if get_origin(annotation) is tuple else annotation  # type: ignore[misc]  # at run time only
 
 
 def _objection(optimizer_class: type[Optimizer], options: dict[str, Any]) -> str | None:
@@ -144,8 +130,9 @@ def _register_all() -> None:
     for name in sorted(vars(torch.optim)):
         cls = getattr(torch.optim, name)
         if isinstance(cls, type) and issubclass(cls, Optimizer) and cls is not Optimizer:
-            key = cls.__name__.lower()
-            OPTIMIZER_BUILDER_REGISTRY.register(key)(torch_factory(key, cls))
+            factory = torch_factory(name.lower(), cls)
+            globals()[factory.__name__] = factory  # where pickle looks for it
+            OPTIMIZER_BUILDER_REGISTRY.register(name.lower())(factory)
 
 
 _register_all()

@@ -105,6 +105,7 @@ def test_round_trips_through_its_dump(factory):
     again = type(factory)(**factory.model_dump())
     assert again == factory
     assert type(factory).model_validate(factory.model_dump(mode="json")) == factory
+    assert pickle.loads(pickle.dumps(factory)) == factory
 
 
 def test_schema_names_every_parameter(factory):

@@ -13,6 +13,7 @@ FLOW = [
     "optimizer.validation",
     "optimizer.schedule",
     "optimizer.schedules",
+    "optimizer.torch_schedules",
     "optimizer.clipping",
     "optimizer.embedding",
     "optimizer.named_state",

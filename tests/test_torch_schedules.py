@@ -1,0 +1,160 @@
+"""PyTorch's schedulers inside the step, against the two-object pattern side by side."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch.optim import lr_scheduler
+
+from optimizer import OPTIMIZER_BUILDER_REGISTRY, SCHEDULE_REGISTRY
+from optimizer.torch_schedules import NOT_BY_NAME, TorchSchedule
+
+OPTIONS = {
+    "StepLR": [{"step_size": 30}, {"step_size": 7, "gamma": 0.9}],
+    "MultiStepLR": [{"milestones": [30, 60, 90]}, {"milestones": [5, 5, 8], "gamma": 0.5}],
+    "ConstantLR": [{}, {"factor": 0.5, "total_iters": 20}],
+    "LinearLR": [{}, {"start_factor": 0.1, "end_factor": 0.7, "total_iters": 50}],
+    "ExponentialLR": [{"gamma": 0.95}],
+    "CosineAnnealingLR": [{"T_max": 300}, {"T_max": 299, "eta_min": 1e-5}],
+    "CosineAnnealingWarmRestarts": [{"T_0": 10}, {"T_0": 7, "T_mult": 2, "eta_min": 1e-5}],
+    "CyclicLR": [
+        {"base_lr": 1e-4, "max_lr": 1e-2, "step_size_up": 20},
+        {"base_lr": 1e-4, "max_lr": 1e-2, "step_size_up": 9, "step_size_down": 5, "mode": "triangular2"},
+        {
+            "base_lr": 1e-4,
+            "max_lr": 1e-2,
+            "step_size_up": 9,
+            "mode": "exp_range",
+            "gamma": 0.99,
+            "cycle_momentum": False,
+        },
+    ],
+    "PolynomialLR": [{}, {"total_iters": 200, "power": 2.0}],
+}
+CASES = [(name, options) for name, cases in OPTIONS.items() for options in cases]
+
+
+def parameter():
+    return torch.nn.Parameter(torch.zeros(2))
+
+
+def ours(name, options, key="adamw", **params):
+    factory = OPTIMIZER_BUILDER_REGISTRY[key](schedule={"type": name, **options}, **params)
+    return factory.build([parameter()])
+
+
+def values(optimizer):
+    group = optimizer.param_groups[0]
+    return group["lr"], group["betas"][0] if "betas" in group else group["momentum"]
+
+
+def test_every_class_of_torch_is_here_or_said_to_be_elsewhere():
+    classes = {
+        name
+        for name, cls in vars(lr_scheduler).items()
+        if isinstance(cls, type) and issubclass(cls, lr_scheduler.LRScheduler) and name[0] != "_"
+    }
+    assert classes == {*OPTIONS, *NOT_BY_NAME}
+    assert OPTIONS.keys() == {name for name, cls in SCHEDULE_REGISTRY.items() if issubclass(cls, TorchSchedule)}
+
+
+@pytest.mark.parametrize("key", ["adamw", "sgd"])
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_the_trace_is_that_of_the_two_object_pattern(name, options, key):
+    params = {"lr": 3e-3, **({"momentum": 0.9} if key == "sgd" else {})}
+    optimizer = ours(name, options, key, **params)
+    theirs = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[key]([parameter()], **params)
+    scheduler = getattr(lr_scheduler, name)(theirs, **options)
+    for _ in range(300):
+        assert values(optimizer) == values(theirs)
+        optimizer.step()
+        theirs.step()
+        scheduler.step()
+
+
+def test_a_cosine_does_not_rise_again_after_its_end():
+    optimizer = ours("CosineAnnealingLR", {"T_max": 20, "eta_min": 1e-5})
+    trace = []
+    for _ in range(50):
+        trace.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+    assert trace[20:] == [trace[20]] * 30
+    assert trace[20] == pytest.approx(1e-5)
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o)), "state_dict"])
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_goes_on_from_any_position(name, options, way):
+    straight = ours(name, options)
+    for _ in range(41):
+        straight.step()
+    if way == "state_dict":
+        other = ours(name, options)
+        other.load_state_dict(straight.state_dict())
+    else:
+        other = way(straight)
+    for _ in range(60):
+        assert values(other) == values(straight)
+        other.step()
+        straight.step()
+
+
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_goes_back_to_any_position(name, options):
+    optimizer = ours(name, options)
+    early, state = [], optimizer.state_dict()
+    for _ in range(15):
+        early.append(values(optimizer))
+        optimizer.step()
+    optimizer.load_state_dict(state)
+    for expected in early:
+        assert values(optimizer) == expected
+        optimizer.step()
+
+
+def test_two_optimizers_of_one_factory_are_at_positions_of_their_own():
+    factory = OPTIMIZER_BUILDER_REGISTRY["adamw"](schedule={"type": "ExponentialLR", "gamma": 0.5})
+    ahead, behind = (factory.build([parameter()]) for _ in range(2))
+    for _ in range(3):
+        ahead.step()
+    behind.step()
+    ahead.step()
+    assert (values(ahead)[0], values(behind)[0]) == (1e-3 * 0.5**4, 1e-3 * 0.5)
+
+
+def test_groups_keep_their_ratio():
+    factory = OPTIMIZER_BUILDER_REGISTRY["adamw"](
+        lr=1e-2, schedule={"type": "CosineAnnealingLR", "T_max": 9, "eta_min": 1e-4}
+    )
+    optimizer = factory.build([{"params": [parameter()]}, {"params": [parameter()], "lr": 1e-3}])
+    for _ in range(12):
+        first, second = (group["lr"] for group in optimizer.param_groups)
+        assert second == pytest.approx(first / 10, rel=1e-12)
+        optimizer.step()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        ({"type": "StepLR"}, "step_size"),
+        ({"type": "StepLR", "step_size": 0}, "StepLR refuses these values"),
+        ({"type": "StepLR", "step_size": 3, "gama": 0.1}, "did you mean 'gamma'"),
+        ({"type": "CosineAnnealingLR", "T_max": 0}, "CosineAnnealingLR refuses these values"),
+        ({"type": "CosineAnnealingWarmRestarts", "T_0": -1}, "Expected positive integer T_0"),
+        ({"type": "ConstantLR", "factor": 2.0}, "between 0 and 1"),
+        ({"type": "CyclicLR", "base_lr": 1e-4, "max_lr": 1e-2, "mode": "square"}, "triangular"),
+        ({"type": "MultiStepLR", "milestones": "soon"}, "milestones"),
+        ({"type": "ExponentialLR", "gamma": True}, "not true or false"),
+        ({"type": "SteppLR", "step_size": 3}, "did you mean 'StepLR'"),
+    ],
+)
+def test_impossible_values_are_refused_at_construction(schedule, message):
+    with pytest.raises(ValidationError, match=message):
+        OPTIMIZER_BUILDER_REGISTRY["adamw"](schedule=schedule)
+
+
+def test_names_are_found_without_regard_to_case():
+    assert SCHEDULE_REGISTRY["steplr"] is SCHEDULE_REGISTRY["StepLR"]
+    assert SCHEDULE_REGISTRY["StepLR"](step_size=3, gamma=0.5).summary() == "StepLR, step_size 3, gamma 0.5"
