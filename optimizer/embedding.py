@@ -19,7 +19,6 @@ Group = dict[str, Any]
 POSITION = "schedule_position"
 """The key under which every parameter group mirrors the position, for tools that keep only groups."""
 
-
 BASE_LR = "initial_lr"
 """The key under which every parameter group holds its own lr at factor 1, named as in torch.optim.lr_scheduler."""
 

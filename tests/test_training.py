@@ -298,6 +298,27 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(tmp_path):
     assert files_of(tmp_path / "run" / "checkpoints" / "step_00000012") == whole
 
 
+def test_a_run_with_damaged_checkpoints_only_does_not_start_over(tmp_path, quiet):
+    train(config(tmp_path / "run", two(), {"first": ADAMW, "second": ADAMW}), console=quiet)
+    (tmp_path / "run" / "checkpoints" / "step_00000012" / "trainer.json").unlink()
+    before = files_of(tmp_path / "run")
+    with pytest.raises(ConfigError, match="every checkpoint is damaged"):
+        resume(tmp_path / "run", console=quiet)
+    assert files_of(tmp_path / "run") == before
+
+
+def test_a_resumed_run_does_not_need_what_it_was_initialised_from(tmp_path, quiet):
+    train(config(tmp_path / "old", two(), {"first": ADAMW, "second": ADAMW}), console=quiet)
+    source = tmp_path / "old" / "checkpoints" / "step_00000012" / "first"
+    new = config(tmp_path / "new", two(init_from=str(source)), {"first": ADAMW, "second": ADAMW}, save_every=5)
+    train(new, console=quiet)
+    whole = files_of(tmp_path / "new" / "checkpoints" / "step_00000012")
+    drop(tmp_path / "old")
+    drop(tmp_path / "new" / "checkpoints" / "step_00000012")
+    resume(tmp_path / "new", console=quiet)
+    assert files_of(tmp_path / "new" / "checkpoints" / "step_00000012") == whole
+
+
 def test_a_plugins_factory_of_the_bare_protocol_trains(tmp_path, quiet):
     optim = {"type": "sample_factory.Plain", "params": {"lr": 0.05}}
     result = train(config(tmp_path / "run", two(), {"first": optim, "second": ADAMW}, save_every=6), console=quiet)

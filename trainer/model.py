@@ -12,16 +12,17 @@ from trainer.config import ComponentConfig, ModelConfig
 from trainer.errors import ConfigError
 
 
-def build_components(config: ModelConfig, seed: int) -> nn.ModuleDict:
+def build_components(config: ModelConfig, seed: int, load_initial: bool = True) -> nn.ModuleDict:
     """Return the components by name. Each is initialised from the seed and its own name, so that to
-    add or to reorder components changes none of the others.
+    add or to reorder components changes none of the others. load_initial: whether to load what
+    `init_from` names, which a resumed run does not need, and may not have any more.
 
     Raises ConfigError where a component's class refuses its parameters, or init_from does not fit.
     """
     components = nn.ModuleDict()
     for name, component_config in config.components.items():
         torch.manual_seed((seed + zlib.crc32(name.encode())) % 2**63)
-        components[name] = _build(name, component_config)
+        components[name] = _build(name, component_config, load_initial)
     _refuse_shared_parameters(components)
     return components
 
@@ -37,13 +38,13 @@ def train_mode(components: nn.ModuleDict) -> None:
         component.train(not is_frozen(component))
 
 
-def _build(name: str, config: ComponentConfig) -> nn.Module:
+def _build(name: str, config: ComponentConfig, load_initial: bool) -> nn.Module:
     path = ("model", "components", name)
     try:
         component: nn.Module = construct(config.chosen, config.params)
     except ValidationError as error:
         raise ConfigError("\n".join(explain(nest(error, (*path, "params"))))) from error
-    if config.init_from is not None:
+    if config.init_from is not None and load_initial:
         try:
             load_weights(config.init_from, component)
         except ValueError as error:

@@ -46,10 +46,11 @@ class Result:
 class OfflineTrainer:
     """Trains the components of a config on a fixed data set.
 
-    Building it touches no file and raises ConfigError for whatever cannot work.
+    Building it writes nothing and raises ConfigError for whatever cannot work. resumed: whether `restore`
+    comes next, so that no component needs to be initialised from elsewhere.
     """
 
-    def __init__(self, config: ExperimentConfig, console: Console) -> None:
+    def __init__(self, config: ExperimentConfig, console: Console, resumed: bool = False) -> None:
         self.config, self.console = config, console
         self.device = _device(config.train.device)
         if config.train.pictures:
@@ -57,7 +58,7 @@ class OfflineTrainer:
         self.data: DataSet = _made("data", config.data)
         self.batches = self._shuffled()
         self.horizon = self._horizon()
-        self.components = build_components(config.model, config.seed).to(self.device)
+        self.components = build_components(config.model, config.seed, not resumed).to(self.device)
         self.optimizers = self._build_optimizers()
         self.objective: Objective = _made("train.objective", config.train.objective)
         self.objective.prepare(self.components, self.data)

@@ -52,8 +52,8 @@ def resume(
     if not (run_dir / CONFIG).is_file():
         raise ConfigError(f"{run_dir}: there is no run here (no {CONFIG}). Start one with `innerstep train CONFIG`.")
     config = load_config(run_dir / CONFIG, {**(overrides or {}), "train.run_dir": str(run_dir)})
-    trainer = OfflineTrainer(config, console)
     folder = _newest_good_checkpoint(run_dir, console)
+    trainer = OfflineTrainer(config, console, resumed=folder is not None)
     if folder is not None:
         trainer.restore(folder)
     if overrides:
@@ -93,13 +93,19 @@ def _write_config(config: ExperimentConfig) -> None:
 
 
 def _newest_good_checkpoint(run_dir: Path, console: Console) -> Path | None:
-    for folder in complete_checkpoints(run_dir / "checkpoints"):
+    folders = complete_checkpoints(run_dir / "checkpoints")
+    for folder in folders:
         try:
             verify(folder)
         except DamagedCheckpointError as error:
-            console.print(f"damaged checkpoint, the one before it is taken: {error}", style="red", soft_wrap=True)
+            console.print(f"damaged checkpoint: {error}", style="red", markup=False, soft_wrap=True)
         else:
             return folder
+    if folders:
+        raise ConfigError(
+            f"{run_dir}: every checkpoint is damaged, as said above. Bring one back from a copy, or start the run"
+            " over with `innerstep train`."
+        )
     return None
 
 
