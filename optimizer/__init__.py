@@ -1,5 +1,6 @@
 """Optimizers with their learning-rate schedule inside, built from a key and validated parameters."""
 
+import optimizer.lerobot_schedules  # noqa: F401 registers
 from optimizer.adamw_cosine_decay import AdamWWithWarmupCosine, AdamWWithWarmupCosineFactory
 from optimizer.adamw_onecyclelr import AdamWWithOneCycle, AdamWWithOneCycleFactory
 from optimizer.embedding import EmbeddedScheduler, ScheduledOptimizer, scheduled

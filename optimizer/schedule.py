@@ -72,11 +72,11 @@ class Schedule(Config, ABC):
 SCHEDULE_REGISTRY: Registry[Schedule] = Registry("schedule", Schedule, entry_points="innerstep.schedules")
 
 
-def total_steps_from(horizon: Horizon | None) -> int:
-    """Return the horizon's total_steps. Raises ValidationError at `total_steps` if there is no horizon."""
+def total_steps_from(horizon: Horizon | None, field: str = "total_steps") -> int:
+    """Return the horizon's total_steps for `field`. Raises ValidationError there if there is no horizon."""
     if horizon is None:
         rule = "not given, and there is no horizon to take it from; give it, or build(params, horizon=Horizon(…))"
-        raise refusal(rule, ("total_steps",))
+        raise refusal(rule, (field,))
     return horizon.total_steps
 
 

@@ -13,6 +13,8 @@ FLOW = [
     "optimizer.validation",
     "optimizer.schedule",
     "optimizer.schedules",
+    "optimizer.hugging_face_schedules",
+    "optimizer.lerobot_schedules",
     "optimizer.torch_schedules",
     "optimizer.clipping",
     "optimizer.embedding",
