@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import files_of, metrics_of
 from rich.console import Console
+from test_pairs import SCHEDULES
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY
 from trainer import ConfigError, resume, train
@@ -296,6 +297,18 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(tmp_path):
     assert "step_00000012/first/optimizer.safetensors: is not as it was written" in said.getvalue()
     assert "resuming after 10 of 12 updates" in said.getvalue()
     assert files_of(tmp_path / "run" / "checkpoints" / "step_00000012") == whole
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_every_schedule_is_taken_up_from_a_checkpoint(tmp_path, quiet, schedule):
+    optim = {"type": "adamw", "params": {"schedule": {"type": schedule, **SCHEDULES[schedule]}}}
+    for name in ("whole", "parts"):
+        run = config(tmp_path / name, {"first": {"type": "normed"}}, {"first": optim}, save_every=5)
+        train(run, console=quiet)
+    drop(tmp_path / "parts" / "checkpoints" / "step_00000012")
+    resume(tmp_path / "parts", console=quiet)
+    whole, parts = (files_of(tmp_path / run / "checkpoints" / "step_00000012") for run in ("whole", "parts"))
+    assert whole == parts
 
 
 def test_a_run_with_damaged_checkpoints_only_does_not_start_over(tmp_path, quiet):
