@@ -24,6 +24,7 @@ FLOW = [
     "optimizer.torch_optimizers",
     "optimizer.adamw_cosine_decay",
     "optimizer.adamw_onecyclelr",
+    "optimizer.schedule_free",
     "optimizer.schedule_free_radam",
     "optimizer",
     "trainer.errors",

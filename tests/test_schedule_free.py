@@ -1,21 +1,44 @@
-"""`schedule_free_radam` against the library's own class, and the way to the averaged weights and back."""
+"""The schedule-free family against the library's own classes, and the way to the averaged weights and back."""
 
 import copy
 
 import pytest
+import schedulefree
 import torch
-from schedulefree import RAdamScheduleFree
 from torch import nn
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, load_named_state, named_state
 
-FACTORY = OPTIMIZER_BUILDER_REGISTRY["schedule_free_radam"]
+LIBRARY = {
+    "schedule_free_radam": schedulefree.RAdamScheduleFree,
+    "schedule_free_adamw": schedulefree.AdamWScheduleFree,
+    "schedule_free_sgd": schedulefree.SGDScheduleFree,
+}
+FAST = {  # so that training weights and averaged weights are well apart
+    "schedule_free_radam": {"lr": 0.05, "silent_sgd_phase": False},
+    "schedule_free_adamw": {"lr": 0.05},
+    "schedule_free_sgd": {"lr": 1.0},
+}
 OPTIONS = [
-    {},
-    {"lr": 0.01, "betas": [0.95, 0.99], "eps": 1e-6, "weight_decay": 0.1},
-    {"r": 1.0, "weight_lr_power": 1.0, "silent_sgd_phase": False},
-    {"foreach": False},
+    ("schedule_free_radam", {}),
+    ("schedule_free_radam", {"lr": 0.01, "betas": [0.95, 0.99], "eps": 1e-6, "weight_decay": 0.1}),
+    ("schedule_free_radam", {"r": 1.0, "weight_lr_power": 1.0, "silent_sgd_phase": False}),
+    ("schedule_free_radam", {"foreach": False}),
+    ("schedule_free_adamw", {}),
+    ("schedule_free_adamw", {"lr": 0.01, "betas": [0.95, 0.99], "warmup_steps": 5, "weight_decay": 0.1}),
+    ("schedule_free_sgd", {}),
+    ("schedule_free_sgd", {"lr": 0.1, "momentum": 0.8, "warmup_steps": 5, "weight_decay": 0.1, "foreach": False}),
 ]
+
+
+@pytest.fixture(params=LIBRARY)
+def key(request):
+    return request.param
+
+
+@pytest.fixture
+def factory(key):
+    return OPTIMIZER_BUILDER_REGISTRY[key](**FAST[key])
 
 
 def module(seed=0, width=4):
@@ -31,12 +54,12 @@ def train(net, optimizer, steps):
         optimizer.zero_grad()
 
 
-@pytest.mark.parametrize("options", OPTIONS)
-def test_steps_as_the_library_does(options):
+@pytest.mark.parametrize(("key", "options"), OPTIONS)
+def test_steps_as_the_library_does(key, options):
     net, peer = module(), module()
-    ours = FACTORY(**options).build(net)
-    theirs = RAdamScheduleFree(peer.parameters(), **{"lr": 0.0025, **options})
-    assert isinstance(ours, RAdamScheduleFree)
+    ours = OPTIMIZER_BUILDER_REGISTRY[key](**options).build(net)
+    theirs = LIBRARY[key](peer.parameters(), **options)
+    assert isinstance(ours, LIBRARY[key])
     for optimizer in (ours, theirs):
         optimizer.train()
     train(net, ours, range(20))
@@ -47,26 +70,31 @@ def test_steps_as_the_library_does(options):
     assert torch.equal(net.weight, peer.weight)
 
 
-def test_the_way_to_the_averaged_weights_and_back_leaves_no_trace():
-    net, library_net = module(width=64), module(width=64)
-    ours = FACTORY(lr=0.05, silent_sgd_phase=False).build(net)
-    library = RAdamScheduleFree(library_net.parameters(), lr=0.05, silent_sgd_phase=False)
+@pytest.mark.parametrize("key", LIBRARY)
+def test_has_the_librarys_defaults(key):
+    ours = OPTIMIZER_BUILDER_REGISTRY[key]().build(module()).defaults
+    assert ours == LIBRARY[key](module().parameters()).defaults
+
+
+def test_the_way_to_the_averaged_weights_and_back_leaves_no_trace(key, factory):
     traces = {}
-    for optimizer, trained in ((ours, net), (library, library_net)):
+    for name in ("ours", "library"):
+        net = module(width=64)
+        optimizer = factory.build(net) if name == "ours" else LIBRARY[key](net.parameters(), **FAST[key])
         optimizer.train()
-        train(trained, optimizer, range(200))
-        before = trained.weight.detach().clone()
+        train(net, optimizer, range(200))
+        before = net.weight.detach().clone()
         for _ in range(20):
             optimizer.eval()
-            assert not torch.equal(trained.weight, before)
+            assert not torch.equal(net.weight, before)
             optimizer.train()
-        traces[optimizer] = not torch.equal(trained.weight, before)
-    assert traces == {ours: False, library: True}
+        traces[name] = not torch.equal(net.weight, before)
+    assert traces == {"ours": False, "library": True}
 
 
-def test_weights_changed_in_eval_mode_are_kept():
+def test_weights_changed_in_eval_mode_are_kept(factory):
     net = module()
-    optimizer = FACTORY(silent_sgd_phase=False).build(net)
+    optimizer = factory.build(net)
     optimizer.train()
     train(net, optimizer, range(30))
     optimizer.eval()
@@ -82,9 +110,9 @@ def test_weights_changed_in_eval_mode_are_kept():
 
 @pytest.mark.parametrize("through", ["state_dict", "named_state"])
 @pytest.mark.parametrize("saved_in", ["train", "eval"])
-def test_goes_on_bit_exactly_from_either_mode(through, saved_in):
+def test_goes_on_bit_exactly_from_either_mode(factory, through, saved_in):
     straight, parted = module(), module()
-    whole, first = (FACTORY(silent_sgd_phase=False).build(net) for net in (straight, parted))
+    whole, first = (factory.build(net) for net in (straight, parted))
     whole.train()
     first.train()
     train(straight, whole, range(30))
@@ -93,7 +121,7 @@ def test_goes_on_bit_exactly_from_either_mode(through, saved_in):
 
     resumed = module(seed=1)
     resumed.load_state_dict(copy.deepcopy(parted.state_dict()))
-    second = FACTORY(silent_sgd_phase=False).build(resumed)
+    second = factory.build(resumed)
     if through == "state_dict":
         second.load_state_dict(copy.deepcopy(first.state_dict()))
     else:
@@ -104,12 +132,19 @@ def test_goes_on_bit_exactly_from_either_mode(through, saved_in):
     assert whole.state_dict()["param_groups"] == second.state_dict()["param_groups"]
 
 
-def test_takes_a_schedule_like_any_other():
+def test_takes_a_schedule_like_any_other(key):
     curve = {"type": "warmup_cosine_decay", "peak_lr": 1e-2, "total_steps": 10, "warmup_steps": 3}
-    optimizer = FACTORY(schedule=curve).build(module())
+    optimizer = OPTIMIZER_BUILDER_REGISTRY[key](schedule=curve).build(module())
     optimizer.train()
     seen = []
     for _ in range(10):
         seen.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
     assert seen == [optimizer.scheduler.schedule.lr_at(k) for k in range(10)]
+
+
+def test_a_schedule_that_moves_the_momentum_is_refused(key):
+    cycle = {"type": "one_cycle", "max_lr": 1e-2, "total_steps": 10}
+    with pytest.raises(ValueError, match="cycle_momentum"):
+        OPTIMIZER_BUILDER_REGISTRY[key](schedule=cycle).build(module())
+    OPTIMIZER_BUILDER_REGISTRY[key](schedule={**cycle, "cycle_momentum": False}).build(module())
