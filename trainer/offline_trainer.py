@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,6 @@ class OfflineTrainer:
     def run(self) -> Result:
         """Train from where the trainer stands to the end; write metrics, checkpoints and pictures."""
         train = self.config.train
-        metrics = MetricsFile(train.run_dir / "metrics.jsonl")
         steps = range(self.step, self.horizon.total_steps)
         if self.step == 0:
             seed_all(self.config.seed)
@@ -82,7 +82,10 @@ class OfflineTrainer:
         reports = updates(
             self.objective, self.components, self.batches, self.learner, steps, train.log_every, self.device
         )
-        with RunProgress(self.console, self.step, self.horizon.total_steps) as progress:
+        with (
+            closing(MetricsFile(train.run_dir / "metrics.jsonl")) as metrics,
+            RunProgress(self.console, self.step, self.horizon.total_steps) as progress,
+        ):
             for report in reports:
                 self.step = report.step + 1
                 if report.logged:
@@ -94,7 +97,6 @@ class OfflineTrainer:
                     progress.say(_evaluation_line(self.step, self.metrics))
                 if self._due(train.save_every):
                     self.save()
-        metrics.close()
         if train.pictures:
             for path in draw_pictures(train.run_dir):
                 self.console.print(f"drew {path}", highlight=False, soft_wrap=True)
