@@ -1,9 +1,16 @@
 """Optimizers with their learning-rate schedule inside, built from a key and validated parameters."""
 
-import optimizer.lerobot_schedules  # noqa: F401 registers
+import optimizer.composition  # for what it registers, like the next six
+import optimizer.cycles
+import optimizer.decays
+import optimizer.lerobot_schedules
+import optimizer.lightning_schedules
+import optimizer.plateau
+import optimizer.transformers_schedules  # noqa: F401
 from optimizer.adamw_cosine_decay import AdamWWithWarmupCosine, AdamWWithWarmupCosineFactory
 from optimizer.adamw_onecyclelr import AdamWWithOneCycle, AdamWWithOneCycleFactory
-from optimizer.embedding import EmbeddedScheduler, ScheduledOptimizer, scheduled
+from optimizer.embedded_scheduler import EmbeddedScheduler
+from optimizer.embedding import ScheduledOptimizer, scheduled
 from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY, FreeScheduleFactory, OptimizerFactory, ScheduledFactory
 from optimizer.horizon import Horizon
 from optimizer.named_state import NamedState, StateMismatchError, load_named_state, named_state

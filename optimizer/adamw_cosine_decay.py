@@ -1,5 +1,6 @@
 """`adamw_warmup_cosine_decay`: AdamW with a linear warm-up and a cosine decay inside."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from torch.optim import AdamW, Optimizer
@@ -8,6 +9,7 @@ from optimizer.adamw_options import AdamWOptions
 from optimizer.embedding import ScheduledOptimizer
 from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY, ScheduledFactory
 from optimizer.horizon import Horizon
+from optimizer.schedule import Schedule
 from optimizer.schedules import WarmupCosineDecay, WarmupCosineFields
 
 
@@ -28,13 +30,14 @@ class AdamWWithWarmupCosine(ScheduledOptimizer, AdamW):
         start_lr: float = 0.0,
         end_lr: float = 0.0,
         grad_clip_norm: float | None = None,
+        option_schedules: Mapping[str, Schedule] | None = None,
         **adamw_options: Any,
     ) -> None:
         schedule = WarmupCosineDecay(
             peak_lr=peak_lr, start_lr=start_lr, end_lr=end_lr, total_steps=total_steps, warmup_steps=warmup_steps
         )
         super().__init__(params, lr=peak_lr, **adamw_options)
-        self.embed(schedule, grad_clip_norm)
+        self.embed(schedule, grad_clip_norm, option_schedules)
 
 
 @OPTIMIZER_BUILDER_REGISTRY.register("adamw_warmup_cosine_decay")
@@ -46,10 +49,16 @@ class AdamWWithWarmupCosineFactory(WarmupCosineFields, AdamWOptions, ScheduledFa
 
     @property
     def curve(self) -> WarmupCosineDecay:
-        return WarmupCosineDecay(**{name: getattr(self, name) for name in WarmupCosineDecay.model_fields})
+        return WarmupCosineDecay(**{name: getattr(self, name) for name in WarmupCosineFields.model_fields})
 
     def resolved(self, horizon: Horizon | None = None) -> Self:
-        return self.replaced(**self.curve.resolved(horizon).model_dump())
+        known = super().resolved(horizon)
+        return known.replaced(**self.curve.resolved(horizon).model_dump(include=set(WarmupCosineFields.model_fields)))
 
     def _make(self, groups: list[dict[str, Any]], options: dict[str, Any]) -> ScheduledOptimizer:
-        return AdamWWithWarmupCosine(groups, **self.curve.model_dump(), grad_clip_norm=self.grad_clip_norm, **options)
+        return AdamWWithWarmupCosine(
+            groups,
+            **self.curve.model_dump(include=set(WarmupCosineFields.model_fields)),
+            **self._embedded(),
+            **options,
+        )

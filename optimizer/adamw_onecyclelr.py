@@ -1,5 +1,6 @@
 """`adamw_cosine_schedule`: AdamW with PyTorch's OneCycleLR inside."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from torch.optim import AdamW, Optimizer
@@ -8,6 +9,7 @@ from optimizer.adamw_options import AdamWOptions
 from optimizer.embedding import ScheduledOptimizer
 from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY, ScheduledFactory
 from optimizer.horizon import Horizon
+from optimizer.schedule import Schedule
 from optimizer.schedules import OneCycle, OneCycleFields
 from optimizer.validation import PositiveNumber
 
@@ -28,12 +30,13 @@ class AdamWWithOneCycle(ScheduledOptimizer, AdamW):
         total_steps: int,
         lr: float | None = None,
         grad_clip_norm: float | None = None,
+        option_schedules: Mapping[str, Schedule] | None = None,
         **options: Any,
     ) -> None:
-        cycle = {name: options.pop(name) for name in OneCycle.model_fields if name in options}
+        cycle = {name: options.pop(name) for name in OneCycleFields.model_fields if name in options}
         schedule = OneCycle(**{"cycle_momentum": False, **cycle, "max_lr": max_lr, "total_steps": total_steps})
         super().__init__(params, lr=max_lr if lr is None else lr, **options)
-        self.embed(schedule, grad_clip_norm)
+        self.embed(schedule, grad_clip_norm, option_schedules)
 
 
 @OPTIMIZER_BUILDER_REGISTRY.register("adamw_cosine_schedule")
@@ -50,11 +53,12 @@ class AdamWWithOneCycleFactory(OneCycleFields, AdamWOptions, ScheduledFactory):
 
     @property
     def curve(self) -> OneCycle:
-        return OneCycle(**{name: getattr(self, name) for name in OneCycle.model_fields})
+        return OneCycle(**{name: getattr(self, name) for name in OneCycleFields.model_fields})
 
     def resolved(self, horizon: Horizon | None = None) -> Self:
-        return self.replaced(**self.curve.resolved(horizon).model_dump())
+        known = super().resolved(horizon)
+        return known.replaced(**self.curve.resolved(horizon).model_dump(include=set(OneCycleFields.model_fields)))
 
     def _make(self, groups: list[dict[str, Any]], options: dict[str, Any]) -> ScheduledOptimizer:
-        cycle = self.curve.model_dump()
-        return AdamWWithOneCycle(groups, **cycle, grad_clip_norm=self.grad_clip_norm, **options)
+        cycle = self.curve.model_dump(include=set(OneCycleFields.model_fields))
+        return AdamWWithOneCycle(groups, **cycle, **self._embedded(), **options)

@@ -1,6 +1,5 @@
 """A schedule inside an optimizer: `step()` updates the parameters, then moves the schedule by one."""
 
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -12,116 +11,8 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from optimizer.clipping import clip_before_step
+from optimizer.embedded_scheduler import POSITION, EmbeddedScheduler, Group
 from optimizer.schedule import Schedule
-
-Group = dict[str, Any]
-
-POSITION = "schedule_position"
-"""The key under which every parameter group mirrors the position, for tools that keep only groups."""
-
-BASE_LR = "initial_lr"
-"""The key under which every parameter group holds its own lr at factor 1, named as in torch.optim.lr_scheduler."""
-
-
-class EmbeddedScheduler:
-    """Holds how many updates are done and writes the schedule's values into the parameter groups.
-
-    schedule: the curve. base_lr: the lr of a group that brings none of its own. The scheduler knows no
-    optimizer: it is handed the groups to write to, so that it keeps no model alive.
-    """
-
-    def __init__(self, schedule: Schedule, base_lr: float) -> None:
-        self.schedule = schedule.for_lr(base_lr)
-        self._curve = self.schedule.start()
-        self.last_epoch = 0
-        self.base_lrs: list[float] = []
-        self._base_lr = base_lr
-        self._written: list[float | Tensor] = []
-
-    def join(self, group: Group) -> None:
-        """Take `group` into the schedule where it stands; its lr until now becomes its base lr."""
-        self.base_lrs.append(float(group["lr"]))
-        group[BASE_LR] = self.base_lrs[-1]
-        self._written.append(group["lr"])
-        lr = self._curve.lr_at(self.last_epoch)
-        momentum = self._curve.momentum_at(self.last_epoch)
-        self._write_group(len(self.base_lrs) - 1, group, lr, momentum)
-
-    def advance(self, groups: list[Group]) -> None:
-        """Count one update and write the values of the next."""
-        if self._is_dry_step(groups):
-            return
-        self.last_epoch += 1
-        self.write(groups)
-
-    def write(self, groups: list[Group]) -> None:
-        """Write the values of the coming update, and the position, into the groups."""
-        lr = self._curve.lr_at(self.last_epoch)
-        momentum = self._curve.momentum_at(self.last_epoch)
-        for index, group in enumerate(groups):
-            self._write_group(index, group, lr, momentum)
-
-    def get_last_lr(self) -> list[float]:
-        """Return each group's lr for the coming update."""
-        return [float(lr) for lr in self._written]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the position, and the curve for comparison, as plain values."""
-        return {"last_epoch": self.last_epoch, "config": self.schedule.config()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take the position from `state`; warn where it was saved under another curve.
-
-        A plain LRScheduler's state will do: only `last_epoch` is needed. The groups are not written.
-        """
-        own, saved = self.schedule.config(), state.get("config", {})
-        _warn_of_another_curve({name: (saved[name], own.get(name)) for name in saved if saved[name] != own.get(name)})
-        self.last_epoch = int(state["last_epoch"])
-
-    def take_over(self, groups: list[Group]) -> None:
-        """Put this object's own base lrs, and the values of the coming update, into groups that were
-        loaded; warn where they were saved with others."""
-        for group, base_lr in zip(groups, self.base_lrs, strict=True):
-            saved = group.get(BASE_LR, base_lr)
-            _warn_of_another_curve({BASE_LR: (saved, base_lr)} if saved != base_lr else {})
-            group[BASE_LR] = base_lr
-        self.write(groups)
-
-    def _write_group(self, index: int, group: Group, lr: float, momentum: float | None) -> None:
-        share = self.base_lrs[index]
-        if self.schedule.absolute:
-            share = share / self._base_lr  # exactly 1.0 for a group without an lr of its own
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(lr * share)  # in place: a compiled step is not traced again
-        else:
-            group["lr"] = lr * share
-        self._written[index] = group["lr"]
-        if momentum is not None:
-            group.update(_momentum_option(group, momentum))
-        group[POSITION] = self.last_epoch
-
-    def _is_dry_step(self, groups: list[Group]) -> bool:
-        # A tool (torch's distributed checkpoint) that steps only to make the optimizer's state puts a
-        # zero lr into every group first. A zero of the schedule's own is the very object written here.
-        return all(
-            group["lr"] is not written and float(group["lr"]) == 0.0
-            for group, written in zip(groups, self._written, strict=True)
-        )
-
-
-def _warn_of_another_curve(differing: dict[str, tuple[Any, Any]]) -> None:
-    if differing:
-        table = "; ".join(f"{name}: saved {saved!r}, now {own!r}" for name, (saved, own) in differing.items())
-        message = f"the position is loaded, but the schedule is another than the saved one: {table}"
-        warnings.warn(message, stacklevel=5)
-
-
-def _momentum_option(group: Group, momentum: float) -> Group:
-    if "betas" in group:
-        return {"betas": (momentum, *group["betas"][1:])}
-    if "momentum" in group:
-        return {"momentum": momentum}
-    raise ValueError("the schedule moves the momentum, but this optimizer has neither `betas` nor `momentum`")
 
 
 class ScheduledOptimizer(Optimizer):
@@ -134,19 +25,34 @@ class ScheduledOptimizer(Optimizer):
     scheduler: EmbeddedScheduler
     grad_clip_norm: float | None = None
 
-    def embed(self, schedule: Schedule, grad_clip_norm: float | None = None) -> Self:
+    def embed(
+        self,
+        schedule: Schedule,
+        grad_clip_norm: float | None = None,
+        option_schedules: Mapping[str, Schedule] | None = None,
+    ) -> Self:
         """Put `schedule` inside and write the values of update 0. Returns the optimizer itself.
 
         grad_clip_norm: the joint L2 norm that gradients are scaled down to before an update.
+        option_schedules: schedules of other options than the lr, as weight_decay or beta1.
+        Raises ValueError for an option that this optimizer lacks, or that a schedule cannot move.
         """
         # Some classes hold more than the three attributes that torch's own __getstate__ keeps.
         self._made_with = [name for name in self.__dict__ if not name.startswith("_optimizer_")]
-        self.scheduler = EmbeddedScheduler(schedule, float(self.defaults["lr"]))
+        self.scheduler = EmbeddedScheduler(schedule, self.defaults, option_schedules or {})
         self.grad_clip_norm = grad_clip_norm
         for group in self.param_groups:
             self.scheduler.join(group)
         self._register_own_hooks()
         return self
+
+    def report_metric(self, name: str, value: float) -> None:
+        """Tell the schedule a metric, a plain number that is the same on every rank.
+
+        A schedule with this metric as its `monitor` moves, and the next update runs at its new value.
+        For every other name nothing happens.
+        """
+        self.scheduler.report(name, float(value), self.param_groups)
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a group, which joins the running schedule with its own lr as base lr."""

@@ -48,6 +48,9 @@ class ScheduledFactory(Config):
     implementation: Literal["auto", "fused", "foreach", "single"] = "auto"
     """Which of PyTorch's implementations runs; auto: fused where that is right for the parameters."""
 
+    option_schedules: dict[str, AnySchedule] = Field(default_factory=dict)
+    """Schedules of other options than the lr, by option: {weight_decay: {type: KEY, …}, beta1: …}."""
+
     @property
     @abstractmethod
     def curve(self) -> Schedule:
@@ -58,7 +61,13 @@ class ScheduledFactory(Config):
 
         Raises ValidationError where something is missing still, or does not fit the horizon.
         """
-        return self
+        schedules = {}
+        for option, schedule in self.option_schedules.items():
+            try:
+                schedules[option] = schedule.resolved(horizon)
+            except ValidationError as error:
+                raise nest(error, ("option_schedules", option)) from None
+        return self.replaced(option_schedules=schedules) if schedules else self
 
     def build(self, params: Params, horizon: Horizon | None = None) -> ScheduledOptimizer:
         """Return the optimizer with its schedule inside.
@@ -82,7 +91,11 @@ class ScheduledFactory(Config):
     def _make(self, groups: list[dict[str, Any]], options: dict[str, Any]) -> ScheduledOptimizer:
         make: Any = scheduled(self.optimizer_class)  # mypy knows Optimizer's own signature only
         optimizer: ScheduledOptimizer = make(groups, **options)
-        return optimizer.embed(self.curve, self.grad_clip_norm)
+        return optimizer.embed(self.curve, **self._embedded())
+
+    def _embedded(self) -> dict[str, Any]:
+        """Return what `embed` takes besides the curve."""
+        return {"grad_clip_norm": self.grad_clip_norm, "option_schedules": self.option_schedules}
 
     def _implementation_options(self, groups: list[dict[str, Any]]) -> dict[str, bool]:
         switches = {"fused", "foreach"} & set(inspect.signature(self.optimizer_class).parameters)
@@ -109,7 +122,7 @@ class FreeScheduleFactory(ScheduledFactory):
 
     def resolved(self, horizon: Horizon | None = None) -> Self:
         try:
-            return self.replaced(schedule=self.schedule.resolved(horizon))
+            return super().resolved(horizon).replaced(schedule=self.schedule.resolved(horizon))
         except ValidationError as error:
             raise nest(error, ("schedule",)) from None
 

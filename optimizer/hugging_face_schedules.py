@@ -10,19 +10,20 @@ from typing import ClassVar, Self
 
 from pydantic import Field, field_validator
 
-from optimizer.horizon import Horizon
-from optimizer.schedule import SCHEDULE_REGISTRY, Schedule, short, total_steps_from
-from optimizer.validation import Count, NonNegativeNumber, PositiveCount, PositiveNumber
+from optimizer.lengths import Length, RunLength
+from optimizer.schedule import SCHEDULE_REGISTRY, Schedule, short
+from optimizer.validation import NonNegativeNumber, PositiveCount, PositiveNumber
 
 
 class WarmupThenDecay(Schedule):
     """Base: a linear warm-up from 0, then a decay over the rest of the run."""
 
     absolute: ClassVar[bool] = False
+    length_field: ClassVar[str | None] = "num_training_steps"
 
-    num_warmup_steps: Count = 0
+    num_warmup_steps: Length = 0
     """Updates of the linear warm-up from 0; with any, update 0 moves nothing."""
-    num_training_steps: PositiveCount | None = None
+    num_training_steps: RunLength = None
     """The length of the run; left out, the horizon's."""
 
     @abstractmethod
@@ -35,11 +36,6 @@ class WarmupThenDecay(Schedule):
         assert self.num_training_steps is not None, "resolved(horizon) comes first"
         rest = max(1, self.num_training_steps - self.num_warmup_steps)
         return self.decay(max(0.0, min(1.0, (update - self.num_warmup_steps) / rest)))
-
-    def resolved(self, horizon: Horizon | None) -> Self:
-        if self.num_training_steps is not None:
-            return self
-        return self.replaced(num_training_steps=total_steps_from(horizon, "num_training_steps"))
 
     def summary(self) -> str:
         rise = f"0 ↗ 1 ({self.num_warmup_steps}) " if self.num_warmup_steps else "1 "
@@ -105,7 +101,7 @@ class ConstantWithWarmup(Schedule):
 
     absolute: ClassVar[bool] = False
 
-    num_warmup_steps: Count = 1000
+    num_warmup_steps: Length = 1000
     """Updates of the warm-up."""
 
     def lr_at(self, update: int) -> float:
@@ -120,6 +116,7 @@ class PiecewiseConstant(Schedule):
     """A factor for each stretch of updates, written as in diffusers: "1:10,0.1:20,0.005"."""
 
     absolute: ClassVar[bool] = False
+    jumps: ClassVar[bool] = True
 
     step_rules: str = Field(examples=["1:10,0.1:20,0.005"])
     """FACTOR:BOUNDARY for each stretch, in order, then the factor afterwards."""

@@ -4,9 +4,10 @@ import math
 from typing import ClassVar, Literal, Self
 
 import optimizer.hugging_face_schedules  # noqa: F401 registers what `diffuser` names
-from optimizer.horizon import Horizon
-from optimizer.schedule import SCHEDULE_REGISTRY, Curve, Schedule, short, total_steps_from
-from optimizer.validation import Count, NonNegativeNumber, PositiveCount, PositiveNumber
+from optimizer.curve import Curve
+from optimizer.lengths import Length, PositiveLength, RunLength
+from optimizer.schedule import SCHEDULE_REGISTRY, Schedule, short
+from optimizer.validation import NonNegativeNumber, PositiveCount, PositiveNumber
 
 
 @SCHEDULE_REGISTRY.register("cosine_decay_with_warmup")
@@ -19,16 +20,17 @@ class CosineDecayWithWarmup(Schedule):
     """
 
     absolute: ClassVar[bool] = False
+    length_field: ClassVar[str | None] = "num_training_steps"
 
-    num_warmup_steps: Count
+    num_warmup_steps: Length
     """Updates of the linear warm-up."""
-    num_decay_steps: PositiveCount
+    num_decay_steps: PositiveLength
     """Updates until decay_lr. A shorter run shortens both lengths in proportion."""
     peak_lr: PositiveNumber
     """What decay_lr is compared with."""
     decay_lr: NonNegativeNumber
     """Where the decay ends, when peak_lr is the optimizer's lr."""
-    num_training_steps: PositiveCount | None = None
+    num_training_steps: RunLength = None
     """The length of the run; left out, the horizon's, or no shortening without one."""
 
     def lr_at(self, update: int) -> float:
@@ -42,10 +44,8 @@ class CosineDecayWithWarmup(Schedule):
         ratio = self.decay_lr / self.peak_lr
         return (1.0 - ratio) * cosine + ratio
 
-    def resolved(self, horizon: Horizon | None) -> Self:
-        if self.num_training_steps is not None or horizon is None:
-            return self
-        return self.replaced(num_training_steps=horizon.total_steps)
+    def needs_length(self) -> bool:
+        return False
 
     def summary(self) -> str:
         share = self.decay_lr / self.peak_lr
@@ -61,35 +61,68 @@ class VQBeT(Schedule):
     """
 
     absolute: ClassVar[bool] = False
+    length_field: ClassVar[str | None] = "num_training_steps"
 
-    num_warmup_steps: Count
+    num_warmup_steps: Length
     """Updates of the warm-up, after the VQ-VAE's training."""
-    num_vqvae_training_steps: Count
+    num_vqvae_training_steps: Length
     """Updates in which the VQ-VAE trains."""
     num_cycles: PositiveNumber = 0.5
     """Waves in the decay; 0.5 goes from 1 to 0."""
-    num_training_steps: PositiveCount | None = None
+    num_training_steps: RunLength = None
     """The length of the run; left out, the horizon's."""
 
-    def lr_at(self, update: int) -> float:
+    def decay_steps(self) -> int:
+        """Return the length of the cosine, as LeRobot has it: past the end of the run."""
         assert self.num_training_steps is not None, "resolved(horizon) comes first"
+        return self.num_training_steps - self.num_warmup_steps
+
+    def lr_at(self, update: int) -> float:
+        decay = max(1, self.decay_steps())
         if update < self.num_vqvae_training_steps:
             return 1.0
-        since = min(update, max(self.num_training_steps, self.num_vqvae_training_steps)) - self.num_vqvae_training_steps
+        end = max(self.num_training_steps or 0, self.num_vqvae_training_steps)
+        since = min(update, end) - self.num_vqvae_training_steps
         if since < self.num_warmup_steps:
             return since / self.num_warmup_steps
-        progress = (since - self.num_warmup_steps) / max(1, self.num_training_steps - self.num_warmup_steps)
+        progress = (since - self.num_warmup_steps) / decay
         return max(0.0, 0.5 * (1.0 + math.cos(math.pi * self.num_cycles * 2.0 * progress)))
-
-    def resolved(self, horizon: Horizon | None) -> Self:
-        if self.num_training_steps is not None:
-            return self
-        return self.replaced(num_training_steps=total_steps_from(horizon, "num_training_steps"))
 
     def summary(self) -> str:
         last = short(self.lr_at(self.num_training_steps)) if self.num_training_steps else "0"
         start = f"× 1 ({self.num_vqvae_training_steps}), 0 ↗ 1 (+{self.num_warmup_steps})"
         return f"{start} ↘ {last} ({self.num_training_steps})"
+
+
+@SCHEDULE_REGISTRY.register("vqbet_to_zero")
+class VQBeTToZero(VQBeT):
+    """`vqbet` with a cosine that ends with the run, and so at 0. The one to use in new configs."""
+
+    def decay_steps(self) -> int:
+        return super().decay_steps() - self.num_vqvae_training_steps
+
+
+@SCHEDULE_REGISTRY.register("step")
+class Step(Schedule):
+    """A factor of gamma every step_size updates, after a linear warm-up: what LeRobot's guide shows as an extension."""
+
+    absolute: ClassVar[bool] = False
+    jumps: ClassVar[bool] = True
+
+    step_size: PositiveLength
+    """Updates between two drops, counted from update 0."""
+    gamma: PositiveNumber = 0.1
+    """Factor of each drop."""
+    num_warmup_steps: Length = 0
+    """Updates of the linear warm-up from 0."""
+
+    def lr_at(self, update: int) -> float:
+        warmup = update / self.num_warmup_steps if update < self.num_warmup_steps else 1.0
+        return float(warmup * self.gamma ** (update // self.step_size))
+
+    def summary(self) -> str:
+        rise = f"0 ↗ 1 ({self.num_warmup_steps}), " if self.num_warmup_steps else ""
+        return f"× {rise}× {self.gamma} every {self.step_size}"
 
 
 @SCHEDULE_REGISTRY.register("diffuser")
@@ -101,12 +134,13 @@ class Diffuser(Schedule):
     """
 
     absolute: ClassVar[bool] = False
+    length_field: ClassVar[str | None] = "num_training_steps"
 
     name: Literal["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"] = (
         "cosine"
     )
     """Which of them."""
-    num_warmup_steps: Count = 0
+    num_warmup_steps: Length = 0
     """Updates of the linear warm-up from 0."""
     num_cycles: PositiveCount = 1
     """Cosines of cosine_with_restarts."""
@@ -114,27 +148,25 @@ class Diffuser(Schedule):
     """Power of polynomial."""
     lr_init: PositiveNumber | None = None
     """The lr that polynomial's last one, 1e-7, is compared with; left out, the optimizer's."""
-    num_training_steps: PositiveCount | None = None
+    num_training_steps: RunLength = None
     """The length of the run; left out, the horizon's."""
 
-    def start(self) -> Curve:
+    def follow(self) -> Curve:
         known = SCHEDULE_REGISTRY[self.name]
         shared = {"num_cycles"} if self.name == "cosine" else set()
         fields = {name: getattr(self, name) for name in known.model_fields if name in type(self).model_fields}
         return known(**{name: value for name, value in fields.items() if name not in shared})
 
     def lr_at(self, update: int) -> float:
-        return self.start().lr_at(update)
+        return self.follow().lr_at(update)
 
     def for_lr(self, lr: float) -> Self:
         return self if self.lr_init is not None else self.replaced(lr_init=lr)
 
-    def resolved(self, horizon: Horizon | None) -> Self:
-        if self.num_training_steps is not None or self.name.startswith("constant"):
-            return self
-        return self.replaced(num_training_steps=total_steps_from(horizon, "num_training_steps"))
+    def needs_length(self) -> bool:
+        return not self.name.startswith("constant")
 
     def summary(self) -> str:
-        curve = self.start()
+        curve = self.follow()
         assert isinstance(curve, Schedule), "these are formulas, and so their own curves"
         return curve.summary()

@@ -1,63 +1,95 @@
 """What a schedule is: a validated, pure function of the update count."""
 
 from abc import ABC, abstractmethod
-from typing import Annotated, Any, ClassVar, Protocol, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
 from pydantic_core import core_schema
 
+from optimizer.curve import Curve, PacedCurve
 from optimizer.horizon import Horizon
+from optimizer.lengths import Relative
 from optimizer.registry import Registry, UnknownKeyError
-from optimizer.validation import Config, construct, refusal
+from optimizer.validation import Config, PositiveCount, construct, nest, refusal
 
 
-class Curve(Protocol):
-    """What the embedded scheduler reads: the values that an update runs at."""
-
-    def lr_at(self, update: int) -> float:
-        """Return the learning rate (or the factor) that update `update` runs at."""
-        ...
-
-    def momentum_at(self, update: int) -> float | None:
-        """Return the momentum (beta1) that update `update` runs at; None leaves it alone."""
-        ...
-
-
-class Schedule(Config, ABC):
-    """The values that an optimizer's options take from update to update. Update k counts from 0.
+class Schedule(Config, Curve, ABC):
+    """The values that an optimizer's lr (or another option) takes from update to update. Update k counts from 0.
 
     absolute: whether `lr_at` is a learning rate, of which a parameter group with an lr of its own gets
-    its share, or a factor on every group's own lr.
+    its share, or a factor on every group's own lr. length_field: the field that is the length of the run
+    if it is left out. jumps: whether sudden changes are what the schedule is for.
     """
 
     absolute: ClassVar[bool]
+    length_field: ClassVar[str | None] = None
+    jumps: ClassVar[bool] = False
+
+    interval: Literal["step", "epoch"] = "step"
+    """What one step of the schedule is: an update, or an epoch, at whose end alone the value changes."""
+    frequency: PositiveCount = 1
+    """Updates or epochs that one step of the schedule takes."""
+    steps_per_epoch: PositiveCount | None = None
+    """Updates in an epoch; left out, the data's."""
 
     @abstractmethod
-    def lr_at(self, update: int) -> float:
-        """Return the learning rate (or the factor) that update `update` runs at."""
-
-    def momentum_at(self, update: int) -> float | None:
-        """Return the momentum (beta1) that update `update` runs at; None leaves it alone."""
-        return None
+    def lr_at(self, step: int) -> float:
+        """Return the learning rate (or the factor) at `step`: the update's number, unless `interval` or
+        `frequency` make the schedule's steps longer than an update."""
 
     def resolved(self, horizon: Horizon | None) -> Self:
-        """Return this schedule with what was left out taken from `horizon`.
+        """Return this schedule with what was left out, or is relative, taken from `horizon`.
 
         Raises ValidationError where something is missing still, or does not fit the horizon.
         """
-        return self
+        pace = self._pace(horizon)
+        changes: dict[str, Any] = {}
+        if self.interval == "epoch":
+            changes["steps_per_epoch"] = pace // self.frequency
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if name == self.length_field and value is None and (horizon or self.needs_length()):
+                changes[name] = -(-total_steps_from(horizon, name) // pace)
+            elif isinstance(value, Relative):
+                changes[name] = round(value.updates(horizon, name) / pace)
+            elif isinstance(value, list) and any(isinstance(item, Relative) for item in value):
+                lengths = [item.updates(horizon, name) / pace if isinstance(item, Relative) else item for item in value]
+                changes[name] = [round(length) for length in lengths]
+            elif isinstance(value, list) and any(isinstance(item, Schedule) for item in value):
+                changes[name] = [resolved_at(item, horizon, name, index) for index, item in enumerate(value)]
+        return self.replaced(**changes) if changes else self
+
+    def moves_momentum(self) -> bool:
+        """Return whether the schedule moves the momentum (beta1) too."""
+        return False
+
+    def needs_length(self) -> bool:
+        """Return whether `length_field` must be known."""
+        return True
 
     def for_lr(self, lr: float) -> Self:
         """Return this schedule for an optimizer whose own lr is `lr`."""
         return self
 
     def start(self) -> Curve:
-        """Return the curve for one optimizer to follow. A pure function is its own curve."""
+        """Return the curve for one optimizer to follow, by the number of its updates."""
+        pace = self._pace(None)
+        return self.follow() if pace == 1 else PacedCurve(self.follow(), pace)
+
+    def follow(self) -> Curve:
+        """Return the curve in the schedule's own steps. A pure function is its own curve."""
         return self
 
     def summary(self) -> str:
         """Return the curve in one short line, as the plan shows it."""
         return self.key
+
+    def pace_summary(self) -> str:
+        """Return how long the schedule's steps are, as the plan shows it; nothing if each is an update."""
+        if self.interval == "step" and self.frequency == 1:
+            return ""
+        unit = "update" if self.interval == "step" else "epoch"
+        return f", moves every {unit if self.frequency == 1 else f'{self.frequency} {unit}s'}"
 
     @property
     def key(self) -> str:
@@ -66,13 +98,35 @@ class Schedule(Config, ABC):
 
     def config(self) -> dict[str, Any]:
         """Return the flat dict that builds this schedule again: its key as `type`, and its fields."""
-        return {"type": self.key, **self.model_dump()}
+        pace = {"interval": "step", "frequency": 1, "steps_per_epoch": None}
+        fields = self.model_dump()
+        usual = {name for name, default in pace.items() if fields[name] == default}
+        return {"type": self.key, **{name: value for name, value in fields.items() if name not in usual}}
+
+    def _pace(self, horizon: Horizon | None) -> int:
+        """Return the updates that one step of the schedule takes."""
+        if self.interval == "step":
+            return self.frequency
+        per_epoch = self.steps_per_epoch or (horizon.steps_per_epoch if horizon else None)
+        if per_epoch is None:
+            self.refuse(
+                "steps_per_epoch", "not given, and there is no horizon to take it from; interval: epoch needs it"
+            )
+        return self.frequency * per_epoch
 
 
 SCHEDULE_REGISTRY: Registry[Schedule] = Registry("schedule", Schedule, entry_points="innerstep.schedules")
 
 
-def total_steps_from(horizon: Horizon | None, field: str = "total_steps") -> int:
+def resolved_at(schedule: Schedule, horizon: Horizon | None, field: str, index: int) -> Schedule:
+    """Return `schedule` resolved, with `field` and `index` before the path of an error."""
+    try:
+        return schedule.resolved(horizon)
+    except ValidationError as error:
+        raise nest(error, (field, index)) from None
+
+
+def total_steps_from(horizon: Horizon | None, field: str) -> int:
     """Return the horizon's total_steps for `field`. Raises ValidationError there if there is no horizon."""
     if horizon is None:
         rule = "not given, and there is no horizon to take it from; give it, or build(params, horizon=Horizon(…))"
@@ -87,7 +141,13 @@ def short(value: float) -> str:
 
 
 class _ByType:
-    """Reads `{type: KEY, **fields}` as the schedule registered under KEY, and writes it back so."""
+    """Reads `{type: KEY, **fields}` as the schedule registered under KEY, and writes it back so.
+
+    nested: whether it stands inside a schedule, where the JSON schema does not list all of them again.
+    """
+
+    def __init__(self, nested: bool = False) -> None:
+        self._nested = nested
 
     @staticmethod
     def read(value: Any) -> Schedule:
@@ -109,6 +169,9 @@ class _ByType:
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
+        if self._nested:
+            keys = {"anyOf": [{"enum": list(SCHEDULE_REGISTRY)}, {"type": "string", "pattern": "[.]"}]}
+            return {"type": "object", "title": "schedule", "properties": {"type": keys}, "required": ["type"]}
         choices = []
         for key, cls in SCHEDULE_REGISTRY.items():
             choice = cls.model_json_schema()
@@ -119,3 +182,4 @@ class _ByType:
 
 
 AnySchedule = Annotated[Schedule, _ByType()]
+NestedSchedule = Annotated[Schedule, _ByType(nested=True)]

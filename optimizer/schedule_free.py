@@ -68,11 +68,11 @@ class ScheduleFreeFactory(FreeScheduleFactory):
     """Whether to run the multi-tensor implementation."""
 
     def _make(self, groups: list[dict[str, Any]], options: dict[str, Any]) -> ScheduledOptimizer:
-        if getattr(self.schedule, "cycle_momentum", False):
-            raise ValueError(
-                f"schedule: {self.schedule.key} moves the momentum, which here is the average's share in the training"
-                " weights. Set its cycle_momentum to false."
-            )
+        reason = "moves the momentum, which here is the average's share in the training weights"
+        if self.schedule.moves_momentum():
+            raise ValueError(f"schedule: {self.schedule.key} {reason}. Set its cycle_momentum to false.")
+        for option in {"beta1", "momentum"} & self.option_schedules.keys():
+            raise ValueError(f"option_schedules.{option}: {reason}")
         return super()._make(groups, options)
 
 

@@ -1,5 +1,6 @@
 """The schedules that innerstep brings."""
 
+import inspect
 import math
 from functools import lru_cache
 from typing import Any, ClassVar, Literal, Self
@@ -9,8 +10,9 @@ from pydantic import model_validator
 from torch.optim.lr_scheduler import OneCycleLR
 
 from optimizer.horizon import Horizon
-from optimizer.schedule import SCHEDULE_REGISTRY, Schedule, short, total_steps_from
-from optimizer.validation import Config, Count, Fraction, NonNegativeNumber, PositiveCount, PositiveNumber
+from optimizer.lengths import Length, RunLength, known
+from optimizer.schedule import SCHEDULE_REGISTRY, Schedule, short
+from optimizer.validation import Config, Fraction, NonNegativeNumber, PositiveCount, PositiveNumber
 
 
 @SCHEDULE_REGISTRY.register("constant")
@@ -35,9 +37,9 @@ class WarmupCosineFields(Config):
     """The lr of update 0."""
     end_lr: NonNegativeNumber = 0.0
     """The lr of update `total_steps - 1` and of every later one."""
-    total_steps: PositiveCount | None = None
-    """Updates until `end_lr`; left out, the length of the run."""
-    warmup_steps: Count = 0
+    total_steps: RunLength = None
+    """Updates until `end_lr`; left out, or auto: the length of the run."""
+    warmup_steps: Length = 0
     """Updates of the linear warm-up; 0 starts at `peak_lr`."""
 
     @model_validator(mode="after")
@@ -45,7 +47,8 @@ class WarmupCosineFields(Config):
         for name in ("start_lr", "end_lr"):
             if getattr(self, name) > self.peak_lr:
                 self.refuse(name, f"must be <= peak_lr; got {getattr(self, name)} with peak_lr {self.peak_lr}")
-        if self.total_steps is not None and self.warmup_steps >= self.total_steps:
+        ready = known(self.total_steps, self.warmup_steps)
+        if ready and self.total_steps is not None and self.warmup_steps >= self.total_steps:
             self.refuse(
                 "warmup_steps",
                 f"must be < total_steps; got {self.warmup_steps} with total_steps {self.total_steps}."
@@ -64,6 +67,7 @@ class WarmupCosineDecay(WarmupCosineFields, Schedule):
     """
 
     absolute: ClassVar[bool] = True
+    length_field: ClassVar[str | None] = "total_steps"
 
     def lr_at(self, update: int) -> float:
         last = self._last
@@ -75,11 +79,6 @@ class WarmupCosineDecay(WarmupCosineFields, Schedule):
             return self.end_lr
         progress = (update - self.warmup_steps) / (last - self.warmup_steps)
         return self.end_lr + (self.peak_lr - self.end_lr) * 0.5 * (1.0 + math.cos(math.pi * progress))
-
-    def resolved(self, horizon: Horizon | None) -> Self:
-        if self.total_steps is not None:
-            return self
-        return self.replaced(total_steps=total_steps_from(horizon))
 
     def summary(self) -> str:
         rise = f"{short(self.start_lr)} ↗ " if self.warmup_steps else ""
@@ -97,7 +96,7 @@ class OneCycleFields(Config):
 
     max_lr: PositiveNumber
     """The highest lr."""
-    total_steps: PositiveCount | None = None
+    total_steps: RunLength = None
     """Updates in the cycle; left out, `epochs` x `steps_per_epoch`, or the length of the run."""
     epochs: PositiveCount | None = None
     """With `steps_per_epoch` (the data's, if left out) another way to give `total_steps`."""
@@ -124,7 +123,7 @@ class OneCycleFields(Config):
     def _check_phases(self) -> Self:
         if self.total_steps is not None and self.epochs is not None:
             self.refuse("epochs", f"give total_steps or epochs, not both; got {self.total_steps} and {self.epochs}")
-        if self.total_steps is not None and self.pct_start * self.total_steps == 1.0:
+        if self.total_steps is not None and known(self.total_steps) and self.pct_start * self.total_steps == 1.0:
             # PyTorch divides by the length of the rise less one update.
             self.refuse(
                 "pct_start",
@@ -141,22 +140,24 @@ class OneCycle(OneCycleFields, Schedule):
     """
 
     absolute: ClassVar[bool] = True
+    length_field: ClassVar[str | None] = "total_steps"
 
     def lr_at(self, update: int) -> float:
         return float(self._options_at(update)["lr"])
+
+    def moves_momentum(self) -> bool:
+        return self.cycle_momentum
 
     def momentum_at(self, update: int) -> float | None:
         return float(self._options_at(update)["betas"][0]) if self.cycle_momentum else None
 
     def resolved(self, horizon: Horizon | None) -> Self:
-        if self.total_steps is not None:
-            return self
         if self.epochs is None:
-            return self.replaced(total_steps=total_steps_from(horizon))
+            return super().resolved(horizon)
         per_epoch = self.steps_per_epoch or (horizon.steps_per_epoch if horizon else None)
         if per_epoch is None:
             self.refuse("steps_per_epoch", "not given, and there is no horizon to take it from; epochs needs it")
-        return self.replaced(total_steps=self.epochs * per_epoch, epochs=None, steps_per_epoch=None)
+        return self.replaced(total_steps=self.epochs * per_epoch, epochs=None).resolved(horizon)
 
     def summary(self) -> str:
         first = self.max_lr / self.div_factor
@@ -178,7 +179,9 @@ def _torch_one_cycle(schedule: OneCycle) -> OneCycleLR:
     """Return PyTorch's scheduler over a stand-in optimizer. It is a closed form of its position, so
     that one object serves every optimizer with this curve, at any position, in any order."""
     stand_in = torch.optim.Adam([torch.zeros((), requires_grad=True)])
-    fields = schedule.model_dump(exclude={"epochs", "steps_per_epoch"})
+    fields = schedule.model_dump(
+        include=inspect.signature(OneCycleLR).parameters.keys() - {"epochs", "steps_per_epoch"}
+    )
     one_cycle = OneCycleLR(stand_in, **fields)
     stand_in.step()  # no gradient, no effect; PyTorch warns of a scheduler stepped before its optimizer
     return one_cycle

@@ -2,14 +2,15 @@
 
 import inspect
 from functools import partial
-from typing import Any, Self, get_type_hints
+from typing import Any, Self
 
 import torch
 from pydantic import ConfigDict, Field, create_model, model_validator
 from torch.optim import Optimizer
 
 from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY, FreeScheduleFactory
-from optimizer.validation import NonNegativeNumber, plain_type, refusal
+from optimizer.signatures import plain_types
+from optimizer.validation import NonNegativeNumber, refusal
 
 NOT_OPTIONS = {"params", "foreach", "fused", "differentiable"}
 """Arguments that are no hyperparameters: `implementation` chooses between the first two, and a step that
@@ -72,14 +73,14 @@ class TorchFactory(FreeScheduleFactory):
 
 def torch_factory(key: str, optimizer_class: type[Optimizer]) -> type[TorchFactory]:
     """Return a factory of `optimizer_class` whose fields are the class's arguments, with its defaults."""
-    hints = get_type_hints(optimizer_class.__init__)
+    types = plain_types(optimizer_class)
     fields: dict[str, Any] = {}
     for name, parameter in inspect.signature(optimizer_class).parameters.items():
         if name not in NOT_OPTIONS:
             meaning = OPTION_MEANINGS.get(name, "See PyTorch.")
             limits = partial(_add_limits, optimizer_class, name, parameter.default)
             fields[name] = (
-                plain_type(hints[name]),
+                types[name],
                 Field(parameter.default, description=meaning, json_schema_extra=limits),
             )
     if key in LEROBOT_CLIP_NORMS:

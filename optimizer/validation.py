@@ -1,9 +1,8 @@
 """Validation that says what was wrong: the path, the rule, the value given, the nearest name."""
 
 import inspect
-import types
-from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any, NoReturn, Self, TypeVar, Union, get_args, get_origin
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NoReturn, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -16,7 +15,6 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
-from torch import Tensor
 
 from optimizer.registry import nearest
 
@@ -127,24 +125,6 @@ def signature_model(function: Callable[..., Any]) -> type[Config]:
         fields[f"parameter_{index}"] = (annotation, Field(default, alias=parameter.name))
     base = _OpenSignatureConfig if takes_any else _SignatureConfig
     return create_model(function.__name__, __base__=base, **fields)
-
-
-def plain_type(annotation: Any) -> Any:
-    """Return a PyTorch argument's type as a config has it: numbers that are no booleans, one for all
-    parameter groups, and no tensors."""
-    if annotation in (float, int):
-        return Number if annotation is float else Whole
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin in (Union, types.UnionType):
-        kept = [
-            plain_type(argument)
-            for argument in arguments
-            if argument is not Tensor and get_origin(argument) is not list
-        ]
-        return Union[tuple(kept)]  # noqa: UP007 the members are known at run time only
-    if origin is tuple:
-        return tuple[tuple(plain_type(argument) for argument in arguments)]  # type: ignore[misc]  # at run time only
-    return list[plain_type(arguments[0])] if origin is Iterable else annotation  # type: ignore[misc]  # likewise
 
 
 class _SignatureConfig(Config):

@@ -1,11 +1,14 @@
 """The curves, against their formulas and against the peers' own objects."""
 
+import json
 import math
+import pickle
 import warnings
 
 import pytest
 import torch
 from pydantic import ValidationError
+from sample_schedules import SCHEDULES
 
 from optimizer import (
     OPTIMIZER_BUILDER_REGISTRY,
@@ -228,22 +231,52 @@ def test_a_schedule_is_read_in_any_form():
 
 
 PURE = [key for key, cls in SCHEDULE_REGISTRY.items() if not issubclass(cls, TorchSchedule)]
+ENDLESS = {"step", "inverse_sqrt", "exponential_decay", "inverse_time_decay", "cosine_decay_restarts"}
 
 
 @pytest.mark.parametrize("key", PURE)
 def test_a_pure_schedule_goes_on_for_ever_without_a_warning(key):
-    required = {
-        "warmup_cosine_decay": {"peak_lr": 1e-3, "warmup_steps": 3},
-        "one_cycle": {"max_lr": 1e-3},
-        "vqbet": {"num_warmup_steps": 3, "num_vqvae_training_steps": 4},
-        "piecewise_constant": {"step_rules": "1:10,0.1:20,0.005"},
-        "constant_with_warmup": {"num_warmup_steps": 3},
-        "cosine_decay_with_warmup": {"num_warmup_steps": 3, "num_decay_steps": 9, "peak_lr": 1e-3, "decay_lr": 1e-5},
-    }
-    curve = SCHEDULE_REGISTRY[key](**required.get(key, {})).resolved(Horizon(20, 5))
+    curve = SCHEDULE_REGISTRY[key](**SCHEDULES[key]).resolved(Horizon(30, 10)).for_lr(1e-2).start()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        values = [curve.lr_at(k) for k in [*range(25), 10**6, 10**12]]
+        values = [curve.lr_at(k) for k in [*range(40), 10**6, 10**12]]
     assert all(math.isfinite(value) and value >= 0 for value in values)
-    assert values[21:] == [values[20]] * 6
-    assert isinstance(curve.summary(), str)
+    assert key in ENDLESS or values[31:] == [values[30]] * 11
+
+
+@pytest.mark.parametrize("key", SCHEDULES)
+def test_every_schedule_has_a_line_for_the_plan(key):
+    schedule = SCHEDULE_REGISTRY[key](**SCHEDULES[key]).resolved(Horizon(30, 10))
+    for line in (schedule.summary(), schedule.for_lr(1e-2).summary()):
+        assert line
+        assert "None" not in line
+        assert "\n" not in line
+
+
+@pytest.mark.parametrize("key", SCHEDULES)
+def test_every_schedule_is_built_again_from_its_config(key):
+    schedule = SCHEDULE_REGISTRY[key](**SCHEDULES[key])
+    for one in (schedule, schedule.resolved(Horizon(30, 10)), schedule.resolved(Horizon(30, 10)).for_lr(1e-2)):
+        config = json.loads(json.dumps(one.config()))
+        again = OPTIMIZER_BUILDER_REGISTRY["adamw"](schedule=config).schedule
+        assert again == one
+        assert pickle.loads(pickle.dumps(one)) == one
+
+
+@pytest.mark.parametrize("key", SCHEDULES)
+def test_every_parameter_of_every_schedule_is_described(key):
+    for name, field in SCHEDULE_REGISTRY[key].model_json_schema()["properties"].items():
+        assert field.get("description"), name
+        assert "See torch" not in field["description"], name
+
+
+@pytest.mark.parametrize("key", SCHEDULES)
+def test_a_group_keeps_its_ratio_under_every_schedule(key):
+    factory = OPTIMIZER_BUILDER_REGISTRY["adamw"](lr=1e-2, schedule={"type": key, **SCHEDULES[key]})
+    groups = [{"params": [parameter()]}, {"params": [parameter()], "lr": 1e-3}]
+    optimizer = factory.build(groups, horizon=Horizon(30, 10))
+    for step in range(35):
+        first, second = (group["lr"] for group in optimizer.param_groups)
+        assert second == pytest.approx(first / 10, rel=1e-12)
+        optimizer.step()
+        optimizer.report_metric("val_loss", 1.0 + step)

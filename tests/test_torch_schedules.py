@@ -4,12 +4,14 @@ import copy
 import pickle
 
 import pytest
+import sample_functions
 import torch
 from pydantic import ValidationError
 from torch.optim import lr_scheduler
+from torch.optim.swa_utils import SWALR
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, SCHEDULE_REGISTRY
-from optimizer.torch_schedules import NOT_BY_NAME, TorchSchedule
+from optimizer.torch_schedules import ELSEWHERE, TorchSchedule
 
 OPTIONS = {
     "StepLR": [{"step_size": 30}, {"step_size": 7, "gamma": 0.9}],
@@ -32,6 +34,20 @@ OPTIONS = {
         },
     ],
     "PolynomialLR": [{}, {"total_iters": 200, "power": 2.0}],
+    "LambdaLR": [{"lr_lambda": "sample_functions.falling"}],
+    "MultiplicativeLR": [{"lr_lambda": "sample_functions.shrinking"}],
+    "SWALR": [{"swa_lr": 1e-4}, {"swa_lr": 1e-2, "anneal_epochs": 50, "anneal_strategy": "linear"}],
+    "SequentialLR": [
+        {"schedulers": [("LinearLR", {"total_iters": 20}), ("CosineAnnealingLR", {"T_max": 280})], "milestones": [20]},
+        {
+            "schedulers": [("ConstantLR", {}), ("ExponentialLR", {"gamma": 0.9}), ("StepLR", {"step_size": 30})],
+            "milestones": [10, 40],
+        },
+    ],
+    "ChainedScheduler": [
+        {"schedulers": [("LinearLR", {"total_iters": 20}), ("ExponentialLR", {"gamma": 0.99})]},
+        {"schedulers": [("ConstantLR", {}), ("CyclicLR", {"base_lr": 1e-4, "max_lr": 1e-2, "step_size_up": 20})]},
+    ],
 }
 CASES = [(name, options) for name, cases in OPTIONS.items() for options in cases]
 
@@ -41,8 +57,25 @@ def parameter():
 
 
 def ours(name, options, key="adamw", **params):
-    factory = OPTIMIZER_BUILDER_REGISTRY[key](schedule={"type": name, **options}, **params)
+    factory = OPTIMIZER_BUILDER_REGISTRY[key](schedule={"type": name, **flat(options)}, **params)
     return factory.build([parameter()])
+
+
+def flat(options):
+    """Return the options as a config has them."""
+    inner = [{"type": name, **flat(child)} for name, child in options.get("schedulers", [])]
+    return {**options, "schedulers": inner} if inner else options
+
+
+def of_torch(name, options, optimizer):
+    """Return PyTorch's scheduler, built as its users build it."""
+    cls = SWALR if name == "SWALR" else getattr(lr_scheduler, name)
+    options = dict(options)
+    if "lr_lambda" in options:
+        options["lr_lambda"] = getattr(sample_functions, options["lr_lambda"].split(".")[1])
+    if "schedulers" in options:
+        options["schedulers"] = [of_torch(*child, optimizer) for child in options["schedulers"]]
+    return cls(**options) if name == "ChainedScheduler" else cls(optimizer, **options)
 
 
 def values(optimizer):
@@ -56,7 +89,7 @@ def test_every_class_of_torch_is_here_or_said_to_be_elsewhere():
         for name, cls in vars(lr_scheduler).items()
         if isinstance(cls, type) and issubclass(cls, lr_scheduler.LRScheduler) and name[0] != "_"
     }
-    assert classes == {*OPTIONS, *NOT_BY_NAME}
+    assert {*classes, "SWALR"} == {*OPTIONS, *ELSEWHERE}
     assert OPTIONS.keys() == {name for name, cls in SCHEDULE_REGISTRY.items() if issubclass(cls, TorchSchedule)}
 
 
@@ -66,7 +99,7 @@ def test_the_trace_is_that_of_the_two_object_pattern(name, options, key):
     params = {"lr": 3e-3, **({"momentum": 0.9} if key == "sgd" else {})}
     optimizer = ours(name, options, key, **params)
     theirs = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[key]([parameter()], **params)
-    scheduler = getattr(lr_scheduler, name)(theirs, **options)
+    scheduler = of_torch(name, options, theirs)
     for _ in range(300):
         assert values(optimizer) == values(theirs)
         optimizer.step()
@@ -139,10 +172,17 @@ def test_groups_keep_their_ratio():
     ("schedule", "message"),
     [
         ({"type": "StepLR"}, "step_size"),
-        ({"type": "StepLR", "step_size": 0}, "StepLR refuses these values"),
+        ({"type": "StepLR", "step_size": 0}, r"step_size\n.*greater than or equal to 1"),
         ({"type": "StepLR", "step_size": 3, "gama": 0.1}, "did you mean 'gamma'"),
-        ({"type": "CosineAnnealingLR", "T_max": 0}, "CosineAnnealingLR refuses these values"),
-        ({"type": "CosineAnnealingWarmRestarts", "T_0": -1}, "Expected positive integer T_0"),
+        ({"type": "CosineAnnealingLR", "T_max": 0}, r"T_max\n.*greater than or equal to 1"),
+        ({"type": "CosineAnnealingWarmRestarts", "T_0": -1}, r"T_0\n.*greater than or equal to 1"),
+        ({"type": "CosineAnnealingWarmRestarts", "T_0": 1, "T_mult": 0}, "CosineAnnealingWarmRestarts refuses these"),
+        ({"type": "LambdaLR", "lr_lambda": "sample_functions.missing"}, "cannot be imported"),
+        ({"type": "LambdaLR", "lr_lambda": "sample_functions.NOT_A_FUNCTION"}, "is a int, not a function"),
+        ({"type": "LambdaLR", "lr_lambda": lambda k: 1.0}, "has no path"),
+        ({"type": "SequentialLR", "schedulers": [{"type": "LinearLR"}], "milestones": [3]}, "SequentialLR refuses"),
+        ({"type": "SequentialLR", "schedulers": [{"type": "cosine"}], "milestones": []}, "`sequence` and `chain` take"),
+        ({"type": "ChainedScheduler", "schedulers": []}, "ChainedScheduler refuses"),
         ({"type": "ConstantLR", "factor": 2.0}, "between 0 and 1"),
         ({"type": "CyclicLR", "base_lr": 1e-4, "max_lr": 1e-2, "mode": "square"}, "triangular"),
         ({"type": "MultiStepLR", "milestones": "soon"}, "milestones"),

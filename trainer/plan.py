@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import nn
 from torch.optim import Optimizer
 
-from optimizer import Horizon
+from optimizer import EmbeddedScheduler, Horizon
 from trainer.config import ExperimentConfig
 from trainer.model import is_frozen
 
@@ -38,8 +38,17 @@ def _row(
         return name, _count(total), "frozen" if is_frozen(component) else "yes", "-", "-"
     trains = "yes" if trainable == total else f"{_count(trainable)} of it"
     scheduler = getattr(optimizer, "scheduler", None)  # a plugin's optimizer may have none
-    schedule = scheduler.schedule.summary() if scheduler is not None else "-"
+    schedule = "-" if scheduler is None else _schedule(scheduler)
     return name, _count(total), trains, config.model.component_optims[name].type, schedule
+
+
+def _schedule(scheduler: EmbeddedScheduler) -> str:
+    lr = scheduler.schedule.summary() + scheduler.schedule.pace_summary()
+    others = [
+        f"; {option} {schedule.summary()}{schedule.pace_summary()}"
+        for option, schedule in scheduler.option_schedules.items()
+    ]
+    return lr + "".join(others)
 
 
 def _aligned(row: tuple[str, ...], widths: list[int]) -> list[str]:

@@ -1,0 +1,235 @@
+"""The scheduler inside an optimizer: the position, and the values that it writes into the groups."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from optimizer.registry import nearest
+from optimizer.schedule import Schedule
+
+Group = dict[str, Any]
+
+POSITION = "schedule_position"
+"""The key under which every parameter group mirrors the position, for tools that keep only groups."""
+
+INITIAL = "initial_"
+"""What goes before an option's name in a group to hold the group's own value of it, as `initial_lr` in
+torch.optim.lr_scheduler."""
+
+
+class EmbeddedScheduler:
+    """Holds how many updates are done and writes the schedules' values into the parameter groups.
+
+    schedule: the lr's curve. defaults: the optimizer's options, for groups that bring none of their own.
+    option_schedules: the curves of other options. The scheduler knows no optimizer: it is handed the
+    groups to write to, so that it keeps no model alive. Raises ValueError for an option that there is not.
+    """
+
+    def __init__(
+        self, schedule: Schedule, defaults: Mapping[str, Any], option_schedules: Mapping[str, Schedule]
+    ) -> None:
+        self.last_epoch = 0
+        self._lr = _Track("lr", schedule, float(defaults["lr"]))
+        self._others = [_other_track(name, other, defaults) for name, other in option_schedules.items()]
+        self._tracks = [self._lr, *self._others]
+        self._written: list[float | Tensor] = []
+        self._monitors = set().union(*(track.curve.monitors() for track in self._tracks))
+        if schedule.moves_momentum():
+            self._check_momentum(defaults)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The lr's schedule."""
+        return self._lr.schedule
+
+    @property
+    def option_schedules(self) -> dict[str, Schedule]:
+        """The schedules of other options, by option."""
+        return {track.option: track.schedule for track in self._others}
+
+    @property
+    def base_lrs(self) -> list[float]:
+        """Each group's own lr."""
+        return self._lr.bases
+
+    @property
+    def monitors(self) -> frozenset[str]:
+        """The names of the metrics that move a schedule in here."""
+        return frozenset(self._monitors)
+
+    def join(self, group: Group) -> None:
+        """Take `group` into the schedules where they stand; its values until now become its own ones."""
+        for track in self._tracks:
+            track.join(group)
+        self._written.append(group["lr"])
+        self._write_group(len(self.base_lrs) - 1, group, *self._values())
+
+    def advance(self, groups: list[Group]) -> None:
+        """Count one update and write the values of the next."""
+        if self._is_dry_step(groups):
+            return
+        self.last_epoch += 1
+        self.write(groups)
+
+    def write(self, groups: list[Group]) -> None:
+        """Write the values of the coming update, and the position, into the groups."""
+        values = self._values()
+        for index, group in enumerate(groups):
+            self._write_group(index, group, *values)
+
+    def report(self, name: str, value: float, groups: list[Group]) -> None:
+        """Tell the curves a metric; where one of them is moved by it, write the values of the coming update."""
+        if name in self._monitors:
+            for track in self._tracks:
+                if name in track.curve.monitors():
+                    track.curve.report(name, value, self.last_epoch)
+            self.write(groups)
+
+    def get_last_lr(self) -> list[float]:
+        """Return each group's lr for the coming update."""
+        return [float(lr) for lr in self._written]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position, what metrics left behind, and the curves for comparison, as plain values."""
+        state: dict[str, Any] = {"last_epoch": self.last_epoch, "config": self.schedule.config()}
+        if self._others:
+            state["option_configs"] = {track.option: track.schedule.config() for track in self._others}
+        if self._monitors:
+            state["curves"] = {track.option: track.curve.curve_state() for track in self._tracks}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the position from `state`; warn where it was saved under another curve.
+
+        A plain LRScheduler's state will do: only `last_epoch` is needed. The groups are not written.
+        """
+        own, saved = _flat(self.state_dict()), _flat(state)
+        _warn_of_another_curve({name: (saved[name], own.get(name)) for name in saved if saved[name] != own.get(name)})
+        if self._monitors and "curves" not in state:
+            warnings.warn("the saved state does not say what the metrics so far were: they start anew", stacklevel=4)
+        self.last_epoch = int(state["last_epoch"])
+        for track in self._tracks:
+            track.curve.load_curve_state(state.get("curves", {}).get(track.option, {}))
+
+    def take_over(self, groups: list[Group]) -> None:
+        """Put this object's own initial values, and those of the coming update, into groups that were
+        loaded; warn where they were saved with others."""
+        for track in self._tracks:
+            key = INITIAL + track.option
+            for group, base in zip(groups, track.bases, strict=True):
+                saved = group.get(key, base)
+                _warn_of_another_curve({key: (saved, base)} if saved != base else {})
+                group[key] = base
+        self.write(groups)
+
+    def _values(self) -> tuple[float, float | None, list[float]]:
+        """Return what the coming update runs at: lr, momentum, and the other options that are scheduled."""
+        step, curve = self.last_epoch, self._lr.curve
+        return curve.lr_at(step), curve.momentum_at(step), [track.curve.lr_at(step) for track in self._others]
+
+    def _write_group(self, index: int, group: Group, lr: float, momentum: float | None, others: list[float]) -> None:
+        lr *= self._lr.shares[index]
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)  # in place: a compiled step is not traced again
+        else:
+            group["lr"] = lr
+        self._written[index] = group["lr"]
+        if momentum is not None:
+            _set_option(group, "beta1" if "betas" in group else "momentum", momentum)
+        for track, value in zip(self._others, others, strict=True):
+            _set_option(group, track.option, value * track.shares[index])
+        group[POSITION] = self.last_epoch
+
+    def _check_momentum(self, defaults: Mapping[str, Any]) -> None:
+        for track in self._others:
+            if track.option in ("momentum", "beta1"):
+                raise ValueError(f"option_schedules.{track.option}: the schedule of the lr moves it already")
+        if not {"betas", "momentum"} & defaults.keys():
+            raise ValueError("the schedule moves the momentum, but this optimizer has neither `betas` nor `momentum`")
+        if self._lr.curve.momentum_at(0) is None and defaults.get("momentum") == 0:
+            # RMSprop makes its buffer at the first update or never.
+            raise ValueError(
+                "the schedule moves the momentum later on, and the optimizer's own momentum is 0. Set momentum to what"
+                " it is to start from."
+            )
+
+    def _is_dry_step(self, groups: list[Group]) -> bool:
+        # A tool (torch's distributed checkpoint) that steps only to make the optimizer's state puts a
+        # zero lr into every group first. A zero of the schedule's own is the very object written here.
+        return all(
+            group["lr"] is not written and float(group["lr"]) == 0.0
+            for group, written in zip(groups, self._written, strict=True)
+        )
+
+
+class _Track:
+    """One option that follows a curve.
+
+    base: the optimizer's own value of the option. bases: each group's. shares: what the curve's value is
+    multiplied with in each group.
+    """
+
+    def __init__(self, option: str, schedule: Schedule, base: float) -> None:
+        self.option = option
+        self.schedule = schedule.for_lr(base)
+        self.curve = self.schedule.start()
+        self.bases: list[float] = []
+        self.shares: list[float] = []
+        self._base = base
+
+    def join(self, group: Group) -> None:
+        base = _option(group, self.option)
+        group[INITIAL + self.option] = base
+        self.bases.append(base)
+        self.shares.append(base / self._base if self.schedule.absolute else base)
+
+
+def _other_track(option: str, schedule: Schedule, defaults: Mapping[str, Any]) -> _Track:
+    known = [name for name, value in defaults.items() if type(value) in (int, float) and name != "lr"]
+    known += ["beta1", "beta2"] if "betas" in defaults else []
+    if option not in known:
+        raise ValueError(
+            f"option_schedules.{option}: this optimizer has no such option{nearest(option, known)}"
+            f" Known: {', '.join(known)}"
+        )
+    if _option(defaults, option) == 0:
+        raise ValueError(
+            f"option_schedules.{option}: the optimizer's own {option} is 0, which no schedule moves. Set it to the"
+            " value that the schedule starts from."
+        )
+    track = _Track(option, schedule, _option(defaults, option))
+    if track.curve.momentum_at(0) is not None:
+        raise ValueError(
+            f"option_schedules.{option}: {schedule.key} moves the momentum; set its cycle_momentum to false"
+        )
+    return track
+
+
+def _option(group: Mapping[str, Any], option: str) -> float:
+    return float(group["betas"][int(option[-1]) - 1] if option in ("beta1", "beta2") else group[option])
+
+
+def _set_option(group: Group, option: str, value: float) -> None:
+    if option in ("beta1", "beta2"):
+        betas = list(group["betas"])
+        betas[int(option[-1]) - 1] = value
+        group["betas"] = tuple(betas)
+    else:
+        group[option] = value
+
+
+def _flat(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of all curves in a scheduler's state by one name each."""
+    flat = dict(state.get("config", {}))
+    for option, config in state.get("option_configs", {}).items():
+        flat |= {f"{option}.{name}": value for name, value in config.items()}
+    return flat
+
+
+def _warn_of_another_curve(differing: dict[str, tuple[Any, Any]]) -> None:
+    if differing:
+        table = "; ".join(f"{name}: saved {saved!r}, now {own!r}" for name, (saved, own) in differing.items())
+        message = f"the position is loaded, but the schedule is another than the saved one: {table}"
+        warnings.warn(message, stacklevel=5)

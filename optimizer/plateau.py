@@ -1,0 +1,227 @@
+"""Schedules that a metric moves: the optimizer hears of it through `report_metric`."""
+
+import math
+from collections import deque
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from pydantic import model_validator
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from optimizer.curve import Curve
+from optimizer.schedule import SCHEDULE_REGISTRY, Schedule, short
+from optimizer.validation import Count, NonNegativeNumber, PositiveBeta, PositiveCount, PositiveNumber
+
+
+class MetricSchedule(Schedule):
+    """Base of the schedules that a metric moves: each report of it counts as one step.
+
+    With `interval` or `frequency`, the first report in each such stretch counts.
+    """
+
+    absolute: ClassVar[bool] = True
+    jumps: ClassVar[bool] = True
+
+    monitor: str = "val_loss"
+    """The name of the metric, as it is reported; the trainer's are val_loss, val_accuracy …"""
+    mode: Literal["min", "max"] = "min"
+    """Whether a low or a high metric is good."""
+    initial_lr: PositiveNumber | None = None
+    """The lr it starts from; left out, the optimizer's."""
+
+    def for_lr(self, lr: float) -> Self:
+        return self if self.initial_lr is not None else self.replaced(initial_lr=lr)
+
+    def lr_at(self, update: int) -> float:
+        """Return the lr as long as no metric has been reported."""
+        return self.initial_lr or 1.0
+
+    def summary(self) -> str:
+        return f"{self.key} on {self.monitor}"
+
+
+@SCHEDULE_REGISTRY.register("ReduceLROnPlateau", aliases=("reduce_lr_on_plateau", "plateau"))
+class ReduceOnPlateau(MetricSchedule):
+    """torch.optim.lr_scheduler.ReduceLROnPlateau: the lr falls when the metric has stopped to improve."""
+
+    factor: PositiveBeta = 0.1
+    """Factor of each fall."""
+    patience: Count = 10
+    """Reports without improvement that are put up with."""
+    threshold: NonNegativeNumber = 1e-4
+    """Improvement that counts."""
+    threshold_mode: Literal["rel", "abs"] = "rel"
+    """Whether threshold is a share of the best value or a difference."""
+    cooldown: Count = 0
+    """Reports after a fall that count neither way."""
+    min_lr: NonNegativeNumber = 0.0
+    """The lowest lr."""
+    eps: NonNegativeNumber = 1e-8
+    """Smallest change of the lr that is made."""
+
+    def follow(self) -> Curve:
+        return _PlateauRun(self)
+
+    def summary(self) -> str:
+        return f"{super().summary()}, × {self.factor} after {self.patience}"
+
+
+class _PlateauRun(Curve):
+    """PyTorch's scheduler over a stand-in optimizer."""
+
+    def __init__(self, schedule: ReduceOnPlateau) -> None:
+        self._monitor = schedule.monitor
+        self._stand_in = torch.optim.SGD([torch.zeros((), requires_grad=True)], lr=schedule.initial_lr or 1.0)
+        own = MetricSchedule.model_fields.keys() - {"mode"}
+        self._scheduler = ReduceLROnPlateau(self._stand_in, **schedule.model_dump(exclude=set(own)))
+
+    def lr_at(self, step: int) -> float:
+        return float(self._stand_in.param_groups[0]["lr"])
+
+    def monitors(self) -> set[str]:
+        return {self._monitor}
+
+    def report(self, name: str, value: float, step: int) -> None:
+        self._scheduler.step(value)
+
+    def curve_state(self) -> dict[str, Any]:
+        counters = {name: getattr(self._scheduler, name) for name in _COUNTERS}
+        return {"lr": self.lr_at(0), "best": _finite(self._scheduler.best), **counters}
+
+    def load_curve_state(self, state: dict[str, Any]) -> None:
+        if state:
+            self._stand_in.param_groups[0]["lr"] = state["lr"]
+            self._scheduler.best = self._scheduler.mode_worse if state["best"] is None else state["best"]
+            for name in _COUNTERS:
+                setattr(self._scheduler, name, state[name])
+
+
+_COUNTERS = ("num_bad_epochs", "cooldown_counter", "last_epoch")
+
+
+@SCHEDULE_REGISTRY.register("greedy")
+class Greedy(MetricSchedule):
+    """transformers' GreedyLR: the lr rises while the metric improves and falls while it does not.
+
+    Source: arXiv:2512.14527, in the form of transformers.optimization.GreedyLR.
+    """
+
+    factor: PositiveBeta = 0.95
+    """Factor of each fall; a rise is divided by it."""
+    patience: Count = 10
+    """Reports of one kind in a row that change nothing yet."""
+    threshold: NonNegativeNumber = 1e-6
+    """Improvement that counts."""
+    threshold_mode: Literal["rel", "abs"] = "abs"
+    """Whether threshold is a share of the best value or a difference."""
+    cooldown: Count = 0
+    """Reports after a fall that count neither way."""
+    warmup: Count = 0
+    """Reports after a rise that count neither way."""
+    min_lr: NonNegativeNumber = 1e-3
+    """The lowest lr."""
+    max_lr: PositiveNumber = 1.0
+    """The highest lr."""
+    eps: NonNegativeNumber = 1e-8
+    """Smallest change of the lr that is made."""
+    smooth: bool = False
+    """Whether the metric is averaged over `window_size` reports first."""
+    window_size: PositiveCount = 50
+    """Reports in the average."""
+    reset_start: Count = 500
+    """Falls at the lowest lr after which everything starts over."""
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.min_lr > self.max_lr:
+            self.refuse("min_lr", f"must be <= max_lr; got {self.min_lr} with max_lr {self.max_lr}")
+        return self
+
+    def follow(self) -> Curve:
+        return _GreedyRun(self)
+
+    def summary(self) -> str:
+        return f"{super().summary()}, {short(self.min_lr)} to {short(self.max_lr)}"
+
+
+class _GreedyRun(Curve):
+    _waiting: int  # reports that count neither way, after a change
+
+    def __init__(self, schedule: Greedy) -> None:
+        self._schedule = schedule
+        self._start_over()
+
+    def lr_at(self, step: int) -> float:
+        return self._lr
+
+    def monitors(self) -> set[str]:
+        return {self._schedule.monitor}
+
+    def report(self, name: str, value: float, step: int) -> None:
+        schedule = self._schedule
+        if schedule.smooth:
+            self._recent.append(value)
+            value = sum(self._recent) / len(self._recent)
+        if self._waiting:
+            self._waiting -= 1
+            self._good = self._bad = 0
+            return
+        if self._improves(value):
+            self._best, self._good, self._bad = value, self._good + 1, 0
+        else:
+            self._good, self._bad = 0, self._bad + 1
+        if self._good > schedule.patience:
+            self._rise()
+            self._good, self._waiting = 0, schedule.warmup
+        elif self._bad > schedule.patience:
+            self._fall()
+            self._bad, self._waiting = 0, schedule.cooldown
+
+    def curve_state(self) -> dict[str, Any]:
+        numbers = {name: getattr(self, f"_{name}") for name in _GREEDY_STATE}
+        return {**numbers, "best": _finite(self._best), "recent": list(self._recent)}
+
+    def load_curve_state(self, state: dict[str, Any]) -> None:
+        if state:
+            for name in _GREEDY_STATE:
+                setattr(self, f"_{name}", state[name])
+            self._best = self._worst if state["best"] is None else state["best"]
+            self._recent.clear()
+            self._recent.extend(state["recent"])
+
+    def _start_over(self) -> None:
+        self._lr = self._schedule.initial_lr or 1.0
+        self._worst = math.inf if self._schedule.mode == "min" else -math.inf
+        self._best = self._worst
+        self._good = self._bad = self._waiting = 0
+        self._falls_left = self._schedule.reset_start
+        self._recent: deque[float] = deque(maxlen=self._schedule.window_size)
+
+    def _improves(self, value: float) -> bool:
+        schedule, sign = self._schedule, 1.0 if self._schedule.mode == "min" else -1.0
+        if schedule.threshold_mode == "rel":
+            return sign * value < sign * self._best * (1.0 - sign * schedule.threshold)
+        return sign * value < sign * self._best - schedule.threshold
+
+    def _rise(self) -> None:
+        lr = min(self._lr / self._schedule.factor, self._schedule.max_lr)
+        if lr - self._lr > self._schedule.eps:
+            self._lr = lr
+        self._falls_left = self._schedule.reset_start
+
+    def _fall(self) -> None:
+        lr = max(self._lr * self._schedule.factor, self._schedule.min_lr)
+        if self._lr - lr > self._schedule.eps:
+            self._lr = lr
+        if self._lr <= self._schedule.min_lr:
+            self._falls_left -= 1
+            if self._falls_left <= 0:
+                self._start_over()
+
+
+_GREEDY_STATE = ("lr", "good", "bad", "waiting", "falls_left")
+
+
+def _finite(best: float) -> float | None:
+    """Return `best`, or None for the infinite one before any report, for which JSON has no word."""
+    return None if math.isinf(best) else best

@@ -1,0 +1,12 @@
+"""Functions that a config names by dotted path."""
+
+
+def falling(update):
+    return max(0.0, 1.0 - update / 250)
+
+
+def shrinking(update):
+    return 0.99 if update < 200 else 1.0
+
+
+NOT_A_FUNCTION = 3

@@ -1,0 +1,41 @@
+"""Schedules against traces that their peers wrote: transformers, timm, pytorch_optimizer (tests/golden/make_*.py)."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon
+
+GOLDEN = {
+    name: json.loads((Path(__file__).parent / "golden" / f"{name}.json").read_text())
+    for name in ("transformers", "timm")
+}
+CASES = [
+    pytest.param(
+        golden["lr"], golden.get("metrics"), case["case"], case["trace"], id=f"{name}-{index}-{case['case']['type']}"
+    )
+    for name, golden in GOLDEN.items()
+    for index, case in enumerate(golden["cases"])
+]
+
+
+@pytest.mark.parametrize(("lr", "metrics", "case", "golden"), CASES)
+def test_equals_the_peers_trace(lr, metrics, case, golden):
+    factory = OPTIMIZER_BUILDER_REGISTRY["adamw"](lr=lr, schedule=case)
+    optimizer = factory.build([torch.nn.Parameter(torch.zeros(2))], horizon=Horizon(300))
+    lrs = []
+    for k in range(300):
+        lrs.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if metrics:
+            optimizer.report_metric("val_loss", metrics[k])
+    known = [k for k in range(300) if golden[k] is not None]
+    assert len(known) > 290
+    assert [lrs[k] for k in known] == pytest.approx([golden[k] for k in known], rel=1e-12, abs=0)
+
+
+def test_the_cases_are_transformers_twelve():
+    named = {case["case"]["type"] for case in GOLDEN["transformers"]["cases"]}
+    assert len(named) == 12
