@@ -1,10 +1,13 @@
 """Optimizers with their learning-rate schedule inside, built from a key and validated parameters."""
 
-import optimizer.composition  # for what it registers, like the next six
+import optimizer.composition  # for what it registers, like the next nine
 import optimizer.cycles
 import optimizer.decays
+import optimizer.imported
 import optimizer.lerobot_schedules
 import optimizer.lightning_schedules
+import optimizer.matrix_optimizers
+import optimizer.multi_adam
 import optimizer.plateau
 import optimizer.transformers_schedules  # noqa: F401
 from optimizer.adamw_cosine_decay import AdamWWithWarmupCosine, AdamWWithWarmupCosineFactory

@@ -51,6 +51,10 @@ class AdamWWithWarmupCosineFactory(WarmupCosineFields, AdamWOptions, ScheduledFa
     def curve(self) -> WarmupCosineDecay:
         return WarmupCosineDecay(**{name: getattr(self, name) for name in WarmupCosineFields.model_fields})
 
+    @property
+    def base_lr(self) -> float:
+        return self.peak_lr
+
     def resolved(self, horizon: Horizon | None = None) -> Self:
         known = super().resolved(horizon)
         return known.replaced(**self.curve.resolved(horizon).model_dump(include=set(WarmupCosineFields.model_fields)))

@@ -55,6 +55,10 @@ class AdamWWithOneCycleFactory(OneCycleFields, AdamWOptions, ScheduledFactory):
     def curve(self) -> OneCycle:
         return OneCycle(**{name: getattr(self, name) for name in OneCycleFields.model_fields})
 
+    @property
+    def base_lr(self) -> float:
+        return self.max_lr if self.lr is None else self.lr
+
     def resolved(self, horizon: Horizon | None = None) -> Self:
         known = super().resolved(horizon)
         return known.replaced(**self.curve.resolved(horizon).model_dump(include=set(OneCycleFields.model_fields)))

@@ -36,7 +36,8 @@ class EmbeddedScheduler:
         self._tracks = [self._lr, *self._others]
         self._written: list[float | Tensor] = []
         self._monitors = set().union(*(track.curve.monitors() for track in self._tracks))
-        if schedule.moves_momentum():
+        self._moves_momentum = schedule.moves_momentum()
+        if self._moves_momentum:
             self._check_momentum(defaults)
 
     @property
@@ -127,7 +128,8 @@ class EmbeddedScheduler:
     def _values(self) -> tuple[float, float | None, list[float]]:
         """Return what the coming update runs at: lr, momentum, and the other options that are scheduled."""
         step, curve = self.last_epoch, self._lr.curve
-        return curve.lr_at(step), curve.momentum_at(step), [track.curve.lr_at(step) for track in self._others]
+        momentum = curve.momentum_at(step) if self._moves_momentum else None
+        return curve.lr_at(step), momentum, [track.curve.lr_at(step) for track in self._others]
 
     def _write_group(self, index: int, group: Group, lr: float, momentum: float | None, others: list[float]) -> None:
         lr *= self._lr.shares[index]
@@ -136,11 +138,11 @@ class EmbeddedScheduler:
         else:
             group["lr"] = lr
         self._written[index] = group["lr"]
+        group[POSITION] = self.last_epoch
         if momentum is not None:
             _set_option(group, "beta1" if "betas" in group else "momentum", momentum)
         for track, value in zip(self._others, others, strict=True):
             _set_option(group, track.option, value * track.shares[index])
-        group[POSITION] = self.last_epoch
 
     def _check_momentum(self, defaults: Mapping[str, Any]) -> None:
         for track in self._others:
@@ -158,10 +160,10 @@ class EmbeddedScheduler:
     def _is_dry_step(self, groups: list[Group]) -> bool:
         # A tool (torch's distributed checkpoint) that steps only to make the optimizer's state puts a
         # zero lr into every group first. A zero of the schedule's own is the very object written here.
-        return all(
-            group["lr"] is not written and float(group["lr"]) == 0.0
-            for group, written in zip(groups, self._written, strict=True)
-        )
+        for group, written in zip(groups, self._written, strict=True):
+            if group["lr"] is written or float(group["lr"]) != 0.0:
+                return False
+        return True
 
 
 class _Track:

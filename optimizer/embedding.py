@@ -120,7 +120,9 @@ def scheduled(optimizer_class: type[Optimizer]) -> type[ScheduledOptimizer]:
 @cache
 def _mixed(optimizer_class: Any) -> type[ScheduledOptimizer]:
     name = f"Scheduled{optimizer_class.__name__}"
-    return type(name, (ScheduledOptimizer, optimizer_class), {"_scheduled_base": optimizer_class})
+    return type(
+        name, (ScheduledOptimizer, optimizer_class), {"_scheduled_base": optimizer_class, "__module__": __name__}
+    )
 
 
 def _new_scheduled(optimizer_class: type[Optimizer]) -> ScheduledOptimizer:

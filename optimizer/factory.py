@@ -2,22 +2,21 @@
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optimizer.embedding import ScheduledOptimizer, scheduled
 from optimizer.horizon import Horizon
+from optimizer.parameter_groups import Grouping, GroupRule, Params, parameter_groups, regrouped
 from optimizer.registry import Registry, nearest
 from optimizer.schedule import AnySchedule, Schedule
 from optimizer.schedules import Constant
-from optimizer.validation import Config, NonNegativeNumber, nest
-
-Params = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
+from optimizer.validation import Config, NonNegativeNumber, PositiveFraction, nest, refusal
 
 
 @runtime_checkable
@@ -51,10 +50,31 @@ class ScheduledFactory(Config):
     option_schedules: dict[str, AnySchedule] = Field(default_factory=dict)
     """Schedules of other options than the lr, by option: {weight_decay: {type: KEY, …}, beta1: …}."""
 
+    param_groups: list[GroupRule] = Field(default_factory=list)
+    """Rules by name for some of the parameters: {match: "encoder.*", lr_multiplier: 0.1, weight_decay: 0}."""
+    no_decay: bool | list[str] = False
+    """Parameters without weight decay: true for those of at most one dimension (biases, norms) and those that
+    the module's no_weight_decay() names; or a list of names with * and ?."""
+    layer_decay: PositiveFraction | None = None
+    """Factor on the lr of each numbered layer against the one above it."""
+
+    @model_validator(mode="after")
+    def _check_groups(self) -> Self:
+        for index, rule in enumerate(self.param_groups):
+            self._checked_rule(index, rule)
+        if self.no_decay and "weight_decay" not in self.option_names():
+            self.refuse("no_decay", f"{self.optimizer_class.__name__} has no weight_decay")
+        return self
+
     @property
     @abstractmethod
     def curve(self) -> Schedule:
         """The schedule that goes into the optimizer."""
+
+    @property
+    def base_lr(self) -> float:
+        """The lr of a parameter group that brings none of its own."""
+        return float(self.options()["lr"])
 
     def resolved(self, horizon: Horizon | None = None) -> Self:
         """Return this factory with what was left out taken from `horizon`.
@@ -74,19 +94,37 @@ class ScheduledFactory(Config):
 
         params: a module (of which the trainable parameters are taken), parameters, named parameters or
         parameter groups. horizon: fills in what the config left out.
-        Raises ValueError if there are no parameters or a group has an unknown option, ValidationError
-        as `resolved` does.
+        Raises ValueError if there are no parameters, a group has an unknown option or a rule does not fit,
+        ValidationError as `resolved` does.
         """
         factory = self.resolved(horizon)
         groups = parameter_groups(params)
-        options = {**factory.options(), **factory._implementation_options(groups)}
         _check_group_options(groups, [*inspect.signature(self.optimizer_class).parameters])
-        return factory._make(groups, options)
+        rules = [factory._checked_rule(index, rule) for index, rule in enumerate(factory.param_groups)]
+        grouping = Grouping(factory.lr_of, rules, factory.no_decay, factory.layer_decay)
+        groups = regrouped(groups, grouping, params if isinstance(params, nn.Module) else None)
+        return factory._make(groups, factory.class_options(groups))
+
+    def lr_of(self, name: str, parameter: Tensor) -> float:
+        """Return the lr of a parameter for which nothing else is said."""
+        return self.base_lr
+
+    def config(self) -> dict[str, Any]:
+        """Return the flat dict that builds this factory again: its key as `type`, and its fields."""
+        return {"type": OPTIMIZER_BUILDER_REGISTRY.key_of(type(self)), **self.model_dump()}
+
+    def option_names(self) -> list[str]:
+        """Return the fields that are arguments of the optimizer class."""
+        accepted = inspect.signature(self.optimizer_class).parameters
+        return [name for name in type(self).model_fields if name in accepted]
 
     def options(self) -> dict[str, Any]:
-        """Return the keyword arguments of the optimizer class that the fields stand for."""
-        accepted = inspect.signature(self.optimizer_class).parameters
-        return {name: getattr(self, name) for name in type(self).model_fields if name in accepted}
+        """Return the keyword arguments for the optimizer class."""
+        return {name: getattr(self, name) for name in self.option_names()}
+
+    def class_options(self, groups: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return `options` and the implementation that is right for `groups`. Raises ValueError if there is none."""
+        return {**self.options(), **self._implementation_options(groups)}
 
     def _make(self, groups: list[dict[str, Any]], options: dict[str, Any]) -> ScheduledOptimizer:
         make: Any = scheduled(self.optimizer_class)  # mypy knows Optimizer's own signature only
@@ -96,6 +134,23 @@ class ScheduledFactory(Config):
     def _embedded(self) -> dict[str, Any]:
         """Return what `embed` takes besides the curve."""
         return {"grad_clip_norm": self.grad_clip_norm, "option_schedules": self.option_schedules}
+
+    def _checked_rule(self, index: int, rule: GroupRule) -> GroupRule:
+        """Return `rule` with its options as this factory's own fields read them."""
+        known = [name for name in self.option_names() if name not in ("lr", "foreach", "fused")]
+        checked: dict[str, Any] = {}
+        for name, value in (rule.model_extra or {}).items():
+            path = ("param_groups", index)
+            if name not in known:
+                rule_fields = [*GroupRule.model_fields, *known]
+                raise refusal(
+                    f"unknown name{nearest(name, rule_fields)} Known: {', '.join(rule_fields)}", (*path, name)
+                )
+            try:
+                checked[name] = getattr(self.replaced(param_groups=[], **{name: value}), name)
+            except ValidationError as error:
+                raise nest(error, path) from None
+        return rule.replaced(**checked)
 
     def _implementation_options(self, groups: list[dict[str, Any]]) -> dict[str, bool]:
         switches = {"fused", "foreach"} & set(inspect.signature(self.optimizer_class).parameters)
@@ -122,25 +177,10 @@ class FreeScheduleFactory(ScheduledFactory):
 
     def resolved(self, horizon: Horizon | None = None) -> Self:
         try:
-            return super().resolved(horizon).replaced(schedule=self.schedule.resolved(horizon))
+            schedule = self.schedule.resolved(horizon)
         except ValidationError as error:
             raise nest(error, ("schedule",)) from None
-
-
-def parameter_groups(params: Params) -> list[dict[str, Any]]:
-    """Return `params` as parameter groups. Of a module, only what requires a gradient is taken.
-
-    Raises ValueError if there is nothing to optimize.
-    """
-    if isinstance(params, nn.Module):
-        listed: list[Any] = [(name, p) for name, p in params.named_parameters() if p.requires_grad]
-    else:
-        listed = list(params)
-    if not listed:
-        frozen = " that requires a gradient" if isinstance(params, nn.Module) else ""
-        raise ValueError(f"there is no parameter{frozen} to build an optimizer for")
-    # The groups are copied: torch writes its defaults into the dicts that it is given.
-    return [dict(group) for group in listed] if isinstance(listed[0], dict) else [{"params": listed}]
+        return super().resolved(horizon).replaced(schedule=schedule)
 
 
 def _check_group_options(groups: list[dict[str, Any]], options: Sequence[str]) -> None:
@@ -151,7 +191,5 @@ def _check_group_options(groups: list[dict[str, Any]], options: Sequence[str]) -
 
 
 def _fusable(groups: list[dict[str, Any]]) -> bool:
-    for group in groups:
-        group["params"] = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
     tensors = [p[1] if isinstance(p, tuple) else p for group in groups for p in group["params"]]
     return all(torch.is_floating_point(p) and p.device.type in ("cpu", "cuda") for p in tensors)

@@ -1,11 +1,14 @@
 """An optimizer's state by parameter name, in the two forms that files take: tensors and plain values."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+from optimizer.state_tree import filled, outline, paths
 
 
 class StateMismatchError(ValueError):
@@ -34,9 +37,11 @@ def named_state(optimizer: Optimizer) -> NamedState:
             if isinstance(value, Tensor):
                 tensors[f"{names[param_id]}/{entry}"] = value
             else:
-                plain.setdefault(names[param_id], {})[entry] = value
+                written = entry if isinstance(entry, str) else f"[{entry}]"  # a key in JSON is text
+                plain.setdefault(names[param_id], {})[written] = outline(value, f"{names[param_id]}/{entry}", tensors)
     groups = [
-        {key: _plain(value) for key, value in group.items() if key != "params"} for group in state_dict["param_groups"]
+        {key: _plain(key, value, optimizer) for key, value in group.items() if key != "params"}
+        for group in state_dict["param_groups"]
     ]
     values = {"param_groups": groups, "shapes": _shapes(optimizer), "state": plain}
     if "scheduler" in state_dict:
@@ -53,12 +58,15 @@ def load_named_state(optimizer: Optimizer, saved: NamedState) -> None:
     names = _names_by_id(own)
     _check_names(saved.values["shapes"], _shapes(optimizer))
     ids = {name: param_id for param_id, name in names.items()}
-    state: dict[int, dict[str, Any]] = {}
-    for path, tensor in saved.tensors.items():
+    state: dict[int, dict[str | int, Any]] = {}
+    nested = {path for entries in saved.values["state"].values() for plan in entries.values() for path in paths(plan)}
+    for path in saved.tensors.keys() - nested:
         name, _, entry = path.rpartition("/")
-        state.setdefault(ids[name], {})[entry] = tensor
+        state.setdefault(ids[name], {})[entry] = saved.tensors[path]
     for name, entries in saved.values["state"].items():
-        state.setdefault(ids[name], {}).update(entries)
+        for written, plan in entries.items():
+            key = int(written[1:-1]) if re.fullmatch(r"\[\d+\]", written) else written
+            state.setdefault(ids[name], {})[key] = filled(plan, saved.tensors)
     groups = [_restored_group(group, saved.values["param_groups"]) for group in own]
     state_dict: dict[str, Any] = {"state": state, "param_groups": groups}
     if "scheduler" in saved.values:
@@ -112,12 +120,17 @@ def _restored_group(own: dict[str, Any], saved: list[dict[str, Any]]) -> dict[st
     return {**options, "params": own["params"], "param_names": own["param_names"]}
 
 
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, Tensor) else value
+def _plain(key: str, value: Any, optimizer: Optimizer) -> Any:
+    """Return an option as JSON takes it. What a class made up for itself says that it was a tensor."""
+    if not isinstance(value, Tensor):
+        return value
+    return value.item() if key in optimizer.defaults else {"scalar": value.item(), "dtype": str(value.dtype)}
 
 
 def _as_in(own: Any, value: Any) -> Any:
     """Return a value read from JSON in the type that the optimizer has for it."""
+    if isinstance(value, dict) and value.keys() == {"scalar", "dtype"}:
+        return torch.tensor(value["scalar"], dtype=getattr(torch, value["dtype"].removeprefix("torch.")))
     if isinstance(own, tuple) and isinstance(value, list):
         return tuple(value)
     return torch.tensor(value, dtype=own.dtype, device=own.device) if isinstance(own, Tensor) else value

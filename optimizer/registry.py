@@ -38,6 +38,8 @@ class Registry(Mapping[str, type[T]]):
         self._keys: dict[str, str] = {}  # folded key or alias -> key
         self._aliases: dict[str, Sequence[str]] = {}
         self._entry_points: str | None = entry_points
+        self._adapters: list[tuple[type[Any], Callable[[str, Any], type[T]]]] = []
+        self._adapted: dict[str, type[T]] = {}  # dotted path -> class made for it
 
     def register(self, key: str, *, aliases: Sequence[str] = ()) -> Callable[[type[C]], type[C]]:
         """Return a decorator that registers a class under `key` and `aliases`.
@@ -56,6 +58,10 @@ class Registry(Mapping[str, type[T]]):
             return cls
 
         return add
+
+    def adapt(self, base: type[Any], adapter: Callable[[str, Any], type[T]]) -> None:
+        """Let subclasses of `base` stand here by dotted path: `adapter(path, cls)` makes a class of this kind."""
+        self._adapters.append((base, adapter))
 
     def __getitem__(self, key: str) -> type[T]:
         """Return the class of a key, an alias or a dotted path. Raises UnknownKeyError."""
@@ -81,7 +87,7 @@ class Registry(Mapping[str, type[T]]):
 
     def key_of(self, cls: type[T]) -> str:
         """Return the key that leads to `cls`: the registered one, else its dotted path."""
-        for key, registered in self._classes.items():
+        for key, registered in [*self._classes.items(), *self._adapted.items()]:
             if registered is cls:
                 return key
         return f"{cls.__module__}.{cls.__qualname__}"
@@ -106,11 +112,23 @@ class Registry(Mapping[str, type[T]]):
             raise ValueError(f"{self.name} key {name!r} is taken by {taken.__module__}.{taken.__qualname__}")
 
     def _import(self, path: str) -> type[T]:
+        if path in self._adapted:
+            return self._adapted[path]
         module_name, _, class_name = path.rpartition(".")
         try:
-            cls: type[T] = getattr(importlib.import_module(module_name), class_name)
-        except (ImportError, AttributeError, ValueError) as error:
+            module = importlib.import_module(module_name)
+        except Exception as error:  # what is imported is users' and libraries' code, which may raise anything
             raise UnknownKeyError(f"{self.name} {path!r} cannot be imported: {error}") from error
+        if not hasattr(module, class_name):
+            suggestion = nearest(class_name, [name for name in dir(module) if name[0] != "_"])
+            raise UnknownKeyError(f"{self.name} {path!r}: {module_name} has no {class_name}{suggestion}")
+        cls: type[T] = getattr(module, class_name)
+        for base, adapter in self._adapters:
+            if isinstance(cls, type) and issubclass(cls, base) and not issubclass(cls, self._kind):
+                try:
+                    return self._adapted.setdefault(path, adapter(path, cls))
+                except ValueError as error:
+                    raise UnknownKeyError(f"{self.name} {path!r} cannot be used: {error}") from error
         try:
             self._check_kind(cls, path)
         except TypeError as error:

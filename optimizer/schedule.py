@@ -3,14 +3,14 @@
 from abc import ABC, abstractmethod
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
-from pydantic_core import core_schema
+from pydantic import ValidationError
 
+from optimizer.by_type import ByType
 from optimizer.curve import Curve, PacedCurve
 from optimizer.horizon import Horizon
 from optimizer.lengths import Relative
-from optimizer.registry import Registry, UnknownKeyError
-from optimizer.validation import Config, PositiveCount, construct, nest, refusal
+from optimizer.registry import Registry
+from optimizer.validation import Config, PositiveCount, nest, refusal
 
 
 class Schedule(Config, Curve, ABC):
@@ -140,46 +140,5 @@ def short(value: float) -> str:
     return f"{mantissa.rstrip('0').rstrip('.')}e{exponent}" if value else "0"
 
 
-class _ByType:
-    """Reads `{type: KEY, **fields}` as the schedule registered under KEY, and writes it back so.
-
-    nested: whether it stands inside a schedule, where the JSON schema does not list all of them again.
-    """
-
-    def __init__(self, nested: bool = False) -> None:
-        self._nested = nested
-
-    @staticmethod
-    def read(value: Any) -> Schedule:
-        if isinstance(value, Schedule):
-            return value
-        if not isinstance(value, dict) or not isinstance(value.get("type"), str):
-            raise refusal(f"must be a mapping with a `type`, as in {{type: constant}}; got {value!r}", value=value)
-        fields = {name: field for name, field in value.items() if name != "type"}
-        try:
-            cls = SCHEDULE_REGISTRY[value["type"]]
-        except UnknownKeyError as error:
-            raise refusal(str(error), ("type",), value["type"]) from None
-        return construct(cls, fields)
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        write = core_schema.plain_serializer_function_ser_schema(Schedule.config)
-        return core_schema.no_info_plain_validator_function(self.read, serialization=write)
-
-    def __get_pydantic_json_schema__(
-        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        if self._nested:
-            keys = {"anyOf": [{"enum": list(SCHEDULE_REGISTRY)}, {"type": "string", "pattern": "[.]"}]}
-            return {"type": "object", "title": "schedule", "properties": {"type": keys}, "required": ["type"]}
-        choices = []
-        for key, cls in SCHEDULE_REGISTRY.items():
-            choice = cls.model_json_schema()
-            choice["properties"] = {"type": {"const": key}, **choice.get("properties", {})}
-            choice["required"] = ["type", *choice.get("required", [])]
-            choices.append(choice)
-        return {"anyOf": choices}
-
-
-AnySchedule = Annotated[Schedule, _ByType()]
-NestedSchedule = Annotated[Schedule, _ByType(nested=True)]
+AnySchedule = Annotated[Schedule, ByType(SCHEDULE_REGISTRY, Schedule, "constant", listed=True)]
+NestedSchedule = Annotated[Schedule, ByType(SCHEDULE_REGISTRY, Schedule, "constant", listed=False)]

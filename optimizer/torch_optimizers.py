@@ -5,12 +5,12 @@ from functools import partial
 from typing import Any, Self
 
 import torch
-from pydantic import ConfigDict, Field, create_model, model_validator
+from pydantic import Field, create_model, model_validator
 from torch.optim import Optimizer
 
 from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY, FreeScheduleFactory
 from optimizer.signatures import plain_types
-from optimizer.validation import NonNegativeNumber, refusal
+from optimizer.validation import NonNegativeNumber, attribute_docstring, refusal
 
 NOT_OPTIONS = {"params", "foreach", "fused", "differentiable"}
 """Arguments that are no hyperparameters: `implementation` chooses between the first two, and a step that
@@ -58,8 +58,6 @@ LEROBOT_CLIP_NORMS = {"adam": 10.0, "adamw": 10.0, "sgd": 10.0}
 class TorchFactory(FreeScheduleFactory):
     """Base of the factories of torch.optim's classes. The class itself checks its options' ranges."""
 
-    model_config = ConfigDict(use_attribute_docstrings=False)  # slow to look for where there are none
-
     @model_validator(mode="after")
     def _check_by_class(self) -> Self:
         options = self.options()
@@ -71,23 +69,25 @@ class TorchFactory(FreeScheduleFactory):
         return self
 
 
-def torch_factory(key: str, optimizer_class: type[Optimizer]) -> type[TorchFactory]:
-    """Return a factory of `optimizer_class` whose fields are the class's arguments, with its defaults."""
+def torch_factory(
+    key: str, optimizer_class: type[Optimizer], *, base: type[TorchFactory] = TorchFactory, module: str = __name__
+) -> type[TorchFactory]:
+    """Return a factory of `optimizer_class` whose fields are the class's arguments, with its defaults.
+
+    base: what the factory is besides. module: where it can be found under its name, for pickle.
+    """
     types = plain_types(optimizer_class)
     fields: dict[str, Any] = {}
     for name, parameter in inspect.signature(optimizer_class).parameters.items():
         if name not in NOT_OPTIONS:
             meaning = OPTION_MEANINGS.get(name, "See PyTorch.")
             limits = partial(_add_limits, optimizer_class, name, parameter.default)
-            fields[name] = (
-                types[name],
-                Field(parameter.default, description=meaning, json_schema_extra=limits),
-            )
+            fields[name] = (types[name], Field(parameter.default, description=meaning, json_schema_extra=limits))
     if key in LEROBOT_CLIP_NORMS:
-        shared = FreeScheduleFactory.model_fields["grad_clip_norm"].description
+        shared = attribute_docstring(FreeScheduleFactory, "grad_clip_norm")
         fields["grad_clip_norm"] = (NonNegativeNumber | None, Field(LEROBOT_CLIP_NORMS[key], description=shared))
     name = f"{optimizer_class.__name__}Factory"
-    made = create_model(name, __base__=TorchFactory, __module__=__name__, **fields)
+    made = create_model(name, __base__=base, __module__=module, **fields)
     made.__doc__ = f"torch.optim.{optimizer_class.__name__}."
     made.optimizer_class = optimizer_class
     made.fused_by_default = key in ("adam", "adamw")
@@ -99,8 +99,8 @@ def _objection(optimizer_class: type[Optimizer], options: dict[str, Any]) -> str
     make: Any = optimizer_class
     try:
         make([torch.zeros(2, 2, requires_grad=True)], **options)
-    except ValueError as error:
-        return str(error)
+    except Exception as error:  # libraries have errors of their own for this
+        return str(error) or f"{optimizer_class.__name__} refuses this"
     return None
 
 
@@ -128,9 +128,10 @@ def _limits(options: dict[float, dict[str, Any]], optimizer_class: type[Optimize
 
 
 def _register_all() -> None:
+    """Register all but Muon, which matrix_optimizers.py does."""
     for name in sorted(vars(torch.optim)):
         cls = getattr(torch.optim, name)
-        if isinstance(cls, type) and issubclass(cls, Optimizer) and cls is not Optimizer:
+        if isinstance(cls, type) and issubclass(cls, Optimizer) and cls not in (Optimizer, torch.optim.Muon):
             factory = torch_factory(name.lower(), cls)
             globals()[factory.__name__] = factory  # where pickle looks for it
             OPTIMIZER_BUILDER_REGISTRY.register(name.lower())(factory)

@@ -4,7 +4,7 @@ import inspect
 from typing import Annotated, Any, ClassVar, Self
 
 import torch
-from pydantic import AfterValidator, ConfigDict, Field, create_model, model_validator
+from pydantic import AfterValidator, Field, create_model, model_validator
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 from torch.optim.swa_utils import SWALR
@@ -91,7 +91,6 @@ class TorchSchedule(Schedule):
     is exact to the last bit; a jump to a later position costs a step of PyTorch's for each update between.
     """
 
-    model_config = ConfigDict(use_attribute_docstrings=False)
     absolute: ClassVar[bool] = True
     scheduler_class: ClassVar[type[LRScheduler]]
 

@@ -1,7 +1,11 @@
 """Validation that says what was wrong: the path, the rule, the value given, the nearest name."""
 
+import ast
 import inspect
+import textwrap
 from collections.abc import Callable, Sequence
+from functools import cache
+from itertools import pairwise
 from typing import Annotated, Any, NoReturn, Self, TypeVar
 
 from pydantic import (
@@ -9,12 +13,14 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     ModelWrapValidatorHandler,
     ValidationError,
     create_model,
     model_validator,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
 from optimizer.registry import nearest
 
@@ -31,6 +37,7 @@ Number = Annotated[float, BeforeValidator(_not_bool)]
 Whole = Annotated[int, BeforeValidator(_not_bool)]
 PositiveNumber = Annotated[float, Field(gt=0), BeforeValidator(_not_bool)]
 NonNegativeNumber = Annotated[float, Field(ge=0), BeforeValidator(_not_bool)]
+PositiveFraction = Annotated[float, Field(gt=0, le=1), BeforeValidator(_not_bool)]
 Fraction = Annotated[float, Field(ge=0, le=1), BeforeValidator(_not_bool)]
 Beta = Annotated[float, Field(ge=0, lt=1), BeforeValidator(_not_bool)]
 PositiveBeta = Annotated[float, Field(gt=0, lt=1), BeforeValidator(_not_bool)]
@@ -41,9 +48,7 @@ PositiveCount = Annotated[int, Field(ge=1), BeforeValidator(_not_bool)]
 class Config(BaseModel):
     """A frozen pydantic model that knows no other fields than its own and suggests the nearest name."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, defer_build=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
     @model_validator(mode="wrap")
     @classmethod
@@ -54,6 +59,14 @@ class Config(BaseModel):
             known = [field.alias or name for name, field in cls.model_fields.items()]
             raise _rebuilt(error, known=known) from None
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        json_schema = handler(schema)
+        for name, field in handler.resolve_ref_schema(json_schema).get("properties", {}).items():
+            if meaning := attribute_docstring(cls, name):
+                field.setdefault("description", meaning)
+        return json_schema
+
     def replaced(self, **changes: Any) -> Self:
         """Return a copy with `changes`, validated as a whole."""
         return type(self).model_validate({**self.model_dump(), **changes})
@@ -61,6 +74,32 @@ class Config(BaseModel):
     def refuse(self, field: str, rule: str) -> NoReturn:
         """Raise the ValidationError that `field` broke `rule`; for validators that compare fields."""
         raise refusal(rule, (field,), getattr(self, field))
+
+
+def attribute_docstring(cls: type[Any], name: str) -> str | None:
+    """Return the text below the attribute `name` in the source of `cls`, or of the base that declares it."""
+    return next((docs[name] for base in cls.__mro__ if name in (docs := _attribute_docstrings(base))), None)
+
+
+@cache
+def _attribute_docstrings(cls: type[Any]) -> dict[str, str]:
+    # Pydantic can do this too, but for every class when it is made: a third of the time that the import takes.
+    if not issubclass(cls, Config) or not inspect.get_annotations(cls):
+        return {}
+    try:
+        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    except (OSError, TypeError):  # made without source, in a notebook's cell that is gone
+        return {}
+    statements = body.body if isinstance(body, ast.ClassDef) else []
+    return {
+        field.target.id: inspect.cleandoc(text.value.value)
+        for field, text in pairwise(statements)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+        and isinstance(text.value.value, str)
+    }
 
 
 def refusal(rule: str, path: Sequence[str | int] = (), value: Any = None) -> ValidationError:
@@ -128,7 +167,7 @@ def signature_model(function: Callable[..., Any]) -> type[Config]:
 
 
 class _SignatureConfig(Config):
-    model_config = ConfigDict(arbitrary_types_allowed=True, use_attribute_docstrings=False)
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
 
 class _OpenSignatureConfig(_SignatureConfig):

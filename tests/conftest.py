@@ -4,8 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import heavyball.utils
 import pytest
 import torch
+
+heavyball.utils.compile_mode = None  # its compiler would take longer than all tests together
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "configs" / "digits.yaml"

@@ -1,0 +1,69 @@
+"""Several optimizer classes that are one optimizer to the outside."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+PART = "part"
+"""The key under which every parameter group says which of the optimizers updates it."""
+
+
+class Combined(Optimizer):
+    """Optimizers over different parameters, with one state, one list of groups and one step.
+
+    parts: the optimizers, each already made over its own parameters. They keep no state of their own.
+    """
+
+    def __init__(self, parts: list[Optimizer]) -> None:
+        self._parts = parts
+        first = parts[0].defaults
+        # An option that only some of the optimizers know is no default of the whole.
+        shared = {name: first[name] for name in first if all(name in part.defaults for part in parts)}
+        groups = [
+            {**_with_names(group), PART: index} for index, part in enumerate(parts) for group in part.param_groups
+        ]
+        super().__init__(groups, shared)
+        self._share()
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group to the optimizer that its `part` names by number; the first, if it names none."""
+        part = self._parts[param_group.setdefault(PART, 0)]
+        super().add_param_group({**part.defaults, **param_group})
+        if self.__dict__.get("_shared"):
+            self._share()
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]  # torch's overloads
+        """Update all parameters. closure: evaluates the model anew and returns the loss."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self._parts:
+            _step_without_hooks(part)
+        return loss
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._share()
+
+    def _share(self) -> None:
+        """Hand the optimizers their groups and the state, which are replaced when a state is loaded."""
+        for index, part in enumerate(self._parts):
+            groups = [group for group in self.param_groups if group[PART] == index]
+            part.__setstate__({"state": self.state, "param_groups": groups})
+        self._shared = True
+
+
+def _with_names(group: dict[str, Any]) -> dict[str, Any]:
+    if "param_names" not in group:
+        return group
+    named = list(zip(group["param_names"], group["params"], strict=True))
+    return {**{name: value for name, value in group.items() if name != "param_names"}, "params": named}
+
+
+def _step_without_hooks(optimizer: Optimizer) -> None:
+    # The class's step calls the hooks that are registered for all optimizers, which the whole calls already.
+    step: Any = type(optimizer).step
+    getattr(step, "__wrapped__", step)(optimizer) if getattr(step, "hooked", False) else step(optimizer)

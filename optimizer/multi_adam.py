@@ -1,0 +1,83 @@
+"""`multi_adam`: several Adams by name, over several sets of parameters."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field, ValidationError, field_validator
+from torch import nn
+
+from optimizer.embedding import ScheduledOptimizer
+from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY
+from optimizer.horizon import Horizon
+from optimizer.parameter_groups import Params
+from optimizer.registry import nearest
+from optimizer.schedule import AnySchedule
+from optimizer.schedules import Constant
+from optimizer.validation import Beta, Config, NonNegativeNumber, nest
+
+
+@OPTIMIZER_BUILDER_REGISTRY.register("multi_adam")
+class MultiAdamFactory(Config):
+    """LeRobot's MultiAdamConfig: an Adam for each of several named sets of parameters, each with its own schedule."""
+
+    optimizer_groups: dict[str, dict[str, Any]] = Field(min_length=1)
+    """What is different for each set, by name: any parameter of `adam`; {} for nothing."""
+    lr: NonNegativeNumber = 1e-3
+    """Learning rate."""
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    """Decay rates of the running means of the gradient and of its square."""
+    eps: NonNegativeNumber = 1e-5
+    """Added to the denominator."""
+    weight_decay: NonNegativeNumber = 0.0
+    """L2 penalty."""
+    grad_clip_norm: NonNegativeNumber | None = 10.0
+    """Joint L2 norm that each Adam's gradients are scaled down to; 0 or null: no clipping."""
+    schedule: AnySchedule = Field(Constant(), json_schema_extra={"default": {"type": "constant"}})
+    """The curve: {type: KEY, …}."""
+
+    @field_validator("optimizer_groups")
+    @classmethod
+    def _check_groups(cls, groups: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name, options in groups.items():
+            try:
+                OPTIMIZER_BUILDER_REGISTRY["adam"](**options)
+            except ValidationError as error:
+                raise nest(error, (name,)) from None
+        return groups
+
+    def build(
+        self, params: nn.Module | Mapping[str, Params], horizon: Horizon | None = None
+    ) -> dict[str, ScheduledOptimizer]:
+        """Return the optimizers by name.
+
+        params: parameters by the names in `optimizer_groups`, or a module whose children have these names.
+        Raises ValueError if a name is missing on either side.
+        """
+        if isinstance(params, nn.Module):
+            _refuse_own_parameters(params)
+            params = dict(params.named_children())
+        self._check_names(list(params))
+        return {name: self._adam(name).build(params[name], horizon=horizon) for name in self.optimizer_groups}
+
+    def _adam(self, name: str) -> Any:
+        shared = {field: getattr(self, field) for field in type(self).model_fields if field != "optimizer_groups"}
+        return OPTIMIZER_BUILDER_REGISTRY["adam"](**{**shared, **self.optimizer_groups[name]})
+
+    def _check_names(self, given: list[str]) -> None:
+        known = list(self.optimizer_groups)
+        for name in given:
+            if name not in known:
+                raise ValueError(
+                    f"optimizer_groups: nothing about {name!r}, which there are parameters of{nearest(name, known)}"
+                    f" Known: {', '.join(known)}. Add it, with {{}} for the shared options."
+                )
+        if missing := [name for name in known if name not in given]:
+            raise ValueError(
+                f"optimizer_groups: there are no parameters of {', '.join(missing)}; given: {', '.join(given)}"
+            )
+
+
+def _refuse_own_parameters(module: nn.Module) -> None:
+    own = [name for name, _ in module.named_parameters(recurse=False)]
+    if own:
+        raise ValueError(f"the module has parameters that belong to no child: {', '.join(own)}")

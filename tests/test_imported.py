@@ -1,0 +1,149 @@
+"""Optimizers and schedulers of other libraries, by dotted path."""
+
+import copy
+import json
+import pickle
+
+import heavyball
+import pytest
+import pytorch_optimizer
+import torch
+from pydantic import ValidationError
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from optimizer import (
+    OPTIMIZER_BUILDER_REGISTRY,
+    SCHEDULE_REGISTRY,
+    Horizon,
+    NamedState,
+    UnknownKeyError,
+    load_named_state,
+    named_state,
+)
+
+LION = OPTIMIZER_BUILDER_REGISTRY["pytorch_optimizer.Lion"]
+
+
+class Halving(LRScheduler):
+    """A scheduler as a library would bring it."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, every: int, last_epoch: int = -1) -> None:
+        if every < 1:
+            raise ValueError("every must be positive")
+        self.every = every
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self):
+        return [base / 2 ** (self.last_epoch // self.every) for base in self.base_lrs]
+
+
+class WithoutLR(torch.optim.SGD):
+    """Has no argument that a schedule could move."""
+
+    def __init__(self, params) -> None:
+        super().__init__(params, lr=0.1)
+
+
+class NameTaken(torch.optim.SGD):
+    """Has an argument with the name of a field of every factory."""
+
+    def __init__(self, params, lr=0.1, schedule=None) -> None:
+        super().__init__(params, lr=lr)
+
+
+def backward(module, step):
+    module(torch.randn(5, 4, generator=torch.Generator().manual_seed(step))).square().mean().backward()
+
+
+@pytest.mark.parametrize(
+    ("path", "cls"), [("pytorch_optimizer.Lion", pytorch_optimizer.Lion), ("heavyball.SGD", heavyball.SGD)]
+)
+@pytest.mark.filterwarnings("ignore:Learning rate changed between steps:UserWarning")
+def test_is_the_class_with_its_own_defaults_and_our_schedule(path, cls):
+    ours = nn.Linear(4, 2)
+    theirs = copy.deepcopy(ours)
+    schedule = {"type": "linear", "num_training_steps": 10}
+    optimizer = OPTIMIZER_BUILDER_REGISTRY[path](lr=1e-2, schedule=schedule).build(ours)
+    plain = cls(theirs.parameters(), lr=1e-2)
+    assert isinstance(optimizer, cls)
+    for step in range(12):
+        plain.param_groups[0]["lr"] = 1e-2 * max(0.0, 1 - step / 10)
+        backward(ours, step)
+        backward(theirs, step)
+        assert optimizer.param_groups[0]["lr"] == plain.param_groups[0]["lr"]
+        optimizer.step()
+        plain.step()
+        optimizer.zero_grad()
+        plain.zero_grad()
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_nested_state_goes_through_json_and_tensors():
+    module = nn.Linear(4, 2)
+    factory = OPTIMIZER_BUILDER_REGISTRY["pytorch_optimizer.SOAP"]()  # keeps lists of matrices
+    optimizer = factory.build(module)
+    for step in range(5):
+        backward(module, step)
+        optimizer.step()
+        optimizer.zero_grad()
+    state = named_state(optimizer)
+    assert "weight/GG/0" in state.tensors
+    saved = NamedState({path: t.clone() for path, t in state.tensors.items()}, json.loads(json.dumps(state.values)))
+    resumed = copy.deepcopy(module)
+    second = factory.build(resumed)
+    load_named_state(second, saved)
+    for step in range(5, 15):
+        for one, its in ((module, optimizer), (resumed, second)):
+            backward(one, step)
+            its.step()
+            its.zero_grad()
+    assert all(torch.equal(p, q) for p, q in zip(module.parameters(), resumed.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"lrr": 1e-3}, "did you mean 'lr'"),
+        ({"lr": "fast"}, "lr"),
+        ({"lr": -1.0}, r"lr\n.*must be"),
+        ({"betas": [0.9]}, "betas"),
+        ({"weight_decouple": 3}, "weight_decouple"),
+        ({"schedule": {"type": "StepLR"}}, "step_size"),
+    ],
+)
+def test_its_signature_is_checked(params, message):
+    with pytest.raises(ValidationError, match=message):
+        LION(**params)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("pytorch_optimizer.Loin", "pytorch_optimizer has no Loin; did you mean 'Lion'"),
+        ("no_such_package.Lion", "No module named 'no_such_package'"),
+        ("torch.nn.Linear", "is not a OptimizerFactory"),
+        ("test_imported.WithoutLR", "no argument lr"),
+        ("test_imported.NameTaken", "argument 'schedule' has the name of a field"),
+    ],
+)
+def test_what_cannot_be_used_is_said_to_be_so(path, message):
+    with pytest.raises(UnknownKeyError, match=message):
+        OPTIMIZER_BUILDER_REGISTRY[path]
+
+
+def test_a_scheduler_by_path_runs_as_its_own_object():
+    schedule = {"type": "test_imported.Halving", "every": 3}
+    factory = OPTIMIZER_BUILDER_REGISTRY["sgd"](lr=1.0, schedule=schedule)
+    assert factory.model_dump()["schedule"]["type"] == "test_imported.Halving"
+    assert type(factory)(**factory.model_dump(mode="json")) == factory
+    assert pickle.loads(pickle.dumps(factory)) == factory
+    optimizer = factory.build(nn.Linear(2, 2), horizon=Horizon(10))
+    lrs = []
+    for _ in range(9):
+        lrs.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+    assert lrs == [1.0] * 3 + [0.5] * 3 + [0.25] * 3
+    with pytest.raises(ValidationError, match="every must be positive"):
+        SCHEDULE_REGISTRY["test_imported.Halving"](every=0)
