@@ -9,7 +9,8 @@ from torch.optim import Optimizer
 
 def clip_before_step(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Step-pre hook: scale the gradients of `optimizer` so that their joint L2 norm is at most its
-    `grad_clip_norm`. With a closure the gradients are made inside the step, and clipped there.
+    `grad_clip_norm`, and leave the norm that they had as its `grad_norm`. With a closure the gradients are made
+    inside the step, and clipped there.
 
     Source: Pascanu et al. 2013, arXiv:1211.5063.
     """
@@ -32,5 +33,7 @@ def _clip(optimizer: Any) -> None:
         return
     # Under GradScaler a fused step is handed gradients that are still multiplied by the scale.
     scale: Tensor | None = getattr(optimizer, "grad_scale", None)
-    max_norm = optimizer.grad_clip_norm * (1.0 if scale is None else float(scale))
-    clip_grad_norm_(gradients_of, max_norm)
+    if scale is None:
+        optimizer.grad_norm = clip_grad_norm_(gradients_of, optimizer.grad_clip_norm)
+    else:
+        optimizer.grad_norm = clip_grad_norm_(gradients_of, optimizer.grad_clip_norm * float(scale)) / scale

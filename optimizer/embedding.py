@@ -24,6 +24,8 @@ class ScheduledOptimizer(Optimizer):
 
     scheduler: EmbeddedScheduler
     grad_clip_norm: float | None = None
+    grad_norm: Tensor | None = None
+    """With `grad_clip_norm`, the joint L2 norm of the gradients before the last clipping, a scalar."""
 
     def embed(
         self,

@@ -1,7 +1,7 @@
 """`multi_adam`: several Adams by name, over several sets of parameters."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, ValidationError, field_validator
 from torch import nn
@@ -19,6 +19,8 @@ from optimizer.validation import Beta, Config, NonNegativeNumber, nest
 @OPTIMIZER_BUILDER_REGISTRY.register("multi_adam")
 class MultiAdamFactory(Config):
     """LeRobot's MultiAdamConfig: an Adam for each of several named sets of parameters, each with its own schedule."""
+
+    builds_multiple_optimizers: ClassVar[bool] = True
 
     optimizer_groups: dict[str, dict[str, Any]] = Field(min_length=1)
     """What is different for each set, by name: any parameter of `adam`; {} for nothing."""
@@ -56,6 +58,8 @@ class MultiAdamFactory(Config):
         if isinstance(params, nn.Module):
             _refuse_own_parameters(params)
             params = dict(params.named_children())
+        if not isinstance(params, Mapping):
+            raise ValueError("multi_adam takes parameters by name: a dict, or a module whose children have the names")
         self._check_names(list(params))
         return {name: self._adam(name).build(params[name], horizon=horizon) for name in self.optimizer_groups}
 

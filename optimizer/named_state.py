@@ -43,7 +43,7 @@ def named_state(optimizer: Optimizer) -> NamedState:
         {key: _plain(key, value, optimizer) for key, value in group.items() if key != "params"}
         for group in state_dict["param_groups"]
     ]
-    values = {"param_groups": groups, "shapes": _shapes(optimizer), "state": plain}
+    values = {"param_groups": groups, "shapes": _shapes(optimizer), "state": dict(sorted(plain.items()))}
     if "scheduler" in state_dict:
         values["scheduler"] = state_dict["scheduler"]
     return NamedState(tensors, values)
@@ -60,7 +60,7 @@ def load_named_state(optimizer: Optimizer, saved: NamedState) -> None:
     ids = {name: param_id for param_id, name in names.items()}
     state: dict[int, dict[str | int, Any]] = {}
     nested = {path for entries in saved.values["state"].values() for plan in entries.values() for path in paths(plan)}
-    for path in saved.tensors.keys() - nested:
+    for path in sorted(saved.tensors.keys() - nested):
         name, _, entry = path.rpartition("/")
         state.setdefault(ids[name], {})[entry] = saved.tensors[path]
     for name, entries in saved.values["state"].items():

@@ -18,6 +18,10 @@ class Normed(nn.Module):
         self.norm = nn.BatchNorm1d(width)
         self.dropout = nn.Dropout(dropout)
 
+    @staticmethod
+    def optimizer_preset():
+        return {"type": "adamw", "params": {"lr": 3e-3, "weight_decay": 0.2, "schedule": {"type": "linear"}}}
+
     def forward(self, x):
         return self.dropout(self.norm(self.linear(x)))
 

@@ -160,9 +160,52 @@ MISTAKES = {
         put("model", "component_optims", "head", value={"type": "LBFGS"}),
         "model.component_optims.head.type: LBFGS evaluates the loss several times an update, which the trainer",
     ),
+    "several optimizers for one component": (
+        put(
+            "model",
+            "component_optims",
+            "head",
+            value={"type": "multi_adam", "params": {"optimizer_groups": {"layers": {}}}},
+        ),
+        "model.component_optims.head.type: multi_adam builds several optimizers, and a component has one.",
+    ),
+    "preset of a class that has none": (
+        put("model", "component_optims", "head", value={"type": "preset"}),
+        "model.component_optims.head.type: mlp brings no preset",
+    ),
+    "metric that is never reported": (
+        put(
+            "model",
+            "component_optims",
+            "head",
+            value={"type": "adamw", "params": {"schedule": {"type": "plateau", "monitor": "val_acuracy"}}},
+        ),
+        "schedule: waits for 'val_acuracy', which is never reported; did you mean 'val_accuracy'?",
+    ),
+    "metric that comes too late": (
+        lambda raw: (
+            put(
+                "model",
+                "component_optims",
+                "head",
+                value={"type": "adamw", "params": {"schedule": {"type": "plateau"}}},
+            )(raw),
+            put("train", "eval_every", value=None)(raw),
+        ),
+        "waits for 'val_loss', but evaluations come at the end only. Set train.eval_every.",
+    ),
+    "rule that matches nothing": (
+        put(
+            "model",
+            "component_optims",
+            "head",
+            value={"type": "adamw", "params": {"param_groups": [{"match": "layer.*"}]}},
+        ),
+        "model.component_optims.head.params: param_groups.0: no parameter's name matches 'layer.*'",
+    ),
     "optimizer of matrices only": (
         put("model", "component_optims", "head", value={"type": "muon"}),
-        "model.component_optims.head.params: Muon only supports 2D parameters",
+        "model.component_optims.head.params: Muon takes matrices only, and these are none: layers.0.bias",
     ),
     "empty section": (put("model", value=None), "model: must be a valid dictionary"),
     "all frozen": (

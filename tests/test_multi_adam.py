@@ -64,6 +64,8 @@ def test_unknown_and_missing_groups_are_refused():
         factory.build({"policy": module["policy"].parameters(), "valeu": module["value"].parameters()})
     with pytest.raises(ValueError, match="no parameters of value; given: policy"):
         factory.build({"policy": module["policy"].parameters()})
+    with pytest.raises(ValueError, match="takes parameters by name"):
+        factory.build(list(module.parameters()))
     with pytest.raises(ValueError, match="belong to no child: weight, bias"):
         factory.build(nn.Linear(2, 2))
 

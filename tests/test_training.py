@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import files_of, metrics_of
 from rich.console import Console
-from test_pairs import SCHEDULES
+from sample_schedules import SCHEDULES
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY
 from trainer import ConfigError, resume, train
@@ -303,7 +303,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(tmp_path):
 def test_every_schedule_is_taken_up_from_a_checkpoint(tmp_path, quiet, schedule):
     optim = {"type": "adamw", "params": {"schedule": {"type": schedule, **SCHEDULES[schedule]}}}
     for name in ("whole", "parts"):
-        run = config(tmp_path / name, {"first": {"type": "normed"}}, {"first": optim}, save_every=5)
+        run = config(tmp_path / name, {"first": {"type": "normed"}}, {"first": optim}, save_every=5, eval_every=1)
         train(run, console=quiet)
     drop(tmp_path / "parts" / "checkpoints" / "step_00000012")
     resume(tmp_path / "parts", console=quiet)

@@ -14,12 +14,23 @@ import trainer.classification  # for its registration, like the next two
 import trainer.digits  # noqa: F401
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, OptimizerFactory, Registry, UnknownKeyError
 from optimizer.registry import nearest
-from optimizer.validation import Config, Count, PositiveCount, check_arguments, construct, explain, nest, refusal
+from optimizer.validation import (
+    Config,
+    Count,
+    NonNegativeNumber,
+    PositiveCount,
+    check_arguments,
+    construct,
+    explain,
+    nest,
+    refusal,
+)
 from trainer.components import MODEL_REGISTRY
 from trainer.config_file import apply_overrides, read_config_file
 from trainer.data import DATASET_REGISTRY, DataSet
 from trainer.errors import ConfigError
 from trainer.objective import OBJECTIVE_REGISTRY, Objective
+from trainer.presets import with_preset
 
 AnyClass = type[Any]
 
@@ -86,6 +97,14 @@ class ModelConfig(Config):
     component_optims: dict[str, OptimConfig] = Field(default_factory=dict)
     """One optimizer for each trainable component."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_presets(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and isinstance(optims := raw.get("component_optims"), dict):
+            filled = {name: with_preset(name, optim, raw.get("components")) for name, optim in optims.items()}
+            return {**raw, "component_optims": filled}
+        return raw
+
     @field_validator("components")
     @classmethod
     def _check_names(cls, components: dict[str, ComponentConfig]) -> dict[str, ComponentConfig]:
@@ -120,6 +139,8 @@ class TrainConfig(Config):
     """cpu, cuda, cuda:1 …; auto: a CUDA device if there is one."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Autocast's type; fp16 scales the loss."""
+    grad_clip_norm: NonNegativeNumber | None = None
+    """Joint L2 norm that the gradients of all components are scaled down to; 0 or null: no clipping."""
     log_every: PositiveCount = 10
     """Updates between two lines of metrics."""
     eval_every: PositiveCount | None = None

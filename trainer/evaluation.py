@@ -6,13 +6,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from trainer.data import Batch
 from trainer.model import is_frozen, train_mode
-from trainer.objective import Objective
+from trainer.objective import Objective, Outcome
 
 
 def is_schedule_free(optimizer: Optimizer) -> bool:
@@ -67,6 +67,12 @@ def trainable_batch_norms(components: nn.ModuleDict) -> list[_BatchNorm]:
     return [module for component in trainable for module in component.modules() if isinstance(module, _BatchNorm)]
 
 
+def named_values(outcome: Outcome) -> dict[str, Tensor]:
+    """Return an outcome's values as an evaluation names them: the sum of the losses, each loss, the metrics."""
+    losses = {f"loss/{name}": loss for name, loss in outcome.losses.items()}
+    return {"loss": outcome.total, **losses, **outcome.metrics}
+
+
 @torch.no_grad()
 def evaluate(
     objective: Objective,
@@ -89,8 +95,7 @@ def evaluate(
             outcome = objective.losses(components, batch)
             size = len(next(iter(batch.values())))
             samples += size
-            values = {"loss": outcome.total} | {f"loss/{name}": loss for name, loss in outcome.losses.items()}
-            for name, value in (values | dict(outcome.metrics)).items():
+            for name, value in named_values(outcome).items():
                 sums[name] += float(value) * size
     train_mode(components)
     return {name: total / samples for name, total in sums.items()}

@@ -18,14 +18,22 @@ class Learner:
     """Updates components by the gradients of losses.
 
     components: the whole model. optimizers: by component name. precision: fp32, bf16 or fp16.
+    grad_clip_norm: joint L2 norm that the gradients of all components stepped at once are scaled down to,
+    before what each optimizer's own `grad_clip_norm` does.
     After `step`, `lrs` holds the lr which each component's last update ran at, and, while `measuring`,
     `grad_norms` the joint L2 norm of its gradients before clipping, as a scalar tensor.
     """
 
     def __init__(
-        self, components: nn.ModuleDict, optimizers: Mapping[str, Optimizer], device: torch.device, precision: str
+        self,
+        components: nn.ModuleDict,
+        optimizers: Mapping[str, Optimizer],
+        device: torch.device,
+        precision: str,
+        grad_clip_norm: float | None = None,
     ) -> None:
         self.optimizers = optimizers
+        self._grad_clip_norm = grad_clip_norm
         self.measuring = False
         self.lrs: dict[str, float] = {}
         self.grad_norms: dict[str, Tensor] = {}
@@ -51,6 +59,9 @@ class Learner:
             self.optimizers[name].zero_grad()
         scaled = loss if self._scaler is None else self._scaler.scale(loss)
         scaled.backward(inputs=[parameter for name in names for parameter in self._parameters[name]])  # type: ignore[no-untyped-call]  # torch
+        gradients = [gradient for name in names for gradient in self._gradients(name)]
+        if self._grad_clip_norm:
+            _clip(gradients, self._grad_clip_norm)
         for name in names:
             self._update(name)
         if self._scaler is not None:
@@ -70,19 +81,34 @@ class Learner:
             raise KeyError(f"there is no component {name!r} to step")
         return name in self.optimizers
 
-    def _update(self, name: str) -> None:
-        optimizer = self.optimizers[name]
+    def _gradients(self, name: str) -> list[Tensor]:
+        """Return a component's gradients, unscaled and, while measuring, measured."""
         gradients = [parameter.grad for parameter in self._parameters[name] if parameter.grad is not None]
         if not gradients:
             raise ConfigError(
                 f"model.components.{name}: the loss does not depend on it. Wire it into the objective, or freeze it."
             )
         if self._scaler is not None:
-            self._scaler.unscale_(optimizer)
+            self._scaler.unscale_(self.optimizers[name])
         if self.measuring:
             self.grad_norms[name] = get_total_norm(gradients)
+        return gradients
+
+    def _update(self, name: str) -> None:
+        optimizer = self.optimizers[name]
         self.lrs[name] = float(optimizer.param_groups[0]["lr"])
         if self._scaler is None:
             optimizer.step()
         else:
             self._scaler.step(optimizer)
+
+
+def _clip(gradients: list[Tensor], max_norm: float) -> None:
+    """Scale `gradients` in place so that their joint L2 norm is at most `max_norm`.
+
+    Where the norm is not finite they stay as they are: the scaler skips the components that overflowed, and
+    those that did not are to be stepped by their own gradients.
+    """
+    norm = get_total_norm(gradients)
+    factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_ has it
+    torch._foreach_mul_(gradients, torch.where(torch.isfinite(norm), factor, 1.0))

@@ -1,6 +1,5 @@
 """The story of a run, top to bottom: build everything, train, evaluate, save, draw."""
 
-import inspect
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from rich.console import Console
 from torch.optim import Optimizer
 
@@ -16,13 +15,16 @@ from optimizer import Horizon
 from optimizer.validation import construct, explain, nest
 from trainer import checkpoint
 from trainer.checkpoint_files import new_checkpoint
-from trainer.config import ExperimentConfig, OptimConfig
+from trainer.comparison import refuse_changes
+from trainer.component_optimizer import component_optimizer, resolved_fields
+from trainer.config import ExperimentConfig
 from trainer.data import Batch, DataSet, ShuffledBatches, in_order
 from trainer.errors import ConfigError
-from trainer.evaluation import evaluate, is_schedule_free, trainable_batch_norms, weights_to_keep
+from trainer.evaluation import evaluate, is_schedule_free, named_values, trainable_batch_norms, weights_to_keep
 from trainer.learner import Learner
 from trainer.metrics import MetricsFile, training_line
 from trainer.model import build_components, is_frozen, train_mode
+from trainer.monitors import check_monitors, report
 from trainer.objective import Objective
 from trainer.pictures import draw_pictures, require_plotting
 from trainer.plan import plan
@@ -63,7 +65,8 @@ class OfflineTrainer:
         self.optimizers = self._build_optimizers()
         self.objective: Objective = _made("train.objective", config.train.objective)
         self.objective.prepare(self.components, self.data)
-        self.learner = Learner(self.components, self.optimizers, self.device, config.train.precision)
+        train = config.train
+        self.learner = Learner(self.components, self.optimizers, self.device, train.precision, train.grad_clip_norm)
         self._rehearse()
         self.step = 0
         self.metrics: dict[str, float] = {}
@@ -86,14 +89,15 @@ class OfflineTrainer:
             closing(MetricsFile(train.run_dir / "metrics.jsonl")) as metrics,
             RunProgress(self.console, self.step, self.horizon.total_steps) as progress,
         ):
-            for report in reports:
-                self.step = report.step + 1
-                if report.logged:
-                    metrics.write(training_line(report, progress.rate(report.step)))
-                    progress.show(report)
+            for update in reports:
+                self.step = update.step + 1
+                if update.logged:
+                    metrics.write(training_line(update, progress.rate(update.step)))
+                    progress.show(update)
                 if self._due(train.eval_every) and self.data.held_out is not None:
                     self.metrics = self.evaluate()
-                    metrics.write({"split": "held_out", "step": self.step, "epoch": report.epoch, **self.metrics})
+                    report(self.optimizers.values(), self.metrics)
+                    metrics.write({"split": "held_out", "step": self.step, "epoch": update.epoch, **self.metrics})
                     progress.say(_evaluation_line(self.step, self.metrics))
                 if self._due(train.save_every):
                     self.save()
@@ -133,7 +137,7 @@ class OfflineTrainer:
     def restore(self, folder: Path) -> None:
         """Go to where the checkpoint in `folder` stands. Raises ConfigError if the config differs from its."""
         progress = checkpoint.read_progress(folder)
-        self._refuse_changes(progress.values)
+        refuse_changes(progress.values, self._data_position(), self._optimizer_configs())
         try:
             rng = checkpoint.load(folder, self.components, self.optimizers)
         except ValueError as error:
@@ -151,11 +155,7 @@ class OfflineTrainer:
             component = self.components[name]
             if is_frozen(component):
                 continue
-            trainable = [
-                (path, parameter) for path, parameter in component.named_parameters() if parameter.requires_grad
-            ]
-            optimizers[name] = _optimizer(("model", "component_optims", name, "params"), optim, trainable, self.horizon)
-            _refuse_closure(name, optim, optimizers[name])
+            optimizers[name] = component_optimizer(name, optim, component, self.horizon)
             if is_schedule_free(optimizers[name]):
                 optimizers[name].train()  # type: ignore[attr-defined]  # is_schedule_free saw it
         for name, component in self.components.items():
@@ -179,7 +179,8 @@ class OfflineTrainer:
     def _rehearse(self) -> None:
         samples = torch.arange(min(2, len(self.data.train)))
         with separate_rng(self.config.seed):
-            rehearse(self.objective, self.components, on_device(self.data.train.batch(samples), self.device))
+            outcome = rehearse(self.objective, self.components, on_device(self.data.train.batch(samples), self.device))
+        check_monitors(self.config, self.optimizers, named_values(outcome), self.data.held_out is not None)
         if self.batches.smallest_batch == 1 and any(trainable_batch_norms(self.components)):
             raise ConfigError(
                 "data: the last batch of an epoch has one sample, over which BatchNorm cannot normalise."
@@ -210,21 +211,7 @@ class OfflineTrainer:
 
     def _optimizer_configs(self) -> dict[str, dict[str, Any]]:
         optims = self.config.model.component_optims
-        return {name: {"type": optims[name].type, **_fields(optims[name], self.horizon)} for name in self.optimizers}
-
-    def _refuse_changes(self, saved: dict[str, Any]) -> None:
-        position = {name: value for name, value in self._data_position().items() if name not in ("epoch", "batch")}
-        rows = _differences("data", {name: saved["data"].get(name) for name in position}, position)
-        now = self._optimizer_configs()
-        for name in sorted(now.keys() | saved["optimizers"].keys()):
-            path = f"model.component_optims.{name}"
-            rows += _differences(path, saved["optimizers"].get(name, {}), now.get(name, {}))
-        if rows:
-            table = "\n".join(f"  {path}: saved {before!r}, now {after!r}" for path, before, after in rows)
-            raise ConfigError(
-                f"the config differs from the one that the checkpoint was made with:\n{table}\n"
-                "Resume with the saved values, or start a new run."
-            )
+        return {name: resolved_fields(optims[name], self.horizon) for name in self.optimizers}
 
 
 def _device(name: str) -> torch.device:
@@ -244,40 +231,6 @@ def _made(path: str, choice: Any) -> Any:
         return construct(choice.chosen, choice.params)
     except ValidationError as error:
         raise ConfigError("\n".join(explain(nest(error, (*path.split("."), "params"))))) from error
-
-
-def _optimizer(path: tuple[str, ...], optim: OptimConfig, parameters: list[Any], horizon: Horizon) -> Optimizer:
-    build = optim.factory.build
-    try:
-        if "horizon" in inspect.signature(build).parameters:
-            return build(parameters, horizon=horizon)
-        return build(parameters)  # a factory written for `build(params)` alone
-    except ValidationError as error:
-        raise ConfigError("\n".join(explain(nest(error, path)))) from error
-    except ValueError as error:
-        raise ConfigError(f"{'.'.join(path)}: {error}") from error
-
-
-def _refuse_closure(name: str, optim: OptimConfig, optimizer: Optimizer) -> None:
-    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
-    if closure is not None and closure.default is closure.empty:
-        raise ConfigError(
-            f"model.component_optims.{name}.type: {optim.type} evaluates the loss several times an update, which the"
-            " trainer's loop does not. Choose another optimizer, or use it in a loop of your own."
-        )
-
-
-def _fields(optim: OptimConfig, horizon: Horizon) -> dict[str, Any]:
-    factory: Any = optim.factory
-    if not isinstance(factory, BaseModel):
-        return optim.params
-    resolved = factory.resolved(horizon) if hasattr(factory, "resolved") else factory
-    return resolved.model_dump(mode="json")
-
-
-def _differences(path: str, saved: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    names = [name for name in {**saved, **now} if saved.get(name) != now.get(name)]
-    return [(f"{path}.{name}", saved.get(name), now.get(name)) for name in names]
 
 
 def _evaluation_line(step: int, metrics: dict[str, float]) -> str:

@@ -9,6 +9,7 @@ from optimizer import EmbeddedScheduler, Horizon
 from trainer.config import ExperimentConfig
 from trainer.model import is_frozen
 
+_BY_GROUP = ("betas", "momentum", "eps", "part")
 _HEADER = ("component", "params", "trains", "optimizer", "schedule")
 
 
@@ -21,6 +22,7 @@ def plan(
     lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
     epochs = horizon.total_steps / (horizon.steps_per_epoch or 1)
     lines.append(f"{horizon.total_steps} updates of {config.data.batch_size} samples, {epochs:.1f} epochs")
+    lines += [line for name, optimizer in optimizers.items() for line in _groups(name, optimizer)]
     lines += [
         f"{name} is frozen: its optimizer {optim.type} is skipped"
         for name, optim in config.model.component_optims.items()
@@ -40,6 +42,29 @@ def _row(
     scheduler = getattr(optimizer, "scheduler", None)  # a plugin's optimizer may have none
     schedule = "-" if scheduler is None else _schedule(scheduler)
     return name, _count(total), trains, config.model.component_optims[name].type, schedule
+
+
+def _groups(name: str, optimizer: Optimizer) -> list[str]:
+    """Return a line for each parameter group, where there are several: what makes it different."""
+    groups = optimizer.param_groups
+    if len(groups) == 1:
+        return []
+    lines = []
+    for index, group in enumerate(groups, start=1):
+        tensors = f"{len(group['params'])} tensor{'s' if len(group['params']) > 1 else ''}"
+        shown = {"lr": group.get("initial_lr", group["lr"]), "weight_decay": group.get("weight_decay")}
+        shown |= {
+            option: value
+            for option, value in group.items()
+            if option in _BY_GROUP and value != groups[0].get(option, value)
+        }
+        values = ", ".join(
+            f"{option} {value:g}" if isinstance(value, float) else f"{option} {value}"
+            for option, value in shown.items()
+            if value is not None
+        )
+        lines.append(f"{name}, group {index} of {len(groups)}: {tensors}, {values}")
+    return lines
 
 
 def _schedule(scheduler: EmbeddedScheduler) -> str:

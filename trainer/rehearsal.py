@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from trainer.data import Batch
 from trainer.errors import ConfigError
-from trainer.objective import Objective
+from trainer.objective import Objective, Outcome
 
 
-def rehearse(objective: Objective, components: nn.ModuleDict, batch: Batch) -> None:
-    """Compute the losses of `batch` in eval mode, without gradients.
+def rehearse(objective: Objective, components: nn.ModuleDict, batch: Batch) -> Outcome:
+    """Return the losses and metrics of `batch` in eval mode, without gradients.
 
     Raises ConfigError that names the component which cannot take its input, and the line that failed.
     """
@@ -25,7 +25,7 @@ def rehearse(objective: Objective, components: nn.ModuleDict, batch: Batch) -> N
     components.eval()
     try:
         with torch.no_grad():
-            objective.losses(components, batch)
+            return objective.losses(components, batch)
     except ConfigError:
         raise
     except Exception as error:  # components and objectives are users' code, which may raise anything

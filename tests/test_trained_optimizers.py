@@ -1,0 +1,165 @@
+"""What the trainer does with optimizers: groups, presets, metrics, and clipping over all components."""
+
+import io
+
+import pytest
+import torch
+from conftest import files_of, metrics_of
+from rich.console import Console
+from test_training import ADAMW, config, drop, two
+
+from trainer import ConfigError, load_config, resume, train
+from trainer.offline_trainer import OfflineTrainer
+
+PLATEAU = {
+    "type": "adamw",
+    "params": {"lr": 1e-2, "schedule": {"type": "plateau", "patience": 0, "threshold": 0.5, "factor": 0.5}},
+}
+
+
+@pytest.fixture
+def quiet():
+    return Console(file=io.StringIO())
+
+
+def lrs(run, name):
+    return [line[f"lr/{name}"] for line in metrics_of(run) if line["split"] == "train"]
+
+
+def test_an_evaluation_moves_the_schedule_that_waits_for_it_and_a_resume_goes_on(tmp_path, quiet):
+    optims = {"first": PLATEAU, "second": ADAMW}
+    for name in ("whole", "parts"):
+        train(config(tmp_path / name, two(), optims, eval_every=2, save_every=5), console=quiet)
+    assert lrs(tmp_path / "whole", "second") == [1e-2] * 12
+    falling = lrs(tmp_path / "whole", "first")
+    assert falling[:4] == [1e-2] * 4  # the first evaluation sets the mark, the second misses it
+    assert falling[4:6] == [5e-3] * 2
+    for later in ("step_00000010", "step_00000012"):
+        drop(tmp_path / "parts" / "checkpoints" / later)
+    resume(tmp_path / "parts", console=quiet)
+    assert lrs(tmp_path / "parts", "first") == falling
+    whole, parts = (files_of(tmp_path / run / "checkpoints" / "step_00000012") for run in ("whole", "parts"))
+    assert whole == parts
+
+
+def test_without_held_out_data_nothing_can_be_waited_for(tmp_path, quiet):
+    raw = config(
+        tmp_path / "run", two(), {"first": PLATEAU, "second": ADAMW}, data={"params": {"held_out": 0}}, eval_every=2
+    )
+    with pytest.raises(
+        ConfigError, match=r"component_optims.first.params.schedule: waits for 'val_loss', but the data has no"
+    ):
+        train(raw, console=quiet)
+
+
+def test_a_preset_is_the_classs_and_what_is_given_wins(tmp_path, quiet):
+    optims = {"first": {"type": "preset"}, "second": {"type": "preset", "params": {"lr": 1e-4, "betas": [0.8, 0.9]}}}
+    loaded = load_config(config(tmp_path / "run", two(), optims))
+    first, second = (loaded.model.component_optims[name].factory for name in ("first", "second"))
+    assert (first.lr, first.weight_decay, first.betas, first.schedule.key) == (3e-3, 0.2, (0.9, 0.999), "linear")
+    assert (second.lr, second.weight_decay, second.betas, second.schedule.key) == (1e-4, 0.2, (0.8, 0.9), "linear")
+    train(loaded, console=quiet)
+    written = load_config(tmp_path / "run" / "config.yaml").model.component_optims
+    assert (written["second"].type, written["second"].params["lr"]) == ("adamw", 1e-4)
+
+
+def test_a_preset_that_is_none_is_refused(tmp_path):
+    components = {"first": {"type": "normed"}, "second": {"type": "partly_frozen"}}
+    with pytest.raises(ConfigError, match=r"model.component_optims.second.type: partly_frozen brings no preset"):
+        load_config(config(tmp_path, components, {"first": {"type": "preset"}, "second": {"type": "preset"}}))
+
+
+def trained(tmp_path, quiet, **options):
+    return OfflineTrainer(
+        load_config(config(tmp_path / "run", two(), {"first": ADAMW, "second": ADAMW}, **options)), quiet
+    )
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_the_joint_norm_is_over_all_components(tmp_path, quiet, precision):
+    optims = {name: {"type": "sgd", "params": {"lr": 1.0, "grad_clip_norm": 0}} for name in ("first", "second")}
+    moved = {}
+    for max_norm in (0, 0.01):
+        raw = config(
+            tmp_path / str(max_norm), two(), optims, grad_clip_norm=max_norm, precision=precision, total_steps=1
+        )
+        trainer = OfflineTrainer(load_config(raw), quiet)
+        before = {name: p.detach().clone() for name, p in trainer.components.named_parameters()}
+        train(raw, console=quiet)
+        after = OfflineTrainer(load_config(raw), quiet)
+        after.restore(tmp_path / str(max_norm) / "checkpoints" / "step_00000001")
+        moved[max_norm] = {name: before[name] - p.detach() for name, p in after.components.named_parameters()}
+        norms = metrics_of(tmp_path / str(max_norm))[0]
+        total = torch.linalg.vector_norm(torch.tensor([norms["grad_norm/first"], norms["grad_norm/second"]]))
+    factor = 0.01 / float(total)  # the norms in the metrics are those before clipping
+    assert factor < 1
+    for name, step in moved[0.01].items():
+        torch.testing.assert_close(step, moved[0][name] * factor, rtol=1e-3, atol=1e-6)
+
+
+def test_a_component_that_overflows_leaves_the_others_their_gradients(tmp_path, quiet):
+    trainer = trained(tmp_path, quiet, grad_clip_norm=1e9, precision="fp16")
+    learner, components = trainer.learner, trainer.components
+    before = {name: p.detach().clone() for name, p in components.named_parameters()}
+    loss = components["second"](torch.randn(8, 4)).sum() * 1e-3 + components["first"](torch.randn(8, 4)).sum() * float(
+        "inf"
+    )
+    learner.step(loss, "first", "second")
+    same = {name: torch.equal(p, before[name]) for name, p in components.named_parameters()}
+    assert all(same[name] for name in same if name.startswith("first"))
+    assert not same["second.norm.bias"]
+    assert all(torch.isfinite(p).all() for p in components.parameters())
+
+
+def test_rules_and_groups_are_in_the_plan(tmp_path, quiet):
+    optims = {
+        "first": {
+            "type": "adamw",
+            "params": {"lr": 1e-2, "no_decay": True, "param_groups": [{"match": "linear.*", "lr_multiplier": 0.1}]},
+        },
+        "second": ADAMW,
+    }
+    trainer = OfflineTrainer(load_config(config(tmp_path / "run", two(), optims)), quiet)
+    assert "first, group 1 of 3: 1 tensor, lr 0.001, weight_decay 0.01\n" in trainer.plan()
+    assert "first, group 2 of 3: 1 tensor, lr 0.001, weight_decay 0\n" in trainer.plan()
+    assert "first, group 3 of 3: 2 tensors, lr 0.01, weight_decay 0" in trainer.plan()
+    assert "second, group" not in trainer.plan()
+
+
+def test_a_component_may_need_its_whole_module_for_its_groups(tmp_path, quiet):
+    optims = {
+        "first": {"type": "muon", "params": {"fallback": {"type": "adamw"}, "schedule": {"type": "linear"}}},
+        "second": ADAMW,
+    }
+    for name in ("whole", "parts"):
+        train(config(tmp_path / name, two(), optims, save_every=5), console=quiet)
+    for later in ("step_00000010", "step_00000012"):
+        drop(tmp_path / "parts" / "checkpoints" / later)
+    resume(tmp_path / "parts", console=quiet)
+    whole, parts = (files_of(tmp_path / run / "checkpoints" / "step_00000012") for run in ("whole", "parts"))
+    assert whole == parts
+
+
+@pytest.mark.filterwarnings("ignore:Learning rate changed between steps:UserWarning")
+@pytest.mark.parametrize("path", ["pytorch_optimizer.SOAP", "heavyball.AdamW"])
+def test_an_optimizer_by_dotted_path_trains_and_resumes(tmp_path, quiet, path):
+    optims = {"first": {"type": path, "params": {"lr": 1e-3, "schedule": {"type": "cosine"}}}, "second": ADAMW}
+    for name in ("whole", "parts"):
+        train(config(tmp_path / name, two(), optims, save_every=5), console=quiet)
+    for later in ("step_00000010", "step_00000012"):
+        drop(tmp_path / "parts" / "checkpoints" / later)
+    resume(tmp_path / "parts", console=quiet)
+    whole, parts = (files_of(tmp_path / run / "checkpoints" / "step_00000012") for run in ("whole", "parts"))
+    assert whole == parts
+
+
+def test_the_norm_before_clipping_is_kept():
+    from optimizer import OPTIMIZER_BUILDER_REGISTRY
+
+    module = torch.nn.Linear(2, 2)
+    optimizer = OPTIMIZER_BUILDER_REGISTRY["sgd"](grad_clip_norm=0.5).build(module)
+    assert optimizer.grad_norm is None
+    for p in module.parameters():
+        p.grad = torch.full_like(p, 2.0)
+    optimizer.step()
+    assert float(optimizer.grad_norm) == pytest.approx(24**0.5)

@@ -1,0 +1,59 @@
+"""One component's optimizer, from its entry in the config."""
+
+import inspect
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from torch import nn
+from torch.optim import Optimizer
+
+from optimizer import Horizon, ScheduledFactory
+from optimizer.validation import explain, nest
+from trainer.config import OptimConfig
+from trainer.errors import ConfigError
+
+
+def component_optimizer(name: str, optim: OptimConfig, component: nn.Module, horizon: Horizon) -> Optimizer:
+    """Return the optimizer over what trains of `component`. Raises ConfigError if it cannot be built."""
+    path = ("model", "component_optims", name, "params")
+    if getattr(optim.factory, "builds_multiple_optimizers", False):
+        raise ConfigError(
+            f"model.component_optims.{name}.type: {optim.type} builds several optimizers, and a component has one."
+            " Make each part of it a component of its own, with an optimizer of its own."
+        )
+    try:
+        optimizer = _built(optim, component, horizon)
+    except ValidationError as error:
+        raise ConfigError("\n".join(explain(nest(error, path)))) from error
+    except ValueError as error:
+        raise ConfigError(f"{'.'.join(path)}: {error}") from error
+    _refuse_closure(name, optim, optimizer)
+    return optimizer
+
+
+def resolved_fields(optim: OptimConfig, horizon: Horizon) -> dict[str, Any]:
+    """Return an entry's type and parameters, with defaults and lengths filled in, for comparison."""
+    factory: Any = optim.factory
+    if not isinstance(factory, BaseModel):
+        return {"type": optim.type, **optim.params}
+    resolved = factory.resolved(horizon) if hasattr(factory, "resolved") else factory
+    return {"type": optim.type, **resolved.model_dump(mode="json")}
+
+
+def _built(optim: OptimConfig, component: nn.Module, horizon: Horizon) -> Optimizer:
+    if isinstance(optim.factory, ScheduledFactory):
+        return optim.factory.build(component, horizon=horizon)
+    build = optim.factory.build
+    trainable = [(path, parameter) for path, parameter in component.named_parameters() if parameter.requires_grad]
+    if "horizon" in inspect.signature(build).parameters:
+        return build(trainable, horizon=horizon)
+    return build(trainable)  # a factory written for `build(params)` alone
+
+
+def _refuse_closure(name: str, optim: OptimConfig, optimizer: Optimizer) -> None:
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise ConfigError(
+            f"model.component_optims.{name}.type: {optim.type} evaluates the loss several times an update, which the"
+            " trainer's loop does not. Choose another optimizer, or use it in a loop of your own."
+        )

@@ -1,0 +1,46 @@
+"""Metrics on their way to the schedules that they move."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch.optim import Optimizer
+
+from optimizer.registry import nearest
+from trainer.config import ExperimentConfig
+from trainer.errors import ConfigError
+
+PREFIX = "val_"
+"""What goes before the name of a held-out metric to be the name that a `monitor` gives."""
+
+
+def report(optimizers: Iterable[Optimizer], metrics: Mapping[str, float]) -> None:
+    """Tell every optimizer that can hear it the metrics of an evaluation."""
+    for optimizer in optimizers:
+        if hasattr(optimizer, "report_metric"):
+            for name, value in metrics.items():
+                optimizer.report_metric(PREFIX + name, value)
+
+
+def check_monitors(
+    config: ExperimentConfig, optimizers: Mapping[str, Any], metrics: Iterable[str], evaluates: bool
+) -> None:
+    """Raise ConfigError if a schedule waits for a metric that will never be reported.
+
+    metrics: the names of an evaluation's metrics. evaluates: whether there is held-out data.
+    """
+    reported = [PREFIX + name for name in metrics]
+    for name, optimizer in optimizers.items():
+        monitors = optimizer.scheduler.monitors if hasattr(optimizer, "scheduler") else ()
+        path = f"model.component_optims.{name}.params.schedule"
+        for monitor in sorted(monitors):
+            if not evaluates:
+                raise ConfigError(f"{path}: waits for {monitor!r}, but the data has no held-out part to evaluate on.")
+            if monitor not in reported:
+                raise ConfigError(
+                    f"{path}: waits for {monitor!r}, which is never reported{nearest(monitor, reported)}"
+                    f" Reported after each evaluation: {', '.join(reported)}."
+                )
+            if config.train.eval_every is None:
+                raise ConfigError(
+                    f"{path}: waits for {monitor!r}, but evaluations come at the end only. Set train.eval_every."
+                )
