@@ -16,10 +16,12 @@ from optimizer.embedded_scheduler import EmbeddedScheduler
 from optimizer.embedding import ScheduledOptimizer, scheduled
 from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY, FreeScheduleFactory, OptimizerFactory, ScheduledFactory
 from optimizer.horizon import Horizon
+from optimizer.lerobot import make_optimizer_and_scheduler
 from optimizer.named_state import NamedState, StateMismatchError, load_named_state, named_state
 from optimizer.registry import Registry, UnknownKeyError
 from optimizer.schedule import SCHEDULE_REGISTRY, Schedule
 from optimizer.schedule_free_radam import RAdamScheduleFreeFactory
+from optimizer.state_files import load_optimizer_state, save_optimizer_state
 from optimizer.torch_optimizers import TorchFactory, torch_factory
 from optimizer.torch_schedules import TorchSchedule
 
@@ -45,7 +47,10 @@ __all__ = [
     "TorchSchedule",
     "UnknownKeyError",
     "load_named_state",
+    "load_optimizer_state",
+    "make_optimizer_and_scheduler",
     "named_state",
+    "save_optimizer_state",
     "scheduled",
     "torch_factory",
 ]

@@ -67,7 +67,7 @@ def test_a_dotted_path_stands_for_a_key(animals):
     assert animals["test_registry.Animal"] is Animal
     for path, message in [
         ("no_such_module.Dog", "cannot be imported"),
-        ("test_registry.Dgo", "cannot be imported"),
+        ("test_registry.Dgo", "test_registry has no Dgo"),
         ("pathlib.Path", "is not a Animal"),
     ]:
         with pytest.raises(UnknownKeyError, match=message):

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from optimizer import NamedState, load_named_state, named_state
 from optimizer.named_state import compare_shapes
+from optimizer.state_files import independent
 from trainer.checkpoint_files import DamagedCheckpointError, read_json
 from trainer.rng import RngState, rng_state
 
@@ -38,10 +39,10 @@ def save(folder: Path, components: nn.ModuleDict, optimizers: Mapping[str, Optim
     """Write everything that a resume needs into `folder`. Schedule-free optimizers are to be in eval mode."""
     for name, component in components.items():
         (folder / name).mkdir()
-        save_file(_independent(component.state_dict()), folder / name / WEIGHTS)
+        save_file(independent(component.state_dict()), folder / name / WEIGHTS)
         if name in optimizers:
             state = named_state(optimizers[name])
-            save_file(_independent(state.tensors), folder / name / OPTIMIZER_TENSORS)
+            save_file(independent(state.tensors), folder / name / OPTIMIZER_TENSORS)
             _write_json(folder / name / OPTIMIZER_VALUES, state.values)
     rng_tensors, rng_values = rng_state()
     save_file(rng_tensors, folder / RNG_TENSORS)
@@ -83,18 +84,6 @@ def load_weights(component_folder: str | Path, component: nn.Module) -> None:
     if problems := compare_shapes({name: list(tensor.shape) for name, tensor in tensors.items()}, own):
         raise ValueError(f"{path}: the weights do not fit: {'; '.join(problems)}")
     component.load_state_dict(tensors)
-
-
-def _independent(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors as safetensors takes them: contiguous, none sharing memory with another."""
-    seen: set[int] = set()
-    result = {}
-    for name, tensor in tensors.items():
-        storage = tensor.untyped_storage().data_ptr()
-        plain = tensor.detach().contiguous()
-        result[name] = plain.clone() if storage in seen else plain
-        seen.add(storage)
-    return result
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

@@ -1,0 +1,58 @@
+"""For users of LeRobot: one call from a training config and a policy to an optimizer."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY
+from optimizer.horizon import Horizon
+from optimizer.registry import nearest
+
+KNOWN = ("optimizer", "scheduler", "steps", "use_policy_training_preset")
+
+
+def make_optimizer_and_scheduler(cfg: Any, policy: nn.Module) -> tuple[Optimizer | dict[str, Optimizer], None]:
+    """Return the optimizer with the schedule inside, and None where LeRobot's function returns a scheduler.
+
+    cfg: a mapping, or an object such as LeRobot's TrainPipelineConfig, with `optimizer` ({type: KEY, …} or an
+    object with a `type`), `scheduler` (likewise, or None), `steps`, and `use_policy_training_preset`. Unless the
+    last is false, what `policy.optimizer_preset()` recommends holds where `optimizer` and `scheduler` say nothing.
+    Raises ValueError if there is neither an optimizer nor a preset, ValidationError for impossible values.
+    """
+    if isinstance(cfg, Mapping):
+        for name in cfg.keys() - set(KNOWN):
+            raise ValueError(f"unknown name {name!r}{nearest(name, KNOWN)} Known: {', '.join(KNOWN)}")
+    given, scheduler = _entry(cfg, "optimizer"), _entry(cfg, "scheduler")
+    preset = _preset(policy) if _value(cfg, "use_policy_training_preset") is not False else {}
+    if preset and given.get("type", preset["type"]) != preset["type"]:
+        preset = {}  # another optimizer, whose parameters the preset's are not
+    options = {**preset, **given, **({"schedule": scheduler} if scheduler else {})}
+    if "type" not in options:
+        raise ValueError("optimizer: not given, and the policy brings no optimizer_preset(); give {type: KEY, …}")
+    steps = _value(cfg, "steps")
+    factory: Any = OPTIMIZER_BUILDER_REGISTRY[options.pop("type")](**options)
+    return factory.build(policy, horizon=None if steps is None else Horizon(steps)), None
+
+
+def _preset(policy: nn.Module) -> dict[str, Any]:
+    recommend = getattr(policy, "optimizer_preset", None)
+    if recommend is None:
+        return {}
+    preset = recommend()
+    return {"type": preset["type"], **preset.get("params", {})}
+
+
+def _entry(cfg: Any, name: str) -> dict[str, Any]:
+    value = _value(cfg, name)
+    if value is None:
+        return {}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {"type": value.type, **dataclasses.asdict(value)}  # type: ignore[attr-defined]  # draccus' choice name
+    return dict(value)
+
+
+def _value(cfg: Any, name: str) -> Any:
+    return cfg.get(name) if isinstance(cfg, Mapping) else getattr(cfg, name, None)
