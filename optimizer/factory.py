@@ -10,11 +10,13 @@ from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from optimizer.drawing import spread, svg
 from optimizer.embedding import ScheduledOptimizer, scheduled
 from optimizer.horizon import Horizon
 from optimizer.parameter_groups import Grouping, GroupRule, Params, parameter_groups, regrouped
+from optimizer.preview import Preview, panels
 from optimizer.registry import Registry, nearest
-from optimizer.schedule import AnySchedule, Schedule
+from optimizer.schedule import NOTEBOOK, AnySchedule, Schedule
 from optimizer.schedules import Constant
 from optimizer.validation import Config, NonNegativeNumber, PositiveFraction, nest, refusal
 
@@ -104,6 +106,24 @@ class ScheduledFactory(Config):
         grouping = Grouping(factory.lr_of, rules, factory.no_decay, factory.layer_decay)
         groups = regrouped(groups, grouping, params if isinstance(params, nn.Module) else None)
         return factory._make(groups, factory.class_options(groups))
+
+    def preview(self, horizon: Horizon | None = None) -> Preview:
+        """Return what the options of a group without its own would be from update to update.
+
+        Raises as `build` does, but for what depends on the parameters.
+        """
+        factory = self.resolved(horizon)
+        defaults = {name: getattr(factory, name) for name in factory.option_names()} | {"lr": factory.base_lr}
+        return Preview(factory.curve, defaults, factory.option_schedules)
+
+    def _repr_svg_(self) -> str | None:
+        """Return the curves as a notebook shows them: a picture, or nothing without matplotlib."""
+        key = OPTIMIZER_BUILDER_REGISTRY.key_of(type(self))
+        drawn = panels({key: self.preview(NOTEBOOK)}, spread(NOTEBOOK.total_steps), f"of {key}")
+        try:
+            return svg(drawn)
+        except ImportError:
+            return None
 
     def lr_of(self, name: str, parameter: Tensor) -> float:
         """Return the lr of a parameter for which nothing else is said."""

@@ -17,10 +17,10 @@ class UnknownKeyError(KeyError):
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """Say which of `known` the user may have meant by `name`: '; did you mean …?' or ''."""
+    """End a sentence with which of `known` the user may have meant by `name`: '; did you mean …?' or '.'."""
     by_folded = {candidate.lower(): candidate for candidate in known}
     close = get_close_matches(name.lower(), list(by_folded), n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(repr(by_folded[match]) for match in close)}?" if close else ""
+    return f"; did you mean {' or '.join(repr(by_folded[match]) for match in close)}?" if close else "."
 
 
 class Registry(Mapping[str, type[T]]):

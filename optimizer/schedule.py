@@ -7,10 +7,14 @@ from pydantic import ValidationError
 
 from optimizer.by_type import ByType
 from optimizer.curve import Curve, PacedCurve
+from optimizer.drawing import Panel, Series, spread, svg
 from optimizer.horizon import Horizon
 from optimizer.lengths import Relative
 from optimizer.registry import Registry
 from optimizer.validation import Config, PositiveCount, nest, refusal
+
+NOTEBOOK = Horizon(total_steps=1000, steps_per_epoch=100)
+"""How long the run is that a notebook shows a curve over, where nothing says it."""
 
 
 class Schedule(Config, Curve, ABC):
@@ -42,7 +46,7 @@ class Schedule(Config, Curve, ABC):
 
         Raises ValidationError where something is missing still, or does not fit the horizon.
         """
-        pace = self._pace(horizon)
+        pace = self.pace(horizon)
         changes: dict[str, Any] = {}
         if self.interval == "epoch":
             changes["steps_per_epoch"] = pace // self.frequency
@@ -73,7 +77,7 @@ class Schedule(Config, Curve, ABC):
 
     def start(self) -> Curve:
         """Return the curve for one optimizer to follow, by the number of its updates."""
-        pace = self._pace(None)
+        pace = self.pace(None)
         return self.follow() if pace == 1 else PacedCurve(self.follow(), pace)
 
     def follow(self) -> Curve:
@@ -96,6 +100,17 @@ class Schedule(Config, Curve, ABC):
         """The key under which this schedule is registered."""
         return SCHEDULE_REGISTRY.key_of(type(self))
 
+    def _repr_svg_(self) -> str | None:
+        """Return the curve as a notebook shows it: a picture, or nothing without matplotlib."""
+        resolved = self.resolved(NOTEBOOK)
+        curve, updates = resolved.start(), spread(NOTEBOOK.total_steps)
+        series = Series(self.key, [(update, curve.lr_at(update)) for update in updates])
+        label = "learning rate" if self.absolute else "factor on the lr"
+        try:
+            return svg([Panel(f"{self.key}: {resolved.summary()}", label, [series])])
+        except ImportError:
+            return None
+
     def config(self) -> dict[str, Any]:
         """Return the flat dict that builds this schedule again: its key as `type`, and its fields."""
         pace = {"interval": "step", "frequency": 1, "steps_per_epoch": None}
@@ -103,7 +118,7 @@ class Schedule(Config, Curve, ABC):
         usual = {name for name, default in pace.items() if fields[name] == default}
         return {"type": self.key, **{name: value for name, value in fields.items() if name not in usual}}
 
-    def _pace(self, horizon: Horizon | None) -> int:
+    def pace(self, horizon: Horizon | None = None) -> int:
         """Return the updates that one step of the schedule takes."""
         if self.interval == "step":
             return self.frequency

@@ -1,6 +1,7 @@
 """What can be named in a config: the keys of all registries, and what each takes."""
 
 import inspect
+from fnmatch import fnmatchcase
 from typing import Any
 
 from pydantic import BaseModel
@@ -20,13 +21,24 @@ _REGISTRIES: tuple[Registry[Any], ...] = (
 )
 
 
-def listing() -> str:
-    """Return every key with the first line of what it stands for, by registry."""
-    width = max(len(key) for registry in _REGISTRIES for key in registry)
+def listing(pattern: str = "*") -> str:
+    """Return every key with the first line of what it stands for, by registry.
+
+    pattern: what a key or one of its aliases must match, with * and ?, in any case. Raises ConfigError if
+    none does.
+    """
+    chosen = {
+        registry.name: {key: cls for key, cls in sorted(registry.items()) if _matches(registry, key, pattern)}
+        for registry in _REGISTRIES
+    }
+    if not any(chosen.values()):
+        known = [known for registry in _REGISTRIES for known in registry]
+        raise ConfigError(f"--filter: no key matches {pattern!r}{nearest(pattern.strip('*?'), known)}")
+    width = max(len(key) for classes in chosen.values() for key in classes)
     blocks = []
-    for registry in _REGISTRIES:
-        lines = [f"  {key.ljust(width)}  {_first_line(cls)}" for key, cls in sorted(registry.items())]
-        blocks.append("\n".join([f"{registry.name}:", *lines]))
+    for name, classes in chosen.items():
+        lines = [f"  {key.ljust(width)}  {_first_line(cls)}" for key, cls in classes.items()]
+        blocks += ["\n".join([f"{name}:", *lines])] if lines else []
     return "\n\n".join(blocks)
 
 
@@ -48,7 +60,12 @@ def _described(registry: Registry[Any], cls: type[Any]) -> str:
     key = registry.key_of(cls)
     aliases = f" (also {', '.join(registry.aliases_of(key))})" if registry.aliases_of(key) else ""
     doc = "\n".join(f"  {line.strip()}".rstrip() for line in (cls.__doc__ or "").strip().splitlines())
-    lines = [f"{registry.name} {key}{aliases}: {cls.__module__}.{cls.__qualname__}", doc, "", "  parameters:"]
+    lines = [
+        f"{registry.name} {key}{aliases}: {cls.__module__}.{cls.__qualname__}{_source(cls)}",
+        doc,
+        "",
+        "  parameters:",
+    ]
     schema = (cls if issubclass(cls, BaseModel) else signature_model(cls)).model_json_schema(by_alias=True)
     required = schema.get("required", [])
     for name, field in sorted(schema.get("properties", {}).items(), key=lambda item: _depth(cls, item[0])):
@@ -57,6 +74,16 @@ def _described(registry: Registry[Any], cls: type[Any]) -> str:
         if "description" in field:
             lines.append(f"        {field['description']}")
     return "\n".join(lines)
+
+
+def _matches(registry: Registry[Any], key: str, pattern: str) -> bool:
+    return any(fnmatchcase(name.lower(), pattern.lower()) for name in (key, *registry.aliases_of(key)))
+
+
+def _source(cls: type[Any]) -> str:
+    """Return the class of another library that `cls` builds or runs, where there is one."""
+    other = getattr(cls, "optimizer_class", None) or getattr(cls, "scheduler_class", None)
+    return "" if other is None else f", of {other.__module__}.{other.__qualname__}"
 
 
 def _type(field: dict[str, Any]) -> str:

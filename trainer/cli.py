@@ -58,12 +58,39 @@ def plan(context: typer.Context, config: _Config) -> None:
     typer.echo(OfflineTrainer(load_config(config, _overrides(context)), Console()).plan())
 
 
+@app.command(
+    context_settings=_TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the config, or is a parameter of KEY."
+)
+def plot(
+    context: typer.Context,
+    target: Annotated[str, typer.Argument(metavar="CONFIG|KEY", help="A YAML or JSON file, or a key.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="A .png or .svg to write, in place of text.")
+    ] = None,
+) -> None:
+    """Draw lr, and what else is scheduled, over the run, and warn of what looks wrong."""
+    from trainer.config import load_config
+    from trainer.errors import ConfigError
+    from trainer.plots import plot_config, plot_key
+
+    if out is not None and out.suffix not in (".png", ".svg"):
+        raise ConfigError(f"--out: must end in .png or .svg; got {out}")
+    is_file = Path(target).suffix in (".yaml", ".yml", ".json") or Path(target).is_file()
+    overrides = _overrides(context)
+    lines = plot_config(load_config(target, overrides), out) if is_file else plot_key(target, overrides, out)
+    typer.echo("\n".join(lines))
+
+
 @app.command("list")
-def list_keys() -> None:
+def list_keys(
+    pattern: Annotated[
+        str, typer.Option("--filter", metavar="PATTERN", help="Only keys and aliases that match, with * and ?.")
+    ] = "*",
+) -> None:
     """List every key that a config can name."""
     from trainer.catalogue import listing
 
-    typer.echo(listing())
+    typer.echo(listing(pattern))
 
 
 @app.command()

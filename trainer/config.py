@@ -12,7 +12,7 @@ from torch import nn
 
 import trainer.classification  # for its registration, like the next two
 import trainer.digits  # noqa: F401
-from optimizer import OPTIMIZER_BUILDER_REGISTRY, OptimizerFactory, Registry, UnknownKeyError
+from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon, OptimizerFactory, Registry, UnknownKeyError
 from optimizer.registry import nearest
 from optimizer.validation import (
     Config,
@@ -48,6 +48,13 @@ class Choice(Config):
     @property
     def chosen(self) -> AnyClass:
         return self.registry[self.type]
+
+    def make(self, path: str) -> Any:
+        """Return the class built from its parameters. Raises ConfigError, with `path` before that of the field."""
+        try:
+            return construct(self.chosen, self.params)
+        except ValidationError as error:
+            raise ConfigError("\n".join(explain(nest(error, (*path.split("."), "params"))))) from error
 
     @model_validator(mode="after")
     def _check_params(self) -> Self:
@@ -149,6 +156,10 @@ class TrainConfig(Config):
     """Updates between two checkpoints; left out: at the end only."""
     pictures: bool = False
     """Whether to draw the learning rates and the losses at the end (needs the extra `plot`)."""
+
+    def horizon(self, steps_per_epoch: int) -> Horizon:
+        """Return the length of the run over data with this many batches in an epoch."""
+        return Horizon(self.total_steps or (self.epochs or 0) * steps_per_epoch, steps_per_epoch)
 
     @model_validator(mode="after")
     def _check_length(self) -> Self:

@@ -3,10 +3,8 @@
 import zlib
 
 import torch
-from pydantic import ValidationError
 from torch import nn
 
-from optimizer.validation import construct, explain, nest
 from trainer.checkpoint import load_weights
 from trainer.config import ComponentConfig, ModelConfig
 from trainer.errors import ConfigError
@@ -40,10 +38,7 @@ def train_mode(components: nn.ModuleDict) -> None:
 
 def _build(name: str, config: ComponentConfig, load_initial: bool) -> nn.Module:
     path = ("model", "components", name)
-    try:
-        component: nn.Module = construct(config.chosen, config.params)
-    except ValidationError as error:
-        raise ConfigError("\n".join(explain(nest(error, (*path, "params"))))) from error
+    component: nn.Module = config.make(".".join(path))
     if config.init_from is not None and load_initial:
         try:
             load_weights(config.init_from, component)

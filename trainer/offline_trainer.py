@@ -7,12 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from rich.console import Console
 from torch.optim import Optimizer
 
-from optimizer import Horizon
-from optimizer.validation import construct, explain, nest
 from trainer import checkpoint
 from trainer.checkpoint_files import new_checkpoint
 from trainer.comparison import refuse_changes
@@ -57,13 +54,13 @@ class OfflineTrainer:
         self.config, self.console = config, console
         self.device = _device(config.train.device)
         if config.train.pictures:
-            require_plotting()
-        self.data: DataSet = _made("data", config.data)
+            require_plotting("train.pictures")
+        self.data: DataSet = config.data.make("data")
         self.batches = self._shuffled()
-        self.horizon = self._horizon()
+        self.horizon = config.train.horizon(self.batches.steps_per_epoch)
         self.components = build_components(config.model, config.seed, not resumed).to(self.device)
         self.optimizers = self._build_optimizers()
-        self.objective: Objective = _made("train.objective", config.train.objective)
+        self.objective: Objective = config.train.objective.make("train.objective")
         self.objective.prepare(self.components, self.data)
         train = config.train
         self.learner = Learner(self.components, self.optimizers, self.device, train.precision, train.grad_clip_norm)
@@ -172,10 +169,6 @@ class OfflineTrainer:
         data = self.config.data
         return ShuffledBatches(self.data.train, data.batch_size, self.config.seed, data.drop_last)
 
-    def _horizon(self) -> Horizon:
-        train, per_epoch = self.config.train, self.batches.steps_per_epoch
-        return Horizon(train.total_steps or (train.epochs or 0) * per_epoch, per_epoch)
-
     def _rehearse(self) -> None:
         samples = torch.arange(min(2, len(self.data.train)))
         with separate_rng(self.config.seed):
@@ -224,13 +217,6 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"train.device: this machine has no {name}. Use auto or cpu.")
     return device
-
-
-def _made(path: str, choice: Any) -> Any:
-    try:
-        return construct(choice.chosen, choice.params)
-    except ValidationError as error:
-        raise ConfigError("\n".join(explain(nest(error, (*path.split("."), "params"))))) from error
 
 
 def _evaluation_line(step: int, metrics: dict[str, float]) -> str:

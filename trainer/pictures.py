@@ -1,18 +1,19 @@
 """Draws a run's learning rates and losses from its metrics."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from optimizer.drawing import Panel, Series, figure
 from trainer.errors import missing_extra
 from trainer.metrics import Line, read_metrics
 
 
-def require_plotting() -> None:
-    """Raise ConfigError if the extra `plot` is not installed."""
+def require_plotting(path: str) -> None:
+    """Raise ConfigError if the extra `plot` is not installed. path: what asks for it."""
     try:
         import matplotlib  # noqa: F401 is it there?
     except ImportError as error:
-        raise missing_extra("train.pictures", "matplotlib", "plot") from error
+        raise missing_extra(path, "matplotlib", "plot") from error
 
 
 def draw_pictures(run_dir: Path) -> list[Path]:
@@ -21,47 +22,31 @@ def draw_pictures(run_dir: Path) -> list[Path]:
     train = [line for line in lines if line["split"] == "train"]
     held_out = [line for line in lines if line["split"] == "held_out"]
     paths = [run_dir / "learning_rates.png", run_dir / "losses.png"]
-    _save(_learning_rates(train), paths[0])
-    _save(_losses(train, held_out), paths[1])
+    save_figure([_learning_rates(train)], paths[0])
+    save_figure([_losses(train, held_out)], paths[1])
     return paths
 
 
-def _learning_rates(train: list[Line]) -> Any:
-    figure, axes = _axes("Learning rate of each component", "update", "learning rate")
-    names = sorted({name for line in train for name in line if name.startswith("lr/")})
-    for name in names:
-        points = [(line["step"], line[name]) for line in train if name in line]
-        axes.plot(*zip(*points, strict=True), label=name.removeprefix("lr/"))
-    peaks = [max(line[name] for line in train if name in line) for name in names]
-    if max(peaks) > 20 * min(peaks):
-        axes.set_yscale("log")  # on one linear scale the smallest curve would be a flat line
-    else:
-        axes.set_ylim(bottom=0)
-    axes.legend()
-    return figure
-
-
-def _losses(train: list[Line], held_out: list[Line]) -> Any:
-    figure, axes = _axes("Losses", "update", "loss")
-    for label, lines, style in (("training batch", train, "-"), ("held out", held_out, "o-")):
-        if lines:
-            axes.plot([line["step"] for line in lines], [line["loss"] for line in lines], style, label=label)
-    axes.set_yscale("log")
-    axes.legend()
-    return figure
-
-
-def _axes(title: str, x_label: str, y_label: str) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure  # not pyplot: no display, no global state
-
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.subplots()
-    axes.set(title=title, xlabel=x_label, ylabel=y_label)
-    axes.grid(alpha=0.3)
-    return figure, axes
-
-
-def _save(figure: Any, path: Path) -> None:
+def save_figure(panels: Sequence[Panel], path: Path) -> None:
+    """Write the panels to `path`, a PNG or an SVG by its ending."""
     aside = path.with_name(f".{path.name}")
-    figure.savefig(aside, dpi=120, format="png")
+    figure(panels).savefig(aside, dpi=120, format=path.suffix[1:])
     aside.replace(path)
+
+
+def _learning_rates(train: list[Line]) -> Panel:
+    names = sorted({name for line in train for name in line if name.startswith("lr/")})
+    series = [
+        Series(name.removeprefix("lr/"), [(line["step"], line[name]) for line in train if name in line])
+        for name in names
+    ]
+    return Panel("Learning rate of each component", "learning rate", series)
+
+
+def _losses(train: list[Line], held_out: list[Line]) -> Panel:
+    series = [
+        Series(label, [(line["step"], line["loss"]) for line in lines], style)
+        for label, lines, style in (("training batch", train, "-"), ("held out", held_out, "o-"))
+        if lines
+    ]
+    return Panel("Losses", "loss", series, log=True)

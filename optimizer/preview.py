@@ -1,0 +1,65 @@
+"""The values that an optimizer's options would take over a run, without an optimizer."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from optimizer.drawing import Panel, Series
+from optimizer.embedded_scheduler import EmbeddedScheduler
+from optimizer.schedule import Schedule
+
+
+class Preview:
+    """Runs the embedded scheduler over a group of its own.
+
+    schedule: of the lr, resolved. defaults: the optimizer's options. option_schedules: of others, resolved.
+    """
+
+    def __init__(
+        self, schedule: Schedule, defaults: Mapping[str, Any], option_schedules: Mapping[str, Schedule]
+    ) -> None:
+        self._scheduler = EmbeddedScheduler(schedule, defaults, option_schedules)
+        self._group = dict(defaults)
+        self._scheduler.join(self._group)
+        self.options = ["lr", *option_schedules]
+        if schedule.moves_momentum():
+            self.options.append("beta1" if "betas" in defaults else "momentum")
+
+    @property
+    def schedule(self) -> Schedule:
+        """The lr's schedule, as the optimizer has it."""
+        return self._scheduler.schedule
+
+    def at(self, update: int) -> dict[str, float]:
+        """Return the options that move, at their values in this update."""
+        self._scheduler.last_epoch = update
+        self._scheduler.write([self._group])
+        values = {**self._group, **dict(zip(("beta1", "beta2"), self._group.get("betas", ()), strict=False))}
+        return {option: float(values[option]) for option in self.options}
+
+    @property
+    def monitors(self) -> frozenset[str]:
+        """The metrics that would move the options; here they stay as before the first report."""
+        return self._scheduler.monitors
+
+    def lr_at(self, update: int) -> float:
+        """Return the lr of this update."""
+        return self.at(update)["lr"]
+
+
+def panels(previews: Mapping[str, Preview], updates: Sequence[int], title: str) -> list[Panel]:
+    """Return a panel for the lr, with a line for each of `previews`, and one for every other option that moves.
+
+    title: what comes after the option's name in a title.
+    """
+    values = {name: [(update, preview.at(update)) for update in updates] for name, preview in previews.items()}
+    options = dict.fromkeys(option for preview in previews.values() for option in preview.options)
+    made = []
+    for option in options:
+        lines = [
+            Series(name, [(update, at[option]) for update, at in values[name]])
+            for name, preview in previews.items()
+            if option in preview.options
+        ]
+        label = "learning rate" if option == "lr" else option
+        made.append(Panel(f"{label} {title}", label, lines))
+    return made
