@@ -12,6 +12,7 @@ import optimizer.plateau
 import optimizer.transformers_schedules  # noqa: F401
 from optimizer.adamw_cosine_decay import AdamWWithWarmupCosine, AdamWWithWarmupCosineFactory
 from optimizer.adamw_onecyclelr import AdamWWithOneCycle, AdamWWithOneCycleFactory
+from optimizer.cautious import CautiousOptimizer
 from optimizer.embedded_scheduler import EmbeddedScheduler
 from optimizer.embedding import ScheduledOptimizer, scheduled
 from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY, FreeScheduleFactory, OptimizerFactory, ScheduledFactory
@@ -32,6 +33,7 @@ __all__ = [
     "AdamWWithOneCycleFactory",
     "AdamWWithWarmupCosine",
     "AdamWWithWarmupCosineFactory",
+    "CautiousOptimizer",
     "EmbeddedScheduler",
     "FreeScheduleFactory",
     "Horizon",

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Self
 from torch.optim import AdamW, Optimizer
 
 from optimizer.adamw_options import AdamWOptions
+from optimizer.cautious import Caution
 from optimizer.embedding import ScheduledOptimizer
 from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY, ScheduledFactory
 from optimizer.horizon import Horizon
@@ -31,13 +32,14 @@ class AdamWWithWarmupCosine(ScheduledOptimizer, AdamW):
         end_lr: float = 0.0,
         grad_clip_norm: float | None = None,
         option_schedules: Mapping[str, Schedule] | None = None,
+        caution: Caution | None = None,
         **adamw_options: Any,
     ) -> None:
         schedule = WarmupCosineDecay(
             peak_lr=peak_lr, start_lr=start_lr, end_lr=end_lr, total_steps=total_steps, warmup_steps=warmup_steps
         )
         super().__init__(params, lr=peak_lr, **adamw_options)
-        self.embed(schedule, grad_clip_norm, option_schedules)
+        self.embed(schedule, grad_clip_norm, option_schedules, caution)
 
 
 @OPTIMIZER_BUILDER_REGISTRY.register("adamw_warmup_cosine_decay")

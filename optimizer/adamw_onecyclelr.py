@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Self
 from torch.optim import AdamW, Optimizer
 
 from optimizer.adamw_options import AdamWOptions
+from optimizer.cautious import Caution
 from optimizer.embedding import ScheduledOptimizer
 from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY, ScheduledFactory
 from optimizer.horizon import Horizon
@@ -31,12 +32,13 @@ class AdamWWithOneCycle(ScheduledOptimizer, AdamW):
         lr: float | None = None,
         grad_clip_norm: float | None = None,
         option_schedules: Mapping[str, Schedule] | None = None,
+        caution: Caution | None = None,
         **options: Any,
     ) -> None:
         cycle = {name: options.pop(name) for name in OneCycleFields.model_fields if name in options}
         schedule = OneCycle(**{"cycle_momentum": False, **cycle, "max_lr": max_lr, "total_steps": total_steps})
         super().__init__(params, lr=max_lr if lr is None else lr, **options)
-        self.embed(schedule, grad_clip_norm, option_schedules)
+        self.embed(schedule, grad_clip_norm, option_schedules, caution)
 
 
 @OPTIMIZER_BUILDER_REGISTRY.register("adamw_cosine_schedule")

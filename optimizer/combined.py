@@ -34,6 +34,11 @@ class Combined(Optimizer):
         if self.__dict__.get("_shared"):
             self._share()
 
+    def part_of(self, group: dict[str, Any]) -> Optimizer:
+        """Return the optimizer that updates `group`."""
+        part: int = group[PART]
+        return self._parts[part]
+
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]  # torch's overloads
         """Update all parameters. closure: evaluates the model anew and returns the loss."""
         loss = None

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from optimizer.cautious import Caution, CautiousStep, check_caution
 from optimizer.clipping import clip_before_step
 from optimizer.embedded_scheduler import POSITION, EmbeddedScheduler, Group
 from optimizer.schedule import Schedule
@@ -24,6 +25,7 @@ class ScheduledOptimizer(Optimizer):
 
     scheduler: EmbeddedScheduler
     grad_clip_norm: float | None = None
+    caution: Caution | None = None
     grad_norm: Tensor | None = None
     """With `grad_clip_norm`, the joint L2 norm of the gradients before the last clipping, a scalar."""
 
@@ -32,17 +34,22 @@ class ScheduledOptimizer(Optimizer):
         schedule: Schedule,
         grad_clip_norm: float | None = None,
         option_schedules: Mapping[str, Schedule] | None = None,
+        caution: Caution | None = None,
     ) -> Self:
         """Put `schedule` inside and write the values of update 0. Returns the optimizer itself.
 
         grad_clip_norm: the joint L2 norm that gradients are scaled down to before an update.
         option_schedules: schedules of other options than the lr, as weight_decay or beta1.
+        caution: how steps are made cautious; None: they are not.
         Raises ValueError for an option that this optimizer lacks, or that a schedule cannot move.
         """
         # Some classes hold more than the three attributes that torch's own __getstate__ keeps.
         self._made_with = [name for name in self.__dict__ if not name.startswith("_optimizer_")]
         self.scheduler = EmbeddedScheduler(schedule, self.defaults, option_schedules or {})
         self.grad_clip_norm = grad_clip_norm
+        self.caution = caution
+        if caution is not None:
+            check_caution(self)
         for group in self.param_groups:
             self.scheduler.join(group)
         self._register_own_hooks()
@@ -83,12 +90,16 @@ class ScheduledOptimizer(Optimizer):
         return handle
 
     def _register_own_hooks(self) -> None:
+        if self.caution is not None:
+            step = CautiousStep(self.caution)
+            super().register_step_pre_hook(step.before)
+            super().register_step_post_hook(step.after)
         self._advance_handle = super().register_step_post_hook(_advance)
         if self.grad_clip_norm:
             self.register_step_pre_hook(clip_before_step)
 
     def __getstate__(self) -> dict[str, Any]:
-        names = [*self._made_with, "_made_with", "scheduler", "grad_clip_norm"]
+        names = [*self._made_with, "_made_with", "scheduler", "grad_clip_norm", "caution"]
         return {**super().__getstate__(), **{name: self.__dict__[name] for name in names if name in self.__dict__}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

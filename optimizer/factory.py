@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from optimizer.cautious import Caution
 from optimizer.drawing import spread, svg
 from optimizer.embedding import ScheduledOptimizer, scheduled
 from optimizer.horizon import Horizon
@@ -18,7 +19,15 @@ from optimizer.preview import Preview, panels
 from optimizer.registry import Registry, nearest
 from optimizer.schedule import NOTEBOOK, AnySchedule, Schedule
 from optimizer.schedules import Constant
-from optimizer.validation import Config, NonNegativeNumber, PositiveFraction, nest, refusal
+from optimizer.validation import (
+    Config,
+    Fraction,
+    NonNegativeNumber,
+    PositiveFraction,
+    PositiveNumber,
+    nest,
+    refusal,
+)
 
 
 @runtime_checkable
@@ -52,6 +61,12 @@ class ScheduledFactory(Config):
     option_schedules: dict[str, AnySchedule] = Field(default_factory=dict)
     """Schedules of other options than the lr, by option: {weight_decay: {type: KEY, …}, beta1: …}."""
 
+    use_cautious_optimizer: bool = False
+    """Whether only coordinates in which update and gradient agree are updated (arXiv:2411.16085)."""
+    cautious_eps: PositiveNumber = 1e-8
+    """With `use_cautious_optimizer`: added to the share of coordinates that are updated, which divides the step."""
+    cautious_min_mean: Fraction = 0.0
+    """With `use_cautious_optimizer`: what that share is taken to be at least; peers have 1e-3."""
     param_groups: list[GroupRule] = Field(default_factory=list)
     """Rules by name for some of the parameters: {match: "encoder.*", lr_multiplier: 0.1, weight_decay: 0}."""
     no_decay: bool | list[str] = False
@@ -61,11 +76,14 @@ class ScheduledFactory(Config):
     """Factor on the lr of each numbered layer against the one above it."""
 
     @model_validator(mode="after")
-    def _check_groups(self) -> Self:
+    def _check_shared(self) -> Self:
         for index, rule in enumerate(self.param_groups):
             self._checked_rule(index, rule)
         if self.no_decay and "weight_decay" not in self.option_names():
             self.refuse("no_decay", f"{self.optimizer_class.__name__} has no weight_decay")
+        for name in ("cautious_eps", "cautious_min_mean"):
+            if not self.use_cautious_optimizer and getattr(self, name) != type(self).model_fields[name].default:
+                self.refuse(name, "does nothing without use_cautious_optimizer: true")
         return self
 
     @property
@@ -153,7 +171,12 @@ class ScheduledFactory(Config):
 
     def _embedded(self) -> dict[str, Any]:
         """Return what `embed` takes besides the curve."""
-        return {"grad_clip_norm": self.grad_clip_norm, "option_schedules": self.option_schedules}
+        caution = Caution(self.cautious_eps, self.cautious_min_mean) if self.use_cautious_optimizer else None
+        return {
+            "grad_clip_norm": self.grad_clip_norm,
+            "option_schedules": self.option_schedules,
+            "caution": caution,
+        }
 
     def _checked_rule(self, index: int, rule: GroupRule) -> GroupRule:
         """Return `rule` with its options as this factory's own fields read them."""

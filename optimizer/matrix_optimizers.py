@@ -17,7 +17,15 @@ from optimizer.torch_optimizers import TorchFactory, torch_factory
 
 Fallback = Annotated[TorchFactory, ByType(OPTIMIZER_BUILDER_REGISTRY, TorchFactory, "adamw", listed=False)]
 
-SHARED = ("schedule", "option_schedules", "grad_clip_norm", "param_groups", "no_decay", "layer_decay")
+SHARED = (
+    "schedule",
+    "option_schedules",
+    "grad_clip_norm",
+    "param_groups",
+    "no_decay",
+    "layer_decay",
+    "use_cautious_optimizer",
+)
 """What holds for the whole optimizer, and is given outside."""
 
 
