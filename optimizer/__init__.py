@@ -1,15 +1,9 @@
 """Optimizers with their learning-rate schedule inside, built from a key and validated parameters."""
 
-import optimizer.composition  # for what it registers, like the next nine
-import optimizer.cycles
-import optimizer.decays
-import optimizer.imported
-import optimizer.lerobot_schedules
-import optimizer.lightning_schedules
+import optimizer.imported  # for what they register, like the next three
 import optimizer.matrix_optimizers
 import optimizer.multi_adam
-import optimizer.plateau
-import optimizer.transformers_schedules  # noqa: F401
+import optimizer.schedules  # noqa: F401
 from optimizer.adamw_cosine_decay import AdamWWithWarmupCosine, AdamWWithWarmupCosineFactory
 from optimizer.adamw_onecyclelr import AdamWWithOneCycle, AdamWWithOneCycleFactory
 from optimizer.cautious import CautiousOptimizer
@@ -22,9 +16,9 @@ from optimizer.named_state import NamedState, StateMismatchError, load_named_sta
 from optimizer.registry import Registry, UnknownKeyError
 from optimizer.schedule import SCHEDULE_REGISTRY, Schedule
 from optimizer.schedule_free_radam import RAdamScheduleFreeFactory
+from optimizer.schedules.pytorch import TorchSchedule
 from optimizer.state_files import load_optimizer_state, save_optimizer_state
 from optimizer.torch_optimizers import TorchFactory, torch_factory
-from optimizer.torch_schedules import TorchSchedule
 
 __all__ = [
     "OPTIMIZER_BUILDER_REGISTRY",

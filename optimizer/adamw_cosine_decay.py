@@ -11,7 +11,7 @@ from optimizer.embedding import ScheduledOptimizer
 from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY, ScheduledFactory
 from optimizer.horizon import Horizon
 from optimizer.schedule import Schedule
-from optimizer.schedules import WarmupCosineDecay, WarmupCosineFields
+from optimizer.schedules.basic import WarmupCosineDecay, WarmupCosineFields
 
 
 class AdamWWithWarmupCosine(ScheduledOptimizer, AdamW):

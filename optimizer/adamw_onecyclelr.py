@@ -11,7 +11,7 @@ from optimizer.embedding import ScheduledOptimizer
 from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY, ScheduledFactory
 from optimizer.horizon import Horizon
 from optimizer.schedule import Schedule
-from optimizer.schedules import OneCycle, OneCycleFields
+from optimizer.schedules.basic import OneCycle, OneCycleFields
 from optimizer.validation import PositiveNumber
 
 

@@ -18,7 +18,7 @@ from optimizer.parameter_groups import Grouping, GroupRule, Params, parameter_gr
 from optimizer.preview import Preview, panels
 from optimizer.registry import Registry, nearest
 from optimizer.schedule import NOTEBOOK, AnySchedule, Schedule
-from optimizer.schedules import Constant
+from optimizer.schedules.basic import Constant
 from optimizer.validation import (
     Config,
     Fraction,

@@ -9,9 +9,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY
 from optimizer.schedule import SCHEDULE_REGISTRY
+from optimizer.schedules.pytorch import TorchSchedule, scheduler_fields
 from optimizer.signatures import plain_types
 from optimizer.torch_optimizers import NOT_OPTIONS, OPTION_MEANINGS, TorchFactory
-from optimizer.torch_schedules import TorchSchedule, scheduler_fields
 
 
 class ImportedFactory(TorchFactory):

@@ -12,7 +12,7 @@ from optimizer.horizon import Horizon
 from optimizer.parameter_groups import Params
 from optimizer.registry import nearest
 from optimizer.schedule import AnySchedule
-from optimizer.schedules import Constant
+from optimizer.schedules.basic import Constant
 from optimizer.validation import Beta, Config, NonNegativeNumber, nest
 
 

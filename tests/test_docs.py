@@ -99,10 +99,10 @@ def test_the_optimizer_readme_names_every_key():
 
 def test_contributing_names_every_file():
     text = (ROOT / "CONTRIBUTING.md").read_text()
-    for path in [*(ROOT / "trainer").glob("*.py"), *(ROOT / "optimizer").glob("*.py")]:
+    for path in [*(ROOT / "trainer").rglob("*.py"), *(ROOT / "optimizer").rglob("*.py")]:
         shared = {"adamw_options.py", "adamw_cosine_decay.py", "adamw_onecyclelr.py", "schedule_free_radam.py"}
         if not path.name.startswith("__") and path.name not in shared | {"horizon.py", "errors.py"}:
-            assert path.name in text, path
+            assert f"`{path.name}`" in text or f"/{path.name}`" in text, path
 
 
 def test_everything_public_has_a_docstring():

@@ -12,7 +12,7 @@ from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 from torch.optim.lr_scheduler import LambdaLR, StepLR
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, AdamWWithWarmupCosine, scheduled
-from optimizer.schedules import Constant, WarmupCosineDecay
+from optimizer.schedules.basic import Constant, WarmupCosineDecay
 
 CURVE = {"peak_lr": 1e-2, "start_lr": 1e-4, "end_lr": 1e-3, "total_steps": 20, "warmup_steps": 5}
 

@@ -11,7 +11,7 @@ from torch.optim import lr_scheduler
 from torch.optim.swa_utils import SWALR
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, SCHEDULE_REGISTRY
-from optimizer.torch_schedules import ELSEWHERE, TorchSchedule
+from optimizer.schedules.pytorch import ELSEWHERE, TorchSchedule
 
 OPTIONS = {
     "StepLR": [{"step_size": 30}, {"step_size": 7, "gamma": 0.9}],

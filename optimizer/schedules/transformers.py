@@ -8,9 +8,9 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from optimizer.hugging_face_schedules import WarmupThenDecay
 from optimizer.lengths import Length, PositiveLength, RunLength, known
 from optimizer.schedule import SCHEDULE_REGISTRY, Schedule, short
+from optimizer.schedules.hugging_face import WarmupThenDecay
 from optimizer.validation import Fraction, NonNegativeNumber, PositiveNumber
 
 

@@ -3,7 +3,7 @@
 import math
 from typing import ClassVar, Literal, Self
 
-import optimizer.hugging_face_schedules  # noqa: F401 registers what `diffuser` names
+import optimizer.schedules.hugging_face  # noqa: F401 registers what `diffuser` names
 from optimizer.curve import Curve
 from optimizer.lengths import Length, PositiveLength, RunLength
 from optimizer.schedule import SCHEDULE_REGISTRY, Schedule, short

@@ -10,9 +10,9 @@ from typing import ClassVar, Self
 
 from pydantic import model_validator
 
-from optimizer.hugging_face_schedules import WarmupThenDecay
 from optimizer.lengths import Length, PositiveLength
 from optimizer.schedule import SCHEDULE_REGISTRY, Schedule, short
+from optimizer.schedules.hugging_face import WarmupThenDecay
 from optimizer.validation import Fraction, Number, PositiveNumber
 
 
