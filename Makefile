@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format bench soak clean
+.PHONY: demo test check format bench soak figures clean
 
 demo: .venv/stamp
 	$(BIN)/innerstep train configs/digits.yaml --overwrite
@@ -25,6 +25,9 @@ bench: .venv/stamp
 
 soak: .venv/stamp
 	$(BIN)/python benchmarks/kill_and_resume.py
+
+figures: .venv/stamp
+	$(BIN)/python docs/draw_figures.py
 
 clean:
 	rm -rf .venv runs dist

@@ -45,13 +45,14 @@ class ByType:
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
+        title = self._registry.name
         if not self._listed:
             keys = {"anyOf": [{"enum": list(self._registry)}, {"type": "string", "pattern": "[.]"}]}
-            title = self._registry.name
             return {"type": "object", "title": title, "properties": {"type": keys}, "required": ["type"]}
         choices = []
         for key, cls in self._registry.items():
             choice = cls.model_json_schema()
+            choice["title"] = title
             choice["properties"] = {"type": {"const": key}, **choice.get("properties", {})}
             choice["required"] = ["type", *choice.get("required", [])]
             choices.append(choice)

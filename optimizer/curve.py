@@ -26,7 +26,9 @@ class Curve:
         return {}
 
     def load_curve_state(self, state: dict[str, Any]) -> None:
-        """Restore what `curve_state` returned."""
+        """Restore what `curve_state` returned. Raises KeyError if another kind of curve returned it."""
+        if state:
+            raise KeyError(next(iter(state)))
 
 
 class PacedCurve(Curve):
@@ -59,6 +61,5 @@ class PacedCurve(Curve):
         return {"reported": dict(self._reported), "curve": state} if state else {}
 
     def load_curve_state(self, state: dict[str, Any]) -> None:
-        if state:
-            self._reported = dict(state["reported"])
-            self._curve.load_curve_state(state["curve"])
+        self._curve.load_curve_state(state["curve"] if state else {})
+        self._reported = dict(state["reported"]) if state else {}

@@ -1,11 +1,13 @@
 """The scheduler inside an optimizer: the position, and the values that it writes into the groups."""
 
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
+from optimizer.drawing import spread
 from optimizer.registry import nearest
 from optimizer.schedule import Schedule
 
@@ -31,6 +33,8 @@ class EmbeddedScheduler:
         self, schedule: Schedule, defaults: Mapping[str, Any], option_schedules: Mapping[str, Schedule]
     ) -> None:
         self.last_epoch = 0
+        if schedule.absolute and float(defaults["lr"]) == 0.0:
+            raise ValueError(f"lr: must be > 0 under {schedule.key}, of which a group gets its lr's share; got 0")
         self._lr = _Track("lr", schedule, float(defaults["lr"]))
         self._others = [_other_track(name, other, defaults) for name, other in option_schedules.items()]
         self._tracks = [self._lr, *self._others]
@@ -108,11 +112,11 @@ class EmbeddedScheduler:
         """
         own, saved = _flat(self.state_dict()), _flat(state)
         _warn_of_another_curve({name: (saved[name], own.get(name)) for name in saved if saved[name] != own.get(name)})
-        if self._monitors and "curves" not in state:
-            warnings.warn("the saved state does not say what the metrics so far were: they start anew", stacklevel=4)
         self.last_epoch = int(state["last_epoch"])
-        for track in self._tracks:
-            track.curve.load_curve_state(state.get("curves", {}).get(track.option, {}))
+        saved = state.get("curves", {})
+        by_metric = [track for track in self._tracks if track.curve.monitors()]
+        if not all([track.restore(saved.get(track.option, {})) for track in by_metric]):
+            warnings.warn("the saved state does not say what the metrics so far were: they start anew", stacklevel=4)
 
     def take_over(self, groups: list[Group]) -> None:
         """Put this object's own initial values, and those of the coming update, into groups that were
@@ -129,7 +133,10 @@ class EmbeddedScheduler:
         """Return what the coming update runs at: lr, momentum, and the other options that are scheduled."""
         step, curve = self.last_epoch, self._lr.curve
         momentum = curve.momentum_at(step) if self._moves_momentum else None
-        return curve.lr_at(step), momentum, [track.curve.lr_at(step) for track in self._others]
+        lr = curve.lr_at(step)
+        if not lr >= 0.0:  # nor is NaN
+            raise ValueError(f"the schedule {self.schedule.key} gives the lr {lr} for update {step}")
+        return lr, momentum, [track.curve.lr_at(step) for track in self._others]
 
     def _write_group(self, index: int, group: Group, lr: float, momentum: float | None, others: list[float]) -> None:
         lr *= self._lr.shares[index]
@@ -187,6 +194,28 @@ class _Track:
         self.bases.append(base)
         self.shares.append(base / self._base if self.schedule.absolute else base)
 
+    def restore(self, state: dict[str, Any]) -> bool:
+        """Restore what metrics left behind; return False if `state` is not of such a curve, which then starts anew."""
+        self.curve = self.schedule.start()
+        try:
+            self.curve.load_curve_state(state)
+        except (KeyError, TypeError):
+            self.curve = self.schedule.start()
+            return False
+        return True
+
+    def check_range(self) -> None:
+        """Raise ValueError if a value of the curve, where its end is known, is none that the option can have."""
+        highest = 1.0 if self.option in ("beta1", "beta2", "momentum") else math.inf
+        length = getattr(self.schedule, self.schedule.length_field or "", None) or 1
+        for update in spread(length * self.schedule.pace(), 200):
+            value = self.curve.lr_at(update) * (1.0 if self.schedule.absolute else self._base)
+            if not 0.0 <= value < highest:
+                limit = "must be >= 0 and < 1" if highest == 1.0 else "must be >= 0"
+                raise ValueError(
+                    f"option_schedules.{self.option}: {limit}; its schedule gives {value:g} for update {update}"
+                )
+
 
 def _other_track(option: str, schedule: Schedule, defaults: Mapping[str, Any]) -> _Track:
     known = [name for name, value in defaults.items() if type(value) in (int, float) and name != "lr"]
@@ -201,11 +230,12 @@ def _other_track(option: str, schedule: Schedule, defaults: Mapping[str, Any]) -
             f"option_schedules.{option}: the optimizer's own {option} is 0, which no schedule moves. Set it to the"
             " value that the schedule starts from."
         )
-    track = _Track(option, schedule, _option(defaults, option))
-    if track.curve.momentum_at(0) is not None:
+    if schedule.moves_momentum():
         raise ValueError(
             f"option_schedules.{option}: {schedule.key} moves the momentum; set its cycle_momentum to false"
         )
+    track = _Track(option, schedule, _option(defaults, option))
+    track.check_range()
     return track
 
 

@@ -15,13 +15,16 @@ _RELATIVE = re.compile(r"(\d+(?:\.\d+)?) ?(ep|%)")
 class Relative(str):
     """A length that only a horizon makes a number of updates: "10ep" or "5%"."""
 
-    def updates(self, horizon: Horizon | None, field: str) -> int:
-        """Return the length in updates, rounded. Raises ValidationError at `field` without what it refers to."""
+    def updates(self, horizon: Horizon | None, field: str, steps_per_epoch: int | None = None) -> int:
+        """Return the length in updates, rounded. Raises ValidationError at `field` without what it refers to.
+
+        steps_per_epoch: where it is known better than by the horizon.
+        """
         match = _RELATIVE.fullmatch(self)
         assert match, "validated when it was read"
         whole = None if horizon is None else horizon.total_steps
         if match[2] == "ep":
-            whole = None if horizon is None else horizon.steps_per_epoch
+            whole = steps_per_epoch or (None if horizon is None else horizon.steps_per_epoch)
         if whole is None:
             missing = "Horizon(total_steps, steps_per_epoch)" if match[2] == "ep" else "Horizon(total_steps)"
             raise refusal(f"{self} needs the length of the run; build(params, horizon={missing})", (field,), self)

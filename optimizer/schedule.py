@@ -55,10 +55,13 @@ class Schedule(Config, Curve, ABC):
             if name == self.length_field and value is None and (horizon or self.needs_length()):
                 changes[name] = -(-total_steps_from(horizon, name) // pace)
             elif isinstance(value, Relative):
-                changes[name] = round(value.updates(horizon, name) / pace)
+                changes[name] = round(value.updates(horizon, name, self.steps_per_epoch) / pace)
             elif isinstance(value, list) and any(isinstance(item, Relative) for item in value):
-                lengths = [item.updates(horizon, name) / pace if isinstance(item, Relative) else item for item in value]
-                changes[name] = [round(length) for length in lengths]
+                known = self.steps_per_epoch
+                changes[name] = [
+                    round(item.updates(horizon, name, known) / pace) if isinstance(item, Relative) else item
+                    for item in value
+                ]
             elif isinstance(value, list) and any(isinstance(item, Schedule) for item in value):
                 changes[name] = [resolved_at(item, horizon, name, index) for index, item in enumerate(value)]
         return self.replaced(**changes) if changes else self

@@ -20,9 +20,15 @@ def suspicions(schedule: Schedule, lr_at: Value, total_steps: int) -> list[str]:
     grid = spread(total_steps, 10_000)
     values = [lr_at(update) for update in grid]
     peak = max(values)
-    found = [_first(values[0], peak), _peak(lr_at, peak, total_steps), _length(schedule, lr_at, total_steps, peak)]
+    found = [
+        _first(values[0], peak),
+        _peak(lr_at, peak, total_steps),
+        _length(schedule, lr_at, total_steps),
+    ]
     if not schedule.jumps:
-        found += [_tail(grid, values, peak), _jump(grid, values, lr_at, peak)]
+        found.append(_tail(schedule, grid, values, peak))
+    if not schedule.jumps and schedule.pace() == 1:
+        found.append(_jump(grid, values, lr_at, peak))
     return [line for line in found if line]
 
 
@@ -41,26 +47,25 @@ def _peak(lr_at: Value, peak: float, total_steps: int) -> str:
     )
 
 
-def _length(schedule: Schedule, lr_at: Value, total_steps: int, peak: float) -> str:
+def _length(schedule: Schedule, lr_at: Value, total_steps: int) -> str:
     length = getattr(schedule, schedule.length_field) if schedule.length_field else None
-    pace = schedule.pace()
-    if length is None or length * pace <= total_steps:
+    if length is None or (length - 1) * schedule.pace() < total_steps:
         return ""
     return (
-        f"the schedule is longer than the run: of its {length * pace} updates {total_steps} are run, and the last"
-        f" is at lr {short(lr_at(total_steps - 1))}"
+        f"the schedule is longer than the run: of its {length * schedule.pace()} updates {total_steps} are run, and the"
+        f" last is at lr {short(lr_at(total_steps - 1))}"
     )
 
 
-def _tail(grid: list[int], values: list[float], peak: float) -> str:
+def _tail(schedule: Schedule, grid: list[int], values: list[float], peak: float) -> str:
     last = values[-1]
     same = next((index for index in range(len(values), 0, -1) if values[index - 1] != last), 0)
-    if same == 0 or last >= 0.999 * peak or grid[-1] - grid[same] <= 0.01 * len(grid):
+    length = grid[-1] - grid[same] if same else 0
+    if last >= 0.999 * peak or length <= max(schedule.pace(), 0.01 * grid[-1]):
         return ""
-    share = (grid[-1] - grid[same]) / (grid[-1] + 1)
     return (
-        f"the run is longer than the schedule: from update {grid[same]} on ({share:.0%} of it) the lr stays at"
-        f" {short(last)}"
+        f"the run is longer than the schedule: from update {grid[same]} on ({length / (grid[-1] + 1):.0%} of it) the lr"
+        f" stays at {short(last)}"
     )
 
 

@@ -286,6 +286,13 @@ def test_overrides_in_all_their_forms(cli):
     assert "1e-05 ↗ 4e-03 (50) ↘ 1e-05 (500)" in printed
 
 
+def test_a_mapping_may_be_written_without_spaces(cli):
+    options = "--model.component_optims.encoder={type:sgd,params:{lr:0.01,momentum:0.9,weight_decay:0.0001}}"
+    code, printed = cli("plan", DIGITS, options)
+    assert code == 0, printed
+    assert re.search(r"encoder .* sgd ", printed)
+
+
 def test_plan_shows_every_component_and_writes_nothing(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, printed = cli("plan", DIGITS)
@@ -332,6 +339,16 @@ def test_resume_without_a_run(cli, tmp_path):
     code, printed = cli("resume", tmp_path)
     assert code == 2
     assert "there is no run here" in printed
+
+
+def test_describe_shows_every_key(cli):
+    keys = [line.split()[0] for line in cli("list")[1].splitlines() if line.startswith("  ")]
+    assert len(keys) > 70
+    for key in [*keys, "pytorch_optimizer.Lion", "heavyball.AdamW"]:
+        code, printed = cli("describe", key)
+        assert code == 0, printed
+        assert "parameters:" in printed
+        assert "anything" not in printed or "." in key
 
 
 def test_list_and_describe(cli):

@@ -11,6 +11,7 @@ from conftest import ROOT
 
 import optimizer
 import trainer
+import trainer.config_file
 
 
 def blocks(path, language):
@@ -37,7 +38,7 @@ def test_the_readmes_yaml_trains_and_its_commands_work(cli, tmp_path):
     commands = [line.split("#")[0].split()[1:] for line in blocks("README.md", "")[-1].strip().splitlines()]
     short = [argument.replace("total_steps=300", "total_steps=60") for argument in commands[1]]
     commands[1] = short
-    assert [command[0] for command in commands] == ["plan", "train", "resume", "list", "describe"]
+    assert [command[0] for command in commands] == ["plan", "train", "resume", "plot", "list", "describe"]
     for command in commands:
         code, printed = cli(*command)
         assert code == 0, printed
@@ -95,6 +96,95 @@ def test_the_optimizer_readme_names_every_key():
         check=True,
     ).stdout.split():
         assert f"`{key}`" in text, key
+
+
+def schedule_blocks():
+    for path in sorted((ROOT / "docs/schedules").glob("*.md")):
+        for index, text in enumerate(blocks(path.relative_to(ROOT), "yaml")):
+            loaded = yaml.safe_load(text)
+            if "schedule" in loaded:
+                yield pytest.param(loaded["schedule"], id=f"{path.stem}-{index}")
+
+
+@pytest.mark.parametrize("schedule", [*schedule_blocks()])
+def test_a_schedule_as_the_docs_write_it(tmp_path, schedule):
+    (tmp_path / "block.yaml").write_text(yaml.safe_dump({"schedule": schedule}))
+    raw = trainer.config_file.read_config_file(tmp_path / "block.yaml")["schedule"]  # where 1e-3 is a number
+    factory = optimizer.OPTIMIZER_BUILDER_REGISTRY["adamw"](lr=1e-3, schedule=raw)
+    built = factory.build(torch.nn.Linear(2, 2), horizon=optimizer.Horizon(20_000, 1000))
+    built.step()
+    assert built.scheduler.last_epoch == 1
+
+
+def test_every_schedule_has_a_page_with_a_block():
+    pages = "".join(path.read_text() for path in (ROOT / "docs/schedules").glob("*.md"))
+    for key in optimizer.SCHEDULE_REGISTRY:
+        assert f"`{key}`" in pages, key
+    shown = {param.values[0]["type"] for param in schedule_blocks()}
+    named = {key.lower() for key in optimizer.SCHEDULE_REGISTRY} - {"lambdalr", "multiplicativelr", "linearlr"}
+    assert (
+        named - {optimizer.SCHEDULE_REGISTRY.key_of(optimizer.SCHEDULE_REGISTRY[key]).lower() for key in shown} == set()
+    )
+
+
+def test_every_figure_is_shown_and_every_shown_one_is_there():
+    shown = {
+        name
+        for path in (ROOT / "docs").rglob("*.md")
+        for name in re.findall(r"!\[[^]]*\]\(\.\./figures/([^)]*)\)", path.read_text())
+    }
+    assert shown == {path.name for path in (ROOT / "docs/figures").iterdir()}
+
+
+def test_links_lead_somewhere():
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "optimizer").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:\s]+)\)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path}: {target}"
+
+
+OPTIMIZERS = [
+    text
+    for page in ("docs/optimizers.md", "docs/schedules/README.md")
+    for text in blocks(page, "yaml")
+    if text.startswith("type:")
+]
+
+
+@pytest.mark.parametrize("text", OPTIMIZERS)
+def test_an_optimizer_as_the_docs_write_it(tmp_path, text):
+    (tmp_path / "block.yaml").write_text(text)
+    raw = trainer.config_file.read_config_file(tmp_path / "block.yaml")
+    factory = optimizer.OPTIMIZER_BUILDER_REGISTRY[raw["type"]](**raw["params"])
+    backbone = torch.nn.ModuleList([torch.nn.ModuleDict({"norm": torch.nn.LayerNorm(3)})])
+    parts = {"embed": torch.nn.Embedding(5, 3), "backbone": backbone, "recurrent": torch.nn.GRUCell(3, 3)}
+    module = torch.nn.ModuleDict({**parts, "head": torch.nn.Linear(3, 2)})
+    assert factory.build(module, horizon=optimizer.Horizon(1000, 100)).scheduler.last_epoch == 0
+
+
+def test_the_several_adams_of_the_docs():
+    source = next(text for text in blocks("docs/optimizers.md", "python") if "multi_adam" in text)
+    names = {"policy": torch.nn.Linear(2, 2), "value": torch.nn.Linear(2, 1)}
+    exec(source, names)
+    assert names["optimizers"].keys() == {"policy", "value"}
+
+
+def test_the_sawtooth_of_the_docs():
+    source = blocks("docs/schedules/README.md", "python")[0] + "\nassert Sawtooth(period=4).lr_at(5) == 0.75"
+    subprocess.run([sys.executable, "-c", source], check=True)  # in a process of its own: it registers a key
+
+
+def test_the_tests_that_the_checklist_names_are_there():
+    text = (ROOT / "docs/checklist.md").read_text()
+    named = re.findall(r"`(test_\w+\.py)::([\w:]+)`", text)
+    assert len(named) > 60
+    for file, name in named:
+        source = (ROOT / "tests" / file).read_text()
+        *classes, function = name.split("::")
+        assert re.search(rf"def {function}\(", source), f"{file}::{name}"
+        assert all(f"class {one}:" in source for one in classes), f"{file}::{name}"
+    rows = re.findall(r"^\| ([ABCD]\d+b?) \|", text, re.MULTILINE)
+    expected = [f"A{n}" for n in range(1, 25)] + ["A5b", "A9b"] + [f"B{n}" for n in range(1, 16)] + ["C2"]
+    assert sorted(rows) == sorted(expected + [f"D{n}" for n in range(1, 22)])
 
 
 def test_contributing_names_every_file():

@@ -108,7 +108,9 @@ def test_the_length_of_the_run_is_asked_for(key):
         ours({"type": key, **required}, 1e-3)
 
 
-@pytest.mark.parametrize("rules", ["1:10,0.1:20", "soon", "1:20,0.1:10,0.5", "1:10,0.1:10,0.5", "1;10,2", ""])
+@pytest.mark.parametrize(
+    "rules", ["1:10,0.1:20", "soon", "1:20,0.1:10,0.5", "1:10,0.1:10,0.5", "1;10,2", "", "-1:10,1", "1:10,-1"]
+)
 def test_malformed_rules_are_refused(rules):
     with pytest.raises(ValidationError, match="step_rules"):
         SCHEDULE_REGISTRY["piecewise_constant"](step_rules=rules)

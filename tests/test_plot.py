@@ -155,6 +155,7 @@ def test_a_schedule_that_a_metric_moves_says_so(cli):
         (["one_cycle", "--max_lr=fast"], "one_cycle: max_lr"),
         (["adamw", "--lrr=1"], "did you mean 'lr'"),
         (["adamw", "--schedule.type=cosien"], "did you mean 'cosine'"),
+        (["LambdaLR", "--lr_lambda=sample_functions.below_zero"], "LambdaLR gives the lr -0.002"),
         (["multi_adam"], "no curve that could be drawn"),
         (["cosine", "--out", "curve.pdf"], "must end in .png or .svg; got curve.pdf"),
         (["cosine", "--total_steps=0"], "total_steps must be at least 1"),

@@ -187,6 +187,8 @@ def test_groups_keep_their_ratio():
         ({"type": "CyclicLR", "base_lr": 1e-4, "max_lr": 1e-2, "mode": "square"}, "triangular"),
         ({"type": "MultiStepLR", "milestones": "soon"}, "milestones"),
         ({"type": "ExponentialLR", "gamma": True}, "not true or false"),
+        ({"type": "StepLR", "step_size": 3, "gamma": -0.1}, r"gamma\n.*greater than 0"),
+        ({"type": "CosineAnnealingLR", "T_max": 3, "eta_min": -1.0}, r"eta_min\n.*greater than or equal to 0"),
         ({"type": "SteppLR", "step_size": 3}, "did you mean 'StepLR'"),
     ],
 )

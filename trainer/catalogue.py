@@ -69,10 +69,11 @@ def _described(registry: Registry[Any], cls: type[Any]) -> str:
     schema = (cls if issubclass(cls, BaseModel) else signature_model(cls)).model_json_schema(by_alias=True)
     required = schema.get("required", [])
     for name, field in sorted(schema.get("properties", {}).items(), key=lambda item: _depth(cls, item[0])):
-        default = "required" if name in required else f"default {field.get('default')!r}"
+        default = f"default {field['default']!r}" if "default" in field else "optional"
+        default = "required" if name in required else default
         lines.append(f"    {name}: {_type(field)}, {default}")
         if "description" in field:
-            lines.append(f"        {field['description']}")
+            lines += [f"        {line}" for line in field["description"].splitlines()]
     return "\n".join(lines)
 
 
@@ -90,15 +91,16 @@ def _type(field: dict[str, Any]) -> str:
     if "const" in field or "enum" in field:
         return " | ".join(repr(value) for value in field.get("enum", [field.get("const")]))
     if "anyOf" in field:
-        options = [
-            option["properties"]["type"]["const"] if "type" in option.get("properties", {}) else _type(option)
-            for option in field["anyOf"]
-        ]
-        return " | ".join(dict.fromkeys(options))
+        return " | ".join(dict.fromkeys(_type(option) for option in field["anyOf"]))
+    if "type" in field.get("properties", {}):
+        return f"{{type: {field['title'].upper()}, …}}"
     if "prefixItems" in field:
         return f"[{', '.join(_type(item) for item in field['prefixItems'])}]"
     if field.get("type") == "array":
-        return f"list of {_type(field.get('items', {}))}"
+        inner = _type(field.get("items", {}))
+        return f"list of ({inner})" if " | " in inner else f"list of {inner}"
+    if "$ref" in field:
+        return "mapping"
     ranges = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
     limits = [f"{sign} {field[name]}" for name, sign in ranges.items() if name in field]
     return " ".join([str(field.get("type", "anything")), *([f"({', '.join(limits)})"] if limits else [])])

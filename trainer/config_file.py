@@ -96,6 +96,8 @@ def write_yaml(config: dict[str, Any]) -> str:
 def _parse_value(key: str, text: str) -> Any:
     if re.fullmatch(r"\(.*\)", text):  # a Python tuple, as other tools' command lines write it
         text = f"[{text[1:-1]}]"
+    if text.startswith("{"):  # {momentum:0.9}, as other tools' command lines write it, is no mapping in YAML
+        text = re.sub(r"([{,]\s*[\w.]+):(?=\S)", r"\1: ", text)
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:

@@ -104,7 +104,10 @@ def _previews(config: ExperimentConfig, horizon: Horizon) -> dict[str, Preview]:
 
 
 def _drawn(previews: Mapping[str, Preview], total_steps: int, out: Path | None) -> list[str]:
-    drawn = panels(previews, spread(total_steps), f"over {total_steps} updates")
+    try:
+        drawn = panels(previews, spread(total_steps), f"over {total_steps} updates")
+    except ValueError as error:  # a function of the user's gave what no lr can be
+        raise ConfigError(str(error)) from error
     if out is None:
         lines = [text(drawn)]
     else:

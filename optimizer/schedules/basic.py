@@ -157,7 +157,8 @@ class OneCycle(OneCycleFields, Schedule):
         per_epoch = self.steps_per_epoch or (horizon.steps_per_epoch if horizon else None)
         if per_epoch is None:
             self.refuse("steps_per_epoch", "not given, and there is no horizon to take it from; epochs needs it")
-        return self.replaced(total_steps=self.epochs * per_epoch, epochs=None).resolved(horizon)
+        steps = -(-self.epochs * per_epoch // self.pace(horizon))
+        return self.replaced(total_steps=steps, epochs=None).resolved(horizon)
 
     def summary(self) -> str:
         first = self.max_lr / self.div_factor

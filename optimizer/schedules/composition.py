@@ -62,7 +62,7 @@ class _Joined(Curve):
 
     def load_curve_state(self, state: dict[str, Any]) -> None:
         for index, curve in enumerate(self._curves):
-            curve.load_curve_state(state.get(str(index), {}))
+            curve.load_curve_state(state[str(index)])
 
 
 class _InTurn(_Joined):
@@ -86,7 +86,8 @@ class _InTurn(_Joined):
 
     def report(self, name: str, value: float, step: int) -> None:
         turn = bisect_right(self._starts, step) - 1
-        self._curves[turn].report(name, value, step - self._starts[turn])
+        if name in self._curves[turn].monitors():
+            self._curves[turn].report(name, value, step - self._starts[turn])
 
 
 class _Multiplied(_Joined):

@@ -130,6 +130,8 @@ class PiecewiseConstant(Schedule):
             raise ValueError(f"must be FACTOR:BOUNDARY, … , FACTOR as in 1:10,0.1:20,0.005; got {rules!r}") from None
         if boundaries != sorted(set(boundaries)):
             raise ValueError(f"the boundaries must rise; got {rules!r}")
+        if not all(0.0 <= factor < math.inf for factor, _ in _parsed(rules)):
+            raise ValueError(f"the factors must be >= 0; got {rules!r}")
         return rules
 
     def lr_at(self, update: int) -> float:

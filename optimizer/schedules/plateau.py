@@ -89,11 +89,10 @@ class _PlateauRun(Curve):
         return {"lr": self.lr_at(0), "best": _finite(self._scheduler.best), **counters}
 
     def load_curve_state(self, state: dict[str, Any]) -> None:
-        if state:
-            self._stand_in.param_groups[0]["lr"] = state["lr"]
-            self._scheduler.best = self._scheduler.mode_worse if state["best"] is None else state["best"]
-            for name in _COUNTERS:
-                setattr(self._scheduler, name, state[name])
+        for name in _COUNTERS:
+            setattr(self._scheduler, name, state[name])
+        self._stand_in.param_groups[0]["lr"] = state["lr"]
+        self._scheduler.best = self._scheduler.mode_worse if state["best"] is None else state["best"]
 
 
 _COUNTERS = ("num_bad_epochs", "cooldown_counter", "last_epoch")
@@ -182,12 +181,11 @@ class _GreedyRun(Curve):
         return {**numbers, "best": _finite(self._best), "recent": list(self._recent)}
 
     def load_curve_state(self, state: dict[str, Any]) -> None:
-        if state:
-            for name in _GREEDY_STATE:
-                setattr(self, f"_{name}", state[name])
-            self._best = self._worst if state["best"] is None else state["best"]
-            self._recent.clear()
-            self._recent.extend(state["recent"])
+        for name in _GREEDY_STATE:
+            setattr(self, f"_{name}", state[name])
+        self._best = self._worst if state["best"] is None else state["best"]
+        self._recent.clear()
+        self._recent.extend(state["recent"])
 
     def _start_over(self) -> None:
         self._lr = self._schedule.initial_lr or 1.0

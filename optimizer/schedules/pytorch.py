@@ -14,7 +14,7 @@ from optimizer.lengths import PositiveLength, Relative
 from optimizer.named_function import NamedFunction, function_named
 from optimizer.schedule import SCHEDULE_REGISTRY, NestedSchedule, Schedule
 from optimizer.signatures import plain_types
-from optimizer.validation import PositiveNumber, refusal
+from optimizer.validation import NonNegativeNumber, PositiveNumber, refusal
 
 ELSEWHERE = {
     "LRScheduler",  # the base class
@@ -42,6 +42,8 @@ def _of_torch(schedule: Schedule) -> Schedule:
         raise ValueError(f"{schedule.key} is no scheduler of PyTorch's; `sequence` and `chain` take any schedule")
     if schedule.interval != "step" or schedule.frequency != 1:
         raise ValueError("give interval and frequency to the schedule outside, not to those inside it")
+    if schedule.initial_lr is not None:
+        raise ValueError("give initial_lr to the schedule outside, not to those inside it")
     return schedule
 
 
@@ -49,9 +51,15 @@ TYPES: dict[str, Any] = {
     "milestones": list[PositiveLength],
     "lr_lambda": NamedFunction,
     "scale_fn": NamedFunction | None,
+    "gamma": PositiveNumber,
+    "power": NonNegativeNumber,
+    "eta_min": NonNegativeNumber,
+    "base_lr": NonNegativeNumber,
+    "max_lr": PositiveNumber,
+    "swa_lr": NonNegativeNumber,
     "schedulers": list[Annotated[NestedSchedule, AfterValidator(_of_torch)]],
 }
-"""Types of arguments for which the class's own would not do in a config."""
+"""Types of arguments for which the class's own would not do in a config, or would let the lr go below 0."""
 
 MEANINGS = {
     "step_size": "Updates between two drops.",
@@ -99,6 +107,9 @@ class TorchSchedule(Schedule):
     @model_validator(mode="after")
     def _check_by_class(self) -> Self:
         if self.resolved_lengths():
+            milestones = getattr(self, "milestones", [])
+            if self.scheduler_class is lr_scheduler.SequentialLR and milestones != sorted(set(milestones)):
+                self.refuse("milestones", f"must rise; got {milestones}")
             try:
                 TorchRun(self).try_out()
             except (ValueError, TypeError, ArithmeticError) as error:

@@ -63,7 +63,7 @@ class CosineToMinimum(WarmupThenDecay):
             return self
         if self.min_lr > lr:
             self.refuse("min_lr", f"must be <= the optimizer's lr; got {self.min_lr} with {lr}")
-        return self.replaced(min_lr=None, min_lr_rate=self.min_lr / lr)
+        return self.replaced(min_lr=None, min_lr_rate=self.min_lr / lr if lr else 0.0)
 
 
 @SCHEDULE_REGISTRY.register("cosine_with_min_lr")
