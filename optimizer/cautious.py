@@ -20,6 +20,9 @@ DECOUPLED = (torch.optim.Muon, torch.optim.Adafactor)
 """Classes of PyTorch's whose weight decay is decoupled, and which do not say so in their groups."""
 
 
+ALREADY = "the optimizer is cautious already"
+
+
 @dataclass(frozen=True)
 class Caution:
     """eps: added to the mean of the mask. min_mean: what the mean is at least (peers: 1e-3, with eps 0)."""
@@ -31,12 +34,21 @@ class Caution:
 def CautiousOptimizer(base: AnyOptimizer, eps: float = 1e-8, min_mean: float = 0.0) -> AnyOptimizer:  # noqa: N802 the name that users know
     """Make the steps of `base`, any optimizer, cautious, and return it; it stays what it is.
 
-    Raises ValueError as `check_caution` does, and for values that would divide by zero.
+    A copy of a plain optimizer of PyTorch's loses its hooks, and so this one; those of innerstep's keep it.
+    Raises ValueError as `check_caution` does, for values that would divide by zero, and the second time.
     """
     if eps < 0 or min_mean < 0 or eps + min_mean == 0:
         raise ValueError(f"eps and min_mean must be >= 0 and one of them > 0; got {eps} and {min_mean}")
     check_caution(base)
-    step = CautiousStep(Caution(eps, min_mean))
+    caution = Caution(eps, min_mean)
+    if hasattr(base, "make_cautious"):
+        base.make_cautious(caution)
+        return base
+    if any(
+        isinstance(getattr(hook, "__self__", None), CautiousStep) for hook in base._optimizer_step_pre_hooks.values()
+    ):
+        raise ValueError(ALREADY)
+    step = CautiousStep(caution)
     base.register_step_pre_hook(step.before)
     base.register_step_post_hook(step.after)
     return base
@@ -71,7 +83,7 @@ class CautiousStep:
         if found_inf is not None and torch.any(found_inf):
             return  # a fused step under GradScaler that moved nothing
         for group in optimizer.param_groups:
-            keep = 1.0 - float(group["lr"]) * group["weight_decay"] if _is_decoupled(optimizer, group) else 1.0
+            keep = 1.0 - _decay(optimizer, group)
             sign = -1.0 if group.get("maximize") else 1.0
             for p in group["params"]:
                 old, gradient = before[p]
@@ -79,9 +91,18 @@ class CautiousStep:
                 if gradient is not None:
                     decayed = old * keep
                     step = decayed - p
-                    mask = (step * gradient * sign > 0).to(p.dtype)
-                    mean = mask.mean().clamp(min=self._caution.min_mean) + self._caution.eps
-                    p.copy_(decayed - step * mask / mean)
+                    mask = step * gradient * sign > 0
+                    # In half precision eps would be 0.
+                    mean = mask.to(torch.promote_types(p.dtype, torch.float32)).mean()
+                    p.copy_(decayed - step * mask / (mean.clamp(min=self._caution.min_mean) + self._caution.eps))
+
+
+def _decay(optimizer: Optimizer, group: dict[str, Any]) -> float:
+    """Return the share of the parameters that decoupled weight decay takes off in a step."""
+    if not _is_decoupled(optimizer, group):
+        return 0.0
+    lr = 1.0 if group.get("fixed_decay") else float(group["lr"])  # pytorch_optimizer's way to leave the lr out
+    return lr * float(group["weight_decay"])
 
 
 def _is_decoupled(optimizer: Optimizer, group: dict[str, Any]) -> bool:

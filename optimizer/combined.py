@@ -29,7 +29,9 @@ class Combined(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the optimizer that its `part` names by number; the first, if it names none."""
-        part = self._parts[param_group.setdefault(PART, 0)]
+        if not 0 <= param_group.setdefault(PART, 0) < len(self._parts):
+            raise ValueError(f"part: must be from 0 to {len(self._parts) - 1}; got {param_group[PART]}")
+        part = self._parts[param_group[PART]]
         super().add_param_group({**part.defaults, **param_group})
         if self.__dict__.get("_shared"):
             self._share()

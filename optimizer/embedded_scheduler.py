@@ -5,11 +5,13 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
 from torch import Tensor
 
 from optimizer.drawing import spread
 from optimizer.registry import nearest
 from optimizer.schedule import Schedule
+from optimizer.validation import nest
 
 Group = dict[str, Any]
 
@@ -115,7 +117,8 @@ class EmbeddedScheduler:
         self.last_epoch = int(state["last_epoch"])
         saved = state.get("curves", {})
         by_metric = [track for track in self._tracks if track.curve.monitors()]
-        if not all([track.restore(saved.get(track.option, {})) for track in by_metric]):
+        restored = [track.restore(saved.get(track.option, {})) for track in by_metric]
+        if not all(restored):
             warnings.warn("the saved state does not say what the metrics so far were: they start anew", stacklevel=4)
 
     def take_over(self, groups: list[Group]) -> None:
@@ -182,7 +185,10 @@ class _Track:
 
     def __init__(self, option: str, schedule: Schedule, base: float) -> None:
         self.option = option
-        self.schedule = schedule.for_lr(base)
+        try:
+            self.schedule = schedule.for_lr(base)
+        except ValidationError as error:
+            raise nest(error, ("schedule",) if option == "lr" else ("option_schedules", option)) from None
         self.curve = self.schedule.start()
         self.bases: list[float] = []
         self.shares: list[float] = []

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from optimizer.cautious import Caution, CautiousStep, check_caution
+from optimizer.cautious import ALREADY, Caution, CautiousStep, check_caution
 from optimizer.clipping import clip_before_step
 from optimizer.embedded_scheduler import POSITION, EmbeddedScheduler, Group
 from optimizer.schedule import Schedule
@@ -55,6 +55,13 @@ class ScheduledOptimizer(Optimizer):
         self._register_own_hooks()
         return self
 
+    def make_cautious(self, caution: Caution) -> None:
+        """Make the steps cautious from now on. Raises ValueError if they are."""
+        if self.caution is not None:
+            raise ValueError(ALREADY)
+        self.caution = caution
+        self._register_caution(caution)
+
     def report_metric(self, name: str, value: float) -> None:
         """Tell the schedule a metric, a plain number that is the same on every rank.
 
@@ -90,13 +97,16 @@ class ScheduledOptimizer(Optimizer):
         return handle
 
     def _register_own_hooks(self) -> None:
-        if self.caution is not None:
-            step = CautiousStep(self.caution)
-            super().register_step_pre_hook(step.before)
-            super().register_step_post_hook(step.after)
         self._advance_handle = super().register_step_post_hook(_advance)
+        if self.caution is not None:
+            self._register_caution(self.caution)
         if self.grad_clip_norm:
             self.register_step_pre_hook(clip_before_step)
+
+    def _register_caution(self, caution: Caution) -> None:
+        step = CautiousStep(caution)
+        self.register_step_pre_hook(step.before)
+        self.register_step_post_hook(step.after)
 
     def __getstate__(self) -> dict[str, Any]:
         names = [*self._made_with, "_made_with", "scheduler", "grad_clip_norm", "caution"]

@@ -117,6 +117,8 @@ class ScheduledFactory(Config):
         Raises ValueError if there are no parameters, a group has an unknown option or a rule does not fit,
         ValidationError as `resolved` does.
         """
+        if not (horizon is None or isinstance(horizon, Horizon)):
+            raise ValueError(f"horizon: must be a Horizon(total_steps, steps_per_epoch); got {horizon!r}")
         factory = self.resolved(horizon)
         groups = parameter_groups(params)
         _check_group_options(groups, [*inspect.signature(self.optimizer_class).parameters])

@@ -1,7 +1,7 @@
 """Parameters and rules about them, to parameter groups."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Self
@@ -95,6 +95,10 @@ def parameter_groups(params: Params) -> list[Group]:
 
     Raises ValueError if there is nothing to optimize, or a parameter comes twice.
     """
+    if params is None or isinstance(params, Mapping | Tensor):
+        raise ValueError(
+            f"params: must be a module, parameters, named parameters or groups; got a {type(params).__name__}"
+        )
     if isinstance(params, nn.Module):
         listed: list[Any] = [(name, p) for name, p in params.named_parameters() if p.requires_grad]
     else:
@@ -104,7 +108,9 @@ def parameter_groups(params: Params) -> list[Group]:
         raise ValueError(f"there is no parameter{frozen} to build an optimizer for")
     # The groups are copied: torch writes its defaults into the dicts that it is given.
     groups = [dict(group) for group in listed] if isinstance(listed[0], dict) else [{"params": listed}]
-    for group in groups:
+    for index, group in enumerate(groups):
+        if "params" not in group:
+            raise ValueError(f"parameter group {index}: has no `params`")
         group["params"] = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
     _refuse_twice(groups)
     return groups

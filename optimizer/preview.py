@@ -18,6 +18,7 @@ class Preview:
         self, schedule: Schedule, defaults: Mapping[str, Any], option_schedules: Mapping[str, Schedule]
     ) -> None:
         self._scheduler = EmbeddedScheduler(schedule, defaults, option_schedules)
+        self._defaults = dict(defaults)
         self._group = dict(defaults)
         self._scheduler.join(self._group)
         self.options = ["lr", *option_schedules]
@@ -31,6 +32,7 @@ class Preview:
 
     def at(self, update: int) -> dict[str, float]:
         """Return the options that move, at their values in this update."""
+        self._group.update(self._defaults)  # a schedule may move the momentum in some updates only
         self._scheduler.last_epoch = update
         self._scheduler.write([self._group])
         values = {**self._group, **dict(zip(("beta1", "beta2"), self._group.get("betas", ()), strict=False))}

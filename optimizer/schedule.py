@@ -63,6 +63,8 @@ class Schedule(Config, Curve, ABC):
                     for item in value
                 ]
             elif isinstance(value, list) and any(isinstance(item, Schedule) for item in value):
+                if pace != 1 and not all(item.is_resolved() for item in value):
+                    self.refuse(name, "with interval or frequency outside, lengths inside must be plain numbers")
                 changes[name] = [resolved_at(item, horizon, name, index) for index, item in enumerate(value)]
         return self.replaced(**changes) if changes else self
 
@@ -73,6 +75,14 @@ class Schedule(Config, Curve, ABC):
     def needs_length(self) -> bool:
         """Return whether `length_field` must be known."""
         return True
+
+    def is_resolved(self) -> bool:
+        """Return whether every length, here and in schedules inside, is a plain number."""
+        values = [getattr(self, name) for name in type(self).model_fields]
+        items = [item for value in values for item in (value if isinstance(value, list) else [value])]
+        return all(
+            item.is_resolved() if isinstance(item, Schedule) else not isinstance(item, Relative) for item in items
+        )
 
     def for_lr(self, lr: float) -> Self:
         """Return this schedule for an optimizer whose own lr is `lr`."""

@@ -4,13 +4,13 @@ from abc import abstractmethod
 from bisect import bisect_right
 from typing import Any, ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from optimizer.curve import Curve
 from optimizer.horizon import Horizon
 from optimizer.lengths import Length, Relative, known
 from optimizer.schedule import SCHEDULE_REGISTRY, NestedSchedule, Schedule, resolved_at
-from optimizer.validation import PositiveNumber
+from optimizer.validation import PositiveNumber, nest
 
 
 class Composition(Schedule):
@@ -31,7 +31,13 @@ class Composition(Schedule):
 
     def for_lr(self, lr: float) -> Self:
         lr = self.initial_lr or lr
-        return self.replaced(initial_lr=lr, schedules=[schedule.for_lr(lr) for schedule in self.schedules])
+        parts = []
+        for index, schedule in enumerate(self.schedules):
+            try:
+                parts.append(schedule.for_lr(lr))
+            except ValidationError as error:
+                raise nest(error, ("schedules", index)) from None
+        return self.replaced(initial_lr=lr, schedules=parts)
 
     def moves_momentum(self) -> bool:
         return any(schedule.moves_momentum() for schedule in self.schedules)

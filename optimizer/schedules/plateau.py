@@ -26,11 +26,16 @@ class MetricSchedule(Schedule):
     """The name of the metric, as it is reported; the trainer's are val_loss, val_accuracy …"""
     mode: Literal["min", "max"] = "min"
     """Whether a low or a high metric is good."""
+    min_lr: NonNegativeNumber = 0.0
+    """The lowest lr."""
     initial_lr: PositiveNumber | None = None
     """The lr it starts from; left out, the optimizer's."""
 
     def for_lr(self, lr: float) -> Self:
-        return self if self.initial_lr is not None else self.replaced(initial_lr=lr)
+        lr = self.initial_lr or lr
+        if self.min_lr > lr:
+            self.refuse("min_lr", f"must be <= the optimizer's lr; got {self.min_lr} with {lr}")
+        return self.replaced(initial_lr=lr)
 
     def lr_at(self, update: int) -> float:
         """Return the lr as long as no metric has been reported."""
@@ -54,8 +59,6 @@ class ReduceOnPlateau(MetricSchedule):
     """Whether threshold is a share of the best value or a difference."""
     cooldown: Count = 0
     """Reports after a fall that count neither way."""
-    min_lr: NonNegativeNumber = 0.0
-    """The lowest lr."""
     eps: NonNegativeNumber = 1e-8
     """Smallest change of the lr that is made."""
 
@@ -72,7 +75,7 @@ class _PlateauRun(Curve):
     def __init__(self, schedule: ReduceOnPlateau) -> None:
         self._monitor = schedule.monitor
         self._stand_in = torch.optim.SGD([torch.zeros((), requires_grad=True)], lr=schedule.initial_lr or 1.0)
-        own = MetricSchedule.model_fields.keys() - {"mode"}
+        own = MetricSchedule.model_fields.keys() - {"mode", "min_lr"}
         self._scheduler = ReduceLROnPlateau(self._stand_in, **schedule.model_dump(exclude=set(own)))
 
     def lr_at(self, step: int) -> float:

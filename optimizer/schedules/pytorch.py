@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 from torch.optim.swa_utils import SWALR
 
 from optimizer.curve import Curve
-from optimizer.lengths import PositiveLength, Relative
+from optimizer.lengths import PositiveLength
 from optimizer.named_function import NamedFunction, function_named
 from optimizer.schedule import SCHEDULE_REGISTRY, NestedSchedule, Schedule
 from optimizer.signatures import plain_types
@@ -106,7 +106,7 @@ class TorchSchedule(Schedule):
 
     @model_validator(mode="after")
     def _check_by_class(self) -> Self:
-        if self.resolved_lengths():
+        if self.is_resolved():
             milestones = getattr(self, "milestones", [])
             if self.scheduler_class is lr_scheduler.SequentialLR and milestones != sorted(set(milestones)):
                 self.refuse("milestones", f"must rise; got {milestones}")
@@ -130,15 +130,6 @@ class TorchSchedule(Schedule):
             make(**options, optimizer=optimizer) if takes_optimizer_last else make(optimizer, **options)
         )
         return scheduler
-
-    def resolved_lengths(self) -> bool:
-        """Return whether every length is a number of updates."""
-        values = [getattr(self, name) for name in type(self).model_fields]
-        items = [item for value in values for item in (value if isinstance(value, list) else [value])]
-        return all(
-            item.resolved_lengths() if isinstance(item, TorchSchedule) else not isinstance(item, Relative)
-            for item in items
-        )
 
     def moves_momentum(self) -> bool:
         """Return whether the momentum is moved, here or in a scheduler inside."""
