@@ -1,17 +1,25 @@
 """Optimizers and schedulers of other libraries by dotted path, checked against the class's signature."""
 
 import inspect
-from typing import Any
+import math
+from typing import Any, Self
 
-from pydantic import Field, create_model
+from pydantic import Field, PydanticSchemaGenerationError, TypeAdapter, create_model
+from schedulefree.adamw_schedulefree import AdamWScheduleFree
+from schedulefree.radam_schedulefree import RAdamScheduleFree
+from schedulefree.sgd_schedulefree import SGDScheduleFree
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from optimizer.embedding import ScheduledOptimizer
 from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY
-from optimizer.schedule import SCHEDULE_REGISTRY
-from optimizer.schedules.pytorch import TorchSchedule, scheduler_fields
+from optimizer.horizon import Horizon
+from optimizer.parameter_groups import Group
+from optimizer.schedule import SCHEDULE_REGISTRY, Schedule
+from optimizer.schedules.pytorch import TorchRun, TorchSchedule, scheduler_fields
 from optimizer.signatures import plain_types
 from optimizer.torch_optimizers import NOT_OPTIONS, OPTION_MEANINGS, TorchFactory
+from optimizer.validation import refusal
 
 
 class ImportedFactory(TorchFactory):
@@ -23,6 +31,17 @@ class ImportedFactory(TorchFactory):
         given = {name: getattr(self, name) for name in self.option_names()}
         return {name: value for name, value in given.items() if name == "lr" or value != fields[name].default}
 
+    def _make(self, groups: list[Group], options: dict[str, Any]) -> ScheduledOptimizer:
+        try:
+            return super()._make(groups, options)
+        except ValueError:
+            raise
+        except Exception as error:  # a library's class may raise anything
+            path = OPTIMIZER_BUILDER_REGISTRY.key_of(type(self))
+            raise ValueError(
+                f"{path} cannot be built over these parameters: {type(error).__name__}: {error}"
+            ) from error
+
     def __reduce__(self) -> Any:
         return _factory_again, (OPTIMIZER_BUILDER_REGISTRY.key_of(type(self)), self.model_dump())
 
@@ -30,15 +49,38 @@ class ImportedFactory(TorchFactory):
 class ImportedSchedule(TorchSchedule):
     """Base of the schedules of classes that are named by their dotted path."""
 
+    def resolved(self, horizon: Horizon | None) -> Self:
+        schedule = super().resolved(horizon)
+        if horizon is not None:  # a class of any library may know an end, and raise there
+            last = (horizon.total_steps - 1) // schedule.pace()
+            run = TorchRun(schedule)
+            for step in range(last + 1):
+                try:
+                    run.lr_at(step)
+                except Exception as error:
+                    rule = f"{self.scheduler_class.__name__} fails at its step {step} of {last + 1} in the run: {error}"
+                    raise refusal(rule) from error
+        return schedule
+
     def __reduce__(self) -> Any:
         return _schedule_again, (SCHEDULE_REGISTRY.key_of(type(self)), self.model_dump())
+
+
+_AVERAGING: dict[Any, str] = {
+    AdamWScheduleFree: "schedule_free_adamw",
+    RAdamScheduleFree: "schedule_free_radam",
+    SGDScheduleFree: "schedule_free_sgd",
+}
 
 
 def imported_factory(path: str, optimizer_class: type[Optimizer]) -> type[ImportedFactory]:
     """Return a factory of `optimizer_class`, an optimizer of any library, with its arguments as fields.
 
+    A class of the schedulefree library is the key's that averages without leaving a trace.
     Raises ValueError if it has no lr, or an argument by the name of a field that all factories have.
     """
+    if optimizer_class in _AVERAGING:
+        return OPTIMIZER_BUILDER_REGISTRY[_AVERAGING[optimizer_class]]  # type: ignore[return-value]  # it is a factory too
     parameters = list(inspect.signature(optimizer_class).parameters.values())[1:]  # the first are the tensors
     types = plain_types(optimizer_class)
     fields: dict[str, Any] = {}
@@ -51,7 +93,7 @@ def imported_factory(path: str, optimizer_class: type[Optimizer]) -> type[Import
         meaning = OPTION_MEANINGS.get(name, f"See {path}.")
         if parameter.default is parameter.empty or _is_plain(parameter.default):
             default = ... if parameter.default is parameter.empty else parameter.default
-            fields[name] = (types[name], Field(default, description=meaning))
+            fields[name] = (_validatable(types[name]), Field(default, description=meaning))
         else:
             fields[name] = (Any, Field(None, description=f"{meaning} Left out, the class's own default."))
     if "lr" not in fields:
@@ -64,8 +106,13 @@ def imported_factory(path: str, optimizer_class: type[Optimizer]) -> type[Import
     return made
 
 
-def imported_schedule(path: str, scheduler_class: type[LRScheduler]) -> type[ImportedSchedule]:
-    """Return a schedule that runs `scheduler_class`, a scheduler of any library, with its arguments as fields."""
+def imported_schedule(path: str, scheduler_class: type[LRScheduler]) -> type[Schedule]:
+    """Return a schedule that runs `scheduler_class`, a scheduler of any library, with its arguments as fields.
+
+    A class of PyTorch's is the schedule that goes by its name.
+    """
+    if scheduler_class.__module__.startswith("torch.optim."):
+        return SCHEDULE_REGISTRY[scheduler_class.__name__]
     fields = scheduler_fields(scheduler_class)
     made = create_model(scheduler_class.__name__, __base__=ImportedSchedule, __module__=__name__, **fields)
     made.__doc__ = f"{path}, run as its own object."
@@ -73,10 +120,18 @@ def imported_schedule(path: str, scheduler_class: type[LRScheduler]) -> type[Imp
     return made
 
 
+def _validatable(annotation: Any) -> Any:
+    try:
+        TypeAdapter(annotation)
+    except PydanticSchemaGenerationError:  # a library's own type
+        return Any
+    return annotation
+
+
 def _is_plain(value: Any) -> bool:
     if isinstance(value, tuple | list):
         return all(_is_plain(item) for item in value)
-    return value is None or isinstance(value, bool | int | float | str)
+    return value is None or (isinstance(value, bool | int | float | str) and value not in (math.inf, -math.inf))
 
 
 def _factory_again(path: str, fields: dict[str, Any]) -> Any:

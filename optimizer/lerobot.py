@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY
 from optimizer.horizon import Horizon
-from optimizer.registry import nearest
+from optimizer.registry import UnknownKeyError, nearest
 
 KNOWN = ("optimizer", "scheduler", "steps", "use_policy_training_preset")
 
@@ -19,22 +19,39 @@ def make_optimizer_and_scheduler(cfg: Any, policy: nn.Module) -> tuple[Optimizer
 
     cfg: a mapping, or an object such as LeRobot's TrainPipelineConfig, with `optimizer` ({type: KEY, …} or an
     object with a `type`), `scheduler` (likewise, or None), `steps`, and `use_policy_training_preset`. Unless the
-    last is false, what `policy.optimizer_preset()` recommends holds where `optimizer` and `scheduler` say nothing.
+    last is false, what `policy.optimizer_preset()` recommends holds where `optimizer` and `scheduler` say nothing, and
+    the parameters are those of `policy.get_optim_params()`, if it has that.
     Raises ValueError if there is neither an optimizer nor a preset, ValidationError for impossible values.
     """
     if isinstance(cfg, Mapping):
         for name in cfg.keys() - set(KNOWN):
             raise ValueError(f"unknown name {name!r}{nearest(name, KNOWN)} Known: {', '.join(KNOWN)}")
     given, scheduler = _entry(cfg, "optimizer"), _entry(cfg, "scheduler")
-    preset = _preset(policy) if _value(cfg, "use_policy_training_preset") is not False else {}
+    recommended = _value(cfg, "use_policy_training_preset") is not False
+    preset = _preset(policy) if recommended else {}
     if preset and given.get("type", preset["type"]) != preset["type"]:
         preset = {}  # another optimizer, whose parameters the preset's are not
     options = {**preset, **given, **({"schedule": scheduler} if scheduler else {})}
     if "type" not in options:
         raise ValueError("optimizer: not given, and the policy brings no optimizer_preset(); give {type: KEY, …}")
     steps = _value(cfg, "steps")
-    factory: Any = OPTIMIZER_BUILDER_REGISTRY[options.pop("type")](**options)
-    return factory.build(policy, horizon=None if steps is None else Horizon(steps)), None
+    try:
+        factory: Any = OPTIMIZER_BUILDER_REGISTRY[options.pop("type")](**options)
+    except UnknownKeyError as error:
+        raise ValueError(f"optimizer.type: {error}") from None
+    params = _recommended_params(policy) if recommended else policy
+    return factory.build(params, horizon=None if steps is None else Horizon(steps)), None
+
+
+def _recommended_params(policy: nn.Module) -> Any:
+    """Return what the policy's get_optim_params() says, with the parameters' names; without it, the policy."""
+    recommend: Any = getattr(policy, "get_optim_params", None)
+    if recommend is None:
+        return policy
+    names = {parameter: name for name, parameter in policy.named_parameters()}
+    listed = list(recommend())
+    groups = listed if listed and isinstance(listed[0], dict) else [{"params": listed}]
+    return [{**group, "params": [(names[p], p) for p in group["params"] if p.requires_grad]} for group in groups]
 
 
 def _preset(policy: nn.Module) -> dict[str, Any]:
@@ -50,8 +67,13 @@ def _entry(cfg: Any, name: str) -> dict[str, Any]:
     if value is None:
         return {}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {"type": value.type, **dataclasses.asdict(value)}  # type: ignore[attr-defined]  # draccus' choice name
-    return dict(value)
+        fields = dataclasses.asdict(value)
+    else:
+        fields = dict(value) if isinstance(value, Mapping) else dict(getattr(value, "__dict__", {}))
+    fields = {"type": getattr(value, "type", None), **fields}  # an attribute of the class, with draccus
+    if not isinstance(fields["type"], str):
+        raise ValueError(f"{name}: must have a `type`, as in {{type: KEY, …}}; got {value!r}")
+    return fields
 
 
 def _value(cfg: Any, name: str) -> Any:

@@ -43,7 +43,8 @@ class MatrixFactory(TorchFactory):
             if self.fallback_match:
                 self.refuse("fallback_match", "needs a fallback: {type: adamw, …}")
             return self
-        if isinstance(self.fallback, MatrixFactory) or self.fallback.optimizer_class is torch.optim.LBFGS:
+        cannot = (torch.optim.LBFGS, torch.optim.SparseAdam)  # a closure, and sparse gradients
+        if isinstance(self.fallback, MatrixFactory) or self.fallback.optimizer_class in cannot:
             self.refuse("fallback", f"cannot be {self.fallback.optimizer_class.__name__}")
         for name in SHARED:
             default = type(self.fallback).model_fields[name].get_default(call_default_factory=True)

@@ -15,6 +15,12 @@ class StateMismatchError(ValueError):
     """Saved state that does not fit. The message lists every missing, extra and mis-shaped name."""
 
 
+FURTHER = ":further"
+"""Where the paths of tensors begin that belong to no parameter."""
+
+_NOTHING: dict[str, Any] = {"list": [{"dict": []}, {"dict": []}]}
+
+
 @dataclass(frozen=True)
 class NamedState:
     """tensors: "PARAMETER/ENTRY" -> state tensor. values: everything else, ready for JSON."""
@@ -26,26 +32,30 @@ class NamedState:
 def named_state(optimizer: Optimizer) -> NamedState:
     """Return the state of `optimizer` keyed by parameter name. The tensors are its own, not copies.
 
-    Raises ValueError if the optimizer was built from parameters without names.
+    Raises ValueError if the optimizer was built from parameters without names, or keeps what cannot be saved.
     """
     state_dict = optimizer.state_dict()
     names = _names_by_id(state_dict["param_groups"])
     tensors: dict[str, Tensor] = {}
     plain: dict[str, dict[str, Any]] = {}
-    for param_id, entries in state_dict["state"].items():
-        for entry, value in entries.items():
-            if isinstance(value, Tensor):
-                tensors[f"{names[param_id]}/{entry}"] = value
+    for param_id in [param_id for param_id in state_dict["state"] if param_id in names]:
+        name = names[param_id]
+        for entry, value in state_dict["state"][param_id].items():
+            if isinstance(value, Tensor) and isinstance(entry, str):
+                tensors[f"{name}/{entry}"] = value
             else:
                 written = entry if isinstance(entry, str) else f"[{entry}]"  # a key in JSON is text
-                plain.setdefault(names[param_id], {})[written] = outline(value, f"{names[param_id]}/{entry}", tensors)
+                plain.setdefault(name, {})[written] = outline(value, f"{name}/{written}", tensors)
     groups = [
         {key: _plain(key, value, optimizer) for key, value in group.items() if key != "params"}
         for group in state_dict["param_groups"]
     ]
     values = {"param_groups": groups, "shapes": _shapes(optimizer), "state": dict(sorted(plain.items()))}
-    if "scheduler" in state_dict:
-        values["scheduler"] = state_dict["scheduler"]
+    values |= {key: state_dict[key] for key in ("scheduler",) if key in state_dict}
+    of_no_parameter = {key: value for key, value in state_dict["state"].items() if key not in names}
+    further = _without_bytes(_further(state_dict))
+    if of_no_parameter or further:  # what a class keeps besides
+        values["further"] = outline([of_no_parameter, further], FURTHER, tensors)
     return NamedState(tensors, values)
 
 
@@ -54,24 +64,46 @@ def load_named_state(optimizer: Optimizer, saved: NamedState) -> None:
 
     Raises StateMismatchError, before anything is changed, if the names, shapes or groups differ.
     """
-    own = optimizer.state_dict()["param_groups"]
+    own_state = optimizer.state_dict()
+    own = own_state["param_groups"]
     names = _names_by_id(own)
     _check_names(saved.values["shapes"], _shapes(optimizer))
     ids = {name: param_id for param_id, name in names.items()}
-    state: dict[int, dict[str | int, Any]] = {}
+    of_no_parameter, further = filled(saved.values.get("further", _NOTHING), saved.tensors)
+    state: dict[Any, Any] = {}
     nested = {path for entries in saved.values["state"].values() for plan in entries.values() for path in paths(plan)}
     for path in sorted(saved.tensors.keys() - nested):
         name, _, entry = path.rpartition("/")
-        state.setdefault(ids[name], {})[entry] = saved.tensors[path]
+        if not path.startswith(f"{FURTHER}/"):
+            state.setdefault(ids[name], {})[entry] = saved.tensors[path]
     for name, entries in saved.values["state"].items():
         for written, plan in entries.items():
             key = int(written[1:-1]) if re.fullmatch(r"\[\d+\]", written) else written
             state.setdefault(ids[name], {})[key] = filled(plan, saved.tensors)
     groups = [_restored_group(group, saved.values["param_groups"]) for group in own]
-    state_dict: dict[str, Any] = {"state": state, "param_groups": groups}
+    further = _merged(_further(own_state), further)
+    state_dict: dict[str, Any] = {**further, "state": {**state, **of_no_parameter}, "param_groups": groups}
     if "scheduler" in saved.values:
         state_dict["scheduler"] = saved.values["scheduler"]
     optimizer.load_state_dict(state_dict)
+
+
+def _further(state_dict: dict[str, Any]) -> dict[str, Any]:
+    """Return what a class adds to the state dict besides state and groups."""
+    return {key: value for key, value in state_dict.items() if key not in ("state", "param_groups", "scheduler")}
+
+
+def _without_bytes(value: Any) -> Any:
+    # HeavyBall pickles a setting into its state, and unpickles it: what is read from disk must not run code.
+    if not isinstance(value, dict):
+        return value
+    return {key: _without_bytes(item) for key, item in value.items() if not isinstance(item, bytes)}
+
+
+def _merged(own: Any, saved: Any) -> Any:
+    if not (isinstance(own, dict) and isinstance(saved, dict)):
+        return saved
+    return {**own, **{key: _merged(own.get(key), item) for key, item in saved.items()}}
 
 
 def _names_by_id(groups: list[dict[str, Any]]) -> dict[int, str]:
@@ -122,15 +154,19 @@ def _restored_group(own: dict[str, Any], saved: list[dict[str, Any]]) -> dict[st
 
 def _plain(key: str, value: Any, optimizer: Optimizer) -> Any:
     """Return an option as JSON takes it. What a class made up for itself says that it was a tensor."""
-    if not isinstance(value, Tensor):
-        return value
-    return value.item() if key in optimizer.defaults else {"scalar": value.item(), "dtype": str(value.dtype)}
+    if isinstance(value, Tensor) and (key not in optimizer.defaults or value.ndim):
+        return {"scalar": value.tolist(), "dtype": str(value.dtype)}
+    if isinstance(value, torch.dtype):
+        return outline(value, key, {})
+    return value.item() if isinstance(value, Tensor) else value
 
 
 def _as_in(own: Any, value: Any) -> Any:
     """Return a value read from JSON in the type that the optimizer has for it."""
     if isinstance(value, dict) and value.keys() == {"scalar", "dtype"}:
         return torch.tensor(value["scalar"], dtype=getattr(torch, value["dtype"].removeprefix("torch.")))
+    if isinstance(value, dict):
+        return filled(value, {})
     if isinstance(own, tuple) and isinstance(value, list):
         return tuple(value)
     return torch.tensor(value, dtype=own.dtype, device=own.device) if isinstance(own, Tensor) else value

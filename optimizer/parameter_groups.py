@@ -167,8 +167,9 @@ def _apply_rules(parameters: list[_Named], rules: Sequence[GroupRule]) -> None:
         matched = [one for one in parameters if rule.covers(one.name)]
         free = [one for one in matched if one.rule is None]
         path = f"param_groups.{index}"
+        names = [one.name for one in parameters]
+        matching(names, rule.match, path)
         if not matched:
-            names = [one.name for one in parameters]
             raise ValueError(f"{path}: no parameter's name matches {rule.text()}{_known(rule.text(), names)}")
         if not free:
             earlier = sorted({f"param_groups.{one.rule}" for one in matched})

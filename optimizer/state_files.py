@@ -18,7 +18,7 @@ TENSORS = "optimizer_state.safetensors"
 VALUES = "optimizer_param_groups.json"
 LEROBOTS_SCHEDULER = "scheduler_state.json"
 
-Saved = TypeVar("Saved", Optimizer, dict[str, Optimizer])
+Saved = TypeVar("Saved", bound=Optimizer | Mapping[str, Optimizer])
 
 
 def save_optimizer_state(optimizer: Optimizer | Mapping[str, Optimizer], save_dir: str | Path) -> None:
@@ -35,9 +35,9 @@ def save_optimizer_state(optimizer: Optimizer | Mapping[str, Optimizer], save_di
         return
     state = named_state(optimizer)
     tensors = save(independent(state.tensors))
-    values = {**state.values, "sha256": hashlib.sha256(tensors).hexdigest()}
+    values = json.dumps({**state.values, "sha256": hashlib.sha256(tensors).hexdigest()}, indent=1)
     _write(folder / TENSORS, tensors)
-    _write(folder / VALUES, json.dumps(values, indent=1).encode())
+    _write(folder / VALUES, values.encode())
 
 
 def load_optimizer_state(optimizer: Saved, save_dir: str | Path) -> Saved:
@@ -47,18 +47,18 @@ def load_optimizer_state(optimizer: Saved, save_dir: str | Path) -> Saved:
     Raises FileNotFoundError for a missing file, StateMismatchError if the state does not fit or is damaged.
     """
     folder = Path(save_dir)
-    if isinstance(optimizer, dict):
+    if isinstance(optimizer, Mapping):
         if missing := [name for name in optimizer if not (folder / name).is_dir()]:
             raise FileNotFoundError(f"{folder}: no state of {', '.join(missing)}")
         for name, one in optimizer.items():
             load_optimizer_state(one, folder / name)
         return optimizer
     content = (folder / TENSORS).read_bytes()
-    values = json.loads((folder / VALUES).read_text(encoding="utf-8"))
     try:
         tensors = load(content)
-    except SafetensorError as error:
-        raise StateMismatchError(f"{folder / TENSORS}: is damaged: {error}") from error
+        values = json.loads((folder / VALUES).read_bytes())
+    except (SafetensorError, ValueError) as error:
+        raise StateMismatchError(f"{folder}: {TENSORS} or {VALUES} is damaged: {error}") from error
     if isinstance(values, list):
         optimizer.load_state_dict(_of_lerobot(folder, tensors, values))
         return optimizer

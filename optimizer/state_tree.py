@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 _PLAIN = (bool, int, float, str)
+_DTYPE = "torch_dtype"
 _SEQUENCES: dict[str, type[Any]] = {"list": list, "tuple": tuple, "set": set}
 
 
@@ -19,8 +21,11 @@ def outline(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
         tensors[path] = value
         return {"tensor": path}
-    if isinstance(value, dict):
-        return {"dict": [[key, outline(item, f"{path}/{key}", tensors)] for key, item in value.items()]}
+    if isinstance(value, torch.dtype):
+        return {_DTYPE: str(value).removeprefix("torch.")}
+    if isinstance(value, dict) and all(type(key) in (int, str) for key in value):
+        named = [(key, key if isinstance(key, str) else f"[{key}]", item) for key, item in value.items()]
+        return {"dict": [[key, outline(item, f"{path}/{name}", tensors)] for key, name, item in named]}
     for kind, cls in _SEQUENCES.items():
         if isinstance(value, cls):
             return {kind: [outline(item, f"{path}/{index}", tensors) for index, item in enumerate(value)]}
@@ -34,6 +39,8 @@ def filled(plan: Any, tensors: Mapping[str, Tensor]) -> Any:
     ((kind, content),) = plan.items()
     if kind == "tensor":
         return tensors[content]
+    if kind == _DTYPE:
+        return getattr(torch, content)
     if kind == "dict":
         return {key: filled(item, tensors) for key, item in content}
     return _SEQUENCES[kind](filled(item, tensors) for item in content)
@@ -46,4 +53,6 @@ def paths(plan: Any) -> set[str]:
     ((kind, content),) = plan.items()
     if kind == "tensor":
         return {content}
+    if kind == _DTYPE:
+        return set()
     return set().union(*(paths(item[1] if kind == "dict" else item) for item in content))

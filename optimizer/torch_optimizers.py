@@ -61,7 +61,10 @@ class TorchFactory(FreeScheduleFactory):
     @model_validator(mode="after")
     def _check_by_class(self) -> Self:
         options = self.options()
-        if message := _objection(self.optimizer_class, options):
+        required = {name: value for name, value in options.items() if type(self).model_fields[name].is_required()}
+        message = _objection(self.optimizer_class, options)
+        # What it has against its own defaults too is no matter of the options: `build` will tell.
+        if message and message != _objection(self.optimizer_class, required):
             for name, value in options.items():
                 if _objection(self.optimizer_class, {name: value}) == message:
                     self.refuse(name, f"{message}; got {value!r}")

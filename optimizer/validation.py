@@ -116,11 +116,16 @@ def explain(error: ValidationError) -> list[str]:
     """Return one line an error: path, rule, value given."""
     lines = []
     for detail in error.errors():
-        path = ".".join(str(part) for part in detail["loc"])
+        path = ".".join(str(part) for part in detail["loc"] if not _names_a_type(part))
         message = detail["msg"].replace("Input should", "must").replace("Field required", "required, but not given")
         complete = detail["type"] in ("rule", "unknown_name", "missing", "value_error")
         lines.append(f"{path}: {message}" if complete else f"{path}: {message}; got {detail['input']!r}")
     return lines
+
+
+def _names_a_type(part: str | int) -> bool:
+    """Return whether pydantic put this into a path to say which member of a union it tried."""
+    return isinstance(part, str) and ("[" in part or part in ("bool", "int", "float", "str", "none"))
 
 
 def check_arguments(cls: type[Any], params: dict[str, Any]) -> BaseModel:

@@ -14,3 +14,7 @@ def shrinking(update):
 
 
 NOT_A_FUNCTION = 3
+
+
+def not_a_number(update):
+    return float("nan")

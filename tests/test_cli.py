@@ -192,7 +192,7 @@ MISTAKES = {
             )(raw),
             put("train", "eval_every", value=None)(raw),
         ),
-        "waits for 'val_loss', but evaluations come at the end only. Set train.eval_every.",
+        "waits for 'val_loss', but evaluations come at the end only. Set train.eval_every to less",
     ),
     "rule that matches nothing": (
         put(

@@ -38,6 +38,19 @@ class Halving(LRScheduler):
         return [base / 2 ** (self.last_epoch // self.every) for base in self.base_lrs]
 
 
+class Ending(Halving):
+    """Knows an end, and raises there, as some do."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, last: int = 5) -> None:
+        self.last = last
+        super().__init__(optimizer, every=100)
+
+    def get_lr(self):
+        if self.last_epoch > self.last:
+            raise ValueError("it is over")
+        return super().get_lr()
+
+
 class WithoutLR(torch.optim.SGD):
     """Has no argument that a schedule could move."""
 

@@ -158,6 +158,7 @@ def test_a_schedule_that_a_metric_moves_says_so(cli):
         (["LambdaLR", "--lr_lambda=sample_functions.below_zero"], "LambdaLR gives the lr -0.002"),
         (["multi_adam"], "no curve that could be drawn"),
         (["cosine", "--out", "curve.pdf"], "must end in .png or .svg; got curve.pdf"),
+        (["cosine", "--out", "nowhere/curve.png"], "--out: there is no directory nowhere"),
         (["cosine", "--total_steps=0"], "total_steps must be at least 1"),
     ],
 )

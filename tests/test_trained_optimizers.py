@@ -69,6 +69,73 @@ def test_a_preset_that_is_none_is_refused(tmp_path):
         load_config(config(tmp_path, components, {"first": {"type": "preset"}, "second": {"type": "preset"}}))
 
 
+@pytest.mark.parametrize(
+    ("preset", "message"),
+    [
+        (lambda: {"type": "adamw", "lr": 1e-3}, "must return"),
+        (lambda: {"type": "adamw", "params": None}, "must return"),
+        (lambda: {"params": {}}, "must return"),
+        (lambda: 1 / 0, "fails: ZeroDivisionError"),
+        ({"type": "adamw"}, "brings no preset"),
+    ],
+)
+def test_a_malformed_preset_is_refused(tmp_path, monkeypatch, preset, message):
+    import sample_parts
+
+    monkeypatch.setattr(sample_parts.Normed, "optimizer_preset", staticmethod(preset) if callable(preset) else preset)
+    with pytest.raises(ConfigError, match=rf"model.component_optims.first.type: .*{message}"):
+        load_config(config(tmp_path, two(), {"first": {"type": "preset"}, "second": ADAMW}))
+
+
+def test_params_of_another_kind_are_refused_with_a_preset_too(tmp_path):
+    with pytest.raises(ConfigError, match=r"model.component_optims.first.params: must be a valid dictionary"):
+        load_config(config(tmp_path, two(), {"first": {"type": "preset", "params": ["lr"]}, "second": ADAMW}))
+
+
+@pytest.mark.parametrize(
+    ("optim", "message"),
+    [
+        (
+            {"type": "pytorch_optimizer.AdaHessian"},
+            "component_optims.first: ScheduledAdaHessian fails in its first step",
+        ),
+        (
+            {"type": "adamw", "params": {"schedule": {"type": "test_imported.Ending", "last": 5}}},
+            "Ending fails at its step 6 of 12 in the run: it is over",
+        ),
+    ],
+)
+def test_what_cannot_train_is_told_with_its_path(tmp_path, quiet, optim, message):
+    with pytest.raises(ConfigError, match=message):
+        train(config(tmp_path / "run", two(), {"first": optim, "second": ADAMW}), console=quiet)
+
+
+def test_an_evaluation_that_comes_too_late_is_no_evaluation(tmp_path, quiet):
+    for optim, field in (
+        (PLATEAU, "schedule"),
+        (
+            {"type": "adamw", "params": {"option_schedules": {"eps": PLATEAU["params"]["schedule"]}}},
+            "option_schedules.eps",
+        ),
+    ):
+        raw = config(tmp_path / "run", two(), {"first": optim, "second": ADAMW}, eval_every=12)
+        with pytest.raises(
+            ConfigError, match=rf"first.params.{field}: waits for 'val_loss', but evaluations come at the end"
+        ):
+            train(raw, console=quiet)
+
+
+@pytest.mark.parametrize(
+    "path", ["schedulefree.AdamWScheduleFree", "schedulefree.RAdamScheduleFree", "schedulefree.SGDScheduleFree"]
+)
+def test_the_schedule_free_librarys_classes_leave_no_trace_by_path_either(tmp_path, quiet, path):
+    optims = {"first": {"type": path, "params": {"lr": 0.05}}, "second": ADAMW}
+    for name, every in (("seldom", None), ("often", 1)):
+        train(config(tmp_path / name, two(), optims, eval_every=every), console=quiet)
+    seldom, often = (files_of(tmp_path / run / "checkpoints" / "step_00000012") for run in ("seldom", "often"))
+    assert seldom == often
+
+
 def trained(tmp_path, quiet, **options):
     return OfflineTrainer(
         load_config(config(tmp_path / "run", two(), {"first": ADAMW, "second": ADAMW}, **options)), quiet

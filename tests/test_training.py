@@ -275,6 +275,15 @@ def test_resume_of_a_finished_run_changes_nothing(tmp_path, quiet):
     assert files_of(tmp_path / "run") == before
 
 
+@pytest.mark.parametrize("override", [{"seed": 3}, {"train.grad_clip_norm": 1.0}, {"train.precision": "bf16"}])
+def test_resume_refuses_another_seed_or_way_of_training(tmp_path, quiet, override):
+    train(config(tmp_path / "run", two(), {"first": ADAMW, "second": ADAMW}, save_every=5), console=quiet)
+    drop(tmp_path / "run" / "checkpoints" / "step_00000012")
+    name = next(iter(override)).split(".")[-1]
+    with pytest.raises(ConfigError, match=rf"{name}: saved .*, now "):
+        resume(tmp_path / "run", override, console=quiet)
+
+
 def test_resume_refuses_changed_optimizers_and_data(tmp_path, quiet):
     train(config(tmp_path / "run", two(), {"first": WARMUP, "second": ADAMW}, save_every=5), console=quiet)
     change = {"model.component_optims.first.params.peak_lr": 2e-2, "data.batch_size": 5}

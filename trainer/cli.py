@@ -75,6 +75,8 @@ def plot(
 
     if out is not None and out.suffix not in (".png", ".svg"):
         raise ConfigError(f"--out: must end in .png or .svg; got {out}")
+    if out is not None and not out.parent.is_dir():
+        raise ConfigError(f"--out: there is no directory {out.parent}")
     is_file = Path(target).suffix in (".yaml", ".yml", ".json") or Path(target).is_file()
     overrides = _overrides(context)
     lines = plot_config(load_config(target, overrides), out) if is_file else plot_key(target, overrides, out)

@@ -5,13 +5,16 @@ from typing import Any
 from trainer.errors import ConfigError
 
 
-def refuse_changes(saved: dict[str, Any], data: dict[str, int], optimizers: dict[str, dict[str, Any]]) -> None:
-    """Raise ConfigError with a table if the data or an optimizer is another than the checkpoint's.
+def refuse_changes(
+    saved: dict[str, Any], data: dict[str, int], optimizers: dict[str, dict[str, Any]], train: dict[str, Any]
+) -> None:
+    """Raise ConfigError with a table if the data, an optimizer or the way of training is another than the checkpoint's.
 
-    saved: the trainer's own state in the checkpoint. data, optimizers: the same of the run as it is now.
+    saved: the trainer's own state in the checkpoint. data, optimizers, train: the same of the run as it is now.
     """
     position = {name: value for name, value in data.items() if name not in ("epoch", "batch")}
     rows = _differences("data", {name: saved["data"].get(name) for name in position}, position)
+    rows += _differences("train", {name: saved.get("train", {}).get(name) for name in train}, train)
     for name in sorted(optimizers.keys() | saved["optimizers"].keys()):
         path = f"model.component_optims.{name}"
         rows += _differences(path, saved["optimizers"].get(name, {}), optimizers.get(name, {}))

@@ -96,11 +96,19 @@ class Learner:
 
     def _update(self, name: str) -> None:
         optimizer = self.optimizers[name]
+        first = name not in self.lrs
         self.lrs[name] = float(optimizer.param_groups[0]["lr"])
-        if self._scaler is None:
-            optimizer.step()
-        else:
-            self._scaler.step(optimizer)
+        try:
+            if self._scaler is None:
+                optimizer.step()
+            else:
+                self._scaler.step(optimizer)
+        except RuntimeError as error:
+            if not first:
+                raise
+            raise ConfigError(
+                f"model.component_optims.{name}: {type(optimizer).__name__} fails in its first step: {error}"
+            ) from error
 
 
 def _clip(gradients: list[Tensor], max_norm: float) -> None:

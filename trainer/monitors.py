@@ -22,17 +22,17 @@ def report(optimizers: Iterable[Optimizer], metrics: Mapping[str, float]) -> Non
 
 
 def check_monitors(
-    config: ExperimentConfig, optimizers: Mapping[str, Any], metrics: Iterable[str], evaluates: bool
+    config: ExperimentConfig, optimizers: Mapping[str, Any], metrics: Iterable[str], evaluates: bool, total_steps: int
 ) -> None:
     """Raise ConfigError if a schedule waits for a metric that will never be reported.
 
-    metrics: the names of an evaluation's metrics. evaluates: whether there is held-out data.
+    metrics: the names of an evaluation's metrics. evaluates: whether there is held-out data. total_steps: updates
+    in the run.
     """
     reported = [PREFIX + name for name in metrics]
     for name, optimizer in optimizers.items():
-        monitors = optimizer.scheduler.monitors if hasattr(optimizer, "scheduler") else ()
-        path = f"model.component_optims.{name}.params.schedule"
-        for monitor in sorted(monitors):
+        for field, monitor in _waiting(optimizer):
+            path = f"model.component_optims.{name}.params.{field}"
             if not evaluates:
                 raise ConfigError(f"{path}: waits for {monitor!r}, but the data has no held-out part to evaluate on.")
             if monitor not in reported:
@@ -40,7 +40,18 @@ def check_monitors(
                     f"{path}: waits for {monitor!r}, which is never reported{nearest(monitor, reported)}"
                     f" Reported after each evaluation: {', '.join(reported)}."
                 )
-            if config.train.eval_every is None:
+            every = config.train.eval_every
+            if every is None or every >= total_steps:
                 raise ConfigError(
-                    f"{path}: waits for {monitor!r}, but evaluations come at the end only. Set train.eval_every."
+                    f"{path}: waits for {monitor!r}, but evaluations come at the end only. Set train.eval_every to less"
+                    f" than the {total_steps} updates of the run."
                 )
+
+
+def _waiting(optimizer: Any) -> list[tuple[str, str]]:
+    """Return each schedule that waits for a metric, by its field in the config, and the metric."""
+    if not hasattr(optimizer, "scheduler"):
+        return []
+    others = {f"option_schedules.{option}": one for option, one in optimizer.scheduler.option_schedules.items()}
+    schedules = {"schedule": optimizer.scheduler.schedule, **others}
+    return [(field, monitor) for field, one in schedules.items() for monitor in sorted(one.start().monitors())]

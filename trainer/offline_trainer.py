@@ -124,6 +124,7 @@ class OfflineTrainer:
             "components": {name: "trains" if name in self.optimizers else "frozen" for name in self.components},
             "optimizers": self._optimizer_configs(),
             "scaler": self.learner.state_dict(),
+            "train": self._training(),
         }
         with (
             weights_to_keep(self.optimizers.values()),
@@ -134,7 +135,7 @@ class OfflineTrainer:
     def restore(self, folder: Path) -> None:
         """Go to where the checkpoint in `folder` stands. Raises ConfigError if the config differs from its."""
         progress = checkpoint.read_progress(folder)
-        refuse_changes(progress.values, self._data_position(), self._optimizer_configs())
+        refuse_changes(progress.values, self._data_position(), self._optimizer_configs(), self._training())
         try:
             rng = checkpoint.load(folder, self.components, self.optimizers)
         except ValueError as error:
@@ -173,7 +174,8 @@ class OfflineTrainer:
         samples = torch.arange(min(2, len(self.data.train)))
         with separate_rng(self.config.seed):
             outcome = rehearse(self.objective, self.components, on_device(self.data.train.batch(samples), self.device))
-        check_monitors(self.config, self.optimizers, named_values(outcome), self.data.held_out is not None)
+        evaluates, total = self.data.held_out is not None, self.horizon.total_steps
+        check_monitors(self.config, self.optimizers, named_values(outcome), evaluates, total)
         if self.batches.smallest_batch == 1 and any(trainable_batch_norms(self.components)):
             raise ConfigError(
                 "data: the last batch of an epoch has one sample, over which BatchNorm cannot normalise."
@@ -195,12 +197,18 @@ class OfflineTrainer:
 
     def _data_position(self) -> dict[str, int]:
         return {
+            "seed": self.config.seed,
             "samples": len(self.data.train),
             "batch_size": self.config.data.batch_size,
             "steps_per_epoch": self.batches.steps_per_epoch,
             "epoch": self.step // self.batches.steps_per_epoch,
             "batch": self.step % self.batches.steps_per_epoch,
         }
+
+    def _training(self) -> dict[str, Any]:
+        """Return what else makes an update what it is, and must not change in a run."""
+        train = self.config.train
+        return {"grad_clip_norm": train.grad_clip_norm, "precision": train.precision}
 
     def _optimizer_configs(self) -> dict[str, dict[str, Any]]:
         optims = self.config.model.component_optims

@@ -25,16 +25,22 @@ def with_preset(name: str, optim: Any, components: Any) -> Any:
     except UnknownKeyError:
         cls = None  # told where the component is read
     preset = getattr(cls, "optimizer_preset", None)
-    if preset is None:
+    if not callable(preset):
         raise refusal(
             f"{key or name} brings no preset: its class has no optimizer_preset(). Name an optimizer", path, PRESET
         )
-    recommended = preset()
-    if not isinstance(recommended, dict) or not isinstance(recommended.get("type"), str):
-        raise refusal(
-            f"optimizer_preset() of {key} must return {{'type': KEY, 'params': {{…}}}}; got {recommended!r}",
-            path,
-            PRESET,
-        )
-    params = {**recommended.get("params", {}), **(optim.get("params") or {})}
+    try:
+        recommended = preset()
+    except Exception as error:  # a user's code may raise anything
+        raise refusal(f"optimizer_preset() of {key} fails: {type(error).__name__}: {error}", path, PRESET) from error
+    if not _is_entry(recommended):
+        rule = f"optimizer_preset() of {key} must return {{'type': KEY, 'params': {{…}}}}; got {recommended!r}"
+        raise refusal(rule, path, PRESET)
+    given = {} if optim.get("params") is None else optim["params"]
+    params = {**recommended.get("params", {}), **given} if isinstance(given, dict) else given
     return {**optim, "type": recommended["type"], "params": params}
+
+
+def _is_entry(value: Any) -> bool:
+    known = isinstance(value, dict) and value.keys() <= {"type", "params"}
+    return known and isinstance(value.get("type"), str) and isinstance(value.get("params", {}), dict)

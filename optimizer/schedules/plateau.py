@@ -42,7 +42,7 @@ class MetricSchedule(Schedule):
         return self.initial_lr or 1.0
 
     def summary(self) -> str:
-        return f"{self.key} on {self.monitor}"
+        return f"{self.key} on {self.mode} {self.monitor}"
 
 
 @SCHEDULE_REGISTRY.register("ReduceLROnPlateau", aliases=("reduce_lr_on_plateau", "plateau"))
