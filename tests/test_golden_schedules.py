@@ -1,4 +1,4 @@
-"""Schedules against traces that their peers wrote: transformers, timm, pytorch_optimizer (tests/golden/make_*.py)."""
+"""Schedules against traces that their peers wrote: transformers, LeRobot, timm, pytorch_optimizer (tests/golden/make_*.py)."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon
 
 GOLDEN = {
     name: json.loads((Path(__file__).parent / "golden" / f"{name}.json").read_text())
-    for name in ("transformers", "timm")
+    for name in ("transformers", "lerobot", "timm")
 }
 CASES = [
     pytest.param(

@@ -51,6 +51,7 @@ CASES = [
     {"type": "reduce_lr_on_plateau", "mode": "max", "patience": 2, "threshold_mode": "abs", "threshold": 0.01},
     {"type": "greedy", "patience": 3, "min_lr": 1e-4, "max_lr": 1e-2, "factor": 0.8, "cooldown": 2, "warmup": 4},
     {"type": "greedy", "patience": 0, "min_lr": 1e-3, "max_lr": 4e-3, "factor": 0.7, "reset_start": 5},
+    {"type": "greedy", "patience": 0, "min_lr": 1e-3, "factor": 0.5, "reset_start": 3, "cooldown": 4, "warmup": 2},
     {"type": "greedy", "patience": 1, "min_lr": 1e-4, "smooth": True, "window_size": 7, "threshold_mode": "rel"},
     {"type": "greedy", "mode": "max", "patience": 1, "min_lr": 1e-4, "threshold_mode": "rel", "threshold": 1e-3},
 ]
