@@ -1,4 +1,4 @@
-"""Schedules against traces that their peers wrote: transformers, LeRobot, timm, pytorch_optimizer (tests/golden/make_*.py)."""
+"""Schedules against traces that their peers wrote (tests/golden/make_*.py): transformers, LeRobot, timm and others."""
 
 import json
 from pathlib import Path
