@@ -101,6 +101,7 @@ def test_goes_on_from_any_moment(schedule, way, done):
         other = way(optimizer)
     for metric in METRICS[done:]:
         assert lr(other) == lr(optimizer)
+        assert other.state_dict()["scheduler"] == optimizer.state_dict()["scheduler"]
         for one in (optimizer, other):
             one.step()
             one.report_metric("val_loss", metric)
