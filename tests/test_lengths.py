@@ -105,6 +105,8 @@ def test_by_epochs_lengths_are_counted_in_epochs():
     schedule = SCHEDULE_REGISTRY["cosine"](num_warmup_steps="20%", interval="epoch").resolved(HORIZON)
     assert (schedule.num_warmup_steps, schedule.num_training_steps, schedule.steps_per_epoch) == (5, 25, 40)
     assert SCHEDULE_REGISTRY["StepLR"](step_size="3ep", interval="epoch").resolved(HORIZON).step_size == 3
+    begun = SCHEDULE_REGISTRY["cosine"](interval="epoch").resolved(Horizon(105, 10))
+    assert begun.num_training_steps == 11  # an epoch that is begun counts
     lrs = trace(built({"type": "cosine", "interval": "epoch"}, lr=1.0), 1100)
     assert len(set(lrs[:1000])) == 25
     assert lrs[1000:] == [0.0] * 100
