@@ -10,9 +10,10 @@ from torch import nn
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, SCHEDULE_REGISTRY, FreeScheduleFactory
 
-OPTIMIZERS = sorted(
+BUILT_IN = sorted(
     key for key, factory in OPTIMIZER_BUILDER_REGISTRY.items() if issubclass(factory, FreeScheduleFactory)
 )
+OPTIMIZERS = [*BUILT_IN, "pytorch_optimizer.Lion"]
 MOVES_MOMENTUM = {"one_cycle", "CyclicLR", "sequence"}
 MOMENTUM_OF_ZERO = {"sgd", "rmsprop"}
 WITHOUT_MOMENTUM = {"adadelta", "adafactor", "adagrad", "asgd", "lbfgs", "rprop"}
