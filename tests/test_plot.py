@@ -6,7 +6,7 @@ import pytest
 import yaml
 from conftest import DIGITS
 
-from optimizer import OPTIMIZER_BUILDER_REGISTRY, SCHEDULE_REGISTRY
+from optimizer import OPTIMIZER_BUILDER_REGISTRY, SCHEDULE_REGISTRY, Horizon
 
 
 def chart(printed):
@@ -166,6 +166,15 @@ def test_a_mistake_is_told(cli, arguments, message):
     code, printed = cli("plot", *arguments)
     assert code == 2
     assert message in printed
+
+
+def test_a_preview_can_go_back():
+    parts = [{"type": "constant"}, {"type": "one_cycle", "max_lr": 1e-2}]
+    schedule = {"type": "sequence", "schedules": parts, "milestones": [5]}
+    preview = OPTIMIZER_BUILDER_REGISTRY["adamw"](schedule=schedule).preview(Horizon(20))
+    first = preview.at(0)
+    assert preview.at(10)["beta1"] != first["beta1"]
+    assert preview.at(0) == first
 
 
 @pytest.mark.parametrize(
