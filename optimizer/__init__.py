@@ -17,6 +17,7 @@ from optimizer.registry import Registry, UnknownKeyError
 from optimizer.schedule import SCHEDULE_REGISTRY, Schedule
 from optimizer.schedule_free_radam import RAdamScheduleFreeFactory
 from optimizer.schedules.pytorch import TorchSchedule
+from optimizer.stand_in import ReadOnlyScheduler
 from optimizer.state_files import load_optimizer_state, save_optimizer_state
 from optimizer.torch_optimizers import TorchFactory, torch_factory
 
@@ -34,6 +35,7 @@ __all__ = [
     "NamedState",
     "OptimizerFactory",
     "RAdamScheduleFreeFactory",
+    "ReadOnlyScheduler",
     "Registry",
     "Schedule",
     "ScheduledFactory",

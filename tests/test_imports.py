@@ -36,6 +36,7 @@ FLOW = [
     "optimizer.embedded_scheduler",
     "optimizer.preview",
     "optimizer.embedding",
+    "optimizer.stand_in",
     "optimizer.state_tree",
     "optimizer.named_state",
     "optimizer.state_files",
