@@ -60,6 +60,15 @@ class Config(BaseModel):
             raise _rebuilt(error, known=known) from None
 
     @classmethod
+    def model_rebuild(cls, *, _parent_namespace_depth: int = 0, **options: Any) -> bool | None:
+        """Complete the class at its first use.
+
+        Pydantic would look for names among the local variables of whoever uses it first, and so keep them, a
+        model perhaps, alive as long as that function runs. The annotations here need no such names.
+        """
+        return super().model_rebuild(_parent_namespace_depth=0, **options)
+
+    @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         json_schema = handler(schema)
         for name, field in handler.resolve_ref_schema(json_schema).get("properties", {}).items():

@@ -1,14 +1,17 @@
 """The schedule inside the step, among the things that touch an optimizer."""
 
+import copy
 import gc
 import math
 import pickle
+import subprocess
+import sys
 import weakref
 
 import pytest
 import torch
 from torch import nn
-from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 from torch.optim.lr_scheduler import LambdaLR, StepLR
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, AdamWWithWarmupCosine, scheduled
@@ -214,6 +217,24 @@ def test_the_optimizer_keeps_no_model_alive():
         gc.enable()
 
 
+FIRST_USE = """
+import gc, weakref, torch
+from optimizer import OPTIMIZER_BUILDER_REGISTRY
+def use():
+    module = torch.nn.Linear(4, 2)
+    optimizer = OPTIMIZER_BUILDER_REGISTRY["adamw"](grad_clip_norm=1.0).build(module)
+    watched = weakref.ref(optimizer), weakref.ref(module)
+    gc.disable()
+    del module, optimizer
+    assert [reference() for reference in watched] == [None, None]
+use()
+"""
+
+
+def test_the_first_use_of_a_factory_keeps_no_local_variable_alive():
+    subprocess.run([sys.executable, "-c", FIRST_USE], check=True)
+
+
 def test_a_class_is_scheduled_once():
     assert scheduled(torch.optim.SGD) is scheduled(torch.optim.SGD)
     assert scheduled(AdamWWithWarmupCosine) is AdamWWithWarmupCosine
@@ -281,3 +302,67 @@ def test_constant_is_the_schedule_of_an_optimizer_without_one():
     optimizer = OPTIMIZER_BUILDER_REGISTRY["adamw"](lr=3e-4).build(nn.Linear(4, 2))
     assert optimizer.scheduler.schedule == Constant()
     assert optimizer.scheduler.get_last_lr() == [3e-4]
+
+
+def test_one_scaler_for_several_optimizers_skips_only_the_one_that_overflowed():
+    modules = [nn.Linear(4, 2) for _ in range(2)]
+    optimizers = [ours(module, fused=fused) for module, fused in zip(modules, (True, False), strict=True)]
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    for overflowing in (None, 0, 1, None):
+        for module in modules:
+            scaler.scale(module(torch.ones(3, 4)).square().mean()).backward()
+        if overflowing is not None:
+            modules[overflowing].weight.grad[0, 0] = math.inf
+        for optimizer in optimizers:
+            scaler.step(optimizer)
+            optimizer.zero_grad()
+        scaler.update()
+    assert [optimizer.scheduler.last_epoch for optimizer in optimizers] == [3, 3]
+
+
+def test_accumulated_gradients_are_one_update_also_in_a_short_last_window():
+    module = nn.Linear(4, 2)
+    optimizer = ours(module)
+    for index in range(7):
+        backward(module)
+        if index % 3 == 2 or index == 6:
+            optimizer.step()
+            optimizer.zero_grad()
+    assert optimizer.scheduler.last_epoch == 3
+
+
+@pytest.mark.parametrize("done", [0, 3])
+def test_distributed_checkpoints_state_functions_round_trip(done):
+    module = nn.Linear(4, 2)
+    optimizer = ours(module)
+    for _ in range(done):
+        backward(module)
+        optimizer.step()
+        optimizer.zero_grad()
+    for _ in range(2):  # repeated, it changes nothing either
+        state = copy.deepcopy(get_optimizer_state_dict(module, optimizer))  # it holds the very tensors
+    twin = nn.Linear(4, 2)
+    twin.load_state_dict(module.state_dict())
+    other = ours(twin)
+    set_optimizer_state_dict(twin, other, state)
+    assert other.scheduler.last_epoch == optimizer.scheduler.last_epoch == done
+    for _ in range(5):
+        assert other.param_groups[0]["lr"] == optimizer.param_groups[0]["lr"]
+        for one, its in ((module, optimizer), (twin, other)):
+            backward(one)
+            its.step()
+            its.zero_grad()
+    assert torch.equal(module.weight, twin.weight)
+
+
+def test_a_real_schedulers_state_gives_the_position():
+    theirs = torch.optim.AdamW(nn.Linear(4, 2).parameters())
+    scheduler = LambdaLR(theirs, lambda k: 1.0)
+    for _ in range(4):
+        theirs.step()
+        scheduler.step()
+    optimizer = ours(nn.Linear(4, 2))
+    state = {**optimizer.state_dict(), "scheduler": scheduler.state_dict()}
+    optimizer.load_state_dict(state)
+    assert optimizer.scheduler.last_epoch == 4
+    assert optimizer.param_groups[0]["lr"] == WarmupCosineDecay(**CURVE).lr_at(4)
