@@ -7,6 +7,7 @@ import optimizer.schedules  # noqa: F401
 from optimizer.adamw_cosine_decay import AdamWWithWarmupCosine, AdamWWithWarmupCosineFactory
 from optimizer.adamw_onecyclelr import AdamWWithOneCycle, AdamWWithOneCycleFactory
 from optimizer.cautious import CautiousOptimizer
+from optimizer.conformance import ConformanceError, check_factory
 from optimizer.embedded_scheduler import EmbeddedScheduler
 from optimizer.embedding import ScheduledOptimizer, scheduled
 from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY, FreeScheduleFactory, OptimizerFactory, ScheduledFactory
@@ -29,6 +30,7 @@ __all__ = [
     "AdamWWithWarmupCosine",
     "AdamWWithWarmupCosineFactory",
     "CautiousOptimizer",
+    "ConformanceError",
     "EmbeddedScheduler",
     "FreeScheduleFactory",
     "Horizon",
@@ -44,6 +46,7 @@ __all__ = [
     "TorchFactory",
     "TorchSchedule",
     "UnknownKeyError",
+    "check_factory",
     "load_named_state",
     "load_optimizer_state",
     "make_optimizer_and_scheduler",
