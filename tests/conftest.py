@@ -66,3 +66,12 @@ def files_of(checkpoint):
     """Return the bytes of a checkpoint's files by name."""
     paths = [path for path in checkpoint.rglob("*") if path.is_file()]
     return {path.relative_to(checkpoint).as_posix(): path.read_bytes() for path in paths}
+
+
+def trace(optimizer, length):
+    """Return the lr of each of the next `length` updates, which have no gradients."""
+    lrs = []
+    for _ in range(length):
+        lrs.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+    return lrs

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import trace
 from pydantic import ValidationError
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -20,14 +21,6 @@ def parameter():
 
 def ours(schedule, lr, horizon=None):
     return OPTIMIZER_BUILDER_REGISTRY["adamw"](lr=lr, schedule=schedule).build([parameter()], horizon=horizon)
-
-
-def trace(optimizer, length):
-    lrs = []
-    for _ in range(length):
-        lrs.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-    return lrs
 
 
 @pytest.mark.parametrize("golden", GOLDEN["cases"], ids=lambda golden: "-".join(map(str, golden["case"].values())))

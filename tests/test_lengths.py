@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import trace
 from pydantic import ValidationError
 from torch.optim import lr_scheduler
 
@@ -16,14 +17,6 @@ def parameter():
 
 def built(schedule, horizon=HORIZON, **params):
     return OPTIMIZER_BUILDER_REGISTRY["adamw"](schedule=schedule, **params).build([parameter()], horizon=horizon)
-
-
-def trace(optimizer, length):
-    lrs = []
-    for _ in range(length):
-        lrs.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-    return lrs
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from conftest import trace
 from pydantic import ValidationError
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -34,14 +35,6 @@ class OfBolts(LRScheduler):
 def built(horizon=None, lr=3e-3, **fields):
     factory = OPTIMIZER_BUILDER_REGISTRY["adamw"](lr=lr, schedule={"type": "LinearWarmupCosineAnnealingLR", **fields})
     return factory.build([torch.nn.Parameter(torch.zeros(2))], horizon=horizon)
-
-
-def trace(optimizer, length):
-    lrs = []
-    for _ in range(length):
-        lrs.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-    return lrs
 
 
 @pytest.mark.parametrize(

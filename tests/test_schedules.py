@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 import torch
+from conftest import trace
 from pydantic import ValidationError
 from sample_schedules import SCHEDULES
 
@@ -23,14 +24,6 @@ from optimizer import (
 WARMUP_COSINE = SCHEDULE_REGISTRY["warmup_cosine_decay"]
 ONE_CYCLE = SCHEDULE_REGISTRY["one_cycle"]
 LEROBOT = SCHEDULE_REGISTRY["cosine_decay_with_warmup"]
-
-
-def trace(optimizer, length):
-    lrs = []
-    for _ in range(length):
-        lrs.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-    return lrs
 
 
 def parameter():
