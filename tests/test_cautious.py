@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 from pydantic import ValidationError
-from test_contract import KEYS, PARAMS, registered
+from sample_optimizers import KEYS, PARAMS, registered
 from torch import nn
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, CautiousOptimizer, Horizon

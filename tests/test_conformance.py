@@ -1,9 +1,10 @@
 """The public check of factories: it passes for every key, and names what the naive pattern breaks."""
 
+from functools import partial
+
 import pytest
 import torch
-from test_contract import KEYS, PARAMS, Looked, registered
-from torch import nn
+from sample_optimizers import KEYS, PARAMS, registered, trainable
 from torch.optim.lr_scheduler import LambdaLR
 
 from optimizer import ConformanceError, check_factory
@@ -13,18 +14,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:Learning rate changed between st
 
 @pytest.mark.parametrize("key", KEYS)
 def test_every_key_conforms(key):
-    def module():
-        if key == "sparseadam":
-            return Looked(sparse=True)
-        bias = key != "muon"
-        return nn.Sequential(nn.Linear(4, 8, bias=bias), nn.Tanh(), nn.Linear(8, 2, bias=bias))
-
     factory = registered(key)(**PARAMS.get(key, {}))
     if key == "heavyball.AdamW":  # its own functions hold it, and so the model
         with pytest.raises(ConformanceError, match=r"^no model is kept alive: .*holds it$"):
-            check_factory(factory, module)
+            check_factory(factory, partial(trainable, key))
     else:
-        check_factory(factory, module)
+        check_factory(factory, partial(trainable, key))
 
 
 def test_a_key_will_do():

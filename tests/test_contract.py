@@ -5,10 +5,12 @@ import inspect
 import io
 import json
 import pickle
+from functools import partial
 
 import pytest
 import torch
 from pydantic import ValidationError
+from sample_optimizers import FALLBACK, HORIZON, KEYS, PARAMS, built, options, registered, trainable, update
 from torch import nn
 
 from optimizer import (
@@ -24,16 +26,6 @@ from optimizer.combined import Combined
 # It says so whenever an lr moves.
 pytestmark = pytest.mark.filterwarnings("ignore:Learning rate changed between steps:UserWarning")
 
-BY_PATH = ["pytorch_optimizer.Lion", "heavyball.AdamW"]
-FALLBACK = " with a fallback"  # a key goes by its name and this, where it is tested in both ways
-ONE_EACH = set(OPTIMIZER_BUILDER_REGISTRY) - {"multi_adam"}  # that one builds several of `adam`: test_multi_adam.py
-KEYS = [*sorted(ONE_EACH), *BY_PATH, "muon" + FALLBACK]
-PARAMS = {  # what a key cannot do without; the others build from nothing
-    "adamw_warmup_cosine_decay": {"peak_lr": 1e-2, "start_lr": 1e-4, "end_lr": 1e-3, "warmup_steps": 5},
-    "adamw_cosine_schedule": {"max_lr": 1e-2, "cycle_momentum": True},
-    "pytorch_optimizer.Lion": {"lr": 1e-3},
-    "muon" + FALLBACK: {"fallback": {"type": "adamw"}},
-}
 TORCH = {
     name.lower(): cls
     for name, cls in vars(torch.optim).items()
@@ -45,11 +37,6 @@ BASES = {
     "adamw_cosine_schedule": torch.optim.AdamW,
     "adamw_warmup_cosine_decay": torch.optim.AdamW,
 }
-HORIZON = Horizon(total_steps=30, steps_per_epoch=10)
-
-
-def registered(key):
-    return OPTIMIZER_BUILDER_REGISTRY[key.removesuffix(FALLBACK)]
 
 
 @pytest.fixture(params=KEYS)
@@ -62,57 +49,10 @@ def factory(key):
     return registered(key)(**PARAMS.get(key, {}))
 
 
-class Looked(nn.Module):
-    """Two tables, of whose rows a batch looks a few up."""
-
-    def __init__(self, sparse):
-        super().__init__()
-        self.tables = nn.ModuleList([nn.Embedding(20, 3, sparse=sparse), nn.Embedding(20, 3, sparse=sparse)])
-
-    def __getitem__(self, index):
-        return self.tables[index // 2]  # 0 and 2, as in the other models
-
-    def forward(self, x):
-        rows = x.abs().mul(10).long().clamp(max=19)
-        return self.tables[0](rows) * 2 + self.tables[1](rows)
-
-
 @pytest.fixture
 def model(key):
-    """Return a function that makes a model which the key's optimizer can train; it has parts 0 and 2."""
-
-    def make(seed=0):
-        torch.manual_seed(seed)
-        if key == "sparseadam":
-            return Looked(sparse=True)
-        bias = key != "muon"  # Muon takes matrices only
-        return nn.Sequential(nn.Linear(4, 8, bias=bias), nn.Tanh(), nn.Linear(8, 2, bias=bias))
-
-    return make
-
-
-def built(factory, params):
-    optimizer = factory.build(params, horizon=HORIZON)
-    if hasattr(optimizer, "train"):
-        optimizer.train()
-    return optimizer
-
-
-def update(module, optimizer, step):
-    x = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
-
-    def closure():
-        optimizer.zero_grad()
-        loss = module(x).square().mean()
-        loss.backward()
-        return loss
-
-    if isinstance(optimizer, torch.optim.LBFGS):
-        optimizer.step(closure)
-    else:
-        closure()
-        optimizer.step()
-    optimizer.zero_grad()
+    """Return a function that makes a model which the key's optimizer can train, from a seed."""
+    return partial(trainable, key)
 
 
 @pytest.fixture
@@ -389,16 +329,6 @@ def test_has_the_classes_own_defaults(key):
     assert {name: ours[name] for name in ours.keys() - own} == {name: theirs[name] for name in theirs.keys() - own}
     assert factory.grad_clip_norm == (10.0 if key in ("adam", "adamw", "sgd") else None)
     assert OPTIMIZER_BUILDER_REGISTRY[TORCH[key].__name__] is type(factory), "the class's own name is a key too"
-
-
-HEAVYBALLS_COUNTERS = {"__class__", "step", "step_count", "prev_lr"}  # numbers here, tensors there
-
-
-def options(optimizer):
-    """Return what each group says of the options that the class has, and the schedule's."""
-    not_here = {"differentiable", *HEAVYBALLS_COUNTERS}  # that one torch adds to the defaults when it loads
-    kept = {*optimizer.defaults, "initial_lr", "schedule_position"} - not_here
-    return [{name: value for name, value in group.items() if name in kept} for group in optimizer.param_groups]
 
 
 def assert_same(one, other):

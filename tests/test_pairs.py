@@ -4,9 +4,8 @@ import io
 
 import pytest
 import torch
+from sample_optimizers import built, options, trainable, update
 from sample_schedules import SCHEDULES
-from test_contract import HORIZON, Looked, options, update
-from torch import nn
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, SCHEDULE_REGISTRY, FreeScheduleFactory
 
@@ -17,20 +16,6 @@ OPTIMIZERS = [*BUILT_IN, "pytorch_optimizer.Lion"]
 MOVES_MOMENTUM = {"one_cycle", "CyclicLR", "sequence"}
 MOMENTUM_OF_ZERO = {"sgd", "rmsprop"}
 WITHOUT_MOMENTUM = {"adadelta", "adafactor", "adagrad", "asgd", "lbfgs", "rprop"}
-
-
-def model(key, seed):
-    torch.manual_seed(seed)
-    if key == "sparseadam":
-        return Looked(sparse=True)
-    return nn.Linear(4, 2, bias=key != "muon")
-
-
-def built(factory, module):
-    optimizer = factory.build(module, horizon=HORIZON)
-    if hasattr(optimizer, "train"):
-        optimizer.train()
-    return optimizer
 
 
 def step_and_report(module, optimizer, step):
@@ -46,7 +31,7 @@ def test_every_schedule_is_here():
 @pytest.mark.parametrize("key", OPTIMIZERS)
 def test_resumes_bit_exactly_or_is_refused_when_built(key, schedule):
     factory = OPTIMIZER_BUILDER_REGISTRY[key](schedule={"type": schedule, **SCHEDULES[schedule]})
-    module = model(key, 0)
+    module = trainable(key, 0)
     if schedule in MOVES_MOMENTUM and (key in WITHOUT_MOMENTUM or key.startswith("schedule_free")):
         with pytest.raises(ValueError, match=r"neither `betas` nor `momentum`|cycle_momentum"):
             built(factory, module)
@@ -62,7 +47,7 @@ def test_resumes_bit_exactly_or_is_refused_when_built(key, schedule):
     torch.save({"model": module.state_dict(), "optimizer": optimizer.state_dict()}, saved)
     saved.seek(0)
     loaded = torch.load(saved, weights_only=True)
-    resumed = model(key, 1)
+    resumed = trainable(key, 1)
     resumed.load_state_dict(loaded["model"])
     second = built(factory, resumed)
     second.load_state_dict(loaded["optimizer"])

@@ -36,13 +36,13 @@ def plot_config(config: ExperimentConfig, out: Path | None) -> list[str]:
     """
     if config.train.total_steps is not None:
         try:  # without the data, which may be large, or elsewhere
-            return _drawn(_previews(config, Horizon(config.train.total_steps)), config.train.total_steps, out)
-        except ConfigError:
-            pass
-    data: DataSet = config.data.make("data")
-    batches = ShuffledBatches(data.train, config.data.batch_size, config.seed, config.data.drop_last)
-    horizon = config.train.horizon(batches.steps_per_epoch)
-    return _drawn(_previews(config, horizon), horizon.total_steps, out)
+            horizon = Horizon(config.train.total_steps)
+            previews = _previews(config, horizon)
+        except ConfigError:  # something is counted in epochs; or it is wrong, and will be told again
+            horizon, previews = _over_the_data(config)
+    else:
+        horizon, previews = _over_the_data(config)
+    return _drawn(previews, horizon.total_steps, out)
 
 
 def plot_key(key: str, parameters: Mapping[str, Any], out: Path | None) -> list[str]:
@@ -84,6 +84,13 @@ def _registered(key: str) -> Any:
         raise ConfigError(f"{key}: has no curve that could be drawn")
     known = [*SCHEDULE_REGISTRY, *OPTIMIZER_BUILDER_REGISTRY]
     raise ConfigError(f"{key}: neither a config file nor a key{nearest(key, known)} `innerstep list` shows them all.")
+
+
+def _over_the_data(config: ExperimentConfig) -> tuple[Horizon, dict[str, Preview]]:
+    data: DataSet = config.data.make("data")
+    batches = ShuffledBatches(data.train, config.data.batch_size, config.seed, config.data.drop_last)
+    horizon = config.train.horizon(batches.steps_per_epoch)
+    return horizon, _previews(config, horizon)
 
 
 def _previews(config: ExperimentConfig, horizon: Horizon) -> dict[str, Preview]:
