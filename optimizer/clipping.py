@@ -34,6 +34,8 @@ def _clip(optimizer: Any) -> None:
     # Under GradScaler a fused step is handed gradients that are still multiplied by the scale.
     scale: Tensor | None = getattr(optimizer, "grad_scale", None)
     if scale is None:
-        optimizer.grad_norm = clip_grad_norm_(gradients_of, optimizer.grad_clip_norm)
+        norm = clip_grad_norm_(gradients_of, optimizer.grad_clip_norm)
     else:
-        optimizer.grad_norm = clip_grad_norm_(gradients_of, optimizer.grad_clip_norm * float(scale)) / scale
+        norm = clip_grad_norm_(gradients_of, optimizer.grad_clip_norm * float(scale)) / scale
+    whole = getattr(norm, "full_tensor", None)  # of sharded gradients it is a DTensor
+    optimizer.grad_norm = norm if whole is None else whole()

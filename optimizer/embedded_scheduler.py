@@ -71,7 +71,7 @@ class EmbeddedScheduler:
         for track in self._tracks:
             track.join(group)
         self._written.append(group["lr"])
-        self._write_group(len(self.base_lrs) - 1, group, *self._values())
+        self._write([group], first=len(self._written) - 1)
 
     def advance(self, groups: list[Group]) -> None:
         """Count one update and write the values of the next."""
@@ -82,9 +82,7 @@ class EmbeddedScheduler:
 
     def write(self, groups: list[Group]) -> None:
         """Write the values of the coming update, and the position, into the groups."""
-        values = self._values()
-        for index, group in enumerate(groups):
-            self._write_group(index, group, *values)
+        self._write(groups)
 
     def report(self, name: str, value: float, groups: list[Group]) -> None:
         """Tell the curves a metric; where one of them is moved by it, write the values of the coming update."""
@@ -132,27 +130,31 @@ class EmbeddedScheduler:
                 group[key] = base
         self.write(groups)
 
-    def _values(self) -> tuple[float, float | None, list[float]]:
-        """Return what the coming update runs at: lr, momentum, and the other options that are scheduled."""
-        step, curve = self.last_epoch, self._lr.curve
-        momentum = curve.momentum_at(step) if self._moves_momentum else None
-        lr = curve.lr_at(step)
+    def _write(self, groups: list[Group], first: int = 0) -> None:
+        """Write into `groups`, the first of which has the index `first` among all."""
+        step, shares = self.last_epoch, self._lr.shares
+        lr = self._lr.curve.lr_at(step)
         if not lr >= 0.0:  # nor is NaN
             raise ValueError(f"the schedule {self.schedule.key} gives the lr {lr} for update {step}")
-        return lr, momentum, [track.curve.lr_at(step) for track in self._others]
+        for index, group in enumerate(groups, first):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr * shares[index])  # in place: a compiled step is not traced again
+            else:
+                group["lr"] = lr * shares[index]
+            self._written[index] = group["lr"]
+            group[POSITION] = step
+        if self._moves_momentum:
+            self._write_momentum(groups)
+        for track in self._others:
+            value = track.curve.lr_at(step)
+            for index, group in enumerate(groups, first):
+                _set_option(group, track.option, value * track.shares[index])
 
-    def _write_group(self, index: int, group: Group, lr: float, momentum: float | None, others: list[float]) -> None:
-        lr *= self._lr.shares[index]
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(lr)  # in place: a compiled step is not traced again
-        else:
-            group["lr"] = lr
-        self._written[index] = group["lr"]
-        group[POSITION] = self.last_epoch
+    def _write_momentum(self, groups: list[Group]) -> None:
+        momentum = self._lr.curve.momentum_at(self.last_epoch)
         if momentum is not None:
-            _set_option(group, "beta1" if "betas" in group else "momentum", momentum)
-        for track, value in zip(self._others, others, strict=True):
-            _set_option(group, track.option, value * track.shares[index])
+            for group in groups:
+                _set_option(group, "beta1" if "betas" in group else "momentum", momentum)
 
     def _check_momentum(self, defaults: Mapping[str, Any]) -> None:
         for track in self._others:
@@ -170,8 +172,8 @@ class EmbeddedScheduler:
     def _is_dry_step(self, groups: list[Group]) -> bool:
         # A tool (torch's distributed checkpoint) that steps only to make the optimizer's state puts a
         # zero lr into every group first. A zero of the schedule's own is the very object written here.
-        for group, written in zip(groups, self._written, strict=True):
-            if group["lr"] is written or float(group["lr"]) != 0.0:
+        for index, group in enumerate(groups):
+            if group["lr"] is self._written[index] or float(group["lr"]) != 0.0:
                 return False
         return True
 

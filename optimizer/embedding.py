@@ -1,26 +1,35 @@
 """A schedule inside an optimizer: `step()` updates the parameters, then moves the schedule by one."""
 
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
 from optimizer.cautious import ALREADY, Caution, CautiousStep, check_caution
 from optimizer.clipping import clip_before_step
 from optimizer.embedded_scheduler import POSITION, EmbeddedScheduler, Group
 from optimizer.schedule import Schedule
 
+NO_POSITION = (
+    "the state dict does not say at which update the schedule stands: a plain optimizer saved it. Say it with"
+    ' state_dict["scheduler"] = {{"last_epoch": UPDATES_DONE}}, for which a torch scheduler\'s state_dict() will do as'
+    " well, or load it with strict=False: the schedule then stays at update {here}."
+)
+CAPTURED = (
+    "step() is being captured in a CUDA graph, whose replay would update the parameters and not move the schedule"
+    " inside. Capture the forward and backward pass and call step() after each replay, or compile the step with"
+    " torch.compile."
+)
+
 
 class ScheduledOptimizer(Optimizer):
     """Mixin that goes before an optimizer class and carries a schedule inside it.
 
-    It leaves the class's own `step` alone (overriding it would fire every step hook twice) and moves
-    the schedule in a step-post hook, which skipped updates do not reach or are recognised in.
+    Raises TypeError if a subclass brings a `step` of its own: it would fire every step hook twice. Put the
+    step into a class of its own and give that class to `scheduled`.
     """
 
     scheduler: EmbeddedScheduler
@@ -28,6 +37,18 @@ class ScheduledOptimizer(Optimizer):
     caution: Caution | None = None
     grad_norm: Tensor | None = None
     """With `grad_clip_norm`, the joint L2 norm of the gradients before the last clipping, a scalar."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "step" in cls.__dict__:
+            raise TypeError(f"{cls.__name__} has a schedule inside and must not define `step`; see `scheduled`")
+        # torch wraps the `step` that it finds in the class of what is made, so that hooks are called: that
+        # must be the base's step and not the one here, inside which the schedule moves after all hooks.
+        bases = cls.__mro__[cls.__mro__.index(ScheduledOptimizer) + 1 :]
+        owner: Any = next(base for base in bases if "step" in base.__dict__)
+        if not getattr(owner.step, "hooked", False) and owner is not Optimizer:
+            owner.step = Optimizer.profile_hook_step(owner.step)
+            owner.step.hooked = True
 
     def embed(
         self,
@@ -55,6 +76,17 @@ class ScheduledOptimizer(Optimizer):
         self._register_own_hooks()
         return self
 
+    def step(self, *args: Any, **options: Any) -> Any:
+        """Update the parameters as the class does, call all step hooks, then move the schedule by one.
+
+        An update that GradScaler skips moves nothing. Raises RuntimeError while a CUDA graph is captured.
+        """
+        if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():  # type: ignore[no-untyped-call]  # torch
+            raise RuntimeError(CAPTURED)
+        loss = super().step(*args, **options)
+        _advance_untraced(self) if torch.compiler.is_compiling() else _advance(self)
+        return loss
+
     def make_cautious(self, caution: Caution) -> None:
         """Make the steps cautious from now on. Raises ValueError if they are."""
         if self.caution is not None:
@@ -80,24 +112,21 @@ class ScheduledOptimizer(Optimizer):
         """Return the optimizer's state with the schedule's under "scheduler"."""
         return {**super().state_dict(), "scheduler": self.scheduler.state_dict()}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any], strict: bool = True) -> None:
         """Restore state, options and position; the curve stays this object's own.
 
-        Raises ValueError if `state_dict` does not say at which update the schedule stands.
+        strict: whether `state_dict` must say at which update the schedule stands, which a plain optimizer's does
+        not; False: where it does not, the schedule stays where it is. Raises ValueError if it must and does not.
         """
         position = _saved_position(state_dict)
+        if position is None and strict:
+            raise ValueError(NO_POSITION.format(here=self.scheduler.last_epoch))
         super().load_state_dict(state_dict)
-        self.scheduler.load_state_dict(position)
+        if position is not None:
+            self.scheduler.load_state_dict(position)
         self.scheduler.take_over(self.param_groups)
 
-    def register_step_post_hook(self, hook: Callable[..., None]) -> RemovableHandle:
-        """Register a hook that runs after each step and sees the lr which that step used."""
-        handle = super().register_step_post_hook(hook)
-        cast(OrderedDict[int, Any], self._optimizer_step_post_hooks).move_to_end(self._advance_handle.id)
-        return handle
-
     def _register_own_hooks(self) -> None:
-        self._advance_handle = super().register_step_post_hook(_advance)
         if self.caution is not None:
             self._register_caution(self.caution)
         if self.grad_clip_norm:
@@ -153,21 +182,24 @@ def _new_scheduled(optimizer_class: type[Optimizer]) -> ScheduledOptimizer:
     return cls.__new__(cls)
 
 
-def _advance(optimizer: ScheduledOptimizer, args: Any, kwargs: Any) -> None:
+ScheduledOptimizer.step.hooked = True  # type: ignore[attr-defined]  # torch's own mark: it wraps no step that has it
+
+
+def _advance(optimizer: ScheduledOptimizer) -> None:
     # A fused step under GradScaler is called for a batch that it then skips: the scaler says so here.
     found_inf: Tensor | None = getattr(optimizer, "found_inf", None)
     if found_inf is None or not torch.any(found_inf):
         optimizer.scheduler.advance(optimizer.param_groups)
 
 
-def _saved_position(state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
+def _advance_untraced(optimizer: ScheduledOptimizer) -> None:
+    """Move the schedule outside of the graph of a compiled step: it would be traced again for each position."""
+    torch.compiler.disable(_advance)(optimizer)  # type: ignore[no-untyped-call]  # torch
+
+
+def _saved_position(state_dict: Mapping[str, Any]) -> Mapping[str, Any] | None:
     saved = state_dict.get("scheduler")
     if isinstance(saved, Mapping) and "last_epoch" in saved:
         return saved
     positions = {group[POSITION] for group in state_dict["param_groups"] if POSITION in group}
-    if positions:
-        return {"last_epoch": max(positions)}
-    raise ValueError(
-        "the state dict does not say at which update the schedule stands: a plain optimizer saved it. Say it with"
-        ' state_dict["scheduler"] = {"last_epoch": UPDATES_DONE}, and load it again.'
-    )
+    return {"last_epoch": max(positions)} if positions else None

@@ -16,7 +16,7 @@ class ExactRAdamScheduleFree(ExactAveraging, RAdamScheduleFree):
 
 @OPTIMIZER_BUILDER_REGISTRY.register("schedule_free_radam")
 class RAdamScheduleFreeFactory(ScheduleFreeFactory):
-    """schedulefree.RAdamScheduleFree: RAdam without warm-up or decay; call train() and eval() on it."""
+    """schedulefree.RAdamScheduleFree: RAdam without warm-up or decay; eval() to evaluate and save, then train()."""
 
     optimizer_class: ClassVar[type[Optimizer]] = ExactRAdamScheduleFree
 

@@ -197,6 +197,25 @@ def test_a_plain_optimizers_state_is_refused_with_the_way_through():
     assert optimizer.scheduler.last_epoch == 6
 
 
+def test_a_plain_optimizers_moments_can_be_loaded_without_a_position():
+    module, twin = nn.Linear(4, 2), nn.Linear(4, 2)
+    twin.load_state_dict(module.state_dict())
+    plain = torch.optim.AdamW(module.parameters(), lr=1e-2)
+    for _ in range(3):
+        backward(module)
+        plain.step()
+        plain.zero_grad()
+    optimizer = ours(twin)
+    for _ in range(2):
+        optimizer.step()
+    with pytest.raises(ValueError, match=r"strict=False: the schedule then stays at update 2\."):
+        optimizer.load_state_dict(plain.state_dict())
+    optimizer.load_state_dict(plain.state_dict(), strict=False)
+    assert optimizer.scheduler.last_epoch == 2
+    assert optimizer.param_groups[0]["lr"] == WarmupCosineDecay(**CURVE).lr_at(2)
+    assert torch.equal(optimizer.state[twin.weight]["exp_avg"], plain.state[module.weight]["exp_avg"])
+
+
 def test_a_plain_optimizer_takes_our_state():
     ours_, plain = ours(nn.Linear(4, 2)), torch.optim.AdamW(nn.Linear(4, 2).parameters())
     plain.load_state_dict(ours_.state_dict())

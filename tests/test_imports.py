@@ -52,6 +52,7 @@ FLOW = [
     "optimizer.schedule_free",
     "optimizer.schedule_free_radam",
     "optimizer.imported",
+    "optimizer.promises",
     "optimizer.conformance",
     "optimizer",
     "trainer.errors",

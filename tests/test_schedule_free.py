@@ -60,8 +60,7 @@ def test_steps_as_the_library_does(key, options):
     ours = OPTIMIZER_BUILDER_REGISTRY[key](**options).build(net)
     theirs = LIBRARY[key](peer.parameters(), **options)
     assert isinstance(ours, LIBRARY[key])
-    for optimizer in (ours, theirs):
-        optimizer.train()
+    theirs.train()  # ours is in training mode from the start
     train(net, ours, range(20))
     train(peer, theirs, range(20))
     assert torch.equal(net.weight, peer.weight)
@@ -126,10 +125,41 @@ def test_goes_on_bit_exactly_from_either_mode(factory, through, saved_in):
         second.load_state_dict(copy.deepcopy(first.state_dict()))
     else:
         load_named_state(second, named_state(first))
-    second.train()
     train(resumed, second, range(13, 30))
     assert torch.equal(straight.weight, resumed.weight)
     assert whole.state_dict()["param_groups"] == second.state_dict()["param_groups"]
+
+
+def test_weights_loaded_after_the_optimizers_state_are_taken_back_too_and_it_is_said(factory):
+    net = module()
+    optimizer = factory.build(net)
+    train(net, optimizer, range(13))
+    training_weights = net.weight.detach().clone()
+    optimizer.eval()
+    resumed = module(seed=1)
+    second = factory.build(resumed)
+    second.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    resumed.load_state_dict(net.state_dict())
+    assert not torch.equal(resumed.weight, training_weights)
+    seen = []
+    second.register_step_pre_hook(lambda *_: seen.append(resumed.weight.detach().clone()))
+    with pytest.warns(UserWarning, match="Load the module first"):
+        train(resumed, second, [13])
+    assert torch.equal(seen[0], training_weights)
+    train(resumed, second, [14])  # and it is said no more
+
+
+def test_a_late_group_is_in_the_mode_of_the_others(factory):
+    net, late = module(), module(seed=1)
+    optimizer = factory.build(net)
+    optimizer.add_param_group({"params": [(f"late.{name}", p) for name, p in late.named_parameters()]})
+    for step in range(8):
+        train(late, optimizer, [step])
+    before = late.weight.detach().clone()
+    optimizer.eval()
+    assert not torch.equal(late.weight, before)
+    optimizer.train()
+    assert torch.equal(late.weight, before)
 
 
 def test_takes_a_schedule_like_any_other(key):

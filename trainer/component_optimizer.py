@@ -7,7 +7,7 @@ from pydantic import BaseModel, ValidationError
 from torch import nn
 from torch.optim import Optimizer
 
-from optimizer import Horizon, ScheduledFactory
+from optimizer import Horizon, ScheduledFactory, ScheduledOptimizer
 from optimizer.validation import explain, nest
 from trainer.config import OptimConfig
 from trainer.errors import ConfigError
@@ -51,7 +51,8 @@ def _built(optim: OptimConfig, component: nn.Module, horizon: Horizon) -> Optimi
 
 
 def _refuse_closure(name: str, optim: OptimConfig, optimizer: Optimizer) -> None:
-    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    step = super(ScheduledOptimizer, optimizer).step if isinstance(optimizer, ScheduledOptimizer) else optimizer.step
+    closure = inspect.signature(step).parameters.get("closure")
     if closure is not None and closure.default is closure.empty:
         raise ConfigError(
             f"model.component_optims.{name}.type: {optim.type} evaluates the loss several times an update, which the"
