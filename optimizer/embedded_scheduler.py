@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -137,12 +138,13 @@ class EmbeddedScheduler:
         if not lr >= 0.0:  # nor is NaN
             raise ValueError(f"the schedule {self.schedule.key} gives the lr {lr} for update {step}")
         for index, group in enumerate(groups, first):
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(lr * shares[index])  # in place: a compiled step is not traced again
+            if isinstance(group["lr"], Tensor):  # in place: a compiled step is not traced again
+                group["lr"].fill_(lr * shares[index])
+                group[POSITION] = _filled(group.get(POSITION), step)
             else:
                 group["lr"] = lr * shares[index]
+                group[POSITION] = step
             self._written[index] = group["lr"]
-            group[POSITION] = step
         if self._moves_momentum:
             self._write_momentum(groups)
         for track in self._others:
@@ -245,6 +247,10 @@ def _other_track(option: str, schedule: Schedule, defaults: Mapping[str, Any]) -
     track = _Track(option, schedule, _option(defaults, option))
     track.check_range()
     return track
+
+
+def _filled(tensor: Any, value: int) -> Tensor:
+    return tensor.fill_(value) if isinstance(tensor, Tensor) else torch.tensor(value)
 
 
 def _option(group: Mapping[str, Any], option: str) -> float:

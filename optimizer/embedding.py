@@ -201,5 +201,5 @@ def _saved_position(state_dict: Mapping[str, Any]) -> Mapping[str, Any] | None:
     saved = state_dict.get("scheduler")
     if isinstance(saved, Mapping) and "last_epoch" in saved:
         return saved
-    positions = {group[POSITION] for group in state_dict["param_groups"] if POSITION in group}
+    positions = {int(group[POSITION]) for group in state_dict["param_groups"] if POSITION in group}
     return {"last_epoch": max(positions)} if positions else None
