@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from sample_naive import Naive
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
@@ -98,9 +99,14 @@ def test_a_lightning_checkpoint_takes_the_schedule_up_where_it_stood(tmp_path):
     assert torch.equal(whole.layer.weight, second.layer.weight)
 
 
-def test_lightnings_manual_loop_with_several_optimizers(tmp_path):
-    trainer = fit(Manual(), tmp_path, logger=False, enable_checkpointing=False)
+def test_lightnings_manual_loop_with_several_optimizers_is_taken_up(tmp_path):
+    options = {"logger": False, "enable_checkpointing": False}
+    trainer = fit(Manual(), tmp_path, **options)
     assert [optimizer.scheduler.last_epoch for optimizer in trainer.optimizers] == [5, 5]
+    trainer.save_checkpoint(tmp_path / "half.ckpt")
+    later = lightning.Trainer(default_root_dir=tmp_path, max_epochs=2, accelerator="cpu", **options)
+    later.fit(Manual(), batches(samples=24), ckpt_path=tmp_path / "half.ckpt")
+    assert [optimizer.scheduler.last_epoch for optimizer in later.optimizers] == [8, 8]
 
 
 def test_accelerate_ticks_once_an_update_and_its_state_comes_back(tmp_path):
@@ -175,3 +181,21 @@ def test_transformers_trainer_takes_the_optimizer_and_the_stand_in(tmp_path):
     assert model.lrs == pytest.approx(LINEAR[:10])
     logged = [line["learning_rate"] for line in trainer.state.log_history if "learning_rate" in line]
     assert len(logged) == 10
+
+
+SCENARIOS = (
+    test_lightnings_automatic_loop_and_its_lr_monitor,
+    test_a_lightning_checkpoint_takes_the_schedule_up_where_it_stood,
+    test_lightnings_manual_loop_with_several_optimizers_is_taken_up,
+    test_accelerate_ticks_once_an_update_and_its_state_comes_back,
+    test_transformers_trainer_takes_the_optimizer_and_the_stand_in,
+)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_the_naive_pattern_fails(scenario, tmp_path, monkeypatch):
+    """It brings the scheduler that it has inside, where a tool wants one: the tool steps it as well."""
+    monkeypatch.setitem(globals(), "built", lambda module: Naive(module.named_parameters(), lr=1.0, updates=10))
+    monkeypatch.setitem(globals(), "ReadOnlyScheduler", lambda optimizer: optimizer.scheduler)
+    with pytest.raises(AssertionError):
+        scenario(tmp_path)

@@ -1,4 +1,7 @@
-"""Random sequences of what can happen to an optimizer, against a small model of what its lr must be."""
+"""Random sequences of what can happen to an optimizer, against a small model of what its lr must be.
+
+INNERSTEP_SEQUENCES is how many there are for each schedule; 1500 make 10,500 in all, and take minutes.
+"""
 
 import copy
 import io
@@ -26,6 +29,7 @@ SCHEDULES = {
     "by epochs": {"type": "ExponentialLR", "gamma": 0.5, "interval": "epoch"},
     "by metric": {"type": "plateau", "patience": 1, "factor": 0.5, "cooldown": 1},
     "in turn": {"type": "sequence", "schedules": [{"type": "linear"}, {"type": "rex"}], "milestones": [7]},
+    "schedule-free": {"type": "linear", "num_warmup_steps": 3},
 }
 
 
@@ -38,16 +42,18 @@ LRS = {
     "absolute": lambda k: 0.1 + (LR - 0.1) * k / 3 if k < 3 else LR * half_cosine((k - 3) / 16),
     "of torch": lambda k: LR * 0.5 ** (k // 3),
     "by epochs": lambda k: LR * 0.5 ** (k // 5),
+    "schedule-free": lambda k: LR * (k / 3 if k < 3 else max(0.0, 1 - (k - 3) / 17)),
     "in turn": lambda k: (
         LR * (1 - k / 7) if k < 7 else LR * (1 - min(1, (k - 7) / 13)) / (1 - min(1, (k - 7) / 13) / 2)
     ),
 }
 EVENTS = st.one_of(
     st.sampled_from(
-        ["update", "update", "update", "overflow", "save", "deepcopy", "pickle", "dry", "by hand", "state"]
+        ["update", "update", "update", "overflow", "save", "deepcopy", "pickle", "dry", "by hand", "state", "evaluate"]
     ),
     st.tuples(st.just("metric"), st.floats(0.0, 2.0)),
     st.tuples(st.just("group"), st.sampled_from([0.1, 0.25, 2.0])),
+    st.tuples(st.just("evaluate"), st.just("and save")),
 )
 
 
@@ -56,7 +62,8 @@ class Model:
 
     def __init__(self, name):
         schedule = SCHEDULES[name]
-        self.factory = OPTIMIZER_BUILDER_REGISTRY["sgd"](lr=LR, momentum=0.9, schedule=schedule)
+        key = "schedule_free_sgd" if name == "schedule-free" else "sgd"
+        self.factory = OPTIMIZER_BUILDER_REGISTRY[key](lr=LR, momentum=0.9, schedule=schedule)
         self.formula, self.updates, self.shares = LRS.get(name), 0, [1.0]
         plateau = {name: value for name, value in schedule.items() if name != "type"}
         stand_in = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=LR)
@@ -99,6 +106,13 @@ def apply(event, model, module, optimizer, scaler):
         saved.seek(0)
         optimizer = fresh(model, module)
         optimizer.load_state_dict(torch.load(saved, weights_only=True))
+    elif kind == "evaluate" and callable(getattr(optimizer, "eval", None)):
+        before = [p.detach().clone() for p in module]
+        optimizer.eval()
+        if value == "and save":
+            return apply("save", model, module, optimizer, scaler)
+        optimizer.train()
+        assert all(map(torch.equal, before, module))
     elif kind == "state":
         optimizer.state_dict()
         optimizer.scheduler.get_last_lr()
@@ -113,7 +127,7 @@ def apply(event, model, module, optimizer, scaler):
         optimizer.step()
         for group, lr in zip(optimizer.param_groups, kept, strict=True):
             group["lr"] = lr
-    else:  # an lr set by hand holds for one update
+    elif kind == "by hand":  # it holds for one update
         optimizer.param_groups[0]["lr"] = 0.123
         optimizer.step()
         model.updates += 1
