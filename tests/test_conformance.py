@@ -1,6 +1,10 @@
 """The public check of factories: it passes for every key, and names what the naive pattern breaks."""
 
+import os
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 from sample_naive import NaiveFactory
@@ -42,3 +46,22 @@ def test_what_the_naive_pattern_breaks_is_named():
         check_factory(NaiveFactory(fused=True))
     broken = {line.split(":")[0] for line in str(refused.value).splitlines()}
     assert broken == {check.__name__.replace("_", " ") for check in CHECKS} - UNBROKEN
+
+
+def suite(*names):
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--pyargs", "optimizer.conformance_suite", "-p", "no:cacheprovider"],
+        env={**os.environ, "INNERSTEP_FACTORIES": " ".join(names), "PYTHONPATH": str(Path(__file__).parent)},
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout
+
+
+def test_the_promises_run_as_tests_of_their_own():
+    assert f"{2 * len(CHECKS)} passed" in suite("adamw", "optimizer.schedule_free.SGDScheduleFreeFactory")
+    failed = suite("sample_naive.NaiveFactory")
+    assert f"{len(CHECKS) - len(UNBROKEN) - 1} failed" in failed  # not being fused it can be skipped
+    assert (
+        "test_promise[sample_naive.NaiveFactory-a_second_scheduler_is_refused] - AssertionError: one could be" in failed
+    )

@@ -54,6 +54,7 @@ FLOW = [
     "optimizer.imported",
     "optimizer.promises",
     "optimizer.conformance",
+    "optimizer.conformance_suite",
     "optimizer",
     "trainer.errors",
     "trainer.config_file",

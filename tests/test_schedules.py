@@ -273,3 +273,18 @@ def test_a_group_keeps_its_ratio_under_every_schedule(key):
         assert second == pytest.approx(first / 10, rel=1e-12)
         optimizer.step()
         optimizer.report_metric("val_loss", 1.0 + step)
+
+
+ENDLESS = {
+    "StepLR", "ExponentialLR", "CosineAnnealingWarmRestarts", "CyclicLR", "LambdaLR", "MultiplicativeLR",
+    "ChainedScheduler", "inverse_sqrt", "step", "exponential_decay", "inverse_time_decay", "cosine_decay_restarts",
+}  # fmt: skip
+"""Those that say nothing of an end, or go on for ever."""
+
+
+@pytest.mark.parametrize("key", sorted(SCHEDULES.keys() - ENDLESS))
+def test_beyond_its_end_the_last_value_holds(key):
+    factory = OPTIMIZER_BUILDER_REGISTRY["sgd"](momentum=0.9, schedule={"type": key, **SCHEDULES[key]})
+    optimizer = factory.build([parameter()], horizon=Horizon(30, 10))
+    lrs = trace(optimizer, 90)
+    assert lrs[30:] == [lrs[30]] * 60

@@ -82,6 +82,15 @@ def fresh(model, module):
     return model.factory.build(groups, horizon=HORIZON)
 
 
+def step_dry(optimizer):
+    kept = [group["lr"] for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    optimizer.step()
+    for group, lr in zip(optimizer.param_groups, kept, strict=True):
+        group["lr"] = lr
+
+
 def apply(event, model, module, optimizer, scaler):
     kind, value = event if isinstance(event, tuple) else (event, None)
     if kind in ("update", "overflow"):
@@ -121,12 +130,7 @@ def apply(event, model, module, optimizer, scaler):
     elif kind == "pickle":
         module, optimizer = pickle.loads(pickle.dumps((module, optimizer)))
     elif kind == "dry":  # as torch's distributed checkpoint does it, and puts the lrs back
-        kept = [group["lr"] for group in optimizer.param_groups]
-        for group in optimizer.param_groups:
-            group["lr"] = 0.0
-        optimizer.step()
-        for group, lr in zip(optimizer.param_groups, kept, strict=True):
-            group["lr"] = lr
+        step_dry(optimizer)
     elif kind == "by hand":  # it holds for one update
         optimizer.param_groups[0]["lr"] = 0.123
         optimizer.step()
