@@ -62,6 +62,4 @@ def test_the_promises_run_as_tests_of_their_own():
     assert f"{2 * len(CHECKS)} passed" in suite("adamw", "optimizer.schedule_free.SGDScheduleFreeFactory")
     failed = suite("sample_naive.NaiveFactory")
     assert f"{len(CHECKS) - len(UNBROKEN) - 1} failed" in failed  # not being fused it can be skipped
-    assert (
-        "test_promise[sample_naive.NaiveFactory-a_second_scheduler_is_refused] - AssertionError: one could be" in failed
-    )
+    assert "test_promise[sample_naive.NaiveFactory-a_second_scheduler_is_refused]" in failed
