@@ -159,6 +159,7 @@ def test_a_late_group_joins_the_running_schedule():
 def test_an_lr_set_by_hand_holds_for_one_update():
     optimizer = ours(nn.Linear(4, 2))
     optimizer.param_groups[0]["lr"] = 0.5
+    optimizer.param_groups[0]["initial_lr"] = 0.5  # a record: what it says moves nothing
     optimizer.step()
     assert optimizer.param_groups[0]["lr"] == WarmupCosineDecay(**CURVE).lr_at(1)
 
