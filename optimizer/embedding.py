@@ -1,12 +1,13 @@
 """A schedule inside an optimizer: `step()` updates the parameters, then moves the schedule by one."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from optimizer.cautious import ALREADY, Caution, CautiousStep, check_caution
 from optimizer.clipping import clip_before_step
@@ -35,6 +36,8 @@ class ScheduledOptimizer(Optimizer):
     scheduler: EmbeddedScheduler
     grad_clip_norm: float | None = None
     caution: Caution | None = None
+    kernel: Callable[..., Any] | None = None
+    """What takes the class's steps in its place, to the same effect; None: the class does."""
     grad_norm: Tensor | None = None
     """With `grad_clip_norm`, the joint L2 norm of the gradients before the last clipping, a scalar."""
 
@@ -83,9 +86,15 @@ class ScheduledOptimizer(Optimizer):
         """
         if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():  # type: ignore[no-untyped-call]  # torch
             raise RuntimeError(CAPTURED)
-        loss = super().step(*args, **options)
+        loss = super().step(*args, **options) if self.kernel is None else self.kernel(self, *args, **options)
         _advance_untraced(self) if torch.compiler.is_compiling() else _advance(self)
         return loss
+
+    def use_kernel(self, kernel: Callable[..., Any]) -> None:
+        """Let `kernel`, a function of the optimizer, take the class's steps, cautious ones if they are to be."""
+        self.kernel = kernel
+        for handle in self._cautious_hooks:
+            handle.remove()
 
     def make_cautious(self, caution: Caution) -> None:
         """Make the steps cautious from now on. Raises ValueError if they are."""
@@ -127,18 +136,18 @@ class ScheduledOptimizer(Optimizer):
         self.scheduler.take_over(self.param_groups)
 
     def _register_own_hooks(self) -> None:
-        if self.caution is not None:
+        self._cautious_hooks: list[RemovableHandle] = []
+        if self.caution is not None and self.kernel is None:
             self._register_caution(self.caution)
         if self.grad_clip_norm:
             self.register_step_pre_hook(clip_before_step)
 
     def _register_caution(self, caution: Caution) -> None:
         step = CautiousStep(caution)
-        self.register_step_pre_hook(step.before)
-        self.register_step_post_hook(step.after)
+        self._cautious_hooks = [self.register_step_pre_hook(step.before), self.register_step_post_hook(step.after)]
 
     def __getstate__(self) -> dict[str, Any]:
-        names = [*self._made_with, "_made_with", "scheduler", "grad_clip_norm", "caution"]
+        names = [*self._made_with, "_made_with", "scheduler", "grad_clip_norm", "caution", "kernel"]
         return {**super().__getstate__(), **{name: self.__dict__[name] for name in names if name in self.__dict__}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from optimizer.cautious import Caution
 from optimizer.drawing import spread, svg
 from optimizer.embedding import ScheduledOptimizer, scheduled
 from optimizer.horizon import Horizon
+from optimizer.kernels.choice import kernel_for
 from optimizer.parameter_groups import Grouping, GroupRule, Params, parameter_groups, regrouped
 from optimizer.preview import Preview, panels
 from optimizer.registry import Registry, nearest
@@ -55,8 +56,8 @@ class ScheduledFactory(Config):
 
     grad_clip_norm: NonNegativeNumber | None = None
     """Joint L2 norm that this optimizer's gradients are scaled down to; 0 or null: no clipping."""
-    implementation: Literal["auto", "fused", "foreach", "single"] = "auto"
-    """Which of PyTorch's implementations runs; auto: fused where that is right for the parameters."""
+    implementation: Literal["auto", "fused", "foreach", "single", "compiled"] = "auto"
+    """Which implementation of the step runs; auto: the fastest eager one that is right for the parameters."""
 
     option_schedules: dict[str, AnySchedule] = Field(default_factory=dict)
     """Schedules of other options than the lr, by option: {weight_decay: {type: KEY, …}, beta1: …}."""
@@ -125,7 +126,11 @@ class ScheduledFactory(Config):
         rules = [factory._checked_rule(index, rule) for index, rule in enumerate(factory.param_groups)]
         grouping = Grouping(factory.lr_of, rules, factory.no_decay, factory.layer_decay)
         groups = regrouped(groups, grouping, params if isinstance(params, nn.Module) else None)
-        return factory._make(groups, factory.class_options(groups))
+        optimizer = factory._make(groups, factory.class_options(groups))
+        kernel = kernel_for(optimizer, factory.implementation)
+        if kernel is not None:
+            optimizer.use_kernel(kernel)
+        return optimizer
 
     def preview(self, horizon: Horizon | None = None) -> Preview:
         """Return what the options of a group without its own would be from update to update.
@@ -200,7 +205,10 @@ class ScheduledFactory(Config):
     def _implementation_options(self, groups: list[dict[str, Any]]) -> dict[str, bool]:
         switches = {"fused", "foreach"} & set(inspect.signature(self.optimizer_class).parameters)
         if self.implementation == "auto":
-            return {"fused": True} if self.fused_by_default and _fusable(groups) else {}
+            fused = self.fused_by_default and not self.use_cautious_optimizer and _fusable(groups)
+            return {"fused": True} if fused else {}
+        if self.implementation == "compiled":
+            return {}
         if self.implementation == "single":
             return dict.fromkeys(switches, False)
         if self.implementation not in switches:

@@ -1,0 +1,1 @@
+"""Faster steps: each does what the step of a class does, on the class's own state."""

@@ -1,0 +1,175 @@
+"""Fast steps against their slow twins: the reference for cautious ones, the library's own for schedule-free RAdam."""
+
+import copy
+
+import pytest
+import schedulefree
+import torch
+from torch import nn
+
+from optimizer import OPTIMIZER_BUILDER_REGISTRY
+from optimizer.kernels import blocks, compiled
+
+CAUTIOUS = {
+    "adamw": ("adamw", {"lr": 0.01, "weight_decay": 0.1}),
+    "adamw without decay": ("adamw", {"lr": 0.01, "weight_decay": 0.0, "betas": [0.8, 0.95]}),
+    "adamw upward": ("adamw", {"lr": 0.01, "maximize": True, "cautious_min_mean": 0.4}),
+    "adam with a penalty": ("adam", {"lr": 0.01, "weight_decay": 0.1}),
+    "adam upward with a penalty": ("adam", {"lr": 0.01, "weight_decay": 0.1, "maximize": True}),
+    "sgd": ("sgd", {"lr": 0.1, "momentum": 0.9}),
+    "sgd without momentum": ("sgd", {"lr": 0.1, "weight_decay": 0.1}),
+    "sgd dampened": ("sgd", {"lr": 0.1, "momentum": 0.9, "dampening": 0.3, "weight_decay": 0.1}),
+    "sgd of nesterov": ("sgd", {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1, "maximize": True}),
+    "warm-up and cosine": (
+        "adamw_warmup_cosine_decay",
+        {"peak_lr": 0.01, "start_lr": 0.001, "total_steps": 30, "warmup_steps": 4},
+    ),
+}
+
+
+class Shapes(nn.Module):
+    """Parameters of many shapes: of several blocks, of one number, not contiguous, and one seldom with a gradient."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        torch.manual_seed(0)
+        shapes = {"large": (30, 11), "small": (3,), "scalar": (), "odd": (7, 5), "seldom": (4,)}
+        for name, shape in shapes.items():
+            self.register_parameter(name, nn.Parameter(torch.randn(shape, dtype=torch.float64).to(dtype)))
+        self.turned = nn.Parameter(torch.randn(9, 16, dtype=torch.float64).to(dtype).t())
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK", 64)
+    monkeypatch.setattr(compiled, "SMALLEST", 30)
+
+
+def trained(key, params, dtype, updates=30):
+    module = Shapes(dtype)
+    if isinstance(key, str):
+        optimizer = OPTIMIZER_BUILDER_REGISTRY[key](**params).build(module)
+    else:
+        optimizer = key(module.parameters(), **params)
+        optimizer.train()
+    for update in range(updates):
+        generator = torch.Generator().manual_seed(update)
+        for name, p in module.named_parameters():
+            gradient = torch.randn(p.shape, generator=generator, dtype=torch.float64).to(dtype)
+            p.grad = gradient if name != "seldom" or update % 3 == 2 else None
+        optimizer.step()
+    return module, optimizer
+
+
+def apart(one, other):
+    """Return how far the weights of two modules are apart, against the largest of each parameter."""
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    return max(float((p.detach() - q.detach()).abs().max() / q.detach().abs().max()) for p, q in pairs)
+
+
+def cautious(name, implementation, dtype):
+    key, params = CAUTIOUS[name]
+    params = {"grad_clip_norm": None, **params, "use_cautious_optimizer": True, "implementation": implementation}
+    return trained(key, params, dtype)
+
+
+@pytest.mark.parametrize("name", CAUTIOUS)
+def test_in_blocks_a_cautious_step_is_the_reference(name):
+    reference, slow = cautious(name, "single", torch.float64)
+    exact, fast = cautious(name, "auto", torch.float64)
+    assert slow.kernel is None
+    assert fast.kernel is not None
+    assert apart(exact, reference) < 1e-12
+    assert fast.state_dict()["state"].keys() == slow.state_dict()["state"].keys()
+    for ours, theirs in zip(fast.state.values(), slow.state.values(), strict=True):
+        assert ours.keys() == theirs.keys()
+        torch.testing.assert_close(list(ours.values()), list(theirs.values()))
+    single, _ = cautious(name, "auto", torch.float32)
+    assert apart(single, reference) < 1e-6
+
+
+@pytest.mark.filterwarnings("ignore")  # of the compiler's
+@pytest.mark.parametrize("name", ["adamw", "adam with a penalty", "sgd", "sgd of nesterov"])
+def test_compiled_a_cautious_step_is_the_reference(name):
+    reference, _ = cautious(name, "single", torch.float64)
+    assert apart(cautious(name, "compiled", torch.float32)[0], reference) < 1e-6
+
+
+RADAM = [
+    {"lr": 0.05},
+    {"lr": 0.05, "silent_sgd_phase": False, "weight_decay": 0.1},
+    {"lr": 0.05, "betas": (0.95, 0.99), "r": 1.0, "weight_lr_power": 1.0, "eps": 1e-6},
+    {"lr": 0.05, "foreach": False, "weight_decay": 0.1},
+]
+
+
+@pytest.mark.parametrize("params", RADAM)
+def test_in_blocks_schedule_free_radam_is_the_librarys_to_the_bit(params):
+    ours, optimizer = trained("schedule_free_radam", params, torch.float32, updates=100)
+    theirs, library = trained(schedulefree.RAdamScheduleFree, params, torch.float32, updates=100)
+    assert optimizer.kernel is not None
+    assert all(map(torch.equal, ours.parameters(), theirs.parameters()))
+    for mine, its in zip(optimizer.param_groups, library.param_groups, strict=True):
+        assert {name: mine[name] for name in its if name != "params"} == {
+            name: its[name] for name in its if name != "params"
+        }
+    optimizer.eval()
+    library.eval()
+    assert all(map(torch.equal, ours.parameters(), theirs.parameters()))
+
+
+@pytest.mark.filterwarnings("ignore")  # of the compiler's
+@pytest.mark.parametrize("params", RADAM[:2])
+def test_compiled_schedule_free_radam_is_the_librarys_but_for_rounding(params):
+    ours, _ = trained("schedule_free_radam", {**params, "implementation": "compiled"}, torch.float32, updates=100)
+    theirs, _ = trained(schedulefree.RAdamScheduleFree, params, torch.float32, updates=100)
+    assert apart(ours, theirs) < 1e-6
+
+
+def test_the_gradients_are_left_as_they_are():
+    module, optimizer = trained("schedule_free_radam", {"lr": 0.05, "weight_decay": 0.1}, torch.float32)
+    before = [p.grad.clone() for p in module.parameters() if p.grad is not None]
+    optimizer.step()
+    assert all(map(torch.equal, before, (p.grad for p in module.parameters() if p.grad is not None)))
+
+
+def test_a_step_in_eval_mode_is_refused():
+    _, optimizer = trained("schedule_free_radam", {}, torch.float32, updates=3)
+    optimizer.eval()
+    with pytest.raises(RuntimeError, match=r"Call train\(\)"):
+        optimizer.step()
+
+
+@pytest.mark.parametrize(
+    ("key", "params", "dtype"),
+    [
+        ("adamw", {"amsgrad": True}, torch.float32),
+        ("adamw", {}, torch.bfloat16),
+        ("adamw", {"implementation": "single"}, torch.float32),
+        ("adamw", {"implementation": "foreach"}, torch.float32),
+        ("adamw", {"implementation": "fused"}, torch.float32),
+        ("rmsprop", {}, torch.float32),
+    ],
+)
+def test_what_no_kernel_fits_takes_the_reference(key, params, dtype):
+    module, optimizer = trained(key, {**params, "use_cautious_optimizer": True}, dtype, updates=2)
+    assert optimizer.kernel is None
+    assert all(p.isfinite().all() for p in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("key", "params", "message"),
+    [
+        ("adamw", {}, "there is one for schedule_free_radam and for cautious steps of adam, adamw and sgd"),
+        ("adamw", {"use_cautious_optimizer": True, "amsgrad": True}, "it does not know amsgrad"),
+    ],
+)
+def test_compiled_is_refused_where_it_is_not(key, params, message):
+    factory = OPTIMIZER_BUILDER_REGISTRY[key](**params, implementation="compiled")
+    with pytest.raises(ValueError, match=f"^implementation: .* has no compiled one here: {message}$"):
+        factory.build(Shapes(torch.float32))
+
+
+def test_a_copy_keeps_its_kernel():
+    _, optimizer = cautious("adamw", "auto", torch.float32)
+    assert copy.deepcopy(optimizer).kernel is optimizer.kernel
