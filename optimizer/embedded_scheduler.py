@@ -69,6 +69,8 @@ class EmbeddedScheduler:
 
     def join(self, group: Group) -> None:
         """Take `group` into the schedules where they stand; its values until now become its own ones."""
+        if isinstance(group["lr"], Tensor):
+            group["lr"] = group["lr"].clone()  # torch has all groups, and the defaults, share the one that it was given
         for track in self._tracks:
             track.join(group)
         self._written.append(group["lr"])

@@ -29,8 +29,7 @@ CAPTURED = (
 class ScheduledOptimizer(Optimizer):
     """Mixin that goes before an optimizer class and carries a schedule inside it.
 
-    Raises TypeError if a subclass brings a `step` of its own: it would fire every step hook twice. Put the
-    step into a class of its own and give that class to `scheduled`.
+    A class's own `step` belongs into a class of its own, which is given to `scheduled`.
     """
 
     scheduler: EmbeddedScheduler
@@ -43,8 +42,6 @@ class ScheduledOptimizer(Optimizer):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "step" in cls.__dict__:
-            raise TypeError(f"{cls.__name__} has a schedule inside and must not define `step`; see `scheduled`")
         # torch wraps the `step` that it finds in the class of what is made, so that hooks are called: that
         # must be the base's step and not the one here, inside which the schedule moves after all hooks.
         bases = cls.__mro__[cls.__mro__.index(ScheduledOptimizer) + 1 :]
@@ -65,8 +62,12 @@ class ScheduledOptimizer(Optimizer):
         grad_clip_norm: the joint L2 norm that gradients are scaled down to before an update.
         option_schedules: schedules of other options than the lr, as weight_decay or beta1.
         caution: how steps are made cautious; None: they are not.
-        Raises ValueError for an option that this optimizer lacks, or that a schedule cannot move.
+        Raises ValueError for an option that this optimizer lacks, or that a schedule cannot move; TypeError for a
+        class with a `step` before the one here, that would fire hooks twice or leave the schedule where it is.
         """
+        if type(self).step is not ScheduledOptimizer.step:
+            name = type(self).__name__
+            raise TypeError(f"{name}.step must be ScheduledOptimizer's: put it into a class for `scheduled` to mix in")
         # Some classes hold more than the three attributes that torch's own __getstate__ keeps.
         self._made_with = [name for name in self.__dict__ if not name.startswith("_optimizer_")]
         self.scheduler = EmbeddedScheduler(schedule, self.defaults, option_schedules or {})
@@ -125,7 +126,8 @@ class ScheduledOptimizer(Optimizer):
         """Restore state, options and position; the curve stays this object's own.
 
         strict: whether `state_dict` must say at which update the schedule stands, which a plain optimizer's does
-        not; False: where it does not, the schedule stays where it is. Raises ValueError if it must and does not.
+        not; False: where it does not, the schedule stays where it is. Raises ValueError if it must and does not,
+        or says no whole number.
         """
         position = _saved_position(state_dict)
         if position is None and strict:
@@ -209,6 +211,8 @@ def _advance_untraced(optimizer: ScheduledOptimizer) -> None:
 def _saved_position(state_dict: Mapping[str, Any]) -> Mapping[str, Any] | None:
     saved = state_dict.get("scheduler")
     if isinstance(saved, Mapping) and "last_epoch" in saved:
+        if type(saved["last_epoch"]) is not int or saved["last_epoch"] < 0:
+            raise ValueError(f"scheduler.last_epoch: must be a whole number >= 0; got {saved['last_epoch']!r}")
         return saved
     positions = {int(group[POSITION]) for group in state_dict["param_groups"] if POSITION in group}
     return {"last_epoch": max(positions)} if positions else None

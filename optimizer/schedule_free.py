@@ -4,7 +4,6 @@ Source: Defazio et al. 2024, arXiv:2405.15682.
 """
 
 import warnings
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -18,8 +17,8 @@ from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY, FreeScheduleFactory
 from optimizer.validation import Beta, Count, NonNegativeNumber, Number, PositiveBeta, PositiveNumber
 
 LATE_WEIGHTS = (
-    "the module's weights were loaded after the optimizer's state, so that this update's gradient was taken at the"
-    " averaged weights: training goes on, but not exactly as it would have. Load the module first."
+    "this update's gradient was taken at the averaged weights, as the module was loaded after the optimizer's state:"
+    " training goes on, but not exactly as it would have. Load the module first, or call train() after both."
 )
 
 
@@ -34,25 +33,31 @@ class ExactAveraging(ScheduledOptimizer):
     A new optimizer is in training mode, and one whose state was loaded: only evaluating and saving need a call.
     """
 
+    _trains_at_step = False  # after a load that could not take the parameters to y yet
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, which is in the mode of the others."""
         super().add_param_group(param_group)
         self.param_groups[-1]["train_mode"] = len(self.param_groups) == 1 or self.param_groups[0]["train_mode"]
 
     def load_state_dict(self, state_dict: dict[str, Any], strict: bool = True) -> None:
-        """Restore state, options and position, and go on in training mode: parameters that are the averaged
-        weights x of a state saved in eval mode become the training weights y. Load the module's weights first.
+        """Restore state, options and position, ready to train.
+
+        Parameters that are the averaged weights x of a state saved in eval mode become the training weights y. Where
+        they are not, as the module's weights are still to be loaded, that is left to train() or the first step.
         """
         super().load_state_dict(state_dict, strict)
-        kept = [(p, self.state[p]["y"], share) for p, share in self._averaging(False) if "y" in self.state[p]]
-        late = [(p, y, share) for p, y, share in kept if not torch.equal(p, self.averaged(p, y, share))]
-        if late:
-            self.register_step_pre_hook(_back_to_training_weights(late))
-        self.train()
+        saved_in_eval = self._averaging(train_mode=False)
+        if all("y" in self.state[p] and torch.equal(p, self._averaged(p, share)) for p, share in saved_in_eval):
+            self.train()
+        else:
+            self._trains_at_step = True
+            self.register_step_pre_hook(_train_after_load)
 
     @torch.no_grad()
     def eval(self) -> None:
         """Switch the parameters to the averaged weights x, for evaluation and saving."""
+        self._trains_at_step = False
         for p, _ in self._averaging(train_mode=True):
             self.state[p]["y"] = p.clone()
         super().eval()  # type: ignore[misc]  # the library's class comes next
@@ -60,17 +65,19 @@ class ExactAveraging(ScheduledOptimizer):
     @torch.no_grad()
     def train(self) -> None:
         """Switch the parameters to the training weights y."""
+        self._trains_at_step = False
         kept = []
         for p, share in self._averaging(train_mode=False):
             if "y" in self.state[p]:
-                y = self.state[p].pop("y")
-                kept.append((p, y, p == self.averaged(p, y, share)))
+                unchanged = p == self._averaged(p, share)
+                kept.append((p, self.state[p].pop("y"), unchanged))
         super().train()  # type: ignore[misc]  # the library's class comes next
         for p, y, unchanged in kept:
             p.copy_(torch.where(unchanged, y, p))
 
-    def averaged(self, p: Tensor, y: Tensor, share: float) -> Tensor:
-        """Return the averaged weights x of the parameter `p`. y: its training weights. share: that of x in y."""
+    def _averaged(self, p: Tensor, share: float) -> Tensor:
+        """Return the x that was computed from the y kept for `p`. share: that of x in y."""
+        y: Tensor = self.state[p]["y"]
         return y.lerp(end=self.state[p]["z"], weight=1 - 1 / share)
 
     def _averaging(self, train_mode: bool) -> list[tuple[Tensor, float]]:
@@ -85,22 +92,10 @@ class ExactAveraging(ScheduledOptimizer):
         ]
 
 
-def _back_to_training_weights(late: list[tuple[Tensor, Tensor, float]]) -> Callable[..., None]:
-    """Return a step-pre hook that takes from x to y, once, weights that were loaded after the optimizer's state.
-
-    late: parameter, its training weights y, and the share of x in them.
-    """
-
-    @torch.no_grad()
-    def hook(optimizer: Any, args: Any, options: Any) -> None:
-        found = [(p, y) for p, y, share in late if torch.equal(p, optimizer.averaged(p, y, share))]
-        late.clear()
-        for p, y in found:
-            p.copy_(y)
-        if found:
-            warnings.warn(LATE_WEIGHTS, stacklevel=4)
-
-    return hook
+def _train_after_load(optimizer: Any, args: Any, options: Any) -> None:
+    if optimizer._trains_at_step:
+        optimizer.train()
+        warnings.warn(LATE_WEIGHTS, stacklevel=4)
 
 
 class ScheduleFreeFactory(FreeScheduleFactory):

@@ -72,6 +72,17 @@ def test_the_naive_pattern_is_traced_again():
     assert graphs[-1] > graphs[0]
 
 
+def test_a_tensor_lr_is_the_groups_own():
+    lr, late = torch.tensor(0.5), nn.Parameter(torch.ones(2))
+    first, second = (scheduled(torch.optim.SGD)(layers().parameters(), lr=lr).embed(SCHEDULE) for _ in range(2))
+    for _ in range(5):
+        first.step()
+    first.add_param_group({"params": [late]})
+    assert lr == 0.5
+    assert second.param_groups[0]["lr"] == 0.5
+    assert [float(group["lr"]) for group in first.param_groups] == pytest.approx([0.5 * SCHEDULE.lr_at(5)] * 2)
+
+
 def test_a_state_with_a_tensor_lr_goes_on():
     module = layers()
     cls = scheduled(torch.optim.SGD)

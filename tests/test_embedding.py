@@ -14,7 +14,7 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 from torch.optim.lr_scheduler import LambdaLR, StepLR
 
-from optimizer import OPTIMIZER_BUILDER_REGISTRY, AdamWWithWarmupCosine, scheduled
+from optimizer import OPTIMIZER_BUILDER_REGISTRY, AdamWWithWarmupCosine, ScheduledOptimizer, scheduled
 from optimizer.schedules.basic import Constant, WarmupCosineDecay
 
 CURVE = {"peak_lr": 1e-2, "start_lr": 1e-4, "end_lr": 1e-3, "total_steps": 20, "warmup_steps": 5}
@@ -196,6 +196,29 @@ def test_a_plain_optimizers_state_is_refused_with_the_way_through():
         optimizer.load_state_dict(state)
     optimizer.load_state_dict({**state, "scheduler": {"last_epoch": 6}})
     assert optimizer.scheduler.last_epoch == 6
+
+
+@pytest.mark.parametrize("position", [None, -1, 2.5, "3"])
+def test_a_position_that_is_none_is_refused_before_anything_is_loaded(position):
+    optimizer = ours(nn.Linear(4, 2))
+    state = {**optimizer.state_dict(), "scheduler": {"last_epoch": position}}
+    optimizer.step()
+    with pytest.raises(ValueError, match=r"^scheduler\.last_epoch: must be a whole number >= 0; got "):
+        optimizer.load_state_dict(state)
+    assert optimizer.scheduler.last_epoch == 1
+
+
+def test_a_step_before_the_one_that_moves_the_schedule_is_refused():
+    class Own(scheduled(torch.optim.SGD)):
+        def step(self, closure=None):
+            return super().step(closure)
+
+    class Turned(torch.optim.SGD, ScheduledOptimizer):
+        pass
+
+    for cls in (Own, Turned):
+        with pytest.raises(TypeError, match=r"step must be ScheduledOptimizer's"):
+            cls(nn.Linear(4, 2).parameters()).embed(Constant())
 
 
 def test_a_plain_optimizers_moments_can_be_loaded_without_a_position():

@@ -6,6 +6,7 @@ import pytest
 import schedulefree
 import torch
 from torch import nn
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, load_named_state, named_state
 
@@ -141,12 +142,32 @@ def test_weights_loaded_after_the_optimizers_state_are_taken_back_too_and_it_is_
     second.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     resumed.load_state_dict(net.state_dict())
     assert not torch.equal(resumed.weight, training_weights)
+    averaged, twin = copy.deepcopy((resumed, second)), copy.deepcopy((resumed, second))
+    averaged[1].eval()
+    assert torch.equal(averaged[0].weight, net.weight)
+    twin[1].train()
+    assert torch.equal(twin[0].weight, training_weights)
+
     seen = []
     second.register_step_pre_hook(lambda *_: seen.append(resumed.weight.detach().clone()))
     with pytest.warns(UserWarning, match="Load the module first"):
         train(resumed, second, [13])
     assert torch.equal(seen[0], training_weights)
     train(resumed, second, [14])  # and it is said no more
+
+
+def test_torchs_set_state_dict_which_loads_the_optimizer_first(factory):
+    net, resumed = module(), module(seed=1)
+    first, second = factory.build(net), factory.build(resumed)
+    train(net, first, range(13))
+    training_weights = net.weight.detach().clone()
+    first.eval()
+    model_state, optimizer_state = copy.deepcopy(get_state_dict(net, first))
+    set_state_dict(resumed, second, model_state_dict=model_state, optim_state_dict=optimizer_state)
+    second.eval()
+    assert torch.equal(resumed.weight, net.weight)
+    second.train()
+    assert torch.equal(resumed.weight, training_weights)
 
 
 def test_a_late_group_is_in_the_mode_of_the_others(factory):
