@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
@@ -38,4 +39,11 @@ def _clip(optimizer: Any) -> None:
     else:
         norm = clip_grad_norm_(gradients_of, optimizer.grad_clip_norm * float(scale)) / scale
     whole = getattr(norm, "full_tensor", None)  # of sharded gradients it is a DTensor
-    optimizer.grad_norm = norm if whole is None else whole()
+    if torch.compiler.is_compiling():  # which drops what traced code sets on an optimizer
+        torch.compiler.disable(_keep)(optimizer, norm)  # type: ignore[no-untyped-call]  # torch
+    else:
+        _keep(optimizer, norm if whole is None else whole())
+
+
+def _keep(optimizer: Any, norm: Tensor) -> None:
+    optimizer.grad_norm = norm

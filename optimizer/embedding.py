@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -32,6 +32,8 @@ class ScheduledOptimizer(Optimizer):
     A class's own `step` belongs into a class of its own, which is given to `scheduled`.
     """
 
+    _base_step: ClassVar[Callable[..., Any]]  # the base's step, with hooks
+
     scheduler: EmbeddedScheduler
     grad_clip_norm: float | None = None
     caution: Caution | None = None
@@ -42,13 +44,12 @@ class ScheduledOptimizer(Optimizer):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        # torch wraps the `step` that it finds in the class of what is made, so that hooks are called: that
-        # must be the base's step and not the one here, inside which the schedule moves after all hooks.
+        # torch wraps the `step` that it finds in a class, so that it calls the hooks. Here the hooks are for the
+        # base's step alone, so that the schedule moves after all of them; the base itself is left as it is.
         bases = cls.__mro__[cls.__mro__.index(ScheduledOptimizer) + 1 :]
-        owner: Any = next(base for base in bases if "step" in base.__dict__)
-        if not getattr(owner.step, "hooked", False) and owner is not Optimizer:
-            owner.step = Optimizer.profile_hook_step(owner.step)
-            owner.step.hooked = True
+        base_step: Any = next(base.__dict__["step"] for base in bases if "step" in base.__dict__)
+        plain = base_step.__wrapped__ if getattr(base_step, "hooked", False) else base_step
+        cls._base_step = Optimizer.profile_hook_step(plain)
 
     def embed(
         self,
@@ -87,7 +88,7 @@ class ScheduledOptimizer(Optimizer):
         """
         if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():  # type: ignore[no-untyped-call]  # torch
             raise RuntimeError(CAPTURED)
-        loss = super().step(*args, **options) if self.kernel is None else self.kernel(self, *args, **options)
+        loss = (self.kernel or type(self)._base_step)(self, *args, **options)
         _advance_untraced(self) if torch.compiler.is_compiling() else _advance(self)
         return loss
 

@@ -208,6 +208,13 @@ def test_a_position_that_is_none_is_refused_before_anything_is_loaded(position):
     assert optimizer.scheduler.last_epoch == 1
 
 
+def test_other_classes_are_left_as_they_are():
+    before = torch.optim.Rprop.step
+    optimizer = scheduled(torch.optim.Rprop)(nn.Linear(4, 2).parameters()).embed(Constant())
+    optimizer.step()
+    assert torch.optim.Rprop.step is before
+
+
 def test_a_step_before_the_one_that_moves_the_schedule_is_refused():
     class Own(scheduled(torch.optim.SGD)):
         def step(self, closure=None):
