@@ -48,7 +48,7 @@ class ExactAveraging(ScheduledOptimizer):
         """
         super().load_state_dict(state_dict, strict)
         saved_in_eval = self._averaging(train_mode=False)
-        if all("y" in self.state[p] and torch.equal(p, self._averaged(p, share)) for p, share in saved_in_eval):
+        if all("y" in self.state[p] and self._unchanged(p, share).all() for p, share in saved_in_eval):
             self.train()
         else:
             self._trains_at_step = True
@@ -69,16 +69,16 @@ class ExactAveraging(ScheduledOptimizer):
         kept = []
         for p, share in self._averaging(train_mode=False):
             if "y" in self.state[p]:
-                unchanged = p == self._averaged(p, share)
+                unchanged = self._unchanged(p, share)
                 kept.append((p, self.state[p].pop("y"), unchanged))
         super().train()  # type: ignore[misc]  # the library's class comes next
         for p, y, unchanged in kept:
             p.copy_(torch.where(unchanged, y, p))
 
-    def _averaged(self, p: Tensor, share: float) -> Tensor:
-        """Return the x that was computed from the y kept for `p`. share: that of x in y."""
+    def _unchanged(self, p: Tensor, share: float) -> Tensor:
+        """Return where `p` is the y that was kept for it, or the x computed from that. share: that of x in y."""
         y: Tensor = self.state[p]["y"]
-        return y.lerp(end=self.state[p]["z"], weight=1 - 1 / share)
+        return (p == y.lerp(end=self.state[p]["z"], weight=1 - 1 / share)) | (p == y)
 
     def _averaging(self, train_mode: bool) -> list[tuple[Tensor, float]]:
         """Return the parameters that have an average, with its share in y, of the groups in this mode."""

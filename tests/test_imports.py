@@ -46,6 +46,7 @@ FLOW = [
     "optimizer.kernels.compiled",
     "optimizer.kernels.cautious",
     "optimizer.kernels.schedule_free_radam",
+    "optimizer.kernels.fused_adam",
     "optimizer.kernels.choice",
     "optimizer.factory",
     "optimizer.adamw_options",

@@ -156,6 +156,18 @@ def test_weights_loaded_after_the_optimizers_state_are_taken_back_too_and_it_is_
     train(resumed, second, [14])  # and it is said no more
 
 
+def test_a_state_saved_in_eval_mode_can_be_loaded_twice(factory):
+    net = module()
+    optimizer = factory.build(net)
+    train(net, optimizer, range(13))
+    training_weights = net.weight.detach().clone()
+    optimizer.eval()
+    state = copy.deepcopy(optimizer.state_dict())
+    for _ in range(2):
+        optimizer.load_state_dict(copy.deepcopy(state))
+        assert torch.equal(net.weight, training_weights)
+
+
 def test_torchs_set_state_dict_which_loads_the_optimizer_first(factory):
     net, resumed = module(), module(seed=1)
     first, second = factory.build(net), factory.build(resumed)

@@ -6,11 +6,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from optimizer import EmbeddedScheduler, Horizon
+from optimizer.kernels.choice import implementation_of
 from trainer.config import ExperimentConfig
 from trainer.model import is_frozen
 
 _BY_GROUP = ("betas", "momentum", "eps", "part")
-_HEADER = ("component", "params", "trains", "optimizer", "schedule")
+_HEADER = ("component", "params", "trains", "optimizer", "step", "schedule")
 
 
 def plan(
@@ -31,17 +32,15 @@ def plan(
     return "\n".join(lines)
 
 
-def _row(
-    name: str, config: ExperimentConfig, component: nn.Module, optimizer: Optimizer | None
-) -> tuple[str, str, str, str, str]:
+def _row(name: str, config: ExperimentConfig, component: nn.Module, optimizer: Optimizer | None) -> tuple[str, ...]:
     total = sum(parameter.numel() for parameter in component.parameters())
     trainable = sum(parameter.numel() for parameter in component.parameters() if parameter.requires_grad)
     if optimizer is None:
-        return name, _count(total), "frozen" if is_frozen(component) else "yes", "-", "-"
+        return name, _count(total), "frozen" if is_frozen(component) else "yes", "-", "-", "-"
     trains = "yes" if trainable == total else f"{_count(trainable)} of it"
     scheduler = getattr(optimizer, "scheduler", None)  # a plugin's optimizer may have none
     schedule = "-" if scheduler is None else _schedule(scheduler)
-    return name, _count(total), trains, config.model.component_optims[name].type, schedule
+    return name, _count(total), trains, config.model.component_optims[name].type, implementation_of(optimizer), schedule
 
 
 def _groups(name: str, optimizer: Optimizer) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from schedulefree.radam_schedulefree import RAdamScheduleFree
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from optimizer.embedding import ScheduledOptimizer
 from optimizer.kernels.cautious import (
@@ -15,16 +16,29 @@ from optimizer.kernels.cautious import (
     compiled_cautious_adam_step,
     compiled_cautious_sgd_step,
 )
+from optimizer.kernels.fused_adam import fused_adam_step
 from optimizer.kernels.schedule_free_radam import compiled_schedule_free_radam_step, schedule_free_radam_step
 
 Kernel = Callable[..., Any]
 
-KERNELS: tuple[tuple[Any, bool, Kernel, Kernel], ...] = (
-    (torch.optim.Adam, True, cautious_adam_step, compiled_cautious_adam_step),
-    (torch.optim.SGD, True, cautious_sgd_step, compiled_cautious_sgd_step),
-    (RAdamScheduleFree, False, schedule_free_radam_step, compiled_schedule_free_radam_step),
+KERNELS: tuple[tuple[Any, bool, dict[str, Kernel]], ...] = (
+    (torch.optim.Adam, False, {"auto": fused_adam_step, "fused": fused_adam_step}),
+    (torch.optim.Adam, True, {"auto": cautious_adam_step, "compiled": compiled_cautious_adam_step}),
+    (torch.optim.SGD, True, {"auto": cautious_sgd_step, "compiled": compiled_cautious_sgd_step}),
+    (
+        RAdamScheduleFree,
+        False,
+        {"auto": schedule_free_radam_step, "compiled": compiled_schedule_free_radam_step},
+    ),
 )
-"""The class whose steps it takes, whether cautious ones, the kernel, and the one that is compiled."""
+"""A class, whether its steps are cautious, and the kernels by the implementation that was asked for."""
+
+NAMES: dict[Kernel, str] = {
+    fused_adam_step: "fused",
+    compiled_cautious_adam_step: "compiled",
+    compiled_cautious_sgd_step: "compiled",
+    compiled_schedule_free_radam_step: "compiled",
+}
 
 
 def kernel_for(optimizer: ScheduledOptimizer, implementation: str) -> Kernel | None:
@@ -32,23 +46,35 @@ def kernel_for(optimizer: ScheduledOptimizer, implementation: str) -> Kernel | N
 
     implementation: as a factory's. Raises ValueError for "compiled" where there is no such kernel.
     """
-    if implementation not in ("auto", "compiled"):
-        return None
-    for cls, is_cautious, in_blocks, compiled in KERNELS:
-        if isinstance(optimizer, cls) and is_cautious == (optimizer.caution is not None):
-            reason = _unfit(optimizer, cls)
+    reason: str | None = "there is one for schedule_free_radam and for cautious steps of adam, adamw and sgd"
+    for cls, is_cautious, kernels in KERNELS:
+        if isinstance(optimizer, cls) and is_cautious == (optimizer.caution is not None) and implementation in kernels:
+            reason = _unfit(optimizer, cls, kernels[implementation])
             if reason is None:
-                return compiled if implementation == "compiled" else in_blocks
-            break
-    else:
-        reason = "there is one for schedule_free_radam and for cautious steps of adam, adamw and sgd"
+                return kernels[implementation]
     if implementation == "compiled":
         raise ValueError(f"implementation: {type(optimizer).__name__} has no compiled one here: {reason}")
     return None
 
 
-def _unfit(optimizer: ScheduledOptimizer, cls: Any) -> str | None:
-    """Return why the kernel of `cls` cannot take the steps of `optimizer`."""
+def implementation_of(optimizer: Optimizer) -> str:
+    """Return how `optimizer` takes its steps, as in a plan: fused, foreach, single, blocks, compiled, or default
+    where the class chooses by itself; with "reference" where steps are made cautious afterwards."""
+    kernel = getattr(optimizer, "kernel", None)
+    if kernel is not None:
+        return NAMES.get(kernel, "blocks")
+    group = optimizer.param_groups[0]
+    chosen = [name for name in ("fused", "foreach") if group.get(name)]
+    if not chosen:
+        chosen = ["single" if False in (group.get("fused"), group.get("foreach")) else "default"]
+    return chosen[0] + (" + reference" if getattr(optimizer, "caution", None) is not None else "")
+
+
+def _unfit(optimizer: ScheduledOptimizer, cls: Any, kernel: Kernel) -> str | None:
+    """Return why `kernel`, for the steps of `cls`, cannot take those of `optimizer`."""
+    types = [torch.float32, torch.float64]
+    if kernel is fused_adam_step:
+        types += [torch.bfloat16, torch.float16]
     own: Any = super(ScheduledOptimizer, optimizer).step
     if inspect.unwrap(own.__func__) is not inspect.unwrap(cls.step):
         return "its step is not that of the class"
@@ -58,9 +84,11 @@ def _unfit(optimizer: ScheduledOptimizer, cls: Any) -> str | None:
                 return f"it does not know {option}"
         if isinstance(group["lr"], Tensor):
             return "it does not know an lr that is a tensor"
+        if len({(p.dtype, p.device) for p in group["params"]}) > 1:
+            return "a group has parameters of several types or devices"
         for p in group["params"]:
             if type(p) not in (Tensor, nn.Parameter) or p.layout != torch.strided:
                 return f"a parameter is a {type(p).__name__} of layout {p.layout}"
-            if p.dtype not in (torch.float32, torch.float64) or p.device.type not in ("cpu", "cuda"):
+            if p.dtype not in types or p.device.type not in ("cpu", "cuda"):
                 return f"a parameter is {p.dtype} on {p.device}"
     return None

@@ -1,0 +1,47 @@
+"""Interleaved rounds of several functions in one process, and their medians."""
+
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+
+import torch
+
+Functions = Mapping[str, Callable[[], object]]
+
+
+def medians(functions: Functions, rounds: int, calls: int = 1) -> dict[str, float]:
+    """Return the median time of one call of each function, in seconds. They take turns in each of `rounds`."""
+    for function in functions.values():  # states are made, code is compiled
+        function()
+        function()
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(rounds):
+        for name, function in functions.items():
+            _wait()
+            start = time.perf_counter()
+            for _ in range(calls):
+                function()
+            _wait()
+            times[name].append((time.perf_counter() - start) / calls)
+    return {name: statistics.median(measured) for name, measured in times.items()}
+
+
+def table(times: Mapping[str, float], against: str, unit: str = "ms") -> str:
+    """Return a Markdown table of times, and of their ratios to that of `against`."""
+    factor = {"ms": 1e3, "us": 1e6, "s": 1.0}[unit]
+    rows = [f"| | {unit.replace('us', 'µs')} | ratio |", "|---|---|---|"]
+    rows += [f"| {name} | {seconds * factor:.1f} | {seconds / times[against]:.2f} |" for name, seconds in times.items()]
+    return "\n".join(rows)
+
+
+def machine() -> str:
+    """Return what the figures were seen on."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} cores"
+    return f"{device}, {platform.machine()}, Python {platform.python_version()}, torch {version('torch')}"
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

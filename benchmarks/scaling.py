@@ -1,0 +1,75 @@
+"""What many components, many tensors and many parameters cost, and whether the cost grows as their number does."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from measuring import machine, medians, table
+from optimizers import parameters
+
+from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon
+
+
+def built(shapes: list[tuple[int, ...]], **params: Any) -> Any:
+    """Return an `adamw` of ours over new parameters."""
+    factory: Any = OPTIMIZER_BUILDER_REGISTRY["adamw"]
+    params = {"lr": 1e-3, "grad_clip_norm": None, "schedule": {"type": "cosine"}, **params}
+    return factory(**params).build(parameters(shapes), horizon=Horizon(10**6))
+
+
+def all_of(steps: list[Callable[[], object]]) -> Callable[[], None]:
+    """Return a function that takes all steps."""
+
+    def run() -> None:
+        for step in steps:
+            step()
+
+    return run
+
+
+def hundred_components() -> str:
+    """Return the table of 100 components of 4 tensors of 8 elements."""
+    small: list[tuple[int, ...]] = [(8,)] * 4
+    one = torch.optim.AdamW(parameters(small * 100), lr=1e-3, fused=True)
+    together = parameters(small * 100)
+    clipped = torch.optim.AdamW(together, lr=1e-3, fused=True)
+    functions = {
+        "one AdamW(fused=True) over all": one.step,
+        "100 AdamW": all_of([torch.optim.AdamW(parameters(small), lr=1e-3).step for _ in range(100)]),
+        "100 AdamW(fused=True)": all_of(
+            [torch.optim.AdamW(parameters(small), lr=1e-3, fused=True).step for _ in range(100)]
+        ),
+        "100 `adamw` with a cosine": all_of([built(small).step for _ in range(100)]),
+        "one AdamW(fused=True) over all, clipped": all_of(
+            [lambda: torch.nn.utils.clip_grad_norm_(together, 10.0), clipped.step]
+        ),
+        "100 `adamw` with a cosine, each clipped": all_of([built(small, grad_clip_norm=10.0).step for _ in range(100)]),
+    }
+    return table(medians(functions, rounds=31, calls=3), "one AdamW(fused=True) over all", "us")
+
+
+def growth(title: str, sizes: list[int], make: Callable[[int], Callable[[], object]]) -> str:
+    """Return a table of times by size, and the slope of their logarithms: 1 is linear."""
+    rows, seconds = [f"| {title} | ms an update | µs each |", "|---|---|---|"], []
+    for size in sizes:
+        seconds.append(medians({"": make(size)}, rounds=5)[""])
+        rows.append(f"| {size:,} | {seconds[-1] * 1e3:.3f} | {seconds[-1] / size * 1e6:.4g} |")
+    slope = math.log(seconds[-1] / seconds[0]) / math.log(sizes[-1] / sizes[0])
+    last = math.log(seconds[-1] / seconds[-2]) / math.log(sizes[-1] / sizes[-2])
+    return "\n".join([*rows, "", f"Slope over all {slope:.2f}, between the last two {last:.2f}; 1 is linear."])
+
+
+def main() -> None:
+    """Measure and print the tables."""
+    print(f"{machine()}\n\n{hundred_components()}\n", flush=True)
+    small: list[tuple[int, ...]] = [(8,)] * 4
+    components = growth("components", [1, 10, 100, 1000], lambda n: all_of([built(small).step for _ in range(n)]))
+    print(f"{components}\n", flush=True)
+    print(growth("tensors", [100, 1_000, 10_000, 100_000], lambda n: built([(8,)] * n).step) + "\n", flush=True)
+    sizes = [10**6, 10**7, 10**8, 5 * 10**8]
+    print(growth("parameters", sizes, lambda n: built([(10**6,)] * (n // 10**6)).step))
+
+
+if __name__ == "__main__":
+    main()
