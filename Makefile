@@ -20,8 +20,7 @@ format: .venv/stamp
 	$(BIN)/ruff check --fix .
 
 bench: .venv/stamp
-	$(BIN)/python benchmarks/step_overhead.py
-	$(BIN)/python benchmarks/import_time.py
+	$(BIN)/python benchmarks/report.py
 
 soak: .venv/stamp
 	$(BIN)/python benchmarks/kill_and_resume.py

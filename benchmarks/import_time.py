@@ -22,8 +22,8 @@ def seconds(command: list[str], bytecode: str) -> float:
     return time.perf_counter() - start
 
 
-def main() -> None:
-    """Measure interleaved and print medians in seconds."""
+def measured() -> str:
+    """Return a table of medians of interleaved rounds."""
     commands = {
         "innerstep --help": [str(Path(sys.executable).with_name("innerstep")), "--help"],
         "import torch": [sys.executable, "-c", "import torch"],
@@ -37,10 +37,9 @@ def main() -> None:
             for name, command in commands.items():
                 times[name].append(seconds(command, bytecode))
     medians = {name: statistics.median(measured) for name, measured in times.items()}
-    for name, median in medians.items():
-        print(f"{name:28} {median:6.2f} s")
-    print(f"{'import optimizer, the rest':28} {medians['import optimizer'] - medians['import torch']:6.2f} s")
+    medians["import optimizer, beyond torch"] = medians["import optimizer"] - medians["import torch"]
+    return "\n".join(["| | s |", "|---|---|", *(f"| `{name}` | {median:.2f} |" for name, median in medians.items())])
 
 
 if __name__ == "__main__":
-    main()
+    print(measured())

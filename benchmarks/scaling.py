@@ -60,16 +60,15 @@ def growth(title: str, sizes: list[int], make: Callable[[int], Callable[[], obje
     return "\n".join([*rows, "", f"Slope over all {slope:.2f}, between the last two {last:.2f}; 1 is linear."])
 
 
-def main() -> None:
-    """Measure and print the tables."""
-    print(f"{machine()}\n\n{hundred_components()}\n", flush=True)
+def all_growth() -> list[str]:
+    """Return the tables of growth."""
     small: list[tuple[int, ...]] = [(8,)] * 4
-    components = growth("components", [1, 10, 100, 1000], lambda n: all_of([built(small).step for _ in range(n)]))
-    print(f"{components}\n", flush=True)
-    print(growth("tensors", [100, 1_000, 10_000, 100_000], lambda n: built([(8,)] * n).step) + "\n", flush=True)
-    sizes = [10**6, 10**7, 10**8, 5 * 10**8]
-    print(growth("parameters", sizes, lambda n: built([(10**6,)] * (n // 10**6)).step))
+    return [
+        growth("components", [1, 10, 100, 1000], lambda n: all_of([built(small).step for _ in range(n)])),
+        growth("tensors", [100, 1_000, 10_000, 100_000], lambda n: built([(8,)] * n).step),
+        growth("parameters", [10**6, 10**7, 10**8, 5 * 10**8], lambda n: built([(10**6,)] * (n // 10**6)).step),
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    print("\n\n".join([machine(), hundred_components(), *all_growth()]))

@@ -1,16 +1,13 @@
 """What the schedule inside costs: one update of ours against the bare optimizer, and against the bare
 optimizer with a torch scheduler stepped by hand. Medians of interleaved rounds, one process."""
 
-import platform
-import statistics
-import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from measuring import machine, medians, table
 
-from optimizer import OPTIMIZER_BUILDER_REGISTRY
-
-ROUNDS, UPDATES = 31, 400
+from optimizer import OPTIMIZER_BUILDER_REGISTRY, SCHEDULE_REGISTRY, scheduled
 
 
 def parameters() -> list[torch.Tensor]:
@@ -23,37 +20,33 @@ def parameters() -> list[torch.Tensor]:
 
 def contenders() -> dict[str, Callable[[], object]]:
     """Return one-update functions by name."""
+    curve: Any = {"peak_lr": 1e-3, "total_steps": 10**6, "warmup_steps": 100}
+    plain = torch.optim.AdamW(parameters(), lr=1e-3)
     bare = torch.optim.AdamW(parameters(), lr=1e-3, fused=True)
     pair = torch.optim.AdamW(parameters(), lr=1e-3, fused=True)
     scheduler = torch.optim.lr_scheduler.LambdaLR(pair, lambda update: 1.0 / (1 + update))
-    factory = OPTIMIZER_BUILDER_REGISTRY["adamw_warmup_cosine_decay"](  # type: ignore[call-arg]  # any factory
-        peak_lr=1e-3, total_steps=10**6, warmup_steps=100
-    )
-    ours = factory.build(parameters())
+    mixed: Any = scheduled(torch.optim.AdamW)
+    inside = mixed(parameters(), lr=1e-3, fused=True).embed(SCHEDULE_REGISTRY["warmup_cosine_decay"](**curve))
+    factory: Any = OPTIMIZER_BUILDER_REGISTRY["adamw_warmup_cosine_decay"]
+    ours = factory(**curve, grad_clip_norm=None).build(parameters())
 
     def two_objects() -> None:
         pair.step()
         scheduler.step()
 
-    return {"AdamW(fused)": bare.step, "AdamW(fused) + LambdaLR": two_objects, "adamw_warmup_cosine_decay": ours.step}
+    return {
+        "torch AdamW(fused=True)": bare.step,
+        "torch AdamW, as users write it": plain.step,
+        "torch AdamW(fused=True) + LambdaLR": two_objects,
+        "the same class with a schedule inside, `scheduled(AdamW)`": inside.step,
+        "`adamw_warmup_cosine_decay`": ours.step,
+    }
 
 
-def main() -> None:
-    """Measure and print a table of medians in microseconds an update."""
-    functions = contenders()
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(ROUNDS):
-        for name, update in functions.items():
-            start = time.perf_counter()
-            for _ in range(UPDATES):
-                update()
-            times[name].append((time.perf_counter() - start) / UPDATES * 1e6)
-    print(f"torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()}")
-    bare = statistics.median(times["AdamW(fused)"])
-    for name, measured in times.items():
-        median = statistics.median(measured)
-        print(f"{name:28} {median:8.1f} us an update  {median - bare:+6.1f} us  {median / bare:5.2f} x")
+def measured() -> str:
+    """Return a table of medians."""
+    return table(medians(contenders(), rounds=31, calls=400), "torch AdamW(fused=True)", "us")
 
 
 if __name__ == "__main__":
-    main()
+    print(f"{machine()}\n\n{measured()}")

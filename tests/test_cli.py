@@ -297,9 +297,9 @@ def test_plan_shows_every_component_and_writes_nothing(cli, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     code, printed = cli("plan", DIGITS)
     assert code == 0
-    assert re.search(r"patch_embedder +320 +frozen +- +-\n", printed)
+    assert re.search(r"patch_embedder +320 +frozen +- +- +-\n", printed)
     assert re.search(
-        r"encoder +68.2 k +yes +adamw_warmup_cosine_decay +1e-05 ↗ 2e-03 \(50\) ↘ 1e-05 \(600\)\n", printed
+        r"encoder +68.2 k +yes +adamw_warmup_cosine_decay +fused +1e-05 ↗ 2e-03 \(50\) ↘ 1e-05 \(600\)\n", printed
     )
     assert "patch_embedder is frozen: its optimizer adamw is skipped" in printed
     assert list(tmp_path.iterdir()) == []

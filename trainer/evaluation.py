@@ -70,7 +70,7 @@ def trainable_batch_norms(components: nn.ModuleDict) -> list[_BatchNorm]:
 def named_values(outcome: Outcome) -> dict[str, Tensor]:
     """Return an outcome's values as an evaluation names them: the sum of the losses, each loss, the metrics."""
     losses = {f"loss/{name}": loss for name, loss in outcome.losses.items()}
-    return {"loss": outcome.total, **losses, **outcome.metrics}
+    return {"loss": outcome.total, **losses, **outcome.measured()}
 
 
 @torch.no_grad()

@@ -42,6 +42,7 @@ class MetricsFile:
 
 def training_line(report: Report, updates_per_second: float) -> Line:
     """Return the line for a training update."""
+    assert report.outcome is not None, "only a logged update has one"
     losses = {f"loss/{name}": float(loss) for name, loss in report.outcome.losses.items()}
     return {
         "split": "train",
@@ -49,7 +50,7 @@ def training_line(report: Report, updates_per_second: float) -> Line:
         "epoch": report.epoch,
         "loss": float(report.outcome.total),
         **losses,
-        **{name: float(metric) for name, metric in report.outcome.metrics.items()},
+        **{name: float(metric) for name, metric in report.outcome.measured().items()},
         **{f"lr/{name}": lr for name, lr in report.lrs.items()},
         **{f"grad_norm/{name}": float(norm) for name, norm in report.grad_norms.items()},
         "updates_per_second": round(updates_per_second, 2),

@@ -1,7 +1,7 @@
 """What is minimised: an objective gets the components and a batch, and returns named losses."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -14,10 +14,18 @@ from trainer.data import Batch, DataSet
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a batch gave. losses, metrics: scalar tensors by name; their means over the batch."""
+    """What a batch gave.
+
+    losses, metrics: scalar tensors by name; their means over the batch. The metrics may be a function that makes them
+    of what is there already: in training they are only asked for where they are logged.
+    """
 
     losses: Mapping[str, Tensor]
-    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+    metrics: Mapping[str, Tensor] | Callable[[], Mapping[str, Tensor]] = field(default_factory=dict)
+
+    def measured(self) -> Mapping[str, Tensor]:
+        """Return the metrics by name."""
+        return self.metrics() if callable(self.metrics) else self.metrics
 
     @property
     def total(self) -> Tensor:

@@ -25,7 +25,8 @@ def rehearse(objective: Objective, components: nn.ModuleDict, batch: Batch) -> O
     components.eval()
     try:
         with torch.no_grad():
-            return objective.losses(components, batch)
+            outcome = objective.losses(components, batch)
+            return Outcome(outcome.losses, outcome.measured())
     except ConfigError:
         raise
     except Exception as error:  # components and objectives are users' code, which may raise anything

@@ -14,12 +14,12 @@ from trainer.objective import Objective, Outcome
 @dataclass(frozen=True)
 class Report:
     """What an update did. step: its number, from 0. logged: whether it is to go into the metrics.
-    outcome: detached. lrs, grad_norms: by component; the norms only of a logged update."""
+    outcome: detached. lrs, grad_norms: by component. Outcome and norms are those of a logged update only."""
 
     step: int
     epoch: int
     logged: bool
-    outcome: Outcome
+    outcome: Outcome | None
     lrs: dict[str, float]
     grad_norms: dict[str, Tensor]
 
@@ -41,9 +41,9 @@ def updates(
             step=step,
             epoch=step // batches.steps_per_epoch,
             logged=learner.measuring,
-            outcome=_detached(outcome),
-            lrs=dict(learner.lrs),
-            grad_norms=dict(learner.grad_norms),
+            outcome=_detached(outcome) if learner.measuring else None,
+            lrs=learner.lrs.copy(),
+            grad_norms=learner.grad_norms.copy(),
         )
 
 
@@ -54,4 +54,4 @@ def on_device(batch: Batch, device: torch.device) -> Batch:
 
 def _detached(outcome: Outcome) -> Outcome:
     losses = {name: loss.detach() for name, loss in outcome.losses.items()}
-    return Outcome(losses, {name: metric.detach() for name, metric in outcome.metrics.items()})
+    return Outcome(losses, {name: metric.detach() for name, metric in outcome.measured().items()})

@@ -58,17 +58,14 @@ def cautious_sgd(p: Tensor, gradient: Tensor, buffer: Tensor, h: Tensor, penalty
     buffer.copy_(kept)
 
 
-def schedule_free_radam(
-    y: Tensor, gradient: Tensor, square: Tensor, z: Tensor, h: Tensor, adaptive: bool, decays: bool
-) -> None:
+def schedule_free_radam(y: Tensor, gradient: Tensor, square: Tensor, z: Tensor, h: Tensor, adaptive: bool) -> None:
     """Take a step of schedulefree's RAdamScheduleFree in place.
 
     h: beta2, 1 - beta2^t, eps, weight decay, the new average's share of z, y's own lr, lr.
     """
     squared = square * h[0] + gradient * gradient * (1.0 - h[0])
     direction = gradient / ((squared / h[1]).sqrt() + h[2]) if adaptive else gradient
-    if decays:
-        direction = direction + h[3] * y
+    direction = direction + h[3] * y  # also where that is 0: without it the compiler makes two loops of one
     y.copy_(torch.lerp(y, z, h[4]) + h[5] * direction)
     z.sub_(h[6] * direction)
     square.copy_(squared)

@@ -57,7 +57,7 @@ def _step_group(states: Any, group: Group, parameters: list[Tensor], compile_lar
     for p in parameters:
         tensors: Any = (p, p.grad, states[p]["exp_avg_sq"], states[p]["z"])
         if compile_large and compiled.suits(*tensors):
-            compiled.run(compiled.schedule_free_radam, tensors, numbers, is_adaptive, group["weight_decay"] != 0)
+            compiled.run(compiled.schedule_free_radam, tensors, numbers, is_adaptive)
         else:
             rest.append(tensors)
     for _, blocks in bundles(rest):
