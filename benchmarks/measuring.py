@@ -1,10 +1,13 @@
 """Interleaved rounds of several functions in one process, and their medians."""
 
+import ctypes
+import gc
 import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
@@ -36,10 +39,26 @@ def table(times: Mapping[str, float], against: str, unit: str = "ms") -> str:
     return "\n".join(rows)
 
 
+def extra_memory(function: Callable[[], object]) -> int:
+    """Return by how many bytes a call makes the process grow at most (Linux, CPU), what earlier calls left given back."""
+    libc = ctypes.CDLL("libc.so.6")
+    gc.collect()
+    libc.malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = _status("VmRSS")
+    function()
+    return max(0, _status("VmHWM") - before)
+
+
 def machine() -> str:
     """Return what the figures were seen on."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} cores"
     return f"{device}, {platform.machine()}, Python {platform.python_version()}, torch {version('torch')}"
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
 def _wait() -> None:

@@ -9,7 +9,7 @@ from unittest.mock import MagicMock
 import heavyball
 import pytorch_optimizer
 import torch
-from measuring import machine, medians, table
+from measuring import extra_memory, machine, medians, table
 from schedulefree.radam_schedulefree import RAdamScheduleFree
 from torch import Tensor
 
@@ -119,6 +119,19 @@ def radams() -> dict[str, Callable[[], object]]:
     return functions
 
 
+def memory() -> str:
+    """Return a table of what a step takes at most beside parameters, gradients and state, against the parameters."""
+    whole = sum(p.numel() * p.element_size() for p in parameters())
+    rows = ["| | MB | of the parameters |", "|---|---|---|"]
+    functions = {name: step for make in CONTENDERS.values() for name, step in make().items()}
+    for name, step in functions.items():
+        step()
+        step()
+        extra = extra_memory(step)
+        rows.append(f"| {name} | {extra / 1e6:.0f} | {extra / whole:.2f} |")
+    return "\n".join(rows)
+
+
 CONTENDERS = {"AdamW": adams, "Cautious AdamW": cautious_adams, "Schedule-free RAdam": radams}
 """Functions that make the steps to compare, by title. The first of each is what the others are compared with."""
 
@@ -129,6 +142,7 @@ def main() -> None:
     for title, make in CONTENDERS.items():
         times = medians(make(), rounds=15)
         print(f"\n{title}\n\n{table(times, next(iter(times)))}", flush=True)
+    print(f"\n{memory()}")
 
 
 if __name__ == "__main__":

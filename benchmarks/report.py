@@ -31,9 +31,9 @@ AdamW, and for the last table to the library's own class.
 
 {steps}
 
-What the default step takes beside parameters and state: nothing for `adamw` and the like; cautious steps and
-`schedule_free_radam` a few blocks of 262,144 elements; the reference for cautious steps of any other optimizer a copy
-of all parameters.
+What a step takes at most beside parameters, gradients and state (the process's peak; the parameters are 101 MB):
+
+{memory}
 
 ## One step of almost nothing
 
@@ -102,6 +102,7 @@ def main() -> None:
     page = PAGE.format(
         machine=machine(),
         steps="\n\n".join(tables),
+        memory=optimizers.memory(),
         overhead=step_overhead.measured(),
         loops=table(loops, "written by hand", "us"),
         hundred=scaling.hundred_components(),

@@ -146,6 +146,10 @@ class TrainConfig(Config):
     """cpu, cuda, cuda:1 …; auto: a CUDA device if there is one."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Autocast's type; fp16 scales the loss."""
+    accumulate: PositiveCount = 1
+    """Batches whose mean gradient makes one update; an epoch's last update has those that are left."""
+    compile: bool = False
+    """Whether torch.compile compiles each component's forward and backward pass."""
     grad_clip_norm: NonNegativeNumber | None = None
     """Joint L2 norm that the gradients of all components are scaled down to; 0 or null: no clipping."""
     log_every: PositiveCount = 10

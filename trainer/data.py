@@ -55,18 +55,21 @@ DATASET_REGISTRY: Registry[DataSet] = Registry("data set", DataSet, entry_points
 
 
 class ShuffledBatches:
-    """Batches of a split, reshuffled every epoch. The last one of an epoch is short, or left out.
+    """Batches of a split, reshuffled every epoch, `accumulate` of them an update. The last batch of an epoch is short,
+    or left out; an epoch's last update has the batches that are left.
 
     The order is a pure function of the seed and the update count, so that a run is taken up in the
     middle of an epoch without reading what came before. batch_size: samples a batch.
     Raises ConfigError if the split is empty.
     """
 
-    def __init__(self, split: Split, batch_size: int, seed: int, drop_last: bool = False) -> None:
+    def __init__(self, split: Split, batch_size: int, seed: int, drop_last: bool = False, accumulate: int = 1) -> None:
         if len(split) == 0:
             raise ConfigError("data: the training part is empty. Check data.params.")
         self.split, self.batch_size, self.seed = split, batch_size, seed
-        self.steps_per_epoch = len(split) // batch_size if drop_last else -(-len(split) // batch_size)
+        self._accumulate = accumulate
+        self._batches_per_epoch = len(split) // batch_size if drop_last else -(-len(split) // batch_size)
+        self.steps_per_epoch = -(-self._batches_per_epoch // accumulate)
         if self.steps_per_epoch == 0:
             raise ConfigError(
                 f"data.batch_size: must be <= {len(split)}, the number of training samples, with drop_last;"
@@ -76,13 +79,20 @@ class ShuffledBatches:
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.int64)
 
-    def batch(self, step: int) -> Batch:
-        """Return the batch of update `step`."""
+    def of_update(self, step: int) -> Iterator[Batch]:
+        """Yield the batches of update `step`."""
         epoch, offset = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             self._epoch, self._order = epoch, _order(len(self.split), self.seed, epoch)
-        start = offset * self.batch_size
-        return self.split.batch(self._order[start : start + self.batch_size])
+        first = offset * self._accumulate
+        for index in range(first, first + self.count(step)):
+            start = index * self.batch_size
+            yield self.split.batch(self._order[start : start + self.batch_size])
+
+    def count(self, step: int) -> int:
+        """Return how many batches update `step` has."""
+        done = step % self.steps_per_epoch * self._accumulate
+        return min(self._accumulate, self._batches_per_epoch - done)
 
 
 def in_order(split: Split, batch_size: int) -> Iterator[Batch]:

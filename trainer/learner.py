@@ -1,6 +1,6 @@
 """Backward passes and updates: what an objective is handed to learn with."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -20,6 +20,7 @@ class Learner:
     components: the whole model. optimizers: by component name. precision: fp32, bf16 or fp16.
     grad_clip_norm: joint L2 norm that the gradients of all components stepped at once are scaled down to,
     before what each optimizer's own `grad_clip_norm` does.
+    Of an update of several batches, `step` keeps the gradients until the last batch, and then takes their mean.
     After `step`, `lrs` holds the lr which each component's last update ran at, and, while `measuring`,
     `grad_norms` the joint L2 norm of its gradients before clipping, as a scalar tensor.
     """
@@ -35,6 +36,8 @@ class Learner:
         self.optimizers = optimizers
         self._grad_clip_norm = grad_clip_norm
         self.measuring = False
+        self._index, self._count = 0, 1
+        self._stepped: set[str] = set()
         self.lrs: dict[str, float] = {}
         self.grad_norms: dict[str, Tensor] = {}
         self._components = components
@@ -51,15 +54,26 @@ class Learner:
             return nullcontext()
         return torch.autocast(self._device.type, self._dtype)
 
+    def begin_batch(self, index: int, count: int) -> None:
+        """Say which of the `count` batches of an update comes next."""
+        self._index, self._count = index, count
+        self._stepped.clear()
+        if index == 0 and count > 1:
+            self._zero(self._parameters)
+
     def step(self, loss: Tensor, *components: str) -> None:
         names = [name for name in components or self.optimizers if self._trains(name)]
         if not names:
             return
-        for name in names:  # an optimizer's own zero_grad does just this, and takes ten times as long
-            for parameter in self._parameters[name]:
-                parameter.grad = None
+        if self._count == 1:
+            self._zero(names)
+        else:
+            self._refuse_twice(names)
+            loss = loss / self._count
         scaled = loss if self._scaler is None else self._scaler.scale(loss)
         scaled.backward(inputs=[parameter for name in names for parameter in self._parameters[name]])  # type: ignore[no-untyped-call]  # torch
+        if self._index < self._count - 1:
+            return
         for name in names:
             self._look_at_gradients(name)
         if self._grad_clip_norm:
@@ -77,6 +91,19 @@ class Learner:
         """Restore the loss scale. Without one, or from a run without one, nothing happens."""
         if self._scaler is not None and state:
             self._scaler.load_state_dict(state)
+
+    def _zero(self, names: Iterable[str]) -> None:
+        for name in names:  # an optimizer's own zero_grad does just this, and takes ten times as long
+            for parameter in self._parameters[name]:
+                parameter.grad = None
+
+    def _refuse_twice(self, names: list[str]) -> None:
+        for name in self._stepped.intersection(names):
+            raise ConfigError(
+                f"train.accumulate: must be 1 for this objective, which updates {name} several times a batch;"
+                f" got {self._count} or more. Raise data.batch_size instead."
+            )
+        self._stepped.update(names)
 
     def _trains(self, name: str) -> bool:
         if name not in self._components:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,9 @@ class OfflineTrainer:
         train = config.train
         self.learner = Learner(self.components, self.optimizers, self.device, train.precision, train.grad_clip_norm)
         self._rehearse()
+        if train.compile:
+            for component in self.components.values():
+                component.compile()
         self.step = 0
         self.metrics: dict[str, float] = {}
 
@@ -168,7 +172,8 @@ class OfflineTrainer:
 
     def _shuffled(self) -> ShuffledBatches:
         data = self.config.data
-        return ShuffledBatches(self.data.train, data.batch_size, self.config.seed, data.drop_last)
+        accumulate = self.config.train.accumulate
+        return ShuffledBatches(self.data.train, data.batch_size, self.config.seed, data.drop_last, accumulate)
 
     def _rehearse(self) -> None:
         samples = torch.arange(min(2, len(self.data.train)))
@@ -187,8 +192,9 @@ class OfflineTrainer:
 
     def _calibration_batches(self) -> Iterator[Batch]:
         batches = self._shuffled()
-        for step in range(min(CALIBRATION_BATCHES, batches.steps_per_epoch)):
-            batch = batches.batch(step)
+        for batch in islice(
+            chain.from_iterable(map(batches.of_update, range(batches.steps_per_epoch))), CALIBRATION_BATCHES
+        ):
             if len(next(iter(batch.values()))) > 1:  # one sample has no variance
                 yield batch
 
@@ -208,7 +214,8 @@ class OfflineTrainer:
     def _training(self) -> dict[str, Any]:
         """Return what else makes an update what it is, and must not change in a run."""
         train = self.config.train
-        return {"grad_clip_norm": train.grad_clip_norm, "precision": train.precision}
+        names = ("grad_clip_norm", "precision", "accumulate", "compile")
+        return {name: getattr(train, name) for name in names}
 
     def _optimizer_configs(self) -> dict[str, dict[str, Any]]:
         optims = self.config.model.component_optims

@@ -22,7 +22,8 @@ def plan(
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
     lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
     epochs = horizon.total_steps / (horizon.steps_per_epoch or 1)
-    lines.append(f"{horizon.total_steps} updates of {config.data.batch_size} samples, {epochs:.1f} epochs")
+    batches = f"{config.train.accumulate} batches of " if config.train.accumulate > 1 else ""
+    lines.append(f"{horizon.total_steps} updates of {batches}{config.data.batch_size} samples, {epochs:.1f} epochs")
     lines += [line for name, optimizer in optimizers.items() for line in _groups(name, optimizer)]
     lines += [
         f"{name} is frozen: its optimizer {optim.type} is skipped"

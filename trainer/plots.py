@@ -88,7 +88,8 @@ def _registered(key: str) -> Any:
 
 def _over_the_data(config: ExperimentConfig) -> tuple[Horizon, dict[str, Preview]]:
     data: DataSet = config.data.make("data")
-    batches = ShuffledBatches(data.train, config.data.batch_size, config.seed, config.data.drop_last)
+    rules = config.data.drop_last, config.train.accumulate
+    batches = ShuffledBatches(data.train, config.data.batch_size, config.seed, *rules)
     horizon = config.train.horizon(batches.steps_per_epoch)
     return horizon, _previews(config, horizon)
 

@@ -1,6 +1,6 @@
 """The loop."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from trainer.objective import Objective, Outcome
 
 @dataclass(frozen=True)
 class Report:
-    """What an update did. step: its number, from 0. logged: whether it is to go into the metrics.
+    """What an update did, over all its batches. step: its number, from 0. logged: whether it is to go into the metrics.
     outcome: detached. lrs, grad_norms: by component. Outcome and norms are those of a logged update only."""
 
     step: int
@@ -36,12 +36,15 @@ def updates(
     """Run the updates numbered `steps` and yield a report of each."""
     for step in steps:
         learner.measuring = step % log_every == 0 or step == steps[-1]
-        outcome = objective.update(components, on_device(batches.batch(step), device), learner)
+        outcomes, count = [], batches.count(step)
+        for index, batch in enumerate(batches.of_update(step)):
+            learner.begin_batch(index, count)
+            outcomes.append(objective.update(components, on_device(batch, device), learner))
         yield Report(
             step=step,
             epoch=step // batches.steps_per_epoch,
             logged=learner.measuring,
-            outcome=_detached(outcome) if learner.measuring else None,
+            outcome=_mean(outcomes) if learner.measuring else None,
             lrs=learner.lrs.copy(),
             grad_norms=learner.grad_norms.copy(),
         )
@@ -52,6 +55,10 @@ def on_device(batch: Batch, device: torch.device) -> Batch:
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
 
-def _detached(outcome: Outcome) -> Outcome:
-    losses = {name: loss.detach() for name, loss in outcome.losses.items()}
-    return Outcome(losses, {name: metric.detach() for name, metric in outcome.measured().items()})
+def _mean(outcomes: Sequence[Outcome]) -> Outcome:
+    losses = [outcome.losses for outcome in outcomes]
+    return Outcome(_means(losses), _means([outcome.measured() for outcome in outcomes]))
+
+
+def _means(values: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([each[name].detach() for each in values]).mean(0) for name in values[0]}
