@@ -40,7 +40,7 @@ def table(times: Mapping[str, float], against: str, unit: str = "ms") -> str:
 
 
 def extra_memory(function: Callable[[], object]) -> int:
-    """Return by how many bytes a call makes the process grow at most (Linux, CPU), what earlier calls left given back."""
+    """Return by how many bytes a call makes the process grow at most (Linux, CPU), after a clean-up."""
     libc = ctypes.CDLL("libc.so.6")
     gc.collect()
     libc.malloc_trim(0)

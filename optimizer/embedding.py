@@ -103,6 +103,7 @@ class ScheduledOptimizer(Optimizer):
         if self.caution is not None:
             raise ValueError(ALREADY)
         self.caution = caution
+        self.kernel = None  # it would take steps that are not cautious
         self._register_caution(caution)
 
     def report_metric(self, name: str, value: float) -> None:

@@ -7,8 +7,9 @@ import schedulefree
 import torch
 from torch import nn
 
-from optimizer import OPTIMIZER_BUILDER_REGISTRY
+from optimizer import OPTIMIZER_BUILDER_REGISTRY, CautiousOptimizer
 from optimizer.kernels import blocks, compiled
+from optimizer.kernels.choice import implementation_of
 
 CAUTIOUS = {
     "adamw": ("adamw", {"lr": 0.01, "weight_decay": 0.1}),
@@ -168,6 +169,57 @@ def test_compiled_is_refused_where_it_is_not(key, params, message):
     factory = OPTIMIZER_BUILDER_REGISTRY[key](**params, implementation="compiled")
     with pytest.raises(ValueError, match=f"^implementation: .* has no compiled one here: {message}$"):
         factory.build(Shapes(torch.float32))
+
+
+@pytest.mark.parametrize("caution", [True, False])
+def test_parameters_that_are_laid_out_anew_take_their_state_along(caution):
+    trained_ones = []
+    for implementation in ("auto", "single"):
+        torch.manual_seed(0)
+        module = nn.Conv2d(2, 3, 4)
+        params = {"lr": 0.01, "use_cautious_optimizer": caution, "implementation": implementation}
+        optimizer = OPTIMIZER_BUILDER_REGISTRY["adamw"](**params).build(module)
+        for update in range(6):
+            if update == 3:
+                module.to(memory_format=torch.channels_last)
+            module.zero_grad()
+            module(torch.randn(2, 2, 5, 5, generator=torch.Generator().manual_seed(update))).square().mean().backward()
+            optimizer.step()
+        trained_ones.append(module)
+    assert apart(*trained_ones) < 1e-6
+
+
+@pytest.mark.parametrize(("caution", "message"), [(True, "cautious steps take no sparse"), (False, "does not support")])
+def test_sparse_gradients_are_refused(caution, message):
+    module = nn.Embedding(5, 3, sparse=True)
+    params = {"use_cautious_optimizer": caution, "grad_clip_norm": None}
+    optimizer = OPTIMIZER_BUILDER_REGISTRY["adamw"](**params).build(module)
+    module(torch.tensor([1, 2])).sum().backward()
+    with pytest.raises(RuntimeError, match=message):
+        optimizer.step()
+
+
+@pytest.mark.parametrize("key", ["adamw", "sgd"])
+def test_parameters_without_elements_are_left_alone(key):
+    parameters = [nn.Parameter(torch.ones(0, 3)), nn.Parameter(torch.ones(4))]
+    optimizer = OPTIMIZER_BUILDER_REGISTRY[key](lr=0.1, use_cautious_optimizer=True).build(parameters)
+    for p in parameters:
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    assert torch.all(parameters[1] < 1)
+
+
+def test_an_optimizer_made_cautious_stays_so_in_a_copy():
+    module = Contiguous(torch.float32)
+    optimizer = CautiousOptimizer(OPTIMIZER_BUILDER_REGISTRY["adamw"](lr=0.01, grad_clip_norm=None).build(module))
+    assert implementation_of(optimizer) == "fused + reference"
+    module_copy, copied = copy.deepcopy((module, optimizer))
+    for one, its in ((module, optimizer), (module_copy, copied)):
+        for update in range(5):
+            for p in one.parameters():
+                p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(update))
+            its.step()
+    assert all(map(torch.equal, module.parameters(), module_copy.parameters()))
 
 
 def test_a_copy_keeps_its_kernel():

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from optimizer.cautious import Caution
 from optimizer.kernels import compiled
-from optimizer.kernels.blocks import Lists, Tensors, bundles
+from optimizer.kernels.blocks import Lists, Tensors, bundles, laid_out_as
 
 Group = dict[str, Any]
 
@@ -53,6 +53,8 @@ def _stepped(
             loss = closure()
     for group in optimizer.param_groups:
         parameters = [p for p in group["params"] if p.grad is not None]
+        if any(p.grad.is_sparse for p in parameters):
+            raise RuntimeError("cautious steps take no sparse gradients: what would their mean be over?")
         step_group(optimizer.state, group, parameters, optimizer.caution, compile_large)
     return loss
 
@@ -63,6 +65,8 @@ def _adam_group(states: Any, group: Group, parameters: list[Tensor], caution: Ca
             states[p]["step"] = torch.tensor(0.0)
             states[p]["exp_avg"] = torch.zeros_like(p, memory_format=torch.preserve_format)
             states[p]["exp_avg_sq"] = torch.zeros_like(p, memory_format=torch.preserve_format)
+        for name in ("exp_avg", "exp_avg_sq"):
+            states[p][name] = laid_out_as(p, states[p][name])
     if parameters:
         torch._foreach_add_([states[p]["step"] for p in parameters], 1)
     rest, steps = [], []
@@ -170,12 +174,8 @@ def _with_penalty(group: Group, p: list[Tensor], gradient: list[Tensor]) -> Tens
 
 
 def _upward(group: Group, parameters: list[Tensor]) -> list[Tensor]:
-    """Return the gradients of what is to become less, in memory as the parameters are: torch's kernel goes by that."""
-    gradients: Any = [p.grad for p in parameters]
-    gradients = [
-        g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)
-        for g, p in zip(gradients, parameters, strict=True)
-    ]
+    """Return the gradients of what is to become less."""
+    gradients: Any = [laid_out_as(p, p.grad) for p in parameters]  # type: ignore[arg-type]  # they have one
     return list(torch._foreach_neg(gradients)) if group["maximize"] and gradients else gradients
 
 
@@ -193,5 +193,5 @@ def _mask(products: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 def _scales(parameters: list[Tensor], counted: list[list[Tensor]], caution: Caution) -> list[float]:
     """Return what each parameter's step is multiplied with. counted: of each block, each tensor's agreeing ones."""
     counts = torch.stack([torch.stack(block) for block in counted]).sum(0).tolist()
-    means = [count / p.numel() for count, p in zip(counts, parameters, strict=True)]
+    means = [count / max(1, p.numel()) for count, p in zip(counts, parameters, strict=True)]
     return [1.0 / (max(mean, caution.min_mean) + caution.eps) for mean in means]

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from optimizer.kernels.blocks import laid_out_as
+
 
 @Optimizer.profile_hook_step
 @torch.no_grad()
@@ -37,13 +39,17 @@ def fused_adam_step(optimizer: Any, closure: Callable[[], Any] | None = None) ->
 
 
 def _step_group(group: dict[str, Any], rows: list[Any]) -> None:
+    for p, _, state in rows:
+        if state["exp_avg"].stride() != p.stride():
+            for name in ("exp_avg", "exp_avg_sq"):
+                state[name] = laid_out_as(p, state[name])
     steps = [state["step"] for _, _, state in rows]
     torch._foreach_add_(steps, 1)
     update = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
     beta1, beta2 = group["betas"]
     update(
         [p for p, _, _ in rows],
-        [gradient for _, gradient, _ in rows],
+        [laid_out_as(p, gradient) for p, gradient, _ in rows],
         [state["exp_avg"] for _, _, state in rows],
         [state["exp_avg_sq"] for _, _, state in rows],
         [],
