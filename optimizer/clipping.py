@@ -45,6 +45,7 @@ def _clip(optimizer: Any) -> None:
         _keep(optimizer, norm if whole is None else whole())
 
 
+@torch.no_grad()
 def _clipped(parameters: list[Tensor], max_norm: float) -> Tensor:
     """Clip as torch does, without its sorting by device and type, which is most of the cost for small parameters."""
     gradients: Any = [p.grad for p in parameters]
@@ -53,8 +54,9 @@ def _clipped(parameters: list[Tensor], max_norm: float) -> Tensor:
     if not is_simple or torch.compiler.is_compiling():
         return clip_grad_norm_(parameters, max_norm)
     norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients, 2.0)), 2.0)
-    if not norm + 1e-6 <= max_norm:  # nor is NaN
-        torch._foreach_mul_(gradients, torch.clamp(max_norm / (norm + 1e-6), max=1.0))
+    factor = torch.clamp(max_norm / (norm + 1e-6), max=1.0)
+    if factor != 1.0:
+        torch._foreach_mul_(gradients, factor)
     return norm
 
 

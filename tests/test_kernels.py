@@ -189,14 +189,49 @@ def test_parameters_that_are_laid_out_anew_take_their_state_along(caution):
     assert apart(*trained_ones) < 1e-6
 
 
-@pytest.mark.parametrize(("caution", "message"), [(True, "cautious steps take no sparse"), (False, "does not support")])
-def test_sparse_gradients_are_refused(caution, message):
+@pytest.mark.parametrize("caution", [True, False])
+def test_sparse_gradients_are_refused(caution):
     module = nn.Embedding(5, 3, sparse=True)
     params = {"use_cautious_optimizer": caution, "grad_clip_norm": None}
     optimizer = OPTIMIZER_BUILDER_REGISTRY["adamw"](**params).build(module)
     module(torch.tensor([1, 2])).sum().backward()
-    with pytest.raises(RuntimeError, match=message):
+    with pytest.raises(RuntimeError, match="does not support sparse gradients"):
         optimizer.step()
+
+
+@pytest.mark.parametrize(
+    ("caution", "change"),
+    [(True, "amsgrad"), (False, "amsgrad"), (True, "late group"), (False, "late group"), (True, "dtype")],
+)
+def test_what_changes_after_the_optimizer_was_built_is_heeded(caution, change):
+    trained_ones = []
+    for implementation in ("auto", "single"):
+        module, late = Contiguous(torch.float32), nn.Parameter(torch.ones(70))
+        params = {"lr": 0.01, "betas": [0.9, 0.9], "use_cautious_optimizer": caution, "implementation": implementation}
+        optimizer = OPTIMIZER_BUILDER_REGISTRY["adamw"](**params).build(module)
+        if change == "amsgrad":
+            optimizer.param_groups[0]["amsgrad"] = True
+        elif change == "late group":
+            optimizer.add_param_group({"params": [("late", late)], "amsgrad": True})
+        else:
+            module.to(torch.bfloat16)
+        for update in range(40):
+            for p in [*module.parameters(), late]:
+                generator = torch.Generator().manual_seed(update)
+                p.grad = torch.randn(p.shape, generator=generator).to(p.dtype) * (100 if update < 10 else 1)
+            optimizer.step()
+        trained_ones.append([*module.parameters(), late])
+    for fast, slow in zip(*trained_ones, strict=True):
+        torch.testing.assert_close(fast, slow, rtol=0.02 if change == "dtype" else 1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Using backward")  # of the cycle that this test makes
+def test_clipping_leaves_no_graph():
+    p = nn.Parameter(torch.ones(3))
+    optimizer = OPTIMIZER_BUILDER_REGISTRY["sgd"](lr=0.1, grad_clip_norm=0.1).build([p])
+    (p**2).sum().backward(create_graph=True)
+    optimizer.step()
+    assert not optimizer.grad_norm.requires_grad
 
 
 @pytest.mark.parametrize("key", ["adamw", "sgd"])
@@ -262,7 +297,7 @@ def test_groups_that_are_not_alike_are_left_to_the_class():
     assert factory.build(module).kernel is None
 
 
-@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0, float("nan")])
+@pytest.mark.parametrize("scale", [0.01, 0.1, 0.125, 1.0, 100.0, float("nan"), float("inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_clipping_is_torchs_to_the_bit(dtype, scale):
     ours, theirs = Shapes(dtype), Shapes(dtype)

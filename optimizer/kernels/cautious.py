@@ -12,11 +12,14 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from optimizer.cautious import Caution
+from optimizer.cautious import Caution, CautiousStep
 from optimizer.kernels import compiled
 from optimizer.kernels.blocks import Lists, Tensors, bundles, laid_out_as
 
 Group = dict[str, Any]
+
+TYPES = (torch.float32, torch.float64)
+"""Types in which the mean of a mask can be taken."""
 
 
 @Optimizer.profile_hook_step
@@ -47,15 +50,31 @@ def compiled_cautious_sgd_step(optimizer: Any, closure: Callable[[], Any] | None
 def _stepped(
     optimizer: Any, closure: Callable[[], Any] | None, step_group: Callable[..., None], compile_large: bool
 ) -> Any:
+    if not all(map(_is_known, optimizer.param_groups)):
+        return _by_reference(optimizer, closure)
     loss = None
     if closure is not None:
         with torch.enable_grad():
             loss = closure()
     for group in optimizer.param_groups:
         parameters = [p for p in group["params"] if p.grad is not None]
-        if any(p.grad.is_sparse for p in parameters):
-            raise RuntimeError("cautious steps take no sparse gradients: what would their mean be over?")
         step_group(optimizer.state, group, parameters, optimizer.caution, compile_large)
+    return loss
+
+
+def _is_known(group: Group) -> bool:
+    """Return whether the steps of a group, which may have changed since the kernel was chosen, are still those here."""
+    options = ("amsgrad", "capturable", "differentiable")
+    if any(group.get(option) for option in options) or isinstance(group["lr"], Tensor):
+        return False
+    return all(p.dtype in TYPES and (p.grad is None or not p.grad.is_sparse) for p in group["params"])
+
+
+def _by_reference(optimizer: Any, closure: Callable[[], Any] | None) -> Any:
+    step = CautiousStep(optimizer.caution)
+    step.before(optimizer, (), {})
+    loss = type(optimizer)._base_step.__wrapped__(optimizer, closure)
+    step.after(optimizer, (), {})
     return loss
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from optimizer.kernels.blocks import laid_out_as
@@ -17,7 +18,7 @@ from optimizer.kernels.blocks import laid_out_as
 def fused_adam_step(optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:
     """Adam's or AdamW's fused step, for groups whose parameters are of one device and one type.
 
-    The first updates of a parameter and those under GradScaler are left to the class.
+    The class takes the first update of a parameter, those under GradScaler, and those of groups that are not so plain.
     """
     loss = None
     if closure is not None:
@@ -27,8 +28,9 @@ def fused_adam_step(optimizer: Any, closure: Callable[[], Any] | None = None) ->
     gathered = []
     for group in optimizer.param_groups:
         rows = [(p, p.grad, states[p]) for p in group["params"] if p.grad is not None]
-        others = not group["fused"] or any(not state or gradient.is_sparse for _, gradient, state in rows)
-        if others or hasattr(optimizer, "found_inf"):
+        is_plain = group["fused"] and not group["amsgrad"] and not isinstance(group["lr"], Tensor)
+        is_plain &= all(state and not gradient.is_sparse for _, gradient, state in rows)
+        if not is_plain or hasattr(optimizer, "found_inf"):
             type(optimizer)._base_step.__wrapped__(optimizer)
             return loss
         gathered.append(rows)
