@@ -88,8 +88,13 @@ class ScheduledOptimizer(Optimizer):
         """
         if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():  # type: ignore[no-untyped-call]  # torch
             raise RuntimeError(CAPTURED)
-        loss = (self.kernel or type(self)._base_step)(self, *args, **options)
-        _advance_untraced(self) if torch.compiler.is_compiling() else _advance(self)
+        step = self.kernel or type(self)._base_step
+        if not torch.compiler.is_compiling():
+            loss = step(self, *args, **options)
+            _advance(self)
+        else:  # kernels are no code to be traced, and the schedule would be traced again at each position
+            loss = (_untraced(step) if self.kernel else step)(self, *args, **options)
+            _untraced(_advance)(self)
         return loss
 
     def use_kernel(self, kernel: Callable[..., Any]) -> None:
@@ -205,9 +210,8 @@ def _advance(optimizer: ScheduledOptimizer) -> None:
         optimizer.scheduler.advance(optimizer.param_groups)
 
 
-def _advance_untraced(optimizer: ScheduledOptimizer) -> None:
-    """Move the schedule outside of the graph of a compiled step: it would be traced again for each position."""
-    torch.compiler.disable(_advance)(optimizer)  # type: ignore[no-untyped-call]  # torch
+def _untraced(function: Callable[..., Any]) -> Callable[..., Any]:
+    return torch.compiler.disable(function)  # type: ignore[no-any-return, no-untyped-call]  # torch
 
 
 def _saved_position(state_dict: Mapping[str, Any]) -> Mapping[str, Any] | None:

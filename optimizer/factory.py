@@ -214,7 +214,7 @@ class ScheduledFactory(Config):
         if self.implementation not in switches:
             raise ValueError(f"implementation: {self.optimizer_class.__name__} has no {self.implementation} one")
         if self.implementation == "fused" and not _fusable(groups):
-            raise ValueError("implementation: fused needs floating-point parameters on the CPU or a CUDA device")
+            raise ValueError("implementation: fused needs dense floating-point parameters on the CPU or a CUDA device")
         return {self.implementation: True}
 
 
@@ -245,4 +245,14 @@ def _check_group_options(groups: list[dict[str, Any]], options: Sequence[str]) -
 
 def _fusable(groups: list[dict[str, Any]]) -> bool:
     tensors = [p[1] if isinstance(p, tuple) else p for group in groups for p in group["params"]]
-    return all(torch.is_floating_point(p) and p.device.type in ("cpu", "cuda") for p in tensors)
+    return all(torch.is_floating_point(p) and p.device.type in ("cpu", "cuda") and _is_dense(p) for p in tensors)
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Return whether the elements lie in memory without gap or overlap: torch's fused kernels go by memory."""
+    step = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1 and stride != step:
+            return False
+        step *= size
+    return True

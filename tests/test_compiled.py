@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import NO_COMPILER
 from sample_naive import Naive
 from torch import nn
 from torch._dynamo.utils import counters
@@ -108,3 +109,22 @@ def test_the_capture_of_a_step_in_a_cuda_graph_is_refused_with_the_reason(monkey
         optimizer.step()
     assert all(torch.equal(p, q) for p, q in zip(module.parameters(), before, strict=True))
     assert optimizer.scheduler.last_epoch == 0
+
+
+@NO_COMPILER
+@pytest.mark.parametrize("caution", [True, False])
+def test_a_step_that_a_kernel_takes_can_be_compiled(caution):
+    torch._dynamo.reset()
+    trained = []
+    for compiled in (True, False):
+        module = layers()
+        factory = OPTIMIZER_BUILDER_REGISTRY["adamw"](lr=0.05, use_cautious_optimizer=caution)
+        optimizer = factory.build(module)
+        assert optimizer.kernel is not None
+        step = torch.compile(optimizer.step) if compiled else optimizer.step
+        for update in range(4):
+            backward(module, update)
+            step()
+        assert optimizer.scheduler.last_epoch == 4
+        trained.append(list(module.parameters()))
+    torch.testing.assert_close(*trained)

@@ -5,6 +5,7 @@ import copy
 import pytest
 import schedulefree
 import torch
+from conftest import NO_COMPILER
 from torch import nn
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, CautiousOptimizer
@@ -89,6 +90,7 @@ def test_in_blocks_a_cautious_step_is_the_reference(name):
     assert apart(single, reference) < 1e-6
 
 
+@NO_COMPILER
 @pytest.mark.filterwarnings("ignore")  # of the compiler's
 @pytest.mark.parametrize("name", ["adamw", "adam with a penalty", "sgd", "sgd of nesterov"])
 def test_compiled_a_cautious_step_is_the_reference(name):
@@ -119,6 +121,7 @@ def test_in_blocks_schedule_free_radam_is_the_librarys_to_the_bit(params):
     assert all(map(torch.equal, ours.parameters(), theirs.parameters()))
 
 
+@NO_COMPILER
 @pytest.mark.filterwarnings("ignore")  # of the compiler's
 @pytest.mark.parametrize("params", RADAM[:2])
 def test_compiled_schedule_free_radam_is_the_librarys_but_for_rounding(params):
@@ -311,3 +314,29 @@ def test_clipping_is_torchs_to_the_bit(dtype, scale):
     torch.testing.assert_close(optimizer.grad_norm, norm, rtol=0, atol=0, equal_nan=True)
     for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(p.grad, q.grad, rtol=0, atol=0, equal_nan=True)
+
+
+def test_parameters_with_gaps_in_memory_are_left_to_the_class():
+    fast, slow = (torch.ones(4, 6, dtype=torch.float32) for _ in range(2))
+    for base, implementation in ((fast, "auto"), (slow, "single")):
+        p = nn.Parameter(base[:, ::2])
+        optimizer = OPTIMIZER_BUILDER_REGISTRY["adamw"](lr=0.1, implementation=implementation).build([p])
+        for update in range(3):
+            p.grad = torch.randn(4, 3, generator=torch.Generator().manual_seed(update))
+            optimizer.step()
+    assert torch.equal(fast, slow)
+    assert torch.all(fast[:, 1::2] == 1.0)
+
+
+@NO_COMPILER
+@pytest.mark.filterwarnings("ignore")  # of the compiler's
+@pytest.mark.parametrize("key", ["adamw", "sgd"])
+@pytest.mark.parametrize("implementation", ["auto", "compiled"])
+def test_a_gradient_that_is_not_a_number_shows(key, implementation):
+    p = nn.Parameter(torch.ones(40))
+    params = {"lr": 0.1, "grad_clip_norm": None, "use_cautious_optimizer": True, "implementation": implementation}
+    optimizer = OPTIMIZER_BUILDER_REGISTRY[key](**params, **({"momentum": 0.9} if key == "sgd" else {})).build([p])
+    p.grad = torch.ones(40)
+    p.grad[3] = torch.nan
+    optimizer.step()
+    assert p[3].isnan()

@@ -2,11 +2,14 @@
 
 import copy
 import io
+import os
+import subprocess
+import sys
 
 import pytest
 import sample_parts
 import torch
-from conftest import files_of, metrics_of
+from conftest import NO_COMPILER, files_of, metrics_of
 from rich.console import Console
 from sample_schedules import SCHEDULES
 
@@ -404,6 +407,7 @@ def test_a_component_stepped_twice_a_batch_cannot_accumulate(tmp_path, quiet, mo
         train(wanted, console=quiet)
 
 
+@NO_COMPILER
 @pytest.mark.filterwarnings("ignore")  # of the compiler's
 def test_compiled_components_train_alike(tmp_path, quiet):
     optims, data = {"a": WARMUP, "b": ADAMW}, {"params": {"width": 4}}
@@ -412,3 +416,11 @@ def test_compiled_components_train_alike(tmp_path, quiet):
     eager, fast = lrs_and_losses(tmp_path / "eager"), lrs_and_losses(tmp_path / "compiled")
     assert [loss for _, loss in eager] == pytest.approx([loss for _, loss in fast], rel=1e-5)
     assert weights(tmp_path / "eager").keys() == weights(tmp_path / "compiled").keys()
+
+
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="needs a torch with MKL")
+def test_mkl_is_told_to_sum_in_one_order():
+    code = "import trainer, torch; torch.ones(64, 64) @ torch.ones(64, 64)"
+    environment = {name: value for name, value in os.environ.items() if name != "MKL_CBWR"} | {"MKL_VERBOSE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert "CNR:AUTO" in done.stdout

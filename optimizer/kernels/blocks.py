@@ -34,7 +34,7 @@ def bundles(rows: Sequence[Sequence[Tensor]]) -> Iterator[tuple[list[int], list[
             flat = [tensor.view(-1) for tensor in row]
             yield [index], [tuple([x[at : at + BLOCK]] for x in flat) for at in range(0, count, BLOCK)]
             continue
-        if elements + count > BLOCK and together:
+        if elements + count > BLOCK and together and row[0].is_cpu:
             yield together, [_columns(rows, together)]
             together, elements = [], 0
         together.append(index)

@@ -67,7 +67,7 @@ def _is_known(group: Group) -> bool:
     options = ("amsgrad", "capturable", "differentiable")
     if any(group.get(option) for option in options) or isinstance(group["lr"], Tensor):
         return False
-    return all(p.dtype in TYPES and (p.grad is None or not p.grad.is_sparse) for p in group["params"])
+    return all(p.dtype in TYPES and p.is_cpu and (p.grad is None or not p.grad.is_sparse) for p in group["params"])
 
 
 def _by_reference(optimizer: Any, closure: Callable[[], Any] | None) -> Any:
@@ -120,7 +120,8 @@ def _update_adam(group: Group, block: Lists, steps: list[Tensor], scales: list[f
         lr=lr, beta1=beta1, beta2=beta2, weight_decay=0.0, eps=group["eps"], amsgrad=False, maximize=False,
     )  # fmt: skip
     agree = _mask(torch._foreach_mul(average, gradient))
-    torch._foreach_mul_(p, _kept(group)) if _kept(group) != 1.0 else None
+    if _kept(group) != 1.0:
+        torch._foreach_mul_(p, _kept(group))
     torch._foreach_addcmul_(p, update, agree, scales)
 
 

@@ -72,13 +72,17 @@ def implementation_of(optimizer: Optimizer) -> str:
 
 def _unfit(optimizer: ScheduledOptimizer, cls: Any, kernel: Kernel) -> str | None:
     """Return why `kernel`, for the steps of `cls`, cannot take those of `optimizer`."""
-    types = [torch.float32, torch.float64]
+    types, devices = [torch.float32, torch.float64], ["cpu"]
     if kernel is fused_adam_step:
         types += [torch.bfloat16, torch.float16]
+    if optimizer.caution is None:
+        devices += ["cuda"]
     own: Any = super(ScheduledOptimizer, optimizer).step
     if inspect.unwrap(own.__func__) is not inspect.unwrap(cls.step):
         return "its step is not that of the class"
     for group in optimizer.param_groups:
+        if kernel is fused_adam_step and not group["fused"]:
+            return "its groups are not fused"
         for option in ("amsgrad", "capturable", "differentiable"):
             if group.get(option):
                 return f"it does not know {option}"
@@ -89,6 +93,6 @@ def _unfit(optimizer: ScheduledOptimizer, cls: Any, kernel: Kernel) -> str | Non
         for p in group["params"]:
             if type(p) not in (Tensor, nn.Parameter) or p.layout != torch.strided:
                 return f"a parameter is a {type(p).__name__} of layout {p.layout}"
-            if p.dtype not in types or p.device.type not in ("cpu", "cuda"):
+            if p.dtype not in types or p.device.type not in devices:
                 return f"a parameter is {p.dtype} on {p.device}"
     return None

@@ -18,6 +18,8 @@ def compiled(function: Callable[..., None]) -> Callable[..., None]:
 
 def suits(*tensors: Tensor) -> bool:
     """Return whether a parameter and what belongs to it are worth a call of compiled code."""
+    if tensors[0].dtype not in (torch.float32, torch.float64):
+        return False
     return tensors[0].numel() >= SMALLEST and all(tensor.is_contiguous() for tensor in tensors)
 
 
@@ -39,7 +41,7 @@ def cautious_adam(p: Tensor, gradient: Tensor, average: Tensor, square: Tensor, 
     scale = h[4] / (torch.maximum(share, h[7]) + h[8])
     squared = square * h[1] + whole * whole * (1.0 - h[1])
     update = coming / (squared.sqrt() / h[3] + h[2])
-    p.copy_(p * h[5] - torch.where(coming * gradient > 0, update, 0.0) * scale)
+    p.copy_(p * h[5] - update * (coming * gradient > 0) * scale)
     average.copy_(coming)
     square.copy_(squared)
 
@@ -54,7 +56,7 @@ def cautious_sgd(p: Tensor, gradient: Tensor, buffer: Tensor, h: Tensor, penalty
     direction = whole + kept * h[0] if nesterov else kept
     share = (direction * gradient > 0).sum() / p.numel()
     scale = h[2] / (torch.maximum(share, h[4]) + h[5])
-    p.sub_(torch.where(direction * gradient > 0, direction, 0.0) * scale)
+    p.sub_(direction * (direction * gradient > 0) * scale)
     buffer.copy_(kept)
 
 

@@ -28,7 +28,7 @@ def fused_adam_step(optimizer: Any, closure: Callable[[], Any] | None = None) ->
     gathered = []
     for group in optimizer.param_groups:
         rows = [(p, p.grad, states[p]) for p in group["params"] if p.grad is not None]
-        is_plain = group["fused"] and not group["amsgrad"] and not isinstance(group["lr"], Tensor)
+        is_plain = bool(group["fused"]) and not group["amsgrad"] and not isinstance(group["lr"], Tensor)
         is_plain &= all(state and not gradient.is_sparse for _, gradient, state in rows)
         if not is_plain or hasattr(optimizer, "found_inf"):
             type(optimizer)._base_step.__wrapped__(optimizer)
