@@ -41,7 +41,8 @@ def cautious_adam(p: Tensor, gradient: Tensor, average: Tensor, square: Tensor, 
     scale = h[4] / (torch.maximum(share, h[7]) + h[8])
     squared = square * h[1] + whole * whole * (1.0 - h[1])
     update = coming / (squared.sqrt() / h[3] + h[2])
-    p.copy_(p * h[5] - update * (coming * gradient > 0) * scale)
+    # A step that is not a number stays so; a mask to multiply with, as in the formula, the compiler does not vectorise.
+    p.copy_(p * h[5] - torch.where(coming * gradient > 0, update, update * 0.0) * scale)
     average.copy_(coming)
     square.copy_(squared)
 
@@ -56,7 +57,7 @@ def cautious_sgd(p: Tensor, gradient: Tensor, buffer: Tensor, h: Tensor, penalty
     direction = whole + kept * h[0] if nesterov else kept
     share = (direction * gradient > 0).sum() / p.numel()
     scale = h[2] / (torch.maximum(share, h[4]) + h[5])
-    p.sub_(direction * (direction * gradient > 0) * scale)
+    p.sub_(torch.where(direction * gradient > 0, direction, direction * 0.0) * scale)
     buffer.copy_(kept)
 
 
