@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from types import ModuleType
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -48,18 +49,15 @@ def two_objects(**options: Any) -> Callable[[], object]:
     return step
 
 
-def timms() -> ModuleType | None:
-    """Return timm's optimizers, or None. Its package asks for torchvision, of which they use nothing."""
-    try:
-        import torchvision  # noqa: F401  # only whether it is there
-    except ImportError:
+def timms() -> Any:
+    """Return timm's optimizers, or None (`pip install --no-deps timm` brings them). Its package asks for torchvision, of
+    which they use nothing."""
+    if find_spec("timm") is None:
+        return None
+    if find_spec("torchvision") is None:
         for name in ("", ".ops", ".ops.misc", ".transforms", ".transforms.functional", ".datasets", ".models"):
             sys.modules[f"torchvision{name}"] = MagicMock()
-    try:
-        import timm.optim
-    except ImportError:
-        return None
-    return timm.optim
+    return import_module("timm.optim")
 
 
 def heavyballs(**options: Any) -> Callable[[], object]:
