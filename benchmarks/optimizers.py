@@ -50,8 +50,8 @@ def two_objects(**options: Any) -> Callable[[], object]:
 
 
 def timms() -> Any:
-    """Return timm's optimizers, or None (`pip install --no-deps timm` brings them). Its package asks for torchvision, of
-    which they use nothing."""
+    """Return timm's optimizers, or None without it (`pip install --no-deps timm`). Its package asks for torchvision,
+    of which they use nothing."""
     if find_spec("timm") is None:
         return None
     if find_spec("torchvision") is None:
