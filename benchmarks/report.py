@@ -41,7 +41,7 @@ What a step takes at most beside parameters, gradients and state (the process's 
 
 {overhead}
 
-The schedule inside costs about 4 µs (what a `LambdaLR` beside it costs); ours is faster than the bare class all the
+The schedule inside costs what a `LambdaLR` beside it costs, 4 to 6 µs; ours is faster than the bare class all the
 same, as it leaves out torch's sorting of tensors by device and type.
 
 ## Whole loops
