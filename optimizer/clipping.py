@@ -29,20 +29,19 @@ def clip_before_step(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[s
 
 
 def _clip(optimizer: Any) -> None:
-    gradients_of = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    if not gradients_of:
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    if not parameters:
         return
     # Under GradScaler a fused step is handed gradients that are still multiplied by the scale.
     scale: Tensor | None = getattr(optimizer, "grad_scale", None)
     if scale is None:
-        norm = _clipped(gradients_of, optimizer.grad_clip_norm)
+        norm = _clipped(parameters, optimizer.grad_clip_norm)
     else:
-        norm = clip_grad_norm_(gradients_of, optimizer.grad_clip_norm * float(scale)) / scale
-    whole = getattr(norm, "full_tensor", None)  # of sharded gradients it is a DTensor
+        norm = clip_grad_norm_(parameters, optimizer.grad_clip_norm * float(scale)) / scale
     if torch.compiler.is_compiling():  # which drops what traced code sets on an optimizer
         torch.compiler.disable(_keep)(optimizer, norm)  # type: ignore[no-untyped-call]  # torch
     else:
-        _keep(optimizer, norm if whole is None else whole())
+        _keep(optimizer, norm)
 
 
 @torch.no_grad()
@@ -61,4 +60,5 @@ def _clipped(parameters: list[Tensor], max_norm: float) -> Tensor:
 
 
 def _keep(optimizer: Any, norm: Tensor) -> None:
-    optimizer.grad_norm = norm
+    whole = getattr(norm, "full_tensor", None)  # of sharded gradients it is a DTensor
+    optimizer.grad_norm = norm if whole is None else whole()

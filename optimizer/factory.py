@@ -57,7 +57,7 @@ class ScheduledFactory(Config):
     grad_clip_norm: NonNegativeNumber | None = None
     """Joint L2 norm that this optimizer's gradients are scaled down to; 0 or null: no clipping."""
     implementation: Literal["auto", "fused", "foreach", "single", "compiled"] = "auto"
-    """Which implementation of the step runs; auto: the fastest eager one that is right for the parameters."""
+    """Which implementation of the step runs; auto: innerstep's own where there is one, else PyTorch's choice."""
 
     option_schedules: dict[str, AnySchedule] = Field(default_factory=dict)
     """Schedules of other options than the lr, by option: {weight_decay: {type: KEY, …}, beta1: …}."""

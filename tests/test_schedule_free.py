@@ -131,20 +131,27 @@ def test_goes_on_bit_exactly_from_either_mode(factory, through, saved_in):
     assert whole.state_dict()["param_groups"] == second.state_dict()["param_groups"]
 
 
-def test_weights_loaded_after_the_optimizers_state_are_taken_back_too_and_it_is_said(factory):
+@pytest.fixture
+def averaged(factory):
+    """A module at its averaged weights, its optimizer in eval mode, and the training weights that it comes from."""
     net = module()
     optimizer = factory.build(net)
     train(net, optimizer, range(13))
     training_weights = net.weight.detach().clone()
     optimizer.eval()
+    return net, optimizer, training_weights
+
+
+def test_weights_loaded_after_the_optimizers_state_are_taken_back_too_and_it_is_said(factory, averaged):
+    net, optimizer, training_weights = averaged
     resumed = module(seed=1)
     second = factory.build(resumed)
     second.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     resumed.load_state_dict(net.state_dict())
     assert not torch.equal(resumed.weight, training_weights)
-    averaged, twin = copy.deepcopy((resumed, second)), copy.deepcopy((resumed, second))
-    averaged[1].eval()
-    assert torch.equal(averaged[0].weight, net.weight)
+    evaluated, twin = copy.deepcopy((resumed, second)), copy.deepcopy((resumed, second))
+    evaluated[1].eval()
+    assert torch.equal(evaluated[0].weight, net.weight)
     twin[1].train()
     assert torch.equal(twin[0].weight, training_weights)
 
@@ -156,24 +163,18 @@ def test_weights_loaded_after_the_optimizers_state_are_taken_back_too_and_it_is_
     train(resumed, second, [14])  # and it is said no more
 
 
-def test_a_state_saved_in_eval_mode_can_be_loaded_twice(factory):
-    net = module()
-    optimizer = factory.build(net)
-    train(net, optimizer, range(13))
-    training_weights = net.weight.detach().clone()
-    optimizer.eval()
+def test_a_state_saved_in_eval_mode_can_be_loaded_twice(averaged):
+    net, optimizer, training_weights = averaged
     state = copy.deepcopy(optimizer.state_dict())
     for _ in range(2):
         optimizer.load_state_dict(copy.deepcopy(state))
         assert torch.equal(net.weight, training_weights)
 
 
-def test_torchs_set_state_dict_which_loads_the_optimizer_first(factory):
-    net, resumed = module(), module(seed=1)
-    first, second = factory.build(net), factory.build(resumed)
-    train(net, first, range(13))
-    training_weights = net.weight.detach().clone()
-    first.eval()
+def test_torchs_set_state_dict_which_loads_the_optimizer_first(factory, averaged):
+    net, first, training_weights = averaged
+    resumed = module(seed=1)
+    second = factory.build(resumed)
     model_state, optimizer_state = copy.deepcopy(get_state_dict(net, first))
     set_state_dict(resumed, second, model_state_dict=model_state, optim_state_dict=optimizer_state)
     second.eval()
