@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimizer.combined import Combined
+from optimizer.memory_layout import lay_out
 
 AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
 
@@ -73,6 +74,7 @@ class CautiousStep:
 
     def before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """Keep the parameters as they are, and the gradients, which some optimizers drop in their step."""
+        lay_out(optimizer)
         self._before = {p: (p.detach().clone(), p.grad) for group in optimizer.param_groups for p in group["params"]}
 
     @torch.no_grad()

@@ -93,7 +93,7 @@ def torch_factory(
     made = create_model(name, __base__=base, __module__=module, **fields)
     made.__doc__ = f"torch.optim.{optimizer_class.__name__}."
     made.optimizer_class = optimizer_class
-    made.fused_by_default = key in ("adam", "adamw")
+    made.fused_by_default = key in ("adam", "adamw", "sgd", "adagrad")
     return made
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, CautiousOptimizer
 from optimizer.kernels import blocks, compiled
 from optimizer.kernels.choice import implementation_of
+from optimizer.kernels.fused import fused_step
 
 CAUTIOUS = {
     "adamw": ("adamw", {"lr": 0.01, "weight_decay": 0.1}),
@@ -265,6 +266,53 @@ def test_a_copy_keeps_its_kernel():
     assert copy.deepcopy(optimizer).kernel is optimizer.kernel
 
 
+ODD_GRADIENTS = [
+    ("adam", {"lr": 0.01}),
+    ("adamw", {"lr": 0.01, "amsgrad": True}),
+    ("adamw", {"lr": 0.01, "use_cautious_optimizer": True}),
+    ("sgd", {"lr": 0.01, "momentum": 0.9, "nesterov": True}),
+    ("adagrad", {"lr": 0.01}),
+]
+
+
+@pytest.mark.parametrize("switched", [False, True], ids=["all along", "after a load"])
+@pytest.mark.parametrize(("key", "params"), ODD_GRADIENTS)
+def test_gradients_that_lie_otherwise_in_memory_are_read_by_index(key, params, switched):
+    """torch's own fused kernels read them by memory, and step elsewhere without a word."""
+    weights = {}
+    for implementation in ("single", "fused"):
+        p = nn.Parameter(torch.ones(5, 7))
+        first, second = (
+            OPTIMIZER_BUILDER_REGISTRY[key](**params, implementation=one).build([("p", p)])
+            for one in ("single" if switched else implementation, implementation)
+        )
+        for update in range(6):
+            if update == 3:
+                second.load_state_dict(first.state_dict())
+            p.grad = torch.randn(7, 5, generator=torch.Generator().manual_seed(update)).t()
+            (first if update < 3 else second).step()
+        weights[implementation] = p.detach()
+    torch.testing.assert_close(weights["fused"], weights["single"], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")  # torch's, of its own steps
+@pytest.mark.parametrize("key", ["sgd", "adagrad"])
+def test_sparse_gradients_go_the_way_that_the_class_has_for_them(key):
+    weights = []
+    for implementation in ("auto", "single"):
+        torch.manual_seed(0)
+        table = nn.Embedding(9, 4, sparse=True)
+        optimizer = OPTIMIZER_BUILDER_REGISTRY[key](lr=0.1, grad_clip_norm=0, implementation=implementation).build(
+            table
+        )
+        for _ in range(3):
+            optimizer.zero_grad()
+            table(torch.tensor([1, 4, 4])).square().sum().backward()
+            optimizer.step()
+        weights.append(table.weight.detach())
+    assert torch.equal(*weights)
+
+
 FUSED = [
     ("adamw", {"lr": 0.01, "weight_decay": 0.1}, torch.float32),
     ("adam", {"lr": 0.01, "weight_decay": 0.1, "maximize": True}, torch.float32),
@@ -296,8 +344,11 @@ def test_a_fused_step_is_that_of_the_class_to_the_bit(key, params, dtype, monkey
 def test_groups_that_are_not_alike_are_left_to_the_class():
     module = Shapes(torch.float32)
     module.small.data = module.small.data.double()
-    factory = OPTIMIZER_BUILDER_REGISTRY["adamw"](implementation="fused")
-    assert factory.build(module).kernel is None
+    optimizer = OPTIMIZER_BUILDER_REGISTRY["adamw"](implementation="fused").build(module)
+    assert optimizer.kernel is fused_step
+    for p in module.parameters():
+        p.grad = torch.randn_like(p)
+    optimizer.step()
 
 
 @pytest.mark.parametrize("scale", [0.01, 0.1, 0.125, 1.0, 100.0, float("nan"), float("inf")])

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 
-import torch
 from torch import Tensor
 
 BLOCK = 262_144
@@ -11,12 +10,6 @@ BLOCK = 262_144
 Tensors = list[Tensor] | tuple[Tensor, ...]
 Lists = tuple[list[Tensor], ...]
 """Several lists of equal length, of tensors of equal shapes: parameters, gradients, moments."""
-
-
-def laid_out_as(p: Tensor, tensor: Tensor) -> Tensor:
-    """Return `tensor` as it lies in memory if `p` has the same strides, else a copy that has. torch's fused kernels go
-    by memory and not by index."""
-    return tensor if tensor.stride() == p.stride() else torch.empty_like(p).copy_(tensor)
 
 
 def bundles(rows: Sequence[Sequence[Tensor]]) -> Iterator[tuple[list[int], list[Lists]]]:

@@ -14,7 +14,8 @@ from torch.optim import Optimizer
 
 from optimizer.cautious import Caution, CautiousStep
 from optimizer.kernels import compiled
-from optimizer.kernels.blocks import Lists, Tensors, bundles, laid_out_as
+from optimizer.kernels.blocks import Lists, Tensors, bundles
+from optimizer.memory_layout import laid_out_as
 
 Group = dict[str, Any]
 

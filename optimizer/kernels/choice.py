@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from schedulefree.radam_schedulefree import RAdamScheduleFree
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import SGD, Adagrad, Adam, Optimizer
 
 from optimizer.embedding import ScheduledOptimizer
 from optimizer.kernels.cautious import (
@@ -16,15 +16,16 @@ from optimizer.kernels.cautious import (
     compiled_cautious_adam_step,
     compiled_cautious_sgd_step,
 )
-from optimizer.kernels.fused_adam import fused_adam_step
+from optimizer.kernels.fused import fused_adam_step, fused_step
 from optimizer.kernels.schedule_free_radam import compiled_schedule_free_radam_step, schedule_free_radam_step
 
 Kernel = Callable[..., Any]
 
 KERNELS: tuple[tuple[Any, bool, dict[str, Kernel]], ...] = (
-    (torch.optim.Adam, False, {"auto": fused_adam_step, "fused": fused_adam_step}),
-    (torch.optim.Adam, True, {"auto": cautious_adam_step, "compiled": compiled_cautious_adam_step}),
-    (torch.optim.SGD, True, {"auto": cautious_sgd_step, "compiled": compiled_cautious_sgd_step}),
+    (Adam, False, {"auto": fused_adam_step, "fused": fused_adam_step}),
+    *((cls, False, {"auto": fused_step, "fused": fused_step}) for cls in (Adam, SGD, Adagrad)),
+    (Adam, True, {"auto": cautious_adam_step, "compiled": compiled_cautious_adam_step}),
+    (SGD, True, {"auto": cautious_sgd_step, "compiled": compiled_cautious_sgd_step}),
     (
         RAdamScheduleFree,
         False,
@@ -35,6 +36,7 @@ KERNELS: tuple[tuple[Any, bool, dict[str, Kernel]], ...] = (
 
 NAMES: dict[Kernel, str] = {
     fused_adam_step: "fused",
+    fused_step: "fused",
     compiled_cautious_adam_step: "compiled",
     compiled_cautious_sgd_step: "compiled",
     compiled_schedule_free_radam_step: "compiled",
@@ -80,6 +82,8 @@ def _unfit(optimizer: ScheduledOptimizer, cls: Any, kernel: Kernel) -> str | Non
     own: Any = super(ScheduledOptimizer, optimizer).step
     if inspect.unwrap(own.__func__) is not inspect.unwrap(cls.step):
         return "its step is not that of the class"
+    if kernel is fused_step:
+        return None if all(group["fused"] for group in optimizer.param_groups) else "its groups are not fused"
     for group in optimizer.param_groups:
         if kernel is fused_adam_step and not group["fused"]:
             return "its groups are not fused"

@@ -1,4 +1,4 @@
-"""The fused step of Adam and AdamW without what torch does around it: the same operations on the same state.
+"""Fused steps. That of Adam and AdamW does without what torch does around it: the same operations on the same state.
 
 For small components most of a step is Python; torch sorts the tensors by device and type anew at each update.
 """
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from optimizer.kernels.blocks import laid_out_as
+from optimizer.memory_layout import laid_out_as, lay_out
 
 
 @Optimizer.profile_hook_step
@@ -20,10 +20,7 @@ def fused_adam_step(optimizer: Any, closure: Callable[[], Any] | None = None) ->
 
     The class takes the first update of a parameter, those under GradScaler, and those of groups that are not so plain.
     """
-    loss = None
-    if closure is not None:
-        with torch.enable_grad():
-            loss = closure()
+    loss = _loss(closure)
     states = optimizer.state
     gathered = []
     for group in optimizer.param_groups:
@@ -31,13 +28,40 @@ def fused_adam_step(optimizer: Any, closure: Callable[[], Any] | None = None) ->
         is_plain = bool(group["fused"]) and not group["amsgrad"] and not isinstance(group["lr"], Tensor)
         is_plain &= all(state and not gradient.is_sparse for _, gradient, state in rows)
         if not is_plain or hasattr(optimizer, "found_inf"):
-            type(optimizer)._base_step.__wrapped__(optimizer)
+            _step_of_class(optimizer)
             return loss
         gathered.append(rows)
     for group, rows in zip(optimizer.param_groups, gathered, strict=True):
         if rows:
             _step_group(group, rows)
     return loss
+
+
+@Optimizer.profile_hook_step
+@torch.no_grad()
+def fused_step(optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:
+    """The class's own fused step, of tensors that all lie in memory as it takes them to lie.
+
+    Once there is a sparse gradient, for which no class has a fused step, the class takes its other one.
+    """
+    loss = _loss(closure)
+    for group in optimizer.param_groups:
+        if any(p.grad is not None and p.grad.is_sparse for p in group["params"]):
+            group["fused"] = False
+    _step_of_class(optimizer)
+    return loss
+
+
+def _loss(closure: Callable[[], Any] | None) -> Any:
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()
+
+
+def _step_of_class(optimizer: Any) -> None:
+    lay_out(optimizer)
+    type(optimizer)._base_step.__wrapped__(optimizer)
 
 
 def _step_group(group: dict[str, Any], rows: list[Any]) -> None:
