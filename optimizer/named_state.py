@@ -1,6 +1,8 @@
 """An optimizer's state by parameter name, in the two forms that files take: tensors and plain values."""
 
+import inspect
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +10,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from optimizer.state_tree import filled, outline, paths
+from optimizer.combined import PART, Combined
+from optimizer.embedded_scheduler import INITIAL
+from optimizer.state_tree import filled, outline, paths, with_paths
 
 
 class StateMismatchError(ValueError):
@@ -50,7 +54,7 @@ def named_state(optimizer: Optimizer) -> NamedState:
         {key: _plain(key, value, optimizer) for key, value in group.items() if key != "params"}
         for group in state_dict["param_groups"]
     ]
-    values = {"param_groups": groups, "shapes": _shapes(optimizer), "state": dict(sorted(plain.items()))}
+    values = {"param_groups": groups, "shapes": shapes_of(optimizer), "state": dict(sorted(plain.items()))}
     values |= {key: state_dict[key] for key in ("scheduler",) if key in state_dict}
     of_no_parameter = {key: value for key, value in state_dict["state"].items() if key not in names}
     further = _without_bytes(_further(state_dict))
@@ -59,15 +63,17 @@ def named_state(optimizer: Optimizer) -> NamedState:
     return NamedState(tensors, values)
 
 
-def load_named_state(optimizer: Optimizer, saved: NamedState) -> None:
+def load_named_state(optimizer: Optimizer, saved: NamedState, own_options: bool = False) -> None:
     """Load `saved` into `optimizer`, matched by parameter name in whatever order.
 
+    own_options: whether the groups of `optimizer` stay as they are, with its own lr, betas and so on; what a class
+    counts in its groups is loaded all the same.
     Raises StateMismatchError, before anything is changed, if the names, shapes or groups differ.
     """
     own_state = optimizer.state_dict()
     own = own_state["param_groups"]
     names = _names_by_id(own)
-    _check_names(saved.values["shapes"], _shapes(optimizer))
+    _check_names(saved.values["shapes"], shapes_of(optimizer))
     ids = {name: param_id for param_id, name in names.items()}
     of_no_parameter, further = filled(saved.values.get("further", _NOTHING), saved.tensors)
     state: dict[Any, Any] = {}
@@ -80,12 +86,41 @@ def load_named_state(optimizer: Optimizer, saved: NamedState) -> None:
         for written, plan in entries.items():
             key = int(written[1:-1]) if re.fullmatch(r"\[\d+\]", written) else written
             state.setdefault(ids[name], {})[key] = filled(plan, saved.tensors)
-    groups = [_restored_group(group, saved.values["param_groups"]) for group in own]
+    restored = _with_own_options if own_options else _restored_group
+    groups = [restored(optimizer, group, saved.values["param_groups"]) for group in own]
     further = _merged(_further(own_state), further)
     state_dict: dict[str, Any] = {**further, "state": {**state, **of_no_parameter}, "param_groups": groups}
     if "scheduler" in saved.values:
         state_dict["scheduler"] = saved.values["scheduler"]
     optimizer.load_state_dict(state_dict)
+
+
+def renamed(state: NamedState, new_name: Callable[[str], str]) -> NamedState:
+    """Return `state` with each parameter under the name that `new_name` gives it."""
+
+    def path(old: str) -> str:
+        name, slash, entry = old.partition("/")
+        return old if name == FURTHER else new_name(name) + slash + entry
+
+    values = dict(state.values)
+    values["shapes"] = {new_name(name): shape for name, shape in values["shapes"].items()}
+    values["state"] = {
+        new_name(name): {entry: with_paths(plan, path) for entry, plan in entries.items()}
+        for name, entries in values["state"].items()
+    }
+    values["param_groups"] = [
+        {**group, "param_names": [new_name(name) for name in group["param_names"]]} for group in values["param_groups"]
+    ]
+    return NamedState({path(old): tensor for old, tensor in state.tensors.items()}, values)
+
+
+def restricted(state: NamedState, names: Sequence[str], optimizer: Optimizer) -> NamedState:
+    """Return `state` with the parameters `names` alone, in a form that `optimizer`, which may have more, takes."""
+    values = dict(state.values)
+    values["shapes"] = shapes_of(optimizer)
+    values["state"] = {name: entries for name, entries in values["state"].items() if name in names}
+    tensors = {path: tensor for path, tensor in state.tensors.items() if path.partition("/")[0] in {*names, FURTHER}}
+    return NamedState(tensors, values)
 
 
 def _further(state_dict: dict[str, Any]) -> dict[str, Any]:
@@ -114,7 +149,8 @@ def _names_by_id(groups: list[dict[str, Any]]) -> dict[int, str]:
     }
 
 
-def _shapes(optimizer: Optimizer) -> dict[str, list[int]]:
+def shapes_of(optimizer: Optimizer) -> dict[str, list[int]]:
+    """Return the shapes of the parameters of `optimizer` by name."""
     return {
         name: list(p.shape)
         for group in optimizer.param_groups
@@ -142,7 +178,17 @@ def compare_shapes(saved: dict[str, list[int]], own: dict[str, list[int]]) -> li
     return [f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names]
 
 
-def _restored_group(own: dict[str, Any], saved: list[dict[str, Any]]) -> dict[str, Any]:
+def _with_own_options(optimizer: Optimizer, own: dict[str, Any], saved: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the group `own` with what its class counts there as in a saved group that has parameters of it."""
+    names = set(own["param_names"])
+    match = next((group for group in saved if names.intersection(group["param_names"])), {})
+    owner = optimizer.part_of(own) if isinstance(optimizer, Combined) else optimizer
+    options = {"params", "param_names", PART, *inspect.signature(type(owner)).parameters}
+    counted = {key for key in match.keys() - options if not key.startswith(INITIAL)}
+    return own | {key: _as_in(own.get(key), match[key]) for key in counted}
+
+
+def _restored_group(optimizer: Optimizer, own: dict[str, Any], saved: list[dict[str, Any]]) -> dict[str, Any]:
     match = next((group for group in saved if set(group["param_names"]) == set(own["param_names"])), None)
     if match is None:
         raise StateMismatchError(

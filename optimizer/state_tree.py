@@ -1,6 +1,6 @@
 """Nested optimizer state (lists, dicts, sets of tensors and numbers) as flat tensors and a plain outline."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -44,6 +44,20 @@ def filled(plan: Any, tensors: Mapping[str, Tensor]) -> Any:
     if kind == "dict":
         return {key: filled(item, tensors) for key, item in content}
     return _SEQUENCES[kind](filled(item, tensors) for item in content)
+
+
+def with_paths(plan: Any, new_path: Callable[[str], str]) -> Any:
+    """Return `plan` with each tensor under the path that `new_path` gives it."""
+    if not isinstance(plan, dict):
+        return plan
+    ((kind, content),) = plan.items()
+    if kind == "tensor":
+        return {kind: new_path(content)}
+    if kind == _DTYPE:
+        return plan
+    if kind == "dict":
+        return {kind: [[key, with_paths(item, new_path)] for key, item in content]}
+    return {kind: [with_paths(item, new_path) for item in content]}
 
 
 def paths(plan: Any) -> set[str]:

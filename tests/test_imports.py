@@ -75,8 +75,10 @@ FLOW = [
     "trainer.presets",
     "trainer.config",
     "trainer.rng",
+    "trainer.disk",
     "trainer.checkpoint_files",
     "trainer.checkpoint",
+    "trainer.parts",
     "trainer.model",
     "trainer.learner",
     "trainer.updates",
@@ -84,8 +86,10 @@ FLOW = [
     "trainer.metrics",
     "trainer.rehearsal",
     "trainer.component_optimizer",
-    "trainer.comparison",
+    "trainer.restoring",
     "trainer.monitors",
+    "trainer.saving",
+    "trainer.interruption",
     "trainer.pictures",
     "trainer.plots",
     "trainer.plan",
@@ -97,7 +101,7 @@ FLOW = [
     "trainer.cli",
     "trainer.__main__",
 ]
-CORE = {"torch", "schedulefree", "pydantic", "pydantic_core", "yaml", "safetensors", "numpy", "rich", "typer"}
+CORE = {"torch", "schedulefree", "pydantic", "pydantic_core", "yaml", "safetensors", "numpy", "rich", "typer", "xxhash"}
 EXTRAS = {"sklearn", "matplotlib"}
 
 

@@ -1,20 +1,18 @@
 """What a checkpoint holds: each component's weights and optimizer, and the trainer's own state."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from optimizer import NamedState, load_named_state, named_state
 from optimizer.named_state import compare_shapes
 from optimizer.state_files import independent
-from trainer.checkpoint_files import DamagedCheckpointError, read_json
+from trainer.disk import DamagedCheckpointError, read_json, read_tensors
 from trainer.rng import RngState, rng_state
 
 WEIGHTS = "model.safetensors"
@@ -35,63 +33,82 @@ class Progress:
     values: dict[str, Any]
 
 
-def save(folder: Path, components: nn.ModuleDict, optimizers: Mapping[str, Optimizer], progress: Progress) -> None:
-    """Write everything that a resume needs into `folder`. Schedule-free optimizers are to be in eval mode."""
+def contents(
+    components: nn.ModuleDict, optimizers: Mapping[str, Optimizer], progress: Progress
+) -> dict[str, dict[str, Any]]:
+    """Return everything that a resume needs, as files by path; the tensors are the run's own, not copies.
+
+    Schedule-free optimizers are to be in eval mode.
+    """
+    files: dict[str, dict[str, Any]] = {}
     for name, component in components.items():
-        (folder / name).mkdir()
-        save_file(independent(component.state_dict()), folder / name / WEIGHTS)
+        files[f"{name}/{WEIGHTS}"] = independent(component.state_dict())
         if name in optimizers:
             state = named_state(optimizers[name])
-            save_file(independent(state.tensors), folder / name / OPTIMIZER_TENSORS)
-            _write_json(folder / name / OPTIMIZER_VALUES, state.values)
+            files[f"{name}/{OPTIMIZER_TENSORS}"] = independent(state.tensors)
+            files[f"{name}/{OPTIMIZER_VALUES}"] = state.values
     rng_tensors, rng_values = rng_state()
-    save_file(rng_tensors, folder / RNG_TENSORS)
+    files[RNG_TENSORS] = rng_tensors
     names = {"tensors": sorted(rng_tensors), **rng_values}
-    _write_json(folder / TRAINER, {"step": progress.step, **progress.values, "rng": names})
+    files[TRAINER] = {"step": progress.step, **progress.values, "rng": names}
+    return files
 
 
-def load(folder: Path, components: nn.ModuleDict, optimizers: Mapping[str, Optimizer]) -> RngState:
-    """Load weights and optimizers from `folder`; return the generators' state, to be set last.
-
-    Raises ValueError, naming what is missing, extra or mis-shaped, if `folder` does not fit.
-    """
-    for name, component in components.items():
-        load_weights(folder / name, component)
-        if name in optimizers:
-            tensors = _read_tensors(folder / name / OPTIMIZER_TENSORS)
-            values = read_json(folder / name / OPTIMIZER_VALUES)
-            try:
-                load_named_state(optimizers[name], NamedState(tensors, values))
-            except ValueError as error:
-                raise ValueError(f"{folder / name}: {error}") from error
-    return _read_tensors(folder / RNG_TENSORS), read_progress(folder).values["rng"]
+def read_rng(folder: Path) -> RngState:
+    """Return the state of the random number generators. Raises DamagedCheckpointError."""
+    return read_tensors(folder / RNG_TENSORS), read_progress(folder).values["rng"]
 
 
 def read_progress(folder: Path) -> Progress:
     """Return the trainer's own state. Raises DamagedCheckpointError."""
     values = read_json(folder / TRAINER)
-    return Progress(values.pop("step"), values)
+    with expected_content(folder / TRAINER):
+        step = values.pop("step")
+        if type(step) is not int or step < 0:
+            raise ValueError(f"step is {step!r}")
+        for name in ("data", "horizon", "components", "optimizers", "scaler", "train", "rng"):
+            if not isinstance(values[name], dict):
+                raise ValueError(f"{name} is no object")
+        return Progress(step, values)
 
 
-def load_weights(component_folder: str | Path, component: nn.Module) -> None:
-    """Load the weights in a component's checkpoint folder into `component`.
+def read_optimizer(component_folder: Path) -> NamedState:
+    """Return the optimizer's state in a component's folder. Raises DamagedCheckpointError."""
+    tensors = read_tensors(component_folder / OPTIMIZER_TENSORS)
+    return NamedState(tensors, read_json(component_folder / OPTIMIZER_VALUES))
+
+
+def load_weights(component_folder: Path, component: nn.Module) -> None:
+    """Load the weights in a component's folder into `component`.
 
     Raises ValueError, naming everything that does not fit, before anything is changed.
     """
-    path = Path(component_folder) / WEIGHTS
-    tensors = _read_tensors(path)
+    path = component_folder / WEIGHTS
+    tensors = read_tensors(path)
     own = {name: list(tensor.shape) for name, tensor in component.state_dict().items()}
     if problems := compare_shapes({name: list(tensor.shape) for name, tensor in tensors.items()}, own):
         raise ValueError(f"{path}: the weights do not fit: {'; '.join(problems)}")
     component.load_state_dict(tensors)
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def load_optimizer(component_folder: Path, optimizer: Optimizer, own_options: bool = False) -> None:
+    """Load the optimizer's state in a component's folder into `optimizer`.
+
+    own_options: whether `optimizer` keeps its own lr, betas and so on. Raises ValueError for what does not fit.
+    """
+    state = read_optimizer(component_folder)
+    with expected_content(component_folder / OPTIMIZER_VALUES):
+        load_named_state(optimizer, state, own_options)
+
+
+@contextmanager
+def expected_content(path: Path) -> Iterator[None]:
+    """Run the body, in which what was read from `path` is used; whatever it stumbles over, say that it is the file's.
+
+    Raises DamagedCheckpointError.
+    """
     try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise DamagedCheckpointError(f"{path}: cannot be read: {error}") from error
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=1), encoding="utf-8")
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, OverflowError) as error:
+        what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise DamagedCheckpointError(f"{path}: {what}") from error

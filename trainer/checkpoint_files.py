@@ -1,115 +1,176 @@
 """A checkpoint's folder on disk: complete or absent, and checked before it is read."""
 
-import hashlib
-import json
-import os
+import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from trainer.disk import (
+    DamagedCheckpointError,
+    checksum,
+    checksum_of,
+    flush,
+    read_json,
+    write_atomically,
+    write_json,
+    write_tensors,
+)
+
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+LATEST = "latest"
+BEST = "best"
 _UNFINISHED = ".unfinished-"
+_REPLACED = ".replaced-"
+
+Files = Mapping[str, Mapping[str, Any]]
+"""What a checkpoint's files hold, by path: tensors for .safetensors, plain values for .json."""
 
 
-class DamagedCheckpointError(ValueError):
-    """A checkpoint that is not as it was written. The message names the file and what is wrong."""
-
-
-@contextmanager
-def new_checkpoint(checkpoints: Path, step: int) -> Iterator[Path]:
-    """Give a folder to write step `step`'s files into; on leaving, make it the newest checkpoint.
+def write_checkpoint(checkpoints: Path, step: int, files: Files) -> Path:
+    """Write a checkpoint of `step` updates and make it the newest; return its folder. Raises OSError.
 
     The files are flushed to disk, listed with their checksums in a manifest, and the folder gets its
     name last: whatever stops the process, a checkpoint is there whole or not at all.
     """
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    _remove_unfinished(checkpoints)
-    final = checkpoints / f"step_{step:08d}"
+    checkpoints.mkdir(exist_ok=True)  # but not its parents: a run whose directory is gone is not begun anew
+    clear_leftovers(checkpoints)
+    final = checkpoints / folder_name(step)
     aside = checkpoints / f"{_UNFINISHED}{final.name}"
     aside.mkdir()
-    yield aside
-    files = sorted(path for path in aside.rglob("*") if path.is_file())
-    listed = {path.relative_to(aside).as_posix(): _described(path) for path in files}
+    written = [_write_file(aside / name, content) for name, content in files.items()]
+    listed = {path.relative_to(aside).as_posix(): _described(path) for path in written}
     manifest = {"format_version": FORMAT_VERSION, "step": step, "files": listed}
-    (aside / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    for path in [*files, aside / MANIFEST, *(path for path in aside.rglob("*") if path.is_dir()), aside]:
-        _flush(path)
+    write_json(aside / MANIFEST, manifest | {"checksum": checksum_of(manifest)})
+    for path in [aside / MANIFEST, *(path for path in aside.rglob("*") if path.is_dir()), aside]:
+        flush(path)
     if final.exists():  # the same step saved again, after a resume from an earlier one
-        final.rename(checkpoints / f"{_UNFINISHED}replaced")
+        final.rename(checkpoints / f"{_REPLACED}{final.name}")
     aside.rename(final)
-    write_atomically(checkpoints / "latest", final.name + "\n")
-    _remove_unfinished(checkpoints)
+    flush(checkpoints)
+    point(checkpoints, LATEST, final)
+    clear_leftovers(checkpoints)
+    return final
+
+
+def point(checkpoints: Path, name: str, folder: Path) -> None:
+    """Let the file `name`, LATEST or BEST, name the checkpoint in `folder`."""
+    write_atomically(checkpoints / name, folder.name + "\n")
+
+
+def pointed(checkpoints: Path, name: str) -> Path | None:
+    """Return the folder that the file `name` names, if it does and the folder is there."""
+    try:
+        folder = checkpoints / (checkpoints / name).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return None
+    return folder if folder in _folders(checkpoints) else None
 
 
 def complete_checkpoints(checkpoints: Path) -> list[Path]:
-    """Return the folders of finished checkpoints, the newest (the one that `latest` names) first."""
-    folders = sorted((path for path in checkpoints.glob("step_*") if path.is_dir()), reverse=True)
-    latest = checkpoints / "latest"
-    named = checkpoints / latest.read_text(encoding="utf-8").strip() if latest.is_file() else None
-    return sorted(folders, key=lambda folder: folder != named)
+    """Return the folders of finished checkpoints in the order in which a resume takes them: the one that LATEST
+    names, those before it, the newest first, and then those after it, which a resume from an earlier one left behind.
+    """
+    folders = sorted(_folders(checkpoints), key=step_of, reverse=True)
+    latest = pointed(checkpoints, LATEST)
+    if latest is None:
+        return folders
+    return [folder for folder in folders if step_of(folder) <= step_of(latest)] + [
+        folder for folder in folders if step_of(folder) > step_of(latest)
+    ]
+
+
+def remove_checkpoints(folders: Iterable[Path]) -> None:
+    """Remove checkpoints; whatever stops the process, none is left in part."""
+    for folder in folders:
+        aside = folder.with_name(f"{_UNFINISHED}{folder.name}")
+        folder.rename(aside)
+        shutil.rmtree(aside)
+
+
+def clear_leftovers(checkpoints: Path) -> None:
+    """Remove what a process left half done, and put back a checkpoint that was about to be replaced."""
+    for leftover in checkpoints.glob(f"{_REPLACED}*"):
+        final = leftover.with_name(leftover.name.removeprefix(_REPLACED))
+        shutil.rmtree(leftover) if final.exists() else leftover.rename(final)
+    for leftover in checkpoints.glob(f"{_UNFINISHED}*"):
+        shutil.rmtree(leftover)
 
 
 def verify(folder: Path) -> dict[str, Any]:
     """Return the manifest of `folder` after checking every file against it.
 
-    Raises DamagedCheckpointError if a file is missing, unknown, or not as it was written.
+    Raises DamagedCheckpointError, with a line for each file that is missing, unknown, or not as it was written.
     """
-    manifest = read_json(folder / MANIFEST)
-    version = manifest.get("format_version")
-    if version != FORMAT_VERSION:
-        raise DamagedCheckpointError(f"{folder}: format version {version!r}; this innerstep reads {FORMAT_VERSION}")
-    listed = manifest.get("files")
-    if not isinstance(listed, dict) or not isinstance(manifest.get("step"), int):
-        raise DamagedCheckpointError(f"{folder / MANIFEST}: does not list the files and the step")
-    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {MANIFEST}
-    for name in sorted(present ^ listed.keys()):
-        problem = "is missing" if name in listed else "does not belong to the checkpoint"
-        raise DamagedCheckpointError(f"{folder / name}: {problem}")
-    for name, description in listed.items():
-        if _described(folder / name) != description:
-            raise DamagedCheckpointError(f"{folder / name}: is not as it was written (its size or checksum differs)")
+    manifest = read_manifest(folder)
+    problems = damages(folder, manifest)
+    if problems:
+        raise DamagedCheckpointError("\n".join(problems))
     return manifest
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file. Raises DamagedCheckpointError if there is none."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DamagedCheckpointError(f"{path}: is missing") from error
-    except (OSError, ValueError) as error:
-        raise DamagedCheckpointError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise DamagedCheckpointError(f"{path}: holds no JSON object")
-    return value
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the manifest of `folder`. Raises DamagedCheckpointError if it is not as it was written."""
+    path = folder / MANIFEST
+    manifest = read_json(path)
+    version = manifest.get("format_version")
+    if version != FORMAT_VERSION:
+        raise DamagedCheckpointError(f"{path}: has format version {version!r}; this innerstep reads {FORMAT_VERSION}")
+    if manifest.pop("checksum", None) != checksum_of(manifest):
+        raise DamagedCheckpointError(f"{path}: is not as it was written (its checksum differs)")
+    if not isinstance(manifest.get("files"), dict) or type(manifest.get("step")) is not int:
+        raise DamagedCheckpointError(f"{path}: does not list the files and the step")
+    return manifest
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` to `path` so that a reader finds the old content or the new, never half of it."""
-    aside = path.with_name(f".{path.name}.new")
-    aside.write_text(text, encoding="utf-8")
-    _flush(aside)
-    aside.replace(path)
-    _flush(path.parent)
+def damages(folder: Path, manifest: Mapping[str, Any], below: str = "") -> list[str]:
+    """Return a line for each file, of those whose path begins with `below`, that is not as the manifest says."""
+    listed = {name: description for name, description in manifest["files"].items() if name.startswith(below)}
+    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()} - {MANIFEST}
+    problems = []
+    for name in sorted({name for name in present if name.startswith(below)} | listed.keys()):
+        if name not in present:
+            problems.append(f"{folder / name}: is missing")
+        elif name not in listed:
+            problems.append(f"{folder / name}: does not belong to the checkpoint")
+        elif problem := _damage(folder / name, listed[name]):
+            problems.append(f"{folder / name}: {problem}")
+    return problems
+
+
+def folder_name(step: int) -> str:
+    """Return the name of the folder of a checkpoint of `step` updates."""
+    return f"step_{step:08d}"
+
+
+def step_of(folder: Path) -> int:
+    """Return the updates done at the checkpoint in `folder`, by its name."""
+    return int(folder.name.removeprefix("step_"))
+
+
+def _folders(checkpoints: Path) -> list[Path]:
+    return [path for path in checkpoints.glob("step_*") if re.fullmatch(r"step_\d+", path.name) and path.is_dir()]
+
+
+def _write_file(path: Path, content: Mapping[str, Tensor] | Mapping[str, Any]) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    (write_tensors if path.suffix == ".safetensors" else write_json)(path, content)
+    flush(path)
+    return path
 
 
 def _described(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "blake2b").hexdigest()
-    return {"size_bytes": path.stat().st_size, "blake2b": digest}
+    return {"size_bytes": path.stat().st_size, "xxh3_128": checksum(path)}
 
 
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def _damage(path: Path, description: Any) -> str | None:
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove_unfinished(checkpoints: Path) -> None:
-    for leftover in checkpoints.glob(f"{_UNFINISHED}*"):
-        shutil.rmtree(leftover)
+        size, digest = path.stat().st_size, description["size_bytes"]
+        if size != digest:
+            return f"has {size:,} bytes, and was written with {digest:,}"
+        return None if checksum(path) == description["xxh3_128"] else "is not as it was written (its checksum differs)"
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        return f"cannot be checked: {error}"

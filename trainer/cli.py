@@ -16,6 +16,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+STOPPED_AND_SAVED = 75
+"""The exit code of a run that a signal stopped early and that can be resumed: EX_TEMPFAIL of sysexits.h."""
+
 _TAKES_OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
 _Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML or JSON file.")]
 
@@ -38,9 +41,13 @@ def train(
 
 @app.command(context_settings=_TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the run's config.")
 def resume(
-    context: typer.Context, run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.")]
+    context: typer.Context,
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="A run's directory, or one of its checkpoints, or its checkpoints/best."),
+    ],
 ) -> None:
-    """Take up a run from its newest checkpoint."""
+    """Take up a run from its newest checkpoint, or from the given one."""
     from trainer.runs import resume as take_up
 
     with _interruptible():
@@ -104,20 +111,25 @@ def describe(key: Annotated[str, typer.Argument(metavar="KEY", help="A key, or t
 
 
 def main() -> None:
-    """Run the command line. A user's mistake ends with a message and exit code 2."""
-    from trainer.errors import ConfigError
+    """Run the command line. A user's mistake ends with a message and exit code 2, a failed save with 1."""
+    from trainer.errors import ConfigError, SaveError
 
     try:
         app()
-    except ConfigError as error:
+    except (ConfigError, SaveError) as error:
         typer.secho(f"error: {error}", fg="red", err=True)
-        sys.exit(2)
+        sys.exit(1 if isinstance(error, SaveError) else 2)
 
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
+    from trainer.interruption import StoppedBySignal
+
     try:
         yield
+    except StoppedBySignal as stop:
+        typer.echo(f"{stop}; `innerstep resume RUN` goes on", err=True)
+        raise typer.Exit(STOPPED_AND_SAVED) from None
     except KeyboardInterrupt:
         typer.echo("interrupted; `innerstep resume RUN` goes on from the newest checkpoint", err=True)
         raise typer.Exit(130) from None

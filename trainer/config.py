@@ -19,6 +19,7 @@ from optimizer.validation import (
     Count,
     NonNegativeNumber,
     PositiveCount,
+    PositiveNumber,
     check_arguments,
     construct,
     explain,
@@ -33,6 +34,8 @@ from trainer.objective import OBJECTIVE_REGISTRY, Objective
 from trainer.presets import with_preset
 
 AnyClass = type[Any]
+
+_NAME = r"[A-Za-z_][\w-]*"
 
 
 class Choice(Config):
@@ -76,13 +79,51 @@ class DataConfig(Choice):
     """Whether to leave out the last batch of an epoch if it is short."""
 
 
+class InitConfig(Config):
+    """Where a component starts from. As text: PATH or PATH:COMPONENT, the weights alone."""
+
+    path: str
+    """A run (its newest checkpoint is taken), a checkpoint, a component's folder in one, or a .safetensors file."""
+    component: str | None = None
+    """The component's name there; left out: its name here."""
+    weights: bool = True
+    """Whether to load the weights and buffers."""
+    optimizer: bool = False
+    """Whether to load the optimizer's state; its options stay those of this config."""
+    schedule: bool = False
+    """Whether to take the schedule's position over."""
+    strict: bool = True
+    """Whether every tensor must be there, none more, and each of the same shape; false: what fits is loaded."""
+    rename: dict[str, str] = Field(default_factory=dict)
+    """New names by the names there, with *: {"encoder.*": "backbone.*"}. The first rule that matches holds."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, raw: Any) -> Any:
+        if not isinstance(raw, str):
+            return raw
+        path, separator, component = raw.rpartition(":")
+        if separator and re.fullmatch(_NAME, component):
+            return {"path": path, "component": component}
+        return {"path": raw}
+
+    @model_validator(mode="after")
+    def _check_rules(self) -> Self:
+        for pattern, name in self.rename.items():
+            if pattern.count("*") != name.count("*"):
+                raise refusal(f"must have as many * as the name there; got {name!r}", ("rename", pattern), name)
+        if not (self.weights or self.optimizer or self.schedule):
+            raise refusal("says to load nothing: set weights, optimizer or schedule to true", ())
+        return self
+
+
 class ComponentConfig(Choice):
     registry: ClassVar[Registry[nn.Module]] = MODEL_REGISTRY
 
     freeze: bool = False
     """Whether the component is left as it is: no gradients, eval mode, buffers untouched, no optimizer."""
-    init_from: str | None = None
-    """A component's folder in a checkpoint, whose weights to start from."""
+    init_from: InitConfig | None = None
+    """What to start from: PATH, PATH:COMPONENT, or a mapping that says more."""
 
 
 class OptimConfig(Choice):
@@ -116,7 +157,7 @@ class ModelConfig(Config):
     @classmethod
     def _check_names(cls, components: dict[str, ComponentConfig]) -> dict[str, ComponentConfig]:
         for name in components:
-            if not re.fullmatch(r"[A-Za-z_][\w-]*", name) or hasattr(nn.ModuleDict, name):
+            if not re.fullmatch(_NAME, name) or hasattr(nn.ModuleDict, name):
                 rule = (
                     "cannot be a component's name: use letters, digits, _ and -, and no name of an nn.ModuleDict method"
                 )
@@ -131,6 +172,13 @@ class ModelConfig(Config):
                 rule = f"there is no component of this name{suggestion} Components: {', '.join(self.components)}"
                 raise refusal(rule, ("component_optims", name), name)
         return self
+
+
+class BestConfig(Config):
+    monitor: str = "val_loss"
+    """The evaluation's metric, `val_` and its name."""
+    mode: Literal["min", "max"] = "min"
+    """Whether the lowest or the highest value is the best."""
 
 
 class TrainConfig(Config):
@@ -158,6 +206,16 @@ class TrainConfig(Config):
     """Updates between two evaluations; left out: at the end only."""
     save_every: PositiveCount | None = None
     """Updates between two checkpoints; left out: at the end only."""
+    save_every_minutes: PositiveNumber | None = None
+    """Minutes between two checkpoints, beside those by updates."""
+    save_async: bool = False
+    """Whether training goes on while a copy of what is saved is written."""
+    keep_last: PositiveCount | None = None
+    """How many checkpoints stay, the newest; left out: all."""
+    keep_best: BestConfig | None = None
+    """What to save and keep the best checkpoint by, besides; {} for the lowest val_loss."""
+    on_save_error: Literal["stop", "continue"] = "stop"
+    """What to do when a checkpoint or a line of metrics cannot be written."""
     pictures: bool = False
     """Whether to draw the learning rates and the losses at the end (needs the extra `plot`)."""
 
@@ -173,6 +231,13 @@ class TrainConfig(Config):
         return self
 
 
+class ResumeConfig(Config):
+    on_change: Literal["keep", "override", "rescale"] | None = None
+    """Which optimizers' configs and ways of training hold where this config and the checkpoint's differ: the
+    checkpoint's; this config's; this config's, with each schedule entered where the lr is continuous. Left out:
+    the resume stops and shows the differences. It holds for one resume and is not kept in the run's config."""
+
+
 class ExperimentConfig(Config):
     """A whole experiment."""
 
@@ -183,6 +248,7 @@ class ExperimentConfig(Config):
     data: DataConfig
     model: ModelConfig
     train: TrainConfig
+    resume: ResumeConfig = Field(default_factory=ResumeConfig)
 
     @field_validator("plugins")
     @classmethod

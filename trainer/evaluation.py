@@ -20,6 +20,12 @@ def is_schedule_free(optimizer: Optimizer) -> bool:
     return callable(getattr(optimizer, "train", None)) and callable(getattr(optimizer, "eval", None))
 
 
+def train_at_training_weights(optimizers: Iterable[Any]) -> None:
+    """Switch the optimizers that have other weights to evaluate to those to train."""
+    for optimizer in filter(is_schedule_free, optimizers):
+        optimizer.train()
+
+
 @contextmanager
 def weights_to_keep(optimizers: Iterable[Any]) -> Iterator[None]:
     """Run the body with the weights to evaluate, save and export, then go back to those to train."""
@@ -29,8 +35,7 @@ def weights_to_keep(optimizers: Iterable[Any]) -> Iterator[None]:
     try:
         yield
     finally:
-        for optimizer in switching:
-            optimizer.train()
+        train_at_training_weights(switching)
 
 
 @contextmanager

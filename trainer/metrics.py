@@ -1,10 +1,11 @@
 """metrics.jsonl: one JSON object a line."""
 
 import json
+from io import SEEK_END, FileIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from trainer.checkpoint_files import write_atomically
+from trainer.disk import write_atomically
 from trainer.updates import Report
 
 Line = dict[str, Any]
@@ -19,7 +20,8 @@ class MetricsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: TextIO | None = None
+        self._file: FileIO | None = None
+        self._pending = ""
 
     def keep_before(self, step: int) -> None:
         """Drop what was written after `step` updates were done, and a line cut in half."""
@@ -27,11 +29,19 @@ class MetricsFile:
         write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def write(self, line: Line) -> None:
-        """Append one line."""
+        """Append one line. Raises OSError if it cannot be written; the next call tries again to write it too."""
+        self._pending += json.dumps(line) + "\n"
         if self._file is None:
-            self._file = self.path.open("a", encoding="utf-8")
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+            self._file = self.path.open("ab", buffering=0)
+        size = self._file.seek(0, SEEK_END)
+        try:
+            content = memoryview(self._pending.encode())
+            while content:
+                content = content[self._file.write(content) :]
+        except OSError:
+            self._file.truncate(size)  # not half a line
+            raise
+        self._pending = ""
 
     def close(self) -> None:
         """Close the file; the next `write` opens it again."""

@@ -1,26 +1,27 @@
 """Builds the components, freezes what is frozen, and keeps it so."""
 
 import zlib
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
-from trainer.checkpoint import load_weights
 from trainer.config import ComponentConfig, ModelConfig
 from trainer.errors import ConfigError
+from trainer.parts import load_part
 
 
-def build_components(config: ModelConfig, seed: int, load_initial: bool = True) -> nn.ModuleDict:
+def build_components(config: ModelConfig, seed: int, load_initial: bool, say: Callable[[str], None]) -> nn.ModuleDict:
     """Return the components by name. Each is initialised from the seed and its own name, so that to
     add or to reorder components changes none of the others. load_initial: whether to load what
-    `init_from` names, which a resumed run does not need, and may not have any more.
+    `init_from` names, which a resumed run does not need, and may not have any more. say: prints a line.
 
     Raises ConfigError where a component's class refuses its parameters, or init_from does not fit.
     """
     components = nn.ModuleDict()
     for name, component_config in config.components.items():
         torch.manual_seed((seed + zlib.crc32(name.encode())) % 2**63)
-        components[name] = _build(name, component_config, load_initial)
+        components[name] = _build(name, component_config, load_initial, say)
     _refuse_shared_parameters(components)
     return components
 
@@ -36,12 +37,13 @@ def train_mode(components: nn.ModuleDict) -> None:
         component.train(not is_frozen(component))
 
 
-def _build(name: str, config: ComponentConfig, load_initial: bool) -> nn.Module:
+def _build(name: str, config: ComponentConfig, load_initial: bool, say: Callable[[str], None]) -> nn.Module:
     path = ("model", "components", name)
     component: nn.Module = config.make(".".join(path))
     if config.init_from is not None and load_initial:
         try:
-            load_weights(config.init_from, component)
+            for line in load_part(name, config.init_from, component):
+                say(line)
         except ValueError as error:
             raise ConfigError(f"{'.'.join(path)}.init_from: {error}") from error
     if config.freeze:

@@ -12,23 +12,32 @@ from rich.console import Console
 from torch.optim import Optimizer
 
 from trainer import checkpoint
-from trainer.checkpoint_files import new_checkpoint
-from trainer.comparison import refuse_changes
 from trainer.component_optimizer import component_optimizer, resolved_fields
 from trainer.config import ExperimentConfig
 from trainer.data import Batch, DataSet, ShuffledBatches, in_order
-from trainer.errors import ConfigError
-from trainer.evaluation import evaluate, is_schedule_free, named_values, trainable_batch_norms, weights_to_keep
+from trainer.errors import ConfigError, SaveError
+from trainer.evaluation import (
+    evaluate,
+    is_schedule_free,
+    named_values,
+    train_at_training_weights,
+    trainable_batch_norms,
+    weights_to_keep,
+)
+from trainer.interruption import Interruption, StoppedBySignal
 from trainer.learner import Learner
 from trainer.metrics import MetricsFile, training_line
 from trainer.model import build_components, is_frozen, train_mode
 from trainer.monitors import check_monitors, report
 from trainer.objective import Objective
+from trainer.parts import load_part_optimizers
 from trainer.pictures import draw_pictures, require_plotting
 from trainer.plan import plan
 from trainer.progress import RunProgress
 from trainer.rehearsal import rehearse
+from trainer.restoring import changes, refuse, restore_components, table
 from trainer.rng import seed_all, separate_rng, set_rng_state
+from trainer.saving import Saving
 from trainer.updates import on_device, updates
 
 CALIBRATION_BATCHES = 50
@@ -59,8 +68,11 @@ class OfflineTrainer:
         self.data: DataSet = config.data.make("data")
         self.batches = self._shuffled()
         self.horizon = config.train.horizon(self.batches.steps_per_epoch)
-        self.components = build_components(config.model, config.seed, not resumed).to(self.device)
+        self.components = build_components(config.model, config.seed, not resumed, self.say).to(self.device)
         self.optimizers = self._build_optimizers()
+        if not resumed:
+            load_part_optimizers(config.model, self.optimizers, self.say)
+        train_at_training_weights(self.optimizers.values())
         self.objective: Objective = config.train.objective.make("train.objective")
         self.objective.prepare(self.components, self.data)
         train = config.train
@@ -69,6 +81,7 @@ class OfflineTrainer:
         if train.compile:
             for component in self.components.values():
                 component.compile()
+        self.saving = Saving(train, self.say)
         self.step = 0
         self.metrics: dict[str, float] = {}
 
@@ -77,7 +90,11 @@ class OfflineTrainer:
         return plan(self.config, self.components, self.optimizers, self.horizon)
 
     def run(self) -> Result:
-        """Train from where the trainer stands to the end; write metrics, checkpoints and pictures."""
+        """Train from where the trainer stands to the end; write metrics, checkpoints and pictures.
+
+        The first SIGINT or SIGTERM ends the run after the update and its checkpoint, with StoppedBySignal.
+        Raises SaveError where something cannot be written, unless train.on_save_error says to go on.
+        """
         train = self.config.train
         steps = range(self.step, self.horizon.total_steps)
         if self.step == 0:
@@ -89,19 +106,29 @@ class OfflineTrainer:
         with (
             closing(MetricsFile(train.run_dir / "metrics.jsonl")) as metrics,
             RunProgress(self.console, self.step, self.horizon.total_steps) as progress,
+            Interruption() as interruption,
+            self.saving,
         ):
             for update in reports:
                 self.step = update.step + 1
                 if update.logged:
-                    metrics.write(training_line(update, progress.rate(update.step)))
+                    self._write(metrics, training_line(update, progress.rate(update.step)))
                     progress.show(update)
+                is_best = False
                 if self._due(train.eval_every) and self.data.held_out is not None:
                     self.metrics = self.evaluate()
                     report(self.optimizers.values(), self.metrics)
-                    metrics.write({"split": "held_out", "step": self.step, "epoch": update.epoch, **self.metrics})
-                    progress.say(_evaluation_line(self.step, self.metrics))
-                if self._due(train.save_every):
+                    line = {"split": "held_out", "step": self.step, "epoch": update.epoch, **self.metrics}
+                    self._write(metrics, line)
+                    self.say(_evaluation_line(self.step, self.metrics))
+                    is_best = self.saving.is_best(self.step, self.metrics)
+                if interruption.signal or is_best or self._is_over() or self.saving.due(self.step):
                     self.save()
+                if interruption.signal:
+                    break
+        if not self._is_over():
+            assert interruption.signal is not None, "else the run would have gone on"
+            raise StoppedBySignal(f"{interruption.signal.name}: stopped after {self.step} updates; they are saved")
         if train.pictures:
             for path in draw_pictures(train.run_dir):
                 self.console.print(f"drew {path}", highlight=False, soft_wrap=True)
@@ -120,8 +147,12 @@ class OfflineTrainer:
                 self.learner.autocast(),
             )
 
+    def say(self, line: str) -> None:
+        """Print a line, above the progress bar if there is one."""
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
     def save(self) -> None:
-        """Write a checkpoint of this moment."""
+        """Write a checkpoint of this moment, or let it be written. Raises SaveError."""
         values = {
             "data": self._data_position(),
             "horizon": {"total_steps": self.horizon.total_steps, "steps_per_epoch": self.horizon.steps_per_epoch},
@@ -129,26 +160,38 @@ class OfflineTrainer:
             "optimizers": self._optimizer_configs(),
             "scaler": self.learner.state_dict(),
             "train": self._training(),
+            "best": self.saving.best,
         }
-        with (
-            weights_to_keep(self.optimizers.values()),
-            new_checkpoint(self.config.train.run_dir / "checkpoints", self.step) as folder,
-        ):
-            checkpoint.save(folder, self.components, self.optimizers, checkpoint.Progress(self.step, values))
+        with weights_to_keep(self.optimizers.values()):
+            progress = checkpoint.Progress(self.step, values)
+            self.saving.save(self.step, checkpoint.contents(self.components, self.optimizers, progress))
 
     def restore(self, folder: Path) -> None:
-        """Go to where the checkpoint in `folder` stands. Raises ConfigError if the config differs from its."""
-        progress = checkpoint.read_progress(folder)
-        refuse_changes(progress.values, self._data_position(), self._optimizer_configs(), self._training())
+        """Go to where the checkpoint in `folder` stands.
+
+        Raises ConfigError if the config differs from its, and resume.on_change does not say what then.
+        """
+        on_change = self.config.resume.on_change
         try:
-            rng = checkpoint.load(folder, self.components, self.optimizers)
+            progress = checkpoint.read_progress(folder)
+            if progress.step > self.horizon.total_steps:
+                rule = f"must be >= {progress.step}, the updates done; got {self.horizon.total_steps}"
+                raise ConfigError(f"train.total_steps: {rule}")
+            now = {"data": self._data_position(), "optimizers": self._optimizer_configs(), "train": self._training()}
+            rows = changes(progress.values, now)
+            if on_change not in ("override", "rescale"):
+                refuse(rows)
+            elif rows:
+                self.say(f"resume.on_change={on_change}; what differs from the checkpoint:\n{table(rows)}")
+            restore_components(folder, self.components, self.optimizers, rows, on_change, self.say)
+            train_at_training_weights(self.optimizers.values())
+            with checkpoint.expected_content(folder / checkpoint.TRAINER):
+                self.learner.load_state_dict(progress.values["scaler"])
+                self.saving.best = progress.values.get("best", {})
+                set_rng_state(checkpoint.read_rng(folder))
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        for optimizer in filter(is_schedule_free, self.optimizers.values()):
-            optimizer.train()  # type: ignore[attr-defined]  # is_schedule_free saw it
-        self.learner.load_state_dict(progress.values["scaler"])
         self.step = progress.step
-        set_rng_state(rng)
 
     def _build_optimizers(self) -> dict[str, Optimizer]:
         """Return one optimizer for each trainable component in model.component_optims."""
@@ -158,8 +201,6 @@ class OfflineTrainer:
             if is_frozen(component):
                 continue
             optimizers[name] = component_optimizer(name, optim, component, self.horizon)
-            if is_schedule_free(optimizers[name]):
-                optimizers[name].train()  # type: ignore[attr-defined]  # is_schedule_free saw it
         for name, component in self.components.items():
             if name not in optimizers and not is_frozen(component):
                 raise ConfigError(
@@ -187,8 +228,19 @@ class OfflineTrainer:
                 " Set data.drop_last to true, or change data.batch_size."
             )
 
+    def _write(self, metrics: MetricsFile, line: dict[str, Any]) -> None:
+        try:
+            metrics.write(line)
+        except OSError as error:
+            if self.config.train.on_save_error == "stop":
+                raise SaveError(f"{metrics.path}: cannot be written: {error.strerror}") from error
+            self.say(f"{metrics.path}: cannot be written: {error.strerror}. Training goes on.")
+
+    def _is_over(self) -> bool:
+        return self.step == self.horizon.total_steps
+
     def _due(self, every: int | None) -> bool:
-        return self.step == self.horizon.total_steps or (every is not None and self.step % every == 0)
+        return self._is_over() or (every is not None and self.step % every == 0)
 
     def _calibration_batches(self) -> Iterator[Batch]:
         batches = self._shuffled()

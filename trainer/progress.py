@@ -45,7 +45,3 @@ class RunProgress:
         losses = "  ".join(f"{name} {float(loss):.4f}" for name, loss in report.outcome.losses.items())
         lrs = "  ".join(f"{name} {lr:.2e}" for name, lr in report.lrs.items())
         self._values.plain = f"{losses}\nlr  {lrs}"
-
-    def say(self, message: str) -> None:
-        """Print a line above the bar."""
-        self._console.print(message, highlight=False, markup=False, soft_wrap=True)

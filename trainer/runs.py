@@ -5,15 +5,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
-from trainer.checkpoint_files import DamagedCheckpointError, complete_checkpoints, verify, write_atomically
+from optimizer.validation import explain
+from trainer.checkpoint import read_progress
+from trainer.checkpoint_files import (
+    BEST,
+    LATEST,
+    MANIFEST,
+    clear_leftovers,
+    complete_checkpoints,
+    point,
+    pointed,
+    verify,
+)
 from trainer.config import ExperimentConfig, load_config
 from trainer.config_file import write_yaml
+from trainer.disk import DamagedCheckpointError, write_atomically
 from trainer.errors import ConfigError
 from trainer.metrics import MetricsFile
 from trainer.offline_trainer import OfflineTrainer, Result
+from trainer.restoring import with_saved_values
 
 CONFIG = "config.yaml"
 
@@ -40,28 +53,63 @@ def train(
     return trainer.run()
 
 
-def resume(
-    run_dir: str | Path, overrides: Mapping[str, Any] | None = None, *, console: Console | None = None
-) -> Result:
-    """Take up the run in `run_dir` from its newest good checkpoint (from the start, if it has none).
+def resume(target: str | Path, overrides: Mapping[str, Any] | None = None, *, console: Console | None = None) -> Result:
+    """Take up a run from its newest good checkpoint (from the start, if it has none), or from a given one.
 
+    target: the run's directory, or one of its checkpoints' folders, or its checkpoints/latest or checkpoints/best.
     Raises ConfigError if there is no run, or `overrides` change what cannot change in a run.
     """
     console = console or Console()
-    run_dir = Path(run_dir)
-    if not (run_dir / CONFIG).is_file():
-        raise ConfigError(f"{run_dir}: there is no run here (no {CONFIG}). Start one with `innerstep train CONFIG`.")
+    run_dir, folder = _run_and_checkpoint(Path(target))
     config = load_config(run_dir / CONFIG, {**(overrides or {}), "train.run_dir": str(run_dir)})
-    folder = _newest_good_checkpoint(run_dir, console)
+    clear_leftovers(run_dir / "checkpoints")
+    folder = _newest_good_checkpoint(run_dir, console) if folder is None else _good(folder)
+    if folder is not None and config.resume.on_change == "keep":
+        config = _with_saved_values(config, folder)
     trainer = OfflineTrainer(config, console, resumed=folder is not None)
     if folder is not None:
         trainer.restore(folder)
+        point(folder.parent, LATEST, folder)  # those after it are of another history from now on
     if overrides:
         _write_config(config)
     MetricsFile(run_dir / "metrics.jsonl").keep_before(trainer.step)
     _show(console, trainer.plan())
     _show(console, f"resuming after {trainer.step} of {trainer.horizon.total_steps} updates")
     return trainer.run()
+
+
+def _run_and_checkpoint(target: Path) -> tuple[Path, Path | None]:
+    """Return the directory of the run that `target` names, and its checkpoint if it names one."""
+    if (target / CONFIG).is_file():
+        return target, None
+    folder: Path | None = target
+    if target.name in (LATEST, BEST) and target.is_file():
+        folder = pointed(target.parent, target.name)
+        if folder is None:
+            raise ConfigError(f"{target}: names no checkpoint that is there. Give the run, or one of its checkpoints.")
+    if folder is not None and (folder / MANIFEST).is_file() and (folder.parent.parent / CONFIG).is_file():
+        return folder.parent.parent, folder
+    raise ConfigError(f"{target}: there is no run here (no {CONFIG}). Start one with `innerstep train CONFIG`.")
+
+
+def _good(folder: Path) -> Path:
+    try:
+        verify(folder)
+    except DamagedCheckpointError as error:
+        run = folder.parent.parent
+        raise ConfigError(
+            f"damaged checkpoint: {error}\n`innerstep resume {run}` takes the newest good one."
+        ) from error
+    return folder
+
+
+def _with_saved_values(config: ExperimentConfig, folder: Path) -> ExperimentConfig:
+    try:
+        return with_saved_values(config, read_progress(folder).values)
+    except ValidationError as error:
+        raise ConfigError(f"{folder}: resume.on_change=keep: " + "\n".join(explain(error))) from error
+    except DamagedCheckpointError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _run_to_overwrite(run_dir: Path, overwrite: bool) -> Path | None:
@@ -80,7 +128,7 @@ def _run_to_overwrite(run_dir: Path, overwrite: bool) -> Path | None:
 
 def _write_config(config: ExperimentConfig) -> None:
     """Write the config with every default filled in, so that it means the same under later versions."""
-    resolved = config.model_dump(mode="json")
+    resolved = config.model_dump(mode="json", exclude={"resume"})  # which is for one resume
     for name, optim in config.model.component_optims.items():
         factory: Any = optim.factory
         if isinstance(factory, BaseModel):

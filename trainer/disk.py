@@ -1,0 +1,87 @@
+"""Files: written whole or not at all, read without running anything that is in them."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import xxhash
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+_CHUNK = 1 << 20
+
+
+class DamagedCheckpointError(ValueError):
+    """A checkpoint that is not as it was written. The message names the file and what is wrong."""
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` to `path` so that a reader finds the old content or the new, never half of it."""
+    aside = path.with_name(f".{path.name}.new")
+    aside.write_text(text, encoding="utf-8")
+    flush(aside)
+    aside.replace(path)
+    flush(path.parent)
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write `values` to the file `path`, which nobody reads yet."""
+    path.write_text(json.dumps(values, indent=1), encoding="utf-8")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write `tensors` to the safetensors file `path`, which nobody reads yet. Raises OSError, as `write_json`."""
+    try:
+        save_file(dict(tensors), path)
+    except SafetensorError as error:  # the library's word for an OSError, whose number it tells in its text only
+        raise OSError(f"{path}: {error}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file. Raises DamagedCheckpointError if there is none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DamagedCheckpointError(f"{path}: is missing") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise DamagedCheckpointError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise DamagedCheckpointError(f"{path}: holds no JSON object")
+    return value
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors in a safetensors file. Raises DamagedCheckpointError if they cannot be read."""
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise DamagedCheckpointError(f"{path}: is missing") from error
+    except (OSError, SafetensorError) as error:
+        raise DamagedCheckpointError(f"{path}: cannot be read: {error}") from error
+
+
+def checksum(path: Path) -> str:
+    """Return the XXH3 checksum of a file, 128 bits in hexadecimal. It tells damage, and not ill will."""
+    digest = xxhash.xxh3_128()
+    chunk = memoryview(bytearray(_CHUNK))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(chunk):
+            digest.update(chunk[:count])
+    return digest.hexdigest()
+
+
+def checksum_of(values: Mapping[str, Any]) -> str:
+    """Return the XXH3 checksum of plain values."""
+    return xxhash.xxh3_128(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def flush(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,207 @@
+"""Components from elsewhere: what `init_from` names, found, renamed and loaded."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from optimizer import NamedState, StateMismatchError, load_named_state
+from optimizer.named_state import compare_shapes, renamed, restricted, shapes_of
+from optimizer.registry import nearest
+from trainer import checkpoint
+from trainer.checkpoint_files import (
+    BEST,
+    LATEST,
+    MANIFEST,
+    complete_checkpoints,
+    damages,
+    pointed,
+    read_manifest,
+)
+from trainer.config import InitConfig, ModelConfig
+from trainer.disk import DamagedCheckpointError, read_tensors
+from trainer.errors import ConfigError
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a component comes from.
+
+    folder: a component's folder in a checkpoint; None: `weights` is all there is. weights: the safetensors file.
+    prefix: what the names of the component's tensors begin with in there.
+    """
+
+    folder: Path | None
+    weights: Path
+    prefix: str = ""
+
+
+def load_part(name: str, init: InitConfig, component: nn.Module) -> list[str]:
+    """Load the weights that `init` names into `component`; return lines that say what was loaded and what was not.
+
+    Raises ValueError for what is not there, is damaged, or does not fit.
+    """
+    if not init.weights:
+        return []
+    source = find(init, name)
+    saved = {
+        key.removeprefix(source.prefix): tensor
+        for key, tensor in read_tensors(source.weights).items()
+        if key.startswith(source.prefix)
+    }
+    saved = with_new_names(saved, init.rename)
+    own = component.state_dict()
+    chosen = _fitting(saved, own, init, source.weights, "weights")
+    component.load_state_dict({key: saved[key] for key in chosen}, strict=init.strict)
+    return _report(f"{name}: {len(chosen)} of {len(own)} tensors from {source.weights}", chosen, saved, own)
+
+
+def load_part_optimizers(model: ModelConfig, optimizers: Mapping[str, Optimizer], say: Callable[[str], None]) -> None:
+    """Load what `init_from` names of optimizers and schedules. say: prints a line. Raises ConfigError."""
+    for name, config in model.components.items():
+        init, path = config.init_from, f"model.components.{name}.init_from"
+        if init is None or not (init.optimizer or init.schedule):
+            continue
+        if name not in optimizers:
+            raise ConfigError(f"{path}: {name} is frozen and has no optimizer. Set optimizer and schedule to false.")
+        try:
+            for line in _load_part_optimizer(name, init, optimizers[name]):
+                say(line)
+        except ValueError as error:
+            raise ConfigError(f"{path}: {error}") from error
+
+
+def _load_part_optimizer(name: str, init: InitConfig, optimizer: Optimizer) -> list[str]:
+    """Load the optimizer's state, its schedule's position or both, as `init` says; return lines that say so.
+
+    Options (lr, betas …) stay the config's. Raises ValueError for what is not there, is damaged, or does not fit.
+    """
+    source = find(init, name)
+    if source.folder is None or not (source.folder / checkpoint.OPTIMIZER_VALUES).is_file():
+        raise ValueError(f"{source.folder or source.weights}: holds no optimizer's state")
+    file = source.folder / checkpoint.OPTIMIZER_VALUES
+    with checkpoint.expected_content(file):
+        state = renamed(checkpoint.read_optimizer(source.folder), _renaming(init.rename))
+        position = state.values.get("scheduler", {}).get("last_epoch")
+    lines = []
+    if init.optimizer:
+        own = shapes_of(optimizer)
+        chosen = _fitting(state.values["shapes"], own, init, file, "optimizer's state")
+        with checkpoint.expected_content(file):
+            load_named_state(optimizer, _at(restricted(state, chosen, optimizer), optimizer), own_options=True)
+        lines.append(f"{name}: the optimizer's state of {len(chosen)} of {len(own)} parameters from {source.folder}")
+    if init.schedule:
+        with checkpoint.expected_content(file):
+            optimizer.load_state_dict({**optimizer.state_dict(), "scheduler": {"last_epoch": position}})
+        lines.append(f"{name}: its schedule goes on at update {position}")
+    return lines
+
+
+def find(init: InitConfig, name: str) -> Source:
+    """Return where `init` leads, for component `name`. Raises ValueError if there is no such thing, or damage."""
+    path = Path(init.path)
+    if path.is_file() and path.suffix == ".safetensors":
+        return Source(None, path, f"{init.component}." if init.component else "")
+    if path.name in (LATEST, BEST) and path.is_file():
+        path = pointed(path.parent, path.name) or path
+    elif (path / "checkpoints").is_dir():
+        newest = complete_checkpoints(path / "checkpoints")
+        if not newest:
+            raise ValueError(f"{path}: this run has no checkpoint yet")
+        path = newest[0]
+    if (path / MANIFEST).is_file():
+        return _in_checkpoint(path, init.component or name)
+    if not (path / checkpoint.WEIGHTS).is_file():
+        raise ValueError(
+            f"{path / checkpoint.WEIGHTS}: is missing. Give a run, a checkpoint, a component's folder in one, or a"
+            " .safetensors file."
+        )
+    if init.component is not None:
+        raise ValueError(f"{path}: is one component's folder, in which there is no component {init.component!r}")
+    if (path.parent / MANIFEST).is_file():
+        return _in_checkpoint(path.parent, path.name)
+    return Source(path, path / checkpoint.WEIGHTS)
+
+
+def with_new_names(values: Mapping[str, Value], rules: Mapping[str, str]) -> dict[str, Value]:
+    """Return `values` under the names that `rules` give them: the first that matches; others keep theirs.
+
+    A rule is two patterns with the same number of *: what the stars of the first match goes into those of the second.
+    Raises ValueError for a rule that matches nothing, and for two values of one name.
+    """
+    new_name = _renaming(rules)
+    result: dict[str, Value] = {}
+    for name, value in values.items():
+        if new_name(name) in result:
+            raise ValueError(f"rename: two tensors would be called {new_name(name)!r}")
+        result[new_name(name)] = value
+    for pattern in rules:
+        if not any(_regex(pattern).fullmatch(name) for name in values):
+            raise ValueError(f"rename: {pattern!r} matches no name{nearest(pattern, list(values))}")
+    return result
+
+
+def _renaming(rules: Mapping[str, str]) -> Callable[[str], str]:
+    compiled = [(_regex(pattern), new.split("*")) for pattern, new in rules.items()]
+
+    def new_name(name: str) -> str:
+        for pattern, pieces in compiled:
+            if match := pattern.fullmatch(name):
+                stars = [*match.groups(), ""]
+                return "".join(piece + star for piece, star in zip(pieces, stars, strict=True))
+        return name
+
+    return new_name
+
+
+def _regex(pattern: str) -> re.Pattern[str]:
+    return re.compile("(.*)".join(map(re.escape, pattern.split("*"))))
+
+
+def _in_checkpoint(folder: Path, component: str) -> Source:
+    """Return a component of a checkpoint after checking its files."""
+    manifest = read_manifest(folder)
+    there = sorted({Path(name).parent.as_posix() for name in manifest["files"] if "/" in name})
+    if component not in there:
+        raise ValueError(
+            f"{folder}: has no component {component!r}{nearest(component, there)} It has {', '.join(there)}."
+        )
+    if problems := damages(folder, manifest, f"{component}/"):
+        raise DamagedCheckpointError("\n".join(problems))
+    return Source(folder / component, folder / component / checkpoint.WEIGHTS)
+
+
+def _fitting(saved: Mapping[str, Any], own: Mapping[str, Any], init: InitConfig, path: Path, what: str) -> list[str]:
+    """Return the names to load: all, or with strict: false those that fit."""
+    saved_shapes, own_shapes = _shapes(saved), _shapes(own)
+    problems = compare_shapes(saved_shapes, own_shapes)
+    if init.strict and problems:
+        raise StateMismatchError(f"{path}: the {what} does not fit: {'; '.join(problems)}")
+    chosen = [name for name in own_shapes if saved_shapes.get(name) == own_shapes[name]]
+    if not chosen:
+        raise StateMismatchError(f"{path}: nothing of the {what} fits: {'; '.join(problems) or 'it is empty'}")
+    return chosen
+
+
+def _shapes(values: Mapping[str, Any]) -> dict[str, list[int]]:
+    return {name: list(value.shape if isinstance(value, Tensor) else value) for name, value in values.items()}
+
+
+def _at(state: NamedState, optimizer: Any) -> NamedState:
+    """Return `state` with the position where `optimizer` stands."""
+    values = {key: value for key, value in state.values.items() if key != "scheduler"}
+    if hasattr(optimizer, "scheduler"):
+        values["scheduler"] = optimizer.scheduler.state_dict()
+    return NamedState(state.tensors, values)
+
+
+def _report(headline: str, chosen: Sequence[str], saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+    kinds = {"not loaded, as it is not there": own.keys() - saved.keys(), "not used": saved.keys() - own.keys()}
+    kinds["not loaded, as its shape differs"] = (own.keys() & saved.keys()) - set(chosen)
+    return [headline, *(f"  {kind}: {', '.join(sorted(names))}" for kind, names in kinds.items() if names)]

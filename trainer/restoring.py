@@ -1,0 +1,121 @@
+"""Taking a run up from a checkpoint, also where the config has changed since."""
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from trainer import checkpoint
+from trainer.config import ExperimentConfig
+from trainer.errors import ConfigError
+
+Row = tuple[str, Any, Any]
+"""The path of a value in the config, what the checkpoint was made with, and what it is now."""
+
+_WAYS = (
+    "Say which values hold: --resume.on_change=keep (the saved ones), override (the new ones), or rescale (the new"
+    " ones, each schedule entered where the lr is continuous). Or start a new run."
+)
+
+
+def changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[Row]:
+    """Return what differs between the state of a checkpoint and that of the run as it is configured now.
+
+    saved, now: the trainer's values, of which `data` (but for the place in it), `train` and `optimizers` matter.
+    """
+    position = {name: value for name, value in now["data"].items() if name not in ("epoch", "batch")}
+    rows = _differences("data", {name: saved["data"].get(name) for name in position}, position)
+    rows += _differences("train", {name: saved["train"].get(name) for name in now["train"]}, now["train"])
+    for name in sorted(now["optimizers"].keys() | saved["optimizers"].keys()):
+        path = f"model.component_optims.{name}"
+        rows += _differences(path, saved["optimizers"].get(name, {}), now["optimizers"].get(name, {}))
+    return rows
+
+
+def table(rows: list[Row]) -> str:
+    """Return the differences as lines."""
+    return "\n".join(f"  {path}: saved {before!r}, now {after!r}" for path, before, after in rows)
+
+
+def refuse(rows: list[Row]) -> None:
+    """Raise ConfigError with the differences, if there are any, and the ways to go on."""
+    if rows:
+        raise ConfigError(f"the config differs from the one that the checkpoint was made with:\n{table(rows)}\n{_WAYS}")
+
+
+def with_saved_values(config: ExperimentConfig, saved: Mapping[str, Any]) -> ExperimentConfig:
+    """Return `config` with the checkpoint's optimizers and its way of training."""
+    raw = config.model_dump(mode="json")
+    raw["seed"] = saved["data"].get("seed", config.seed)
+    raw["data"]["batch_size"] = saved["data"].get("batch_size", config.data.batch_size)
+    raw["train"] |= saved["train"]
+    for name, fields in saved["optimizers"].items():
+        params = {field: value for field, value in fields.items() if field != "type"}
+        raw["model"]["component_optims"][name] = {"type": fields["type"], "params": params}
+    return ExperimentConfig.model_validate(raw)
+
+
+def restore_components(
+    folder: Path,
+    components: nn.ModuleDict,
+    optimizers: Mapping[str, Optimizer],
+    rows: list[Row],
+    on_change: str | None,
+    say: Callable[[str], None],
+) -> None:
+    """Load weights and optimizers from the checkpoint in `folder`.
+
+    rows: what differs from the config that it was made with. on_change: how an optimizer that differs is restored,
+    `override` or `rescale`. Raises ValueError for what does not fit.
+    """
+    step = checkpoint.read_progress(folder).step
+    for name, component in components.items():
+        if not (folder / name).is_dir():
+            raise ValueError(f"{folder}: has no component {name!r}")
+        checkpoint.load_weights(folder / name, component)
+    for name, optimizer in optimizers.items():
+        path = f"model.component_optims.{name}."
+        differing = {row_path.removeprefix(path): row for row_path, *row in rows if row_path.startswith(path)}
+        if not differing:
+            checkpoint.load_optimizer(folder / name, optimizer)
+        elif "type" in differing:  # another class, or a component that was frozen
+            _start_at(optimizer, step)
+            say(f"{name}: its optimizer starts anew, with its schedule at update {step}")
+        else:
+            with _without_warnings_of_another_curve():
+                checkpoint.load_optimizer(folder / name, optimizer, own_options=True)
+            if on_change == "rescale" and hasattr(optimizer, "scheduler"):
+                _enter(name, optimizer, folder / name)
+
+
+def _enter(name: str, optimizer: Any, component_folder: Path) -> None:
+    """Enter the schedule of `optimizer` where its lr is the saved one."""
+    first = optimizer.param_groups[0]["param_names"][0]
+    with checkpoint.expected_content(component_folder / checkpoint.OPTIMIZER_VALUES):
+        groups = checkpoint.read_optimizer(component_folder).values["param_groups"]
+        lr = float(next(group["lr"] for group in groups if first in group["param_names"]))
+    try:
+        optimizer.scheduler.enter(lr, optimizer.param_groups)
+    except ValueError as error:
+        raise ConfigError(f"model.component_optims.{name}: resume.on_change=rescale: {error}") from error
+
+
+def _start_at(optimizer: Optimizer, step: int) -> None:
+    if hasattr(optimizer, "scheduler"):
+        optimizer.load_state_dict({**optimizer.state_dict(), "scheduler": {"last_epoch": step}})
+
+
+@contextmanager
+def _without_warnings_of_another_curve() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the position is loaded, but the schedule is another", UserWarning)
+        yield
+
+
+def _differences(path: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[Row]:
+    names = [name for name in {**saved, **now} if saved.get(name) != now.get(name)]
+    return [(f"{path}.{name}", saved.get(name), now.get(name)) for name in names]

@@ -1,0 +1,135 @@
+"""When a run's checkpoints are written, how, and which of them are kept."""
+
+import copy
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from trainer.checkpoint_files import (
+    BEST,
+    Files,
+    complete_checkpoints,
+    point,
+    pointed,
+    remove_checkpoints,
+    step_of,
+    write_checkpoint,
+)
+from trainer.config import TrainConfig
+from trainer.errors import SaveError
+from trainer.monitors import PREFIX
+
+
+class Saving:
+    """The checkpoints of one run.
+
+    train: says when and how. say: prints a line, for what went wrong where training goes on nevertheless.
+    With `save_async`, `save` copies the tensors and a thread writes them; there is one such thread at most.
+    """
+
+    def __init__(self, train: TrainConfig, say: Callable[[str], None]) -> None:
+        self._train, self._say = train, say
+        self._folder = train.run_dir / "checkpoints"
+        self._thread: threading.Thread | None = None
+        self._failure: SaveError | None = None
+        self._snapshot: dict[str, dict[str, Any]] = {}
+        self._last_save = time.monotonic()
+        self.best: dict[str, float] = {}
+        """Value and step of the best evaluation so far, if the run has a `keep_best`."""
+
+    def due(self, step: int) -> bool:
+        """Return whether a checkpoint is due after `step` updates, by their number or by the clock."""
+        every, minutes = self._train.save_every, self._train.save_every_minutes
+        by_clock = minutes is not None and time.monotonic() - self._last_save >= minutes * 60
+        return by_clock or (every is not None and step % every == 0)
+
+    def is_best(self, step: int, metrics: Mapping[str, float]) -> bool:
+        """Take the metrics of an evaluation after `step` updates; return whether they are the best so far."""
+        rule = self._train.keep_best
+        if rule is None:
+            return False
+        value = metrics[rule.monitor.removeprefix(PREFIX)]
+        sign = 1.0 if rule.mode == "max" else -1.0
+        if value != value or (self.best and sign * value <= sign * self.best["value"]):
+            return False
+        self.best = {"value": value, "step": step}
+        return True
+
+    def save(self, step: int, files: Files) -> None:
+        """Write a checkpoint of this moment, or let it be written. Raises SaveError, also of the one before."""
+        self.wait()
+        self._last_save = time.monotonic()
+        is_best = self.best.get("step") == step
+        if self._train.save_async:
+            self._snapshot = {name: _copied(content, self._snapshot.get(name, {})) for name, content in files.items()}
+            self._thread = threading.Thread(target=self._write, args=(step, self._snapshot, is_best), daemon=True)
+            self._thread.start()
+        else:
+            self._write(step, files, is_best)
+            self._raise_failure()
+
+    def wait(self) -> None:
+        """Wait until what is being written is written. Raises SaveError if it could not be."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self._raise_failure()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for what is being written; not if the process is to stop at once."""
+        if kind is None:
+            self.wait()
+        elif self._thread is not None and not issubclass(kind, KeyboardInterrupt):
+            self._thread.join()
+
+    def _write(self, step: int, files: Files, is_best: bool) -> None:
+        try:
+            folder = write_checkpoint(self._folder, step, files)
+            if is_best:
+                point(self._folder, BEST, folder)
+            remove_checkpoints(self._superfluous())
+        except OSError as error:
+            self._failure = SaveError(f"saving the checkpoint after {step} updates failed: {error}")
+
+    def _superfluous(self) -> list[Path]:
+        """Return the checkpoints to remove: not the newest, nor the best."""
+        if self._train.keep_last is None:
+            return []
+        there = complete_checkpoints(self._folder)
+        return [folder for folder in there[self._train.keep_last :] if folder != pointed(self._folder, BEST)]
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is None:
+            return
+        there = complete_checkpoints(self._folder)
+        newest = f"after {step_of(there[0])} updates" if there else "none"
+        message = f"{failure}. The newest complete checkpoint: {newest}."
+        if self._train.on_save_error == "stop":
+            raise SaveError(message) from failure
+        self._say(f"{message} Training goes on.")
+
+
+def _copied(content: Mapping[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of `content`, its tensors on the CPU, in those of `before` where they are alike."""
+    copies: dict[str, Any] = {}
+    for name, value in content.items():
+        if isinstance(value, Tensor):
+            room = before.get(name)
+            if not isinstance(room, Tensor) or (room.shape, room.dtype) != (value.shape, value.dtype):
+                room = torch.empty_like(value, device="cpu")
+            copies[name] = room.copy_(value)
+        else:
+            copies[name] = copy.deepcopy(value)
+    return copies
