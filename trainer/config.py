@@ -80,10 +80,11 @@ class DataConfig(Choice):
 
 
 class InitConfig(Config):
-    """Where a component starts from. As text: PATH or PATH:COMPONENT, the weights alone."""
+    """Where a component starts from. As text: its `path`."""
 
     path: str
-    """A run (its newest checkpoint is taken), a checkpoint, a component's folder in one, or a .safetensors file."""
+    """A run (its newest checkpoint is taken), a checkpoint, a component's folder in one, or a .safetensors file;
+    with :COMPONENT at its end, the component there."""
     component: str | None = None
     """The component's name there; left out: its name here."""
     weights: bool = True
@@ -100,12 +101,12 @@ class InitConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _from_text(cls, raw: Any) -> Any:
-        if not isinstance(raw, str):
-            return raw
-        path, separator, component = raw.rpartition(":")
-        if separator and re.fullmatch(_NAME, component):
-            return {"path": path, "component": component}
-        return {"path": raw}
+        raw = {"path": raw} if isinstance(raw, str) else raw
+        if isinstance(raw, dict) and isinstance(raw.get("path"), str) and raw.get("component") is None:
+            path, separator, component = raw["path"].rpartition(":")
+            if separator and re.fullmatch(_NAME, component):
+                return {**raw, "path": path, "component": component}
+        return raw
 
     @model_validator(mode="after")
     def _check_rules(self) -> Self:

@@ -24,28 +24,33 @@ def report(optimizers: Iterable[Optimizer], metrics: Mapping[str, float]) -> Non
 def check_monitors(
     config: ExperimentConfig, optimizers: Mapping[str, Any], metrics: Iterable[str], evaluates: bool, total_steps: int
 ) -> None:
-    """Raise ConfigError if a schedule waits for a metric that will never be reported.
+    """Raise ConfigError if a schedule, or the choice of the best checkpoint, waits for a metric that will never come.
 
     metrics: the names of an evaluation's metrics. evaluates: whether there is held-out data. total_steps: updates
     in the run.
     """
     reported = [PREFIX + name for name in metrics]
-    for name, optimizer in optimizers.items():
-        for field, monitor in _waiting(optimizer):
-            path = f"model.component_optims.{name}.params.{field}"
-            if not evaluates:
-                raise ConfigError(f"{path}: waits for {monitor!r}, but the data has no held-out part to evaluate on.")
-            if monitor not in reported:
-                raise ConfigError(
-                    f"{path}: waits for {monitor!r}, which is never reported{nearest(monitor, reported)}"
-                    f" Reported after each evaluation: {', '.join(reported)}."
-                )
-            every = config.train.eval_every
-            if every is None or every >= total_steps:
-                raise ConfigError(
-                    f"{path}: waits for {monitor!r}, but evaluations come at the end only. Set train.eval_every to less"
-                    f" than the {total_steps} updates of the run."
-                )
+    waiting = [
+        (f"model.component_optims.{name}.params.{field}", monitor)
+        for name, optimizer in optimizers.items()
+        for field, monitor in _waiting(optimizer)
+    ]
+    if config.train.keep_best is not None:
+        waiting.append(("train.keep_best.monitor", config.train.keep_best.monitor))
+    for path, monitor in waiting:
+        if not evaluates:
+            raise ConfigError(f"{path}: waits for {monitor!r}, but the data has no held-out part to evaluate on.")
+        if monitor not in reported:
+            raise ConfigError(
+                f"{path}: waits for {monitor!r}, which is never reported{nearest(monitor, reported)}"
+                f" Reported after each evaluation: {', '.join(reported)}."
+            )
+        every = config.train.eval_every
+        if every is None or every >= total_steps:
+            raise ConfigError(
+                f"{path}: waits for {monitor!r}, but evaluations come at the end only. Set train.eval_every to less"
+                f" than the {total_steps} updates of the run."
+            )
 
 
 def _waiting(optimizer: Any) -> list[tuple[str, str]]:
