@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from trainer.components import MODEL_REGISTRY
     from trainer.config import ExperimentConfig, load_config
     from trainer.data import DATASET_REGISTRY, DataSet, TensorSplit
-    from trainer.errors import ConfigError
+    from trainer.errors import ConfigError, SaveError
+    from trainer.interruption import StoppedBySignal
     from trainer.objective import OBJECTIVE_REGISTRY, Objective, Outcome
     from trainer.offline_trainer import Result
     from trainer.runs import resume, train
@@ -24,6 +25,8 @@ _OWNERS = {
     "DataSet": "data",
     "TensorSplit": "data",
     "ConfigError": "errors",
+    "SaveError": "errors",
+    "StoppedBySignal": "interruption",
     "OBJECTIVE_REGISTRY": "objective",
     "Objective": "objective",
     "Outcome": "objective",
@@ -52,6 +55,8 @@ __all__ = [
     "Objective",
     "Outcome",
     "Result",
+    "SaveError",
+    "StoppedBySignal",
     "TensorSplit",
     "load_config",
     "resume",

@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ LATEST = "latest"
 BEST = "best"
 _UNFINISHED = ".unfinished-"
 _REPLACED = ".replaced-"
+_WRITERS = 4
 
 Files = Mapping[str, Mapping[str, Any]]
 """What a checkpoint's files hold, by path: tensors for .safetensors, plain values for .json."""
@@ -40,9 +42,11 @@ def write_checkpoint(checkpoints: Path, step: int, files: Files) -> Path:
     clear_leftovers(checkpoints)
     final = checkpoints / folder_name(step)
     aside = checkpoints / f"{_UNFINISHED}{final.name}"
-    aside.mkdir()
-    written = [_write_file(aside / name, content) for name, content in files.items()]
-    listed = {path.relative_to(aside).as_posix(): _described(path) for path in written}
+    for folder in sorted({(aside / name).parent for name in files} | {aside}):
+        folder.mkdir()
+    with ThreadPoolExecutor(_WRITERS) as pool:  # one file is flushed while the next is written
+        described = pool.map(lambda name: _write_file(aside / name, files[name]), files)
+        listed = dict(zip(files, described, strict=True))
     manifest = {"format_version": FORMAT_VERSION, "step": step, "files": listed}
     write_json(aside / MANIFEST, manifest | {"checksum": checksum_of(manifest)})
     for path in [aside / MANIFEST, *(path for path in aside.rglob("*") if path.is_dir()), aside]:
@@ -155,14 +159,10 @@ def _folders(checkpoints: Path) -> list[Path]:
     return [path for path in checkpoints.glob("step_*") if re.fullmatch(r"step_\d+", path.name) and path.is_dir()]
 
 
-def _write_file(path: Path, content: Mapping[str, Tensor] | Mapping[str, Any]) -> Path:
-    path.parent.mkdir(exist_ok=True)
+def _write_file(path: Path, content: Mapping[str, Tensor] | Mapping[str, Any]) -> dict[str, Any]:
+    """Write a file, wait until it is on the disk, and return what the manifest says of it."""
     (write_tensors if path.suffix == ".safetensors" else write_json)(path, content)
     flush(path)
-    return path
-
-
-def _described(path: Path) -> dict[str, Any]:
     return {"size_bytes": path.stat().st_size, "xxh3_128": checksum(path)}
 
 

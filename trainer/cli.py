@@ -1,5 +1,6 @@
 """The command line. It imports what a command needs when that command runs: --help is instant."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+INTERRUPTED = 130
 STOPPED_AND_SAVED = 75
 """The exit code of a run that a signal stopped early and that can be resumed: EX_TEMPFAIL of sysexits.h."""
 
@@ -132,7 +134,8 @@ def _interruptible() -> Iterator[None]:
         raise typer.Exit(STOPPED_AND_SAVED) from None
     except KeyboardInterrupt:
         typer.echo("interrupted; `innerstep resume RUN` goes on from the newest checkpoint", err=True)
-        raise typer.Exit(130) from None
+        sys.stdout.flush()
+        os._exit(INTERRUPTED)  # at once: a checkpoint that is being written would be waited for
 
 
 def _overrides(context: typer.Context) -> dict[str, Any]:
