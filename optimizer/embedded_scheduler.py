@@ -1,27 +1,14 @@
 """The scheduler inside an optimizer: the position, and the values that it writes into the groups."""
 
-import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
-from optimizer.drawing import spread
-from optimizer.registry import nearest
 from optimizer.schedule import Schedule
-from optimizer.validation import nest
-
-Group = dict[str, Any]
-
-POSITION = "schedule_position"
-"""The key under which every parameter group mirrors the position, for tools that keep only groups."""
-
-INITIAL = "initial_"
-"""What goes before an option's name in a group to hold the group's own value of it, as `initial_lr` in
-torch.optim.lr_scheduler."""
+from optimizer.track import INITIAL, POSITION, Group, Track, other_track, set_option
 
 
 class EmbeddedScheduler:
@@ -38,8 +25,8 @@ class EmbeddedScheduler:
         self.last_epoch = 0
         if schedule.absolute and float(defaults["lr"]) == 0.0:
             raise ValueError(f"lr: must be > 0 under {schedule.key}, of which a group gets its lr's share; got 0")
-        self._lr = _Track("lr", schedule, float(defaults["lr"]))
-        self._others = [_other_track(name, other, defaults) for name, other in option_schedules.items()]
+        self._lr = Track("lr", schedule, float(defaults["lr"]))
+        self._others = [other_track(name, other, defaults) for name, other in option_schedules.items()]
         self._tracks = [self._lr, *self._others]
         self._written: list[float | Tensor] = []
         self._monitors = set().union(*(track.curve.monitors() for track in self._tracks))
@@ -152,13 +139,13 @@ class EmbeddedScheduler:
         for track in self._others:
             value = track.curve.lr_at(step)
             for index, group in enumerate(groups, first):
-                _set_option(group, track.option, value * track.shares[index])
+                set_option(group, track.option, value * track.shares[index])
 
     def _write_momentum(self, groups: list[Group]) -> None:
         momentum = self._lr.curve.momentum_at(self.last_epoch)
         if momentum is not None:
             for group in groups:
-                _set_option(group, "beta1" if "betas" in group else "momentum", momentum)
+                set_option(group, "beta1" if "betas" in group else "momentum", momentum)
 
     def _check_momentum(self, defaults: Mapping[str, Any]) -> None:
         for track in self._others:
@@ -182,90 +169,8 @@ class EmbeddedScheduler:
         return True
 
 
-class _Track:
-    """One option that follows a curve.
-
-    base: the optimizer's own value of the option. bases: each group's. shares: what the curve's value is
-    multiplied with in each group.
-    """
-
-    def __init__(self, option: str, schedule: Schedule, base: float) -> None:
-        self.option = option
-        try:
-            self.schedule = schedule.for_lr(base)
-        except ValidationError as error:
-            raise nest(error, ("schedule",) if option == "lr" else ("option_schedules", option)) from None
-        self.curve = self.schedule.start()
-        self.bases: list[float] = []
-        self.shares: list[float] = []
-        self._base = base
-
-    def join(self, group: Group) -> None:
-        base = _option(group, self.option)
-        group[INITIAL + self.option] = base
-        self.bases.append(base)
-        self.shares.append(base / self._base if self.schedule.absolute else base)
-
-    def restore(self, state: dict[str, Any]) -> bool:
-        """Restore what metrics left behind; return False if `state` is not of such a curve, which then starts anew."""
-        self.curve = self.schedule.start()
-        try:
-            self.curve.load_curve_state(state)
-        except (KeyError, TypeError):
-            self.curve = self.schedule.start()
-            return False
-        return True
-
-    def check_range(self) -> None:
-        """Raise ValueError if a value of the curve, where its end is known, is none that the option can have."""
-        highest = 1.0 if self.option in ("beta1", "beta2", "momentum") else math.inf
-        length = getattr(self.schedule, self.schedule.length_field or "", None) or 1
-        for update in spread(length * self.schedule.pace(), 200):
-            value = self.curve.lr_at(update) * (1.0 if self.schedule.absolute else self._base)
-            if not 0.0 <= value < highest:
-                limit = "must be >= 0 and < 1" if highest == 1.0 else "must be >= 0"
-                raise ValueError(
-                    f"option_schedules.{self.option}: {limit}; its schedule gives {value:g} for update {update}"
-                )
-
-
-def _other_track(option: str, schedule: Schedule, defaults: Mapping[str, Any]) -> _Track:
-    known = [name for name, value in defaults.items() if type(value) in (int, float) and name != "lr"]
-    known += ["beta1", "beta2"] if "betas" in defaults else []
-    if option not in known:
-        raise ValueError(
-            f"option_schedules.{option}: this optimizer has no such option{nearest(option, known)}"
-            f" Known: {', '.join(known)}"
-        )
-    if _option(defaults, option) == 0:
-        raise ValueError(
-            f"option_schedules.{option}: the optimizer's own {option} is 0, which no schedule moves. Set it to the"
-            " value that the schedule starts from."
-        )
-    if schedule.moves_momentum():
-        raise ValueError(
-            f"option_schedules.{option}: {schedule.key} moves the momentum; set its cycle_momentum to false"
-        )
-    track = _Track(option, schedule, _option(defaults, option))
-    track.check_range()
-    return track
-
-
 def _filled(tensor: Any, value: int) -> Tensor:
     return tensor.fill_(value) if isinstance(tensor, Tensor) else torch.tensor(value)
-
-
-def _option(group: Mapping[str, Any], option: str) -> float:
-    return float(group["betas"][int(option[-1]) - 1] if option in ("beta1", "beta2") else group[option])
-
-
-def _set_option(group: Group, option: str, value: float) -> None:
-    if option in ("beta1", "beta2"):
-        betas = list(group["betas"])
-        betas[int(option[-1]) - 1] = value
-        group["betas"] = tuple(betas)
-    else:
-        group[option] = value
 
 
 def _flat(state: Mapping[str, Any]) -> dict[str, Any]:

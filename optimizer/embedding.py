@@ -11,8 +11,9 @@ from torch.utils.hooks import RemovableHandle
 
 from optimizer.cautious import ALREADY, Caution, CautiousStep, check_caution
 from optimizer.clipping import clip_before_step
-from optimizer.embedded_scheduler import POSITION, EmbeddedScheduler, Group
+from optimizer.embedded_scheduler import EmbeddedScheduler
 from optimizer.schedule import Schedule
+from optimizer.track import POSITION, Group
 
 NO_POSITION = (
     "the state dict does not say at which update the schedule stands: a plain optimizer saved it. Say it with"

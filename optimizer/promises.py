@@ -14,10 +14,10 @@ from torch.optim import LBFGS, Optimizer, SparseAdam
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from optimizer.embedded_scheduler import INITIAL, POSITION
 from optimizer.horizon import Horizon
 from optimizer.named_state import load_named_state, named_state
 from optimizer.stand_in import ReadOnlyScheduler
+from optimizer.track import INITIAL, POSITION
 
 HORIZON = Horizon(total_steps=30, steps_per_epoch=10)
 HALF = 7  # updates before something is saved, copied or added
