@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optimizer.reentry import Entry, entry_at
 from optimizer.schedule import Schedule
-from optimizer.track import INITIAL, POSITION, Group, Track, other_track, set_option
+from optimizer.track import ENTRY, INITIAL, POSITION, Group, Track, other_track, set_option
 
 
 class EmbeddedScheduler:
@@ -23,6 +24,7 @@ class EmbeddedScheduler:
         self, schedule: Schedule, defaults: Mapping[str, Any], option_schedules: Mapping[str, Schedule]
     ) -> None:
         self.last_epoch = 0
+        self._entry: Entry | None = None
         if schedule.absolute and float(defaults["lr"]) == 0.0:
             raise ValueError(f"lr: must be > 0 under {schedule.key}, of which a group gets its lr's share; got 0")
         self._lr = Track("lr", schedule, float(defaults["lr"]))
@@ -60,6 +62,7 @@ class EmbeddedScheduler:
             group["lr"] = group["lr"].clone()  # torch has all groups, and the defaults, share the one that it was given
         for track in self._tracks:
             track.join(group)
+        self._mirror_entry([group])
         self._written.append(group["lr"])
         self._write([group], first=len(self._written) - 1)
 
@@ -74,6 +77,26 @@ class EmbeddedScheduler:
         """Write the values of the coming update, and the position, into the groups."""
         self._write(groups)
 
+    def enter(self, lr: float, groups: list[Group], rising: bool | None = None) -> None:
+        """Go on from where the curve is at `lr`, at the rate that ends it when it would have ended anyway.
+
+        lr: the first group's for the coming update, as it was under another curve. groups: all of them; the values
+        of the coming update are written there. rising: whether the lr was on its way up; None: not known, and of
+        several such positions on the curve it is the nearest in proportion. Curves of other options go along.
+        The entry is state: it is saved and loaded, until another entry replaces it or a state of another curve, or
+        without an entry, is loaded. Raises ValueError, and changes nothing, if the curve neither comes within 1 % of
+        `lr` nor passes it smoothly, or if a metric moves a schedule in here.
+        """
+        if self._monitors:
+            names = ", ".join(sorted(self._monitors))
+            raise ValueError(
+                f"the schedule is moved by metrics ({names}): its lr is not a function of the update, so that there"
+                f" is no position to enter it at for the lr {lr:g}. Override the lr instead."
+            )
+        self._entry = entry_at(self.schedule, self._lr.shares[0], float(lr), self.last_epoch, rising)
+        self._mirror_entry(groups)
+        self.write(groups)
+
     def report(self, name: str, value: float, groups: list[Group]) -> None:
         """Tell the curves a metric; where one of them is moved by it, write the values of the coming update."""
         if name in self._monitors:
@@ -87,22 +110,28 @@ class EmbeddedScheduler:
         return [float(lr) for lr in self._written]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position, what metrics left behind, and the curves for comparison, as plain values."""
+        """Return the position, where the curve was entered, what metrics left behind, and the curves for comparison."""
         state: dict[str, Any] = {"last_epoch": self.last_epoch, "config": self.schedule.config()}
         if self._others:
             state["option_configs"] = {track.option: track.schedule.config() for track in self._others}
+        if self._entry is not None:
+            state["entry"] = self._entry.state()
         if self._monitors:
             state["curves"] = {track.option: track.curve.curve_state() for track in self._tracks}
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take the position from `state`; warn where it was saved under another curve.
+        """Take the position from `state`; warn where it was saved under another curve, whose entry is left out.
 
         A plain LRScheduler's state will do: only `last_epoch` is needed. The groups are not written.
+        Raises ValueError for an entry that is none.
         """
+        entry = Entry.from_state(state.get("entry"))
         own, saved = _flat(self.state_dict()), _flat(state)
         _warn_of_another_curve({name: (saved[name], own.get(name)) for name in saved if saved[name] != own.get(name)})
         self.last_epoch = int(state["last_epoch"])
+        config = self.schedule.config()
+        self._entry = entry if state.get("config", config) == config else None
         saved = state.get("curves", {})
         by_metric = [track for track in self._tracks if track.curve.monitors()]
         restored = [track.restore(saved.get(track.option, {})) for track in by_metric]
@@ -118,12 +147,14 @@ class EmbeddedScheduler:
                 saved = group.get(key, base)
                 _warn_of_another_curve({key: (saved, base)} if saved != base else {})
                 group[key] = base
+        self._mirror_entry(groups)
         self.write(groups)
 
     def _write(self, groups: list[Group], first: int = 0) -> None:
         """Write into `groups`, the first of which has the index `first` among all."""
         step, shares = self.last_epoch, self._lr.shares
-        lr = self._lr.curve.lr_at(step)
+        position = step if self._entry is None else self._entry.position_at(step)
+        lr = self._lr.curve.lr_at(position)
         if not lr >= 0.0:  # nor is NaN
             raise ValueError(f"the schedule {self.schedule.key} gives the lr {lr} for update {step}")
         for index, group in enumerate(groups, first):
@@ -135,14 +166,20 @@ class EmbeddedScheduler:
                 group[POSITION] = step
             self._written[index] = group["lr"]
         if self._moves_momentum:
-            self._write_momentum(groups)
+            self._write_momentum(groups, position)
         for track in self._others:
-            value = track.curve.lr_at(step)
+            value = track.curve.lr_at(position)
             for index, group in enumerate(groups, first):
                 set_option(group, track.option, value * track.shares[index])
 
-    def _write_momentum(self, groups: list[Group]) -> None:
-        momentum = self._lr.curve.momentum_at(self.last_epoch)
+    def _mirror_entry(self, groups: list[Group]) -> None:
+        for group in groups:
+            group.pop(ENTRY, None)
+            if self._entry is not None:
+                group[ENTRY] = self._entry.mirror()
+
+    def _write_momentum(self, groups: list[Group], position: int) -> None:
+        momentum = self._lr.curve.momentum_at(position)
         if momentum is not None:
             for group in groups:
                 set_option(group, "beta1" if "betas" in group else "momentum", momentum)

@@ -12,8 +12,9 @@ from torch.utils.hooks import RemovableHandle
 from optimizer.cautious import ALREADY, Caution, CautiousStep, check_caution
 from optimizer.clipping import clip_before_step
 from optimizer.embedded_scheduler import EmbeddedScheduler
+from optimizer.reentry import Entry
 from optimizer.schedule import Schedule
-from optimizer.track import POSITION, Group
+from optimizer.track import ENTRY, POSITION, Group
 
 NO_POSITION = (
     "the state dict does not say at which update the schedule stands: a plain optimizer saved it. Say it with"
@@ -135,7 +136,7 @@ class ScheduledOptimizer(Optimizer):
 
         strict: whether `state_dict` must say at which update the schedule stands, which a plain optimizer's does
         not; False: where it does not, the schedule stays where it is. Raises ValueError if it must and does not,
-        or says no whole number.
+        or says no whole number, or for an entry into the curve that is none.
         """
         position = _saved_position(state_dict)
         if position is None and strict:
@@ -220,6 +221,10 @@ def _saved_position(state_dict: Mapping[str, Any]) -> Mapping[str, Any] | None:
     if isinstance(saved, Mapping) and "last_epoch" in saved:
         if type(saved["last_epoch"]) is not int or saved["last_epoch"] < 0:
             raise ValueError(f"scheduler.last_epoch: must be a whole number >= 0; got {saved['last_epoch']!r}")
+        Entry.from_state(saved.get("entry"))
         return saved
-    positions = {int(group[POSITION]) for group in state_dict["param_groups"] if POSITION in group}
-    return {"last_epoch": max(positions)} if positions else None
+    groups = state_dict["param_groups"]
+    positions = {int(group[POSITION]) for group in groups if POSITION in group}
+    entry = next((group[ENTRY] for group in groups if ENTRY in group), None)
+    Entry.from_state(entry)
+    return {"last_epoch": max(positions), "entry": entry} if positions else None

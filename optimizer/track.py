@@ -16,6 +16,9 @@ Group = dict[str, Any]
 POSITION = "schedule_position"
 """The key under which every parameter group mirrors the position, for tools that keep only groups."""
 
+ENTRY = "schedule_entry"
+"""The key under which every group mirrors where the curve was entered, if it was entered elsewhere."""
+
 INITIAL = "initial_"
 """What goes before an option's name in a group to hold the group's own value of it, as `initial_lr` in
 torch.optim.lr_scheduler."""

@@ -34,6 +34,7 @@ FLOW = [
     "optimizer.cautious",
     "optimizer.clipping",
     "optimizer.suspicion",
+    "optimizer.reentry",
     "optimizer.track",
     "optimizer.embedded_scheduler",
     "optimizer.preview",
