@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from trainer import ConfigError, TensorSplit
-from trainer.data import ShuffledBatches, in_order
+from trainer.batches import ShuffledBatches
+from trainer.data import in_order
 
 
 def split(samples):

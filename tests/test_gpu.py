@@ -9,7 +9,8 @@ from rich.console import Console
 from test_training import ADAMW, SCHEDULE_FREE, WARMUP, config, drop, two
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY
-from trainer import resume, train
+from trainer import TensorSplit, resume, train
+from trainer.batches import ShuffledBatches
 
 pytestmark = [
     pytest.mark.gpu,
@@ -30,6 +31,19 @@ def test_resume_equals_an_uninterrupted_run(tmp_path, second, precision):
     whole, parts = (files_of(tmp_path / run / "checkpoints" / "step_00000012") for run in ("whole", "parts"))
     assert whole == parts
     assert metrics_of(tmp_path / "whole") == metrics_of(tmp_path / "parts")
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")  # Python 3.12 says so of every fork
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_in_pinned_memory_train_alike(tmp_path, workers):
+    pinned = ShuffledBatches(TensorSplit({"x": torch.arange(23)}), 4, 0, workers=workers, pin_memory=True)
+    with pinned:
+        assert next(pinned.of_update(0))["x"].is_pinned()
+    for name, data in (("plain", {}), ("pinned", {"pin_memory": True, "workers": workers})):
+        run = config(tmp_path / name, two(), {"first": WARMUP, "second": ADAMW}, data=data, device="cuda")
+        train(run, console=Console(file=io.StringIO()))
+    plain, found = (files_of(tmp_path / run / "checkpoints" / "step_00000012") for run in ("plain", "pinned"))
+    assert found == plain
 
 
 def test_auto_is_fused_and_a_skipped_step_moves_nothing():

@@ -77,6 +77,10 @@ class DataConfig(Choice):
     """Samples an update."""
     drop_last: bool = False
     """Whether to leave out the last batch of an epoch if it is short."""
+    workers: Count = 0
+    """Processes that make the training batches ahead; 0: the run makes them itself, one at a time."""
+    pin_memory: bool = False
+    """Whether training batches are put into pinned memory, from where a CUDA device copies while it computes."""
 
 
 class InitConfig(Config):

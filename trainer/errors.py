@@ -1,5 +1,8 @@
 """What goes wrong through the user's doing, told in one screen."""
 
+import traceback
+from pathlib import Path
+
 
 class ConfigError(ValueError):
     """A config, a file or a run that cannot work as it is. The message says where, why and what to do."""
@@ -12,3 +15,11 @@ class SaveError(RuntimeError):
 def missing_extra(what: str, package: str, extra: str) -> ConfigError:
     """Return the error that `what` needs an optional `package`, which `extra` brings."""
     return ConfigError(f"{what} needs {package}, which is not installed. Run: pip install 'innerstep[{extra}]'")
+
+
+def raised(error: Exception) -> str:
+    """Return the type and the message of `error`, and the last line outside of torch that it came through."""
+    frames = reversed(traceback.extract_tb(error.__traceback__))
+    frame = next((frame for frame in frames if "torch" not in frame.filename), None)
+    where = f" ({Path(frame.filename).name}:{frame.lineno})" if frame else ""
+    return f"{type(error).__name__}: {error}{where}"

@@ -12,9 +12,10 @@ from rich.console import Console
 from torch.optim import Optimizer
 
 from trainer import checkpoint
+from trainer.batches import ShuffledBatches
 from trainer.component_optimizer import component_optimizer, resolved_fields
 from trainer.config import ExperimentConfig
-from trainer.data import Batch, DataSet, ShuffledBatches, in_order
+from trainer.data import Batch, DataSet, in_order
 from trainer.errors import ConfigError, SaveError
 from trainer.evaluation import (
     evaluate,
@@ -66,7 +67,7 @@ class OfflineTrainer:
         if config.train.pictures:
             require_plotting("train.pictures")
         self.data: DataSet = config.data.make("data")
-        self.batches = self._shuffled()
+        self.batches = self._shuffled(config.data.workers, config.data.pin_memory)
         self.horizon = config.train.horizon(self.batches.steps_per_epoch)
         self.components = build_components(config.model, config.seed, not resumed, self.say).to(self.device)
         self.optimizers = self._build_optimizers()
@@ -104,6 +105,7 @@ class OfflineTrainer:
             self.objective, self.components, self.batches, self.learner, steps, train.log_every, self.device
         )
         with (
+            self.batches,
             closing(MetricsFile(train.run_dir / "metrics.jsonl")) as metrics,
             RunProgress(self.console, self.step, self.horizon.total_steps) as progress,
             Interruption() as interruption,
@@ -211,10 +213,12 @@ class OfflineTrainer:
             raise ConfigError("model.components: every one is frozen; there is nothing to train")
         return optimizers
 
-    def _shuffled(self) -> ShuffledBatches:
-        data = self.config.data
-        accumulate = self.config.train.accumulate
-        return ShuffledBatches(self.data.train, data.batch_size, self.config.seed, data.drop_last, accumulate)
+    def _shuffled(self, workers: int = 0, pin_memory: bool = False) -> ShuffledBatches:
+        if pin_memory and self.device.type != "cuda":
+            raise ConfigError(f"data.pin_memory: is for a CUDA device; the run's is {self.device}. Set it to false.")
+        data, seed, accumulate = self.config.data, self.config.seed, self.config.train.accumulate
+        rules = data.drop_last, accumulate, workers, pin_memory
+        return ShuffledBatches(self.data.train, data.batch_size, seed, *rules)
 
     def _rehearse(self) -> None:
         samples = torch.arange(min(2, len(self.data.train)))

@@ -19,9 +19,10 @@ from optimizer.preview import Preview, panels
 from optimizer.registry import nearest
 from optimizer.suspicion import suspicions
 from optimizer.validation import explain, nest
+from trainer.batches import ShuffledBatches
 from trainer.config import ExperimentConfig
 from trainer.config_file import apply_overrides
-from trainer.data import DataSet, ShuffledBatches
+from trainer.data import DataSet
 from trainer.errors import ConfigError
 from trainer.pictures import require_plotting, save_figure
 

@@ -1,14 +1,12 @@
 """One small batch through the model before anything is written, to see that its parts fit together."""
 
-import traceback
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from trainer.data import Batch
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, raised
 from trainer.objective import Objective, Outcome
 
 
@@ -31,12 +29,7 @@ def rehearse(objective: Objective, components: nn.ModuleDict, batch: Batch) -> O
         raise
     except Exception as error:  # components and objectives are users' code, which may raise anything
         path, given = running[-1] if running else ("train.objective", f"a batch of {_shapes(batch)}")
-        frame = next(
-            (frame for frame in reversed(traceback.extract_tb(error.__traceback__)) if "torch" not in frame.filename),
-            None,
-        )
-        where = f" ({Path(frame.filename).name}:{frame.lineno})" if frame else ""
-        raise ConfigError(f"{path}: fails on {given}: {type(error).__name__}: {error}{where}") from error
+        raise ConfigError(f"{path}: fails on {given}: {raised(error)}") from error
     finally:
         for hook in hooks:
             hook.remove()

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from trainer.data import Batch, ShuffledBatches
+from trainer.batches import ShuffledBatches
+from trainer.data import Batch
 from trainer.learner import Learner
 from trainer.objective import Objective, Outcome
 
