@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimizer.combined import PART, Combined
-from optimizer.embedded_scheduler import INITIAL
 from optimizer.state_tree import filled, outline, paths, with_paths
+from optimizer.track import INITIAL
 
 
 class StateMismatchError(ValueError):
@@ -183,7 +183,8 @@ def _with_own_options(optimizer: Optimizer, own: dict[str, Any], saved: list[dic
     names = set(own["param_names"])
     match = next((group for group in saved if names.intersection(group["param_names"])), {})
     owner = optimizer.part_of(own) if isinstance(optimizer, Combined) else optimizer
-    options = {"params", "param_names", PART, *inspect.signature(type(owner)).parameters}
+    inits = [cls.__dict__["__init__"] for cls in type(owner).__mro__ if "__init__" in cls.__dict__]
+    options = {"params", "param_names", PART}.union(*(inspect.signature(init).parameters for init in inits))
     counted = {key for key in match.keys() - options if not key.startswith(INITIAL)}
     return own | {key: _as_in(own.get(key), match[key]) for key in counted}
 

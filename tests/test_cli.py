@@ -1,5 +1,6 @@
 """The command line: what it prints, and what it says to a mistake."""
 
+import os
 import re
 import signal
 import subprocess
@@ -332,6 +333,21 @@ def test_an_interrupt_says_how_to_go_on(tmp_path):
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 75
     assert re.search(r"SIGINT: stopped after \d+ updates; they are saved; `innerstep resume RUN` goes on", printed)
+    assert "Traceback" not in printed
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_of_a_run_lets_it_save(tmp_path, number):
+    run = tmp_path / "run"
+    options = ["--train.save_every=10", "--data.workers=2", "--train.total_steps=100000"]
+    process = start("train", DIGITS, f"--train.run_dir={run}", *options, start_new_session=True)
+    while not (run / "checkpoints/latest").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    os.killpg(process.pid, number)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, printed
+    assert f"{number.name}: stopped after" in printed
     assert "Traceback" not in printed
 
 

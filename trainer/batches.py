@@ -1,5 +1,6 @@
 """Training batches: their order, and worker processes that make them ahead."""
 
+import signal
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from trainer.data import Batch, Split
 from trainer.errors import ConfigError, raised
+from trainer.interruption import SIGNALS
 from trainer.rng import seed_all
 
 
@@ -165,11 +167,18 @@ class _Ahead:
             num_workers=self._workers,
             pin_memory=self._pin_memory,
             generator=torch.Generator(),  # or it would draw a number from the run's
+            worker_init_fn=_leave_signals_to_the_run,
         )
         try:
             return iter(loader)
         except (AttributeError, OSError, PickleError, RuntimeError, TypeError) as error:
             raise ConfigError(f"data.workers: a worker process cannot be started: {error}") from error
+
+
+def _leave_signals_to_the_run(worker: int) -> None:
+    # Ctrl-C, and most clusters, send them to all processes of a run, which needs batches to finish its update.
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _lost(error: RuntimeError) -> ConfigError:

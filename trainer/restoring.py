@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from optimizer import SCHEDULE_REGISTRY
 from trainer import checkpoint
 from trainer.config import ExperimentConfig
 from trainer.errors import ConfigError
@@ -96,12 +97,27 @@ def _enter(name: str, optimizer: Any, component_folder: Path) -> None:
     """Enter the schedule of `optimizer` where its lr is the saved one."""
     first = optimizer.param_groups[0]["param_names"][0]
     with checkpoint.expected_content(component_folder / checkpoint.OPTIMIZER_VALUES):
-        groups = checkpoint.read_optimizer(component_folder).values["param_groups"]
-        lr = float(next(group["lr"] for group in groups if first in group["param_names"]))
+        values = checkpoint.read_optimizer(component_folder).values
+        lr = float(next(group["lr"] for group in values["param_groups"] if first in group["param_names"]))
+        rising = _was_rising(values.get("scheduler"))
     try:
-        optimizer.scheduler.enter(lr, optimizer.param_groups)
+        optimizer.scheduler.enter(lr, optimizer.param_groups, rising)
     except ValueError as error:
         raise ConfigError(f"model.component_optims.{name}: resume.on_change=rescale: {error}") from error
+
+
+def _was_rising(scheduler: Mapping[str, Any] | None) -> bool | None:
+    """Return whether the saved curve was on its way up, if it can be known."""
+    if (
+        scheduler is None
+        or scheduler["config"].get("type") not in SCHEDULE_REGISTRY
+        or {"curves", "entry"} & scheduler.keys()
+    ):
+        return None
+    fields = {name: value for name, value in scheduler["config"].items() if name != "type"}
+    curve = SCHEDULE_REGISTRY[scheduler["config"]["type"]](**fields).start()
+    here, next_one = (curve.lr_at(scheduler["last_epoch"] + step) for step in (0, 1))
+    return None if here == next_one else next_one > here
 
 
 def _start_at(optimizer: Optimizer, step: int) -> None:

@@ -74,7 +74,8 @@ class _PlateauRun(Curve):
 
     def __init__(self, schedule: ReduceOnPlateau) -> None:
         self._monitor = schedule.monitor
-        self._stand_in = torch.optim.SGD([torch.zeros((), requires_grad=True)], lr=schedule.initial_lr or 1.0)
+        self._initial_lr = schedule.initial_lr or 1.0
+        self._stand_in = torch.optim.SGD([torch.zeros((), requires_grad=True)], lr=self._initial_lr)
         own = MetricSchedule.model_fields.keys() - {"mode", "min_lr"}
         self._scheduler = ReduceLROnPlateau(self._stand_in, **schedule.model_dump(exclude=set(own)))
 
@@ -89,12 +90,13 @@ class _PlateauRun(Curve):
 
     def curve_state(self) -> dict[str, Any]:
         counters = {name: getattr(self._scheduler, name) for name in _COUNTERS}
-        return {"lr": self.lr_at(0), "best": _finite(self._scheduler.best), **counters}
+        lrs = {"lr": self.lr_at(0), "initial_lr": self._initial_lr}
+        return {**lrs, "best": _finite(self._scheduler.best), **counters}
 
     def load_curve_state(self, state: dict[str, Any]) -> None:
         for name in _COUNTERS:
             setattr(self._scheduler, name, state[name])
-        self._stand_in.param_groups[0]["lr"] = state["lr"]
+        self._stand_in.param_groups[0]["lr"] = _lr_in(state, self._initial_lr)
         self._scheduler.best = self._scheduler.mode_worse if state["best"] is None else state["best"]
 
 
@@ -151,6 +153,7 @@ class _GreedyRun(Curve):
 
     def __init__(self, schedule: Greedy) -> None:
         self._schedule = schedule
+        self._initial_lr = schedule.initial_lr or 1.0
         self._start_over()
 
     def lr_at(self, step: int) -> float:
@@ -181,17 +184,19 @@ class _GreedyRun(Curve):
 
     def curve_state(self) -> dict[str, Any]:
         numbers = {name: getattr(self, f"_{name}") for name in _GREEDY_STATE}
-        return {**numbers, "best": _finite(self._best), "recent": list(self._recent)}
+        lrs = {"lr": self._lr, "initial_lr": self._initial_lr}
+        return {**lrs, **numbers, "best": _finite(self._best), "recent": list(self._recent)}
 
     def load_curve_state(self, state: dict[str, Any]) -> None:
         for name in _GREEDY_STATE:
             setattr(self, f"_{name}", state[name])
+        self._lr = _lr_in(state, self._initial_lr)
         self._best = self._worst if state["best"] is None else state["best"]
         self._recent.clear()
         self._recent.extend(state["recent"])
 
     def _start_over(self) -> None:
-        self._lr = self._schedule.initial_lr or 1.0
+        self._lr = self._initial_lr
         self._worst = math.inf if self._schedule.mode == "min" else -math.inf
         self._best = self._worst
         self._good = self._bad = self._waiting = 0
@@ -220,7 +225,13 @@ class _GreedyRun(Curve):
                 self._start_over()
 
 
-_GREEDY_STATE = ("lr", "good", "bad", "waiting", "falls_left")
+_GREEDY_STATE = ("good", "bad", "waiting", "falls_left")
+
+
+def _lr_in(state: dict[str, Any], initial_lr: float) -> float:
+    """Return the lr of a saved state for a run that began at `initial_lr`: the same share of it."""
+    lr: float = state["lr"] * (initial_lr / state["initial_lr"])
+    return lr
 
 
 def _finite(best: float) -> float | None:
