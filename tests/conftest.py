@@ -43,7 +43,7 @@ NO_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C+
 
 def start(*arguments, **options):
     """Start the command line as a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT}"}
     return subprocess.Popen(
         [str(COMMAND), *map(str, arguments)],
         stdout=subprocess.PIPE,

@@ -38,7 +38,9 @@ def write_checkpoint(checkpoints: Path, step: int, files: Files) -> Path:
     The files are flushed to disk, listed with their checksums in a manifest, and the folder gets its
     name last: whatever stops the process, a checkpoint is there whole or not at all.
     """
-    checkpoints.mkdir(exist_ok=True)  # but not its parents: a run whose directory is gone is not begun anew
+    if not checkpoints.exists():
+        checkpoints.mkdir()  # but not its parents: a run whose directory is gone is not begun anew
+        flush(checkpoints.parent)
     clear_leftovers(checkpoints)
     final = checkpoints / folder_name(step)
     aside = checkpoints / f"{_UNFINISHED}{final.name}"

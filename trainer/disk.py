@@ -20,11 +20,16 @@ class DamagedCheckpointError(ValueError):
 
 def write_atomically(path: Path, text: str) -> None:
     """Write `text` to `path` so that a reader finds the old content or the new, never half of it."""
-    aside = path.with_name(f".{path.name}.new")
+    aside = aside_of(path)
     aside.write_text(text, encoding="utf-8")
     flush(aside)
     aside.replace(path)
     flush(path.parent)
+
+
+def aside_of(path: Path) -> Path:
+    """Return where what is to be `path` is written first."""
+    return path.with_name(f".{path.name}.new")
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

@@ -1,6 +1,8 @@
 """metrics.jsonl: one JSON object a line."""
 
 import json
+import os
+from contextlib import suppress
 from io import SEEK_END, FileIO
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from trainer.disk import write_atomically
 from trainer.updates import Report
 
 Line = dict[str, Any]
+METRICS = "metrics.jsonl"
 
 
 class MetricsFile:
@@ -22,6 +25,7 @@ class MetricsFile:
         self.path = path
         self._file: FileIO | None = None
         self._pending = ""
+        self._size = 0  # of whole lines
 
     def keep_before(self, step: int) -> None:
         """Drop what was written after `step` updates were done, and a line cut in half."""
@@ -31,16 +35,18 @@ class MetricsFile:
     def write(self, line: Line) -> None:
         """Append one line. Raises OSError if it cannot be written; the next call tries again to write it too."""
         self._pending += json.dumps(line) + "\n"
-        if self._file is None:
-            self._file = self.path.open("ab", buffering=0)
-        size = self._file.seek(0, SEEK_END)
+        file = self._opened()
+        if file.seek(0, SEEK_END) != self._size:
+            file.truncate(self._size)
+        content = memoryview(self._pending.encode())
         try:
-            content = memoryview(self._pending.encode())
             while content:
-                content = content[self._file.write(content) :]
+                content = content[file.write(content) :]
         except OSError:
-            self._file.truncate(size)  # not half a line
+            with suppress(OSError):  # then the next call does it
+                file.truncate(self._size)  # not half a line
             raise
+        self._size = file.seek(0, SEEK_END)
         self._pending = ""
 
     def close(self) -> None:
@@ -48,6 +54,14 @@ class MetricsFile:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def _opened(self) -> FileIO:
+        if self._file is not None and os.fstat(self._file.fileno()).st_nlink == 0:  # it was removed under us
+            self.close()
+        if self._file is None:
+            self._file = self.path.open("ab", buffering=0)
+            self._size = self._file.seek(0, SEEK_END)
+        return self._file
 
 
 def training_line(report: Report, updates_per_second: float) -> Line:
@@ -70,11 +84,13 @@ def training_line(report: Report, updates_per_second: float) -> Line:
 def read_metrics(path: Path) -> list[Line]:
     """Return the lines of a metrics file, without a last one cut in half; none if there is no file."""
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    for text in path.read_bytes().split(b"\n") if path.exists() else ():
         try:
-            lines.append(json.loads(text))
-        except ValueError:
+            line = json.loads(text)
+            _done_by(line, 0)
+        except (ValueError, KeyError, TypeError):  # what follows a line that is none was not written by us either
             break
+        lines.append(line)
     return lines
 
 

@@ -16,7 +16,7 @@ from trainer.batches import ShuffledBatches
 from trainer.component_optimizer import component_optimizer, resolved_fields
 from trainer.config import ExperimentConfig
 from trainer.data import Batch, DataSet, in_order
-from trainer.errors import ConfigError, SaveError
+from trainer.errors import ConfigError
 from trainer.evaluation import (
     evaluate,
     is_schedule_free,
@@ -27,7 +27,7 @@ from trainer.evaluation import (
 )
 from trainer.interruption import Interruption, StoppedBySignal
 from trainer.learner import Learner
-from trainer.metrics import MetricsFile, training_line
+from trainer.metrics import METRICS, MetricsFile, training_line
 from trainer.model import build_components, is_frozen, train_mode
 from trainer.monitors import check_monitors, report
 from trainer.objective import Objective
@@ -38,7 +38,7 @@ from trainer.progress import RunProgress
 from trainer.rehearsal import rehearse
 from trainer.restoring import changes, refuse, restore_components, table
 from trainer.rng import seed_all, separate_rng, set_rng_state
-from trainer.saving import Saving
+from trainer.saving import Saving, writing
 from trainer.updates import on_device, updates
 
 CALIBRATION_BATCHES = 50
@@ -106,7 +106,7 @@ class OfflineTrainer:
         )
         with (
             self.batches,
-            closing(MetricsFile(train.run_dir / "metrics.jsonl")) as metrics,
+            closing(MetricsFile(train.run_dir / METRICS)) as metrics,
             RunProgress(self.console, self.step, self.horizon.total_steps) as progress,
             Interruption() as interruption,
             self.saving,
@@ -124,16 +124,19 @@ class OfflineTrainer:
                     self._write(metrics, line)
                     self.say(_evaluation_line(self.step, self.metrics))
                     is_best = self.saving.is_best(self.step, self.metrics)
-                if interruption.signal or is_best or self._is_over() or self.saving.due(self.step):
-                    self.save()
-                if interruption.signal:
+                stopped = interruption.signal  # looked at once: it may come while this is saved, and is then for later
+                ends = stopped is not None or self._is_over()
+                if ends or is_best or self.saving.due(self.step):
+                    self.save(is_last=ends)
+                if ends:
                     break
         if not self._is_over():
             assert interruption.signal is not None, "else the run would have gone on"
             raise StoppedBySignal(f"{interruption.signal.name}: stopped after {self.step} updates; they are saved")
         if train.pictures:
-            for path in draw_pictures(train.run_dir):
-                self.console.print(f"drew {path}", highlight=False, soft_wrap=True)
+            with writing(train.run_dir):
+                for path in draw_pictures(train.run_dir):
+                    self.console.print(f"drew {path}", highlight=False, soft_wrap=True)
         return Result(train.run_dir, self.step, self.metrics)
 
     def evaluate(self) -> dict[str, float]:
@@ -153,8 +156,8 @@ class OfflineTrainer:
         """Print a line, above the progress bar if there is one."""
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    def save(self) -> None:
-        """Write a checkpoint of this moment, or let it be written. Raises SaveError."""
+    def save(self, is_last: bool = False) -> None:
+        """Write a checkpoint of this moment, or let it be written. is_last: of the run. Raises SaveError."""
         values = {
             "data": self._data_position(),
             "horizon": {"total_steps": self.horizon.total_steps, "steps_per_epoch": self.horizon.steps_per_epoch},
@@ -166,7 +169,8 @@ class OfflineTrainer:
         }
         with weights_to_keep(self.optimizers.values()):
             progress = checkpoint.Progress(self.step, values)
-            self.saving.save(self.step, checkpoint.contents(self.components, self.optimizers, progress))
+            files = checkpoint.contents(self.components, self.optimizers, progress)
+            self.saving.save(self.step, files, is_last)
 
     def restore(self, folder: Path) -> None:
         """Go to where the checkpoint in `folder` stands.
@@ -236,9 +240,7 @@ class OfflineTrainer:
         try:
             metrics.write(line)
         except OSError as error:
-            if self.config.train.on_save_error == "stop":
-                raise SaveError(f"{metrics.path}: cannot be written: {error.strerror}") from error
-            self.say(f"{metrics.path}: cannot be written: {error.strerror}. Training goes on.")
+            self.saving.failed(f"{metrics.path}: cannot be written: {error.strerror}", error)
 
     def _is_over(self) -> bool:
         return self.step == self.horizon.total_steps

@@ -22,11 +22,12 @@ from trainer.checkpoint_files import (
 )
 from trainer.config import ExperimentConfig, load_config
 from trainer.config_file import write_yaml
-from trainer.disk import DamagedCheckpointError, write_atomically
+from trainer.disk import DamagedCheckpointError, aside_of, write_atomically
 from trainer.errors import ConfigError
-from trainer.metrics import MetricsFile
+from trainer.metrics import METRICS, MetricsFile
 from trainer.offline_trainer import OfflineTrainer, Result
 from trainer.restoring import with_saved_values
+from trainer.saving import writing
 
 CONFIG = "config.yaml"
 
@@ -62,17 +63,21 @@ def resume(target: str | Path, overrides: Mapping[str, Any] | None = None, *, co
     console = console or Console()
     run_dir, folder = _run_and_checkpoint(Path(target))
     config = load_config(run_dir / CONFIG, {**(overrides or {}), "train.run_dir": str(run_dir)})
-    clear_leftovers(run_dir / "checkpoints")
+    with writing(run_dir):
+        clear_leftovers(run_dir / "checkpoints")
     folder = _newest_good_checkpoint(run_dir, console) if folder is None else _good(folder)
     if folder is not None and config.resume.on_change == "keep":
         config = _with_saved_values(config, folder)
     trainer = OfflineTrainer(config, console, resumed=folder is not None)
     if folder is not None:
         trainer.restore(folder)
-        point(folder.parent, LATEST, folder)  # those after it are of another history from now on
-    if overrides:
-        _write_config(config)
-    MetricsFile(run_dir / "metrics.jsonl").keep_before(trainer.step)
+    with writing(run_dir):
+        if folder is not None:
+            point(folder.parent, LATEST, folder)  # those after it are of another history from now on
+            trainer.saving.point_best()
+        if overrides:
+            _write_config(config)
+        MetricsFile(run_dir / METRICS).keep_before(trainer.step)
     _show(console, trainer.plan())
     _show(console, f"resuming after {trainer.step} of {trainer.horizon.total_steps} updates")
     return trainer.run()
@@ -114,8 +119,10 @@ def _with_saved_values(config: ExperimentConfig, folder: Path) -> ExperimentConf
 
 def _run_to_overwrite(run_dir: Path, overwrite: bool) -> Path | None:
     """Return the run to delete first, if there is one. Raises ConfigError if it may not be deleted."""
-    if not run_dir.exists() or (run_dir.is_dir() and not any(run_dir.iterdir())):
+    if not run_dir.exists():
         return None
+    if run_dir.is_dir() and all(path == aside_of(run_dir / CONFIG) for path in run_dir.iterdir()):
+        return None  # at most a process killed while it wrote the config
     if not (run_dir / CONFIG).is_file():
         raise ConfigError(f"train.run_dir: {run_dir} exists and is not a run. Choose another, or remove it.")
     if not overwrite:

@@ -3,7 +3,8 @@
 import copy
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,6 +16,7 @@ from trainer.checkpoint_files import (
     BEST,
     Files,
     complete_checkpoints,
+    folder_name,
     point,
     pointed,
     remove_checkpoints,
@@ -22,7 +24,9 @@ from trainer.checkpoint_files import (
     write_checkpoint,
 )
 from trainer.config import TrainConfig
+from trainer.disk import flush
 from trainer.errors import SaveError
+from trainer.metrics import METRICS
 from trainer.monitors import PREFIX
 
 
@@ -37,7 +41,8 @@ class Saving:
         self._train, self._say = train, say
         self._folder = train.run_dir / "checkpoints"
         self._thread: threading.Thread | None = None
-        self._failure: SaveError | None = None
+        self._failure: Exception | None = None
+        self._step, self._is_last = 0, False
         self._snapshot: dict[str, dict[str, Any]] = {}
         self._last_save = time.monotonic()
         self.best: dict[str, float] = {}
@@ -61,9 +66,23 @@ class Saving:
         self.best = {"value": value, "step": step}
         return True
 
-    def save(self, step: int, files: Files) -> None:
-        """Write a checkpoint of this moment, or let it be written. Raises SaveError, also of the one before."""
+    def point_best(self) -> None:
+        """Let BEST name the best checkpoint, if it is there: a kill may have come between. Raises OSError."""
+        folder = self._folder / folder_name(int(self.best["step"])) if self.best else None
+        if (
+            folder is not None
+            and folder in complete_checkpoints(self._folder)
+            and folder != pointed(self._folder, BEST)
+        ):
+            point(self._folder, BEST, folder)
+
+    def save(self, step: int, files: Files, is_last: bool = False) -> None:
+        """Write a checkpoint of this moment, or let it be written. Raises SaveError, also of the one before.
+
+        is_last: whether the run ends here, so that nothing goes on if it cannot be written.
+        """
         self.wait()
+        self._step, self._is_last = step, is_last
         self._last_save = time.monotonic()
         is_best = self.best.get("step") == step
         if self._train.save_async:
@@ -93,14 +112,24 @@ class Saving:
         elif self._thread is not None and not issubclass(kind, KeyboardInterrupt):
             self._thread.join()
 
+    def failed(self, what: str, cause: OSError) -> None:
+        """Say what failed and which checkpoint is there; raise SaveError with it, if the run is to stop."""
+        message = f"{what}. {newest_checkpoint(self._folder)}"
+        if self._train.on_save_error == "stop" or self._is_last:
+            raise SaveError(message) from cause
+        self._say(f"{message} Training goes on.")
+
     def _write(self, step: int, files: Files, is_best: bool) -> None:
         try:
+            metrics = self._train.run_dir / METRICS
+            if metrics.exists():  # a checkpoint that outlives a power failure has its metrics
+                flush(metrics)
             folder = write_checkpoint(self._folder, step, files)
             if is_best:
                 point(self._folder, BEST, folder)
             remove_checkpoints(self._superfluous())
-        except OSError as error:
-            self._failure = SaveError(f"saving the checkpoint after {step} updates failed: {error}")
+        except Exception as error:  # whatever it is: from a thread it would be lost
+            self._failure = error
 
     def _superfluous(self) -> list[Path]:
         """Return the checkpoints to remove: not the newest, nor the best."""
@@ -111,14 +140,28 @@ class Saving:
 
     def _raise_failure(self) -> None:
         failure, self._failure = self._failure, None
-        if failure is None:
-            return
-        there = complete_checkpoints(self._folder)
-        newest = f"after {step_of(there[0])} updates" if there else "none"
-        message = f"{failure}. The newest complete checkpoint: {newest}."
-        if self._train.on_save_error == "stop":
-            raise SaveError(message) from failure
-        self._say(f"{message} Training goes on.")
+        if isinstance(failure, OSError):
+            self.failed(f"saving the checkpoint after {self._step} updates failed: {failure}", failure)
+        elif failure is not None:
+            raise failure
+
+
+def newest_checkpoint(checkpoints: Path) -> str:
+    """Return a sentence that says which checkpoint is there."""
+    there = complete_checkpoints(checkpoints)
+    newest = f"after {step_of(there[0])} updates" if there else "none"
+    return f"The newest complete checkpoint: {newest}."
+
+
+@contextmanager
+def writing(run_dir: Path) -> Iterator[None]:
+    """Run the body, which writes into `run_dir`. Raises SaveError, with the checkpoint that is there."""
+    try:
+        yield
+    except OSError as error:
+        raise SaveError(
+            f"{run_dir}: cannot be written: {error}. {newest_checkpoint(run_dir / 'checkpoints')}"
+        ) from error
 
 
 def _copied(content: Mapping[str, Any], before: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,10 @@
+"""What a server of processes imports once for all of them; see faults.py."""
+
+import sample_parts  # noqa: F401  # for what it registers
+import schedulefree  # noqa: F401  # which a schedule-free optimizer imports when it is built
+import torch
+import torch._dynamo  # which the first optimizer of a process imports, for seconds
+
+import trainer.runs  # noqa: F401
+
+torch.set_num_threads(1)  # a pool of threads does not survive a fork
