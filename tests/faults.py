@@ -83,10 +83,10 @@ class End:
         return [*files, *names, *(["metrics"] if self.metrics != other.metrics else [])]
 
 
-def end_of(run: Path) -> End:
-    """Return what the run in `run` ended with, but for the speed that it ran at."""
+def end_of(run: Path, steps: int = STEPS) -> End:
+    """Return what the run in `run` ended with after `steps` updates, but for the speed that it ran at."""
     checkpoints = run / "checkpoints"
-    last = checkpoints / f"step_{STEPS:08d}"
+    last = checkpoints / f"step_{steps:08d}"
     files = {
         path.relative_to(last).as_posix(): sha256(path.read_bytes()).hexdigest()
         for path in sorted(last.rglob("*"))

@@ -1,0 +1,133 @@
+"""Damage to any file of a checkpoint is named, and the newest good checkpoint before it taken."""
+
+import io
+import random
+import re
+import shutil
+
+import faults
+import pytest
+from rich.console import Console
+
+from trainer.runs import resume, train
+
+STEPS = {"total_steps": 4, "eval_every": 1, "precision": "fp16", "keep_last": None}
+FILES = [
+    "manifest.json",
+    "trainer.json",
+    "rng.safetensors",
+    *(f"{part}/{file}" for part in faults.COMPONENTS for file in ("model.safetensors", "optimizer.safetensors")),
+    *(f"{part}/optimizer.json" for part in faults.COMPONENTS),
+]
+LAST = "checkpoints/step_00000004"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    run = tmp_path_factory.mktemp("damage") / "run"
+    train(faults.config(run, **STEPS), console=Console(file=io.StringIO()))
+    return run
+
+
+@pytest.fixture
+def run(whole, tmp_path):
+    return shutil.copytree(whole, tmp_path / "run")
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    place = random.Random(path.name).choice([at for at, byte in enumerate(content) if byte not in b" \n"])
+    content[place] ^= 1 << random.Random(path.name).randrange(8)
+    path.write_bytes(content)
+
+
+def cut(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: random.Random(path.name).randrange(len(content))])
+
+
+DAMAGES = {
+    "one bit": (flip, r"checksum differs|cannot be read|has format version|is not as it was written"),
+    "cut short": (cut, r"bytes, and was written with|cannot be read|checksum differs"),
+    "missing": (lambda path: path.unlink(), "is missing"),
+    "emptied": (lambda path: path.write_bytes(b""), r"has 0 bytes|cannot be read"),
+    "a folder": (lambda path: (path.unlink(), path.mkdir()), "is missing|cannot be read"),
+}
+
+
+def test_these_are_all_files_of_a_checkpoint(whole):
+    folder = whole / LAST
+    assert sorted(FILES) == sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*"))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("file", FILES)
+def test_a_damaged_file_is_named_and_the_checkpoint_before_taken(whole, run, file, damage):
+    harm, expected = DAMAGES[damage]
+    harm(run / LAST / file)
+    check_resume(whole, run, rf"damaged checkpoint: .*/{LAST}/{file}: .*({expected})")
+
+
+@pytest.mark.parametrize("file", ["notes.txt", "first/model.bin", "third/model.safetensors"])
+def test_a_file_too_many_is_damage_too(whole, run, file):
+    (run / LAST / file).parent.mkdir(exist_ok=True)
+    (run / LAST / file).write_text("what is this?")
+    check_resume(whole, run, rf"damaged checkpoint: .*/{LAST}/{file}: does not belong to the checkpoint")
+
+
+def check_resume(whole, run, expected):
+    said = io.StringIO()
+    resume(run, console=Console(file=said, width=1000))
+    printed = [line for line in said.getvalue().splitlines() if line.startswith("damaged checkpoint: ")]
+    assert len(printed) == 1
+    assert re.search(expected, printed[0]), printed[0]
+    assert "resuming after 3 of 4 updates" in said.getvalue()
+    assert faults.end_of(whole, 4).differences(faults.end_of(run, 4)) == []
+
+
+def test_with_several_damaged_the_newest_good_one_is_taken(whole, run):
+    for step in (4, 3, 2):
+        flip(run / f"checkpoints/step_{step:08d}/trainer.json")
+    said = io.StringIO()
+    resume(run, console=Console(file=said, width=1000))
+    assert said.getvalue().count("damaged checkpoint: ") == 3
+    assert "resuming after 1 of 4 updates" in said.getvalue()
+    assert faults.end_of(whole, 4).differences(faults.end_of(run, 4)) == []
+
+
+def test_with_every_checkpoint_damaged_the_run_stops_and_nothing_is_lost(run, cli):
+    for number, folder in enumerate(sorted((run / "checkpoints").glob("step_*"))):
+        flip(folder / FILES[number])
+    before = (run / "metrics.jsonl").read_bytes()
+    code, printed = cli("resume", run)
+    assert code == 2
+    assert printed.count("damaged checkpoint: ") == 4
+    assert "every checkpoint is damaged, as said above. Bring one back from a copy" in printed
+    assert "Traceback" not in printed
+    assert (run / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_damaged_checkpoint_that_was_asked_for_is_not_replaced_by_another(run, cli):
+    flip(run / LAST / "trainer.json")
+    code, printed = cli("resume", run / LAST)
+    assert code == 2
+    assert "takes the newest good one" in printed
+
+
+@pytest.mark.parametrize("name", ["latest", "best"])
+def test_what_names_a_checkpoint_may_be_lost(whole, run, name):
+    (run / "checkpoints" / name).write_bytes(b"\xff\0")
+    shutil.rmtree(run / LAST)
+    resume(run, console=Console(file=io.StringIO()))
+    assert faults.end_of(whole, 4).differences(faults.end_of(run, 4)) == []
+
+
+@pytest.mark.parametrize(
+    "text", [b"\xff\xfe\n", b"12\n", b'["step"]\n', b'{"step": "x"}\n', b"\0" * 512, b'{"step": 3']
+)
+def test_metrics_that_end_in_something_else_are_cut_there(whole, run, text):
+    shutil.rmtree(run / LAST)
+    content = (run / "metrics.jsonl").read_bytes()
+    (run / "metrics.jsonl").write_bytes(content + text)
+    resume(run, console=Console(file=io.StringIO()))
+    assert faults.end_of(whole, 4).differences(faults.end_of(run, 4)) == []
