@@ -76,6 +76,36 @@ def pointed(checkpoints: Path, name: str) -> Path | None:
     return folder if folder in _folders(checkpoints) else None
 
 
+def checkpoint_at(path: Path) -> Path | None:
+    """Return the folder of the checkpoint that `path` is, or names, or that is the newest of the run `path`; None if
+    it is none of these.
+
+    Raises ValueError for a run that has no checkpoint, and for a LATEST or BEST that names none.
+    """
+    if path.name in (LATEST, BEST) and path.is_file():
+        folder = pointed(path.parent, path.name)
+        if folder is None:
+            raise ValueError(f"{path}: names no checkpoint that is there. Give the run, or one of its checkpoints.")
+        return folder
+    if (path / "checkpoints").is_dir():
+        folders = complete_checkpoints(path / "checkpoints")
+        if not folders:
+            raise ValueError(f"{path}: this run has no checkpoint yet")
+        return folders[0]
+    return path if (path / MANIFEST).is_file() or path in _folders(path.parent) else None
+
+
+def existing_checkpoint(path: Path) -> Path:
+    """Return what `checkpoint_at` does. Raises ValueError also where that is nothing."""
+    folder = checkpoint_at(path)
+    if folder is None:
+        raise ValueError(
+            f"{path}: there is no checkpoint here. Give a run, one of its checkpoints/step_… folders, or its"
+            f" checkpoints/{LATEST} or checkpoints/{BEST}."
+        )
+    return folder
+
+
 def complete_checkpoints(checkpoints: Path) -> list[Path]:
     """Return the folders of finished checkpoints in the order in which a resume takes them: the one that LATEST
     names, those before it, the newest first, and then those after it, which a resume from an earlier one left behind.

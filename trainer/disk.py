@@ -2,12 +2,13 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import xxhash
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -20,10 +21,20 @@ class DamagedCheckpointError(ValueError):
 
 def write_atomically(path: Path, text: str) -> None:
     """Write `text` to `path` so that a reader finds the old content or the new, never half of it."""
+    with replacing(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield the path of a file to write, which becomes `path` once the body is through, and else is not there."""
     aside = aside_of(path)
-    aside.write_text(text, encoding="utf-8")
-    flush(aside)
-    aside.replace(path)
+    try:
+        yield aside
+        flush(aside)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
     flush(path.parent)
 
 
@@ -37,10 +48,10 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=1), encoding="utf-8")
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write `tensors` to the safetensors file `path`, which nobody reads yet. Raises OSError, as `write_json`."""
     try:
-        save_file(dict(tensors), path)
+        save_file(dict(tensors), path, metadata)
     except SafetensorError as error:  # the library's word for an OSError, whose number it tells in its text only
         raise OSError(f"{path}: {error}") from error
 
@@ -60,8 +71,24 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors in a safetensors file. Raises DamagedCheckpointError if they cannot be read."""
-    try:
+    with _readable(path):
         return load_file(path)
+
+
+@contextmanager
+def opened_tensors(path: Path) -> Iterator[Any]:
+    """Yield a safetensors file of which only the header is read until a tensor is asked for.
+
+    Raises DamagedCheckpointError, also for what the body cannot read of it.
+    """
+    with _readable(path), safe_open(path, framework="pt") as file:
+        yield file
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError as error:
         raise DamagedCheckpointError(f"{path}: is missing") from error
     except (OSError, SafetensorError) as error:

@@ -13,15 +13,7 @@ from optimizer import NamedState, StateMismatchError, load_named_state
 from optimizer.named_state import compare_shapes, renamed, restricted, shapes_of
 from optimizer.registry import nearest
 from trainer import checkpoint
-from trainer.checkpoint_files import (
-    BEST,
-    LATEST,
-    MANIFEST,
-    complete_checkpoints,
-    damages,
-    pointed,
-    read_manifest,
-)
+from trainer.checkpoint_files import MANIFEST, checkpoint_at, damages, read_manifest
 from trainer.config import InitConfig, ModelConfig
 from trainer.disk import DamagedCheckpointError, read_tensors
 from trainer.errors import ConfigError
@@ -108,15 +100,8 @@ def find(init: InitConfig, name: str) -> Source:
     path = Path(init.path)
     if path.is_file() and path.suffix == ".safetensors":
         return Source(None, path, f"{init.component}." if init.component else "")
-    if path.name in (LATEST, BEST) and path.is_file():
-        path = pointed(path.parent, path.name) or path
-    elif (path / "checkpoints").is_dir():
-        newest = complete_checkpoints(path / "checkpoints")
-        if not newest:
-            raise ValueError(f"{path}: this run has no checkpoint yet")
-        path = newest[0]
-    if (path / MANIFEST).is_file():
-        return _in_checkpoint(path, init.component or name)
+    if (folder := checkpoint_at(path)) is not None:
+        return _in_checkpoint(folder, init.component or name)
     if not (path / checkpoint.WEIGHTS).is_file():
         raise ValueError(
             f"{path / checkpoint.WEIGHTS}: is missing. Give a run, a checkpoint, a component's folder in one, or a"

@@ -9,6 +9,7 @@ from optimizer import EmbeddedScheduler, Horizon
 from optimizer.kernels.choice import implementation_of
 from trainer.config import ExperimentConfig
 from trainer.model import is_frozen
+from trainer.tables import aligned, count
 
 _BY_GROUP = ("betas", "momentum", "eps", "part")
 _HEADER = ("component", "params", "trains", "optimizer", "step", "schedule")
@@ -19,8 +20,7 @@ def plan(
 ) -> str:
     """Return the plan table as text, with a line for each optimizer that is skipped."""
     rows = [_HEADER, *(_row(name, config, components[name], optimizers.get(name)) for name in components)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
-    lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
+    lines = aligned(rows, right=[1])
     epochs = horizon.total_steps / (horizon.steps_per_epoch or 1)
     batches = f"{config.train.accumulate} batches of " if config.train.accumulate > 1 else ""
     lines.append(f"{horizon.total_steps} updates of {batches}{config.data.batch_size} samples, {epochs:.1f} epochs")
@@ -37,11 +37,11 @@ def _row(name: str, config: ExperimentConfig, component: nn.Module, optimizer: O
     total = sum(parameter.numel() for parameter in component.parameters())
     trainable = sum(parameter.numel() for parameter in component.parameters() if parameter.requires_grad)
     if optimizer is None:
-        return name, _count(total), "frozen" if is_frozen(component) else "yes", "-", "-", "-"
-    trains = "yes" if trainable == total else f"{_count(trainable)} of it"
+        return name, count(total), "frozen" if is_frozen(component) else "yes", "-", "-", "-"
+    trains = "yes" if trainable == total else f"{count(trainable)} of it"
     scheduler = getattr(optimizer, "scheduler", None)  # a plugin's optimizer may have none
     schedule = "-" if scheduler is None else _schedule(scheduler)
-    return name, _count(total), trains, config.model.component_optims[name].type, implementation_of(optimizer), schedule
+    return name, count(total), trains, config.model.component_optims[name].type, implementation_of(optimizer), schedule
 
 
 def _groups(name: str, optimizer: Optimizer) -> list[str]:
@@ -74,17 +74,3 @@ def _schedule(scheduler: EmbeddedScheduler) -> str:
         for option, schedule in scheduler.option_schedules.items()
     ]
     return lr + "".join(others)
-
-
-def _aligned(row: tuple[str, ...], widths: list[int]) -> list[str]:
-    return [
-        cell.rjust(width) if column == 1 else cell.ljust(width)
-        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ]
-
-
-def _count(number: int) -> str:
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            return f"{number / size:.1f} {unit}"
-    return str(number)

@@ -11,13 +11,12 @@ from rich.console import Console
 from optimizer.validation import explain
 from trainer.checkpoint import read_progress
 from trainer.checkpoint_files import (
-    BEST,
     LATEST,
     MANIFEST,
+    checkpoint_at,
     clear_leftovers,
     complete_checkpoints,
     point,
-    pointed,
     verify,
 )
 from trainer.config import ExperimentConfig, load_config
@@ -87,11 +86,10 @@ def _run_and_checkpoint(target: Path) -> tuple[Path, Path | None]:
     """Return the directory of the run that `target` names, and its checkpoint if it names one."""
     if (target / CONFIG).is_file():
         return target, None
-    folder: Path | None = target
-    if target.name in (LATEST, BEST) and target.is_file():
-        folder = pointed(target.parent, target.name)
-        if folder is None:
-            raise ConfigError(f"{target}: names no checkpoint that is there. Give the run, or one of its checkpoints.")
+    try:
+        folder = checkpoint_at(target)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     if folder is not None and (folder / MANIFEST).is_file() and (folder.parent.parent / CONFIG).is_file():
         return folder.parent.parent, folder
     raise ConfigError(f"{target}: there is no run here (no {CONFIG}). Start one with `innerstep train CONFIG`.")
