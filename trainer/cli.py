@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from trainer.checkpoint_cli import checkpoint_app
+
 app = typer.Typer(
     name="innerstep",
     help="Train models made of named components, each with an optimizer that steps its own schedule.",
@@ -16,6 +18,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(checkpoint_app)
 
 INTERRUPTED = 130
 STOPPED_AND_SAVED = 75

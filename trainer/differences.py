@@ -1,0 +1,209 @@
+"""In what two checkpoints differ: config, positions, and tensors, one pair in memory at a time."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.checkpoint import (
+    OPTIMIZER_TENSORS,
+    OPTIMIZER_VALUES,
+    RNG_TENSORS,
+    TRAINER,
+    WEIGHTS,
+    expected_content,
+    read_progress,
+)
+from trainer.checkpoint_files import existing_checkpoint
+from trainer.disk import opened_tensors, read_json
+from trainer.tables import aligned
+
+SHOWN = 20
+"""Rows of a table of differences, unless all are asked for."""
+
+_ABSENT = object()
+_IN_DATA = ("epoch", "batch")
+"""What of the trainer's `data` is a position and no choice."""
+
+Row = tuple[str, Any, Any]
+Sides = tuple[Path, Path]
+
+
+@dataclass
+class _Tensors:
+    """What was found of tensors. rows: component, kind, name, largest absolute and relative difference."""
+
+    only: list[str] = field(default_factory=list)
+    other: list[str] = field(default_factory=list)
+    rows: list[tuple[str, str, str, float, float]] = field(default_factory=list)
+    summary: list[str] = field(default_factory=list)
+    differ: bool = False
+
+
+def differences(first: Path, second: Path, show_all: bool = False) -> tuple[bool, str]:
+    """Return whether the checkpoints that two paths lead to are identical, and in what they differ, as text.
+
+    NaN equals NaN. show_all: whether tables are shown whole. Raises ValueError where there is no checkpoint, or damage.
+    """
+    sides = existing_checkpoint(first), existing_checkpoint(second)
+    config, positions = _of_values(sides)
+    tensors = _of_tensors(sides)
+    blocks = [[f"A: {sides[0]}", f"B: {sides[1]}"]]
+    blocks += [["config, A and B:", *_limited(_row_lines(config), show_all)]] if config else []
+    blocks += [["positions and options, A and B:", *_limited(_row_lines(positions), show_all)]] if positions else []
+    blocks += [_limited(tensors.only, show_all)] if tensors.only else []
+    blocks += [["of another shape or type, A and B:", *_limited(tensors.other, show_all)]] if tensors.other else []
+    if tensors.rows:
+        shown = sorted(tensors.rows, key=lambda row: (row[1] == "weights", *row[3:]), reverse=True)
+        lines = [(*row[:3], f"{row[3]:.3g}", f"{row[4]:.3g}") for row in shown]
+        header = ("component", "of", "tensor", "largest difference", "relative")
+        head, *body = aligned([header, *lines], right=(3, 4))
+        blocks.append([head, *_limited(body, show_all)])
+    identical = not (config or positions or tensors.differ)
+    return identical, "\n\n".join("\n".join(block) for block in [*blocks, tensors.summary])
+
+
+def _of_values(sides: Sides) -> tuple[list[Row], list[Row]]:
+    """Return the differences of the config, and of everything else that is no tensor."""
+    configs, positions = [], []
+    for folder in sides:
+        values = read_progress(folder).values
+        with expected_content(folder / TRAINER):
+            configs.append(_config(values))
+            positions.append(_positions(folder, values))
+    return _differing(*configs), _differing(*positions)
+
+
+def _config(values: Mapping[str, Any]) -> dict[str, Any]:
+    optims = {
+        name: {"type": fields["type"], "params": {key: value for key, value in fields.items() if key != "type"}}
+        for name, fields in values["optimizers"].items()
+    }
+    data = {key: value for key, value in values["data"].items() if key not in _IN_DATA}
+    return _flat({"data": data, "model": {"component_optims": optims}, "train": values["train"]})
+
+
+def _positions(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    step = read_progress(folder).step
+    trainer = {"step": step, **{key: values["data"][key] for key in _IN_DATA}}
+    trainer |= {key: values[key] for key in ("horizon", "scaler", "best", "components") if key in values}
+    flat = _flat(trainer)
+    for name in values["components"]:
+        path = folder / name / OPTIMIZER_VALUES
+        if path.is_file():
+            saved = read_json(path)
+            scheduler = {key: value for key, value in saved.get("scheduler", {}).items() if "config" not in key}
+            saved = {key: value for key, value in saved.items() if key != "shapes"} | {"scheduler": scheduler}
+            flat |= _flat(saved, f"{name}.optimizer")
+    return flat
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Return the leaves of nested mappings, and of lists that hold some, by dotted path."""
+    if isinstance(value, Mapping):
+        named = [(str(key), item) for key, item in value.items()]
+    elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        named = [(str(index), item) for index, item in enumerate(value)]
+    else:
+        return {path: value}
+    return {leaf: item for key, inner in named for leaf, item in _flat(inner, f"{path}.{key}" if path else key).items()}
+
+
+def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Row]:
+    rows = [(path, first.get(path, _ABSENT), second.get(path, _ABSENT)) for path in {**first, **second}]
+    return [row for row in rows if row[1] != row[2] and not (row[1] != row[1] and row[2] != row[2])]
+
+
+def _row_lines(rows: list[Row]) -> list[str]:
+    return aligned([(f"  {path}", _shown(first), _shown(second)) for path, first, second in rows])
+
+
+def _shown(value: Any) -> str:
+    return "absent" if value is _ABSENT else repr(value)
+
+
+def _limited(lines: list[str], show_all: bool) -> list[str]:
+    hidden = len(lines) - SHOWN
+    return lines if show_all or hidden <= 0 else [*lines[:SHOWN], f"… and {hidden} more; --all shows them"]
+
+
+def _of_tensors(sides: Sides) -> _Tensors:
+    found = _Tensors()
+    components = [read_progress(folder).values["components"] for folder in sides]
+    for name in {**components[0], **components[1]}:
+        owners = [label for label, known in zip("AB", components, strict=True) if name in known]
+        if len(owners) == 1:
+            found.differ = True
+            found.summary.append(f"{name}: only in {owners[0]}")
+        else:
+            _compare_component(sides, name, found)
+    differ = _rng_differ(sides)
+    found.differ |= differ
+    found.summary.append("random number generators: " + ("differ" if differ else "identical"))
+    return found
+
+
+def _compare_component(sides: Sides, name: str, found: _Tensors) -> None:
+    differing = total = 0
+    for kind, file in (("weights", f"{name}/{WEIGHTS}"), ("state", f"{name}/{OPTIMIZER_TENSORS}")):
+        for tensor, pair in _pairs(sides, file):
+            total += 1
+            first, second = pair
+            if first is None or second is None:
+                found.only.append(f"only in {'B' if first is None else 'A'}: {name}, {kind}: {tensor}")
+            elif (first.shape, first.dtype) != (second.shape, second.dtype):
+                found.other.append(f"  {name}, {kind}: {tensor}: {_form(first)}, {_form(second)}")
+            elif (largest := largest_difference(first, second)) is not None:
+                found.rows.append((name, kind, tensor, *largest))
+            else:
+                continue
+            differing += 1
+    found.differ |= differing > 0
+    found.summary.append(f"{name}: {differing} of {total} tensors differ" if differing else f"{name}: identical")
+
+
+def _pairs(sides: Sides, file: str) -> Iterator[tuple[str, tuple[Tensor | None, Tensor | None]]]:
+    """Yield the tensors of two files of one name, None for what is in one alone. A file that is nowhere has none."""
+    with ExitStack() as stack:
+        there = [folder / file for folder in sides]
+        opened = [stack.enter_context(opened_tensors(path)) if path.is_file() else None for path in there]
+        names: list[list[str]] = [[] if one is None else list(one.keys()) for one in opened]
+        for name in dict.fromkeys([*names[0], *names[1]]):
+            first, second = (
+                one.get_tensor(name) if one is not None and name in known else None
+                for one, known in zip(opened, map(set, names), strict=True)
+            )
+            yield name, (first, second)
+
+
+def largest_difference(first: Tensor, second: Tensor) -> tuple[float, float] | None:
+    """Return the largest absolute and relative difference of two tensors of one shape and type; None if they are equal.
+
+    NaN equals NaN, and is infinitely far from everything else.
+    """
+    wide = torch.complex128 if first.is_complex() else torch.float64
+    if first.is_floating_point():  # exact, and has operations that the 8-bit types lack
+        first, second = first.to(wide), second.to(wide)
+    unequal = (first != second) & ~(torch.isnan(first) & torch.isnan(second))
+    if not bool(unequal.any()):
+        return None
+    a, b = first[unequal].to(wide), second[unequal].to(wide)
+    absolute = (a - b).abs().nan_to_num(nan=torch.inf, posinf=torch.inf)
+    relative = (absolute / torch.maximum(a.abs(), b.abs())).nan_to_num(nan=torch.inf, posinf=torch.inf)
+    return float(absolute.max()), float(relative.max())
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{list(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def _rng_differ(sides: Sides) -> bool:
+    plain = [read_progress(folder).values["rng"] for folder in sides]
+    return plain[0] != plain[1] or any(
+        first is None or second is None or not torch.equal(first, second)
+        for _, (first, second) in _pairs(sides, RNG_TENSORS)
+    )
