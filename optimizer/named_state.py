@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,16 @@ def named_state(optimizer: Optimizer) -> NamedState:
     Raises ValueError if the optimizer was built from parameters without names, or keeps what cannot be saved.
     """
     state_dict = optimizer.state_dict()
+    _names_by_id(state_dict["param_groups"])  # says what to do about parameters without names
+    return state_by_name(state_dict, shapes_of(optimizer), optimizer.defaults)
+
+
+def state_by_name(state_dict: Mapping[str, Any], shapes: dict[str, list[int]], options: Container[str]) -> NamedState:
+    """Return a state dict, whose groups say `param_names`, keyed by parameter name. The tensors are its own.
+
+    shapes: those of the parameters, by name. options: the entries of a group that are plain numbers here where they
+    are scalar tensors there. Raises ValueError for groups without names, and for what cannot be saved.
+    """
     names = _names_by_id(state_dict["param_groups"])
     tensors: dict[str, Tensor] = {}
     plain: dict[str, dict[str, Any]] = {}
@@ -51,10 +61,10 @@ def named_state(optimizer: Optimizer) -> NamedState:
                 written = entry if isinstance(entry, str) else f"[{entry}]"  # a key in JSON is text
                 plain.setdefault(name, {})[written] = outline(value, f"{name}/{written}", tensors)
     groups = [
-        {key: _plain(key, value, optimizer) for key, value in group.items() if key != "params"}
+        {key: _plain(key, value, options) for key, value in group.items() if key != "params"}
         for group in state_dict["param_groups"]
     ]
-    values = {"param_groups": groups, "shapes": shapes_of(optimizer), "state": dict(sorted(plain.items()))}
+    values = {"param_groups": groups, "shapes": shapes, "state": dict(sorted(plain.items()))}
     values |= {key: state_dict[key] for key in ("scheduler",) if key in state_dict}
     of_no_parameter = {key: value for key, value in state_dict["state"].items() if key not in names}
     further = _without_bytes(_further(state_dict))
@@ -74,7 +84,21 @@ def load_named_state(optimizer: Optimizer, saved: NamedState, own_options: bool 
     own = own_state["param_groups"]
     names = _names_by_id(own)
     _check_names(saved.values["shapes"], shapes_of(optimizer))
-    ids = {name: param_id for param_id, name in names.items()}
+    state, further = state_by_id(saved, {name: param_id for param_id, name in names.items()})
+    restored = _with_own_options if own_options else _restored_group
+    groups = [restored(optimizer, group, saved.values["param_groups"]) for group in own]
+    further = _merged(_further(own_state), further)
+    state_dict: dict[str, Any] = {**further, "state": state, "param_groups": groups}
+    if "scheduler" in saved.values:
+        state_dict["scheduler"] = saved.values["scheduler"]
+    optimizer.load_state_dict(state_dict)
+
+
+def state_by_id(saved: NamedState, ids: Mapping[str, Any]) -> tuple[dict[Any, Any], dict[str, Any]]:
+    """Return the state of `saved` as a state dict has it, and what the class adds to the state dict besides.
+
+    ids: what stands for each parameter there, by name.
+    """
     of_no_parameter, further = filled(saved.values.get("further", _NOTHING), saved.tensors)
     state: dict[Any, Any] = {}
     nested = {path for entries in saved.values["state"].values() for plan in entries.values() for path in paths(plan)}
@@ -86,13 +110,7 @@ def load_named_state(optimizer: Optimizer, saved: NamedState, own_options: bool 
         for written, plan in entries.items():
             key = int(written[1:-1]) if re.fullmatch(r"\[\d+\]", written) else written
             state.setdefault(ids[name], {})[key] = filled(plan, saved.tensors)
-    restored = _with_own_options if own_options else _restored_group
-    groups = [restored(optimizer, group, saved.values["param_groups"]) for group in own]
-    further = _merged(_further(own_state), further)
-    state_dict: dict[str, Any] = {**further, "state": {**state, **of_no_parameter}, "param_groups": groups}
-    if "scheduler" in saved.values:
-        state_dict["scheduler"] = saved.values["scheduler"]
-    optimizer.load_state_dict(state_dict)
+    return {**state, **of_no_parameter}, further
 
 
 def renamed(state: NamedState, new_name: Callable[[str], str]) -> NamedState:
@@ -123,7 +141,7 @@ def restricted(state: NamedState, names: Sequence[str], optimizer: Optimizer) ->
     return NamedState(tensors, values)
 
 
-def _further(state_dict: dict[str, Any]) -> dict[str, Any]:
+def _further(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a class adds to the state dict besides state and groups."""
     return {key: value for key, value in state_dict.items() if key not in ("state", "param_groups", "scheduler")}
 
@@ -186,7 +204,7 @@ def _with_own_options(optimizer: Optimizer, own: dict[str, Any], saved: list[dic
     inits = [cls.__dict__["__init__"] for cls in type(owner).__mro__ if "__init__" in cls.__dict__]
     options = {"params", "param_names", PART}.union(*(inspect.signature(init).parameters for init in inits))
     counted = {key for key in match.keys() - options if not key.startswith(INITIAL)}
-    return own | {key: _as_in(own.get(key), match[key]) for key in counted}
+    return own | {key: as_in(own.get(key), match[key]) for key in counted}
 
 
 def _restored_group(optimizer: Optimizer, own: dict[str, Any], saved: list[dict[str, Any]]) -> dict[str, Any]:
@@ -195,21 +213,21 @@ def _restored_group(optimizer: Optimizer, own: dict[str, Any], saved: list[dict[
         raise StateMismatchError(
             "the parameter groups differ: none of the saved ones holds exactly " + ", ".join(own["param_names"])
         )
-    options = {key: _as_in(own.get(key), value) for key, value in match.items()}
+    options = {key: as_in(own.get(key), value) for key, value in match.items()}
     return {**options, "params": own["params"], "param_names": own["param_names"]}
 
 
-def _plain(key: str, value: Any, optimizer: Optimizer) -> Any:
+def _plain(key: str, value: Any, options: Container[str]) -> Any:
     """Return an option as JSON takes it. What a class made up for itself says that it was a tensor."""
-    if isinstance(value, Tensor) and (key not in optimizer.defaults or value.ndim):
+    if isinstance(value, Tensor) and (key not in options or value.ndim):
         return {"scalar": value.tolist(), "dtype": str(value.dtype)}
     if isinstance(value, torch.dtype):
         return outline(value, key, {})
     return value.item() if isinstance(value, Tensor) else value
 
 
-def _as_in(own: Any, value: Any) -> Any:
-    """Return a value read from JSON in the type that the optimizer has for it."""
+def as_in(own: Any, value: Any) -> Any:
+    """Return a group's value read from JSON in the type of `own`, the one that an optimizer has for it."""
     if isinstance(value, dict) and value.keys() == {"scalar", "dtype"}:
         return torch.tensor(value["scalar"], dtype=getattr(torch, value["dtype"].removeprefix("torch.")))
     if isinstance(value, dict):
