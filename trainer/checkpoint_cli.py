@@ -72,6 +72,28 @@ def export(
         typer.echo(export_weights(path, out, component, overwrite))
 
 
+@checkpoint_app.command()
+def convert(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="SOURCE", help="A run, a checkpoint or a component's folder; LeRobot's; NAME.pt's."),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="innerstep, lerobot or torch.")],
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="CONFIG", help="Tells the names of parameters without names.")
+    ] = None,
+    component: Annotated[
+        str | None, typer.Option("--component", metavar="NAME", help="This one alone; of LeRobot, its name here.")
+    ] = None,
+) -> None:
+    """Take weights and optimizers over from LeRobot or plain PyTorch, or there."""
+    from trainer.conversion import convert as write_converted
+
+    with _mistakes():
+        typer.echo("\n".join(write_converted(source, out, to, config, component)))
+
+
 @contextmanager
 def _mistakes() -> Iterator[None]:
     """Let what is wrong with a path or what is in it end the command with a message and exit code 2."""

@@ -58,15 +58,27 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file. Raises DamagedCheckpointError if there is none."""
+    value = _read_json(path)
+    if not isinstance(value, dict):
+        raise DamagedCheckpointError(f"{path}: holds no JSON object")
+    return value
+
+
+def read_json_list(path: Path) -> list[Any]:
+    """Return the list in a JSON file. Raises DamagedCheckpointError if there is none."""
+    value = _read_json(path)
+    if not isinstance(value, list):
+        raise DamagedCheckpointError(f"{path}: holds no JSON list")
+    return value
+
+
+def _read_json(path: Path) -> Any:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DamagedCheckpointError(f"{path}: is missing") from error
     except (OSError, ValueError, RecursionError) as error:
         raise DamagedCheckpointError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise DamagedCheckpointError(f"{path}: holds no JSON object")
-    return value
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

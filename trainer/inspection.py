@@ -29,7 +29,7 @@ from trainer.disk import DamagedCheckpointError, opened_tensors, read_json
 from trainer.tables import aligned, count, size
 
 _HEADER = ("component", "trains", "tensors", "values", "weights", "optimizer", "state", "position", "next lr")
-_NUMBERS = (2, 3, 4, 6, 7)
+_NUMBERS = (2, 3, 4, 6, 7, 8)
 
 
 def inspection(path: Path) -> str:

@@ -1,0 +1,167 @@
+"""Checkpoints from and for LeRobot and plain PyTorch."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import nn
+
+from optimizer.registry import nearest
+from optimizer.state_files import independent
+from trainer.checkpoint import OPTIMIZER_TENSORS, OPTIMIZER_VALUES, WEIGHTS
+from trainer.checkpoint_files import checkpoint_at, verify
+from trainer.config import ExperimentConfig, InitConfig, load_config
+from trainer.disk import flush, write_json, write_tensors
+from trainer.errors import ConfigError
+from trainer.foreign import (
+    Positional,
+    lerobots_folder,
+    read_lerobot,
+    read_torch,
+    torch_names,
+    write_lerobot,
+    write_torch,
+)
+from trainer.naming import by_position, with_names
+from trainer.parts import find
+
+INNERSTEP, LEROBOT, TORCH = FORMATS = ("innerstep", "lerobot", "torch")
+
+
+def convert(source: Path, out: Path, to: str, config: Path | None = None, component: str | None = None) -> list[str]:
+    """Write what is in `source` into the new folder `out`, in the form that `to` names; return lines that say so.
+
+    config, component: where the names of parameters come from that `source` has by position only, and the component
+    that is meant. Raises ValueError, with nothing written, for what is not there, is damaged or does not fit; OSError.
+    """
+    if to not in FORMATS:
+        raise ConfigError(f"--to: must be {', '.join(FORMATS)}; got {to!r}{nearest(to, FORMATS)}")
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise ConfigError(f"{out}: is there already. Choose another folder, or remove it.")
+    if not out.parent.is_dir():
+        raise ConfigError(f"{out}: there is no directory {out.parent}. Make it first.")
+    kind = _kind(source)
+    if kind == to or INNERSTEP not in (kind, to):
+        raise ConfigError(f"--to: {source} is of {kind}; from there it goes to {' or '.join(_targets(kind))}, not {to}")
+    aside = out.with_name(f".{out.name}.unfinished")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    try:
+        if kind == INNERSTEP:
+            lines = _from_innerstep(source, aside, to, component)
+        else:
+            lines = _to_innerstep(source, aside, kind, load_config(config) if config else None, component)
+        for path in [*aside.rglob("*"), aside]:
+            flush(path)
+        aside.replace(out)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    flush(out.parent)
+    return [f"{out / file}: {rest}" for file, rest in lines]
+
+
+def _kind(source: Path) -> str:
+    if lerobots_folder(source) is not None:
+        return LEROBOT
+    if torch_names(source):
+        return TORCH
+    if checkpoint_at(source) is not None or (source / WEIGHTS).is_file() or any(source.glob(f"*/{WEIGHTS}")):
+        return INNERSTEP
+    raise ConfigError(
+        f"{source}: holds nothing to convert. Give a run, a checkpoint or a component's folder of innerstep; a"
+        " checkpoint of LeRobot or its training_state; or a folder with NAME.pt and NAME_opt.pt."
+    )
+
+
+def _targets(kind: str) -> list[str]:
+    return [LEROBOT, TORCH] if kind == INNERSTEP else [INNERSTEP]
+
+
+def _from_innerstep(source: Path, out: Path, to: str, only: str | None) -> list[tuple[str, str]]:
+    lines = []
+    for name, folder in _chosen(_component_folders(source), only, source).items():
+        found = by_position(folder)
+        if to == TORCH:
+            write_torch(out, name, found)
+        else:
+            write_lerobot(out / name, found)
+        lines.append((f"{name}.pt" if to == TORCH else name, _told(found)))
+    return lines
+
+
+def _to_innerstep(
+    source: Path, out: Path, kind: str, config: ExperimentConfig | None, only: str | None
+) -> list[tuple[str, str]]:
+    lines = []
+    for name, found in _read(source, kind, config, only).items():
+        state = with_names(found, None if config is None else _component(config, name))
+        folder = out / name
+        folder.mkdir()
+        write_tensors(folder / WEIGHTS, independent(found.weights))
+        if state is not None:
+            write_tensors(folder / OPTIMIZER_TENSORS, independent(state.tensors))
+            try:
+                write_json(folder / OPTIMIZER_VALUES, state.values)
+            except TypeError as error:
+                raise ValueError(f"{found.source}: an option of its groups cannot be saved: {error}") from error
+        lines.append((name, _told(found)))
+    return lines
+
+
+def _read(source: Path, kind: str, config: ExperimentConfig | None, only: str | None) -> Mapping[str, Positional]:
+    """Return the components in `source` by name."""
+    if kind == TORCH:
+        return {
+            name: read_torch(source, name) for name in _chosen(dict.fromkeys(torch_names(source), source), only, source)
+        }
+    folder = lerobots_folder(source)
+    assert folder is not None, "its kind was told by it"
+    known = [] if config is None else list(config.model.components)
+    if only is None and len(known) != 1:
+        which = f" The config has {', '.join(known)}." if known else ""
+        raise ConfigError(f"--component: say what the component is called here.{which}")
+    return {only or known[0]: read_lerobot(folder)}
+
+
+def _component(config: ExperimentConfig, name: str) -> nn.Module:
+    """Return a component as the config builds it, with its own initial weights."""
+    components = config.model.components
+    if name not in components:
+        raise ConfigError(
+            f"--config: has no component {name!r}{nearest(name, list(components))} It has {', '.join(components)}."
+        )
+    component: nn.Module = components[name].make(f"model.components.{name}")
+    return component.requires_grad_(False) if components[name].freeze else component
+
+
+def _component_folders(source: Path) -> dict[str, Path]:
+    """Return the folders of components by name, after checking them where there are checksums."""
+    checkpoint = checkpoint_at(source)
+    if checkpoint is not None:
+        files = verify(checkpoint)["files"]
+        names = [name.removesuffix(f"/{WEIGHTS}") for name in files if name.endswith(f"/{WEIGHTS}")]
+        return {name: checkpoint / name for name in names}
+    if (source / WEIGHTS).is_file():
+        name = source.resolve().name
+        found = find(InitConfig(path=str(source)), name).folder
+        assert found is not None, "it is a folder"
+        return {name: found}
+    return {path.parent.name: path.parent for path in sorted(source.glob(f"*/{WEIGHTS}"))}
+
+
+def _chosen(there: dict[str, Path], only: str | None, source: Path) -> dict[str, Path]:
+    if only is None:
+        return there
+    if only not in there:
+        rule = f"{source} has no component {only!r}{nearest(only, list(there))}"
+        raise ConfigError(f"--component: {rule} It has {', '.join(there)}.")
+    return {only: there[only]}
+
+
+def _told(found: Positional) -> str:
+    parts = [f"{len(found.weights)} tensors"]
+    if found.optimizer is not None:
+        parts.append(f"the optimizer's state of {len(found.optimizer['state'])} parameters")
+        scheduler = found.optimizer.get("scheduler")
+        parts.append(f"after {scheduler['last_epoch']} updates" if scheduler else "at no position of a schedule")
+    return ", ".join(parts)

@@ -1,0 +1,181 @@
+"""Weights and optimizer state by position: the files of LeRobot and of plain PyTorch. Reading them runs no code."""
+
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from optimizer.state_files import LEROBOTS_SCHEDULER, TENSORS, VALUES, independent
+from trainer.checkpoint import WEIGHTS, expected_content
+from trainer.disk import DamagedCheckpointError, opened_tensors, read_json, read_json_list, read_tensors, write_tensors
+
+TRAINING_STATE = "training_state"
+PRETRAINED_MODEL = "pretrained_model"
+OPTIMIZER_FILE = "_opt.pt"
+
+
+@dataclass(frozen=True)
+class Positional:
+    """One component. optimizer: a state dict of torch.optim, and in it the schedule's position under "scheduler", if
+    it is known; None where there is no optimizer. source: where it was read.
+    """
+
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Any] | None
+    source: Path
+
+
+def lerobots_folder(path: Path) -> Path | None:
+    """Return the folder of LeRobot's optimizer state that `path` is or, as a checkpoint of LeRobot, holds."""
+    return next((folder for folder in (path, path / TRAINING_STATE) if (folder / TENSORS).is_file()), None)
+
+
+def read_lerobot(folder: Path) -> Positional:
+    """Return what is in a folder of LeRobot's optimizer state, with the weights beside it.
+
+    Raises DamagedCheckpointError for a file that is missing or is none of LeRobot's.
+    """
+    state: dict[int, dict[str, Tensor]] = {}
+    with expected_content(folder / TENSORS):
+        for path, tensor in read_tensors(folder / TENSORS).items():
+            _, position, entry = path.split("/")
+            state.setdefault(int(position), {})[entry] = tensor
+    optimizer = {"state": state, "param_groups": _read_groups(folder / VALUES)}
+    scheduler = _first_file(folder / LEROBOTS_SCHEDULER, folder.parent / LEROBOTS_SCHEDULER)
+    if scheduler is not None:
+        optimizer["scheduler"] = _position(scheduler, read_json(scheduler))
+    there = folder / WEIGHTS, folder.parent / PRETRAINED_MODEL / WEIGHTS
+    weights = _first_file(*there)
+    if weights is None:
+        raise DamagedCheckpointError(f"{there[0]}: is missing, as is {there[1]}. Put the weights into one of them.")
+    return Positional(_with_shared_tensors(weights), optimizer, folder)
+
+
+def torch_names(folder: Path) -> list[str]:
+    """Return the names of the modules whose state dicts are in a folder as NAME.pt, perhaps with NAME_opt.pt."""
+    files = sorted(path.name for path in folder.glob("*.pt"))
+    return list(dict.fromkeys(name.removesuffix(OPTIMIZER_FILE).removesuffix(".pt") for name in files))
+
+
+def read_torch(folder: Path, name: str) -> Positional:
+    """Return what is in NAME.pt and NAME_opt.pt. Raises DamagedCheckpointError, also for files that would run code."""
+    path, optimizer_path = folder / f"{name}.pt", folder / f"{name}{OPTIMIZER_FILE}"
+    weights = _loaded(path)
+    if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in weights.items()):
+        raise DamagedCheckpointError(f"{path}: is no module's state dict: not every entry is a tensor with a name")
+    if not optimizer_path.is_file():
+        return Positional(weights, None, path)
+    optimizer = _loaded(optimizer_path)
+    with expected_content(optimizer_path):
+        groups = [{key: _plain_betas(value) for key, value in group.items()} for group in optimizer["param_groups"]]
+        optimizer = {**optimizer, "state": dict(optimizer["state"]), "param_groups": groups}
+    if "scheduler" in optimizer:
+        optimizer["scheduler"] = _position(optimizer_path, optimizer["scheduler"])
+    return Positional(weights, optimizer, optimizer_path)
+
+
+def write_lerobot(folder: Path, component: Positional) -> None:
+    """Write the files of LeRobot into `folder`. Raises ValueError for a state that they cannot hold, OSError."""
+    folder.mkdir()
+    write_tensors(folder / WEIGHTS, component.weights, {"format": "pt"})
+    optimizer = component.optimizer
+    if optimizer is None:
+        return
+    flat = {
+        f"state/{position}/{entry}": value
+        for position, entries in optimizer["state"].items()
+        for entry, value in entries.items()
+        if value is not None
+    }
+    if odd := [path for path, value in flat.items() if not isinstance(value, Tensor) or path.count("/") != 2]:
+        raise ValueError(
+            f"{component.source}: LeRobot's files hold tensors only, which these are not: {', '.join(odd)}"
+        )
+    write_tensors(folder / TENSORS, independent(flat))
+    groups = [_lerobots_group(group) for group in optimizer["param_groups"]]
+    (folder / VALUES).write_text(json.dumps(groups, indent=4), encoding="utf-8")
+    if "scheduler" in optimizer:
+        state = _lerobots_scheduler(groups, optimizer["scheduler"]["last_epoch"])
+        (folder / LEROBOTS_SCHEDULER).write_text(json.dumps(state, indent=4), encoding="utf-8")
+
+
+def write_torch(folder: Path, name: str, component: Positional) -> None:
+    """Write NAME.pt and, of a component with an optimizer, NAME_opt.pt. Raises OSError."""
+    torch.save(component.weights, folder / f"{name}.pt")
+    if component.optimizer is not None:
+        torch.save(component.optimizer, folder / f"{name}{OPTIMIZER_FILE}")
+
+
+def _loaded(path: Path) -> dict[Any, Any]:
+    try:
+        value = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise DamagedCheckpointError(f"{path}: is missing") from error
+    except pickle.UnpicklingError as error:
+        raise DamagedCheckpointError(
+            f"{path}: cannot be read without running code that it names, or is damaged; only tensors and plain values"
+            " are taken. Save the state_dict() of the module, and that of the optimizer."
+        ) from error
+    except Exception as error:  # whatever is in the file, torch stumbles over it in many ways
+        raise DamagedCheckpointError(f"{path}: cannot be read: {type(error).__name__}: {error}") from error
+    if not isinstance(value, dict):
+        raise DamagedCheckpointError(f"{path}: must hold a state dict; it holds a {type(value).__name__}")
+    return dict(value)
+
+
+def _read_groups(path: Path) -> list[dict[str, Any]]:
+    groups = read_json_list(path)
+    with expected_content(path):
+        return [{key: tuple(value) if key == "betas" else value for key, value in group.items()} for group in groups]
+
+
+def _position(path: Path, scheduler: Any) -> dict[str, int]:
+    position = scheduler.get("last_epoch") if isinstance(scheduler, Mapping) else None
+    if type(position) is not int or position < 0:
+        raise DamagedCheckpointError(
+            f"{path}: the scheduler's last_epoch must be a whole number >= 0; got {position!r}"
+        )
+    return {"last_epoch": position}
+
+
+def _first_file(*paths: Path) -> Path | None:
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _with_shared_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file, also under the names that safetensors' save_model left out as they share memory."""
+    tensors = read_tensors(path)
+    with opened_tensors(path) as file:
+        same = file.metadata() or {}
+    shared = {name: tensors[kept].clone() for name, kept in same.items() if kept in tensors and name not in tensors}
+    return {**tensors, **shared}
+
+
+def _plain_betas(value: Any) -> Any:
+    """Return an option of several numbers, which torch takes as tensors too, as plain ones."""
+    if not isinstance(value, tuple):
+        return value
+    return tuple(one.item() if isinstance(one, Tensor) and one.ndim == 0 else one for one in value)
+
+
+def _lerobots_group(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a group as LeRobot's optimizer has it, entry for entry: it names no parameters and no implementation."""
+    result = {key: value for key, value in group.items() if key != "param_names"}
+    if "train_mode" not in group:  # schedule-free classes have a foreach that is no None
+        result |= {key: None for key in ("foreach", "fused") if key in group}
+    return result
+
+
+def _lerobots_scheduler(groups: list[dict[str, Any]], last_epoch: int) -> dict[str, Any]:
+    """Return the state of the LambdaLR that LeRobot has beside its optimizer, after `last_epoch` updates."""
+    bases = [float(group.get("initial_lr", group["lr"])) for group in groups]
+    stand_in = torch.optim.SGD([{"params": [torch.zeros(1)], "lr": base} for base in bases])
+    state = LambdaLR(stand_in, [lambda _: 1.0] * len(groups)).state_dict()
+    last = [float(group["lr"]) for group in groups]
+    return {**state, "last_epoch": last_epoch, "_step_count": last_epoch + 1, "_last_lr": last}
