@@ -42,9 +42,9 @@ def test_without_a_word_it_stops_with_the_differences_and_the_ways(tmp_path):
     with pytest.raises(ConfigError) as refusal:
         resumed(run, {f"{OPTIM}second.params.lr": 5e-3, "train.precision": "bf16", "seed": 3})
     for line in (
-        "data.seed: saved 0, now 3",
+        "  seed: saved 0, now 3",
         "train.precision: saved 'fp32', now 'bf16'",
-        f"{OPTIM}second.lr: saved 0.01, now 0.005",
+        f"{OPTIM}second.params.lr: saved 0.01, now 0.005",
         "--resume.on_change=keep",
         "override",
         "rescale",
@@ -78,7 +78,7 @@ def test_override_takes_the_new_values_at_the_old_position(tmp_path):
     before = lrs(run)
     changed = {"peak_lr": 2e-2, "betas": [0.5, 0.9], "weight_decay": 0.5}
     printed = resumed(run, {f"{OPTIM}first.params.{name}": value for name, value in changed.items()}, 6, "override")
-    assert f"{OPTIM}first.peak_lr: saved 0.01, now 0.02" in printed
+    assert f"{OPTIM}first.params.peak_lr: saved 0.01, now 0.02" in printed
     written = load_config(run / "config.yaml")
     curve = written.model.component_optims["first"].factory.resolved(written.train.horizon(5)).curve
     assert lrs(run) == before[:6] + [curve.lr_at(k) for k in range(6, 12)]

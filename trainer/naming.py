@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from optimizer import NamedState
 from optimizer.combined import PART
-from optimizer.embedded_scheduler import INITIAL, POSITION
 from optimizer.named_state import as_in, compare_shapes, state_by_id, state_by_name
+from optimizer.track import INITIAL, POSITION
 from trainer.checkpoint import OPTIMIZER_VALUES, WEIGHTS, expected_content, read_optimizer
 from trainer.disk import read_tensors
 from trainer.foreign import Positional

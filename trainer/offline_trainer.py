@@ -19,6 +19,7 @@ from trainer.data import Batch, DataSet, in_order
 from trainer.errors import ConfigError
 from trainer.evaluation import (
     evaluate,
+    evaluation_line,
     is_schedule_free,
     named_values,
     train_at_training_weights,
@@ -116,14 +117,7 @@ class OfflineTrainer:
                 if update.logged:
                     self._write(metrics, training_line(update, progress.rate(update.step)))
                     progress.show(update)
-                is_best = False
-                if self._due(train.eval_every) and self.data.held_out is not None:
-                    self.metrics = self.evaluate()
-                    report(self.optimizers.values(), self.metrics)
-                    line = {"split": "held_out", "step": self.step, "epoch": update.epoch, **self.metrics}
-                    self._write(metrics, line)
-                    self.say(_evaluation_line(self.step, self.metrics))
-                    is_best = self.saving.is_best(self.step, self.metrics)
+                is_best = self._due(train.eval_every) and self._evaluated(metrics, update.epoch)
                 stopped = interruption.signal  # looked at once: it may come while this is saved, and is then for later
                 ends = stopped is not None or self._is_over()
                 if ends or is_best or self.saving.due(self.step):
@@ -242,6 +236,16 @@ class OfflineTrainer:
         except OSError as error:
             self.saving.failed(f"{metrics.path}: cannot be written: {error.strerror}", error)
 
+    def _evaluated(self, metrics: MetricsFile, epoch: int) -> bool:
+        """Evaluate, if there is held-out data, tell whom it concerns, and return whether it is the best so far."""
+        if self.data.held_out is None:
+            return False
+        self.metrics = self.evaluate()
+        report(self.optimizers.values(), self.metrics)
+        self._write(metrics, {"split": "held_out", "step": self.step, "epoch": epoch, **self.metrics})
+        self.say(evaluation_line(self.step, self.metrics))
+        return self.saving.is_best(self.step, self.metrics)
+
     def _is_over(self) -> bool:
         return self.step == self.horizon.total_steps
 
@@ -290,10 +294,3 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"train.device: this machine has no {name}. Use auto or cpu.")
     return device
-
-
-def _evaluation_line(step: int, metrics: dict[str, float]) -> str:
-    only_loss = sum(name.startswith("loss/") for name in metrics) == 1  # then it is the total too
-    shown = {name: value for name, value in metrics.items() if not (only_loss and name.startswith("loss/"))}
-    values = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
-    return f"after {step} updates, held out: {values}"

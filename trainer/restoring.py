@@ -1,7 +1,7 @@
 """Taking a run up from a checkpoint, also where the config has changed since."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,14 @@ def changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[Row]:
     saved, now: the trainer's values, of which `data` (but for the place in it), `train` and `optimizers` matter.
     """
     position = {name: value for name, value in now["data"].items() if name not in ("epoch", "batch")}
-    rows = _differences("data", {name: saved["data"].get(name) for name in position}, position)
-    rows += _differences("train", {name: saved["train"].get(name) for name in now["train"]}, now["train"])
+    rows = _differences("", saved["data"], position, ["seed"])
+    rows += _differences("data.", saved["data"], position, position.keys() - {"seed"})
+    rows += _differences("train.", saved["train"], now["train"], now["train"])
     for name in sorted(now["optimizers"].keys() | saved["optimizers"].keys()):
-        path = f"model.component_optims.{name}"
-        rows += _differences(path, saved["optimizers"].get(name, {}), now["optimizers"].get(name, {}))
+        before, after = (optimizers.get(name, {}) for optimizers in (saved["optimizers"], now["optimizers"]))
+        path = f"model.component_optims.{name}."
+        rows += _differences(path, before, after, ["type"])
+        rows += _differences(f"{path}params.", before, after, (before.keys() | after.keys()) - {"type"})
     return rows
 
 
@@ -132,6 +135,6 @@ def _without_warnings_of_another_curve() -> Iterator[None]:
         yield
 
 
-def _differences(path: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[Row]:
-    names = [name for name in {**saved, **now} if saved.get(name) != now.get(name)]
-    return [(f"{path}.{name}", saved.get(name), now.get(name)) for name in names]
+def _differences(path: str, saved: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[str]) -> list[Row]:
+    rows = [(path + name, saved.get(name), now.get(name)) for name in sorted(names)]
+    return [row for row in rows if row[1] != row[2]]
