@@ -293,7 +293,7 @@ def test_resume_refuses_changed_optimizers_and_data(tmp_path, quiet):
     change = {"model.component_optims.first.params.peak_lr": 2e-2, "data.batch_size": 5}
     with pytest.raises(ConfigError) as refused:
         resume(tmp_path / "run", change, console=quiet)
-    assert "model.component_optims.first.peak_lr: saved 0.01, now 0.02" in str(refused.value)
+    assert "model.component_optims.first.params.peak_lr: saved 0.01, now 0.02" in str(refused.value)
     assert "data.batch_size: saved 8, now 5" in str(refused.value)
 
 

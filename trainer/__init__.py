@@ -3,8 +3,8 @@
 import os
 from typing import TYPE_CHECKING, Any
 
-# MKL may sum in another order from one process to the next unless it is told not to, and it reads this when it is
-# first used; but a resumed run is to be the uninterrupted one to the bit.
+# MKL may sum in another order from one process to the next, or over another number of threads, unless it is told not
+# to, and it reads this when it is first used; but a resumed run is to be the uninterrupted one to the bit.
 os.environ.setdefault("MKL_CBWR", "AUTO")
 os.environ.setdefault("MKL_DYNAMIC", "FALSE")
 
