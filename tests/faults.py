@@ -125,9 +125,9 @@ class Lives:
         tests, root = Path(__file__).parent, Path(__file__).parent.parent
         before = os.environ.get("PYTHONPATH")
         os.environ["PYTHONPATH"] = f"{tests}{os.pathsep}{root}"  # the server imports by it
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["preloaded"])
-        warm = self._context.Process(target=time.sleep, args=(0,))
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(["preloaded"])
+        warm = self.context.Process(target=time.sleep, args=(0,))
         warm.start()
         warm.join()
         os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
@@ -135,7 +135,7 @@ class Lives:
     def whole(self, run: Path, **changed: Any) -> float:
         """Let the run in `run` live to its end; return how long that took, in seconds."""
         begun = time.monotonic()
-        process = self._context.Process(target=live, args=(run,), kwargs=changed)
+        process = self.context.Process(target=live, args=(run,), kwargs=changed)
         process.start()
         process.join(120)
         assert process.exitcode == 0, f"{run}: ended with {process.exitcode}"
@@ -143,7 +143,7 @@ class Lives:
 
     def kill(self, run: Path, after: float, **changed: Any) -> bool:
         """Kill a life of the run in `run` after so many seconds; return whether it was alive until then."""
-        process = self._context.Process(target=live, args=(run,), kwargs=changed)
+        process = self.context.Process(target=live, args=(run,), kwargs=changed)
         process.start()
         process.join(after)
         assert process.pid is not None
