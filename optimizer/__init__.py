@@ -13,12 +13,13 @@ from optimizer.embedding import ScheduledOptimizer, scheduled
 from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY, FreeScheduleFactory, OptimizerFactory, ScheduledFactory
 from optimizer.horizon import Horizon
 from optimizer.lerobot import make_optimizer_and_scheduler
-from optimizer.named_state import NamedState, StateMismatchError, load_named_state, named_state
+from optimizer.named_state import NamedState, load_named_state, named_state
 from optimizer.registry import Registry, UnknownKeyError
 from optimizer.schedule import SCHEDULE_REGISTRY, Schedule
 from optimizer.schedule_free_radam import RAdamScheduleFreeFactory
 from optimizer.schedules.pytorch import TorchSchedule
 from optimizer.stand_in import ReadOnlyScheduler
+from optimizer.state_checks import StateMismatchError
 from optimizer.state_files import load_optimizer_state, save_optimizer_state
 from optimizer.torch_optimizers import TorchFactory, torch_factory
 

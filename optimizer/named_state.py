@@ -11,13 +11,16 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimizer.combined import PART, Combined
-from optimizer.state_tree import filled, outline, paths, with_paths
+from optimizer.state_checks import (
+    StateMismatchError,
+    check_known,
+    check_structure,
+    check_tensors,
+    compare_shapes,
+    two_dicts,
+)
+from optimizer.state_tree import dtype_named, filled, outline, paths, with_paths
 from optimizer.track import INITIAL
-
-
-class StateMismatchError(ValueError):
-    """Saved state that does not fit. The message lists every missing, extra and mis-shaped name."""
-
 
 FURTHER = ":further"
 """Where the paths of tensors begin that belong to no parameter."""
@@ -78,13 +81,16 @@ def load_named_state(optimizer: Optimizer, saved: NamedState, own_options: bool 
 
     own_options: whether the groups of `optimizer` stay as they are, with its own lr, betas and so on; what a class
     counts in its groups is loaded all the same.
-    Raises StateMismatchError, before anything is changed, if the names, shapes or groups differ.
+    Raises StateMismatchError, before anything is changed, if the names, shapes or groups differ, and ValueError if
+    `saved` is nothing that `named_state` returns.
     """
+    check_structure(saved.values)
     own_state = optimizer.state_dict()
     own = own_state["param_groups"]
     names = _names_by_id(own)
     _check_names(saved.values["shapes"], shapes_of(optimizer))
     state, further = state_by_id(saved, {name: param_id for param_id, name in names.items()})
+    check_tensors(optimizer, state)
     restored = _with_own_options if own_options else _restored_group
     groups = [restored(optimizer, group, saved.values["param_groups"]) for group in own]
     further = _merged(_further(own_state), further)
@@ -99,14 +105,16 @@ def state_by_id(saved: NamedState, ids: Mapping[str, Any]) -> tuple[dict[Any, An
 
     ids: what stands for each parameter there, by name.
     """
-    of_no_parameter, further = filled(saved.values.get("further", _NOTHING), saved.tensors)
+    of_no_parameter, further = two_dicts(filled(saved.values.get("further", _NOTHING), saved.tensors))
     state: dict[Any, Any] = {}
     nested = {path for entries in saved.values["state"].values() for plan in entries.values() for path in paths(plan)}
     for path in sorted(saved.tensors.keys() - nested):
         name, _, entry = path.rpartition("/")
         if not path.startswith(f"{FURTHER}/"):
+            check_known(name, ids)
             state.setdefault(ids[name], {})[entry] = saved.tensors[path]
     for name, entries in saved.values["state"].items():
+        check_known(name, ids)
         for written, plan in entries.items():
             key = int(written[1:-1]) if re.fullmatch(r"\[\d+\]", written) else written
             state.setdefault(ids[name], {})[key] = filled(plan, saved.tensors)
@@ -114,7 +122,8 @@ def state_by_id(saved: NamedState, ids: Mapping[str, Any]) -> tuple[dict[Any, An
 
 
 def renamed(state: NamedState, new_name: Callable[[str], str]) -> NamedState:
-    """Return `state` with each parameter under the name that `new_name` gives it."""
+    """Return `state` with each parameter under the name that `new_name` gives it. Raises ValueError if it is none."""
+    check_structure(state.values)
 
     def path(old: str) -> str:
         name, slash, entry = old.partition("/")
@@ -154,8 +163,12 @@ def _without_bytes(value: Any) -> Any:
 
 
 def _merged(own: Any, saved: Any) -> Any:
-    if not (isinstance(own, dict) and isinstance(saved, dict)):
+    if isinstance(own, bytes):  # which its class may unpickle
+        return own
+    if not isinstance(own, dict):
         return saved
+    if not isinstance(saved, dict):
+        raise StateMismatchError(f"what the optimizer keeps besides its state is {saved!r}, where a dict is expected")
     return {**own, **{key: _merged(own.get(key), item) for key, item in saved.items()}}
 
 
@@ -180,20 +193,6 @@ def _check_names(saved: dict[str, list[int]], own: dict[str, list[int]]) -> None
     problems = compare_shapes(saved, own)
     if problems:
         raise StateMismatchError("the optimizer state does not fit: " + "; ".join(problems))
-
-
-def compare_shapes(saved: dict[str, list[int]], own: dict[str, list[int]]) -> list[str]:
-    """Return what keeps tensors of the `saved` names and shapes out of `own`: one line a kind."""
-    kinds = {
-        "missing": sorted(own.keys() - saved.keys()),
-        "extra": sorted(saved.keys() - own.keys()),
-        "mis-shaped": [
-            f"{name} (saved {saved[name]}, here {own[name]})"
-            for name in sorted(own.keys() & saved.keys())
-            if list(saved[name]) != list(own[name])
-        ],
-    }
-    return [f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names]
 
 
 def _with_own_options(optimizer: Optimizer, own: dict[str, Any], saved: list[dict[str, Any]]) -> dict[str, Any]:
@@ -229,9 +228,21 @@ def _plain(key: str, value: Any, options: Container[str]) -> Any:
 def as_in(own: Any, value: Any) -> Any:
     """Return a group's value read from JSON in the type of `own`, the one that an optimizer has for it."""
     if isinstance(value, dict) and value.keys() == {"scalar", "dtype"}:
-        return torch.tensor(value["scalar"], dtype=getattr(torch, value["dtype"].removeprefix("torch.")))
+        return _tensor(value["scalar"], dtype=dtype_named(value["dtype"]))
     if isinstance(value, dict):
         return filled(value, {})
-    if isinstance(own, tuple) and isinstance(value, list):
-        return tuple(value)
-    return torch.tensor(value, dtype=own.dtype, device=own.device) if isinstance(own, Tensor) else value
+    if isinstance(own, tuple) and isinstance(value, list) and len(own) == len(value):
+        return tuple(as_in(one, each) for one, each in zip(own, value, strict=True))
+    if isinstance(own, Tensor):
+        return _tensor(value, dtype=own.dtype, device=own.device)
+    numbers = (bool, int, float)
+    if value is not None and own is not None and isinstance(own, numbers) != isinstance(value, numbers):
+        raise StateMismatchError(f"an option is {value!r}, where the optimizer has {own!r}")
+    return value
+
+
+def _tensor(value: Any, **options: Any) -> Tensor:
+    try:
+        return torch.tensor(value, **options)
+    except (TypeError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"{str(value)[:80]} is no tensor's value: {error}") from error

@@ -12,7 +12,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 from torch.optim import Optimizer
 
-from optimizer.named_state import NamedState, StateMismatchError, load_named_state, named_state
+from optimizer.named_state import NamedState, load_named_state, named_state
+from optimizer.state_checks import StateMismatchError
 
 TENSORS = "optimizer_state.safetensors"
 VALUES = "optimizer_param_groups.json"

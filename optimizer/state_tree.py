@@ -33,40 +33,68 @@ def outline(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
 
 
 def filled(plan: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Return the value that `outline` made `plan` of."""
-    if not isinstance(plan, dict):
-        return plan
-    ((kind, content),) = plan.items()
+    """Return the value that `outline` made `plan` of. Raises ValueError if it did not."""
+    kind, content = _checked(plan)
+    if kind is None:
+        return content
     if kind == "tensor":
+        if content not in tensors:
+            raise ValueError(f"there is no tensor {content!r}")
         return tensors[content]
     if kind == _DTYPE:
-        return getattr(torch, content)
+        return dtype_named(content)
     if kind == "dict":
         return {key: filled(item, tensors) for key, item in content}
-    return _SEQUENCES[kind](filled(item, tensors) for item in content)
+    try:
+        return _SEQUENCES[kind](filled(item, tensors) for item in content)
+    except TypeError as error:
+        raise ValueError(f"this is no {kind}: {error}") from error
+
+
+def dtype_named(name: Any) -> torch.dtype:
+    """Return the dtype that is called `name`, with or without `torch.`. Raises ValueError if there is none."""
+    dtype = getattr(torch, name.removeprefix("torch."), None) if isinstance(name, str) else None
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"{name!r} is no type of tensors")
+    return dtype
 
 
 def with_paths(plan: Any, new_path: Callable[[str], str]) -> Any:
-    """Return `plan` with each tensor under the path that `new_path` gives it."""
-    if not isinstance(plan, dict):
+    """Return `plan` with each tensor under the path that `new_path` gives it. Raises ValueError."""
+    kind, content = _checked(plan)
+    if kind is None or kind == _DTYPE:
         return plan
-    ((kind, content),) = plan.items()
     if kind == "tensor":
         return {kind: new_path(content)}
-    if kind == _DTYPE:
-        return plan
     if kind == "dict":
         return {kind: [[key, with_paths(item, new_path)] for key, item in content]}
     return {kind: [with_paths(item, new_path) for item in content]}
 
 
 def paths(plan: Any) -> set[str]:
-    """Return the paths of the tensors in `plan`."""
-    if not isinstance(plan, dict):
+    """Return the paths of the tensors in `plan`. Raises ValueError if it is none of `outline`."""
+    kind, content = _checked(plan)
+    if kind is None or kind == _DTYPE:
         return set()
-    ((kind, content),) = plan.items()
     if kind == "tensor":
         return {content}
-    if kind == _DTYPE:
-        return set()
     return set().union(*(paths(item[1] if kind == "dict" else item) for item in content))
+
+
+def _checked(plan: Any) -> tuple[str | None, Any]:
+    """Return what kind of value `plan` stands for, with its content; None: it is the value. Raises ValueError."""
+    if plan is None or type(plan) in _PLAIN:
+        return None, plan
+    if isinstance(plan, dict) and len(plan) == 1:
+        ((kind, content),) = plan.items()
+        if kind == _DTYPE or (kind == "tensor" and isinstance(content, str)):
+            return kind, content
+        if (kind in _SEQUENCES and isinstance(content, list)) or (kind == "dict" and _are_items(content)):
+            return kind, content
+    raise ValueError(f"{str(plan)[:80]} stands for no value")
+
+
+def _are_items(content: Any) -> bool:
+    return isinstance(content, list) and all(
+        isinstance(item, list) and len(item) == 2 and type(item[0]) in (int, str) for item in content
+    )

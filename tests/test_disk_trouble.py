@@ -65,7 +65,9 @@ def test_a_run_that_cannot_save_stops_and_can_be_taken_up(lives, whole, run, tro
     )
     assert message, printed
     if trouble != "Vanished":
-        assert int(message[3]) == step_of(complete_checkpoints(run / "checkpoints")[0]) >= FROM - 1  # which was being written when the trouble began
+        assert (
+            int(message[3]) == step_of(complete_checkpoints(run / "checkpoints")[0]) >= FROM - 1
+        )  # which was being written when the trouble began
     if trouble in ("Full", "ReadOnly", "Vanished"):  # the others ended with their process
         TROUBLES[trouble]().end(run)
     assert faults.check_what_is_there(run) >= 3

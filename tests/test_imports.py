@@ -41,6 +41,7 @@ FLOW = [
     "optimizer.embedding",
     "optimizer.stand_in",
     "optimizer.state_tree",
+    "optimizer.state_checks",
     "optimizer.named_state",
     "optimizer.state_files",
     "optimizer.parameter_groups",

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optimizer import NamedState, load_named_state, named_state
-from optimizer.named_state import compare_shapes
+from optimizer.state_checks import compare_shapes
 from optimizer.state_files import independent
 from trainer.disk import DamagedCheckpointError, read_json, read_tensors
 from trainer.rng import RngState, rng_state
@@ -69,6 +69,13 @@ def read_progress(folder: Path) -> Progress:
         for name in ("data", "horizon", "components", "optimizers", "scaler", "train", "rng"):
             if not isinstance(values[name], dict):
                 raise ValueError(f"{name} is no object")
+        if not all(isinstance(fields, dict) for fields in values["optimizers"].values()):
+            raise ValueError("optimizers is no table of objects")
+        best = values.setdefault("best", {})
+        if best and (type(best["step"]) is not int or not isinstance(best["value"], float | int)):
+            raise ValueError(f"best is {best!r}")
+        if not isinstance(best, dict):
+            raise ValueError("best is no object")
         return Progress(step, values)
 
 
@@ -85,10 +92,20 @@ def load_weights(component_folder: Path, component: nn.Module) -> None:
     """
     path = component_folder / WEIGHTS
     tensors = read_tensors(path)
-    own = {name: list(tensor.shape) for name, tensor in component.state_dict().items()}
-    if problems := compare_shapes({name: list(tensor.shape) for name, tensor in tensors.items()}, own):
+    own = component.state_dict()
+    problems = compare_shapes(_shapes(tensors), _shapes(own))
+    problems += [
+        f"{name} is {tensor.dtype}, here {own[name].dtype}"
+        for name, tensor in tensors.items()
+        if name in own and tensor.dtype != own[name].dtype
+    ]
+    if problems:
         raise ValueError(f"{path}: the weights do not fit: {'; '.join(problems)}")
     component.load_state_dict(tensors)
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
+    return {name: list(tensor.shape) for name, tensor in tensors.items()}
 
 
 def load_optimizer(component_folder: Path, optimizer: Optimizer, own_options: bool = False) -> None:

@@ -199,6 +199,8 @@ def _write_file(path: Path, content: Mapping[str, Tensor] | Mapping[str, Any]) -
 
 
 def _damage(path: Path, description: Any) -> str | None:
+    if not path.is_file():
+        return "is no file"
     try:
         size, digest = path.stat().st_size, description["size_bytes"]
         if size != digest:

@@ -73,12 +73,14 @@ def read_json_list(path: Path) -> list[Any]:
 
 
 def _read_json(path: Path) -> Any:
+    if not path.is_file():  # nor a pipe, which would have to be waited for
+        raise DamagedCheckpointError(f"{path}: is missing")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DamagedCheckpointError(f"{path}: is missing") from error
+        value = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(value, ensure_ascii=False).encode()  # what is to be shown and compared later
     except (OSError, ValueError, RecursionError) as error:
         raise DamagedCheckpointError(f"{path}: cannot be read: {error}") from error
+    return value
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -103,7 +105,7 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise DamagedCheckpointError(f"{path}: is missing") from error
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise DamagedCheckpointError(f"{path}: cannot be read: {error}") from error
 
 

@@ -88,8 +88,14 @@ class Learner:
         return {} if self._scaler is None else self._scaler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the loss scale. Without one, or from a run without one, nothing happens."""
+        """Restore the loss scale. Without one, or from a run without one, nothing happens.
+
+        Raises ValueError if `state` is none of a loss scale.
+        """
         if self._scaler is not None and state:
+            for name, value in self._scaler.state_dict().items():
+                if type(state.get(name)) is not type(value) or not 0 <= state[name] < float("inf"):
+                    raise ValueError(f"the loss scale's {name} is {state.get(name)!r}")
             self._scaler.load_state_dict(state)
 
     def _zero(self, names: Iterable[str]) -> None:

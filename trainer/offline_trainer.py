@@ -178,16 +178,18 @@ class OfflineTrainer:
                 rule = f"must be >= {progress.step}, the updates done; got {self.horizon.total_steps}"
                 raise ConfigError(f"train.total_steps: {rule}")
             now = {"data": self._data_position(), "optimizers": self._optimizer_configs(), "train": self._training()}
-            rows = changes(progress.values, now)
+            with checkpoint.expected_content(folder / checkpoint.TRAINER):
+                rows = changes(progress.values, now)
             if on_change not in ("override", "rescale"):
                 refuse(rows)
             elif rows:
                 self.say(f"resume.on_change={on_change}; what differs from the checkpoint:\n{table(rows)}")
             restore_components(folder, self.components, self.optimizers, rows, on_change, self.say)
-            train_at_training_weights(self.optimizers.values())
+            with checkpoint.expected_content(folder):
+                train_at_training_weights(self.optimizers.values())
             with checkpoint.expected_content(folder / checkpoint.TRAINER):
                 self.learner.load_state_dict(progress.values["scaler"])
-                self.saving.best = progress.values.get("best", {})
+                self.saving.best = progress.values["best"]
                 set_rng_state(checkpoint.read_rng(folder))
         except ValueError as error:
             raise ConfigError(str(error)) from error

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optimizer import NamedState, StateMismatchError, load_named_state
-from optimizer.named_state import compare_shapes, renamed, restricted, shapes_of
+from optimizer.named_state import renamed, restricted, shapes_of
 from optimizer.registry import nearest
+from optimizer.state_checks import compare_shapes
 from trainer import checkpoint
 from trainer.checkpoint_files import MANIFEST, checkpoint_at, damages, read_manifest
 from trainer.config import InitConfig, ModelConfig

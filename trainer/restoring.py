@@ -51,8 +51,18 @@ def refuse(rows: list[Row]) -> None:
         raise ConfigError(f"the config differs from the one that the checkpoint was made with:\n{table(rows)}\n{_WAYS}")
 
 
-def with_saved_values(config: ExperimentConfig, saved: Mapping[str, Any]) -> ExperimentConfig:
-    """Return `config` with the checkpoint's optimizers and its way of training."""
+def with_saved_values(
+    config: ExperimentConfig, saved: Mapping[str, Any], trusted: Mapping[str, Any]
+) -> ExperimentConfig:
+    """Return `config` with the checkpoint's optimizers and its way of training.
+
+    trusted: the run's config as it was written. Only what it names may be imported: a checkpoint brings no code.
+    Raises ValueError for what is no such state.
+    """
+    known = {*_strings(trusted), *_strings(config.model_dump(mode="json"))}
+    for text in _strings(saved["optimizers"]):
+        if "." in text and text not in known:  # it may be a dotted path
+            raise ValueError(f"names {text!r}, which the run's config does not. Put it there, if it is yours.")
     raw = config.model_dump(mode="json")
     raw["seed"] = saved["data"].get("seed", config.seed)
     raw["data"]["batch_size"] = saved["data"].get("batch_size", config.data.batch_size)
@@ -94,6 +104,17 @@ def restore_components(
                 checkpoint.load_optimizer(folder / name, optimizer, own_options=True)
             if on_change == "rescale" and hasattr(optimizer, "scheduler"):
                 _enter(name, optimizer, folder / name)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Yield every text in plain values."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _strings(item)
+        if isinstance(value, Mapping):
+            yield from value
 
 
 def _enter(name: str, optimizer: Any, component_folder: Path) -> None:

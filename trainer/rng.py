@@ -35,8 +35,13 @@ def rng_state() -> RngState:
 
 
 def set_rng_state(state: RngState) -> None:
-    """Set all generators to `state`. CUDA devices that it does not name keep theirs."""
+    """Set all generators to `state`. CUDA devices that it does not name keep theirs.
+
+    Raises one of Python's own exceptions if it is no state.
+    """
     tensors, values = state
+    if not 0 <= values["numpy"]["position"] <= 624:  # numpy does not look, and reads beyond its words
+        raise ValueError(f"numpy's position is {values['numpy']['position']!r}")
     version, words, gauss = values["python"]
     random.setstate((version, tuple(words), gauss))
     key, numpy_values = tensors["numpy"].numpy(), values["numpy"]

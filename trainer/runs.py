@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
 from optimizer.validation import explain
-from trainer.checkpoint import read_progress
+from trainer.checkpoint import TRAINER, expected_content, read_progress
 from trainer.checkpoint_files import (
     LATEST,
     MANIFEST,
@@ -20,7 +20,7 @@ from trainer.checkpoint_files import (
     verify,
 )
 from trainer.config import ExperimentConfig, load_config
-from trainer.config_file import write_yaml
+from trainer.config_file import read_config_file, write_yaml
 from trainer.disk import DamagedCheckpointError, aside_of, write_atomically
 from trainer.errors import ConfigError
 from trainer.metrics import METRICS, MetricsFile
@@ -108,9 +108,12 @@ def _good(folder: Path) -> Path:
 
 def _with_saved_values(config: ExperimentConfig, folder: Path) -> ExperimentConfig:
     try:
-        return with_saved_values(config, read_progress(folder).values)
-    except ValidationError as error:
-        raise ConfigError(f"{folder}: resume.on_change=keep: " + "\n".join(explain(error))) from error
+        saved, trusted = read_progress(folder).values, read_config_file(folder.parent.parent / CONFIG)
+        with expected_content(folder / TRAINER):
+            try:
+                return with_saved_values(config, saved, trusted)
+            except ValidationError as error:
+                raise ConfigError(f"resume.on_change=keep: {'; '.join(explain(error))}") from error
     except DamagedCheckpointError as error:
         raise ConfigError(str(error)) from error
 
