@@ -231,7 +231,9 @@ def as_in(own: Any, value: Any) -> Any:
         return _tensor(value["scalar"], dtype=dtype_named(value["dtype"]))
     if isinstance(value, dict):
         return filled(value, {})
-    if isinstance(own, tuple) and isinstance(value, list) and len(own) == len(value):
+    if isinstance(own, tuple) and isinstance(value, list):
+        if len(own) != len(value):
+            raise StateMismatchError(f"an option is {str(value)[:80]}, where the optimizer has {own}")
         return tuple(as_in(one, each) for one, each in zip(own, value, strict=True))
     if isinstance(own, Tensor):
         return _tensor(value, dtype=own.dtype, device=own.device)

@@ -117,10 +117,10 @@ def troubled(connection, arguments, run, trouble=None, until=UNTIL):
     cli.main()
 
 
-def command(lives: faults.Lives, arguments, run: Path, trouble=None, until=UNTIL):
+def command(lives: faults.Lives, arguments, run: Path, trouble=None, until=UNTIL, target=troubled, more=None):
     """Run the command line in a process of its own; return its exit code and what it printed."""
     ours, theirs = lives.context.Pipe()
-    process = lives.context.Process(target=troubled, args=(theirs, arguments, run, trouble, until))
+    process = lives.context.Process(target=target, args=(theirs, arguments, run, *(more or (trouble, until))))
     process.start()
     theirs.close()
     process.join(120)

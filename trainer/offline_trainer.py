@@ -118,14 +118,14 @@ class OfflineTrainer:
                     self._write(metrics, training_line(update, progress.rate(update.step)))
                     progress.show(update)
                 is_best = self._due(train.eval_every) and self._evaluated(metrics, update.epoch)
-                stopped = interruption.signal  # looked at once: it may come while this is saved, and is then for later
-                ends = stopped is not None or self._is_over()
+                ends = interruption.signal is not None or self._is_over()
                 if ends or is_best or self.saving.due(self.step):
                     self.save(is_last=ends)
-                if ends:
-                    break
+                    if interruption.signal:  # one that comes later than this is for the next update
+                        break
         if not self._is_over():
             assert interruption.signal is not None, "else the run would have gone on"
+            self.saving.check_written(self.step)
             raise StoppedBySignal(f"{interruption.signal.name}: stopped after {self.step} updates; they are saved")
         if train.pictures:
             with writing(train.run_dir):

@@ -43,6 +43,7 @@ class Saving:
         self._thread: threading.Thread | None = None
         self._failure: Exception | None = None
         self._step, self._is_last = 0, False
+        self._written: int | None = None
         self._snapshot: dict[str, dict[str, Any]] = {}
         self._last_save = time.monotonic()
         self.best: dict[str, float] = {}
@@ -100,6 +101,11 @@ class Saving:
             self._thread = None
         self._raise_failure()
 
+    def check_written(self, step: int) -> None:
+        """Raise SaveError unless the last checkpoint written is that after `step` updates."""
+        if self._written != step:
+            raise SaveError(f"stopped after {step} updates, which are not saved. {newest_checkpoint(self._folder)}")
+
     def __enter__(self) -> Self:
         return self
 
@@ -127,6 +133,7 @@ class Saving:
             folder = write_checkpoint(self._folder, step, files)
             if is_best:
                 point(self._folder, BEST, folder)
+            self._written = step
             remove_checkpoints(self._superfluous())
         except Exception as error:  # whatever it is: from a thread it would be lost
             self._failure = error

@@ -95,9 +95,9 @@ class _PlateauRun(Curve):
 
     def load_curve_state(self, state: dict[str, Any]) -> None:
         for name in _COUNTERS:
-            setattr(self._scheduler, name, state[name])
+            setattr(self._scheduler, name, int(state[name]))
         self._stand_in.param_groups[0]["lr"] = _lr_in(state, self._initial_lr)
-        self._scheduler.best = self._scheduler.mode_worse if state["best"] is None else state["best"]
+        self._scheduler.best = self._scheduler.mode_worse if state["best"] is None else float(state["best"])
 
 
 _COUNTERS = ("num_bad_epochs", "cooldown_counter", "last_epoch")
@@ -189,11 +189,11 @@ class _GreedyRun(Curve):
 
     def load_curve_state(self, state: dict[str, Any]) -> None:
         for name in _GREEDY_STATE:
-            setattr(self, f"_{name}", state[name])
+            setattr(self, f"_{name}", int(state[name]))
         self._lr = _lr_in(state, self._initial_lr)
-        self._best = self._worst if state["best"] is None else state["best"]
+        self._best = self._worst if state["best"] is None else float(state["best"])
         self._recent.clear()
-        self._recent.extend(state["recent"])
+        self._recent.extend(map(float, state["recent"]))
 
     def _start_over(self) -> None:
         self._lr = self._initial_lr
@@ -230,8 +230,7 @@ _GREEDY_STATE = ("good", "bad", "waiting", "falls_left")
 
 def _lr_in(state: dict[str, Any], initial_lr: float) -> float:
     """Return the lr of a saved state for a run that began at `initial_lr`: the same share of it."""
-    lr: float = state["lr"] * (initial_lr / state["initial_lr"])
-    return lr
+    return float(state["lr"]) * (initial_lr / float(state["initial_lr"]))
 
 
 def _finite(best: float) -> float | None:

@@ -1,0 +1,156 @@
+"""SIGINT and SIGTERM: the first ends the run after the update and its checkpoint, the second at once."""
+
+import json
+import os
+import signal
+import time
+
+import faults
+import pytest
+import trouble
+
+from trainer.interruption import Interruption
+
+STEP = 7
+
+
+@pytest.fixture(scope="module")
+def lives():
+    return faults.Lives()
+
+
+@pytest.fixture(scope="module")
+def whole(lives, tmp_path_factory):
+    run = tmp_path_factory.mktemp("whole") / "run"
+    lives.whole(run, **OPTIONS)
+    return faults.end_of(run)
+
+
+OPTIONS = {"save_every": 4}
+
+
+def written(run, **changed):
+    path = run.with_name("config.json")
+    path.write_text(json.dumps(faults.config(run, **OPTIONS, **changed)))
+    return path
+
+
+def at_update(number, then=None):
+    """Send the signal after an update; then, if another is given, that while the checkpoint is written."""
+    from trainer import checkpoint_files, offline_trainer
+
+    updates, write_json = offline_trainer.updates, checkpoint_files.write_json
+
+    def signalled(*given):
+        for report in updates(*given):
+            if report.step == STEP - 1:
+                os.kill(os.getpid(), number)
+            yield report
+
+    def again(path, values):
+        if then is not None and values.get("step") == STEP:
+            os.kill(os.getpid(), then)
+            time.sleep(0.5)  # it takes its time
+        write_json(path, values)
+
+    offline_trainer.updates, checkpoint_files.write_json = signalled, again
+
+
+def at_evaluation(number):
+    from trainer import offline_trainer
+
+    evaluate = offline_trainer.evaluate
+
+    def signalled(*given):
+        os.kill(os.getpid(), number)
+        return evaluate(*given)
+
+    offline_trainer.evaluate = signalled
+
+
+def while_saving(number):
+    from trainer import checkpoint_files
+
+    write_json = checkpoint_files.write_json
+
+    def signalled(path, values):
+        if values.get("step") == 4 and path.name == "trainer.json":
+            os.kill(os.getpid(), number)
+        write_json(path, values)
+
+    checkpoint_files.write_json = signalled
+
+
+def stopped(connection, arguments, run, prepare, *numbers):
+    prepare(*numbers)
+    trouble.troubled(connection, arguments, run)
+
+
+def command(lives, arguments, run, prepare, *numbers):
+    return trouble.command(lives, arguments, run, target=stopped, more=(prepare, *numbers))
+
+
+def taken_up(lives, run):
+    code, printed = trouble.command(lives, ["resume", run], run)
+    assert code == 0, printed
+    return faults.end_of(run)
+
+
+MODES = pytest.mark.parametrize("save_async", [False, True], ids=["sync", "async"])
+
+
+@MODES
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("prepare", [at_update, at_evaluation, while_saving])
+def test_a_signal_ends_the_run_after_the_update_and_its_checkpoint(lives, whole, tmp_path, number, prepare, save_async):
+    run = tmp_path / "run"
+    code, printed = command(lives, ["train", written(run, save_async=save_async)], run, prepare, number)
+    assert code == 75, printed
+    after = faults.check_what_is_there(run) and (run / "checkpoints/latest").read_text().strip()
+    done = int(after.removeprefix("step_"))
+    assert f"{number.name}: stopped after {done} updates; they are saved; `innerstep resume RUN` goes on" in printed
+    assert done in {at_update: (STEP,), at_evaluation: (2,), while_saving: (4, 5, 6)}[prepare]
+    assert whole.differences(taken_up(lives, run)) == []
+
+
+@MODES
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+def test_a_second_signal_ends_it_at_once(lives, whole, tmp_path, number, code, save_async):
+    run = tmp_path / "run"
+    ended, printed = command(lives, ["train", written(run, save_async=save_async)], run, at_update, number, number)
+    assert ended == code, printed
+    assert "Traceback" not in printed
+    faults.check_what_is_there(run)
+    assert not (run / "checkpoints" / f"step_{STEP:08d}").exists()
+    assert whole.differences(taken_up(lives, run)) == []
+
+
+@MODES
+def test_a_signal_where_nothing_can_be_saved_is_no_success(lives, tmp_path, save_async):
+    run = tmp_path / "run"
+    path = written(run, save_async=save_async, on_save_error="continue")
+    code, printed = command(lives, ["train", path], run, refused_at_update, signal.SIGTERM)
+    assert code == 1, printed
+    assert "they are saved" not in printed
+    assert "The newest complete checkpoint: after 6 updates." in printed
+
+
+def refused_at_update(number):
+    at_update(number)
+    from trainer import checkpoint_files
+
+    write_json = checkpoint_files.write_json
+
+    def refuse(path, values):
+        if values.get("step") == STEP:
+            raise OSError(28, os.strerror(28), str(path))
+        write_json(path, values)
+
+    checkpoint_files.write_json = refuse
+
+
+def test_outside_the_main_thread_and_afterwards_nothing_is_changed():
+    before = signal.getsignal(signal.SIGTERM)
+    with Interruption():
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before
