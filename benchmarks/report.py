@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
+import checkpoints
 import import_time
 import loop
 import optimizers
@@ -59,6 +60,13 @@ metrics and a checkpoint besides.
 
 {growth}
 
+## Checkpoints
+
+25.2 million parameters in three components and their AdamW state, 302 MB (`benchmarks/checkpoints.py`). Ours are files by component with
+checksums, flushed to the disk, and the checkpoint before is removed; a load checks every checksum first. How long `save_async` waits is the copy.
+
+{checkpoints}
+
 ## Imports
 
 Whole processes, medians of 11, bytecode compiled before (`benchmarks/import_time.py`).
@@ -107,6 +115,7 @@ def main() -> None:
         loops=table(loops, "written by hand", "us"),
         hundred=scaling.hundred_components(),
         growth="\n\n".join(scaling.all_growth()),
+        checkpoints=checkpoints.measured(),
         imports=import_time.measured(),
     )
     (DOCS / "benchmarks.md").write_text(page, encoding="utf-8")
