@@ -24,6 +24,8 @@ bench: .venv/stamp
 
 soak: .venv/stamp
 	$(BIN)/python benchmarks/kill_and_resume.py
+	$(BIN)/python benchmarks/soak.py
+	INNERSTEP_MUTATIONS=6000 $(BIN)/pytest tests/test_mutations.py
 
 figures: .venv/stamp
 	$(BIN)/python docs/draw_figures.py

@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import subprocess
 
 import faults
@@ -9,6 +10,7 @@ import pytest
 from trouble import FROM, TROUBLES, command
 
 from trainer.checkpoint_files import complete_checkpoints, step_of
+from trainer.metrics import MetricsFile
 
 NEVER = 1000
 
@@ -125,3 +127,32 @@ def test_a_folder_of_checkpoints_that_is_removed_is_made_anew(lives, whole, run,
     assert code == 0, printed
     end = faults.end_of(run)
     assert (end.files, end.metrics) == (whole.files, whole.metrics)
+
+
+def test_a_line_of_metrics_that_does_not_fit_leaves_nothing_of_itself(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    metrics = MetricsFile(path)
+    metrics.write({"step": 0})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 5, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            metrics.write({"step": 1})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_text() == '{"step": 0}\n'
+    with path.open("a") as file:
+        file.write('{"st')  # as where it could not even be cut off
+    metrics.write({"step": 2})
+    metrics.close()
+    assert path.read_text() == '{"step": 0}\n{"step": 1}\n{"step": 2}\n'
+
+
+def test_metrics_that_were_removed_are_begun_anew(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    metrics = MetricsFile(path)
+    metrics.write({"step": 0})
+    path.unlink()
+    metrics.write({"step": 1})
+    assert path.read_text() == '{"step": 1}\n'
+    metrics.close()

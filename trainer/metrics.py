@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from io import SEEK_END, FileIO
 from pathlib import Path
@@ -79,6 +80,14 @@ def training_line(report: Report, updates_per_second: float) -> Line:
         **{f"grad_norm/{name}": float(norm) for name, norm in report.grad_norms.items()},
         "updates_per_second": round(updates_per_second, 2),
     }
+
+
+def evaluation_text(step: int, metrics: Mapping[str, float]) -> str:
+    """Return the line that tells a user of an evaluation after `step` updates."""
+    only_loss = sum(name.startswith("loss/") for name in metrics) == 1  # then it is the total too
+    shown = {name: value for name, value in metrics.items() if not (only_loss and name.startswith("loss/"))}
+    values = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
+    return f"after {step} updates, held out: {values}"
 
 
 def read_metrics(path: Path) -> list[Line]:

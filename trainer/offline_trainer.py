@@ -5,7 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from rich.console import Console
@@ -28,7 +28,7 @@ from trainer.evaluation import (
 )
 from trainer.interruption import Interruption, StoppedBySignal
 from trainer.learner import Learner
-from trainer.metrics import METRICS, MetricsFile, training_line
+from trainer.metrics import METRICS, MetricsFile, evaluation_text, training_line
 from trainer.model import build_components, is_frozen, train_mode
 from trainer.monitors import check_monitors, report
 from trainer.objective import Objective
@@ -124,13 +124,9 @@ class OfflineTrainer:
                     if interruption.signal:  # one that comes later than this is for the next update
                         break
         if not self._is_over():
-            assert interruption.signal is not None, "else the run would have gone on"
-            self.saving.check_written(self.step)
-            raise StoppedBySignal(f"{interruption.signal.name}: stopped after {self.step} updates; they are saved")
+            self._stop(interruption)
         if train.pictures:
-            with writing(train.run_dir):
-                for path in draw_pictures(train.run_dir):
-                    self.console.print(f"drew {path}", highlight=False, soft_wrap=True)
+            self._draw()
         return Result(train.run_dir, self.step, self.metrics)
 
     def evaluate(self) -> dict[str, float]:
@@ -231,6 +227,23 @@ class OfflineTrainer:
                 "data: the last batch of an epoch has one sample, over which BatchNorm cannot normalise."
                 " Set data.drop_last to true, or change data.batch_size."
             )
+
+    def _stop(self, interruption: Interruption) -> NoReturn:
+        assert interruption.signal is not None, "else the run would have gone on"
+        self.saving.check_written(self.step)
+        raise StoppedBySignal(f"{interruption.signal.name}: stopped after {self.step} updates; they are saved")
+
+    def _draw(self) -> None:
+        run_dir = self.config.train.run_dir
+        with writing(run_dir):
+            for path in draw_pictures(run_dir):
+                self.say(f"drew {path}")
+
+    def _tell(self, metrics: MetricsFile, epoch: int) -> None:
+        """Hand what an evaluation found to the schedules that wait for it, to the metrics and to the user."""
+        report(self.optimizers.values(), self.metrics)
+        self._write(metrics, {"split": "held_out", "step": self.step, "epoch": epoch, **self.metrics})
+        self.say(evaluation_text(self.step, self.metrics))
 
     def _write(self, metrics: MetricsFile, line: dict[str, Any]) -> None:
         try:
