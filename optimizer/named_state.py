@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from optimizer.combined import PART, Combined
 from optimizer.state_checks import (
     StateMismatchError,
+    check_entries,
     check_known,
     check_structure,
     check_tensors,
@@ -91,6 +92,8 @@ def load_named_state(optimizer: Optimizer, saved: NamedState, own_options: bool 
     _check_names(saved.values["shapes"], shapes_of(optimizer))
     state, further = state_by_id(saved, {name: param_id for param_id, name in names.items()})
     check_tensors(optimizer, state)
+    if own_options:
+        check_entries(optimizer, state)
     restored = _with_own_options if own_options else _restored_group
     groups = [restored(optimizer, group, saved.values["param_groups"]) for group in own]
     further = _merged(_further(own_state), further)
@@ -125,9 +128,11 @@ def renamed(state: NamedState, new_name: Callable[[str], str]) -> NamedState:
     """Return `state` with each parameter under the name that `new_name` gives it. Raises ValueError if it is none."""
     check_structure(state.values)
 
+    shapes = state.values["shapes"]
+
     def path(old: str) -> str:
-        name, slash, entry = old.partition("/")
-        return old if name == FURTHER else new_name(name) + slash + entry
+        owner = _owner(old, shapes)
+        return old if owner is None else new_name(owner) + old[len(owner) :]
 
     values = dict(state.values)
     values["shapes"] = {new_name(name): shape for name, shape in values["shapes"].items()}
@@ -146,8 +151,18 @@ def restricted(state: NamedState, names: Sequence[str], optimizer: Optimizer) ->
     values = dict(state.values)
     values["shapes"] = shapes_of(optimizer)
     values["state"] = {name: entries for name, entries in values["state"].items() if name in names}
-    tensors = {path: tensor for path, tensor in state.tensors.items() if path.partition("/")[0] in {*names, FURTHER}}
+    wanted, shapes = {*names, None}, state.values["shapes"]
+    tensors = {path: tensor for path, tensor in state.tensors.items() if _owner(path, shapes) in wanted}
     return NamedState(tensors, values)
+
+
+def _owner(path: str, names: Container[str]) -> str | None:
+    """Return the parameter that the tensor at `path` belongs to, if it is one's: a name may have a / in it."""
+    while "/" in path:
+        path = path.rpartition("/")[0]
+        if path in names:
+            return path
+    return None
 
 
 def _further(state_dict: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,13 +1,16 @@
 """What saved optimizer state must be like before it is loaded."""
 
+import inspect
 import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optimizer.combined import Combined
+from optimizer.embedding import ScheduledOptimizer
 
 _LIKE_PARAMETERS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "sum", "y", "z")
 _OF_PACKAGES = ("torch.optim.", "schedulefree.")
@@ -83,3 +86,36 @@ def _check_like(entry: str, value: Any, parameter: Tensor) -> None:
         raise StateMismatchError(f"{entry} is {value!r}, where a tensor is expected")
     if value.shape != parameter.shape:
         raise StateMismatchError(f"{entry} has shape {list(value.shape)}, and its parameter {list(parameter.shape)}")
+
+
+def check_entries(optimizer: Optimizer, state: Mapping[Any, Mapping[Any, Any]]) -> None:
+    """Raise StateMismatchError if the state of a parameter lacks what a step with the options of its group makes.
+
+    state: by the position of the parameter. What a step makes is seen on a small parameter of as many dimensions, where
+    the class can be made for it.
+    """
+    numbers = itertools.count()
+    for group in optimizer.param_groups:
+        owner = optimizer.part_of(group) if isinstance(optimizer, Combined) else optimizer
+        made: dict[int, set[Any]] = {}
+        for parameter, param_id in zip(group["params"], numbers, strict=False):
+            if parameter.ndim not in made:
+                made[parameter.ndim] = _entries_made(type(owner), group, parameter)
+            missing = made[parameter.ndim] - state.get(param_id, {}).keys()
+            if missing and state.get(param_id):
+                lacks = ", ".join(sorted(map(str, missing)))
+                raise StateMismatchError(f"the saved state lacks {lacks}, which {type(owner).__name__} makes and needs")
+
+
+def _entries_made(cls: type[Any], group: Mapping[str, Any], parameter: Tensor) -> set[Any]:
+    bare: Any = next(base for base in cls.__mro__ if not issubclass(base, ScheduledOptimizer))
+    options = {name: group[name] for name in inspect.signature(bare).parameters if name in group and name != "params"}
+    small = nn.Parameter(torch.zeros([min(size, 2) for size in parameter.shape], dtype=parameter.dtype))
+    small.grad = torch.ones_like(small)
+    try:
+        stand_in = bare([small], **options)
+        getattr(stand_in, "train", lambda: None)()
+        stand_in.step()
+    except Exception:  # a class of another library may need more than that
+        return set()
+    return set(stand_in.state[small])

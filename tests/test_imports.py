@@ -99,6 +99,7 @@ FLOW = [
     "trainer.plots",
     "trainer.plan",
     "trainer.progress",
+    "trainer.lock",
     "trainer.offline_trainer",
     "trainer.runs",
     "trainer.inspection",

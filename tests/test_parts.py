@@ -195,3 +195,25 @@ def test_damage_is_named_where_it_matters(tmp_path, source):
     started(tmp_path / "run", f"{copy}:first")
     with pytest.raises(ConfigError, match=r"second/model.safetensors: has 7 bytes, and was written with"):
         started(tmp_path / "run", f"{copy}:second")
+
+
+def test_names_with_a_slash_keep_their_state(tmp_path):
+    from torch import nn
+
+    from optimizer import OPTIMIZER_BUILDER_REGISTRY, load_named_state, named_state
+    from optimizer.named_state import renamed, restricted
+
+    module = nn.ModuleDict({"a/b": nn.Linear(2, 2), "c": nn.Linear(2, 2)})
+    optimizer = OPTIMIZER_BUILDER_REGISTRY["adamw"](lr=0.1).build(module)
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    saved = renamed(named_state(optimizer), lambda name: name)
+    other = OPTIMIZER_BUILDER_REGISTRY["adamw"](lr=0.1).build(module)
+    load_named_state(other, restricted(saved, [name for name, _ in module.named_parameters()], other), own_options=True)
+    assert all(other.state[parameter]["step"] == 1 for parameter in module.parameters())
+
+
+def test_the_state_of_another_class_is_refused(tmp_path, source):
+    with pytest.raises(ConfigError, match=r"first.init_from: .*the saved state lacks square_avg, which .*RMSprop"):
+        started(tmp_path, {"path": str(source), "optimizer": True}, {"type": "RMSprop", "params": {"lr": 1e-3}})

@@ -1,5 +1,7 @@
 """A resume under another config: the saved values, the new ones, or the new curve where the lr is."""
 
+import json
+
 import pytest
 import torch
 from conftest import files_of, metrics_of
@@ -157,8 +159,6 @@ def test_a_schedule_free_component_keeps_its_average_under_another_lr(tmp_path):
     run = trained(tmp_path / "run", {"first": SCHEDULE_FREE, "second": ADAMW})
     resumed(run, {f"{OPTIM}first.params.lr": 0.05}, on_change="override")
     assert lrs(run)[5:7] == [0.1, 0.05]
-    import json
-
     values = json.loads((run / "checkpoints/step_00000012/first/optimizer.json").read_text())
     assert (values["param_groups"][0]["k"], values["param_groups"][0]["lr"]) == (12, 0.05)
 
@@ -166,8 +166,6 @@ def test_a_schedule_free_component_keeps_its_average_under_another_lr(tmp_path):
 def test_groups_may_change_when_the_new_values_hold(tmp_path):
     run = trained(tmp_path / "run")
     resumed(run, {f"{OPTIM}second.params.no_decay": True}, on_change="override")
-    import json
-
     values = json.loads((run / "checkpoints/step_00000012/second/optimizer.json").read_text())
     assert [group["weight_decay"] for group in values["param_groups"]] == [0.01, 0.0]
 
@@ -183,3 +181,68 @@ def test_a_component_that_the_checkpoint_lacks(tmp_path):
     added = {"model.components.third": {"type": "normed"}, f"{OPTIM}third": ADAMW}
     with pytest.raises(ConfigError, match=r"step_00000006: has no component 'third'"):
         resumed(run, added, on_change="override")
+
+
+MISSED = {
+    "the held-out part": ("data.params.held_out", 9, "data.params.held_out: saved None, now 9"),
+    "the last batch": ("data.drop_last", True, "data.drop_last: saved False, now True"),
+    "a component": (
+        "model.components.first.params.dropout",
+        0.5,
+        "components.first.params.dropout: saved 0.3, now 0.5",
+    ),
+    "the objective": ("train.objective.params", {"width": 3}, "train.objective.params.width: saved None, now 3"),
+}
+
+
+@pytest.mark.parametrize("case", MISSED)
+def test_whatever_makes_the_training_what_it_is_cannot_change_unnoticed(tmp_path, monkeypatch, case):
+    import sample_parts
+
+    monkeypatch.setattr(sample_parts.Regression, "__init__", lambda self, width=4: None)
+    path, value, message = MISSED[case]
+    with pytest.raises(ConfigError, match=message):
+        resumed(trained(tmp_path / "run"), {path: value})
+
+
+def test_keep_keeps_data_and_components_too(tmp_path):
+    components = {"first": {"type": "normed", "freeze": True}, "second": {"type": "normed"}}
+    whole, run = (trained(tmp_path / name, components=components) for name in ("whole", "run"))
+    changed = {"data.drop_last": True, "data.params.held_out": 9, "model.components.first.freeze": False}
+    resumed(run, changed, on_change="keep")
+    assert last(run) == last(whole)
+
+
+@pytest.mark.parametrize(("optimizer", "option"), [("adamw", {"amsgrad": True}), ("RMSprop", {"momentum": 0.9})])
+def test_an_option_that_needs_a_state_which_is_not_there_is_refused(tmp_path, optimizer, option):
+    run = trained(tmp_path / "run", {"first": {"type": optimizer, "params": {"lr": 1e-3}}, "second": ADAMW})
+    before = files_of(run)
+    with pytest.raises(
+        ConfigError, match=r"first/optimizer.json: the saved state lacks (max_exp_avg_sq|momentum_buffer)"
+    ):
+        resumed(run, {f"{OPTIM}first.params.{name}": value for name, value in option.items()}, on_change="override")
+    assert files_of(run) == before
+
+
+def test_a_kill_before_the_next_checkpoint_does_not_ask_again(tmp_path, monkeypatch):
+    from trainer.saving import Saving
+
+    class KilledError(Exception):
+        pass
+
+    def killed(self, *arguments):
+        raise KilledError
+
+    whole, run = (trained(tmp_path / name) for name in ("whole", "run"))
+    resumed(whole, {"train.total_steps": 24}, on_change="rescale")
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr(Saving, "save", killed)
+        resumed(run, {"train.total_steps": 24}, on_change="rescale")
+    resume(run, console=Console(quiet=True))
+    assert last(run, 24) == last(whole, 24)
+    with pytest.raises(ConfigError, match="differs"):  # but another change is another question
+        resumed(run, {f"{OPTIM}second.params.lr": 0.5}, step=24)
+
+
+def test_where_nothing_differs_it_says_so(tmp_path):
+    assert "what differs from the checkpoint:\n  nothing" in resumed(trained(tmp_path / "run"), {}, on_change="rescale")

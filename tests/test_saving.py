@@ -1,5 +1,7 @@
 """When checkpoints are written, which are kept, and that a resume from any of them is the uninterrupted run."""
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -148,3 +150,86 @@ def test_a_longer_run_goes_on(tmp_path, quiet):
     assert files_of(tmp_path / "short/checkpoints/step_00000020") == files_of(
         tmp_path / "long/checkpoints/step_00000020"
     )
+
+
+def evaluations(monkeypatch, losses):
+    """Let the evaluations give these losses, by the number of the update."""
+    from trainer.offline_trainer import OfflineTrainer
+
+    monkeypatch.setattr(OfflineTrainer, "evaluate", lambda self: {"loss": losses[self.step], "accuracy": 0.5})
+    monkeypatch.setattr("trainer.monitors.check_monitors", lambda *arguments: None)
+    monkeypatch.setattr("trainer.offline_trainer.check_monitors", lambda *arguments: None)
+
+
+def best(run):
+    path = run / "checkpoints/best"
+    return int(path.read_text().strip()[5:]) if path.exists() else None
+
+
+def test_the_best_by_another_rule_starts_anew(tmp_path, quiet, monkeypatch):
+    evaluations(monkeypatch, dict.fromkeys(range(1, 13), 2.0))
+    run = trained(tmp_path / "run", PLAIN, eval_every=3, save_every=3, keep_best={})
+    assert best(run) == 3
+    rule = {"train.keep_best.monitor": "val_accuracy", "train.keep_best.mode": "max"}
+    resume(run / "checkpoints/step_00000006", rule, console=quiet)
+    assert best(run) == 9
+
+
+def test_a_best_of_another_history_is_not_the_best(tmp_path, quiet, monkeypatch):
+    evaluations(monkeypatch, {2: 3.0, 4: 1.0, 6: 2.0, 8: 2.0, 10: 2.0, 12: 0.5})
+    run = trained(tmp_path / "run", PLAIN, eval_every=2, save_every=2, keep_last=2, keep_best={})
+    assert (best(run), steps(run)) == (12, [10, 12])
+    evaluations(monkeypatch, {12: 9.0})
+    resume(run / "checkpoints/step_00000010", console=quiet)
+    assert best(run) == 12, "the only evaluation of this history whose checkpoint is there"
+    assert verify(run / "checkpoints/step_00000012")["step"] == 12
+
+
+def test_a_best_that_was_not_saved_is_not_the_best(tmp_path, monkeypatch):
+    evaluations(monkeypatch, {2: 3.0, 4: 1.0, 6: 2.0, 8: 2.0, 10: 2.0, 12: 2.0})
+    write = saving.write_checkpoint
+
+    def full_at_4(folder, step, files):
+        if step == 4:
+            raise OSError(28, "No space left on device")
+        return write(folder, step, files)
+
+    monkeypatch.setattr(saving, "write_checkpoint", full_at_4)
+    run = trained(tmp_path / "run", PLAIN, eval_every=2, save_every=2, keep_best={}, on_save_error="continue")
+    assert (best(run), steps(run)) == (6, [2, 6, 8, 10, 12])
+
+
+def test_going_back_leaves_what_was_there_until_the_run_comes_to_it(tmp_path, quiet):
+    run = trained(tmp_path / "run", PLAIN, save_every=2)
+    resume(run / "checkpoints/step_00000004", {"train.keep_last": 2, "train.total_steps": 6}, console=quiet)
+    assert steps(run) == [4, 6, 8, 10, 12]
+
+
+def test_two_processes_do_not_train_one_run(tmp_path, quiet):
+    run = trained(tmp_path / "run", PLAIN)
+    code = f"import time; from pathlib import Path; from trainer.lock import locked\nwith locked(Path({str(run)!r})):\n"
+    other = subprocess.Popen(
+        [sys.executable, "-c", code + "  print(1, flush=True); time.sleep(60)"], stdout=subprocess.PIPE
+    )
+    other.stdout.readline()
+    before = files_of(run)
+    for start in (lambda: resume(run, console=quiet), lambda: train(config(run, two(), PLAIN), overwrite=True)):
+        with pytest.raises(ConfigError, match=f"process {other.pid} is training this run"):
+            start()
+    assert files_of(run) == before
+    other.kill()
+    other.communicate()
+    assert resume(run, console=quiet).step == 12
+
+
+def test_a_linked_run_directory_can_be_overwritten(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "disk")
+    for _ in range(2):
+        train(config(tmp_path / "run", two(), PLAIN), overwrite=True, console=Console(quiet=True))
+    assert steps(tmp_path / "disk") == [12]
+
+
+def test_a_checkpoint_is_found_from_inside_its_folder(tmp_path, quiet, monkeypatch):
+    monkeypatch.chdir(trained(tmp_path / "run", PLAIN) / "checkpoints")
+    assert resume("step_00000012", console=quiet).step == 12

@@ -66,11 +66,11 @@ def read_progress(folder: Path) -> Progress:
         step = values.pop("step")
         if type(step) is not int or step < 0:
             raise ValueError(f"step is {step!r}")
-        for name in ("data", "horizon", "components", "optimizers", "scaler", "train", "rng"):
+        for name in ("data", "horizon", "components", "config", "scaler", "rng"):
             if not isinstance(values[name], dict):
                 raise ValueError(f"{name} is no object")
-        if not all(isinstance(fields, dict) for fields in values["optimizers"].values()):
-            raise ValueError("optimizers is no table of objects")
+        if not all(isinstance(fields, dict) for fields in values["config"]["model"]["component_optims"].values()):
+            raise ValueError("component_optims is no table of objects")
         best = values.setdefault("best", {})
         if best and (type(best["step"]) is not int or not isinstance(best["value"], float | int)):
             raise ValueError(f"best is {best!r}")

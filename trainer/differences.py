@@ -20,6 +20,7 @@ from trainer.checkpoint import (
 )
 from trainer.checkpoint_files import existing_checkpoint
 from trainer.disk import opened_tensors, read_json
+from trainer.restoring import facts, leaves
 from trainer.tables import aligned
 
 SHOWN = 20
@@ -73,44 +74,24 @@ def _of_values(sides: Sides) -> tuple[list[Row], list[Row]]:
     for folder in sides:
         values = read_progress(folder).values
         with expected_content(folder / TRAINER):
-            configs.append(_config(values))
+            configs.append(leaves(values["config"]) | leaves(facts(values["data"])))
             positions.append(_positions(folder, values))
     return _differing(*configs), _differing(*positions)
-
-
-def _config(values: Mapping[str, Any]) -> dict[str, Any]:
-    optims = {
-        name: {"type": fields["type"], "params": {key: value for key, value in fields.items() if key != "type"}}
-        for name, fields in values["optimizers"].items()
-    }
-    data = {key: value for key, value in values["data"].items() if key not in _IN_DATA}
-    return _flat({"data": data, "model": {"component_optims": optims}, "train": values["train"]})
 
 
 def _positions(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     step = read_progress(folder).step
     trainer = {"step": step, **{key: values["data"][key] for key in _IN_DATA}}
     trainer |= {key: values[key] for key in ("horizon", "scaler", "best", "components") if key in values}
-    flat = _flat(trainer)
+    flat = leaves(trainer)
     for name in values["components"]:
         path = folder / name / OPTIMIZER_VALUES
         if path.is_file():
             saved = read_json(path)
             scheduler = {key: value for key, value in saved.get("scheduler", {}).items() if "config" not in key}
             saved = {key: value for key, value in saved.items() if key != "shapes"} | {"scheduler": scheduler}
-            flat |= _flat(saved, f"{name}.optimizer")
+            flat |= leaves(saved, f"{name}.optimizer")
     return flat
-
-
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Return the leaves of nested mappings, and of lists that hold some, by dotted path."""
-    if isinstance(value, Mapping):
-        named = [(str(key), item) for key, item in value.items()]
-    elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
-        named = [(str(index), item) for index, item in enumerate(value)]
-    else:
-        return {path: value}
-    return {leaf: item for key, inner in named for leaf, item in _flat(inner, f"{path}.{key}" if path else key).items()}
 
 
 def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Row]:

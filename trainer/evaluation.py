@@ -1,7 +1,7 @@
 """Looks at the model without leaving a trace in training."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -104,11 +104,3 @@ def evaluate(
                 sums[name] += float(value) * size
     train_mode(components)
     return {name: total / samples for name, total in sums.items()}
-
-
-def evaluation_line(step: int, metrics: Mapping[str, float]) -> str:
-    """Return what an evaluation after `step` updates gave, as one line."""
-    only_loss = sum(name.startswith("loss/") for name in metrics) == 1  # then it is the total too
-    shown = {name: value for name, value in metrics.items() if not (only_loss and name.startswith("loss/"))}
-    values = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
-    return f"after {step} updates, held out: {values}"

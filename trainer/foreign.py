@@ -106,7 +106,13 @@ def write_lerobot(folder: Path, component: Positional) -> None:
 
 
 def write_torch(folder: Path, name: str, component: Positional) -> None:
-    """Write NAME.pt and, of a component with an optimizer, NAME_opt.pt. Raises OSError."""
+    """Write NAME.pt and, of a component with an optimizer, NAME_opt.pt.
+
+    Raises ValueError if another component's files have these names, OSError.
+    """
+    for file in (f"{name}.pt", f"{name}{OPTIMIZER_FILE}"):
+        if (folder / file).exists():
+            raise ValueError(f"{component.source}: {file} would be two components' file. Convert them one by one.")
     torch.save(component.weights, folder / f"{name}.pt")
     if component.optimizer is not None:
         torch.save(component.optimizer, folder / f"{name}{OPTIMIZER_FILE}")

@@ -87,7 +87,7 @@ def _row(folder: Path, name: str, progress: Progress) -> tuple[str, ...]:
         lrs = [_number(group["lr"]) for group in saved["param_groups"]]
         position = str(saved.get("scheduler", {}).get("last_epoch", "-"))
     with expected_content(folder / TRAINER):
-        kind = str(progress.values["optimizers"][name]["type"])
+        kind = str(progress.values["config"]["model"]["component_optims"][name]["type"])
     lr = f"{lrs[0]:.4g}" if len(set(lrs)) == 1 else f"{min(lrs):.4g} to {max(lrs):.4g}"
     return *start, kind, size(_extent(folder / name / OPTIMIZER_TENSORS)[2]), position, lr
 

@@ -13,13 +13,12 @@ from torch.optim import Optimizer
 
 from trainer import checkpoint
 from trainer.batches import ShuffledBatches
-from trainer.component_optimizer import component_optimizer, resolved_fields
+from trainer.component_optimizer import component_optimizer
 from trainer.config import ExperimentConfig
 from trainer.data import Batch, DataSet, in_order
 from trainer.errors import ConfigError
 from trainer.evaluation import (
     evaluate,
-    evaluation_line,
     is_schedule_free,
     named_values,
     train_at_training_weights,
@@ -37,7 +36,7 @@ from trainer.pictures import draw_pictures, require_plotting
 from trainer.plan import plan
 from trainer.progress import RunProgress
 from trainer.rehearsal import rehearse
-from trainer.restoring import changes, refuse, restore_components, table
+from trainer.restoring import changes, lasting, refuse, restore_components, table
 from trainer.rng import seed_all, separate_rng, set_rng_state
 from trainer.saving import Saving, writing
 from trainer.updates import on_device, updates
@@ -152,9 +151,8 @@ class OfflineTrainer:
             "data": self._data_position(),
             "horizon": {"total_steps": self.horizon.total_steps, "steps_per_epoch": self.horizon.steps_per_epoch},
             "components": {name: "trains" if name in self.optimizers else "frozen" for name in self.components},
-            "optimizers": self._optimizer_configs(),
+            "config": lasting(self.config, self.optimizers, self.horizon),
             "scaler": self.learner.state_dict(),
-            "train": self._training(),
             "best": self.saving.best,
         }
         with weights_to_keep(self.optimizers.values()):
@@ -173,19 +171,20 @@ class OfflineTrainer:
             if progress.step > self.horizon.total_steps:
                 rule = f"must be >= {progress.step}, the updates done; got {self.horizon.total_steps}"
                 raise ConfigError(f"train.total_steps: {rule}")
-            now = {"data": self._data_position(), "optimizers": self._optimizer_configs(), "train": self._training()}
+            now = {"data": self._data_position(), "config": lasting(self.config, self.optimizers, self.horizon)}
             with checkpoint.expected_content(folder / checkpoint.TRAINER):
                 rows = changes(progress.values, now)
             if on_change not in ("override", "rescale"):
-                refuse(rows)
-            elif rows:
-                self.say(f"resume.on_change={on_change}; what differs from the checkpoint:\n{table(rows)}")
+                refuse(rows, on_change)
+            else:
+                rows_told = table(rows) or "  nothing"
+                self.say(f"resume.on_change={on_change}; what differs from the checkpoint:\n{rows_told}")
             restore_components(folder, self.components, self.optimizers, rows, on_change, self.say)
             with checkpoint.expected_content(folder):
                 train_at_training_weights(self.optimizers.values())
             with checkpoint.expected_content(folder / checkpoint.TRAINER):
                 self.learner.load_state_dict(progress.values["scaler"])
-                self.saving.best = progress.values["best"]
+                self.saving.take_best(progress.values["best"])
                 set_rng_state(checkpoint.read_rng(folder))
         except ValueError as error:
             raise ConfigError(str(error)) from error
@@ -239,12 +238,6 @@ class OfflineTrainer:
             for path in draw_pictures(run_dir):
                 self.say(f"drew {path}")
 
-    def _tell(self, metrics: MetricsFile, epoch: int) -> None:
-        """Hand what an evaluation found to the schedules that wait for it, to the metrics and to the user."""
-        report(self.optimizers.values(), self.metrics)
-        self._write(metrics, {"split": "held_out", "step": self.step, "epoch": epoch, **self.metrics})
-        self.say(evaluation_text(self.step, self.metrics))
-
     def _write(self, metrics: MetricsFile, line: dict[str, Any]) -> None:
         try:
             metrics.write(line)
@@ -258,7 +251,7 @@ class OfflineTrainer:
         self.metrics = self.evaluate()
         report(self.optimizers.values(), self.metrics)
         self._write(metrics, {"split": "held_out", "step": self.step, "epoch": epoch, **self.metrics})
-        self.say(evaluation_line(self.step, self.metrics))
+        self.say(evaluation_text(self.step, self.metrics))
         return self.saving.is_best(self.step, self.metrics)
 
     def _is_over(self) -> bool:
@@ -280,23 +273,11 @@ class OfflineTrainer:
 
     def _data_position(self) -> dict[str, int]:
         return {
-            "seed": self.config.seed,
             "samples": len(self.data.train),
-            "batch_size": self.config.data.batch_size,
             "steps_per_epoch": self.batches.steps_per_epoch,
             "epoch": self.step // self.batches.steps_per_epoch,
             "batch": self.step % self.batches.steps_per_epoch,
         }
-
-    def _training(self) -> dict[str, Any]:
-        """Return what else makes an update what it is, and must not change in a run."""
-        train = self.config.train
-        names = ("grad_clip_norm", "precision", "accumulate", "compile")
-        return {name: getattr(train, name) for name in names}
-
-    def _optimizer_configs(self) -> dict[str, dict[str, Any]]:
-        optims = self.config.model.component_optims
-        return {name: resolved_fields(optims[name], self.horizon) for name in self.optimizers}
 
 
 def _device(name: str) -> torch.device:

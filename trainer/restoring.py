@@ -1,7 +1,7 @@
 """Taking a run up from a checkpoint, also where the config has changed since."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,9 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from optimizer import SCHEDULE_REGISTRY
+from optimizer import SCHEDULE_REGISTRY, Horizon
 from trainer import checkpoint
+from trainer.component_optimizer import resolved_fields
 from trainer.config import ExperimentConfig
 from trainer.errors import ConfigError
 
@@ -23,21 +24,47 @@ _WAYS = (
 )
 
 
+def lasting(config: ExperimentConfig, trained: Collection[str], horizon: Horizon) -> dict[str, Any]:
+    """Return what of a config makes the training what it is, and does not change in a run, resolved.
+
+    trained: the components that have an optimizer.
+    """
+    raw = config.model_dump(mode="json")
+    optims = {}
+    for name in trained:
+        fields = resolved_fields(config.model.component_optims[name], horizon)
+        params = {field: value for field, value in fields.items() if field != "type"}
+        optims[name] = {"type": fields["type"], "params": params}
+    components = {name: _of(fields, "type", "params", "freeze") for name, fields in raw["model"]["components"].items()}
+    return {
+        "seed": config.seed,
+        "data": _of(raw["data"], "type", "params", "batch_size", "drop_last"),
+        "model": {"components": components, "component_optims": optims},
+        "train": _of(raw["train"], "objective", "grad_clip_norm", "precision", "accumulate", "compile"),
+    }
+
+
 def changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[Row]:
     """Return what differs between the state of a checkpoint and that of the run as it is configured now.
 
-    saved, now: the trainer's values, of which `data` (but for the place in it), `train` and `optimizers` matter.
+    saved, now: the trainer's values, of which `config` and, but for the place in it, `data` matter.
     """
-    position = {name: value for name, value in now["data"].items() if name not in ("epoch", "batch")}
-    rows = _differences("", saved["data"], position, ["seed"])
-    rows += _differences("data.", saved["data"], position, position.keys() - {"seed"})
-    rows += _differences("train.", saved["train"], now["train"], now["train"])
-    for name in sorted(now["optimizers"].keys() | saved["optimizers"].keys()):
-        before, after = (optimizers.get(name, {}) for optimizers in (saved["optimizers"], now["optimizers"]))
-        path = f"model.component_optims.{name}."
-        rows += _differences(path, before, after, ["type"])
-        rows += _differences(f"{path}params.", before, after, (before.keys() | after.keys()) - {"type"})
-    return rows
+    before, after = (leaves(values["config"]) | leaves(facts(values["data"])) for values in (saved, now))
+    rows = [(path, before.get(path), after.get(path)) for path in sorted({**before, **after})]
+    return [row for row in rows if row[1] != row[2]]
+
+
+def leaves(value: Any, path: str = "") -> dict[str, Any]:
+    """Return the leaves of nested mappings, and of lists that hold some, by dotted path."""
+    if isinstance(value, Mapping):
+        named = [(str(key), item) for key, item in value.items()]
+    elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        named = [(str(index), item) for index, item in enumerate(value)]
+    else:
+        return {path: value}
+    return {
+        leaf: item for key, inner in named for leaf, item in leaves(inner, f"{path}.{key}" if path else key).items()
+    }
 
 
 def table(rows: list[Row]) -> str:
@@ -45,31 +72,30 @@ def table(rows: list[Row]) -> str:
     return "\n".join(f"  {path}: saved {before!r}, now {after!r}" for path, before, after in rows)
 
 
-def refuse(rows: list[Row]) -> None:
+def refuse(rows: list[Row], on_change: str | None) -> None:
     """Raise ConfigError with the differences, if there are any, and the ways to go on."""
     if rows:
-        raise ConfigError(f"the config differs from the one that the checkpoint was made with:\n{table(rows)}\n{_WAYS}")
+        ways = _WAYS if on_change is None else "These cannot be kept. Resume with what was there, or start a new run."
+        raise ConfigError(f"the config differs from the one that the checkpoint was made with:\n{table(rows)}\n{ways}")
 
 
 def with_saved_values(
     config: ExperimentConfig, saved: Mapping[str, Any], trusted: Mapping[str, Any]
 ) -> ExperimentConfig:
-    """Return `config` with the checkpoint's optimizers and its way of training.
+    """Return `config` with all that lasts as it is in the checkpoint.
 
     trusted: the run's config as it was written. Only what it names may be imported: a checkpoint brings no code.
     Raises ValueError for what is no such state.
     """
     known = {*_strings(trusted), *_strings(config.model_dump(mode="json"))}
-    for text in _strings(saved["optimizers"]):
+    for text in _strings(saved["config"]):
         if "." in text and text not in known:  # it may be a dotted path
             raise ValueError(f"names {text!r}, which the run's config does not. Put it there, if it is yours.")
-    raw = config.model_dump(mode="json")
-    raw["seed"] = saved["data"].get("seed", config.seed)
-    raw["data"]["batch_size"] = saved["data"].get("batch_size", config.data.batch_size)
-    raw["train"] |= saved["train"]
-    for name, fields in saved["optimizers"].items():
-        params = {field: value for field, value in fields.items() if field != "type"}
-        raw["model"]["component_optims"][name] = {"type": fields["type"], "params": params}
+    raw, kept = config.model_dump(mode="json"), saved["config"]
+    raw |= {"seed": kept["seed"], "data": raw["data"] | kept["data"], "train": raw["train"] | kept["train"]}
+    for name, fields in kept["model"]["components"].items():
+        raw["model"]["components"][name] = raw["model"]["components"].get(name, {}) | fields
+    raw["model"]["component_optims"] |= kept["model"]["component_optims"]
     return ExperimentConfig.model_validate(raw)
 
 
@@ -156,6 +182,10 @@ def _without_warnings_of_another_curve() -> Iterator[None]:
         yield
 
 
-def _differences(path: str, saved: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[str]) -> list[Row]:
-    rows = [(path + name, saved.get(name), now.get(name)) for name in sorted(names)]
-    return [row for row in rows if row[1] != row[2]]
+def facts(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the data itself says, as paths beside those of the config."""
+    return {"data": _of(data, "samples", "steps_per_epoch")}
+
+
+def _of(fields: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: fields[name] for name in names}

@@ -23,6 +23,7 @@ from trainer.config import ExperimentConfig, load_config
 from trainer.config_file import read_config_file, write_yaml
 from trainer.disk import DamagedCheckpointError, aside_of, write_atomically
 from trainer.errors import ConfigError
+from trainer.lock import LOCK, locked
 from trainer.metrics import METRICS, MetricsFile
 from trainer.offline_trainer import OfflineTrainer, Result
 from trainer.restoring import with_saved_values
@@ -46,11 +47,13 @@ def train(
     config = config if isinstance(config, ExperimentConfig) else load_config(config)
     old_run = _run_to_overwrite(config.train.run_dir, overwrite)
     trainer = OfflineTrainer(config, console)
-    if old_run is not None:
-        shutil.rmtree(old_run)
-    _write_config(config)
-    _show(console, trainer.plan())
-    return trainer.run()
+    _make(config.train.run_dir)
+    with locked(config.train.run_dir):
+        if old_run is not None:
+            _remove(old_run)
+        _write_config(config)
+        _show(console, trainer.plan())
+        return trainer.run()
 
 
 def resume(target: str | Path, overrides: Mapping[str, Any] | None = None, *, console: Console | None = None) -> Result:
@@ -61,7 +64,23 @@ def resume(target: str | Path, overrides: Mapping[str, Any] | None = None, *, co
     """
     console = console or Console()
     run_dir, folder = _run_and_checkpoint(Path(target))
-    config = load_config(run_dir / CONFIG, {**(overrides or {}), "train.run_dir": str(run_dir)})
+    config = load_config(run_dir / CONFIG, {**_for_now(overrides), "train.run_dir": str(run_dir)})
+    with locked(run_dir):
+        trainer = _taken_up(config, folder, console)
+        with writing(run_dir):
+            if overrides:
+                # on_change holds for a resume of this resume too, after a kill before its first checkpoint.
+                on_change = config.resume.on_change
+                _write_config(trainer.config, None if on_change == "keep" else on_change)
+            MetricsFile(run_dir / METRICS).keep_before(trainer.step)
+        _show(console, trainer.plan())
+        _show(console, f"resuming after {trainer.step} of {trainer.horizon.total_steps} updates")
+        return trainer.run()
+
+
+def _taken_up(config: ExperimentConfig, folder: Path | None, console: Console) -> OfflineTrainer:
+    """Return the trainer of a run where the checkpoint in `folder`, or the newest good one, stands."""
+    run_dir = config.train.run_dir
     with writing(run_dir):
         clear_leftovers(run_dir / "checkpoints")
     folder = _newest_good_checkpoint(run_dir, console) if folder is None else _good(folder)
@@ -70,16 +89,15 @@ def resume(target: str | Path, overrides: Mapping[str, Any] | None = None, *, co
     trainer = OfflineTrainer(config, console, resumed=folder is not None)
     if folder is not None:
         trainer.restore(folder)
-    with writing(run_dir):
-        if folder is not None:
+        with writing(run_dir):
             point(folder.parent, LATEST, folder)  # those after it are of another history from now on
             trainer.saving.point_best()
-        if overrides:
-            _write_config(config)
-        MetricsFile(run_dir / METRICS).keep_before(trainer.step)
-    _show(console, trainer.plan())
-    _show(console, f"resuming after {trainer.step} of {trainer.horizon.total_steps} updates")
-    return trainer.run()
+    return trainer
+
+
+def _for_now(overrides: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the overrides of a resume, for which an on_change of an earlier one does not hold."""
+    return {"resume.on_change": None, **overrides} if overrides else {}
 
 
 def _run_and_checkpoint(target: Path) -> tuple[Path, Path | None]:
@@ -87,7 +105,7 @@ def _run_and_checkpoint(target: Path) -> tuple[Path, Path | None]:
     if (target / CONFIG).is_file():
         return target, None
     try:
-        folder = checkpoint_at(target)
+        folder = checkpoint_at(target.absolute())
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if folder is not None and (folder / MANIFEST).is_file() and (folder.parent.parent / CONFIG).is_file():
@@ -122,7 +140,7 @@ def _run_to_overwrite(run_dir: Path, overwrite: bool) -> Path | None:
     """Return the run to delete first, if there is one. Raises ConfigError if it may not be deleted."""
     if not run_dir.exists():
         return None
-    if run_dir.is_dir() and all(path == aside_of(run_dir / CONFIG) for path in run_dir.iterdir()):
+    if run_dir.is_dir() and all(path in (run_dir / LOCK, aside_of(run_dir / CONFIG)) for path in run_dir.iterdir()):
         return None  # at most a process killed while it wrote the config
     if not (run_dir / CONFIG).is_file():
         raise ConfigError(f"train.run_dir: {run_dir} exists and is not a run. Choose another, or remove it.")
@@ -134,15 +152,33 @@ def _run_to_overwrite(run_dir: Path, overwrite: bool) -> Path | None:
     return run_dir
 
 
-def _write_config(config: ExperimentConfig) -> None:
+def _make(run_dir: Path) -> None:
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"train.run_dir: cannot write to {run_dir}: {error.strerror}") from error
+
+
+def _remove(run_dir: Path) -> None:
+    """Remove what is in a run's directory; the directory may be a link, or a place to mount something."""
+    try:
+        for path in sorted(run_dir.iterdir(), key=lambda path: path.name == CONFIG):  # last: until then it is a run
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != LOCK:
+                path.unlink()
+    except OSError as error:
+        raise ConfigError(f"train.run_dir: {run_dir} cannot be deleted: {error}") from error
+
+
+def _write_config(config: ExperimentConfig, on_change: str | None = None) -> None:
     """Write the config with every default filled in, so that it means the same under later versions."""
-    resolved = config.model_dump(mode="json", exclude={"resume"})  # which is for one resume
+    resolved = config.model_dump(mode="json") | {"resume": {"on_change": on_change}}
     for name, optim in config.model.component_optims.items():
         factory: Any = optim.factory
         if isinstance(factory, BaseModel):
             resolved["model"]["component_optims"][name]["params"] = factory.model_dump(mode="json")
     try:
-        config.train.run_dir.mkdir(parents=True, exist_ok=True)
         write_atomically(config.train.run_dir / CONFIG, write_yaml(resolved))
     except OSError as error:
         raise ConfigError(f"train.run_dir: cannot write to {config.train.run_dir}: {error.strerror}") from error

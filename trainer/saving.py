@@ -23,7 +23,7 @@ from trainer.checkpoint_files import (
     step_of,
     write_checkpoint,
 )
-from trainer.config import TrainConfig
+from trainer.config import BestConfig, TrainConfig
 from trainer.disk import flush
 from trainer.errors import SaveError
 from trainer.metrics import METRICS
@@ -46,8 +46,9 @@ class Saving:
         self._written: int | None = None
         self._snapshot: dict[str, dict[str, Any]] = {}
         self._last_save = time.monotonic()
-        self.best: dict[str, float] = {}
-        """Value and step of the best evaluation so far, if the run has a `keep_best`."""
+        self.best: dict[str, Any] = {}
+        """Monitor, mode, value and step of the best evaluation so far, if the run has a `keep_best`."""
+        self._best_before: dict[str, Any] = {}
 
     def due(self, step: int) -> bool:
         """Return whether a checkpoint is due after `step` updates, by their number or by the clock."""
@@ -62,19 +63,28 @@ class Saving:
             return False
         value = metrics[rule.monitor.removeprefix(PREFIX)]
         sign = 1.0 if rule.mode == "max" else -1.0
-        if value != value or (self.best and sign * value <= sign * self.best["value"]):
+        if value != value or (self.best and sign * value <= sign * float(self.best["value"])):
             return False
-        self.best = {"value": value, "step": step}
+        self._best_before, self.best = self.best, {**_of_rule(rule), "value": value, "step": step}
         return True
 
+    def take_best(self, best: Mapping[str, Any]) -> None:
+        """Go on from the best evaluation that a checkpoint tells of, if it was by the same rule and is there still."""
+        rule = self._train.keep_best
+        if best and rule is not None:
+            if _of_rule(rule) != {name: best.get(name) for name in ("monitor", "mode")}:
+                self._say(f"train.keep_best: {rule.mode} {rule.monitor} is another rule: the best starts anew")
+            elif self._folder / folder_name(int(best["step"])) not in complete_checkpoints(self._folder):
+                self._say(f"train.keep_best: the best, after {best['step']} updates, is not there: it starts anew")
+            else:
+                self.best = dict(best)
+
     def point_best(self) -> None:
-        """Let BEST name the best checkpoint, if it is there: a kill may have come between. Raises OSError."""
+        """Let BEST name the best checkpoint, or nothing if there is none. Raises OSError."""
         folder = self._folder / folder_name(int(self.best["step"])) if self.best else None
-        if (
-            folder is not None
-            and folder in complete_checkpoints(self._folder)
-            and folder != pointed(self._folder, BEST)
-        ):
+        if folder is None:
+            (self._folder / BEST).unlink(missing_ok=True)
+        elif folder != pointed(self._folder, BEST):
             point(self._folder, BEST, folder)
 
     def save(self, step: int, files: Files, is_last: bool = False) -> None:
@@ -134,23 +144,29 @@ class Saving:
             if is_best:
                 point(self._folder, BEST, folder)
             self._written = step
-            remove_checkpoints(self._superfluous())
+            remove_checkpoints(self._superfluous(step))
         except Exception as error:  # whatever it is: from a thread it would be lost
             self._failure = error
 
-    def _superfluous(self) -> list[Path]:
-        """Return the checkpoints to remove: not the newest, nor the best."""
+    def _superfluous(self, step: int) -> list[Path]:
+        """Return the checkpoints to remove: not the newest, nor the best, nor those that this run has not come to."""
         if self._train.keep_last is None:
             return []
-        there = complete_checkpoints(self._folder)
+        there = [folder for folder in complete_checkpoints(self._folder) if step_of(folder) <= step]
         return [folder for folder in there[self._train.keep_last :] if folder != pointed(self._folder, BEST)]
 
     def _raise_failure(self) -> None:
         failure, self._failure = self._failure, None
+        if failure is not None and self._written != self._step and self.best.get("step") == self._step:
+            self.best = self._best_before
         if isinstance(failure, OSError):
             self.failed(f"saving the checkpoint after {self._step} updates failed: {failure}", failure)
         elif failure is not None:
             raise failure
+
+
+def _of_rule(rule: BestConfig) -> dict[str, str]:
+    return {"monitor": rule.monitor, "mode": rule.mode}
 
 
 def newest_checkpoint(checkpoints: Path) -> str:

@@ -63,6 +63,7 @@ def main() -> None:
             shutil.rmtree(folder)
     (checkpoints / "latest").write_text("step_00000007\n")
     (checkpoints / "best").unlink(missing_ok=True)
+    (RUN / ".lock").unlink()
     config = (RUN / "config.yaml").read_text().replace(str(RUN), f"runs/{RUN.name}")
     (RUN / "config.yaml").write_text(config)
 
