@@ -235,9 +235,10 @@ def test_a_kill_before_the_next_checkpoint_does_not_ask_again(tmp_path, monkeypa
 
     whole, run = (trained(tmp_path / name) for name in ("whole", "run"))
     resumed(whole, {"train.total_steps": 24}, on_change="rescale")
-    with monkeypatch.context() as patch, pytest.raises(KilledError):
+    with monkeypatch.context() as patch:
         patch.setattr(Saving, "save", killed)
-        resumed(run, {"train.total_steps": 24}, on_change="rescale")
+        with pytest.raises(KilledError):
+            resumed(run, {"train.total_steps": 24}, on_change="rescale")
     resume(run, console=Console(quiet=True))
     assert last(run, 24) == last(whole, 24)
     with pytest.raises(ConfigError, match="differs"):  # but another change is another question

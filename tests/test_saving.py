@@ -207,10 +207,11 @@ def test_going_back_leaves_what_was_there_until_the_run_comes_to_it(tmp_path, qu
 
 def test_two_processes_do_not_train_one_run(tmp_path, quiet):
     run = trained(tmp_path / "run", PLAIN)
-    code = f"import time; from pathlib import Path; from trainer.lock import locked\nwith locked(Path({str(run)!r})):\n"
-    other = subprocess.Popen(
-        [sys.executable, "-c", code + "  print(1, flush=True); time.sleep(60)"], stdout=subprocess.PIPE
+    code = (
+        f"from pathlib import Path; from trainer.lock import locked\nwith locked(Path({str(run)!r})): print(), input()"
     )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    other = subprocess.Popen([sys.executable, "-u", "-c", code], **pipes)
     other.stdout.readline()
     before = files_of(run)
     for start in (lambda: resume(run, console=quiet), lambda: train(config(run, two(), PLAIN), overwrite=True)):

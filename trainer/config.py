@@ -240,7 +240,7 @@ class ResumeConfig(Config):
     on_change: Literal["keep", "override", "rescale"] | None = None
     """Which optimizers' configs and ways of training hold where this config and the checkpoint's differ: the
     checkpoint's; this config's; this config's, with each schedule entered where the lr is continuous. Left out:
-    the resume stops and shows the differences. It holds for one resume and is not kept in the run's config."""
+    the resume stops and shows the differences. Every resume with overrides asks anew."""
 
 
 class ExperimentConfig(Config):
