@@ -9,8 +9,8 @@ import torch
 from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import load_file
+from sample_runs import ADAMW, SCHEDULE_FREE, WARMUP, config, two
 from test_checkpoint_files import flip
-from test_training import ADAMW, SCHEDULE_FREE, WARMUP, config, two
 
 from trainer import train
 from trainer.checkpoint_files import write_checkpoint

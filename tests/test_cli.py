@@ -1,15 +1,12 @@
 """The command line: what it prints, and what it says to a mistake."""
 
-import os
 import re
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import yaml
-from conftest import DIGITS, ROOT, start
+from conftest import DIGITS, ROOT
 
 
 def changed(tmp_path, edit):
@@ -321,34 +318,6 @@ def test_overwrite_deletes_nothing_but_runs(cli, tmp_path):
     assert code == 2
     assert "exists and is not a run" in printed
     assert (tmp_path / "thesis.tex").exists()
-
-
-def test_an_interrupt_says_how_to_go_on(tmp_path):
-    run = tmp_path / "run"
-    process = start("train", DIGITS, f"--train.run_dir={run}", "--train.save_every=10")
-    while not (run / "checkpoints/latest").exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    printed, _ = process.communicate(timeout=60)
-    assert process.returncode == 75
-    assert re.search(r"SIGINT: stopped after \d+ updates; they are saved; `innerstep resume RUN` goes on", printed)
-    assert "Traceback" not in printed
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_all_processes_of_a_run_lets_it_save(tmp_path, number):
-    run = tmp_path / "run"
-    options = ["--train.save_every=10", "--data.workers=2", "--train.total_steps=100000"]
-    process = start("train", DIGITS, f"--train.run_dir={run}", *options, start_new_session=True)
-    while not (run / "checkpoints/latest").exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    os.killpg(process.pid, number)
-    printed, _ = process.communicate(timeout=60)
-    assert process.returncode == 75, printed
-    assert f"{number.name}: stopped after" in printed
-    assert "Traceback" not in printed
 
 
 def test_resume_without_a_run(cli, tmp_path):

@@ -38,7 +38,7 @@ def test_the_readmes_yaml_trains_and_its_commands_work(cli, tmp_path):
     commands = [line.split("#")[0].split()[1:] for line in blocks("README.md", "")[-1].strip().splitlines()]
     short = [argument.replace("total_steps=300", "total_steps=60") for argument in commands[1]]
     commands[1] = short
-    assert [command[0] for command in commands] == ["plan", "train", "resume", "plot", "list", "describe"]
+    assert [command[0] for command in commands] == ["plan", "train", "resume", "checkpoint", "plot", "list", "describe"]
     for command in commands:
         code, printed = cli(*command)
         assert code == 0, printed

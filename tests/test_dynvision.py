@@ -5,7 +5,7 @@ import io
 import pytest
 from conftest import metrics_of
 from rich.console import Console
-from test_training import ADAMW, config, two
+from sample_runs import ADAMW, config, two
 
 from trainer import train
 

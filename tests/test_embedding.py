@@ -290,64 +290,6 @@ def test_a_class_is_scheduled_once():
     assert scheduled(AdamWWithWarmupCosine) is AdamWWithWarmupCosine
 
 
-class TestClipping:
-    def norm_after(self, module, optimizer, *arguments):
-        seen = []
-        handle = optimizer.register_step_post_hook(
-            lambda *_: seen.append(torch.nn.utils.get_total_norm([p.grad for p in module.parameters()]))
-        )
-        optimizer.step(*arguments)
-        handle.remove()
-        return float(seen[0])
-
-    def test_scales_the_joint_norm_down(self):
-        module = nn.Linear(4, 2)
-        optimizer = OPTIMIZER_BUILDER_REGISTRY["sgd"](grad_clip_norm=0.1).build(module)
-        backward(module)
-        assert self.norm_after(module, optimizer) == pytest.approx(0.1, rel=1e-4)
-
-    def test_leaves_small_gradients_and_none_alone(self):
-        for norm in (1e6, 0, None):
-            module = nn.Linear(4, 2)
-            optimizer = OPTIMIZER_BUILDER_REGISTRY["sgd"](grad_clip_norm=norm).build(module)
-            backward(module)
-            before = module.weight.grad.clone()
-            optimizer.step()
-            assert torch.equal(module.weight.grad, before)
-
-    def test_a_closures_gradients_are_clipped(self):
-        module = nn.Linear(4, 2)
-        optimizer = OPTIMIZER_BUILDER_REGISTRY["sgd"](grad_clip_norm=0.1).build(module)
-
-        def closure():
-            backward(module)
-            return 1.0
-
-        assert self.norm_after(module, optimizer, closure) == pytest.approx(0.1, rel=1e-4)
-
-    def test_scaled_gradients_of_a_fused_step_are_clipped_at_their_scale(self):
-        """A fused step under GradScaler gets the gradients before they are unscaled."""
-        results = []
-        for scale in (1.0, 1024.0):
-            torch.manual_seed(0)
-            module = nn.Linear(4, 2)
-            factory = OPTIMIZER_BUILDER_REGISTRY["adam"](grad_clip_norm=1e-3, eps=1.0, implementation="fused")
-            optimizer = factory.build(module)
-            scaler = torch.amp.GradScaler("cpu", init_scale=scale)
-            scaler.scale(module(torch.ones(3, 4)).square().mean()).backward()
-            scaler.step(optimizer)
-            results.append(optimizer.state[module.weight]["exp_avg"].clone())
-        torch.testing.assert_close(*results, rtol=1e-3, atol=0)
-        assert results[0].norm() > 0
-
-    def test_survives_a_copy(self):
-        module = nn.Linear(4, 2)
-        optimizer = OPTIMIZER_BUILDER_REGISTRY["adamw"](grad_clip_norm=0.1).build(module)
-        module, optimizer = pickle.loads(pickle.dumps((module, optimizer)))
-        backward(module)
-        assert self.norm_after(module, optimizer) == pytest.approx(0.1, rel=1e-4)
-
-
 def test_constant_is_the_schedule_of_an_optimizer_without_one():
     optimizer = OPTIMIZER_BUILDER_REGISTRY["adamw"](lr=3e-4).build(nn.Linear(4, 2))
     assert optimizer.scheduler.schedule == Constant()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import files_of, metrics_of
 from rich.console import Console
-from test_training import ADAMW, SCHEDULE_FREE, WARMUP, config, drop, two
+from sample_runs import ADAMW, SCHEDULE_FREE, WARMUP, config, drop, two
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY
 from trainer import TensorSplit, resume, train

@@ -157,7 +157,7 @@ def test_a_checkpoints_config_imports_nothing_that_the_runs_does_not(cli, run, n
     path = run / LAST / "trainer.json"
     values = json.loads(path.read_text())
     other = OTHERS[name]
-    values["optimizers"]["first"] = {"type": other["type"], **other.get("params", {})}
+    values["config"]["model"]["component_optims"]["first"] = {"params": {}, **other}
     path.write_text(json.dumps(values))
     mutations.seal(run / LAST)
     assert "which the run's config does not" in refused(cli, run, "--resume.on_change=keep")

@@ -7,7 +7,7 @@ import torch
 from conftest import files_of
 from rich.console import Console
 from safetensors.torch import load_file, save_file
-from test_training import ADAMW, SCHEDULE_FREE, WARMUP, config, two
+from sample_runs import ADAMW, SCHEDULE_FREE, WARMUP, config, two
 
 from trainer import ConfigError, load_config, train
 from trainer.offline_trainer import OfflineTrainer

@@ -7,8 +7,7 @@ import torch
 from conftest import files_of, metrics_of
 from rich.console import Console
 from safetensors.torch import load_file
-from test_trained_optimizers import PLATEAU
-from test_training import ADAMW, SCHEDULE_FREE, WARMUP, config, two
+from sample_runs import ADAMW, PLATEAU, SCHEDULE_FREE, WARMUP, config, two
 
 from trainer import ConfigError, load_config, resume, train
 

@@ -7,8 +7,7 @@ from types import SimpleNamespace
 import pytest
 from conftest import files_of, metrics_of
 from rich.console import Console
-from test_trained_optimizers import PLATEAU
-from test_training import ADAMW, SCHEDULE_FREE, config, two
+from sample_runs import ADAMW, PLATEAU, SCHEDULE_FREE, config, two
 
 from trainer import ConfigError, resume, saving, train
 from trainer.checkpoint_files import complete_checkpoints, verify

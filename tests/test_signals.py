@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import signal
 import time
 
 import faults
 import pytest
 import trouble
+from conftest import DIGITS, start
 
 from trainer.interruption import Interruption
 
@@ -154,3 +156,31 @@ def test_outside_the_main_thread_and_afterwards_nothing_is_changed():
     with Interruption():
         assert signal.getsignal(signal.SIGTERM) is not before
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_an_interrupt_says_how_to_go_on(tmp_path):
+    run = tmp_path / "run"
+    process = start("train", DIGITS, f"--train.run_dir={run}", "--train.save_every=10")
+    while not (run / "checkpoints/latest").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert re.search(r"SIGINT: stopped after \d+ updates; they are saved; `innerstep resume RUN` goes on", printed)
+    assert "Traceback" not in printed
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_of_a_run_lets_it_save(tmp_path, number):
+    run = tmp_path / "run"
+    options = ["--train.save_every=10", "--data.workers=2", "--train.total_steps=100000"]
+    process = start("train", DIGITS, f"--train.run_dir={run}", *options, start_new_session=True)
+    while not (run / "checkpoints/latest").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    os.killpg(process.pid, number)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, printed
+    assert f"{number.name}: stopped after" in printed
+    assert "Traceback" not in printed

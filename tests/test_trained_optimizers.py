@@ -6,15 +6,10 @@ import pytest
 import torch
 from conftest import files_of, metrics_of
 from rich.console import Console
-from test_training import ADAMW, config, drop, two
+from sample_runs import ADAMW, PLATEAU, config, drop, two
 
 from trainer import ConfigError, load_config, resume, train
 from trainer.offline_trainer import OfflineTrainer
-
-PLATEAU = {
-    "type": "adamw",
-    "params": {"lr": 1e-2, "schedule": {"type": "plateau", "patience": 0, "threshold": 0.5, "factor": 0.5}},
-}
 
 
 @pytest.fixture

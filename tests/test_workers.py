@@ -12,7 +12,7 @@ import sample_parts
 import torch
 from conftest import files_of, metrics_of
 from rich.console import Console
-from test_training import SCHEDULE_FREE, WARMUP, config, drop, two
+from sample_runs import SCHEDULE_FREE, WARMUP, config, drop, two
 
 from trainer import ConfigError, TensorSplit, resume, train
 from trainer.batches import ShuffledBatches
