@@ -2,12 +2,16 @@
 against torch.save and torch.load of the same. Medians of interleaved rounds, one process."""
 
 import os
+import shutil
+import statistics
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import Functions, machine, medians, table
+from measuring import machine, medians, table
 from torch import nn
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY
@@ -17,7 +21,6 @@ from trainer.config import TrainConfig
 from trainer.saving import Saving
 
 SYNCHRONOUS = "torch.save"
-LOADED = "torch.load"
 
 
 class State:
@@ -38,7 +41,7 @@ class State:
 
     def contents(self, step: int) -> dict[str, dict[str, object]]:
         """Return the files of a checkpoint of `step` updates."""
-        names = ("data", "horizon", "components", "optimizers", "scaler", "train")
+        names = ("data", "horizon", "components", "config", "scaler")
         progress = checkpoint.Progress(step, {name: {} for name in names})
         return checkpoint.contents(self.components, self.optimizers, progress)
 
@@ -64,55 +67,73 @@ class State:
             checkpoint.load_optimizer(folder / name, self.optimizers[name])
 
 
-def saver(folder: Path, asynchronous: bool) -> Saving:
-    """Return what a trainer saves with, that keeps one checkpoint."""
-    folder.mkdir()
-    fields = {"objective": {"type": "classification"}, "total_steps": 1, "run_dir": folder}
-    return Saving(TrainConfig.model_validate(fields | {"save_async": asynchronous, "keep_last": 1}), print)
+class Savers:
+    """Functions that save `state` each into a folder of its own, by name."""
 
+    def __init__(self, state: State, folder: Path) -> None:
+        self._state, self._step = state, 0
+        self.folders = {name: folder / name for name in ("plain", "flushed", "between", "beside")}
+        for path in self.folders.values():
+            path.mkdir()
+        self._savings = {name: _saving(self.folders[name], name == "beside") for name in ("between", "beside")}
+        self.functions: dict[str, tuple[str, Callable[[], object]]] = {
+            SYNCHRONOUS: ("plain", self._plain),
+            "torch.save, then fsync": ("flushed", self._flushed),
+            "ours: files, checksums, fsync": ("between", lambda: self._ours("between")),
+            "ours with `save_async`: how long training waits": ("beside", lambda: self._ours("beside")),
+            "the rest of that, beside training": ("", self._savings["beside"].wait),
+        }
 
-def contenders(folder: Path) -> tuple[Functions, Functions]:
-    """Return functions that save, and functions that load, by name."""
-    state, steps = State(), iter(range(10**6))
-    between, beside = saver(folder / "between", False), saver(folder / "beside", True)
-    plain = folder / "plain.pt"
+    def clear(self, name: str) -> None:
+        """Remove what was saved into a folder: everyone writes where as much was just removed."""
+        for path in self.folders[name].iterdir() if name else ():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    def save_flushed() -> None:
-        with plain.open("wb") as file:
-            torch.save(state.plain(), file)
+    def _plain(self) -> None:
+        torch.save(self._state.plain(), self.folders["plain"] / "state.pt")
+
+    def _flushed(self) -> None:
+        with (self.folders["flushed"] / "state.pt").open("wb") as file:
+            torch.save(self._state.plain(), file)
+            file.flush()
             os.fsync(file.fileno())
 
-    def save_between() -> None:
-        step = next(steps)
-        between.save(step, state.contents(step))
-
-    def stall() -> None:
-        step = next(steps)
-        beside.save(step, state.contents(step))
-
-    saves: Functions = {
-        SYNCHRONOUS: lambda: torch.save(state.plain(), plain),
-        "torch.save, then fsync": save_flushed,
-        "ours: files, checksums, fsync": save_between,
-        "ours with `save_async`: how long training waits": stall,
-        "the rest of that, beside training": beside.wait,
-    }
-    loads: Functions = {
-        f"{LOADED}, into model and optimizers": lambda: state.load_plain(plain),
-        "ours: checksums, into model and optimizers": lambda: state.load(
-            complete_checkpoints(folder / "between" / "checkpoints")[0]
-        ),
-    }
-    return saves, loads
+    def _ours(self, name: str) -> None:
+        self._step += 1
+        self._savings[name].save(self._step, self._state.contents(self._step))
 
 
-def measured(rounds: int = 9) -> str:
+def _saving(folder: Path, asynchronous: bool) -> Saving:
+    fields = {"objective": {"type": "classification"}, "total_steps": 1, "run_dir": folder}
+    return Saving(TrainConfig.model_validate(fields | {"save_async": asynchronous}), print)
+
+
+def saved(savers: Savers, rounds: int) -> dict[str, float]:
+    """Return the median time of each way to save, in seconds."""
+    times: dict[str, list[float]] = {name: [] for name in savers.functions}
+    for number in range(rounds + 2):  # two for warming up
+        for name, (folder, save) in savers.functions.items():
+            savers.clear(folder)
+            start = time.perf_counter()
+            save()
+            times[name] += [time.perf_counter() - start] if number > 1 else []
+    return {name: statistics.median(measured) for name, measured in times.items()}
+
+
+def measured(rounds: int = 11) -> str:
     """Return tables of medians."""
     with tempfile.TemporaryDirectory() as folder:
-        saves, loads = contenders(Path(folder))
-        saved = table(medians(saves, rounds), SYNCHRONOUS)
-        loaded = table(medians(loads, rounds), next(iter(loads)))
-    return f"{saved}\n\n{loaded}"
+        state = State()
+        savers = Savers(state, Path(folder))
+        saves = saved(savers, rounds)
+        plain = savers.folders["plain"] / "state.pt"
+        ours = complete_checkpoints(savers.folders["between"] / "checkpoints")[0]
+        loads = {
+            "torch.load, into model and optimizers": lambda: state.load_plain(plain),
+            "ours: checksums, into model and optimizers": lambda: state.load(ours),
+        }
+        loaded = medians(loads, rounds)
+    return f"{table(saves, SYNCHRONOUS)}\n\n{table(loaded, next(iter(loads)))}"
 
 
 if __name__ == "__main__":
