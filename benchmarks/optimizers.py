@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -49,6 +50,7 @@ def two_objects(**options: Any) -> Callable[[], object]:
     return step
 
 
+@cache
 def timms() -> Any:
     """Return timm's optimizers, or None without it (`pip install --no-deps timm`). Its package asks for torchvision,
     of which they use nothing."""
