@@ -63,8 +63,8 @@ metrics and a checkpoint besides.
 ## Checkpoints
 
 25.2 million parameters in three components and their AdamW state, 302 MB (`benchmarks/checkpoints.py`). Ours are
-files by component with checksums, flushed to the disk, and the checkpoint before is removed; a load checks every
-checksum first. How long training waits with `save_async` is the copy.
+files by component with checksums, flushed to the disk; everyone saves where as much was just removed. A load checks
+every checksum first. How long training waits with `save_async` is the copy.
 
 {checkpoints}
 
