@@ -22,6 +22,14 @@ def _seeded():
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="module")
+def lives():
+    """What starts short-lived processes that train, and can be killed."""
+    import faults  # which imports from here
+
+    return faults.Lives()
+
+
 @pytest.fixture
 def cli(monkeypatch, capsys):
     """Run the command line in this process; return (exit code, what it printed)."""

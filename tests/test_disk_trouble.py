@@ -16,11 +16,6 @@ NEVER = 1000
 
 
 @pytest.fixture(scope="module")
-def lives():
-    return faults.Lives()
-
-
-@pytest.fixture(scope="module")
 def whole(lives, tmp_path_factory):
     run = tmp_path_factory.mktemp("whole") / "run"
     lives.whole(run)

@@ -16,11 +16,6 @@ from trainer.runs import train
 from trainer.saving import Saving
 
 
-@pytest.fixture(scope="module")
-def lives():
-    return faults.Lives()
-
-
 @pytest.mark.parametrize("variant", faults.VARIANTS)
 def test_killed_again_and_again_a_run_ends_as_if_it_had_not_been(lives, tmp_path, variant):
     changed = faults.VARIANTS[variant]

@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import faults
@@ -41,7 +42,11 @@ class ReadOnly:
     def begin(self, run):
         folder = str(run / "checkpoints")
         subprocess.run(["mount", "--bind", folder, folder], check=True)
-        subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+        for _ in range(500):  # it is busy while a thread has a file open that it writes
+            if subprocess.run(["mount", "-o", "remount,bind,ro", folder], capture_output=True).returncode == 0:
+                return
+            time.sleep(0.01)
+        raise AssertionError("the folder was always busy")
 
     def end(self, run):
         subprocess.run(["umount", str(run / "checkpoints")], check=True)
