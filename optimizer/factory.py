@@ -15,6 +15,7 @@ from optimizer.drawing import spread, svg
 from optimizer.embedding import ScheduledOptimizer, scheduled
 from optimizer.horizon import Horizon
 from optimizer.kernels.choice import kernel_for
+from optimizer.memory_layout import is_dense
 from optimizer.parameter_groups import Grouping, GroupRule, Params, parameter_groups, regrouped
 from optimizer.preview import Preview, panels
 from optimizer.registry import Registry, nearest
@@ -245,14 +246,4 @@ def _check_group_options(groups: list[dict[str, Any]], options: Sequence[str]) -
 
 def _fusable(groups: list[dict[str, Any]]) -> bool:
     tensors = [p[1] if isinstance(p, tuple) else p for group in groups for p in group["params"]]
-    return all(torch.is_floating_point(p) and p.device.type in ("cpu", "cuda") and _is_dense(p) for p in tensors)
-
-
-def _is_dense(tensor: Tensor) -> bool:
-    """Return whether the elements lie in memory without gap or overlap: torch's fused kernels go by memory."""
-    step = 1
-    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
-        if size > 1 and stride != step:
-            return False
-        step *= size
-    return True
+    return all(torch.is_floating_point(p) and p.device.type in ("cpu", "cuda") and is_dense(p) for p in tensors)

@@ -5,6 +5,16 @@ from typing import Any
 from torch import Tensor, empty_like
 
 
+def is_dense(tensor: Tensor) -> bool:
+    """Return whether the elements lie in memory without gap or overlap."""
+    step = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1 and stride != step:
+            return False
+        step *= size
+    return True
+
+
 def laid_out_as(p: Tensor, tensor: Tensor) -> Tensor:
     """Return `tensor` as it lies in memory if `p` has the same strides, else a copy that has."""
     return tensor if tensor.stride() == p.stride() else empty_like(p).copy_(tensor)

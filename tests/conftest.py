@@ -46,7 +46,8 @@ def cli(monkeypatch, capsys):
     return run
 
 
-NO_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler, which torch.compile calls")
+NO_TORCH_COMPILE = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler for torch.compile")
+NO_COMPILER = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler, called cc")
 
 
 def start(*arguments, **options):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import NO_COMPILER
+from conftest import NO_TORCH_COMPILE
 from sample_naive import Naive
 from torch import nn
 from torch._dynamo.utils import counters
@@ -111,7 +111,7 @@ def test_the_capture_of_a_step_in_a_cuda_graph_is_refused_with_the_reason(monkey
     assert optimizer.scheduler.last_epoch == 0
 
 
-@NO_COMPILER
+@NO_TORCH_COMPILE
 @pytest.mark.parametrize("caution", [True, False])
 def test_a_step_that_a_kernel_takes_can_be_compiled(caution):
     torch._dynamo.reset()

@@ -9,7 +9,7 @@ from conftest import NO_COMPILER
 from torch import nn
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, CautiousOptimizer
-from optimizer.kernels import blocks, compiled
+from optimizer.kernels import blocks, native
 from optimizer.kernels.choice import implementation_of
 from optimizer.kernels.fused import fused_step
 
@@ -45,7 +45,6 @@ class Shapes(nn.Module):
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch):
     monkeypatch.setattr(blocks, "BLOCK", 64)
-    monkeypatch.setattr(compiled, "SMALLEST", 30)
 
 
 def trained(key, params, dtype, updates=30):
@@ -92,11 +91,122 @@ def test_in_blocks_a_cautious_step_is_the_reference(name):
 
 
 @NO_COMPILER
-@pytest.mark.filterwarnings("ignore")  # of the compiler's
-@pytest.mark.parametrize("name", ["adamw", "adam with a penalty", "sgd", "sgd of nesterov"])
+@pytest.mark.parametrize("name", [name for name in CAUTIOUS if name != "sgd without momentum"])
 def test_compiled_a_cautious_step_is_the_reference(name):
-    reference, _ = cautious(name, "single", torch.float64)
+    reference, slow = cautious(name, "single", torch.float64)
+    exact, fast = cautious(name, "compiled", torch.float64)
+    assert implementation_of(fast) == "compiled"
+    assert apart(exact, reference) < 1e-12
+    for ours, theirs in zip(fast.state.values(), slow.state.values(), strict=True):
+        assert ours.keys() == theirs.keys()
+        torch.testing.assert_close(list(ours.values()), list(theirs.values()))
     assert apart(cautious(name, "compiled", torch.float32)[0], reference) < 1e-6
+
+
+ADAM = {
+    "adamw": ("adamw", {"lr": 0.01, "weight_decay": 0.1}),
+    "upward": ("adamw", {"lr": 0.01, "maximize": True, "betas": [0.8, 0.95], "eps": 1e-6}),
+    "adam with a penalty": ("adam", {"lr": 0.01, "weight_decay": 0.1}),
+    "adam upward with a penalty": ("adam", {"lr": 0.01, "weight_decay": 0.1, "maximize": True}),
+    "warm-up and cosine": CAUTIOUS["warm-up and cosine"],
+}
+
+
+@NO_COMPILER
+@pytest.mark.parametrize("name", ADAM)
+def test_compiled_an_adam_step_is_that_of_the_class(name):
+    key, params = ADAM[name]
+    params = {"grad_clip_norm": None, **params}
+    reference, slow = trained(key, {**params, "implementation": "single"}, torch.float64)
+    exact, fast = trained(key, {**params, "implementation": "compiled"}, torch.float64)
+    assert implementation_of(fast) == "compiled"
+    assert apart(exact, reference) < 1e-12
+    for ours, theirs in zip(fast.state.values(), slow.state.values(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert apart(trained(key, {**params, "implementation": "compiled"}, torch.float32)[0], reference) < 1e-6
+
+
+SIZES = [(3,), (1_100_003,), (16_384,), (16_385,), (700, 900), (40_001,), (0,)]
+"""One of several bundles of rows, some of several blocks, and beginning and ending within lines."""
+
+
+@NO_COMPILER
+@pytest.mark.parametrize(
+    ("key", "caution"), [("adamw", False), ("adamw", True), ("sgd", True), ("schedule_free_radam", False)]
+)
+def test_compiled_steps_reach_every_element_of_large_parameters(key, caution):
+    params = {"adamw": {"weight_decay": 0.1}, "sgd": {"momentum": 0.9}}.get(key, {})
+    params |= {"use_cautious_optimizer": True} if caution else {}
+    moved = []
+    slow_one = "auto" if key == "schedule_free_radam" else "single"
+    for implementation, dtype in ((slow_one, torch.float64), ("compiled", torch.float32)):
+        torch.manual_seed(0)
+        values = [torch.randn(torch.Size(size).numel() + 1)[1:].view(size) for size in SIZES]  # not on a cache line
+        parameters = [nn.Parameter(value.to(dtype)) for value in values]
+        factory = OPTIMIZER_BUILDER_REGISTRY[key](lr=0.01, implementation=implementation, grad_clip_norm=None, **params)
+        optimizer = factory.build(parameters)
+        for _ in range(8):
+            for p in parameters:
+                p.grad = torch.randn(p.shape).to(dtype)
+            optimizer.step()
+        moved.append(parameters)
+    for slow, fast in zip(*moved, strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-6, atol=1e-6, check_dtype=False)
+
+
+@NO_COMPILER
+def test_the_number_of_threads_changes_nothing():
+    moved, threads = [], torch.get_num_threads()
+    for count in (1, 2, 5):
+        torch.set_num_threads(count)
+        torch.manual_seed(0)
+        p = nn.Parameter(torch.randn(300_000))
+        optimizer = OPTIMIZER_BUILDER_REGISTRY["adamw"](
+            lr=0.01, use_cautious_optimizer=True, implementation="compiled", grad_clip_norm=None
+        ).build([p])
+        for _ in range(3):
+            p.grad = torch.randn_like(p)
+            optimizer.step()
+        moved.append(p.detach())
+    torch.set_num_threads(threads)
+    assert torch.equal(moved[0], moved[1])
+    assert torch.equal(moved[0], moved[2])
+
+
+@NO_COMPILER
+@pytest.mark.parametrize("implementation", ["auto", "compiled"])
+@pytest.mark.parametrize("key", ["adamw", "sgd"])
+def test_small_gradients_agree_too(key, implementation):
+    """The product of gradient and average would be 0, and the step of the others twice as large."""
+    p = nn.Parameter(torch.zeros(4))
+    params = {"lr": 1.0, "use_cautious_optimizer": True, "implementation": implementation, "grad_clip_norm": None}
+    params |= {"momentum": 0.9} if key == "sgd" else {"weight_decay": 0.0}
+    optimizer = OPTIMIZER_BUILDER_REGISTRY[key](**params).build([p])
+    p.grad = torch.tensor([1.0, 1.0, 1e-25, 1e-25])
+    optimizer.step()
+    assert p[0].item() == pytest.approx(-1.0)
+
+
+@NO_COMPILER
+def test_a_state_of_another_type_is_refused_before_it_is_read():
+    module = Contiguous(torch.float32)
+    optimizer = OPTIMIZER_BUILDER_REGISTRY["adamw"](implementation="compiled", grad_clip_norm=None).build(module)
+    for dtype in (torch.float32, torch.float64):
+        module.to(dtype)
+        for p in module.parameters():
+            p.grad = torch.ones_like(p)
+        if dtype == torch.float32:
+            optimizer.step()
+    with pytest.raises(TypeError, match=r"tensors differ: torch\.float64 .*, torch\.float32"):
+        optimizer.step()
+
+
+def test_compiled_says_so_when_the_optimizer_is_built_without_a_compiler(monkeypatch):
+    native.library.cache_clear()
+    for compiler, message in (("/nowhere/cc", "No such file"), ("false", "false could not compile native.c")):
+        monkeypatch.setenv("CC", compiler)
+        with pytest.raises(ValueError, match=f"^implementation: .* has no compiled one here: .*{message}"):
+            OPTIMIZER_BUILDER_REGISTRY["adamw"](implementation="compiled").build(Shapes(torch.float32))
 
 
 RADAM = [
@@ -123,7 +233,6 @@ def test_in_blocks_schedule_free_radam_is_the_librarys_to_the_bit(params):
 
 
 @NO_COMPILER
-@pytest.mark.filterwarnings("ignore")  # of the compiler's
 @pytest.mark.parametrize("params", RADAM[:2])
 def test_compiled_schedule_free_radam_is_the_librarys_but_for_rounding(params):
     ours, _ = trained("schedule_free_radam", {**params, "implementation": "compiled"}, torch.float32, updates=100)
@@ -165,7 +274,9 @@ def test_what_no_kernel_fits_takes_the_reference(key, params, dtype):
 @pytest.mark.parametrize(
     ("key", "params", "message"),
     [
-        ("adamw", {}, "there is one for schedule_free_radam and for cautious steps of adam, adamw and sgd"),
+        ("rmsprop", {}, "there is one for adam, adamw, schedule_free_radam and cautious sgd"),
+        ("sgd", {"momentum": 0.9}, "there is one for adam, adamw, schedule_free_radam and cautious sgd"),
+        ("sgd", {"use_cautious_optimizer": True}, "it does not know SGD without momentum"),
         ("adamw", {"use_cautious_optimizer": True, "amsgrad": True}, "it does not know amsgrad"),
     ],
 )
@@ -173,6 +284,19 @@ def test_compiled_is_refused_where_it_is_not(key, params, message):
     factory = OPTIMIZER_BUILDER_REGISTRY[key](**params, implementation="compiled")
     with pytest.raises(ValueError, match=f"^implementation: .* has no compiled one here: {message}$"):
         factory.build(Shapes(torch.float32))
+
+
+@pytest.mark.parametrize(
+    ("parameter", "message"),
+    [
+        (torch.ones(4, 6)[:, ::2], "a parameter has gaps in memory"),
+        (torch.ones(4, dtype=torch.bfloat16), r"a parameter is torch\.bfloat16 on cpu"),
+    ],
+)
+def test_compiled_is_refused_for_parameters_that_it_does_not_know(parameter, message):
+    factory = OPTIMIZER_BUILDER_REGISTRY["adamw"](implementation="compiled")
+    with pytest.raises(ValueError, match=f"^implementation: .* has no compiled one here: {message}$"):
+        factory.build([nn.Parameter(parameter)])
 
 
 @pytest.mark.parametrize("caution", [True, False])
@@ -364,7 +488,6 @@ def test_parameters_with_gaps_in_memory_are_left_to_the_class():
 
 
 @NO_COMPILER
-@pytest.mark.filterwarnings("ignore")  # of the compiler's
 @pytest.mark.parametrize("key", ["adamw", "sgd"])
 @pytest.mark.parametrize("implementation", ["auto", "compiled"])
 def test_a_gradient_that_is_not_a_number_shows(key, implementation):

@@ -8,7 +8,7 @@ import sys
 import pytest
 import sample_parts
 import torch
-from conftest import NO_COMPILER, files_of, metrics_of
+from conftest import NO_TORCH_COMPILE, files_of, metrics_of
 from rich.console import Console
 from sample_runs import ADAMW, SCHEDULE_FREE, WARMUP, config, drop, two, weights
 
@@ -75,7 +75,7 @@ def test_a_component_stepped_twice_a_batch_cannot_accumulate(tmp_path, quiet, mo
         train(wanted, console=quiet)
 
 
-@NO_COMPILER
+@NO_TORCH_COMPILE
 @pytest.mark.filterwarnings("ignore")  # of the compiler's
 def test_compiled_components_train_alike(tmp_path, quiet):
     optims, data = {"a": WARMUP, "b": ADAMW}, {"params": {"width": 4}}

@@ -1,23 +1,23 @@
-"""Cautious steps of Adam, AdamW and SGD in two passes over memory, without a copy of the parameters.
+"""Cautious steps of Adam, AdamW and SGD in blocks, without a copy of the parameters.
 
-The first pass counts the coordinates in which update and gradient agree, the second updates them. The formula is
-that of `optimizer.cautious`, which stays the reference.
+The formula is that of `optimizer.cautious`, which stays the reference. A parameter's steps wait, in memory as large
+as the largest parameter, until it is known how many of its coordinates agree.
 """
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from optimizer.cautious import Caution, CautiousStep
-from optimizer.kernels import compiled
+from optimizer.cautious import Caution
 from optimizer.kernels.blocks import Lists, Tensors, bundles
+from optimizer.kernels.stepping import Group, has_plain_options, stepped
 from optimizer.memory_layout import laid_out_as
 
-Group = dict[str, Any]
+Direction = Callable[[Lists, list[Tensor], list[int]], Tensors]
+"""Moves the state of the rows of a block; returns the directions of their steps, if need be in the memory given."""
 
 TYPES = (torch.float32, torch.float64)
 """Types in which the mean of a mask can be taken."""
@@ -26,172 +26,139 @@ TYPES = (torch.float32, torch.float64)
 @Optimizer.profile_hook_step
 def cautious_adam_step(optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:
     """Adam's or AdamW's step, cautious."""
-    return _stepped(optimizer, closure, _adam_group, compile_large=False)
-
-
-@Optimizer.profile_hook_step
-def compiled_cautious_adam_step(optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:
-    """Adam's or AdamW's step, cautious, compiled for large parameters."""
-    return _stepped(optimizer, closure, _adam_group, compile_large=True)
+    return stepped(optimizer, closure, _step_adam, _is_known)
 
 
 @Optimizer.profile_hook_step
 def cautious_sgd_step(optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:
     """SGD's step, cautious."""
-    return _stepped(optimizer, closure, _sgd_group, compile_large=False)
+    return stepped(optimizer, closure, _step_sgd, _is_known)
 
 
-@Optimizer.profile_hook_step
-def compiled_cautious_sgd_step(optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:
-    """SGD's step, cautious, compiled for large parameters."""
-    return _stepped(optimizer, closure, _sgd_group, compile_large=True)
+def adam_state(optimizer: Any, p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the count of steps, the average and the square of `p`, from the first step on."""
+    state = optimizer.state[p]
+    if not state:
+        state["step"] = torch.tensor(0.0)
+        state["exp_avg"] = torch.zeros_like(p, memory_format=torch.preserve_format)
+        state["exp_avg_sq"] = torch.zeros_like(p, memory_format=torch.preserve_format)
+    for name in ("exp_avg", "exp_avg_sq"):
+        state[name] = laid_out_as(p, state[name])
+    return state["step"], state["exp_avg"], state["exp_avg_sq"]
 
 
-@torch.no_grad()
-def _stepped(
-    optimizer: Any, closure: Callable[[], Any] | None, step_group: Callable[..., None], compile_large: bool
-) -> Any:
-    if not all(map(_is_known, optimizer.param_groups)):
-        return _by_reference(optimizer, closure)
-    loss = None
-    if closure is not None:
-        with torch.enable_grad():
-            loss = closure()
-    for group in optimizer.param_groups:
-        parameters = [p for p in group["params"] if p.grad is not None]
-        step_group(optimizer.state, group, parameters, optimizer.caution, compile_large)
-    return loss
+def sgd_buffer(optimizer: Any, p: Tensor) -> tuple[Tensor, bool]:
+    """Return the momentum buffer of `p`, and whether this is its first step."""
+    state = optimizer.state[p]
+    is_first = state.get("momentum_buffer") is None
+    if is_first:
+        state["momentum_buffer"] = torch.zeros_like(p, memory_format=torch.preserve_format)
+    state["momentum_buffer"] = laid_out_as(p, state["momentum_buffer"])
+    return state["momentum_buffer"], is_first
 
 
-def _is_known(group: Group) -> bool:
-    """Return whether the steps of a group, which may have changed since the kernel was chosen, are still those here."""
-    options = ("amsgrad", "capturable", "differentiable")
-    if any(group.get(option) for option in options) or isinstance(group["lr"], Tensor):
-        return False
-    return all(p.dtype in TYPES and p.is_cpu and (p.grad is None or not p.grad.is_sparse) for p in group["params"])
-
-
-def _by_reference(optimizer: Any, closure: Callable[[], Any] | None) -> Any:
-    step = CautiousStep(optimizer.caution)
-    step.before(optimizer, (), {})
-    loss = type(optimizer)._base_step.__wrapped__(optimizer, closure)
-    step.after(optimizer, (), {})
-    return loss
-
-
-def _adam_group(states: Any, group: Group, parameters: list[Tensor], caution: Caution, compile_large: bool) -> None:
-    for p in parameters:
-        if not states[p]:
-            states[p]["step"] = torch.tensor(0.0)
-            states[p]["exp_avg"] = torch.zeros_like(p, memory_format=torch.preserve_format)
-            states[p]["exp_avg_sq"] = torch.zeros_like(p, memory_format=torch.preserve_format)
-        for name in ("exp_avg", "exp_avg_sq"):
-            states[p][name] = laid_out_as(p, states[p][name])
-    if parameters:
-        torch._foreach_add_([states[p]["step"] for p in parameters], 1)
-    rest, steps = [], []
-    for p, gradient in zip(parameters, _upward(group, parameters), strict=True):
-        tensors = p, gradient, states[p]["exp_avg"], states[p]["exp_avg_sq"]
-        if compile_large and compiled.suits(*tensors):
-            _run_compiled_adam(group, tensors, float(states[p]["step"]), caution)
-        else:
-            rest.append(tensors)
-            steps.append(states[p]["step"])
-    for indices, blocks in bundles(rest):
-        counted = [_agreeing_adam(group, block) for block in blocks]
-        scales = _scales([rest[index][0] for index in indices], counted, caution)
-        for block in blocks:
-            _update_adam(group, block, [steps[index] for index in indices], scales)
-
-
-def _agreeing_adam(group: Group, block: Lists) -> list[Tensor]:
-    """Return, for each tensor, in how many coordinates the coming average and the gradient agree in sign."""
-    p, gradient, average, _ = block
-    coming = torch._foreach_lerp(average, _with_penalty(group, p, gradient), 1.0 - group["betas"][0])
-    return _agreeing(coming, gradient)
-
-
-def _update_adam(group: Group, block: Lists, steps: list[Tensor], scales: list[float]) -> None:
-    p, gradient, average, square = block
-    lr, (beta1, beta2) = float(group["lr"]), group["betas"]
-    # torch's own kernel on parameters of zero leaves the update in them: exactly Adam's.
-    update = [torch.zeros_like(x) for x in p]
-    torch._fused_adam_(
-        update, _with_penalty(group, p, gradient), average, square, [], steps,
-        lr=lr, beta1=beta1, beta2=beta2, weight_decay=0.0, eps=group["eps"], amsgrad=False, maximize=False,
-    )  # fmt: skip
-    agree = _mask(torch._foreach_mul(average, gradient))
-    if _kept(group) != 1.0:
-        torch._foreach_mul_(p, _kept(group))
-    torch._foreach_addcmul_(p, update, agree, scales)
-
-
-def _run_compiled_adam(group: Group, tensors: tuple[Tensor, ...], step: float, caution: Caution) -> None:
-    beta1, beta2 = group["betas"]
-    size = float(group["lr"]) / (1.0 - beta1**step)
-    numbers = [1.0 - beta1, beta2, group["eps"], math.sqrt(1.0 - beta2**step), size, _kept(group), _penalty(group)]
-    numbers += [caution.min_mean, caution.eps]
-    compiled.run(compiled.cautious_adam, tensors, numbers, _penalty(group) != 0)
-
-
-def _sgd_group(states: Any, group: Group, parameters: list[Tensor], caution: Caution, compile_large: bool) -> None:
-    first = {p for p in parameters if group["momentum"] and states[p].get("momentum_buffer") is None}
-    for p in first:
-        states[p]["momentum_buffer"] = torch.zeros_like(p, memory_format=torch.preserve_format)
-    rest: dict[bool, list[Any]] = {True: [], False: []}
-    for p, gradient in zip(parameters, _upward(group, parameters), strict=True):
-        tensors = (p, gradient, states[p]["momentum_buffer"]) if group["momentum"] else (p, gradient)
-        if compile_large and group["momentum"] and compiled.suits(*tensors):
-            _run_compiled_sgd(group, tensors, p in first, caution)
-        else:
-            rest[p in first].append(tensors)
-    for begins, some in rest.items():
-        for indices, blocks in bundles(some):
-            for block in blocks:
-                _move_buffers(group, block, begins)
-            counted = [_agreeing(_sgd_direction(group, block), block[1]) for block in blocks]
-            scales = _scales([some[index][0] for index in indices], counted, caution)
-            for block in blocks:
-                direction = _sgd_direction(group, block)
-                agree = _mask(torch._foreach_mul(direction, block[1]))
-                torch._foreach_addcmul_(block[0], direction, agree, [-float(group["lr"]) * scale for scale in scales])
-
-
-def _move_buffers(group: Group, block: Lists, begins: bool) -> None:
-    if not group["momentum"]:
-        return
-    p, gradient, buffer = block
-    torch._foreach_mul_(buffer, group["momentum"])
-    # The first buffer is the gradient, not dampened.
-    torch._foreach_add_(buffer, _with_penalty(group, p, gradient), alpha=1.0 if begins else 1.0 - group["dampening"])
-
-
-def _sgd_direction(group: Group, block: Lists) -> Tensors:
-    if not group["momentum"]:
-        return _with_penalty(group, block[0], block[1])
-    if not group["nesterov"]:
-        return block[2]
-    return torch._foreach_add(_with_penalty(group, block[0], block[1]), block[2], alpha=group["momentum"])
-
-
-def _run_compiled_sgd(group: Group, tensors: tuple[Tensor, ...], begins: bool, caution: Caution) -> None:
-    taken = 1.0 if begins else 1.0 - group["dampening"]
-    numbers = [group["momentum"], taken, float(group["lr"]), _penalty(group), caution.min_mean, caution.eps]
-    compiled.run(compiled.cautious_sgd, tensors, numbers, _penalty(group) != 0, group["nesterov"])
-
-
-def _kept(group: Group) -> float:
-    """Return what decoupled weight decay leaves of the parameters."""
-    return 1.0 - float(group["lr"]) * group["weight_decay"] if group.get("decoupled_weight_decay") else 1.0
-
-
-def _penalty(group: Group) -> float:
+def penalty_of(group: Group) -> float:
     """Return the factor of the L2 penalty."""
     return 0.0 if group.get("decoupled_weight_decay") else float(group["weight_decay"])
 
 
-def _with_penalty(group: Group, p: list[Tensor], gradient: list[Tensor]) -> Tensors:
-    return torch._foreach_add(gradient, p, alpha=_penalty(group)) if _penalty(group) else gradient
+def decay_of(group: Group) -> float:
+    """Return the decoupled weight decay."""
+    return float(group["weight_decay"]) if group.get("decoupled_weight_decay") else 0.0
+
+
+def _step_adam(optimizer: Any, group: Group, parameters: list[Tensor]) -> None:
+    if not parameters:
+        return
+    states = [adam_state(optimizer, p) for p in parameters]
+    steps = [step for step, _, _ in states]
+    torch._foreach_add_(steps, 1)
+    beta1, beta2 = group["betas"]
+
+    def direction(block: Lists, room: list[Tensor], indices: list[int]) -> Tensors:
+        # torch's own kernel, at an lr of -1 on parameters of zero, leaves the direction in them: exactly Adam's.
+        torch._foreach_zero_(room)
+        torch._fused_adam_(
+            room, _with_penalty(group, block), block[2], block[3], [], [steps[index] for index in indices],
+            lr=-1.0, beta1=beta1, beta2=beta2, weight_decay=0.0, eps=group["eps"], amsgrad=False, maximize=False,
+        )  # fmt: skip
+        return room
+
+    rows = [
+        (p, gradient, average, square)
+        for p, gradient, (_, average, square) in zip(parameters, _upward(group, parameters), states, strict=True)
+    ]
+    _move(rows, direction, optimizer.caution, group)
+
+
+def _step_sgd(optimizer: Any, group: Group, parameters: list[Tensor]) -> None:
+    rows: dict[bool, list[tuple[Tensor, ...]]] = {True: [], False: []}
+    for p, gradient in zip(parameters, _upward(group, parameters), strict=True):
+        if group["momentum"]:
+            buffer, is_first = sgd_buffer(optimizer, p)
+            rows[is_first].append((p, gradient, buffer))
+        else:
+            rows[False].append((p, gradient))
+    for is_first, some in rows.items():
+        # The first buffer is the gradient, not dampened.
+        taken = 1.0 if is_first else 1.0 - group["dampening"]
+
+        def direction(block: Lists, room: list[Tensor], indices: list[int], taken: float = taken) -> Tensors:
+            whole = _with_penalty(group, block)
+            if not group["momentum"]:
+                return whole
+            torch._foreach_mul_(block[2], group["momentum"])
+            torch._foreach_add_(block[2], whole, alpha=taken)
+            return torch._foreach_add(whole, block[2], alpha=group["momentum"]) if group["nesterov"] else block[2]
+
+        _move(some, direction, optimizer.caution, group)
+
+
+def _move(rows: Sequence[tuple[Tensor, ...]], direction: Direction, caution: Caution, group: Group) -> None:
+    """Move parameters against their directions, where these agree with the gradients.
+
+    rows: of each parameter it, its gradient, and what else `direction` works on.
+    """
+    lr, scratch = float(group["lr"]), None
+    for indices, blocks in bundles(rows):
+        if len(blocks) > 1 and scratch is None:
+            scratch = rows[0][0].new_empty(max(row[0].numel() for row in rows))
+        rooms, counted = _rooms(blocks, scratch), []
+        for block, room in zip(blocks, rooms, strict=True):
+            directions = direction(block, room, indices)
+            products = torch._foreach_sign(block[1])  # with the gradients themselves, small ones would come to 0
+            torch._foreach_mul_(products, directions)
+            for step, product, place in zip(directions, products, room, strict=True):
+                # The derivative of relu: 0 where the product is not positive, elsewhere the step.
+                torch.ops.aten.threshold_backward.grad_input(step, product, 0, grad_input=place)
+            counted.append([product.gt_(0).sum() for product in products])
+        scales = _scales([rows[index][0] for index in indices], counted, caution)
+        for block, room in zip(blocks, rooms, strict=True):
+            for p, step, scale in zip(block[0], room, scales, strict=True):
+                # In one pass over memory: p - lr * scale * (step + decay / scale * p).
+                torch._fused_sgd_(
+                    [p], [step], [], lr=lr * scale, weight_decay=decay_of(group) / scale, momentum=0.0, dampening=0.0,
+                    nesterov=False, maximize=False, is_first_step=False,
+                )  # fmt: skip
+
+
+def _rooms(blocks: list[Lists], scratch: Tensor | None) -> list[list[Tensor]]:
+    """Return memory for the steps of each block: those of one large parameter in `scratch`."""
+    if len(blocks) == 1 or scratch is None:
+        return [[torch.empty_like(p) for p in block[0]] for block in blocks]
+    sizes = [block[0][0].numel() for block in blocks]
+    return [[room] for room in torch.split(scratch[: sum(sizes)], sizes)]
+
+
+def _scales(parameters: list[Tensor], counted: list[list[Tensor]], caution: Caution) -> list[float]:
+    """Return what each parameter's step is multiplied with. counted: of each block, each tensor's agreeing ones."""
+    counts = torch.stack([torch.stack(block) for block in counted]).sum(0).tolist()
+    means = [count / max(1, p.numel()) for count, p in zip(counts, parameters, strict=True)]
+    return [1.0 / (max(mean, caution.min_mean) + caution.eps) for mean in means]
+
+
+def _with_penalty(group: Group, block: Lists) -> Tensors:
+    return torch._foreach_add(block[1], block[0], alpha=penalty_of(group)) if penalty_of(group) else block[1]
 
 
 def _upward(group: Group, parameters: list[Tensor]) -> list[Tensor]:
@@ -200,19 +167,7 @@ def _upward(group: Group, parameters: list[Tensor]) -> list[Tensor]:
     return list(torch._foreach_neg(gradients)) if group["maximize"] and gradients else gradients
 
 
-def _agreeing(direction: Tensors, gradient: list[Tensor]) -> list[Tensor]:
-    return [mask.sum() for mask in _mask(torch._foreach_mul(direction, gradient))]
-
-
-def _mask(products: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Return 1 where a product is positive, else 0, in its place."""
-    for product in products:
-        product.gt_(0)
-    return products
-
-
-def _scales(parameters: list[Tensor], counted: list[list[Tensor]], caution: Caution) -> list[float]:
-    """Return what each parameter's step is multiplied with. counted: of each block, each tensor's agreeing ones."""
-    counts = torch.stack([torch.stack(block) for block in counted]).sum(0).tolist()
-    means = [count / max(1, p.numel()) for count, p in zip(counts, parameters, strict=True)]
-    return [1.0 / (max(mean, caution.min_mean) + caution.eps) for mean in means]
+def _is_known(group: Group) -> bool:
+    return has_plain_options(group) and all(
+        p.dtype in TYPES and p.is_cpu and (p.grad is None or not p.grad.is_sparse) for p in group["params"]
+    )

@@ -10,22 +10,19 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adagrad, Adam, Optimizer
 
 from optimizer.embedding import ScheduledOptimizer
-from optimizer.kernels.cautious import (
-    cautious_adam_step,
-    cautious_sgd_step,
-    compiled_cautious_adam_step,
-    compiled_cautious_sgd_step,
-)
+from optimizer.kernels import compiled, native
+from optimizer.kernels.cautious import cautious_adam_step, cautious_sgd_step
+from optimizer.kernels.compiled import compiled_adam_step, compiled_schedule_free_radam_step, compiled_sgd_step
 from optimizer.kernels.fused import fused_adam_step, fused_step
-from optimizer.kernels.schedule_free_radam import compiled_schedule_free_radam_step, schedule_free_radam_step
+from optimizer.kernels.schedule_free_radam import schedule_free_radam_step
 
 Kernel = Callable[..., Any]
 
 KERNELS: tuple[tuple[Any, bool, dict[str, Kernel]], ...] = (
-    (Adam, False, {"auto": fused_adam_step, "fused": fused_adam_step}),
+    (Adam, False, {"auto": fused_adam_step, "fused": fused_adam_step, "compiled": compiled_adam_step}),
     *((cls, False, {"auto": fused_step, "fused": fused_step}) for cls in (Adam, SGD, Adagrad)),
-    (Adam, True, {"auto": cautious_adam_step, "compiled": compiled_cautious_adam_step}),
-    (SGD, True, {"auto": cautious_sgd_step, "compiled": compiled_cautious_sgd_step}),
+    (Adam, True, {"auto": cautious_adam_step, "compiled": compiled_adam_step}),
+    (SGD, True, {"auto": cautious_sgd_step, "compiled": compiled_sgd_step}),
     (
         RAdamScheduleFree,
         False,
@@ -34,13 +31,9 @@ KERNELS: tuple[tuple[Any, bool, dict[str, Kernel]], ...] = (
 )
 """A class, whether its steps are cautious, and the kernels by the implementation that was asked for."""
 
-NAMES: dict[Kernel, str] = {
-    fused_adam_step: "fused",
-    fused_step: "fused",
-    compiled_cautious_adam_step: "compiled",
-    compiled_cautious_sgd_step: "compiled",
-    compiled_schedule_free_radam_step: "compiled",
-}
+COMPILED = (compiled_adam_step, compiled_sgd_step, compiled_schedule_free_radam_step)
+
+NAMES: dict[Kernel, str] = {fused_adam_step: "fused", fused_step: "fused", **dict.fromkeys(COMPILED, "compiled")}
 
 
 def kernel_for(optimizer: ScheduledOptimizer, implementation: str) -> Kernel | None:
@@ -48,7 +41,7 @@ def kernel_for(optimizer: ScheduledOptimizer, implementation: str) -> Kernel | N
 
     implementation: as a factory's. Raises ValueError for "compiled" where there is no such kernel.
     """
-    reason: str | None = "there is one for schedule_free_radam and for cautious steps of adam, adamw and sgd"
+    reason: str | None = "there is one for adam, adamw, schedule_free_radam and cautious sgd"
     for cls, is_cautious, kernels in KERNELS:
         if isinstance(optimizer, cls) and is_cautious == (optimizer.caution is not None) and implementation in kernels:
             reason = _unfit(optimizer, cls, kernels[implementation])
@@ -74,29 +67,47 @@ def implementation_of(optimizer: Optimizer) -> str:
 
 def _unfit(optimizer: ScheduledOptimizer, cls: Any, kernel: Kernel) -> str | None:
     """Return why `kernel`, for the steps of `cls`, cannot take those of `optimizer`."""
-    types, devices = [torch.float32, torch.float64], ["cpu"]
-    if kernel is fused_adam_step:
-        types += [torch.bfloat16, torch.float16]
-    if optimizer.caution is None:
-        devices += ["cuda"]
     own: Any = super(ScheduledOptimizer, optimizer).step
     if inspect.unwrap(own.__func__) is not inspect.unwrap(cls.step):
         return "its step is not that of the class"
+    groups = optimizer.param_groups
+    if kernel in (fused_step, fused_adam_step) and not all(group["fused"] for group in groups):
+        return "its groups are not fused"
     if kernel is fused_step:
-        return None if all(group["fused"] for group in optimizer.param_groups) else "its groups are not fused"
-    for group in optimizer.param_groups:
-        if kernel is fused_adam_step and not group["fused"]:
-            return "its groups are not fused"
+        return None
+    for group in groups:
         for option in ("amsgrad", "capturable", "differentiable"):
             if group.get(option):
                 return f"it does not know {option}"
         if isinstance(group["lr"], Tensor):
             return "it does not know an lr that is a tensor"
-        if len({(p.dtype, p.device) for p in group["params"]}) > 1:
-            return "a group has parameters of several types or devices"
-        for p in group["params"]:
-            if type(p) not in (Tensor, nn.Parameter) or p.layout != torch.strided:
-                return f"a parameter is a {type(p).__name__} of layout {p.layout}"
-            if p.dtype not in types or p.device.type not in devices:
-                return f"a parameter is {p.dtype} on {p.device}"
+        reason = _unfit_parameters(group["params"], kernel, is_cautious=optimizer.caution is not None)
+        if reason is None and kernel in COMPILED:
+            reason = compiled.objection(group)
+        if reason is not None:
+            return reason
+    return _uncompilable(groups) if kernel in COMPILED else None
+
+
+def _unfit_parameters(parameters: list[Tensor], kernel: Kernel, is_cautious: bool) -> str | None:
+    types = [torch.float32, torch.float64]
+    types += [torch.bfloat16, torch.float16] if kernel is fused_adam_step else []
+    devices = ["cpu"] if is_cautious or kernel in COMPILED else ["cpu", "cuda"]
+    if len({(p.dtype, p.device) for p in parameters}) > 1:
+        return "a group has parameters of several types or devices"
+    for p in parameters:
+        if type(p) not in (Tensor, nn.Parameter) or p.layout != torch.strided:
+            return f"a parameter is a {type(p).__name__} of layout {p.layout}"
+        if p.dtype not in types or p.device.type not in devices:
+            return f"a parameter is {p.dtype} on {p.device}"
+    return None
+
+
+def _uncompilable(groups: list[dict[str, Any]]) -> str | None:
+    """Compile now, so that what is missing is missed when the optimizer is built."""
+    try:
+        for dtype in {p.dtype for group in groups for p in group["params"]}:
+            native.library(dtype)
+    except OSError as error:
+        return str(error)
     return None

@@ -1,74 +1,92 @@
-"""Whole steps of one tensor as functions for torch.compile: each is traced once, for all sizes and all numbers."""
+"""Compiled steps of Adam, AdamW, cautious SGD and schedule-free RAdam: all parameters of a group in one call."""
 
+import math
 from collections.abc import Callable
-from functools import cache
+from typing import Any
 
-import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
-SMALLEST = 16_384
-"""Elements below which a call of compiled code costs more than it saves."""
+from optimizer.cautious import Caution
+from optimizer.kernels import native
+from optimizer.kernels.cautious import adam_state, decay_of, penalty_of, sgd_buffer
+from optimizer.kernels.schedule_free_radam import begin_update, check_train_mode
+from optimizer.kernels.stepping import Group, has_plain_options, stepped
+from optimizer.memory_layout import is_dense, laid_out_as
 
 
-@cache
-def compiled(function: Callable[..., None]) -> Callable[..., None]:
-    """Return `function` compiled for tensors of one dimension and any length."""
-    return torch.compile(function, dynamic=True, fullgraph=True)
+@Optimizer.profile_hook_step
+def compiled_adam_step(optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:
+    """Adam's or AdamW's step, cautious or not."""
+    return stepped(optimizer, closure, _step_adam, _is_known)
 
 
-def suits(*tensors: Tensor) -> bool:
-    """Return whether a parameter and what belongs to it are worth a call of compiled code."""
-    if tensors[0].dtype not in (torch.float32, torch.float64):
+@Optimizer.profile_hook_step
+def compiled_sgd_step(optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:
+    """SGD's step with momentum, cautious."""
+    return stepped(optimizer, closure, _step_sgd, _is_known)
+
+
+@Optimizer.profile_hook_step
+def compiled_schedule_free_radam_step(optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:
+    """RAdamScheduleFree's step: equal to the library's but for rounding."""
+    check_train_mode(optimizer)
+    return stepped(optimizer, closure, _step_radam, _is_known)
+
+
+def objection(group: Group) -> str | None:
+    """Return what compiled steps have against `group`, or None."""
+    if group.get("momentum") == 0:
+        return "it does not know SGD without momentum"
+    if not all(map(is_dense, group["params"])):
+        return "a parameter has gaps in memory"
+    return None
+
+
+def _step_adam(optimizer: Any, group: Group, parameters: list[Tensor]) -> None:
+    lr, (beta1, beta2), caution = float(group["lr"]), group["betas"], optimizer.caution or Caution()
+    rest = (1.0 - lr * decay_of(group), penalty_of(group), _sign(group), caution.min_mean, caution.eps)
+    rows, numbers = [], []
+    for p in parameters:
+        count, average, square = adam_state(optimizer, p)
+        count += 1
+        step = float(count)
+        rows.append((p, _gradient(p), average, square))
+        root, size = 1.0 / math.sqrt(1.0 - beta2**step), lr / (1.0 - beta1**step)
+        numbers.append((1.0 - beta1, beta2, 1.0 - beta2, group["eps"], root, size, *rest))
+    native.run("adam" if optimizer.caution is None else "cautious_adam", rows, numbers)
+
+
+def _step_sgd(optimizer: Any, group: Group, parameters: list[Tensor]) -> None:
+    rows, numbers = [], []
+    caution = optimizer.caution
+    rest = (float(group["lr"]), penalty_of(group), _sign(group), caution.min_mean, caution.eps)
+    for p in parameters:
+        buffer, is_first = sgd_buffer(optimizer, p)
+        rows.append((p, _gradient(p), buffer))
+        # The first buffer is the gradient, not dampened.
+        numbers.append((group["momentum"], 1.0 if is_first else 1.0 - group["dampening"], *rest))
+    native.run("cautious_sgd", rows, numbers, group["nesterov"])
+
+
+def _step_radam(optimizer: Any, group: Group, parameters: list[Tensor]) -> None:
+    rows, (beta2, *rest), is_adaptive = begin_update(optimizer, group, parameters)
+    laid_out = [(y, *(laid_out_as(y, tensor) for tensor in others)) for y, *others in rows]
+    native.run("schedule_free_radam", laid_out, [(beta2, 1.0 - beta2, *rest)] * len(rows), is_adaptive)
+
+
+def _gradient(p: Tensor) -> Tensor:
+    return laid_out_as(p, p.grad)  # type: ignore[arg-type]  # it has one
+
+
+def _sign(group: Group) -> float:
+    return -1.0 if group["maximize"] else 1.0
+
+
+def _is_known(group: Group) -> bool:
+    parameters = group["params"]
+    if not has_plain_options(group) or len({(p.dtype, p.device) for p in parameters}) > 1:
         return False
-    return tensors[0].numel() >= SMALLEST and all(tensor.is_contiguous() for tensor in tensors)
-
-
-def run(function: Callable[..., None], tensors: tuple[Tensor, ...], numbers: list[float], *choices: bool) -> None:
-    """Call the compiled `function` on flat tensors. numbers: as a tensor, so that new ones are not traced anew."""
-    held = torch.tensor(numbers, dtype=tensors[0].dtype, device=tensors[0].device)
-    compiled(function)(*(tensor.view(-1) for tensor in tensors), held, *choices)
-
-
-def cautious_adam(p: Tensor, gradient: Tensor, average: Tensor, square: Tensor, h: Tensor, penalty: bool) -> None:
-    """Take a cautious Adam step in place.
-
-    h: 1 - beta1, beta2, eps, sqrt(1 - beta2^t), lr / (1 - beta1^t), what decoupled decay keeps, the L2 penalty,
-    the least mean, the caution's eps.
-    """
-    whole = gradient + h[6] * p if penalty else gradient
-    coming = torch.lerp(average, whole, h[0])
-    share = (coming * gradient > 0).sum() / p.numel()
-    scale = h[4] / (torch.maximum(share, h[7]) + h[8])
-    squared = square * h[1] + whole * whole * (1.0 - h[1])
-    update = coming / (squared.sqrt() / h[3] + h[2])
-    # A step that is not a number stays so; a mask to multiply with, as in the formula, the compiler does not vectorise.
-    p.copy_(p * h[5] - torch.where(coming * gradient > 0, update, update * 0.0) * scale)
-    average.copy_(coming)
-    square.copy_(squared)
-
-
-def cautious_sgd(p: Tensor, gradient: Tensor, buffer: Tensor, h: Tensor, penalty: bool, nesterov: bool) -> None:
-    """Take a cautious SGD step with momentum in place.
-
-    h: momentum, what dampening leaves of the gradient, lr, the L2 penalty, the least mean, the caution's eps.
-    """
-    whole = gradient + h[3] * p if penalty else gradient
-    kept = buffer * h[0] + whole * h[1]
-    direction = whole + kept * h[0] if nesterov else kept
-    share = (direction * gradient > 0).sum() / p.numel()
-    scale = h[2] / (torch.maximum(share, h[4]) + h[5])
-    p.sub_(torch.where(direction * gradient > 0, direction, direction * 0.0) * scale)
-    buffer.copy_(kept)
-
-
-def schedule_free_radam(y: Tensor, gradient: Tensor, square: Tensor, z: Tensor, h: Tensor, adaptive: bool) -> None:
-    """Take a step of schedulefree's RAdamScheduleFree in place.
-
-    h: beta2, 1 - beta2^t, eps, weight decay, the new average's share of z, y's own lr, lr.
-    """
-    squared = square * h[0] + gradient * gradient * (1.0 - h[0])
-    direction = gradient / ((squared / h[1]).sqrt() + h[2]) if adaptive else gradient
-    direction = direction + h[3] * y  # also where that is 0: without it the compiler makes two loops of one
-    y.copy_(torch.lerp(y, z, h[4]) + h[5] * direction)
-    z.sub_(h[6] * direction)
-    square.copy_(squared)
+    if any(p.grad is not None and p.grad.is_sparse for p in parameters):
+        return False
+    return objection(group) is None and all(p.is_cpu and p.dtype in native.REALS for p in parameters)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from optimizer.kernels.stepping import loss_of
 from optimizer.memory_layout import laid_out_as, lay_out
 
 
@@ -20,7 +21,7 @@ def fused_adam_step(optimizer: Any, closure: Callable[[], Any] | None = None) ->
 
     The class takes the first update of a parameter, those under GradScaler, and those of groups that are not so plain.
     """
-    loss = _loss(closure)
+    loss = loss_of(closure)
     states = optimizer.state
     gathered = []
     for group in optimizer.param_groups:
@@ -44,19 +45,12 @@ def fused_step(optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:
 
     Once there is a sparse gradient, for which no class has a fused step, the class takes its other one.
     """
-    loss = _loss(closure)
+    loss = loss_of(closure)
     for group in optimizer.param_groups:
         if any(p.grad is not None and p.grad.is_sparse for p in group["params"]):
             group["fused"] = False
     _step_of_class(optimizer)
     return loss
-
-
-def _loss(closure: Callable[[], Any] | None) -> Any:
-    if closure is None:
-        return None
-    with torch.enable_grad():
-        return closure()
 
 
 def _step_of_class(optimizer: Any) -> None:

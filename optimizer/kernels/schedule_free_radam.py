@@ -1,69 +1,70 @@
-"""The step of schedulefree's RAdamScheduleFree in blocks, and compiled; the formulas are the library's.
+"""The step of schedulefree's RAdamScheduleFree in blocks; the formulas are the library's.
 
 Source: Defazio et al. 2024, arXiv:2405.15682; Liu et al. 2019, arXiv:1908.03265.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from optimizer.kernels import compiled
 from optimizer.kernels.blocks import Lists, bundles
-
-Group = dict[str, Any]
+from optimizer.kernels.stepping import Group, stepped
 
 EVALUATING = "step() in eval mode: the gradients are those of the averaged weights. Call train() before training."
+
+
+class Numbers(NamedTuple):
+    """The numbers of an update. share: z's share in the new average. own_lr: that of y itself."""
+
+    beta2: float
+    correction: float
+    eps: float
+    decay: float
+    share: float
+    own_lr: float
+    lr: float
 
 
 @Optimizer.profile_hook_step
 def schedule_free_radam_step(optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:
     """RAdamScheduleFree's step, to the bit. It leaves the gradients as they are, which the library's does not."""
-    return _stepped(optimizer, closure, compile_large=False)
+    check_train_mode(optimizer)
+    return stepped(optimizer, closure, _step_group, lambda group: True)
 
 
-@Optimizer.profile_hook_step
-def compiled_schedule_free_radam_step(optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:
-    """RAdamScheduleFree's step, compiled for large parameters: equal but for rounding."""
-    return _stepped(optimizer, closure, compile_large=True)
-
-
-@torch.no_grad()
-def _stepped(optimizer: Any, closure: Callable[[], Any] | None, compile_large: bool) -> Any:
+def check_train_mode(optimizer: Any) -> None:
+    """Raise RuntimeError in eval mode."""
     if not optimizer.param_groups[0]["train_mode"]:
         raise RuntimeError(EVALUATING)
-    loss = None
-    if closure is not None:
-        with torch.enable_grad():
-            loss = closure()
-    for group in optimizer.param_groups:
-        _step_group(optimizer.state, group, [p for p in group["params"] if p.grad is not None], compile_large)
-    return loss
 
 
-def _step_group(states: Any, group: Group, parameters: list[Tensor], compile_large: bool) -> None:
+def begin_update(
+    optimizer: Any, group: Group, parameters: list[Tensor]
+) -> tuple[list[tuple[Tensor, ...]], Numbers, bool]:
+    """Count an update; return the tensors of each parameter, the numbers, and whether to divide by the variance."""
     rectification, is_adaptive = _rectification(group)
-    lr = float(group["lr"]) * rectification
+    lr, beta2 = float(group["lr"]) * rectification, group["betas"][1]
     own_lr, share = _move_average(group, lr)
-    for p in parameters:
-        if "z" not in states[p]:
-            states[p]["z"] = torch.clone(p, memory_format=torch.preserve_format)
-            states[p]["exp_avg_sq"] = torch.zeros_like(p, memory_format=torch.preserve_format)
-    rest = []
-    beta2 = group["betas"][1]
-    numbers = [beta2, 1 - beta2 ** (group["k"] + 1), group["eps"], group["weight_decay"], share, own_lr, lr]
-    for p in parameters:
-        tensors: Any = (p, p.grad, states[p]["exp_avg_sq"], states[p]["z"])
-        if compile_large and compiled.suits(*tensors):
-            compiled.run(compiled.schedule_free_radam, tensors, numbers, is_adaptive)
-        else:
-            rest.append(tensors)
-    for _, blocks in bundles(rest):
-        for block in blocks:
-            _update(group, block, numbers, is_adaptive)
     group["k"] += 1
+    numbers = Numbers(beta2, 1 - beta2 ** group["k"], group["eps"], group["weight_decay"], share, own_lr, lr)
+    rows: list[Any] = []
+    for p in parameters:
+        state = optimizer.state[p]
+        if "z" not in state:
+            state["z"] = torch.clone(p, memory_format=torch.preserve_format)
+            state["exp_avg_sq"] = torch.zeros_like(p, memory_format=torch.preserve_format)
+        rows.append((p, p.grad, state["exp_avg_sq"], state["z"]))
+    return rows, numbers, is_adaptive
+
+
+def _step_group(optimizer: Any, group: Group, parameters: list[Tensor]) -> None:
+    rows, numbers, is_adaptive = begin_update(optimizer, group, parameters)
+    for _, blocks in bundles(rows):
+        for block in blocks:
+            _update(block, numbers, is_adaptive)
 
 
 def _rectification(group: Group) -> tuple[float, bool]:
@@ -87,7 +88,7 @@ def _move_average(group: Group, lr: float) -> tuple[float, float]:
     return lr * (group["betas"][0] * (1 - share) - 1), share
 
 
-def _update(group: Group, block: Lists, numbers: list[float], is_adaptive: bool) -> None:
+def _update(block: Lists, numbers: Numbers, is_adaptive: bool) -> None:
     y, gradient, square, z = block
     beta2, correction, eps, decay, share, own_lr, lr = numbers
     torch._foreach_mul_(square, beta2)

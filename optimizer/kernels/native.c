@@ -1,0 +1,223 @@
+/* Whole steps of many parameters on the CPU, one trip to memory each (cautious ones: one more to count).
+
+   Compiled by native.py for one REAL, float or double. Every tensor of a row has the row's size and no gaps. */
+
+#include <omp.h>
+#include <stdint.h>
+#include <tgmath.h>
+
+#define INLINE static inline __attribute__((always_inline))
+
+enum {
+    BLOCK = 16384,                  /* elements that a thread takes at a turn */
+    BUNDLE = 1 << 20,               /* elements of rows that are counted, and then moved while still in the cache */
+    LINE = 64 / sizeof(REAL),       /* elements of a line of the cache */
+    AHEAD = 2048 / sizeof(REAL),    /* how far ahead memory is asked for: without it a step is a fifth slower */
+};
+
+typedef struct {
+    int64_t rows;
+    int64_t choice;                 /* what a step has for the user to choose: Nesterov's, RAdam's rectification */
+    REAL *const *tensors;           /* those of row after row */
+    const int64_t *sizes;           /* of rows */
+    const void *numbers;            /* of rows: struct Adam, struct SGD or struct RAdam */
+    int64_t *agreeing;              /* of rows: in how many elements step and gradient agree; zeros before */
+} Work;
+
+typedef struct { double take1, keep2, take2, eps, root, size, keep, penalty, sign, least, slack; } Adam;
+typedef struct { double momentum, taken, lr, penalty, sign, least, slack; } SGD;
+typedef struct { double beta2, take2, correction, eps, decay, share, own_lr, lr; } RAdam;
+
+/* By their signs: the product of two small numbers may be 0. */
+INLINE int agree(REAL step, REAL gradient) { return ((step > 0) & (gradient > 0)) | ((step < 0) & (gradient < 0)); }
+
+/* Does something to elements of a row, and returns how many of them agree. */
+typedef int64_t Block(const Work *work, int64_t row, int64_t from, int64_t to);
+typedef int64_t Line(const void *numbers, REAL *const *row, REAL scale, int choice, int64_t from, int64_t to);
+
+/* Inlined, so that a full line is a loop of known length. Of a row's tensors, first to last are asked for ahead. */
+INLINE int64_t in_lines(Line *line, const void *numbers, REAL *const *row, int first, int last, REAL scale, int choice,
+                        int64_t from, int64_t to) {
+    int64_t agreeing = 0, at = from;
+    for (; at + LINE <= to; at += LINE) {
+        for (int i = first; i <= last; i++) __builtin_prefetch(row[i] + at + AHEAD);
+        agreeing += line(numbers, row, scale, choice, at, at + LINE);
+    }
+    return agreeing + line(numbers, row, scale, choice, at, to);
+}
+
+static void take_turns(const Work *work, int64_t first, int64_t last, int64_t *turn, Block *block) {
+    for (int64_t row = first; row < last; row++) {
+        int64_t size = work->sizes[row], agreeing = 0;
+        for (int64_t from = 0; from < size; from += BLOCK)
+            if ((*turn)++ % omp_get_num_threads() == omp_get_thread_num())
+                agreeing += block(work, row, from, from + BLOCK < size ? from + BLOCK : size);
+        if (agreeing) {
+            #pragma omp atomic
+            work->agreeing[row] += agreeing;
+        }
+    }
+}
+
+/* Moves all rows, on so many threads; before, if there is something to count, counts it. */
+static void run(const Work *work, int threads, Block *count, Block *move) {
+    #pragma omp parallel num_threads(threads)
+    {
+        int64_t turn = 0;
+        for (int64_t first = 0, last = 0; first < work->rows; first = last) {
+            int64_t elements = 0;
+            do elements += work->sizes[last++];
+            while (last < work->rows && elements + work->sizes[last] <= BUNDLE);
+            if (count) {
+                take_turns(work, first, last, &turn, count);
+                #pragma omp barrier
+            }
+            take_turns(work, first, last, &turn, move);
+        }
+    }
+}
+
+/* What a cautious step is multiplied with. */
+static REAL scale_of(const Work *work, int64_t row, double size, double least, double slack) {
+    double mean = (double)work->agreeing[row] / (double)work->sizes[row];
+    return size / ((mean > least ? mean : least) + slack);
+}
+
+/* Adam, AdamW: parameter, gradient, average, square. */
+
+INLINE int64_t count_adam_line(const void *numbers, REAL *const *row, REAL scale, int penalized, int64_t from, int64_t to) {
+    const Adam *h = numbers;
+    const REAL *p = row[0], *g = row[1], *m = row[2];
+    const REAL take1 = h->take1, penalty = h->penalty, sign = h->sign;
+    int agreeing = 0;
+    #pragma omp simd reduction(+ : agreeing)
+    for (int64_t i = from; i < to; i++) {
+        REAL gradient = sign * g[i], whole = penalized ? gradient + penalty * p[i] : gradient;
+        agreeing += agree(m[i] + (whole - m[i]) * take1, gradient);
+    }
+    return agreeing;
+}
+
+INLINE int64_t move_adam_line(const void *numbers, REAL *const *row, REAL scale, int cautious, int64_t from, int64_t to) {
+    const Adam *h = numbers;
+    REAL *p = row[0], *m = row[2], *v = row[3];
+    const REAL *g = row[1];
+    const REAL take1 = h->take1, keep2 = h->keep2, take2 = h->take2, eps = h->eps, root = h->root;
+    const REAL keep = h->keep, penalty = h->penalty, sign = h->sign;
+    #pragma omp simd
+    for (int64_t i = from; i < to; i++) {
+        REAL gradient = sign * g[i], whole = gradient + penalty * p[i];
+        REAL average = m[i] + (whole - m[i]) * take1, square = v[i] * keep2 + whole * whole * take2;
+        REAL step = average / (sqrt(square) * root + eps);
+        if (cautious) step = agree(average, gradient) ? step : step * 0; /* what is not a number stays so */
+        p[i] = p[i] * keep - step * scale;
+        m[i] = average;
+        v[i] = square;
+    }
+    return 0;
+}
+
+static int64_t count_adam(const Work *work, int64_t row, int64_t from, int64_t to) {
+    const Adam *h = (const Adam *)work->numbers + row;
+    REAL *const *tensors = work->tensors + 4 * row;
+    if (h->penalty) return in_lines(count_adam_line, h, tensors, 0, 2, 0, 1, from, to);
+    return in_lines(count_adam_line, h, tensors, 1, 2, 0, 0, from, to);
+}
+
+static int64_t move_adam(const Work *work, int64_t row, int64_t from, int64_t to) {
+    const Adam *h = (const Adam *)work->numbers + row;
+    return in_lines(move_adam_line, h, work->tensors + 4 * row, 0, 3, h->size, 0, from, to);
+}
+
+static int64_t move_cautious_adam(const Work *work, int64_t row, int64_t from, int64_t to) {
+    const Adam *h = (const Adam *)work->numbers + row;
+    REAL scale = scale_of(work, row, h->size, h->least, h->slack);
+    return in_lines(move_adam_line, h, work->tensors + 4 * row, 0, 3, scale, 1, from, to);
+}
+
+void adam(const Work *work, int threads) { run(work, threads, 0, move_adam); }
+void cautious_adam(const Work *work, int threads) { run(work, threads, count_adam, move_cautious_adam); }
+
+/* SGD with momentum: parameter, gradient, buffer. */
+
+enum { NESTEROV = 1, PENALIZED = 2 };
+
+INLINE REAL move_buffer(const SGD *h, REAL whole, REAL *buffer, int kind) {
+    *buffer = *buffer * (REAL)h->momentum + whole * (REAL)h->taken;
+    return kind & NESTEROV ? whole + *buffer * (REAL)h->momentum : *buffer;
+}
+
+INLINE int64_t count_sgd_line(const void *numbers, REAL *const *row, REAL scale, int kind, int64_t from, int64_t to) {
+    const SGD h = *(const SGD *)numbers;
+    const REAL *p = row[0], *g = row[1], *b = row[2];
+    const REAL penalty = h.penalty, sign = h.sign;
+    int agreeing = 0;
+    #pragma omp simd reduction(+ : agreeing)
+    for (int64_t i = from; i < to; i++) {
+        REAL gradient = sign * g[i], buffer = b[i];
+        REAL whole = kind & PENALIZED ? gradient + penalty * p[i] : gradient;
+        agreeing += agree(move_buffer(&h, whole, &buffer, kind), gradient);
+    }
+    return agreeing;
+}
+
+INLINE int64_t move_sgd_line(const void *numbers, REAL *const *row, REAL scale, int kind, int64_t from, int64_t to) {
+    const SGD h = *(const SGD *)numbers;
+    REAL *p = row[0], *b = row[2];
+    const REAL *g = row[1];
+    const REAL penalty = h.penalty, sign = h.sign;
+    #pragma omp simd
+    for (int64_t i = from; i < to; i++) {
+        REAL gradient = sign * g[i], buffer = b[i];
+        REAL step = move_buffer(&h, gradient + penalty * p[i], &buffer, kind);
+        p[i] -= (agree(step, gradient) ? step : step * 0) * scale;
+        b[i] = buffer;
+    }
+    return 0;
+}
+
+static int64_t count_sgd(const Work *work, int64_t row, int64_t from, int64_t to) {
+    const SGD *h = (const SGD *)work->numbers + row;
+    REAL *const *tensors = work->tensors + 3 * row;
+    if (h->penalty && work->choice) return in_lines(count_sgd_line, h, tensors, 0, 2, 0, NESTEROV | PENALIZED, from, to);
+    if (h->penalty) return in_lines(count_sgd_line, h, tensors, 0, 2, 0, PENALIZED, from, to);
+    if (work->choice) return in_lines(count_sgd_line, h, tensors, 1, 2, 0, NESTEROV, from, to);
+    return in_lines(count_sgd_line, h, tensors, 1, 2, 0, 0, from, to);
+}
+
+static int64_t move_sgd(const Work *work, int64_t row, int64_t from, int64_t to) {
+    const SGD *h = (const SGD *)work->numbers + row;
+    REAL *const *tensors = work->tensors + 3 * row;
+    REAL scale = scale_of(work, row, h->lr, h->least, h->slack);
+    if (work->choice) return in_lines(move_sgd_line, h, tensors, 0, 2, scale, NESTEROV, from, to);
+    return in_lines(move_sgd_line, h, tensors, 0, 2, scale, 0, from, to);
+}
+
+void cautious_sgd(const Work *work, int threads) { run(work, threads, count_sgd, move_sgd); }
+
+/* Schedule-free RAdam: parameter (y), gradient, square, z. */
+
+INLINE int64_t move_radam_line(const void *numbers, REAL *const *row, REAL scale, int adaptive, int64_t from, int64_t to) {
+    const RAdam *h = numbers;
+    REAL *y = row[0], *s = row[2], *z = row[3];
+    const REAL *g = row[1];
+    const REAL beta2 = h->beta2, take2 = h->take2, correction = 1.0 / h->correction, eps = h->eps;
+    const REAL decay = h->decay, share = h->share, own_lr = h->own_lr, lr = h->lr;
+    #pragma omp simd
+    for (int64_t i = from; i < to; i++) {
+        REAL square = s[i] * beta2 + g[i] * g[i] * take2;
+        REAL step = (adaptive ? g[i] / (sqrt(square * correction) + eps) : g[i]) + decay * y[i];
+        y[i] = y[i] + (z[i] - y[i]) * share + own_lr * step;
+        z[i] -= lr * step;
+        s[i] = square;
+    }
+    return 0;
+}
+
+static int64_t move_radam(const Work *work, int64_t row, int64_t from, int64_t to) {
+    const RAdam *h = (const RAdam *)work->numbers + row;
+    if (work->choice) return in_lines(move_radam_line, h, work->tensors + 4 * row, 0, 3, 0, 1, from, to);
+    return in_lines(move_radam_line, h, work->tensors + 4 * row, 0, 3, 0, 0, from, to);
+}
+
+void schedule_free_radam(const Work *work, int threads) { run(work, threads, 0, move_radam); }

@@ -1,0 +1,77 @@
+"""Steps in C for the CPU, compiled for this machine in a fraction of a second when the first one is asked for."""
+
+import ctypes
+import os
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from itertools import chain
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
+"""No -ffast-math: what is not a number is to stay so, and other code in the process keeps its denormals."""
+
+REALS = {torch.float32: "float", torch.float64: "double"}
+
+ELEMENTS_A_THREAD = 32_768
+"""How many it takes at least until a further thread is worth waking."""
+
+
+class _Work(ctypes.Structure):
+    """What a step works on; the same in native.c."""
+
+    _fields_ = (
+        ("rows", ctypes.c_int64),
+        ("choice", ctypes.c_int64),
+        ("tensors", ctypes.POINTER(ctypes.c_void_p)),
+        ("sizes", ctypes.POINTER(ctypes.c_int64)),
+        ("numbers", ctypes.c_void_p),
+        ("agreeing", ctypes.POINTER(ctypes.c_int64)),
+    )
+
+
+def run(name: str, rows: Sequence[Sequence[Tensor]], numbers: Sequence[Sequence[float]], choice: bool = False) -> None:
+    """Take the step called `name` in native.c, in place.
+
+    rows: the tensors of each parameter, of one size and type and without gaps. numbers: for each row, as the
+    step's struct has them. Raises OSError as `library` does, TypeError for tensors that do not belong together.
+    """
+    if not rows:
+        return
+    for row in rows:
+        if len({(tensor.dtype, tensor.numel()) for tensor in row}) > 1:  # C would read and write beyond them
+            raise TypeError(f"a parameter's tensors differ: {', '.join(f'{x.dtype} {list(x.shape)}' for x in row)}")
+    tensors, flat = list(chain.from_iterable(rows)), list(chain.from_iterable(numbers))
+    sizes = [row[0].numel() for row in rows]
+    held = (ctypes.c_double * len(flat))(*flat)
+    work = _Work(
+        len(rows),
+        choice,
+        (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors]),
+        (ctypes.c_int64 * len(rows))(*sizes),
+        ctypes.addressof(held),
+        (ctypes.c_int64 * len(rows))(),
+    )
+    threads = min(torch.get_num_threads(), 1 + sum(sizes) // ELEMENTS_A_THREAD)
+    getattr(library(tensors[0].dtype), name)(ctypes.byref(work), threads)
+
+
+@cache
+def library(dtype: torch.dtype) -> ctypes.CDLL:
+    """Return native.c compiled for `dtype`. Raises OSError where there is no C compiler that knows OpenMP."""
+    source = Path(__file__).with_suffix(".c")
+    # Two OpenMP libraries in a process would have two sets of threads, each spinning while the other works.
+    openmp = [str(path) for path in (Path(torch.__file__).parent / "lib").glob("libgomp*")]
+    with tempfile.TemporaryDirectory() as folder:
+        made = f"{folder}/native.so"
+        compiler = shlex.split(os.environ.get("CC", "cc"))
+        command = [*compiler, *FLAGS, f"-DREAL={REALS[dtype]}", str(source), "-o", made, *openmp, "-lm"]
+        result = subprocess.run(command, capture_output=True, text=True)
+        if result.returncode:
+            raise OSError(f"{compiler[0]} could not compile {source.name}: {result.stderr.strip()}")
+        return ctypes.CDLL(made)
