@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -15,13 +16,20 @@ Functions = Mapping[str, Callable[[], object]]
 
 
 def medians(functions: Functions, rounds: int, calls: int = 1) -> dict[str, float]:
-    """Return the median time of one call of each function, in seconds. They take turns in each of `rounds`."""
+    """Return the median time of one call of each function, in seconds.
+
+    They take turns in each of `rounds`, in an order of chance: what one leaves behind, in the caches and in freed
+    memory, is not always the same one's lot.
+    """
+    order, chance = list(functions), random.Random(0)
     for function in functions.values():  # states are made, code is compiled
         function()
         function()
     times: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(rounds):
-        for name, function in functions.items():
+        chance.shuffle(order)
+        for name in order:
+            function = functions[name]
             _wait()
             start = time.perf_counter()
             for _ in range(calls):

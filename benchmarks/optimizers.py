@@ -1,21 +1,22 @@
-"""One step of our optimizers and of the peers' over the same 25.2 M parameters, side by side."""
+"""One step of our optimizers and of the peers' over the same 25.2 M parameters, side by side, and each on its own."""
 
+import statistics
+import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 from unittest.mock import MagicMock
 
-import heavyball
-import pytorch_optimizer
 import torch
-from measuring import extra_memory, machine, medians, table
-from schedulefree.radam_schedulefree import RAdamScheduleFree
+from measuring import extra_memory, machine, medians
 from torch import Tensor
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon
+
+Step = Callable[[], object]
 
 SHAPES = [(1024, 1024)] * 24 + [(1024,)] * 48
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -31,14 +32,14 @@ def parameters(shapes: Sequence[tuple[int, ...]] = SHAPES) -> list[Tensor]:
     return made  # type: ignore[return-value]  # parameters are tensors
 
 
-def ours(key: str, **params: Any) -> Callable[[], object]:
+def ours(key: str, **params: Any) -> Step:
     """Return the step of an optimizer of ours, without clipping, which the peers do not do either."""
     factory: Any = OPTIMIZER_BUILDER_REGISTRY[key]
-    step: Callable[[], object] = factory(grad_clip_norm=None, **params).build(parameters(), horizon=Horizon(10**6)).step
+    step: Step = factory(grad_clip_norm=None, **params).build(parameters(), horizon=Horizon(10**6)).step
     return step
 
 
-def two_objects(**options: Any) -> Callable[[], object]:
+def two_objects(**options: Any) -> Step:
     """Return a step of torch's AdamW and of a scheduler beside it."""
     optimizer = torch.optim.AdamW(parameters(), lr=1e-3, **options)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda update: 1.0 / (1 + update))
@@ -62,8 +63,9 @@ def timms() -> Any:
     return import_module("timm.optim")
 
 
-def heavyballs(**options: Any) -> Callable[[], object]:
+def heavyballs(**options: Any) -> Step:
     """Return HeavyBall's AdamW. Its own compiling ends in an error of gcc 12 for cautious steps on a CPU."""
+    heavyball = import_module("heavyball")
     setattr(heavyball.utils, "compile_mode", None)  # noqa: B010  # it is typed as a string
     held = parameters()
     gradients = [p.grad for p in held]
@@ -77,54 +79,92 @@ def heavyballs(**options: Any) -> Callable[[], object]:
     return step
 
 
-def adams() -> dict[str, Callable[[], object]]:
-    """Return AdamW in its forms."""
-    return {
-        FUSED: torch.optim.AdamW(parameters(), lr=1e-3, fused=True).step,
-        PLAIN: two_objects(),
-        "`adamw_warmup_cosine_decay`": ours("adamw_warmup_cosine_decay", peak_lr=1e-3, warmup_steps=100),
-        "`adamw`": ours("adamw", lr=1e-3, schedule={"type": "cosine"}),
-        "heavyball.AdamW, not compiled": heavyballs(),
-    }
+def fused() -> Step:
+    """Return the step of torch's fused AdamW."""
+    return torch.optim.AdamW(parameters(), lr=1e-3, fused=True).step
 
 
-def cautious_adams() -> dict[str, Callable[[], object]]:
-    """Return cautious AdamW in its forms, with torch's fused AdamW to compare."""
-    options = {"lr": 1e-3, "use_cautious_optimizer": True}
-    functions = {
-        FUSED: torch.optim.AdamW(parameters(), lr=1e-3, fused=True).step,
-        "`adamw`, cautious": ours("adamw", **options),
-        "`adamw`, cautious, compiled": ours("adamw", **options, implementation="compiled"),
-        "`adamw`, cautious, the reference": ours("adamw", **options, implementation="single"),
-        "heavyball.AdamW(caution=True), not compiled": heavyballs(caution=True),
-        "pytorch_optimizer.AdamP(cautious=True)": pytorch_optimizer.AdamP(parameters(), lr=1e-3, cautious=True).step,
-    }
-    if (timm := timms()) is not None:
-        functions["timm AdamWLegacy(caution=True)"] = timm.AdamWLegacy(parameters(), lr=1e-3, caution=True).step
-    return functions
+def adamp() -> Step:
+    """Return pytorch_optimizer's step that can be cautious."""
+    step: Step = import_module("pytorch_optimizer").AdamP(parameters(), lr=1e-3, cautious=True).step
+    return step
 
 
-def radams() -> dict[str, Callable[[], object]]:
-    """Return schedule-free RAdam in its forms, beyond the updates in which it does nothing."""
-    library: Any = RAdamScheduleFree(parameters(), lr=1e-3)
-    library.train()
-    functions = {
-        "schedulefree.RAdamScheduleFree": library.step,
-        "`schedule_free_radam`": ours("schedule_free_radam", lr=1e-3),
-        "`schedule_free_radam`, compiled": ours("schedule_free_radam", lr=1e-3, implementation="compiled"),
-    }
-    for step in functions.values():
-        for _ in range(6):
-            step()
-    return functions
+def timm_cautious() -> Step:
+    """Return timm's cautious AdamW."""
+    step: Step = timms().AdamWLegacy(parameters(), lr=1e-3, caution=True).step
+    return step
+
+
+def radam() -> Step:
+    """Return schedulefree's own RAdam, beyond the updates in which it does nothing."""
+    optimizer = import_module("schedulefree").RAdamScheduleFree(parameters(), lr=1e-3)
+    optimizer.train()
+    return started(optimizer.step)
+
+
+def started(step: Step) -> Step:
+    """Return `step` after six of it, in which RAdam does nothing."""
+    for _ in range(6):
+        step()
+    return step
+
+
+ADAMW = {"lr": 1e-3, "schedule": {"type": "cosine"}}
+CAUTIOUS = {**ADAMW, "use_cautious_optimizer": True}
+
+Makers = Mapping[str, Callable[[], Step]]
+
+CONTENDERS: Mapping[str, Makers] = {
+    "AdamW": {
+        FUSED: fused,
+        PLAIN: two_objects,
+        "`adamw_warmup_cosine_decay`": partial(ours, "adamw_warmup_cosine_decay", peak_lr=1e-3, warmup_steps=100),
+        "`adamw`": partial(ours, "adamw", **ADAMW),
+        "`adamw`, compiled": partial(ours, "adamw", **ADAMW, implementation="compiled"),
+        "heavyball.AdamW, not compiled": heavyballs,
+    },
+    "Cautious AdamW": {
+        FUSED: fused,
+        "`adamw`, cautious": partial(ours, "adamw", **CAUTIOUS),
+        "`adamw`, cautious, compiled": partial(ours, "adamw", **CAUTIOUS, implementation="compiled"),
+        "`adamw`, cautious, the reference": partial(ours, "adamw", **CAUTIOUS, implementation="single"),
+        "heavyball.AdamW(caution=True), not compiled": partial(heavyballs, caution=True),
+        "pytorch_optimizer.AdamP(cautious=True)": adamp,
+        **({"timm AdamWLegacy(caution=True)": timm_cautious} if find_spec("timm") else {}),
+    },
+    "Schedule-free RAdam": {
+        "schedulefree.RAdamScheduleFree": radam,
+        "`schedule_free_radam`": lambda: started(ours("schedule_free_radam", lr=1e-3)),
+        "`schedule_free_radam`, compiled": lambda: started(
+            ours("schedule_free_radam", lr=1e-3, implementation="compiled")
+        ),
+    },
+}
+"""Functions that make the steps to compare, by title. The first of each is what the others are compared with."""
+
+
+def together(title: str) -> dict[str, float]:
+    """Return the seconds of a step of each contender, taking turns in this process."""
+    return medians({name: make() for name, make in CONTENDERS[title].items()}, rounds=15)
+
+
+def alone(title: str, rounds: int = 3) -> dict[str, float]:
+    """Return the seconds of a step of each contender, in processes that do nothing else and take turns."""
+    times: dict[str, list[float]] = {name: [] for name in CONTENDERS[title]}
+    for _ in range(rounds):
+        for name, measured in times.items():
+            command = [sys.executable, __file__, title, name]
+            measured.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    return {name: statistics.median(measured) for name, measured in times.items()}
 
 
 def memory() -> str:
     """Return a table of what a step takes at most beside parameters, gradients and state, against the parameters."""
     whole = sum(p.numel() * p.element_size() for p in parameters())
     rows = ["| | MB | of the parameters |", "|---|---|---|"]
-    functions = {name: step for make in CONTENDERS.values() for name, step in make().items()}
-    for name, step in functions.items():
+    for name, make in {name: make for makers in CONTENDERS.values() for name, make in makers.items()}.items():
+        step = make()
         step()
         step()
         extra = extra_memory(step)
@@ -132,16 +172,25 @@ def memory() -> str:
     return "\n".join(rows)
 
 
-CONTENDERS = {"AdamW": adams, "Cautious AdamW": cautious_adams, "Schedule-free RAdam": radams}
-"""Functions that make the steps to compare, by title. The first of each is what the others are compared with."""
+def steps_table(times: Mapping[str, float], own: Mapping[str, float]) -> str:
+    """Return a Markdown table of times side by side and of those in processes of their own, with their ratios."""
+    first = next(iter(times))
+    rows = ["| | ms | ratio | on its own, ms | ratio |", "|---|---|---|---|---|"]
+    for name in times:
+        cells = [f"{each[name] * 1e3:.1f} | {each[name] / each[first]:.2f}" for each in (times, own)]
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(rows)
 
 
 def main() -> None:
-    """Measure and print the tables."""
+    """Measure and print the tables; given a title and a name, the seconds of that contender alone."""
+    if len(sys.argv) == 3:
+        _, title, name = sys.argv
+        print(medians({name: CONTENDERS[title][name]()}, rounds=15)[name])
+        return
     print(machine())
-    for title, make in CONTENDERS.items():
-        times = medians(make(), rounds=15)
-        print(f"\n{title}\n\n{table(times, next(iter(times)))}", flush=True)
+    for title in CONTENDERS:
+        print(f"\n{title}\n\n{steps_table(together(title), alone(title))}", flush=True)
     print(f"\n{memory()}")
 
 

@@ -1,6 +1,7 @@
 """What many components, many tensors and many parameters cost, and whether the cost grows as their number does."""
 
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -61,12 +62,14 @@ def growth(title: str, sizes: list[int], make: Callable[[int], Callable[[], obje
 
 
 def all_growth() -> list[str]:
-    """Return the tables of growth."""
+    """Return the tables of growth, up to as many parameters as fit (16 bytes each, with gradient and state)."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    counts = [count for count in (10**6, 10**7, 10**8, 5 * 10**8, 10**9) if 17 * count < free]
     small: list[tuple[int, ...]] = [(8,)] * 4
     return [
         growth("components", [1, 10, 100, 1000], lambda n: all_of([built(small).step for _ in range(n)])),
         growth("tensors", [100, 1_000, 10_000, 100_000], lambda n: built([(8,)] * n).step),
-        growth("parameters", [10**6, 10**7, 10**8, 5 * 10**8], lambda n: built([(10**6,)] * (n // 10**6)).step),
+        growth("parameters", counts, lambda n: built([(10**6,)] * (n // 10**6)).step),
     ]
 
 
