@@ -97,6 +97,8 @@ class ScheduledOptimizer(Optimizer):
         else:  # kernels are no code to be traced, and the schedule would be traced again at each position
             loss = (_untraced(step) if self.kernel else step)(self, *args, **options)
             _untraced(_advance)(self)
+        if self.kernel:
+            _untraced(_tell_graphs)(self)
         return loss
 
     def use_kernel(self, kernel: Callable[..., Any]) -> None:
@@ -210,6 +212,12 @@ def _advance(optimizer: ScheduledOptimizer) -> None:
     found_inf: Tensor | None = getattr(optimizer, "found_inf", None)
     if found_inf is None or not torch.any(found_inf):
         optimizer.scheduler.advance(optimizer.param_groups)
+
+
+def _tell_graphs(optimizer: ScheduledOptimizer) -> None:
+    # torch's fused operations do not say that they change the parameters, and a stale graph would be gone through.
+    moved = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    torch.autograd.graph.increment_version(moved)
 
 
 def _untraced(function: Callable[..., Any]) -> Callable[..., Any]:

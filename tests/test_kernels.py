@@ -201,6 +201,27 @@ def test_a_state_of_another_type_is_refused_before_it_is_read():
         optimizer.step()
 
 
+@NO_COMPILER
+@pytest.mark.parametrize(
+    ("key", "params"),
+    [
+        ("adamw", {}),
+        ("adamw", {"implementation": "compiled"}),
+        ("adamw", {"use_cautious_optimizer": True}),
+        ("sgd", {"momentum": 0.9}),
+        ("schedule_free_radam", {"implementation": "compiled"}),
+    ],
+)
+def test_a_graph_from_before_a_step_is_not_gone_through_after_it(key, params):
+    p = nn.Parameter(torch.ones(3))
+    optimizer = OPTIMIZER_BUILDER_REGISTRY[key](**params).build([p])
+    loss = p.square().sum()
+    loss.backward(retain_graph=True)
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
 def test_compiled_says_so_when_the_optimizer_is_built_without_a_compiler(monkeypatch):
     native.library.cache_clear()
     for compiler, message in (("/nowhere/cc", "No such file"), ("false", "false could not compile native.c")):
