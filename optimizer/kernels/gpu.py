@@ -1,0 +1,218 @@
+"""Whole steps on CUDA devices: at most two launches for all parameters of a group, and no wait for the device.
+
+A program takes one block of one row, the tensors of one parameter, which it finds by their addresses, in tables that
+the host makes. Cautious steps count in a first launch where update and gradient agree, and move in a second, as in
+`optimizer.kernels.cautious`: Adam's reads and writes nine words a coordinate. Every operation is rounded as IEEE 754
+says and none are fused: what Triton's interpreter computes on the CPU is what a device is to compute.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+import triton  # type: ignore[import-untyped]
+import triton.language as tl  # type: ignore[import-untyped]
+from torch import Tensor
+from triton.language import constexpr, tensor
+
+BLOCK = 2048
+"""Elements in a block: of each tensor eight for each thread of the warps below, in two accesses of 128 bits."""
+WARPS = 8
+
+jit: Callable[[Callable[..., Any]], Any] = triton.jit
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # a compiler does not see what is written by address
+def run(name: str, rows: Sequence[Sequence[Tensor]], numbers: Sequence[Sequence[float]], choice: bool = False) -> None:
+    """Take the step `name` of all parameters of a group, in place.
+
+    name: a key of `STEPS`. rows: for each parameter float32 tensors on one device, of one shape and equal strides,
+    without gaps in memory; numbers: for each row what its step takes; both as `_adam`, `_sgd` and `_radam` say.
+    choice: whether SGD is Nesterov's; whether schedule-free RAdam divides by the square's root.
+    """
+    assert len(rows) == len(numbers)
+    sizes = tuple(row[0].numel() for row in rows)
+    if not any(sizes):
+        return
+    device = rows[0][0].device
+    addresses = [[x.data_ptr() for x in row] for row in rows]
+    alignment = 16 if all(address % 16 == 0 for row in addresses for address in row) else 4
+    with torch.cuda.device_of(rows[0][0]):  # type: ignore[no-untyped-call]
+        stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+        blocks = _blocks(sizes, BLOCK, device, stream)
+        table = _sent([[*row, 0, size] for row, size in zip(addresses, sizes, strict=True)], np.int64, device)
+        held = _sent(numbers, np.float32, device)
+        options = {"num_warps": WARPS, "enable_fp_fusion": False}
+        for body in STEPS[name]:
+            widths = table.shape[1], held.shape[1]
+            _kernel[(len(blocks),)](body, blocks, table, held, *widths, choice, alignment, BLOCK, **options)
+    # Autograd is told, as by torch's own kernels, what is no longer what a graph may have saved.
+    torch.autograd.graph.increment_version(x for row in rows for x in row if x is not row[1])
+
+
+@lru_cache(maxsize=64)
+def _blocks(sizes: tuple[int, ...], block: int, device: torch.device, stream: int) -> Tensor:
+    """Return for each block of rows of these sizes its row, and which of the row's blocks it is.
+
+    stream: the current one, in whose order the table is sent, read and given up.
+    """
+    counts = np.array([-(-size // block) for size in sizes])
+    row = np.repeat(np.arange(len(sizes)), counts)
+    index = np.arange(len(row)) - (np.cumsum(counts) - counts)[row]
+    return _sent(np.stack([row, index], axis=1), np.int64, device)
+
+
+def _sent(values: Any, dtype: Any, device: torch.device) -> Tensor:
+    """Return a table on the device, or on its way there: the host does not wait."""
+    table = torch.from_numpy(np.array(values, dtype=dtype))
+    return table.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else table
+
+
+@jit
+def _kernel(
+    body: constexpr,
+    blocks: tensor,
+    table: tensor,
+    numbers: tensor,
+    columns: constexpr,
+    given: constexpr,
+    choice: constexpr,
+    alignment: constexpr,
+    block: constexpr,
+) -> None:
+    """Run `body` on the program's block, with a mask only where the row ends in it.
+
+    table: for each row in `columns` the addresses of its tensors, multiples of `alignment`; its count, which is 0; its
+    size. numbers: for each row as many as are `given`.
+    """
+    place = blocks + tl.program_id(0) * 2
+    row = tl.load(place)
+    start = tl.load(place + 1) * block
+    size = tl.load(table + row * columns + columns - 1)
+    at = start + tl.arange(0, block)
+    if start + block <= size:
+        body(table + row * columns, numbers + row * given, at, None, choice, alignment)
+    else:
+        body(table + row * columns, numbers + row * given, at, at < size, choice, alignment)
+
+
+@jit
+def _tensor(address: tensor, at: tensor, alignment: constexpr) -> tensor:
+    return tl.multiple_of(tl.load(address).to(tl.pointer_type(tl.float32)), alignment) + at
+
+
+@jit
+def _with_penalty(gradient: tensor, p: tensor, penalty: tensor, mask: tensor) -> tensor:
+    if penalty != 0.0:  # else the parameter is not read
+        gradient += tl.load(p, mask) * penalty
+    return gradient
+
+
+@jit
+def _plus(one: tensor, other: tensor) -> tensor:
+    return one + other
+
+
+@jit
+def _count(agree: tensor, mask: tensor, count: tensor) -> None:
+    if mask is not None:
+        agree = agree & mask
+    # Not tl.sum, which the interpreter can call only where Triton was imported for it.
+    tl.atomic_add(count, tl.reduce(agree.to(tl.int32), 0, _plus).to(tl.int64), sem="relaxed")
+
+
+@jit
+def _scaled(update: tensor, agree: tensor, count: tensor, lr: tensor, caution: tensor) -> tensor:
+    """Return the cautious step. count: with the size after it; caution: the least mean, and eps after it."""
+    mean = tl.div_rn(tl.load(count).to(tl.float32), tl.load(count + 1).to(tl.float32))
+    scale = tl.div_rn(lr, tl.maximum(mean, tl.load(caution)) + tl.load(caution + 1))
+    return tl.where(agree, update, update * 0.0) * scale  # what is not a number stays so
+
+
+@jit
+def _adam(table: tensor, h: tensor, at: tensor, mask: tensor, alignment: constexpr) -> tensor:
+    """Return the gradient of what is to become less, the same with the penalty, and the average to come.
+
+    table: the parameter, its gradient, average, square. h: 1 - beta1, beta2, 1 - beta2, eps, 1 / sqrt(1 - beta2^t),
+    lr / (1 - beta1^t), what decoupled decay keeps, the L2 penalty, 1 or to go up -1, the least mean, the caution's eps.
+    """
+    gradient = tl.load(_tensor(table + 1, at, alignment), mask) * tl.load(h + 8)
+    whole = _with_penalty(gradient, _tensor(table, at, alignment), tl.load(h + 7), mask)
+    average = tl.load(_tensor(table + 2, at, alignment), mask)
+    return gradient, whole, average + (whole - average) * tl.load(h)
+
+
+@jit
+def _count_adam(table: tensor, h: tensor, at: tensor, mask: tensor, choice: constexpr, alignment: constexpr) -> None:
+    gradient, _, average = _adam(table, h, at, mask, alignment)
+    _count(average * gradient > 0.0, mask, table + 4)
+
+
+@jit
+def _move_adam(table: tensor, h: tensor, at: tensor, mask: tensor, choice: constexpr, alignment: constexpr) -> None:
+    gradient, whole, average = _adam(table, h, at, mask, alignment)
+    p_at, square_at = _tensor(table, at, alignment), _tensor(table + 3, at, alignment)
+    square = tl.load(square_at, mask) * tl.load(h + 1) + whole * whole * tl.load(h + 2)
+    update = tl.div_rn(average, tl.sqrt_rn(square) * tl.load(h + 4) + tl.load(h + 3))
+    step = _scaled(update, average * gradient > 0.0, table + 4, tl.load(h + 5), h + 9)
+    tl.store(p_at, tl.load(p_at, mask) * tl.load(h + 6) - step, mask)
+    tl.store(_tensor(table + 2, at, alignment), average, mask)
+    tl.store(square_at, square, mask)
+
+
+@jit
+def _sgd(table: tensor, h: tensor, at: tensor, mask: tensor, choice: constexpr, alignment: constexpr) -> tensor:
+    """Return the gradient of what is to become less, the buffer to come, and the direction.
+
+    table: the parameter, its gradient, buffer. h: momentum, what dampening leaves of the gradient, lr, the L2 penalty,
+    1 or to go up -1, the least mean, the caution's eps.
+    """
+    gradient = tl.load(_tensor(table + 1, at, alignment), mask) * tl.load(h + 4)
+    whole = _with_penalty(gradient, _tensor(table, at, alignment), tl.load(h + 3), mask)
+    buffer = tl.load(_tensor(table + 2, at, alignment), mask) * tl.load(h) + whole * tl.load(h + 1)
+    return gradient, buffer, whole + buffer * tl.load(h) if choice else buffer
+
+
+@jit
+def _count_sgd(table: tensor, h: tensor, at: tensor, mask: tensor, choice: constexpr, alignment: constexpr) -> None:
+    gradient, _, direction = _sgd(table, h, at, mask, choice, alignment)
+    _count(direction * gradient > 0.0, mask, table + 3)
+
+
+@jit
+def _move_sgd(table: tensor, h: tensor, at: tensor, mask: tensor, choice: constexpr, alignment: constexpr) -> None:
+    gradient, buffer, direction = _sgd(table, h, at, mask, choice, alignment)
+    step = _scaled(direction, direction * gradient > 0.0, table + 3, tl.load(h + 2), h + 5)
+    p_at = _tensor(table, at, alignment)
+    tl.store(p_at, tl.load(p_at, mask) - step, mask)
+    tl.store(_tensor(table + 2, at, alignment), buffer, mask)
+
+
+@jit
+def _radam(table: tensor, h: tensor, at: tensor, mask: tensor, choice: constexpr, alignment: constexpr) -> None:
+    """Take a step of schedulefree's RAdamScheduleFree.
+
+    table: y, its gradient, square, z. h: beta2, 1 - beta2, 1 - beta2^t, eps, weight decay, the new average's share of
+    z, y's own lr, lr.
+    """
+    y_at = _tensor(table, at, alignment)
+    square_at, z_at = _tensor(table + 2, at, alignment), _tensor(table + 3, at, alignment)
+    y, z = tl.load(y_at, mask), tl.load(z_at, mask)
+    direction = tl.load(_tensor(table + 1, at, alignment), mask)
+    square = tl.load(square_at, mask) * tl.load(h) + direction * direction * tl.load(h + 1)
+    if choice:
+        direction = tl.div_rn(direction, tl.sqrt_rn(tl.div_rn(square, tl.load(h + 2))) + tl.load(h + 3))
+    direction += y * tl.load(h + 4)
+    tl.store(y_at, y + (z - y) * tl.load(h + 5) + direction * tl.load(h + 6), mask)
+    tl.store(z_at, z - direction * tl.load(h + 7), mask)
+    tl.store(square_at, square, mask)
+
+
+STEPS: dict[str, tuple[Any, ...]] = {
+    "cautious_adam": (_count_adam, _move_adam),
+    "cautious_sgd": (_count_sgd, _move_sgd),
+    "schedule_free_radam": (_radam,),
+}
+"""What is launched for each step."""
