@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adagrad, Adam, Optimizer
 
 from optimizer.embedding import ScheduledOptimizer
-from optimizer.kernels import compiled, native
+from optimizer.kernels import compiled
 from optimizer.kernels.cautious import cautious_adam_step, cautious_sgd_step
 from optimizer.kernels.compiled import compiled_adam_step, compiled_schedule_free_radam_step, compiled_sgd_step
 from optimizer.kernels.fused import fused_adam_step, fused_step
@@ -92,7 +92,7 @@ def _unfit(optimizer: ScheduledOptimizer, cls: Any, kernel: Kernel) -> str | Non
 def _unfit_parameters(parameters: list[Tensor], kernel: Kernel, is_cautious: bool) -> str | None:
     types = [torch.float32, torch.float64]
     types += [torch.bfloat16, torch.float16] if kernel is fused_adam_step else []
-    devices = ["cpu"] if is_cautious or kernel in COMPILED else ["cpu", "cuda"]
+    devices = ["cpu"] if is_cautious and kernel not in COMPILED else ["cpu", "cuda"]
     if len({(p.dtype, p.device) for p in parameters}) > 1:
         return "a group has parameters of several types or devices"
     for p in parameters:
@@ -106,8 +106,7 @@ def _unfit_parameters(parameters: list[Tensor], kernel: Kernel, is_cautious: boo
 def _uncompilable(groups: list[dict[str, Any]]) -> str | None:
     """Compile now, so that what is missing is missed when the optimizer is built."""
     try:
-        for dtype in {p.dtype for group in groups for p in group["params"]}:
-            native.library(dtype)
-    except OSError as error:
+        compiled.prepare({(p.device.type, p.dtype) for group in groups for p in group["params"]})
+    except (OSError, ImportError) as error:
         return str(error)
     return None

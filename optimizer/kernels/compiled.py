@@ -1,9 +1,14 @@
-"""Compiled steps of Adam, AdamW, cautious SGD and schedule-free RAdam: all parameters of a group in one call."""
+"""Compiled steps of Adam, AdamW, cautious SGD and schedule-free RAdam: all parameters of a group in one call.
+
+On the CPU they are C, on CUDA devices Triton.
+"""
 
 import math
 from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -13,6 +18,8 @@ from optimizer.kernels.cautious import adam_state, decay_of, penalty_of, sgd_buf
 from optimizer.kernels.schedule_free_radam import begin_update, check_train_mode
 from optimizer.kernels.stepping import Group, has_plain_options, stepped
 from optimizer.memory_layout import is_dense, laid_out_as
+
+GPU_REALS = (torch.float32,)
 
 
 @Optimizer.profile_hook_step
@@ -34,27 +41,43 @@ def compiled_schedule_free_radam_step(optimizer: Any, closure: Callable[[], Any]
     return stepped(optimizer, closure, _step_radam, _is_known)
 
 
+def prepare(devices_and_types: set[tuple[str, torch.dtype]]) -> None:
+    """Compile for parameters of these devices and types. Raises OSError or ImportError, which say what is missing."""
+    for device, dtype in devices_and_types:
+        if device == "cpu":
+            native.library(dtype)
+        else:
+            from optimizer.kernels import gpu  # noqa: F401
+
+
 def objection(group: Group) -> str | None:
     """Return what compiled steps have against `group`, or None."""
     if group.get("momentum") == 0:
         return "it does not know SGD without momentum"
-    if not all(map(is_dense, group["params"])):
-        return "a parameter has gaps in memory"
+    for p in group["params"]:
+        if p.dtype not in (native.REALS if p.is_cpu else GPU_REALS if p.is_cuda else ()):
+            return f"a parameter is {p.dtype} on {p.device}"
+        if not (p.is_contiguous() or is_dense(p)):
+            return "a parameter has gaps in memory"
     return None
 
 
 def _step_adam(optimizer: Any, group: Group, parameters: list[Tensor]) -> None:
-    lr, (beta1, beta2), caution = float(group["lr"]), group["betas"], optimizer.caution or Caution()
-    rest = (1.0 - lr * decay_of(group), penalty_of(group), _sign(group), caution.min_mean, caution.eps)
-    rows, numbers = [], []
-    for p in parameters:
-        count, average, square = adam_state(optimizer, p)
-        count += 1
-        step = float(count)
-        rows.append((p, _gradient(p), average, square))
-        root, size = 1.0 / math.sqrt(1.0 - beta2**step), lr / (1.0 - beta1**step)
-        numbers.append((1.0 - beta1, beta2, 1.0 - beta2, group["eps"], root, size, *rest))
-    native.run("adam" if optimizer.caution is None else "cautious_adam", rows, numbers)
+    states = [adam_state(optimizer, p) for p in parameters]
+    counts = [count for count, _, _ in states]
+    if counts:
+        torch._foreach_add_(counts, 1)
+    rows = [(p, _gradient(p), average, square) for p, (_, average, square) in zip(parameters, states, strict=True)]
+    numbers_at = cache(partial(_adam_numbers, group, optimizer.caution or Caution()))
+    numbers = [numbers_at(count.item()) for count in counts]
+    _run("adam" if optimizer.caution is None else "cautious_adam", rows, numbers)
+
+
+def _adam_numbers(group: Group, caution: Caution, step: float) -> tuple[float, ...]:
+    lr, (beta1, beta2) = float(group["lr"]), group["betas"]
+    root, size = 1.0 / math.sqrt(1.0 - beta2**step), lr / (1.0 - beta1**step)
+    means = (1.0 - beta1, beta2, 1.0 - beta2, group["eps"], root, size)
+    return (*means, 1.0 - lr * decay_of(group), penalty_of(group), _sign(group), caution.min_mean, caution.eps)
 
 
 def _step_sgd(optimizer: Any, group: Group, parameters: list[Tensor]) -> None:
@@ -66,13 +89,13 @@ def _step_sgd(optimizer: Any, group: Group, parameters: list[Tensor]) -> None:
         rows.append((p, _gradient(p), buffer))
         # The first buffer is the gradient, not dampened.
         numbers.append((group["momentum"], 1.0 if is_first else 1.0 - group["dampening"], *rest))
-    native.run("cautious_sgd", rows, numbers, group["nesterov"])
+    _run("cautious_sgd", rows, numbers, group["nesterov"])
 
 
 def _step_radam(optimizer: Any, group: Group, parameters: list[Tensor]) -> None:
     rows, (beta2, *rest), is_adaptive = begin_update(optimizer, group, parameters)
     laid_out = [(y, *(laid_out_as(y, tensor) for tensor in others)) for y, *others in rows]
-    native.run("schedule_free_radam", laid_out, [(beta2, 1.0 - beta2, *rest)] * len(rows), is_adaptive)
+    _run("schedule_free_radam", laid_out, [(beta2, 1.0 - beta2, *rest)] * len(rows), is_adaptive)
 
 
 def _gradient(p: Tensor) -> Tensor:
@@ -87,6 +110,13 @@ def _is_known(group: Group) -> bool:
     parameters = group["params"]
     if not has_plain_options(group) or len({(p.dtype, p.device) for p in parameters}) > 1:
         return False
-    if any(p.grad is not None and p.grad.is_sparse for p in parameters):
-        return False
-    return objection(group) is None and all(p.is_cpu and p.dtype in native.REALS for p in parameters)
+    return objection(group) is None and not any(p.grad is not None and p.grad.is_sparse for p in parameters)
+
+
+def _run(name: str, rows: list[Any], numbers: list[Any], choice: bool = False) -> None:
+    if rows and rows[0][0].is_cuda:
+        from optimizer.kernels import gpu
+
+        gpu.run(name, rows, numbers, choice)
+    else:
+        native.run(name, rows, numbers, choice)

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import triton  # type: ignore[import-untyped]
-import triton.language as tl  # type: ignore[import-untyped]
+import triton
+import triton.language as tl
 from torch import Tensor
 from triton.language import constexpr, tensor
 
@@ -48,8 +48,6 @@ def run(name: str, rows: Sequence[Sequence[Tensor]], numbers: Sequence[Sequence[
         for body in STEPS[name]:
             widths = table.shape[1], held.shape[1]
             _kernel[(len(blocks),)](body, blocks, table, held, *widths, choice, alignment, BLOCK, **options)
-    # Autograd is told, as by torch's own kernels, what is no longer what a graph may have saved.
-    torch.autograd.graph.increment_version(x for row in rows for x in row if x is not row[1])
 
 
 @lru_cache(maxsize=64)
@@ -116,6 +114,11 @@ def _plus(one: tensor, other: tensor) -> tensor:
 
 
 @jit
+def _agree(step: tensor, gradient: tensor) -> tensor:
+    return ((step > 0.0) & (gradient > 0.0)) | ((step < 0.0) & (gradient < 0.0))  # the product may come to 0
+
+
+@jit
 def _count(agree: tensor, mask: tensor, count: tensor) -> None:
     if mask is not None:
         agree = agree & mask
@@ -147,16 +150,38 @@ def _adam(table: tensor, h: tensor, at: tensor, mask: tensor, alignment: constex
 @jit
 def _count_adam(table: tensor, h: tensor, at: tensor, mask: tensor, choice: constexpr, alignment: constexpr) -> None:
     gradient, _, average = _adam(table, h, at, mask, alignment)
-    _count(average * gradient > 0.0, mask, table + 4)
+    _count(_agree(average, gradient), mask, table + 4)
 
 
 @jit
 def _move_adam(table: tensor, h: tensor, at: tensor, mask: tensor, choice: constexpr, alignment: constexpr) -> None:
+    _, whole, average = _adam(table, h, at, mask, alignment)
+    _write_adam(table, h, at, mask, alignment, average, whole, None)
+
+
+@jit
+def _move_cautious_adam(
+    table: tensor, h: tensor, at: tensor, mask: tensor, choice: constexpr, alignment: constexpr
+) -> None:
     gradient, whole, average = _adam(table, h, at, mask, alignment)
+    _write_adam(table, h, at, mask, alignment, average, whole, _agree(average, gradient))
+
+
+@jit
+def _write_adam(
+    table: tensor,
+    h: tensor,
+    at: tensor,
+    mask: tensor,
+    alignment: constexpr,
+    average: tensor,
+    whole: tensor,
+    agree: tensor,
+) -> None:
     p_at, square_at = _tensor(table, at, alignment), _tensor(table + 3, at, alignment)
     square = tl.load(square_at, mask) * tl.load(h + 1) + whole * whole * tl.load(h + 2)
     update = tl.div_rn(average, tl.sqrt_rn(square) * tl.load(h + 4) + tl.load(h + 3))
-    step = _scaled(update, average * gradient > 0.0, table + 4, tl.load(h + 5), h + 9)
+    step = update * tl.load(h + 5) if agree is None else _scaled(update, agree, table + 4, tl.load(h + 5), h + 9)
     tl.store(p_at, tl.load(p_at, mask) * tl.load(h + 6) - step, mask)
     tl.store(_tensor(table + 2, at, alignment), average, mask)
     tl.store(square_at, square, mask)
@@ -178,13 +203,13 @@ def _sgd(table: tensor, h: tensor, at: tensor, mask: tensor, choice: constexpr, 
 @jit
 def _count_sgd(table: tensor, h: tensor, at: tensor, mask: tensor, choice: constexpr, alignment: constexpr) -> None:
     gradient, _, direction = _sgd(table, h, at, mask, choice, alignment)
-    _count(direction * gradient > 0.0, mask, table + 3)
+    _count(_agree(direction, gradient), mask, table + 3)
 
 
 @jit
 def _move_sgd(table: tensor, h: tensor, at: tensor, mask: tensor, choice: constexpr, alignment: constexpr) -> None:
     gradient, buffer, direction = _sgd(table, h, at, mask, choice, alignment)
-    step = _scaled(direction, direction * gradient > 0.0, table + 3, tl.load(h + 2), h + 5)
+    step = _scaled(direction, _agree(direction, gradient), table + 3, tl.load(h + 2), h + 5)
     p_at = _tensor(table, at, alignment)
     tl.store(p_at, tl.load(p_at, mask) - step, mask)
     tl.store(_tensor(table + 2, at, alignment), buffer, mask)
@@ -211,7 +236,8 @@ def _radam(table: tensor, h: tensor, at: tensor, mask: tensor, choice: constexpr
 
 
 STEPS: dict[str, tuple[Any, ...]] = {
-    "cautious_adam": (_count_adam, _move_adam),
+    "adam": (_move_adam,),
+    "cautious_adam": (_count_adam, _move_cautious_adam),
     "cautious_sgd": (_count_sgd, _move_sgd),
     "schedule_free_radam": (_radam,),
 }

@@ -43,9 +43,10 @@ def run(name: str, rows: Sequence[Sequence[Tensor]], numbers: Sequence[Sequence[
     """
     if not rows:
         return
-    for row in rows:
-        if len({(tensor.dtype, tensor.numel()) for tensor in row}) > 1:  # C would read and write beyond them
-            raise TypeError(f"a parameter's tensors differ: {', '.join(f'{x.dtype} {list(x.shape)}' for x in row)}")
+    for p, *others in rows:
+        if any(tensor.dtype is not p.dtype or tensor.numel() != p.numel() for tensor in others):
+            found = ", ".join(f"{tensor.dtype} {list(tensor.shape)}" for tensor in (p, *others))
+            raise TypeError(f"a parameter's tensors differ: {found}")  # C would read and write beyond them
     tensors, flat = list(chain.from_iterable(rows)), list(chain.from_iterable(numbers))
     sizes = [row[0].numel() for row in rows]
     held = (ctypes.c_double * len(flat))(*flat)
