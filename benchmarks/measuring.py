@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,13 +30,7 @@ def medians(functions: Functions, rounds: int, calls: int = 1) -> dict[str, floa
     for _ in range(rounds):
         chance.shuffle(order)
         for name in order:
-            function = functions[name]
-            _wait()
-            start = time.perf_counter()
-            for _ in range(calls):
-                function()
-            _wait()
-            times[name].append((time.perf_counter() - start) / calls)
+            times[name].append(_seconds(functions[name], calls) / calls)
     return {name: statistics.median(measured) for name, measured in times.items()}
 
 
@@ -48,7 +43,12 @@ def table(times: Mapping[str, float], against: str, unit: str = "ms") -> str:
 
 
 def extra_memory(function: Callable[[], object]) -> int:
-    """Return by how many bytes a call makes the process grow at most (Linux, CPU), after a clean-up."""
+    """Return by how many bytes a call makes the process (on Linux), or what is taken of a CUDA device, grow at most."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        return torch.cuda.max_memory_allocated() - before
     libc = ctypes.CDLL("libc.so.6")
     gc.collect()
     libc.malloc_trim(0)
@@ -69,6 +69,18 @@ def _status(name: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def _seconds(function: Callable[[], object], calls: int) -> float:
+    """Return how long so many calls take: on a CUDA device by its own clock."""
+    if not torch.cuda.is_available():
+        start = time.perf_counter()
+        for _ in range(calls):
+            function()
+        return time.perf_counter() - start
+    event: Any = torch.cuda.Event  # torch has no types for it
+    begin, end = event(enable_timing=True), event(enable_timing=True)
+    begin.record()
+    for _ in range(calls):
+        function()
+    end.record()
+    end.synchronize()
+    return float(begin.elapsed_time(end)) / 1e3

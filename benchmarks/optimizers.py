@@ -18,8 +18,8 @@ from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon
 
 Step = Callable[[], object]
 
-SHAPES = [(1024, 1024)] * 24 + [(1024,)] * 48
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+SHAPES = ([(1024, 1024)] * 24 + [(1024,)] * 48) * (40 if DEVICE == "cuda" else 1)
 PLAIN, FUSED = "torch AdamW + LambdaLR, as users write it", "torch AdamW(fused=True)"
 
 
@@ -144,6 +144,21 @@ CONTENDERS: Mapping[str, Makers] = {
 """Functions that make the steps to compare, by title. The first of each is what the others are compared with."""
 
 
+WORDS = {
+    **dict.fromkeys((FUSED, "`adamw_warmup_cosine_decay`", "`adamw`", "`adamw`, compiled"), 7),
+    "`adamw`, cautious, compiled": 9,
+    "`schedule_free_radam`, compiled": 7,
+}
+"""How many words a parameter a step reads and writes at least, where it comes near to that."""
+
+
+def copy_words() -> float:
+    """Return how many words of float32 a second a copy reads and writes here."""
+    source = torch.cat([p.detach().flatten() for p in parameters()])
+    target = torch.empty_like(source)
+    return 2 * source.numel() / medians({"": lambda: target.copy_(source)}, rounds=15)[""]
+
+
 def together(title: str) -> dict[str, float]:
     """Return the seconds of a step of each contender, taking turns in this process."""
     return medians({name: make() for name, make in CONTENDERS[title].items()}, rounds=15)
@@ -182,6 +197,15 @@ def steps_table(times: Mapping[str, float], own: Mapping[str, float]) -> str:
     return "\n".join(rows)
 
 
+def shares(times: Mapping[str, float]) -> str:
+    """Return what share of a copy's bandwidth each step comes to; nothing on a CPU, where a copy is no measure."""
+    if DEVICE == "cpu":
+        return ""
+    count, bandwidth = sum(p.numel() for p in parameters()), copy_words()
+    found = {name: WORDS[name] * count / times[name] / bandwidth for name in times if name in WORDS}
+    return "Of a copy's bandwidth: " + ", ".join(f"{name} {share:.0%}" for name, share in found.items())
+
+
 def main() -> None:
     """Measure and print the tables; given a title and a name, the seconds of that contender alone."""
     if len(sys.argv) == 3:
@@ -190,7 +214,8 @@ def main() -> None:
         return
     print(machine())
     for title in CONTENDERS:
-        print(f"\n{title}\n\n{steps_table(together(title), alone(title))}", flush=True)
+        times = together(title)
+        print(f"\n{title}\n\n{steps_table(times, alone(title))}\n{shares(times)}", flush=True)
     print(f"\n{memory()}")
 
 

@@ -110,7 +110,8 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     steps = {title: optimizers.together(title) for title in optimizers.CONTENDERS}
     tables = [
-        f"**{title}**\n\n{optimizers.steps_table(times, optimizers.alone(title))}" for title, times in steps.items()
+        f"**{title}**\n\n{optimizers.steps_table(times, optimizers.alone(title))}\n{optimizers.shares(times)}".rstrip()
+        for title, times in steps.items()
     ]
     loops = loop.times()
     page = PAGE.format(

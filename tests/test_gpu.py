@@ -59,3 +59,27 @@ def test_auto_is_fused_and_a_skipped_step_moves_nothing():
         scaler.update()
         optimizer.zero_grad()
     assert optimizer.scheduler.last_epoch == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "params"),
+    [
+        ("adamw", {"use_cautious_optimizer": True, "weight_decay": 0.1}),
+        ("sgd", {"use_cautious_optimizer": True, "momentum": 0.9, "nesterov": True}),
+        ("schedule_free_radam", {"weight_decay": 0.1}),
+    ],
+)
+def test_compiled_steps_are_those_of_the_cpu(key, params):
+    moved = []
+    for device, dtype in (("cuda", torch.float32), ("cpu", torch.float64)):
+        torch.manual_seed(0)
+        parameters = [torch.nn.Parameter(torch.randn(size).to(device, dtype)) for size in (3, 40_001, 1_000_000)]
+        factory = OPTIMIZER_BUILDER_REGISTRY[key](lr=0.01, implementation="compiled", **params)
+        optimizer = factory.build(parameters)
+        for _ in range(20):
+            for p in parameters:
+                p.grad = torch.randn(p.shape).to(device, dtype)
+            optimizer.step()
+        moved.append([p.detach().cpu().double() for p in parameters])
+    for ours, twin in zip(*moved, strict=True):
+        torch.testing.assert_close(ours, twin, rtol=1e-6, atol=1e-6)
