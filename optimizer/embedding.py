@@ -21,6 +21,9 @@ NO_POSITION = (
     ' state_dict["scheduler"] = {{"last_epoch": UPDATES_DONE}}, for which a torch scheduler\'s state_dict() will do as'
     " well, or load it with strict=False: the schedule then stays at update {here}."
 )
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""Adam's, as its state has them."""
+
 CAPTURED = (
     "step() is being captured in a CUDA graph, whose replay would update the parameters and not move the schedule"
     " inside. Capture the forward and backward pass and call step() after each replay, or compile the step with"
@@ -39,6 +42,8 @@ class ScheduledOptimizer(Optimizer):
     scheduler: EmbeddedScheduler
     grad_clip_norm: float | None = None
     caution: Caution | None = None
+    state_dtype: torch.dtype | None = None
+    """Type of Adam's two moments, which the kernel knows; None: that of the parameters."""
     kernel: Callable[..., Any] | None = None
     """What takes the class's steps in its place, to the same effect; None: the class does."""
     grad_norm: Tensor | None = None
@@ -108,9 +113,11 @@ class ScheduledOptimizer(Optimizer):
             handle.remove()
 
     def make_cautious(self, caution: Caution) -> None:
-        """Make the steps cautious from now on. Raises ValueError if they are."""
+        """Make the steps cautious from now on. Raises ValueError if they are, or with a `state_dtype`."""
         if self.caution is not None:
             raise ValueError(ALREADY)
+        if self.state_dtype is not None:
+            raise ValueError("state_dtype: build the optimizer with use_cautious_optimizer: true instead")
         self.caution = caution
         self.kernel = None  # it would take steps that are not cautious
         self._register_caution(caution)
@@ -144,6 +151,8 @@ class ScheduledOptimizer(Optimizer):
         if position is None and strict:
             raise ValueError(NO_POSITION.format(here=self.scheduler.last_epoch))
         super().load_state_dict(state_dict)
+        for state in self.state.values() if self.state_dtype is not None else ():
+            state |= {name: state[name].to(self.state_dtype) for name in MOMENTS if name in state}  # torch casts them
         if position is not None:
             self.scheduler.load_state_dict(position)
         self.scheduler.take_over(self.param_groups)
@@ -160,7 +169,7 @@ class ScheduledOptimizer(Optimizer):
         self._cautious_hooks = [self.register_step_pre_hook(step.before), self.register_step_post_hook(step.after)]
 
     def __getstate__(self) -> dict[str, Any]:
-        names = [*self._made_with, "_made_with", "scheduler", "grad_clip_norm", "caution", "kernel"]
+        names = [*self._made_with, "_made_with", "scheduler", "grad_clip_norm", "caution", "state_dtype", "kernel"]
         return {**super().__getstate__(), **{name: self.__dict__[name] for name in names if name in self.__dict__}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

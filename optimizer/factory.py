@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 import torch
 from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import Adam, AdamW, Optimizer
 
 from optimizer.cautious import Caution
 from optimizer.drawing import spread, svg
@@ -59,6 +59,8 @@ class ScheduledFactory(Config):
     """Joint L2 norm that this optimizer's gradients are scaled down to; 0 or null: no clipping."""
     implementation: Literal["auto", "fused", "foreach", "single", "compiled"] = "auto"
     """Which implementation of the step runs; auto: innerstep's own where there is one, else PyTorch's choice."""
+    state_dtype: Literal["bfloat16"] | None = None
+    """Type of Adam's two moments in memory; bfloat16 takes half of float32's; left out: that of the parameters."""
 
     option_schedules: dict[str, AnySchedule] = Field(default_factory=dict)
     """Schedules of other options than the lr, by option: {weight_decay: {type: KEY, …}, beta1: …}."""
@@ -83,6 +85,8 @@ class ScheduledFactory(Config):
             self._checked_rule(index, rule)
         if self.no_decay and "weight_decay" not in self.option_names():
             self.refuse("no_decay", f"{self.optimizer_class.__name__} has no weight_decay")
+        if self.state_dtype is not None and self.optimizer_class not in (Adam, AdamW):
+            self.refuse("state_dtype", f"is for Adam and AdamW, and not for {self.optimizer_class.__name__}")
         for name in ("cautious_eps", "cautious_min_mean"):
             if not self.use_cautious_optimizer and getattr(self, name) != type(self).model_fields[name].default:
                 self.refuse(name, "does nothing without use_cautious_optimizer: true")
@@ -116,8 +120,8 @@ class ScheduledFactory(Config):
 
         params: a module (of which the trainable parameters are taken), parameters, named parameters or
         parameter groups. horizon: fills in what the config left out.
-        Raises ValueError if there are no parameters, a group has an unknown option or a rule does not fit,
-        ValidationError as `resolved` does.
+        Raises ValueError if there are no parameters, a group has an unknown option, a rule does not fit, or no
+        step here knows the `state_dtype`; ValidationError as `resolved` does.
         """
         if not (horizon is None or isinstance(horizon, Horizon)):
             raise ValueError(f"horizon: must be a Horizon(total_steps, steps_per_epoch); got {horizon!r}")
@@ -128,6 +132,8 @@ class ScheduledFactory(Config):
         grouping = Grouping(factory.lr_of, rules, factory.no_decay, factory.layer_decay)
         groups = regrouped(groups, grouping, params if isinstance(params, nn.Module) else None)
         optimizer = factory._make(groups, factory.class_options(groups))
+        if factory.state_dtype is not None:
+            optimizer.state_dtype = getattr(torch, factory.state_dtype)
         kernel = kernel_for(optimizer, factory.implementation)
         if kernel is not None:
             optimizer.use_kernel(kernel)

@@ -16,8 +16,8 @@ def is_dense(tensor: Tensor) -> bool:
 
 
 def laid_out_as(p: Tensor, tensor: Tensor) -> Tensor:
-    """Return `tensor` as it lies in memory if `p` has the same strides, else a copy that has."""
-    return tensor if tensor.stride() == p.stride() else empty_like(p).copy_(tensor)
+    """Return `tensor` as it lies in memory if `p` has the same strides, else a copy that has, of its own type."""
+    return tensor if tensor.stride() == p.stride() else empty_like(p, dtype=tensor.dtype).copy_(tensor)
 
 
 def lay_out(optimizer: Any) -> None:

@@ -1,5 +1,6 @@
 """What needs a CUDA device to be seen. Without one these tests say so and are skipped."""
 
+import copy
 import io
 
 import pytest
@@ -9,6 +10,7 @@ from rich.console import Console
 from sample_runs import ADAMW, SCHEDULE_FREE, WARMUP, config, drop, two
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY
+from optimizer.kernels.moments import fused_objection
 from trainer import TensorSplit, resume, train
 from trainer.batches import ShuffledBatches
 
@@ -83,3 +85,23 @@ def test_compiled_steps_are_those_of_the_cpu(key, params):
         moved.append([p.detach().cpu().double() for p in parameters])
     for ours, twin in zip(*moved, strict=True):
         torch.testing.assert_close(ours, twin, rtol=1e-6, atol=1e-6)
+
+
+def test_moments_in_bfloat16_are_taken_by_the_fused_kernel_or_refused():
+    module = torch.nn.Linear(64, 32, device="cuda")
+    factory = OPTIMIZER_BUILDER_REGISTRY["adamw"](lr=0.01, state_dtype="bfloat16", grad_clip_norm=None)
+    if fused_objection(OPTIMIZER_BUILDER_REGISTRY["adamw"]().build(module)) is not None:
+        with pytest.raises(ValueError, match=r"state_dtype: bfloat16 needs .* found torch .* on cuda"):
+            factory.build(module)
+        return
+    twin = copy.deepcopy(module)
+    start = module.weight.detach().clone()
+    for net, optimizer in ((module, factory.build(module)), (twin, factory.replaced(state_dtype=None).build(twin))):
+        for update in range(20):
+            torch.manual_seed(update)
+            net.weight.grad, net.bias.grad = torch.randn_like(net.weight), torch.randn_like(net.bias)
+            optimizer.step()
+        dtypes = {name: value.dtype for name, value in optimizer.state[net.weight].items()}
+        moments = torch.bfloat16 if net is module else torch.float32
+        assert dtypes == {"step": torch.float32, "exp_avg": moments, "exp_avg_sq": moments}
+    assert (module.weight - twin.weight).norm() < 0.03 * (twin.weight - start).norm()

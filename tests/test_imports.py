@@ -46,6 +46,7 @@ FLOW = [
     "optimizer.state_files",
     "optimizer.parameter_groups",
     "optimizer.kernels",
+    "optimizer.kernels.moments",
     "optimizer.kernels.stepping",
     "optimizer.kernels.fused",
     "optimizer.kernels.blocks",

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from optimizer.cautious import Caution
 from optimizer.kernels.blocks import Lists, Tensors, bundles
+from optimizer.kernels.moments import adam_state
 from optimizer.kernels.stepping import Group, has_plain_options, stepped
 from optimizer.memory_layout import laid_out_as
 
@@ -33,18 +34,6 @@ def cautious_adam_step(optimizer: Any, closure: Callable[[], Any] | None = None)
 def cautious_sgd_step(optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:
     """SGD's step, cautious."""
     return stepped(optimizer, closure, _step_sgd, _is_known)
-
-
-def adam_state(optimizer: Any, p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the count of steps, the average and the square of `p`, from the first step on."""
-    state = optimizer.state[p]
-    if not state:
-        state["step"] = torch.tensor(0.0)
-        state["exp_avg"] = torch.zeros_like(p, memory_format=torch.preserve_format)
-        state["exp_avg_sq"] = torch.zeros_like(p, memory_format=torch.preserve_format)
-    for name in ("exp_avg", "exp_avg_sq"):
-        state[name] = laid_out_as(p, state[name])
-    return state["step"], state["exp_avg"], state["exp_avg_sq"]
 
 
 def sgd_buffer(optimizer: Any, p: Tensor) -> tuple[Tensor, bool]:

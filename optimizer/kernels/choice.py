@@ -14,6 +14,7 @@ from optimizer.kernels import compiled
 from optimizer.kernels.cautious import cautious_adam_step, cautious_sgd_step
 from optimizer.kernels.compiled import compiled_adam_step, compiled_schedule_free_radam_step, compiled_sgd_step
 from optimizer.kernels.fused import fused_adam_step, fused_step
+from optimizer.kernels.moments import fused_objection
 from optimizer.kernels.schedule_free_radam import schedule_free_radam_step
 
 Kernel = Callable[..., Any]
@@ -36,11 +37,37 @@ COMPILED = (compiled_adam_step, compiled_sgd_step, compiled_schedule_free_radam_
 NAMES: dict[Kernel, str] = {fused_adam_step: "fused", fused_step: "fused", **dict.fromkeys(COMPILED, "compiled")}
 
 
+STATE_DTYPE = (
+    "state_dtype: {dtype} needs implementation: compiled on the CPU, or auto or fused on a device where torch's fused"
+    " kernel takes it, and float32 parameters; found {found}"
+)
+
+
 def kernel_for(optimizer: ScheduledOptimizer, implementation: str) -> Kernel | None:
     """Return the kernel for `optimizer`, or None where its class takes its own steps.
 
-    implementation: as a factory's. Raises ValueError for "compiled" where there is no such kernel.
+    implementation: as a factory's. Raises ValueError for "compiled" where there is no such kernel, and for an optimizer
+    with a `state_dtype` whose steps would not know it.
     """
+    if optimizer.state_dtype is None:
+        return _kernel_for(optimizer, implementation)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    found: str | None = f"parameters of {', '.join(sorted({str(p.dtype) for p in parameters}))}"
+    if all(p.dtype == torch.float32 for p in parameters):
+        kernel = _kernel_for(optimizer, implementation)
+        if kernel is fused_adam_step:
+            found = fused_objection(optimizer)
+        elif kernel is compiled_adam_step and all(p.is_cpu for p in parameters):
+            found = None
+        else:
+            found = f"steps that are {implementation_of(optimizer, kernel)} on {parameters[0].device}"
+        if found is None:
+            return kernel
+    dtype = str(optimizer.state_dtype).removeprefix("torch.")
+    raise ValueError(STATE_DTYPE.format(dtype=dtype, found=found))
+
+
+def _kernel_for(optimizer: ScheduledOptimizer, implementation: str) -> Kernel | None:
     reason: str | None = "there is one for adam, adamw, schedule_free_radam and cautious sgd"
     for cls, is_cautious, kernels in KERNELS:
         if isinstance(optimizer, cls) and is_cautious == (optimizer.caution is not None) and implementation in kernels:
@@ -52,10 +79,13 @@ def kernel_for(optimizer: ScheduledOptimizer, implementation: str) -> Kernel | N
     return None
 
 
-def implementation_of(optimizer: Optimizer) -> str:
+def implementation_of(optimizer: Optimizer, kernel: Kernel | None = None) -> str:
     """Return how `optimizer` takes its steps, as in a plan: fused, foreach, single, blocks, compiled, or default
-    where the class chooses by itself; with "reference" where steps are made cautious afterwards."""
-    kernel = getattr(optimizer, "kernel", None)
+    where the class chooses by itself; with "reference" where steps are made cautious afterwards.
+
+    kernel: the one that is to take them; left out: the one that does.
+    """
+    kernel = kernel or getattr(optimizer, "kernel", None)
     if kernel is not None:
         return NAMES.get(kernel, "blocks")
     group = optimizer.param_groups[0]
@@ -86,7 +116,7 @@ def _unfit(optimizer: ScheduledOptimizer, cls: Any, kernel: Kernel) -> str | Non
             reason = compiled.objection(group)
         if reason is not None:
             return reason
-    return _uncompilable(groups) if kernel in COMPILED else None
+    return _uncompilable(optimizer) if kernel in COMPILED else None
 
 
 def _unfit_parameters(parameters: list[Tensor], kernel: Kernel, is_cautious: bool) -> str | None:
@@ -103,10 +133,10 @@ def _unfit_parameters(parameters: list[Tensor], kernel: Kernel, is_cautious: boo
     return None
 
 
-def _uncompilable(groups: list[dict[str, Any]]) -> str | None:
+def _uncompilable(optimizer: ScheduledOptimizer) -> str | None:
     """Compile now, so that what is missing is missed when the optimizer is built."""
     try:
-        compiled.prepare({(p.device.type, p.dtype) for group in groups for p in group["params"]})
+        compiled.prepare(optimizer)
     except (OSError, ImportError) as error:
         return str(error)
     return None

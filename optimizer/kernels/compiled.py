@@ -14,7 +14,8 @@ from torch.optim import Optimizer
 
 from optimizer.cautious import Caution
 from optimizer.kernels import native
-from optimizer.kernels.cautious import adam_state, decay_of, penalty_of, sgd_buffer
+from optimizer.kernels.cautious import decay_of, penalty_of, sgd_buffer
+from optimizer.kernels.moments import adam_state
 from optimizer.kernels.schedule_free_radam import begin_update, check_train_mode
 from optimizer.kernels.stepping import Group, has_plain_options, stepped
 from optimizer.memory_layout import is_dense, laid_out_as
@@ -41,11 +42,11 @@ def compiled_schedule_free_radam_step(optimizer: Any, closure: Callable[[], Any]
     return stepped(optimizer, closure, _step_radam, _is_known)
 
 
-def prepare(devices_and_types: set[tuple[str, torch.dtype]]) -> None:
-    """Compile for parameters of these devices and types. Raises OSError or ImportError, which say what is missing."""
-    for device, dtype in devices_and_types:
+def prepare(optimizer: Any) -> None:
+    """Compile for the parameters of `optimizer`. Raises OSError or ImportError, which say what is missing."""
+    for device, dtype in {(p.device.type, p.dtype) for group in optimizer.param_groups for p in group["params"]}:
         if device == "cpu":
-            native.library(dtype)
+            native.library(dtype, optimizer.state_dtype or dtype)
         else:
             from optimizer.kernels import gpu  # noqa: F401
 
@@ -77,7 +78,7 @@ def _adam_numbers(group: Group, caution: Caution, step: float) -> tuple[float, .
     lr, (beta1, beta2) = float(group["lr"]), group["betas"]
     root, size = 1.0 / math.sqrt(1.0 - beta2**step), lr / (1.0 - beta1**step)
     means = (1.0 - beta1, beta2, 1.0 - beta2, group["eps"], root, size)
-    return (*means, 1.0 - lr * decay_of(group), penalty_of(group), _sign(group), caution.min_mean, caution.eps)
+    return (*means, 1.0 - lr * decay_of(group), penalty_of(group), _sign(group), caution.min_mean, caution.eps, step)
 
 
 def _step_sgd(optimizer: Any, group: Group, parameters: list[Tensor]) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from optimizer.kernels.moments import adam_state, check_class_step
 from optimizer.kernels.stepping import loss_of
 from optimizer.memory_layout import laid_out_as, lay_out
 
@@ -20,8 +21,11 @@ def fused_adam_step(optimizer: Any, closure: Callable[[], Any] | None = None) ->
     """Adam's or AdamW's fused step, for groups whose parameters are of one device and one type.
 
     The class takes the first update of a parameter, those under GradScaler, and those of groups that are not so plain.
+    Raises RuntimeError if a group is not fused any more, and the optimizer has a `state_dtype`.
     """
     loss = loss_of(closure)
+    if optimizer.state_dtype is not None:
+        _make_moments(optimizer)
     states = optimizer.state
     gathered = []
     for group in optimizer.param_groups:
@@ -51,6 +55,15 @@ def fused_step(optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:
             group["fused"] = False
     _step_of_class(optimizer)
     return loss
+
+
+def _make_moments(optimizer: Any) -> None:
+    for group in optimizer.param_groups:
+        if not group["fused"] or group["amsgrad"]:
+            check_class_step(optimizer)
+        for p in group["params"]:
+            if p.grad is not None:
+                adam_state(optimizer, p, p.device)
 
 
 def _step_of_class(optimizer: Any) -> None:

@@ -1,6 +1,7 @@
 /* Whole steps of many parameters on the CPU, one trip to memory each (cautious ones: one more to count).
 
-   Compiled by native.py for one REAL, float or double. Every tensor of a row has the row's size and no gaps. */
+   Compiled by native.py for one REAL, float or double, or for float with HALF: Adam's steps alone, whose average and
+   square are bfloat16 in memory. Every tensor of a row has the row's size and no gaps. */
 
 #include <omp.h>
 #include <stdint.h>
@@ -8,10 +9,16 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+#ifdef HALF
+typedef uint16_t STATE;             /* of Adam's average and square: bfloat16, the upper half of a float */
+#else
+typedef REAL STATE;
+#endif
+
 enum {
     BLOCK = 16384,                  /* elements that a thread takes at a turn */
     BUNDLE = 1 << 20,               /* elements of rows that are counted, and then moved while still in the cache */
-    LINE = 64 / sizeof(REAL),       /* elements of a line of the cache */
+    LINE = 64 / sizeof(STATE),      /* elements of a step's loop: of the smallest ones a line of the cache */
     AHEAD = 2048 / sizeof(REAL),    /* how far ahead memory is asked for: without it a step is a fifth slower */
 };
 
@@ -24,7 +31,7 @@ typedef struct {
     int64_t *agreeing;              /* of rows: in how many elements step and gradient agree; zeros before */
 } Work;
 
-typedef struct { double take1, keep2, take2, eps, root, size, keep, penalty, sign, least, slack; } Adam;
+typedef struct { double take1, keep2, take2, eps, root, size, keep, penalty, sign, least, slack, seed; } Adam;
 typedef struct { double momentum, taken, lr, penalty, sign, least, slack; } SGD;
 typedef struct { double beta2, take2, correction, eps, decay, share, own_lr, lr; } RAdam;
 
@@ -35,12 +42,17 @@ INLINE int agree(REAL step, REAL gradient) { return ((step > 0) & (gradient > 0)
 typedef int64_t Block(const Work *work, int64_t row, int64_t from, int64_t to);
 typedef int64_t Line(const void *numbers, REAL *const *row, REAL scale, int choice, int64_t from, int64_t to);
 
+/* Asks memory for the elements of a line. */
+INLINE void ask_for(const void *tensor, int64_t size, int64_t at) {
+    for (int64_t byte = 0; byte < LINE * size; byte += 64) __builtin_prefetch((const char *)tensor + at * size + byte);
+}
+
 /* Inlined, so that a full line is a loop of known length. Of a row's tensors, first to last are asked for ahead. */
 INLINE int64_t in_lines(Line *line, const void *numbers, REAL *const *row, int first, int last, REAL scale, int choice,
                         int64_t from, int64_t to) {
     int64_t agreeing = 0, at = from;
     for (; at + LINE <= to; at += LINE) {
-        for (int i = first; i <= last; i++) __builtin_prefetch(row[i] + at + AHEAD);
+        for (int i = first; i <= last; i++) ask_for(row[i], i < 2 ? sizeof(REAL) : sizeof(STATE), at + AHEAD);
         agreeing += line(numbers, row, scale, choice, at, at + LINE);
     }
     return agreeing + line(numbers, row, scale, choice, at, to);
@@ -85,34 +97,76 @@ static REAL scale_of(const Work *work, int64_t row, double size, double least, d
 
 /* Adam, AdamW: parameter, gradient, average, square. */
 
+#ifdef HALF
+
+typedef union { float number; uint32_t bits; } Float;
+
+INLINE REAL from_state(STATE half) {
+    Float whole = {.bits = (uint32_t)half << 16};
+    return whole.number;
+}
+
+/* Rounds up as often as `number` is near to the upper neighbour, by noise of 16 bits: to the nearest, a square that
+   falls by less than half a last bit at each step would never fall. What is not a number stays so. */
+INLINE STATE to_state(REAL number, uint32_t noise) {
+    Float whole = {.number = number};
+    return (number != number ? whole.bits | 1 << 22 : whole.bits + noise) >> 16;
+}
+
+/* What the noise of an element in a step is made of: the next element's is one more. */
+INLINE uint32_t place_of(int64_t element, double seed) { return (uint32_t)element + (uint32_t)seed * 0x9e3779b9u; }
+
+/* Noise of 16 bits for each moment: lowbias32 (Wellons 2018). */
+INLINE uint32_t noise_of(uint32_t x) {
+    x = (x ^ x >> 16) * 0x7feb352du;
+    x = (x ^ x >> 15) * 0x846ca68bu;
+    return x ^ x >> 16;
+}
+
+#else
+
+INLINE REAL from_state(STATE whole) { return whole; }
+INLINE STATE to_state(REAL number, uint32_t noise) { return number; }
+INLINE uint32_t place_of(int64_t element, double seed) { return 0; }
+INLINE uint32_t noise_of(uint32_t place) { return 0; }
+
+#endif
+
 INLINE int64_t count_adam_line(const void *numbers, REAL *const *row, REAL scale, int penalized, int64_t from, int64_t to) {
     const Adam *h = numbers;
-    const REAL *p = row[0], *g = row[1], *m = row[2];
+    const REAL *p = row[0], *g = row[1];
+    const STATE *m = (const STATE *)row[2];
     const REAL take1 = h->take1, penalty = h->penalty, sign = h->sign;
     int agreeing = 0;
     #pragma omp simd reduction(+ : agreeing)
     for (int64_t i = from; i < to; i++) {
         REAL gradient = sign * g[i], whole = penalized ? gradient + penalty * p[i] : gradient;
-        agreeing += agree(m[i] + (whole - m[i]) * take1, gradient);
+        REAL average = from_state(m[i]);
+        agreeing += agree(average + (whole - average) * take1, gradient);
     }
     return agreeing;
 }
 
 INLINE int64_t move_adam_line(const void *numbers, REAL *const *row, REAL scale, int cautious, int64_t from, int64_t to) {
     const Adam *h = numbers;
-    REAL *p = row[0], *m = row[2], *v = row[3];
-    const REAL *g = row[1];
+    REAL *p = row[0] + from;
+    STATE *m = (STATE *)row[2] + from, *v = (STATE *)row[3] + from;
+    const REAL *g = row[1] + from;
     const REAL take1 = h->take1, keep2 = h->keep2, take2 = h->take2, eps = h->eps, root = h->root;
     const REAL keep = h->keep, penalty = h->penalty, sign = h->sign;
+    const uint32_t first = place_of(from, h->seed);
+    const int size = to - from; /* a counter as wide as the noise saves a thirtieth */
     #pragma omp simd
-    for (int64_t i = from; i < to; i++) {
+    for (int i = 0; i < size; i++) {
         REAL gradient = sign * g[i], whole = gradient + penalty * p[i];
-        REAL average = m[i] + (whole - m[i]) * take1, square = v[i] * keep2 + whole * whole * take2;
+        REAL average = from_state(m[i]), square = from_state(v[i]) * keep2 + whole * whole * take2;
+        average += (whole - average) * take1;
         REAL step = average / (sqrt(square) * root + eps);
         if (cautious) step = agree(average, gradient) ? step : step * 0; /* what is not a number stays so */
         p[i] = p[i] * keep - step * scale;
-        m[i] = average;
-        v[i] = square;
+        uint32_t noise = noise_of(first + i);
+        m[i] = to_state(average, noise & 0xffff);
+        v[i] = to_state(square, noise >> 16);
     }
     return 0;
 }
@@ -137,6 +191,8 @@ static int64_t move_cautious_adam(const Work *work, int64_t row, int64_t from, i
 
 void adam(const Work *work, int threads) { run(work, threads, 0, move_adam); }
 void cautious_adam(const Work *work, int threads) { run(work, threads, count_adam, move_cautious_adam); }
+
+#ifndef HALF
 
 /* SGD with momentum: parameter, gradient, buffer. */
 
@@ -221,3 +277,5 @@ static int64_t move_radam(const Work *work, int64_t row, int64_t from, int64_t t
 }
 
 void schedule_free_radam(const Work *work, int threads) { run(work, threads, 0, move_radam); }
+
+#endif

@@ -18,6 +18,9 @@ FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fope
 
 REALS = {torch.float32: "float", torch.float64: "double"}
 
+HALVED = {"adam": 2, "cautious_adam": 2}
+"""Steps that take float32 parameters with moments in bfloat16, and where in a row the moments begin."""
+
 ELEMENTS_A_THREAD = 32_768
 """How many it takes at least until a further thread is worth waking."""
 
@@ -38,14 +41,17 @@ class _Work(ctypes.Structure):
 def run(name: str, rows: Sequence[Sequence[Tensor]], numbers: Sequence[Sequence[float]], choice: bool = False) -> None:
     """Take the step called `name` in native.c, in place.
 
-    rows: the tensors of each parameter, of one size and type and without gaps. numbers: for each row, as the
-    step's struct has them. Raises OSError as `library` does, TypeError for tensors that do not belong together.
+    rows: the tensors of each parameter, of one size and without gaps; all of one type, but for moments in bfloat16.
+    numbers: for each row, as the step's struct has them. Raises OSError as `library` does, TypeError for tensors that
+    do not belong together.
     """
     if not rows:
         return
-    for p, *others in rows:
-        if any(tensor.dtype is not p.dtype or tensor.numel() != p.numel() for tensor in others):
-            found = ", ".join(f"{tensor.dtype} {list(tensor.shape)}" for tensor in (p, *others))
+    dtypes = _dtypes(name, rows[0])
+    for row in rows:
+        count = row[0].numel()
+        if any(x.dtype is not dtype or x.numel() != count for x, dtype in zip(row, dtypes, strict=True)):
+            found = ", ".join(f"{x.dtype} {list(x.shape)}" for x in row)
             raise TypeError(f"a parameter's tensors differ: {found}")  # C would read and write beyond them
     tensors, flat = list(chain.from_iterable(rows)), list(chain.from_iterable(numbers))
     sizes = [row[0].numel() for row in rows]
@@ -59,19 +65,32 @@ def run(name: str, rows: Sequence[Sequence[Tensor]], numbers: Sequence[Sequence[
         (ctypes.c_int64 * len(rows))(),
     )
     threads = min(torch.get_num_threads(), 1 + sum(sizes) // ELEMENTS_A_THREAD)
-    getattr(library(tensors[0].dtype), name)(ctypes.byref(work), threads)
+    getattr(library(dtypes[0], dtypes[-1]), name)(ctypes.byref(work), threads)
+
+
+def _dtypes(name: str, row: Sequence[Tensor]) -> list[torch.dtype]:
+    """Return what the types of all rows are to be, by those of the first."""
+    whole = row[0].dtype
+    if whole == torch.float32 and name in HALVED and row[-1].dtype == torch.bfloat16:
+        return [whole] * HALVED[name] + [torch.bfloat16] * (len(row) - HALVED[name])
+    return [whole] * len(row)
 
 
 @cache
-def library(dtype: torch.dtype) -> ctypes.CDLL:
-    """Return native.c compiled for `dtype`. Raises OSError where there is no C compiler that knows OpenMP."""
+def library(dtype: torch.dtype, state_dtype: torch.dtype) -> ctypes.CDLL:
+    """Return native.c compiled for parameters of `dtype`.
+
+    state_dtype: that of Adam's moments, `dtype` or, with float32, bfloat16: then there are Adam's steps alone.
+    Raises OSError where there is no C compiler that knows OpenMP.
+    """
+    defines = [f"-DREAL={REALS[dtype]}", *(["-DHALF"] if state_dtype != dtype else [])]
     source = Path(__file__).with_suffix(".c")
     # Two OpenMP libraries in a process would have two sets of threads, each spinning while the other works.
     openmp = [str(path) for path in (Path(torch.__file__).parent / "lib").glob("libgomp*")]
     with tempfile.TemporaryDirectory() as folder:
         made = f"{folder}/native.so"
         compiler = shlex.split(os.environ.get("CC", "cc"))
-        command = [*compiler, *FLAGS, f"-DREAL={REALS[dtype]}", str(source), "-o", made, *openmp, "-lm"]
+        command = [*compiler, *FLAGS, *defines, str(source), "-o", made, *openmp, "-lm"]
         result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode:
             raise OSError(f"{compiler[0]} could not compile {source.name}: {result.stderr.strip()}")

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from optimizer.cautious import CautiousStep
+from optimizer.kernels.moments import check_class_step
 
 Group = dict[str, Any]
 
@@ -21,7 +22,7 @@ def stepped(
     """Take a step; return what `closure` returns.
 
     is_known: whether a group, which may have changed since the kernel was chosen, is still one for `step_group`.
-    If one is not, the class takes the step.
+    If one is not, the class takes the step; RuntimeError if it does not know the optimizer's `state_dtype`.
     """
     if not all(map(is_known, optimizer.param_groups)):
         return _step_of_class(optimizer, closure)
@@ -46,6 +47,7 @@ def has_plain_options(group: Group) -> bool:
 
 
 def _step_of_class(optimizer: Any, closure: Callable[[], Any] | None) -> Any:
+    check_class_step(optimizer)
     step = None if optimizer.caution is None else CautiousStep(optimizer.caution)
     if step is not None:
         step.before(optimizer, (), {})
