@@ -122,6 +122,9 @@ CONTENDERS: Mapping[str, Makers] = {
         "`adamw_warmup_cosine_decay`": partial(ours, "adamw_warmup_cosine_decay", peak_lr=1e-3, warmup_steps=100),
         "`adamw`": partial(ours, "adamw", **ADAMW),
         "`adamw`, compiled": partial(ours, "adamw", **ADAMW, implementation="compiled"),
+        "`adamw`, compiled, moments in bfloat16": partial(
+            ours, "adamw", **ADAMW, implementation="compiled", state_dtype="bfloat16"
+        ),
         "heavyball.AdamW, not compiled": heavyballs,
     },
     "Cautious AdamW": {
