@@ -64,14 +64,15 @@ def timms() -> Any:
 
 
 def heavyballs(**options: Any) -> Step:
-    """Return HeavyBall's AdamW. Its own compiling ends in an error of gcc 12 for cautious steps on a CPU."""
-    heavyball = import_module("heavyball")
-    setattr(heavyball.utils, "compile_mode", None)  # noqa: B010  # it is typed as a string
+    """Return HeavyBall's AdamW, which compiles itself; its cautious steps not, as that ends in an error of gcc 12."""
+    utils: Any = import_module("heavyball").utils
+    mode = None if options.get("caution") else utils.compile_mode
     held = parameters()
     gradients = [p.grad for p in held]
-    optimizer = heavyball.AdamW(held, lr=1e-3, **options)
+    optimizer = import_module("heavyball").AdamW(held, lr=1e-3, **options)
 
     def step() -> None:
+        utils.compile_mode = mode
         for p, gradient in zip(held, gradients, strict=True):
             p.grad = gradient  # it takes them away
         optimizer.step()
@@ -125,7 +126,7 @@ CONTENDERS: Mapping[str, Makers] = {
         "`adamw`, compiled, moments in bfloat16": partial(
             ours, "adamw", **ADAMW, implementation="compiled", state_dtype="bfloat16"
         ),
-        "heavyball.AdamW, not compiled": heavyballs,
+        "heavyball.AdamW": heavyballs,
     },
     "Cautious AdamW": {
         FUSED: fused,
@@ -133,7 +134,7 @@ CONTENDERS: Mapping[str, Makers] = {
         "`adamw`, cautious, compiled": partial(ours, "adamw", **CAUTIOUS, implementation="compiled"),
         "`adamw`, cautious, the reference": partial(ours, "adamw", **CAUTIOUS, implementation="single"),
         "heavyball.AdamW(caution=True), not compiled": partial(heavyballs, caution=True),
-        "pytorch_optimizer.AdamP(cautious=True)": adamp,
+        "pytorch_optimizer.AdamP(cautious=True), with its projection": adamp,
         **({"timm AdamWLegacy(caution=True)": timm_cautious} if find_spec("timm") else {}),
     },
     "Schedule-free RAdam": {

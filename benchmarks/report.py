@@ -31,7 +31,7 @@ which differ by a half from hour to hour on a machine that is shared.
 AdamW, and for the last table to the library's own class. The two columns to the left are of one process in which all
 take turns; those to the right of processes that take such steps only, medians of three. There a step that asks for
 memory of some megabytes gets it from the system each time, and pays for its pages; where larger tensors come and go, as
-in training, the process has that memory already. Users see something between the two.
+in training, the process may have that memory already.
 
 {steps}
 

@@ -141,7 +141,7 @@ class ScheduledOptimizer(Optimizer):
         return {**super().state_dict(), "scheduler": self.scheduler.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any], strict: bool = True) -> None:
-        """Restore state, options and position; the curve stays this object's own.
+        """Restore state, options and position; the curve and the implementation stay this object's own.
 
         strict: whether `state_dict` must say at which update the schedule stands, which a plain optimizer's does
         not; False: where it does not, the schedule stays where it is. Raises ValueError if it must and does not,
@@ -150,12 +150,21 @@ class ScheduledOptimizer(Optimizer):
         position = _saved_position(state_dict)
         if position is None and strict:
             raise ValueError(NO_POSITION.format(here=self.scheduler.last_epoch))
-        super().load_state_dict(state_dict)
+        super().load_state_dict(self._with_own_implementation(state_dict))
         for state in self.state.values() if self.state_dtype is not None else ():
             state |= {name: state[name].to(self.state_dtype) for name in MOMENTS if name in state}  # torch casts them
         if position is not None:
             self.scheduler.load_state_dict(position)
         self.scheduler.take_over(self.param_groups)
+
+    def _with_own_implementation(self, state_dict: dict[str, Any]) -> dict[str, Any]:
+        if len(state_dict["param_groups"]) != len(self.param_groups):
+            return state_dict  # torch says so
+        groups = [
+            saved | {name: own[name] for name in ("fused", "foreach") if name in own}
+            for saved, own in zip(state_dict["param_groups"], self.param_groups, strict=True)
+        ]
+        return {**state_dict, "param_groups": groups}
 
     def _register_own_hooks(self) -> None:
         self._cautious_hooks: list[RemovableHandle] = []

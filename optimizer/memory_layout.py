@@ -17,7 +17,8 @@ def is_dense(tensor: Tensor) -> bool:
 
 def laid_out_as(p: Tensor, tensor: Tensor) -> Tensor:
     """Return `tensor` as it lies in memory if `p` has the same strides, else a copy that has, of its own type."""
-    return tensor if tensor.stride() == p.stride() else empty_like(p, dtype=tensor.dtype).copy_(tensor)
+    as_it_is = tensor.stride() == p.stride() and not tensor.is_neg()  # a negated view has other signs in memory
+    return tensor if as_it_is else empty_like(p, dtype=tensor.dtype).copy_(tensor)
 
 
 def lay_out(optimizer: Any) -> None:

@@ -199,6 +199,132 @@ def test_a_state_of_another_type_is_refused_before_it_is_read():
             optimizer.step()
     with pytest.raises(TypeError, match=r"tensors differ: torch\.float64 .*, torch\.float32"):
         optimizer.step()
+    assert {state["step"].item() for state in optimizer.state.values()} == {1.0}
+
+
+@NO_COMPILER
+def test_a_state_that_is_elsewhere_is_refused_before_it_is_read():
+    p = nn.Parameter(torch.ones(8))
+    optimizer = OPTIMIZER_BUILDER_REGISTRY["adamw"](implementation="compiled", grad_clip_norm=None).build([p])
+    p.grad = torch.ones(8)
+    optimizer.step()
+    optimizer.state[p]["exp_avg"] = optimizer.state[p]["exp_avg"].to("meta")
+    with pytest.raises(TypeError, match=r"tensors differ: .* on meta"):
+        optimizer.step()
+
+
+@NO_COMPILER
+def test_parameters_that_are_one_in_memory_are_left_to_the_class():
+    """Two threads would move it at once."""
+    moved = []
+    for implementation in ("compiled", "single"):
+        torch.manual_seed(0)
+        first, second = nn.Parameter(torch.ones(200, 200)), nn.Parameter(torch.ones(200, 200))
+        factory = OPTIMIZER_BUILDER_REGISTRY["adamw"](lr=0.01, implementation=implementation, grad_clip_norm=None)
+        optimizer = factory.build([first, second])
+        second.data = first.data
+        for _ in range(5):
+            first.grad, second.grad = torch.randn(200, 200), torch.randn(200, 200)
+            optimizer.step()
+        moved.append(first.detach())
+        if implementation == "compiled":
+            with pytest.raises(ValueError, match=r"here: two parameters are one in memory$"):
+                factory.build([first, second])
+    assert torch.equal(*moved)
+
+
+@NO_COMPILER
+@pytest.mark.parametrize(
+    ("params", "gradients"),
+    [({"betas": [1e-30, 0.99]}, [1e4, 1e-4]), ({"betas": [0.3, 0.99]}, [1e4, 1e-4]), ({}, [5e19, 1.0])],
+)
+def test_compiled_moments_lose_no_more_than_those_of_the_class(params, gradients):
+    states = []
+    for implementation in ("compiled", "single"):
+        p = nn.Parameter(torch.ones(40))
+        factory = OPTIMIZER_BUILDER_REGISTRY["adamw"](implementation=implementation, grad_clip_norm=None, **params)
+        optimizer = factory.build([p])
+        for gradient in gradients:
+            p.grad = torch.full((40,), gradient)
+            optimizer.step()
+        states.append(optimizer.state[p])
+    assert states[1]["exp_avg_sq"].isfinite().all()
+    torch.testing.assert_close(*states, rtol=1e-6, atol=0.0)
+
+
+@NO_COMPILER
+@pytest.mark.parametrize(
+    ("key", "params"),
+    [
+        ("adamw", {}),
+        ("adamw", {"use_cautious_optimizer": True}),
+        ("sgd", {"momentum": 0.9, "use_cautious_optimizer": True}),
+        ("schedule_free_radam", {"silent_sgd_phase": False}),
+    ],
+)
+def test_an_infinite_parameter_is_nothing_to_compiled_steps_without_a_penalty(key, params):
+    p = nn.Parameter(torch.tensor([-torch.inf] * 3 + [1.0] * 17))
+    factory = OPTIMIZER_BUILDER_REGISTRY[key](lr=0.1, implementation="compiled", weight_decay=0.0, **params)
+    optimizer = factory.build([p])
+    for _ in range(3):
+        p.grad = torch.cat([torch.zeros(3), torch.ones(17)])
+        optimizer.step()
+    state = [value for name, value in optimizer.state[p].items() if name != "z" and value.ndim]
+    assert all(value.isfinite().all() for value in state)
+    assert torch.all(p[3:] < 1.0)
+
+
+@pytest.mark.parametrize("key", ["adamw", "sgd"])
+def test_a_late_group_of_several_types_is_left_to_the_class(key):
+    moved = []
+    for implementation in ("auto", "single"):
+        parameters = [nn.Parameter(torch.ones(100, dtype=dtype)) for dtype in (torch.float32, torch.float64)]
+        params = {"lr": 0.1, "use_cautious_optimizer": True, "implementation": implementation, "grad_clip_norm": None}
+        optimizer = OPTIMIZER_BUILDER_REGISTRY[key](**params).build([nn.Parameter(torch.ones(3))])
+        optimizer.add_param_group({"params": parameters})
+        for p in parameters:
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+        moved.append(parameters)
+    for fast, slow in zip(*moved, strict=True):
+        torch.testing.assert_close(fast, slow)
+
+
+@NO_COMPILER
+@pytest.mark.parametrize(("saved", "own"), [("compiled", "auto"), ("auto", "compiled"), ("single", "auto")])
+def test_a_state_dict_does_not_change_the_implementation(saved, own):
+    first, second = Contiguous(torch.float32), Contiguous(torch.float32)
+    trained_one, other = (
+        OPTIMIZER_BUILDER_REGISTRY["adamw"](lr=0.01, implementation=one).build(module)
+        for module, one in ((first, saved), (second, own))
+    )
+    for p in first.parameters():
+        p.grad = torch.ones_like(p)
+    trained_one.step()
+    other.load_state_dict(trained_one.state_dict())
+    second.load_state_dict(first.state_dict())
+    assert other.param_groups[0]["fused"] == (True if own == "auto" else None)
+    assert implementation_of(other) == ("fused" if own == "auto" else own)
+    for module, optimizer in ((first, trained_one), (second, other)):
+        for p in module.parameters():
+            p.grad = torch.full_like(p, 2.0)
+        optimizer.step()
+    assert apart(second, first) < 1e-6
+
+
+@NO_COMPILER
+def test_a_closure_that_makes_sparse_gradients_is_told_so_by_the_class():
+    table = nn.Embedding(5, 3, sparse=True)
+    optimizer = OPTIMIZER_BUILDER_REGISTRY["adamw"](implementation="compiled", grad_clip_norm=None).build(table)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = table(torch.tensor([1])).sum()
+        loss.backward()
+        return loss
+
+    with pytest.raises(RuntimeError, match="does not support sparse gradients"):
+        optimizer.step(closure)
 
 
 @NO_COMPILER
@@ -224,7 +350,11 @@ def test_a_graph_from_before_a_step_is_not_gone_through_after_it(key, params):
 
 def test_compiled_says_so_when_the_optimizer_is_built_without_a_compiler(monkeypatch):
     native.library.cache_clear()
-    for compiler, message in (("/nowhere/cc", "No such file"), ("false", "false could not compile native.c")):
+    for compiler, message in (
+        ("/nowhere/cc", "No such file"),
+        ("false", "false could not compile native.c"),
+        ("'cc", "CC: No closing quotation: 'cc"),
+    ):
         monkeypatch.setenv("CC", compiler)
         with pytest.raises(ValueError, match=f"^implementation: .* has no compiled one here: .*{message}"):
             OPTIMIZER_BUILDER_REGISTRY["adamw"](implementation="compiled").build(Shapes(torch.float32))
@@ -320,14 +450,22 @@ def test_compiled_is_refused_for_parameters_that_it_does_not_know(parameter, mes
         factory.build([nn.Parameter(parameter)])
 
 
-@pytest.mark.parametrize("caution", [True, False])
-def test_parameters_that_are_laid_out_anew_take_their_state_along(caution):
+@pytest.mark.parametrize("implementation", ["auto", "compiled"])
+@pytest.mark.parametrize(
+    ("key", "params"),
+    [
+        ("adamw", {}),
+        ("adamw", {"use_cautious_optimizer": True}),
+        ("sgd", {"momentum": 0.9, "use_cautious_optimizer": True}),
+        ("schedule_free_radam", {"silent_sgd_phase": False}),
+    ],
+)
+def test_parameters_that_are_laid_out_anew_take_their_state_along(key, params, implementation):
     trained_ones = []
-    for implementation in ("auto", "single"):
+    for one in (implementation, "auto" if key == "schedule_free_radam" else "single"):
         torch.manual_seed(0)
         module = nn.Conv2d(2, 3, 4)
-        params = {"lr": 0.01, "use_cautious_optimizer": caution, "implementation": implementation}
-        optimizer = OPTIMIZER_BUILDER_REGISTRY["adamw"](**params).build(module)
+        optimizer = OPTIMIZER_BUILDER_REGISTRY[key](lr=0.01, implementation=one, **params).build(module)
         for update in range(6):
             if update == 3:
                 module.to(memory_format=torch.channels_last)
@@ -496,11 +634,15 @@ def test_groups_that_are_not_alike_are_left_to_the_class():
     optimizer.step()
 
 
-def test_parameters_with_gaps_in_memory_are_left_to_the_class():
+@pytest.mark.parametrize("caution", [True, False])
+@pytest.mark.parametrize("key", ["adamw", "sgd"])
+def test_parameters_with_gaps_in_memory_are_left_to_the_class(key, caution):
     fast, slow = (torch.ones(4, 6, dtype=torch.float32) for _ in range(2))
     for base, implementation in ((fast, "auto"), (slow, "single")):
         p = nn.Parameter(base[:, ::2])
-        optimizer = OPTIMIZER_BUILDER_REGISTRY["adamw"](lr=0.1, implementation=implementation).build([p])
+        params = {"lr": 0.1, "implementation": implementation, "use_cautious_optimizer": caution}
+        optimizer = OPTIMIZER_BUILDER_REGISTRY[key](**params).build([p])
+        assert not implementation_of(optimizer).startswith(("blocks", "fused"))
         for update in range(3):
             p.grad = torch.randn(4, 3, generator=torch.Generator().manual_seed(update))
             optimizer.step()

@@ -14,26 +14,28 @@ from torch.optim import Optimizer
 from optimizer.cautious import Caution
 from optimizer.kernels.blocks import Lists, Tensors, bundles
 from optimizer.kernels.moments import adam_state
-from optimizer.kernels.stepping import Group, has_plain_options, stepped
+from optimizer.kernels.stepping import Group, objection_to, stepped
 from optimizer.memory_layout import laid_out_as
 
 Direction = Callable[[Lists, list[Tensor], list[int]], Tensors]
 """Moves the state of the rows of a block; returns the directions of their steps, if need be in the memory given."""
 
-TYPES = (torch.float32, torch.float64)
-"""Types in which the mean of a mask can be taken."""
-
 
 @Optimizer.profile_hook_step
 def cautious_adam_step(optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:
     """Adam's or AdamW's step, cautious."""
-    return stepped(optimizer, closure, _step_adam, _is_known)
+    return stepped(optimizer, closure, _step_adam, objection)
 
 
 @Optimizer.profile_hook_step
 def cautious_sgd_step(optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:
     """SGD's step, cautious."""
-    return stepped(optimizer, closure, _step_sgd, _is_known)
+    return stepped(optimizer, closure, _step_sgd, objection)
+
+
+def objection(group: Group) -> str | None:
+    """Return what these steps have against `group`, or None."""
+    return objection_to(group, {"cpu": (torch.float32, torch.float64)})  # of which the mean of a mask can be taken
 
 
 def sgd_buffer(optimizer: Any, p: Tensor) -> tuple[Tensor, bool]:
@@ -154,9 +156,3 @@ def _upward(group: Group, parameters: list[Tensor]) -> list[Tensor]:
     """Return the gradients of what is to become less."""
     gradients: Any = [laid_out_as(p, p.grad) for p in parameters]  # type: ignore[arg-type]  # they have one
     return list(torch._foreach_neg(gradients)) if group["maximize"] and gradients else gradients
-
-
-def _is_known(group: Group) -> bool:
-    return has_plain_options(group) and all(
-        p.dtype in TYPES and p.is_cpu and (p.grad is None or not p.grad.is_sparse) for p in group["params"]
-    )

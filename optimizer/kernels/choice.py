@@ -6,16 +6,16 @@ from typing import Any
 
 import torch
 from schedulefree.radam_schedulefree import RAdamScheduleFree
-from torch import Tensor, nn
 from torch.optim import SGD, Adagrad, Adam, Optimizer
 
 from optimizer.embedding import ScheduledOptimizer
-from optimizer.kernels import compiled
+from optimizer.kernels import cautious, compiled, fused, schedule_free_radam
 from optimizer.kernels.cautious import cautious_adam_step, cautious_sgd_step
 from optimizer.kernels.compiled import compiled_adam_step, compiled_schedule_free_radam_step, compiled_sgd_step
 from optimizer.kernels.fused import fused_adam_step, fused_step
 from optimizer.kernels.moments import fused_objection
 from optimizer.kernels.schedule_free_radam import schedule_free_radam_step
+from optimizer.kernels.stepping import Objection
 
 Kernel = Callable[..., Any]
 
@@ -33,6 +33,13 @@ KERNELS: tuple[tuple[Any, bool, dict[str, Kernel]], ...] = (
 """A class, whether its steps are cautious, and the kernels by the implementation that was asked for."""
 
 COMPILED = (compiled_adam_step, compiled_sgd_step, compiled_schedule_free_radam_step)
+
+OBJECTIONS: dict[Kernel, Objection] = {
+    fused_adam_step: fused.objection,
+    **dict.fromkeys((cautious_adam_step, cautious_sgd_step), cautious.objection),
+    schedule_free_radam_step: schedule_free_radam.objection,
+    **dict.fromkeys(COMPILED, compiled.objection),
+}
 
 NAMES: dict[Kernel, str] = {fused_adam_step: "fused", fused_step: "fused", **dict.fromkeys(COMPILED, "compiled")}
 
@@ -100,37 +107,11 @@ def _unfit(optimizer: ScheduledOptimizer, cls: Any, kernel: Kernel) -> str | Non
     own: Any = super(ScheduledOptimizer, optimizer).step
     if inspect.unwrap(own.__func__) is not inspect.unwrap(cls.step):
         return "its step is not that of the class"
-    groups = optimizer.param_groups
-    if kernel in (fused_step, fused_adam_step) and not all(group["fused"] for group in groups):
-        return "its groups are not fused"
     if kernel is fused_step:
-        return None
-    for group in groups:
-        for option in ("amsgrad", "capturable", "differentiable"):
-            if group.get(option):
-                return f"it does not know {option}"
-        if isinstance(group["lr"], Tensor):
-            return "it does not know an lr that is a tensor"
-        reason = _unfit_parameters(group["params"], kernel, is_cautious=optimizer.caution is not None)
-        if reason is None and kernel in COMPILED:
-            reason = compiled.objection(group)
-        if reason is not None:
-            return reason
-    return _uncompilable(optimizer) if kernel in COMPILED else None
-
-
-def _unfit_parameters(parameters: list[Tensor], kernel: Kernel, is_cautious: bool) -> str | None:
-    types = [torch.float32, torch.float64]
-    types += [torch.bfloat16, torch.float16] if kernel is fused_adam_step else []
-    devices = ["cpu"] if is_cautious and kernel not in COMPILED else ["cpu", "cuda"]
-    if len({(p.dtype, p.device) for p in parameters}) > 1:
-        return "a group has parameters of several types or devices"
-    for p in parameters:
-        if type(p) not in (Tensor, nn.Parameter) or p.layout != torch.strided:
-            return f"a parameter is a {type(p).__name__} of layout {p.layout}"
-        if p.dtype not in types or p.device.type not in devices:
-            return f"a parameter is {p.dtype} on {p.device}"
-    return None
+        return None if all(group["fused"] for group in optimizer.param_groups) else "its groups are not fused"
+    objections = (OBJECTIONS[kernel](group) for group in optimizer.param_groups)
+    reason = next((objection for objection in objections if objection is not None), None)
+    return _uncompilable(optimizer) if reason is None and kernel in COMPILED else reason
 
 
 def _uncompilable(optimizer: ScheduledOptimizer) -> str | None:

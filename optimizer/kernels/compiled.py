@@ -17,29 +17,27 @@ from optimizer.kernels import native
 from optimizer.kernels.cautious import decay_of, penalty_of, sgd_buffer
 from optimizer.kernels.moments import adam_state
 from optimizer.kernels.schedule_free_radam import begin_update, check_train_mode
-from optimizer.kernels.stepping import Group, has_plain_options, stepped
-from optimizer.memory_layout import is_dense, laid_out_as
-
-GPU_REALS = (torch.float32,)
+from optimizer.kernels.stepping import Group, objection_to, stepped
+from optimizer.memory_layout import laid_out_as
 
 
 @Optimizer.profile_hook_step
 def compiled_adam_step(optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:
     """Adam's or AdamW's step, cautious or not."""
-    return stepped(optimizer, closure, _step_adam, _is_known)
+    return stepped(optimizer, closure, _step_adam, objection)
 
 
 @Optimizer.profile_hook_step
 def compiled_sgd_step(optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:
     """SGD's step with momentum, cautious."""
-    return stepped(optimizer, closure, _step_sgd, _is_known)
+    return stepped(optimizer, closure, _step_sgd, objection)
 
 
 @Optimizer.profile_hook_step
 def compiled_schedule_free_radam_step(optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:
     """RAdamScheduleFree's step: equal to the library's but for rounding."""
     check_train_mode(optimizer)
-    return stepped(optimizer, closure, _step_radam, _is_known)
+    return stepped(optimizer, closure, _step_radam, objection)
 
 
 def prepare(optimizer: Any) -> None:
@@ -55,23 +53,18 @@ def objection(group: Group) -> str | None:
     """Return what compiled steps have against `group`, or None."""
     if group.get("momentum") == 0:
         return "it does not know SGD without momentum"
-    for p in group["params"]:
-        if p.dtype not in (native.REALS if p.is_cpu else GPU_REALS if p.is_cuda else ()):
-            return f"a parameter is {p.dtype} on {p.device}"
-        if not (p.is_contiguous() or is_dense(p)):
-            return "a parameter has gaps in memory"
-    return None
+    return objection_to(group, {"cpu": tuple(native.REALS), "cuda": (torch.float32,)})
 
 
 def _step_adam(optimizer: Any, group: Group, parameters: list[Tensor]) -> None:
     states = [adam_state(optimizer, p) for p in parameters]
     counts = [count for count, _, _ in states]
-    if counts:
-        torch._foreach_add_(counts, 1)
     rows = [(p, _gradient(p), average, square) for p, (_, average, square) in zip(parameters, states, strict=True)]
     numbers_at = cache(partial(_adam_numbers, group, optimizer.caution or Caution()))
-    numbers = [numbers_at(count.item()) for count in counts]
+    numbers = [numbers_at(count.item() + 1) for count in counts]
     _run("adam" if optimizer.caution is None else "cautious_adam", rows, numbers)
+    if counts:
+        torch._foreach_add_(counts, 1)
 
 
 def _adam_numbers(group: Group, caution: Caution, step: float) -> tuple[float, ...]:
@@ -95,8 +88,8 @@ def _step_sgd(optimizer: Any, group: Group, parameters: list[Tensor]) -> None:
 
 def _step_radam(optimizer: Any, group: Group, parameters: list[Tensor]) -> None:
     rows, (beta2, *rest), is_adaptive = begin_update(optimizer, group, parameters)
-    laid_out = [(y, *(laid_out_as(y, tensor) for tensor in others)) for y, *others in rows]
-    _run("schedule_free_radam", laid_out, [(beta2, 1.0 - beta2, *rest)] * len(rows), is_adaptive)
+    rows = [(y, _gradient(y), *states) for y, _, *states in rows]
+    _run("schedule_free_radam", rows, [(beta2, 1.0 - beta2, *rest)] * len(rows), is_adaptive)
 
 
 def _gradient(p: Tensor) -> Tensor:
@@ -105,13 +98,6 @@ def _gradient(p: Tensor) -> Tensor:
 
 def _sign(group: Group) -> float:
     return -1.0 if group["maximize"] else 1.0
-
-
-def _is_known(group: Group) -> bool:
-    parameters = group["params"]
-    if not has_plain_options(group) or len({(p.dtype, p.device) for p in parameters}) > 1:
-        return False
-    return objection(group) is None and not any(p.grad is not None and p.grad.is_sparse for p in parameters)
 
 
 def _run(name: str, rows: list[Any], numbers: list[Any], choice: bool = False) -> None:

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimizer.kernels.moments import adam_state, check_class_step
-from optimizer.kernels.stepping import loss_of
-from optimizer.memory_layout import laid_out_as, lay_out
+from optimizer.kernels.stepping import Group, loss_of, objection_to, step_of_class
+from optimizer.memory_layout import laid_out_as
 
 
 @Optimizer.profile_hook_step
@@ -33,7 +33,7 @@ def fused_adam_step(optimizer: Any, closure: Callable[[], Any] | None = None) ->
         is_plain = bool(group["fused"]) and not group["amsgrad"] and not isinstance(group["lr"], Tensor)
         is_plain &= all(state and not gradient.is_sparse for _, gradient, state in rows)
         if not is_plain or hasattr(optimizer, "found_inf"):
-            _step_of_class(optimizer)
+            step_of_class(optimizer)
             return loss
         gathered.append(rows)
     for group, rows in zip(optimizer.param_groups, gathered, strict=True):
@@ -53,8 +53,16 @@ def fused_step(optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:
     for group in optimizer.param_groups:
         if any(p.grad is not None and p.grad.is_sparse for p in group["params"]):
             group["fused"] = False
-    _step_of_class(optimizer)
+    step_of_class(optimizer)
     return loss
+
+
+def objection(group: Group) -> str | None:
+    """Return what `fused_adam_step` has against `group`, or None."""
+    if not group["fused"]:
+        return "its groups are not fused"
+    types = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+    return objection_to(group, {"cpu": types, "cuda": types})
 
 
 def _make_moments(optimizer: Any) -> None:
@@ -64,11 +72,6 @@ def _make_moments(optimizer: Any) -> None:
         for p in group["params"]:
             if p.grad is not None:
                 adam_state(optimizer, p, p.device)
-
-
-def _step_of_class(optimizer: Any) -> None:
-    lay_out(optimizer)
-    type(optimizer)._base_step.__wrapped__(optimizer)
 
 
 def _step_group(group: dict[str, Any], rows: list[Any]) -> None:

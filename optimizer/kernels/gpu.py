@@ -143,8 +143,10 @@ def _adam(table: tensor, h: tensor, at: tensor, mask: tensor, alignment: constex
     """
     gradient = tl.load(_tensor(table + 1, at, alignment), mask) * tl.load(h + 8)
     whole = _with_penalty(gradient, _tensor(table, at, alignment), tl.load(h + 7), mask)
-    average = tl.load(_tensor(table + 2, at, alignment), mask)
-    return gradient, whole, average + (whole - average) * tl.load(h)
+    average, take = tl.load(_tensor(table + 2, at, alignment), mask), tl.load(h)
+    change = whole - average
+    # As torch's lerp: the one form would lose what is small beside the average before.
+    return gradient, whole, tl.where(take < 0.5, average + change * take, whole - change * (1.0 - take))
 
 
 @jit
@@ -179,7 +181,7 @@ def _write_adam(
     agree: tensor,
 ) -> None:
     p_at, square_at = _tensor(table, at, alignment), _tensor(table + 3, at, alignment)
-    square = tl.load(square_at, mask) * tl.load(h + 1) + whole * whole * tl.load(h + 2)
+    square = tl.load(square_at, mask) * tl.load(h + 1) + tl.load(h + 2) * whole * whole
     update = tl.div_rn(average, tl.sqrt_rn(square) * tl.load(h + 4) + tl.load(h + 3))
     step = update * tl.load(h + 5) if agree is None else _scaled(update, agree, table + 4, tl.load(h + 5), h + 9)
     tl.store(p_at, tl.load(p_at, mask) * tl.load(h + 6) - step, mask)
@@ -226,10 +228,10 @@ def _radam(table: tensor, h: tensor, at: tensor, mask: tensor, choice: constexpr
     square_at, z_at = _tensor(table + 2, at, alignment), _tensor(table + 3, at, alignment)
     y, z = tl.load(y_at, mask), tl.load(z_at, mask)
     direction = tl.load(_tensor(table + 1, at, alignment), mask)
-    square = tl.load(square_at, mask) * tl.load(h) + direction * direction * tl.load(h + 1)
+    square = tl.load(square_at, mask) * tl.load(h) + tl.load(h + 1) * direction * direction
     if choice:
         direction = tl.div_rn(direction, tl.sqrt_rn(tl.div_rn(square, tl.load(h + 2))) + tl.load(h + 3))
-    direction += y * tl.load(h + 4)
+    direction += tl.where(tl.load(h + 4) != 0.0, y * tl.load(h + 4), 0.0)  # y may be infinite
     tl.store(y_at, y + (z - y) * tl.load(h + 5) + direction * tl.load(h + 6), mask)
     tl.store(z_at, z - direction * tl.load(h + 7), mask)
     tl.store(square_at, square, mask)

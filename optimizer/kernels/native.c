@@ -22,6 +22,9 @@ enum {
     AHEAD = 2048 / sizeof(REAL),    /* how far ahead memory is asked for: without it a step is a fifth slower */
 };
 
+/* Kinds of steps, of which a loop is compiled for each. */
+enum { NESTEROV = 1, PENALIZED = 2, CAUTIOUS = 4, ADAPTIVE = 8 };
+
 typedef struct {
     int64_t rows;
     int64_t choice;                 /* what a step has for the user to choose: Nesterov's, RAdam's rectification */
@@ -38,9 +41,17 @@ typedef struct { double beta2, take2, correction, eps, decay, share, own_lr, lr;
 /* By their signs: the product of two small numbers may be 0. */
 INLINE int agree(REAL step, REAL gradient) { return ((step > 0) & (gradient > 0)) | ((step < 0) & (gradient < 0)); }
 
+/* As torch's: where `from` is large and the share near to 1, the other form would lose a small `to`. */
+INLINE REAL lerp(REAL from, REAL to, REAL share) {
+    return share < (REAL)0.5 ? from + (to - from) * share : to - (to - from) * (1 - share);
+}
+
+/* The gradient with the L2 penalty. Without one the parameter, which may be infinite, is nothing to it. */
+INLINE REAL penalized(REAL gradient, REAL p, REAL penalty) { return penalty ? gradient + penalty * p : gradient; }
+
 /* Does something to elements of a row, and returns how many of them agree. */
 typedef int64_t Block(const Work *work, int64_t row, int64_t from, int64_t to);
-typedef int64_t Line(const void *numbers, REAL *const *row, REAL scale, int choice, int64_t from, int64_t to);
+typedef int64_t Line(const void *numbers, REAL *const *row, REAL scale, int kind, int64_t from, int64_t to);
 
 /* Asks memory for the elements of a line. */
 INLINE void ask_for(const void *tensor, int64_t size, int64_t at) {
@@ -48,14 +59,14 @@ INLINE void ask_for(const void *tensor, int64_t size, int64_t at) {
 }
 
 /* Inlined, so that a full line is a loop of known length. Of a row's tensors, first to last are asked for ahead. */
-INLINE int64_t in_lines(Line *line, const void *numbers, REAL *const *row, int first, int last, REAL scale, int choice,
+INLINE int64_t in_lines(Line *line, const void *numbers, REAL *const *row, int first, int last, REAL scale, int kind,
                         int64_t from, int64_t to) {
     int64_t agreeing = 0, at = from;
     for (; at + LINE <= to; at += LINE) {
         for (int i = first; i <= last; i++) ask_for(row[i], i < 2 ? sizeof(REAL) : sizeof(STATE), at + AHEAD);
-        agreeing += line(numbers, row, scale, choice, at, at + LINE);
+        agreeing += line(numbers, row, scale, kind, at, at + LINE);
     }
-    return agreeing + line(numbers, row, scale, choice, at, to);
+    return agreeing + line(numbers, row, scale, kind, at, to);
 }
 
 static void take_turns(const Work *work, int64_t first, int64_t last, int64_t *turn, Block *block) {
@@ -132,7 +143,7 @@ INLINE uint32_t noise_of(uint32_t place) { return 0; }
 
 #endif
 
-INLINE int64_t count_adam_line(const void *numbers, REAL *const *row, REAL scale, int penalized, int64_t from, int64_t to) {
+INLINE int64_t count_adam_line(const void *numbers, REAL *const *row, REAL scale, int kind, int64_t from, int64_t to) {
     const Adam *h = numbers;
     const REAL *p = row[0], *g = row[1];
     const STATE *m = (const STATE *)row[2];
@@ -140,14 +151,13 @@ INLINE int64_t count_adam_line(const void *numbers, REAL *const *row, REAL scale
     int agreeing = 0;
     #pragma omp simd reduction(+ : agreeing)
     for (int64_t i = from; i < to; i++) {
-        REAL gradient = sign * g[i], whole = penalized ? gradient + penalty * p[i] : gradient;
-        REAL average = from_state(m[i]);
-        agreeing += agree(average + (whole - average) * take1, gradient);
+        REAL gradient = sign * g[i], whole = kind & PENALIZED ? gradient + penalty * p[i] : gradient;
+        agreeing += agree(lerp(from_state(m[i]), whole, take1), gradient);
     }
     return agreeing;
 }
 
-INLINE int64_t move_adam_line(const void *numbers, REAL *const *row, REAL scale, int cautious, int64_t from, int64_t to) {
+INLINE int64_t move_adam_line(const void *numbers, REAL *const *row, REAL scale, int kind, int64_t from, int64_t to) {
     const Adam *h = numbers;
     REAL *p = row[0] + from;
     STATE *m = (STATE *)row[2] + from, *v = (STATE *)row[3] + from;
@@ -158,11 +168,10 @@ INLINE int64_t move_adam_line(const void *numbers, REAL *const *row, REAL scale,
     const int size = to - from; /* a counter as wide as the noise saves a thirtieth */
     #pragma omp simd
     for (int i = 0; i < size; i++) {
-        REAL gradient = sign * g[i], whole = gradient + penalty * p[i];
-        REAL average = from_state(m[i]), square = from_state(v[i]) * keep2 + whole * whole * take2;
-        average += (whole - average) * take1;
+        REAL gradient = sign * g[i], whole = penalized(gradient, p[i], penalty);
+        REAL average = lerp(from_state(m[i]), whole, take1), square = from_state(v[i]) * keep2 + take2 * whole * whole;
         REAL step = average / (sqrt(square) * root + eps);
-        if (cautious) step = agree(average, gradient) ? step : step * 0; /* what is not a number stays so */
+        if (kind & CAUTIOUS) step = agree(average, gradient) ? step : step * 0; /* what is not a number stays so */
         p[i] = p[i] * keep - step * scale;
         uint32_t noise = noise_of(first + i);
         m[i] = to_state(average, noise & 0xffff);
@@ -174,7 +183,7 @@ INLINE int64_t move_adam_line(const void *numbers, REAL *const *row, REAL scale,
 static int64_t count_adam(const Work *work, int64_t row, int64_t from, int64_t to) {
     const Adam *h = (const Adam *)work->numbers + row;
     REAL *const *tensors = work->tensors + 4 * row;
-    if (h->penalty) return in_lines(count_adam_line, h, tensors, 0, 2, 0, 1, from, to);
+    if (h->penalty) return in_lines(count_adam_line, h, tensors, 0, 2, 0, PENALIZED, from, to);
     return in_lines(count_adam_line, h, tensors, 1, 2, 0, 0, from, to);
 }
 
@@ -186,7 +195,7 @@ static int64_t move_adam(const Work *work, int64_t row, int64_t from, int64_t to
 static int64_t move_cautious_adam(const Work *work, int64_t row, int64_t from, int64_t to) {
     const Adam *h = (const Adam *)work->numbers + row;
     REAL scale = scale_of(work, row, h->size, h->least, h->slack);
-    return in_lines(move_adam_line, h, work->tensors + 4 * row, 0, 3, scale, 1, from, to);
+    return in_lines(move_adam_line, h, work->tensors + 4 * row, 0, 3, scale, CAUTIOUS, from, to);
 }
 
 void adam(const Work *work, int threads) { run(work, threads, 0, move_adam); }
@@ -195,8 +204,6 @@ void cautious_adam(const Work *work, int threads) { run(work, threads, count_ada
 #ifndef HALF
 
 /* SGD with momentum: parameter, gradient, buffer. */
-
-enum { NESTEROV = 1, PENALIZED = 2 };
 
 INLINE REAL move_buffer(const SGD *h, REAL whole, REAL *buffer, int kind) {
     *buffer = *buffer * (REAL)h->momentum + whole * (REAL)h->taken;
@@ -225,7 +232,7 @@ INLINE int64_t move_sgd_line(const void *numbers, REAL *const *row, REAL scale, 
     #pragma omp simd
     for (int64_t i = from; i < to; i++) {
         REAL gradient = sign * g[i], buffer = b[i];
-        REAL step = move_buffer(&h, gradient + penalty * p[i], &buffer, kind);
+        REAL step = move_buffer(&h, penalized(gradient, p[i], penalty), &buffer, kind);
         p[i] -= (agree(step, gradient) ? step : step * 0) * scale;
         b[i] = buffer;
     }
@@ -253,7 +260,7 @@ void cautious_sgd(const Work *work, int threads) { run(work, threads, count_sgd,
 
 /* Schedule-free RAdam: parameter (y), gradient, square, z. */
 
-INLINE int64_t move_radam_line(const void *numbers, REAL *const *row, REAL scale, int adaptive, int64_t from, int64_t to) {
+INLINE int64_t move_radam_line(const void *numbers, REAL *const *row, REAL scale, int kind, int64_t from, int64_t to) {
     const RAdam *h = numbers;
     REAL *y = row[0], *s = row[2], *z = row[3];
     const REAL *g = row[1];
@@ -261,8 +268,9 @@ INLINE int64_t move_radam_line(const void *numbers, REAL *const *row, REAL scale
     const REAL decay = h->decay, share = h->share, own_lr = h->own_lr, lr = h->lr;
     #pragma omp simd
     for (int64_t i = from; i < to; i++) {
-        REAL square = s[i] * beta2 + g[i] * g[i] * take2;
-        REAL step = (adaptive ? g[i] / (sqrt(square * correction) + eps) : g[i]) + decay * y[i];
+        REAL square = s[i] * beta2 + take2 * g[i] * g[i];
+        REAL step = kind & ADAPTIVE ? g[i] / (sqrt(square * correction) + eps) : g[i];
+        step = penalized(step, y[i], decay);
         y[i] = y[i] + (z[i] - y[i]) * share + own_lr * step;
         z[i] -= lr * step;
         s[i] = square;
@@ -272,7 +280,7 @@ INLINE int64_t move_radam_line(const void *numbers, REAL *const *row, REAL scale
 
 static int64_t move_radam(const Work *work, int64_t row, int64_t from, int64_t to) {
     const RAdam *h = (const RAdam *)work->numbers + row;
-    if (work->choice) return in_lines(move_radam_line, h, work->tensors + 4 * row, 0, 3, 0, 1, from, to);
+    if (work->choice) return in_lines(move_radam_line, h, work->tensors + 4 * row, 0, 3, 0, ADAPTIVE, from, to);
     return in_lines(move_radam_line, h, work->tensors + 4 * row, 0, 3, 0, 0, from, to);
 }
 

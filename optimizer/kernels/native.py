@@ -50,8 +50,10 @@ def run(name: str, rows: Sequence[Sequence[Tensor]], numbers: Sequence[Sequence[
     dtypes = _dtypes(name, rows[0])
     for row in rows:
         count = row[0].numel()
-        if any(x.dtype is not dtype or x.numel() != count for x, dtype in zip(row, dtypes, strict=True)):
-            found = ", ".join(f"{x.dtype} {list(x.shape)}" for x in row)
+        if any(
+            x.dtype is not dtype or x.numel() != count or not x.is_cpu for x, dtype in zip(row, dtypes, strict=True)
+        ):
+            found = ", ".join(f"{x.dtype} {list(x.shape)} on {x.device}" for x in row)
             raise TypeError(f"a parameter's tensors differ: {found}")  # C would read and write beyond them
     tensors, flat = list(chain.from_iterable(rows)), list(chain.from_iterable(numbers))
     sizes = [row[0].numel() for row in rows]
@@ -89,7 +91,10 @@ def library(dtype: torch.dtype, state_dtype: torch.dtype) -> ctypes.CDLL:
     openmp = [str(path) for path in (Path(torch.__file__).parent / "lib").glob("libgomp*")]
     with tempfile.TemporaryDirectory() as folder:
         made = f"{folder}/native.so"
-        compiler = shlex.split(os.environ.get("CC", "cc"))
+        try:
+            compiler = shlex.split(os.environ.get("CC") or "cc")
+        except ValueError as error:
+            raise OSError(f"CC: {error}: {os.environ['CC']}") from None
         command = [*compiler, *FLAGS, *defines, str(source), "-o", made, *openmp, "-lm"]
         result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode:

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimizer.kernels.blocks import Lists, bundles
-from optimizer.kernels.stepping import Group, stepped
+from optimizer.kernels.stepping import Group, objection_to, stepped
+from optimizer.memory_layout import laid_out_as
 
 EVALUATING = "step() in eval mode: the gradients are those of the averaged weights. Call train() before training."
 
@@ -32,7 +33,13 @@ class Numbers(NamedTuple):
 def schedule_free_radam_step(optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:
     """RAdamScheduleFree's step, to the bit. It leaves the gradients as they are, which the library's does not."""
     check_train_mode(optimizer)
-    return stepped(optimizer, closure, _step_group, lambda group: True)
+    return stepped(optimizer, closure, _step_group, objection)
+
+
+def objection(group: Group) -> str | None:
+    """Return what the step in blocks has against `group`, or None."""
+    types = (torch.float32, torch.float64)
+    return objection_to(group, {"cpu": types, "cuda": types}, gaps=True)
 
 
 def check_train_mode(optimizer: Any) -> None:
@@ -56,6 +63,7 @@ def begin_update(
         if "z" not in state:
             state["z"] = torch.clone(p, memory_format=torch.preserve_format)
             state["exp_avg_sq"] = torch.zeros_like(p, memory_format=torch.preserve_format)
+        state |= {name: laid_out_as(p, state[name]) for name in ("exp_avg_sq", "z")}
         rows.append((p, p.grad, state["exp_avg_sq"], state["z"]))
     return rows, numbers, is_adaptive
 
