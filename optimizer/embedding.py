@@ -102,8 +102,6 @@ class ScheduledOptimizer(Optimizer):
         else:  # kernels are no code to be traced, and the schedule would be traced again at each position
             loss = (_untraced(step) if self.kernel else step)(self, *args, **options)
             _untraced(_advance)(self)
-        if self.kernel:
-            _untraced(_tell_graphs)(self)
         return loss
 
     def use_kernel(self, kernel: Callable[..., Any]) -> None:
@@ -226,16 +224,14 @@ ScheduledOptimizer.step.hooked = True  # type: ignore[attr-defined]  # torch's o
 
 
 def _advance(optimizer: ScheduledOptimizer) -> None:
+    if optimizer.kernel:
+        # torch's fused operations do not say that they change the parameters: a stale graph would be gone through.
+        moved = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        torch.autograd.graph.increment_version(moved)
     # A fused step under GradScaler is called for a batch that it then skips: the scaler says so here.
     found_inf: Tensor | None = getattr(optimizer, "found_inf", None)
     if found_inf is None or not torch.any(found_inf):
         optimizer.scheduler.advance(optimizer.param_groups)
-
-
-def _tell_graphs(optimizer: ScheduledOptimizer) -> None:
-    # torch's fused operations do not say that they change the parameters, and a stale graph would be gone through.
-    moved = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    torch.autograd.graph.increment_version(moved)
 
 
 def _untraced(function: Callable[..., Any]) -> Callable[..., Any]:
