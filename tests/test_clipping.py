@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 import torch
-from test_kernels import Shapes
+from sample_steps import Shapes
 from torch import nn
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY
