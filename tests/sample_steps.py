@@ -22,6 +22,14 @@ CAUTIOUS = {
 }
 
 
+WITH_KERNELS = [
+    ("adamw", {}),
+    ("adamw", {"use_cautious_optimizer": True}),
+    ("sgd", {"momentum": 0.9, "use_cautious_optimizer": True}),
+    ("schedule_free_radam", {"silent_sgd_phase": False}),
+]
+"""Optimizers that have steps of their own, by key."""
+
 RADAM = [
     {"lr": 0.05},
     {"lr": 0.05, "silent_sgd_phase": False, "weight_decay": 0.1},

@@ -4,7 +4,7 @@ import pytest
 import schedulefree
 import torch
 from conftest import NO_COMPILER
-from sample_steps import CAUTIOUS, RADAM, Contiguous, Shapes, apart, cautious, trained
+from sample_steps import CAUTIOUS, RADAM, WITH_KERNELS, Contiguous, Shapes, apart, cautious, trained
 from torch import nn
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY
@@ -166,15 +166,7 @@ def test_compiled_moments_lose_no_more_than_those_of_the_class(params, gradients
 
 
 @NO_COMPILER
-@pytest.mark.parametrize(
-    ("key", "params"),
-    [
-        ("adamw", {}),
-        ("adamw", {"use_cautious_optimizer": True}),
-        ("sgd", {"momentum": 0.9, "use_cautious_optimizer": True}),
-        ("schedule_free_radam", {"silent_sgd_phase": False}),
-    ],
-)
+@pytest.mark.parametrize(("key", "params"), WITH_KERNELS)
 def test_an_infinite_parameter_is_nothing_to_compiled_steps_without_a_penalty(key, params):
     p = nn.Parameter(torch.tensor([-torch.inf] * 3 + [1.0] * 17))
     factory = OPTIMIZER_BUILDER_REGISTRY[key](lr=0.1, implementation="compiled", weight_decay=0.0, **params)

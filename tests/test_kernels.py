@@ -6,7 +6,7 @@ import pytest
 import schedulefree
 import torch
 from conftest import NO_COMPILER
-from sample_steps import CAUTIOUS, RADAM, Contiguous, Shapes, apart, cautious, trained
+from sample_steps import CAUTIOUS, RADAM, WITH_KERNELS, Contiguous, Shapes, apart, cautious, trained
 from torch import nn
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, CautiousOptimizer
@@ -112,15 +112,7 @@ def test_what_no_kernel_fits_takes_the_reference(key, params, dtype):
 
 
 @pytest.mark.parametrize("implementation", ["auto", "compiled"])
-@pytest.mark.parametrize(
-    ("key", "params"),
-    [
-        ("adamw", {}),
-        ("adamw", {"use_cautious_optimizer": True}),
-        ("sgd", {"momentum": 0.9, "use_cautious_optimizer": True}),
-        ("schedule_free_radam", {"silent_sgd_phase": False}),
-    ],
-)
+@pytest.mark.parametrize(("key", "params"), WITH_KERNELS)
 def test_parameters_that_are_laid_out_anew_take_their_state_along(key, params, implementation):
     trained_ones = []
     for one in (implementation, "auto" if key == "schedule_free_radam" else "single"):
