@@ -116,14 +116,15 @@ def describe(key: Annotated[str, typer.Argument(metavar="KEY", help="A key, or t
 
 
 def main() -> None:
-    """Run the command line. A user's mistake ends with a message and exit code 2, a failed save with 1."""
-    from trainer.errors import ConfigError, SaveError
+    """Run the command line. What a user must know of ends with a message and an exit code of its own."""
+    from trainer.errors import ConfigError, NonFiniteError, SaveError, UserCodeError
 
+    exit_codes = {SaveError: 1, ConfigError: 2, UserCodeError: 3, NonFiniteError: 4}
     try:
         app()
-    except (ConfigError, SaveError) as error:
+    except tuple(exit_codes) as error:
         typer.secho(f"error: {error}", fg="red", err=True)
-        sys.exit(1 if isinstance(error, SaveError) else 2)
+        sys.exit(next(code for kind, code in exit_codes.items() if isinstance(error, kind)))
 
 
 @contextmanager

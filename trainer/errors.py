@@ -12,6 +12,20 @@ class SaveError(RuntimeError):
     """A checkpoint or the metrics could not be written. The message says what is there still."""
 
 
+class UserCodeError(RuntimeError):
+    """Code of the user's (objective, data set, component, metric) failed in a run.
+
+    The message says at which update, what failed in which line, what is saved, and how to continue.
+    """
+
+
+class NonFiniteError(RuntimeError):
+    """A run stopped before a step because a loss, a gradient or a weight is NaN or infinite.
+
+    The message says at which update, in which component and parameter, and which checkpoint is the newest finite one.
+    """
+
+
 def missing_extra(what: str, package: str, extra: str) -> ConfigError:
     """Return the error that `what` needs an optional `package`, which `extra` brings."""
     return ConfigError(f"{what} needs {package}, which is not installed. Run: pip install 'innerstep[{extra}]'")
