@@ -90,6 +90,7 @@ FLOW = [
     "trainer.checkpoint",
     "trainer.parts",
     "trainer.model",
+    "trainer.gradients",
     "trainer.learner",
     "trainer.updates",
     "trainer.evaluation",

@@ -226,7 +226,7 @@ def test_an_option_that_needs_a_state_which_is_not_there_is_refused(tmp_path, op
 def test_a_kill_before_the_next_checkpoint_does_not_ask_again(tmp_path, monkeypatch):
     from trainer.saving import Saving
 
-    class KilledError(Exception):
+    class KilledError(BaseException):
         pass
 
     def killed(self, *arguments):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from trainer.components import MODEL_REGISTRY
     from trainer.config import ExperimentConfig, load_config
     from trainer.data import DATASET_REGISTRY, DataSet, TensorSplit
-    from trainer.errors import ConfigError, SaveError
+    from trainer.errors import ConfigError, NonFiniteError, SaveError, UserCodeError
     from trainer.interruption import StoppedBySignal
     from trainer.objective import OBJECTIVE_REGISTRY, Objective, Outcome
     from trainer.offline_trainer import Result
@@ -26,7 +26,9 @@ _OWNERS = {
     "DataSet": "data",
     "TensorSplit": "data",
     "ConfigError": "errors",
+    "NonFiniteError": "errors",
     "SaveError": "errors",
+    "UserCodeError": "errors",
     "StoppedBySignal": "interruption",
     "OBJECTIVE_REGISTRY": "objective",
     "Objective": "objective",
@@ -53,12 +55,14 @@ __all__ = [
     "ConfigError",
     "DataSet",
     "ExperimentConfig",
+    "NonFiniteError",
     "Objective",
     "Outcome",
     "Result",
     "SaveError",
     "StoppedBySignal",
     "TensorSplit",
+    "UserCodeError",
     "load_config",
     "resume",
     "train",

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from trainer.data import Batch, Split
-from trainer.errors import ConfigError, raised
+from trainer.errors import ConfigError, UserCodeError, raised
 from trainer.interruption import SIGNALS
 from trainer.rng import seed_all
 
@@ -42,23 +42,23 @@ class ShuffledBatches:
     ) -> None:
         if len(split) == 0:
             raise ConfigError("data: the training part is empty. Check data.params.")
-        self._accumulate = accumulate
-        self._batches_per_epoch = len(split) // batch_size if drop_last else -(-len(split) // batch_size)
-        self.steps_per_epoch = -(-self._batches_per_epoch // accumulate)
+        self._accumulate, self._batch_size = accumulate, batch_size
+        self.batches_per_epoch = len(split) // batch_size if drop_last else -(-len(split) // batch_size)
+        self.steps_per_epoch = -(-self.batches_per_epoch // accumulate)
         if self.steps_per_epoch == 0:
             raise ConfigError(
                 f"data.batch_size: must be <= {len(split)}, the number of training samples, with drop_last;"
                 f" got {batch_size}. Lower it, or set data.drop_last to false."
             )
         self.smallest_batch = batch_size if drop_last else (len(split) - 1) % batch_size + 1
-        self._numbered = _NumberedBatches(split, batch_size, seed, self._batches_per_epoch)
+        self._numbered = _NumberedBatches(split, batch_size, seed, self.batches_per_epoch)
         self._pin_memory = pin_memory
         self._ahead = _Ahead(self._numbered, workers, pin_memory) if workers else None
 
     def of_update(self, step: int) -> Iterator[Batch]:
-        """Yield the batches of update `step`. Raises ConfigError if a worker process cannot make one."""
+        """Yield the batches of update `step`. Raises UserCodeError if a worker process cannot make one."""
         epoch, offset = divmod(step, self.steps_per_epoch)
-        first = epoch * self._batches_per_epoch + offset * self._accumulate
+        first = epoch * self.batches_per_epoch + offset * self._accumulate
         for number in range(first, first + self.count(step)):
             if self._ahead is not None:
                 yield self._ahead.batch(number)
@@ -68,8 +68,17 @@ class ShuffledBatches:
 
     def count(self, step: int) -> int:
         """Return how many batches update `step` has."""
-        done = step % self.steps_per_epoch * self._accumulate
-        return min(self._accumulate, self._batches_per_epoch - done)
+        return min(self._accumulate, self.batches_per_epoch - self._done(step))
+
+    def sizes(self, step: int) -> list[int]:
+        """Return how many samples each batch of update `step` has."""
+        count = self.count(step)
+        ends_the_epoch = self._done(step) + count == self.batches_per_epoch
+        return [self._batch_size] * (count - 1) + [self.smallest_batch if ends_the_epoch else self._batch_size]
+
+    def _done(self, step: int) -> int:
+        """Return how many batches of its epoch come before update `step`."""
+        return step % self.steps_per_epoch * self._accumulate
 
     def close(self) -> None:
         """End the worker processes, and forget what they have made ahead. The next `of_update` starts others."""
@@ -82,7 +91,7 @@ class ShuffledBatches:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close. Raises ConfigError if a worker has died: a signal says so, in whatever the run was doing."""
+        """Close. Raises UserCodeError if a worker has died: a signal says so, in whatever the run was doing."""
         self.close()
         if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
             raise _lost(error) from error
@@ -150,7 +159,7 @@ class _Ahead:
         self._next += 1
         if isinstance(made, _Failure):
             self.close()
-            raise ConfigError(made.reason) from RuntimeError(made.trace)
+            raise UserCodeError(made.reason) from RuntimeError(made.trace)
         return made
 
     def close(self) -> None:
@@ -181,11 +190,11 @@ def _leave_signals_to_the_run(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _lost(error: RuntimeError) -> ConfigError:
+def _lost(error: RuntimeError) -> UserCodeError:
     """Return how the user is told of the DataLoader's `error`. What its signal handler raised says most."""
     first = error.__cause__ if isinstance(error.__cause__, RuntimeError) else error
     reason = str(first).strip().removesuffix(".")
-    return ConfigError(
+    return UserCodeError(
         f"data.workers: {reason}. Fewer workers need less memory; with 0 the run makes the batches itself."
     )
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,12 +118,15 @@ def describe(key: Annotated[str, typer.Argument(metavar="KEY", help="A key, or t
 
 def main() -> None:
     """Run the command line. What a user must know of ends with a message and an exit code of its own."""
-    from trainer.errors import ConfigError, NonFiniteError, SaveError, UserCodeError
+    from trainer.errors import ConfigError, NonFiniteError, SaveError, UserCodeError, user_frames
 
     exit_codes = {SaveError: 1, ConfigError: 2, UserCodeError: 3, NonFiniteError: 4}
     try:
         app()
     except tuple(exit_codes) as error:
+        if isinstance(error, UserCodeError) and error.__cause__ is not None:
+            frames = traceback.format_list(user_frames(error.__cause__))
+            typer.echo("".join(frames).rstrip(), err=True)
         typer.secho(f"error: {error}", fg="red", err=True)
         sys.exit(next(code for kind, code in exit_codes.items() if isinstance(error, kind)))
 

@@ -14,7 +14,8 @@ from trainer.errors import ConfigError
 
 
 def component_optimizer(name: str, optim: OptimConfig, component: nn.Module, horizon: Horizon) -> Optimizer:
-    """Return the optimizer over what trains of `component`. Raises ConfigError if it cannot be built."""
+    """Return the optimizer over what trains of `component`. horizon: of the run. Raises ConfigError if it cannot be
+    built."""
     path = ("model", "component_optims", name, "params")
     if getattr(optim.factory, "builds_multiple_optimizers", False):
         raise ConfigError(
@@ -22,7 +23,7 @@ def component_optimizer(name: str, optim: OptimConfig, component: nn.Module, hor
             " Make each part of it a component of its own, with an optimizer of its own."
         )
     try:
-        optimizer = _built(optim, component, horizon)
+        optimizer = _built(optim, component, optim.own_horizon(horizon))
     except ValidationError as error:
         raise ConfigError("\n".join(explain(nest(error, path)))) from error
     except ValueError as error:
@@ -36,7 +37,7 @@ def resolved_fields(optim: OptimConfig, horizon: Horizon) -> dict[str, Any]:
     factory: Any = optim.factory
     if not isinstance(factory, BaseModel):
         return {"type": optim.type, **optim.params}
-    resolved = factory.resolved(horizon) if hasattr(factory, "resolved") else factory
+    resolved = factory.resolved(optim.own_horizon(horizon)) if hasattr(factory, "resolved") else factory
     return {"type": optim.type, **resolved.model_dump(mode="json")}
 
 

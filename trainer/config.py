@@ -134,6 +134,16 @@ class ComponentConfig(Choice):
 class OptimConfig(Choice):
     registry: ClassVar[Registry[OptimizerFactory]] = OPTIMIZER_BUILDER_REGISTRY
 
+    every: PositiveCount = 1
+    """Updates of the run between two steps of the component; its schedule and horizon count its own steps."""
+
+    def own_horizon(self, horizon: Horizon) -> Horizon:
+        """Return the length of a run in steps of the component."""
+        per_epoch = horizon.steps_per_epoch
+        return Horizon(
+            -(-horizon.total_steps // self.every), None if per_epoch is None else max(1, round(per_epoch / self.every))
+        )
+
     @cached_property
     def factory(self) -> OptimizerFactory:
         factory: OptimizerFactory = construct(self.chosen, self.params)
@@ -200,7 +210,7 @@ class TrainConfig(Config):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Autocast's type; fp16 scales the loss."""
     accumulate: PositiveCount = 1
-    """Batches whose mean gradient makes one update; an epoch's last update has those that are left."""
+    """Batches that make one update, in which every sample weighs the same; an epoch's last update has those left."""
     compile: bool = False
     """Whether torch.compile compiles each component's forward and backward pass."""
     grad_clip_norm: NonNegativeNumber | None = None
@@ -210,15 +220,17 @@ class TrainConfig(Config):
     eval_every: PositiveCount | None = None
     """Updates between two evaluations; left out: at the end only."""
     save_every: PositiveCount | None = None
-    """Updates between two checkpoints; left out: at the end only."""
-    save_every_minutes: PositiveNumber | None = None
-    """Minutes between two checkpoints, beside those by updates."""
+    """Updates between two checkpoints; left out: by the clock and at the end."""
+    save_every_minutes: PositiveNumber | None = 30.0
+    """Minutes between two checkpoints, beside those by updates; null: none by the clock."""
     save_async: bool = False
     """Whether training goes on while a copy of what is saved is written."""
     keep_last: PositiveCount | None = None
     """How many checkpoints stay, the newest; left out: all."""
     keep_best: BestConfig | None = None
     """What to save and keep the best checkpoint by, besides; {} for the lowest val_loss."""
+    on_nonfinite: Literal["stop", "skip", "continue"] = "stop"
+    """What to do when a loss or a gradient is NaN or infinite: stop before the step, leave the step out, or take it."""
     on_save_error: Literal["stop", "continue"] = "stop"
     """What to do when a checkpoint or a line of metrics cannot be written."""
     pictures: bool = False

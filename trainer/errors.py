@@ -1,6 +1,9 @@
 """What goes wrong through the user's doing, told in one screen."""
 
+import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -31,9 +34,31 @@ def missing_extra(what: str, package: str, extra: str) -> ConfigError:
     return ConfigError(f"{what} needs {package}, which is not installed. Run: pip install 'innerstep[{extra}]'")
 
 
-def raised(error: Exception) -> str:
-    """Return the type and the message of `error`, and the last line outside of torch that it came through."""
-    frames = reversed(traceback.extract_tb(error.__traceback__))
-    frame = next((frame for frame in frames if "torch" not in frame.filename), None)
-    where = f" ({Path(frame.filename).name}:{frame.lineno})" if frame else ""
+@contextmanager
+def user_code(what: str) -> Iterator[None]:
+    """Run the body, which is the user's. Raises UserCodeError that says what failed, in which line of theirs."""
+    try:
+        yield
+    except (ConfigError, SaveError, UserCodeError, NonFiniteError):
+        raise
+    except (Exception, SystemExit) as error:  # a metric may call sys.exit
+        raise UserCodeError(f"{what} fails: {raised(error)}") from error
+
+
+def raised(error: BaseException) -> str:
+    """Return the type and the message of `error`, and the last line of the user's that it came through."""
+    frames = user_frames(error) or traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {error}{where}"
+
+
+def user_frames(error: BaseException) -> list[traceback.FrameSummary]:
+    """Return the lines that `error` came through, outside of torch and of innerstep."""
+    libraries = [Path(__file__).parent, Path(__file__).parent.parent / "optimizer"]
+    if "torch" in sys.modules:
+        libraries.append(Path(str(sys.modules["torch"].__file__)).parent)
+    return [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not any(Path(frame.filename).is_relative_to(library) for library in libraries)
+    ]

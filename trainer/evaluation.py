@@ -72,6 +72,15 @@ def trainable_batch_norms(components: nn.ModuleDict) -> list[_BatchNorm]:
     return [module for component in trainable for module in component.modules() if isinstance(module, _BatchNorm)]
 
 
+def weights_and_statistics(components: nn.ModuleDict) -> Iterator[tuple[str, Tensor]]:
+    """Yield the parameters, and the statistics of BatchNorm, of the components that are not frozen, by name."""
+    for name, component in components.items():
+        if not is_frozen(component):
+            yield from ((f"{name}.{key}", parameter) for key, parameter in component.named_parameters())
+    for layer in trainable_batch_norms(components):
+        yield from layer.named_buffers()
+
+
 def named_values(outcome: Outcome) -> dict[str, Tensor]:
     """Return an outcome's values as an evaluation names them: the sum of the losses, each loss, the metrics."""
     losses = {f"loss/{name}": loss for name, loss in outcome.losses.items()}
@@ -95,12 +104,14 @@ def evaluate(
     sums: dict[str, float] = defaultdict(float)
     samples = 0
     statistics = nullcontext() if calibration is None else recalibrated_batch_norm(objective, components, calibration)
-    with autocast, statistics:
-        for batch in held_out:
-            outcome = objective.losses(components, batch)
-            size = len(next(iter(batch.values())))
-            samples += size
-            for name, value in named_values(outcome).items():
-                sums[name] += float(value) * size
-    train_mode(components)
+    try:
+        with autocast, statistics:
+            for batch in held_out:
+                outcome = objective.losses(components, batch)
+                size = len(next(iter(batch.values())))
+                samples += size
+                for name, value in named_values(outcome).items():
+                    sums[name] += float(value) * size
+    finally:
+        train_mode(components)
     return {name: total / samples for name, total in sums.items()}

@@ -6,8 +6,14 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = tuple(
+    signal.Signals(getattr(signal, name))
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")  # a lost terminal; a cluster's warning
+    if hasattr(signal, name)  # Windows lacks the last three
+)
 """Those that ask a run to stop."""
+_ORDERS = (signal.SIGINT, signal.SIGTERM)
+"""Those that end it at once if they come again. The others are warnings, which a scheduler may follow with SIGTERM."""
 
 
 class StoppedBySignal(KeyboardInterrupt):
@@ -15,18 +21,21 @@ class StoppedBySignal(KeyboardInterrupt):
 
 
 class Interruption:
-    """While entered, the first SIGINT or SIGTERM is kept in `signal`, and the second does what it always did.
+    """While entered, the first of SIGNALS is kept in `signal`; a second SIGINT or SIGTERM does what it always did.
 
-    Only the main thread gets signals; in another one nothing is changed.
+    A signal that the process ignores (SIGHUP under nohup) stays ignored. Only the main thread gets signals; in another
+    one nothing is changed.
     """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self._ordered = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._take) for number in SIGNALS}
+            heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._take) for number in heard}
         return self
 
     def __exit__(
@@ -35,11 +44,11 @@ class Interruption:
         self._restore()
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is None:
-            self.signal = signal.Signals(number)
-        else:
+        if number in _ORDERS and self._ordered:
             self._restore()
             os.kill(os.getpid(), number)
+        self._ordered = self._ordered or number in _ORDERS
+        self.signal = self.signal or signal.Signals(number)
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.disk import write_atomically
+from trainer.objective import Outcome
 from trainer.updates import Report
 
 Line = dict[str, Any]
@@ -67,17 +68,17 @@ class MetricsFile:
 
 def training_line(report: Report, updates_per_second: float) -> Line:
     """Return the line for a training update."""
-    assert report.outcome is not None, "only a logged update has one"
-    losses = {f"loss/{name}": float(loss) for name, loss in report.outcome.losses.items()}
+    losses = report.losses()
     return {
         "split": "train",
         "step": report.step,
         "epoch": report.epoch,
-        "loss": float(report.outcome.total),
-        **losses,
-        **{name: float(metric) for name, metric in report.outcome.measured().items()},
+        "loss": float(Outcome(losses).total),
+        **{f"loss/{name}": float(loss) for name, loss in losses.items()},
+        **{name: float(metric) for name, metric in report.metrics().items()},
         **{f"lr/{name}": lr for name, lr in report.lrs.items()},
         **{f"grad_norm/{name}": float(norm) for name, norm in report.grad_norms.items()},
+        **{f"skipped/{name}": count for name, count in report.skipped.items()},
         "updates_per_second": round(updates_per_second, 2),
     }
 
@@ -88,6 +89,11 @@ def evaluation_text(step: int, metrics: Mapping[str, float]) -> str:
     shown = {name: value for name, value in metrics.items() if not (only_loss and name.startswith("loss/"))}
     values = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
     return f"after {step} updates, held out: {values}"
+
+
+def is_evaluation(line: Line, step: int) -> bool:
+    """Return whether `line` is of an evaluation after `step` updates."""
+    return bool(line["split"] == "held_out" and line["step"] == step)
 
 
 def read_metrics(path: Path) -> list[Line]:
@@ -104,4 +110,4 @@ def read_metrics(path: Path) -> list[Line]:
 
 
 def _done_by(line: Line, step: int) -> bool:
-    return bool(line["step"] < step or (line["step"] == step and line["split"] == "held_out"))
+    return bool(line["step"] < step) or is_evaluation(line, step)

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor, nn
 
@@ -42,7 +42,8 @@ class Learns(Protocol):
         ...
 
     def step(self, loss: Tensor, *components: str) -> None:
-        """Update the named components (all if none is named) by the gradient of `loss`, save frozen ones.
+        """Update the named components by the gradient of `loss`, save frozen ones; without a name, all whose turn it
+        is by the `every` of their optimizers.
 
         Only they get gradients, so that an actor's loss leaves the critic that it goes through alone.
         """
@@ -50,7 +51,14 @@ class Learns(Protocol):
 
 
 class Objective(ABC):
-    """How components are wired together, and what is minimised."""
+    """How components are wired together, and what is minimised.
+
+    means_over_samples: whether losses and metrics are means over the samples of the batch, so that each sample weighs
+    the same in an update of several batches and in an evaluation. One that sets it to false (sums, for instance) is
+    refused where batches of different sizes would be averaged.
+    """
+
+    means_over_samples: ClassVar[bool] = True
 
     def prepare(self, components: nn.ModuleDict, data: DataSet) -> None:  # noqa: B027 most objectives need none
         """Look at the components and the data before the first update. Raises ConfigError if they do not fit."""
@@ -59,11 +67,12 @@ class Objective(ABC):
     def losses(self, components: nn.ModuleDict, batch: Batch) -> Outcome:
         """Return the losses and metrics of `batch`. Called for held-out data too, without gradients."""
 
-    def update(self, components: nn.ModuleDict, batch: Batch, learner: Learns) -> Outcome:
-        """Learn from `batch`: one loss for all components.
+    def update(self, components: nn.ModuleDict, batch: Batch, learner: Learns, step: int) -> Outcome:
+        """Learn from `batch` in update number `step`, counted from 0: one loss for all components.
 
         An objective with several backward passes overrides this and calls `learner.step` for each, in
-        its own order; what it does to a target component's weights between them is its own affair.
+        its own order; what it does to a target component's weights between them is its own affair. An override
+        may leave out `step`.
         """
         with learner.autocast():
             outcome = self.losses(components, batch)

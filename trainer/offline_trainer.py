@@ -1,7 +1,8 @@
 """The story of a run, top to bottom: build everything, train, evaluate, save, draw."""
 
+import signal
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -16,18 +17,20 @@ from trainer.batches import ShuffledBatches
 from trainer.component_optimizer import component_optimizer
 from trainer.config import ExperimentConfig
 from trainer.data import Batch, DataSet, in_order
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, NonFiniteError, SaveError, UserCodeError, raised, user_code
 from trainer.evaluation import (
     evaluate,
     is_schedule_free,
     named_values,
     train_at_training_weights,
     trainable_batch_norms,
+    weights_and_statistics,
     weights_to_keep,
 )
+from trainer.gradients import first_nonfinite
 from trainer.interruption import Interruption, StoppedBySignal
-from trainer.learner import Learner
-from trainer.metrics import METRICS, MetricsFile, evaluation_text, training_line
+from trainer.learner import Learner, Rules, off_plan
+from trainer.metrics import METRICS, MetricsFile, evaluation_text, is_evaluation, read_metrics, training_line
 from trainer.model import build_components, is_frozen, train_mode
 from trainer.monitors import check_monitors, report
 from trainer.objective import Objective
@@ -38,11 +41,13 @@ from trainer.progress import RunProgress
 from trainer.rehearsal import rehearse
 from trainer.restoring import changes, lasting, refuse, restore_components, table
 from trainer.rng import seed_all, separate_rng, set_rng_state
-from trainer.saving import Saving, writing
+from trainer.saving import Saving, newest_checkpoint, writing
 from trainer.updates import on_device, updates
 
 CALIBRATION_BATCHES = 50
 """Training batches that BatchNorm statistics are measured over before an evaluation at averaged weights."""
+NOTICED_AFTER = 100
+"""Updates after which a component that the objective does not step as planned is reported; again at the end."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +82,17 @@ class OfflineTrainer:
         self.objective: Objective = config.train.objective.make("train.objective")
         self.objective.prepare(self.components, self.data)
         train = config.train
-        self.learner = Learner(self.components, self.optimizers, self.device, train.precision, train.grad_clip_norm)
+        every = {name: config.model.component_optims[name].every for name in self.optimizers}
+        rules = Rules(train.precision, train.grad_clip_norm, train.on_nonfinite, every)
+        self.learner = Learner(self.components, self.optimizers, self.device, rules, self.say)
         self._rehearse()
         if train.compile:
             for component in self.components.values():
                 component.compile()
         self.saving = Saving(train, self.say)
-        self.step = 0
+        self.step = self._begun = 0
         self.metrics: dict[str, float] = {}
+        self._resumed, self._evaluation_is_due = resumed, False
 
     def plan(self) -> str:
         """Return the table of components, optimizers and schedules."""
@@ -93,40 +101,60 @@ class OfflineTrainer:
     def run(self) -> Result:
         """Train from where the trainer stands to the end; write metrics, checkpoints and pictures.
 
-        The first SIGINT or SIGTERM ends the run after the update and its checkpoint, with StoppedBySignal.
-        Raises SaveError where something cannot be written, unless train.on_save_error says to go on.
+        The first signal that asks for it ends the run after the update and its checkpoint, with StoppedBySignal.
+        Raises SaveError where something cannot be written, unless train.on_save_error says to continue; UserCodeError
+        where code of the user's fails; NonFiniteError by train.on_nonfinite. Of all three the message says what is
+        saved.
         """
-        train = self.config.train
-        steps = range(self.step, self.horizon.total_steps)
         if self.step == 0:
             seed_all(self.config.seed)
         train_mode(self.components)
-        reports = updates(
-            self.objective, self.components, self.batches, self.learner, steps, train.log_every, self.device
-        )
         with (
-            self.batches,
-            closing(MetricsFile(train.run_dir / METRICS)) as metrics,
+            closing(MetricsFile(self.config.train.run_dir / METRICS)) as metrics,
             RunProgress(self.console, self.step, self.horizon.total_steps) as progress,
             Interruption() as interruption,
             self.saving,
+            self._rescuing(),
+            self.batches,
         ):
-            for update in reports:
-                self.step = update.step + 1
-                if update.logged:
-                    self._write(metrics, training_line(update, progress.rate(update.step)))
-                    progress.show(update)
-                is_best = self._due(train.eval_every) and self._evaluated(metrics, update.epoch)
-                ends = interruption.signal is not None or self._is_over()
-                if ends or is_best or self.saving.due(self.step):
-                    self.save(is_last=ends)
-                    if interruption.signal:  # one that comes later than this is for the next update
-                        break
-        if not self._is_over():
-            self._stop(interruption)
-        if train.pictures:
+            self._train(metrics, progress, interruption)
+        if interruption.signal is not None and (self._evaluation_is_due or not self._is_over()):
+            self._stop(interruption.signal)
+        for line in self._off_plan():
+            self.say(line)
+        if self.config.train.pictures:
             self._draw()
-        return Result(train.run_dir, self.step, self.metrics)
+        return Result(self.config.train.run_dir, self.step, self.metrics)
+
+    def _train(self, metrics: MetricsFile, progress: RunProgress, interruption: Interruption) -> None:
+        """Run the updates. What is due after one comes in this order: metrics, checkpoint, evaluation."""
+        train = self.config.train
+        self._begun = self.step
+        if self._evaluation_is_due:  # the checkpoint that the run resumes from was written before it
+            self._evaluate_and_keep(metrics)
+        steps = range(self.step, self.horizon.total_steps)
+        reports = updates(
+            self.objective, self.components, self.batches, self.learner, steps, train.log_every, self.device
+        )
+        for update in reports:
+            self.step = update.step + 1
+            self._evaluation_is_due = self.data.held_out is not None and self._due(train.eval_every)
+            if update.logged:
+                with user_code("a metric"):
+                    line = training_line(update, progress.rate(update.step))
+                self._write(metrics, line)
+                progress.show(update)
+            if self._is_over() or self.saving.due(self.step):
+                self.save(is_last=self._is_over())
+            if self._evaluation_is_due and interruption.signal is None:
+                self._evaluate_and_keep(metrics)
+            if self.step == self._begun + NOTICED_AFTER:
+                for notice in self._off_plan():
+                    self.say(notice)
+            if interruption.signal is not None:  # one that comes later than this is for the next update
+                if not self.saving.holds(self.step):
+                    self.save(is_last=True)
+                break
 
     def evaluate(self) -> dict[str, float]:
         """Return losses and metrics on the held-out data; training goes on as if nothing had been done."""
@@ -153,6 +181,8 @@ class OfflineTrainer:
             "components": {name: "trains" if name in self.optimizers else "frozen" for name in self.components},
             "config": lasting(self.config, self.optimizers, self.horizon),
             "scaler": self.learner.state_dict(),
+            "skipped": self.learner.skipped,
+            "evaluated": not self._evaluation_is_due,
             "best": self.saving.best,
         }
         with weights_to_keep(self.optimizers.values()):
@@ -184,6 +214,8 @@ class OfflineTrainer:
                 train_at_training_weights(self.optimizers.values())
             with checkpoint.expected_content(folder / checkpoint.TRAINER):
                 self.learner.load_state_dict(progress.values["scaler"])
+                self.learner.skipped = dict(progress.values.get("skipped", {}))
+                self._evaluation_is_due = not progress.values.get("evaluated", True)
                 self.saving.take_best(progress.values["best"])
                 set_rng_state(checkpoint.read_rng(folder))
         except ValueError as error:
@@ -227,10 +259,53 @@ class OfflineTrainer:
                 " Set data.drop_last to true, or change data.batch_size."
             )
 
-    def _stop(self, interruption: Interruption) -> NoReturn:
-        assert interruption.signal is not None, "else the run would have gone on"
+    def _stop(self, number: signal.Signals) -> NoReturn:
         self.saving.check_written(self.step)
-        raise StoppedBySignal(f"{interruption.signal.name}: stopped after {self.step} updates; they are saved")
+        raise StoppedBySignal(f"{number.name}: stopped after {self.step} updates; they are saved")
+
+    @contextmanager
+    def _rescuing(self) -> Iterator[None]:
+        """Run the body. Where it fails, save what is whole, and say where it failed and how to continue.
+
+        Raises UserCodeError or NonFiniteError; ConfigError as it is, if no update was made yet.
+        """
+        try:
+            yield
+        except SaveError:
+            raise
+        except (Exception, SystemExit) as error:
+            if isinstance(error, ConfigError) and self.step == self._begun:
+                raise
+            known = isinstance(error, ConfigError | UserCodeError | NonFiniteError)
+            what = f"{self._place()}: {str(error) if known else raised(error)}"
+            kind = NonFiniteError if isinstance(error, NonFiniteError) else UserCodeError
+            raise kind(f"{what}\n{self._rescue()}") from (error.__cause__ or error if known else error)
+
+    def _rescue(self) -> str:
+        """Save, if the state is that between two updates and finite; return sentences that say what is there."""
+        run_dir, why = self.config.train.run_dir, ""
+        moved = self.learner.stepped if self.learner.update == self.step else set()
+        if moved:
+            why = f"This update has moved {', '.join(sorted(moved))} already: what is trained since then is not saved. "
+        elif unhealthy := first_nonfinite(weights_and_statistics(self.components)):
+            why = f"The weights are not saved, as they are not finite: {unhealthy}. "
+        elif self.step > self._begun and not self.saving.holds(self.step):
+            try:
+                self.save(is_last=True)
+                self.saving.wait()
+            except Exception as error:  # what failed first must be told
+                why = f"Saving failed too: {error}. "
+        newest = newest_checkpoint(run_dir / "checkpoints")
+        return f"{why}{newest} `innerstep resume {run_dir}` continues there."
+
+    def _place(self) -> str:
+        """Return where in the run something happens."""
+        update, batches = self.learner.update, self.batches
+        if update < self.step:
+            return f"after {self.step} updates"
+        epoch, offset = divmod(update, batches.steps_per_epoch)
+        batch = offset * self.config.train.accumulate + self.learner.index
+        return f"update {update} (epoch {epoch}, batch {batch} of {batches.batches_per_epoch}, all counted from 0)"
 
     def _draw(self) -> None:
         run_dir = self.config.train.run_dir
@@ -244,15 +319,34 @@ class OfflineTrainer:
         except OSError as error:
             self.saving.failed(f"{metrics.path}: cannot be written: {error.strerror}", error)
 
-    def _evaluated(self, metrics: MetricsFile, epoch: int) -> bool:
-        """Evaluate, if there is held-out data, tell whom it concerns, and return whether it is the best so far."""
-        if self.data.held_out is None:
-            return False
-        self.metrics = self.evaluate()
+    def _evaluate_and_keep(self, metrics: MetricsFile) -> None:
+        """Evaluate, tell the schedules that wait for it, and keep the checkpoint if it is the best so far.
+
+        What a run that was stopped since has measured and written already is not measured again.
+        """
+        epoch = (self.step - 1) // self.batches.steps_per_epoch
+        written = (
+            [line for line in read_metrics(metrics.path) if is_evaluation(line, self.step)] if self._resumed else []
+        )
+        if written:
+            self.metrics = {
+                name: value for name, value in written[-1].items() if name not in ("split", "step", "epoch")
+            }
+        else:
+            with user_code("the evaluation"):
+                self.metrics = self.evaluate()
+            self._write(metrics, {"split": "held_out", "step": self.step, "epoch": epoch, **self.metrics})
         report(self.optimizers.values(), self.metrics)
-        self._write(metrics, {"split": "held_out", "step": self.step, "epoch": epoch, **self.metrics})
         self.say(evaluation_text(self.step, self.metrics))
-        return self.saving.is_best(self.step, self.metrics)
+        self._evaluation_is_due = False
+        if self.saving.is_best(self.step, self.metrics):
+            if self.saving.holds(self.step):
+                self.saving.keep_as_best()
+            else:
+                self.save()
+
+    def _off_plan(self) -> list[str]:
+        return off_plan(self.learner, range(self._begun, self.step))
 
     def _is_over(self) -> bool:
         return self.step == self.horizon.total_steps

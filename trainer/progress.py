@@ -41,7 +41,6 @@ class RunProgress:
     def show(self, report: Report) -> None:
         """Show a logged update."""
         self._bar.update(self._task, completed=report.step + 1, description=f"{self.rate(report.step):.1f} updates/s")
-        assert report.outcome is not None, "only a logged update has one"
-        losses = "  ".join(f"{name} {float(loss):.4f}" for name, loss in report.outcome.losses.items())
+        losses = "  ".join(f"{name} {float(loss):.4f}" for name, loss in report.losses().items())
         lrs = "  ".join(f"{name} {lr:.2e}" for name, lr in report.lrs.items())
         self._values.plain = f"{losses}\nlr  {lrs}"

@@ -34,7 +34,7 @@ def lasting(config: ExperimentConfig, trained: Collection[str], horizon: Horizon
     for name in trained:
         fields = resolved_fields(config.model.component_optims[name], horizon)
         params = {field: value for field, value in fields.items() if field != "type"}
-        optims[name] = {"type": fields["type"], "params": params}
+        optims[name] = {"type": fields["type"], "params": params, "every": config.model.component_optims[name].every}
     components = {name: _of(fields, "type", "params", "freeze") for name, fields in raw["model"]["components"].items()}
     return {
         "seed": config.seed,

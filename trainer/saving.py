@@ -87,6 +87,19 @@ class Saving:
         elif folder != pointed(self._folder, BEST):
             point(self._folder, BEST, folder)
 
+    def holds(self, step: int) -> bool:
+        """Return whether the checkpoint after `step` updates is written, or being written."""
+        return step in (self._written, self._step if self._thread is not None else None)
+
+    def keep_as_best(self) -> None:
+        """Let BEST name the best checkpoint, which is there, and remove the best one of before. Raises SaveError."""
+        self.wait()
+        try:
+            self.point_best()
+            remove_checkpoints(self._superfluous(self._step))
+        except OSError as error:
+            self.failed(f"checkpoints/{BEST}: cannot be written: {error}", error)
+
     def save(self, step: int, files: Files, is_last: bool = False) -> None:
         """Write a checkpoint of this moment, or let it be written. Raises SaveError, also of the one before.
 

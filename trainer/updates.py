@@ -1,7 +1,9 @@
 """The loop."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,15 +16,35 @@ from trainer.objective import Objective, Outcome
 
 @dataclass(frozen=True)
 class Report:
-    """What an update did, over all its batches. step: its number, from 0. logged: whether it is to go into the metrics.
-    outcome: detached. lrs, grad_norms: by component. Outcome and norms are those of a logged update only."""
+    """What an update did, over all its batches. step: its number, from 0. logged: whether it goes into the metrics.
+    outcomes: of its batches, detached when read; sizes: their samples. lrs, grad_norms: by component. Outcomes and
+    norms are those of a logged update only. skipped: updates that each component has skipped so far."""
 
     step: int
     epoch: int
     logged: bool
-    outcome: Outcome | None
+    outcomes: Sequence[Outcome]
+    sizes: Sequence[int]
     lrs: dict[str, float]
     grad_norms: dict[str, Tensor]
+    skipped: dict[str, int]
+
+    def losses(self) -> dict[str, Tensor]:
+        """Return the mean of each loss over all samples."""
+        return self._means([outcome.losses for outcome in self.outcomes])
+
+    def metrics(self) -> dict[str, Tensor]:
+        """Return the mean of each metric over all samples. Metrics may be code of the user's, which runs here."""
+        return self._means([outcome.measured() for outcome in self.outcomes])
+
+    def _means(self, values: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        return {name: self._mean([each[name].detach() for each in values]) for name in values[0]}
+
+    def _mean(self, values: Sequence[Tensor]) -> Tensor:
+        stacked = torch.stack(list(values))
+        if len(set(self.sizes)) == 1:
+            return stacked.mean(0)
+        return (stacked * torch.tensor(self.sizes, device=stacked.device)).sum(0) / sum(self.sizes)
 
 
 def updates(
@@ -35,31 +57,50 @@ def updates(
     device: torch.device,
 ) -> Iterator[Report]:
     """Run the updates numbered `steps` and yield a report of each."""
+    update = _told_the_step(objective)
     for step in steps:
         learner.measuring = step % log_every == 0 or step == steps[-1]
-        outcomes, count = [], batches.count(step)
-        for index, batch in enumerate(batches.of_update(step)):
-            learner.begin_batch(index, count)
-            outcomes.append(objective.update(components, on_device(batch, device), learner))
+        outcomes = []
+        sizes = batches.sizes(step)
+        learner.begin_update(step, sizes)
+        made = batches.of_update(step)
+        for index in range(len(sizes)):
+            learner.begin_batch(index)
+            learner.batch = on_device(next(made), device)
+            outcomes.append(update(components, learner.batch, learner, step))
         yield Report(
             step=step,
             epoch=step // batches.steps_per_epoch,
             logged=learner.measuring,
-            outcome=_mean(outcomes) if learner.measuring else None,
+            outcomes=outcomes if learner.measuring else (),
+            sizes=sizes,
             lrs=learner.lrs.copy(),
             grad_norms=learner.grad_norms.copy(),
+            skipped=learner.skipped.copy(),
         )
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:
-    """Return `batch` with its tensors on `device`."""
+    """Return `batch` with its tensors on `device`. Raises TypeError for what is not a dict of tensors with samples."""
+    if not isinstance(batch, Mapping) or not all(isinstance(value, Tensor) for value in batch.values()):
+        raise TypeError(f"a batch must be a dict of tensors; got {_kinds(batch)}")
+    if not batch or any(value.shape[:1] == (0,) for value in batch.values()):
+        raise TypeError(f"a batch must hold samples; got {', '.join(batch) or 'nothing'} without any")
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
 
-def _mean(outcomes: Sequence[Outcome]) -> Outcome:
-    losses = [outcome.losses for outcome in outcomes]
-    return Outcome(_means(losses), _means([outcome.measured() for outcome in outcomes]))
+def _kinds(batch: Any) -> str:
+    if not isinstance(batch, Mapping):
+        return f"a {type(batch).__name__}"
+    others = [f"{name}, a {type(value).__name__}" for name, value in batch.items() if not isinstance(value, Tensor)]
+    return f"one with {'; '.join(others)}"
 
 
-def _means(values: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.stack([each[name].detach() for each in values]).mean(0) for name in values[0]}
+def _told_the_step(objective: Objective) -> Callable[[nn.ModuleDict, Batch, Learner, int], Outcome]:
+    """Return `objective.update`, which is handed the update's number if it takes that."""
+    update: Any = objective.update
+    parameters = inspect.signature(update).parameters
+    takes_more = any(one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD) for one in parameters.values())
+    if "step" in parameters or takes_more:
+        return lambda components, batch, learner, step: update(components, batch, learner, step=step)
+    return lambda components, batch, learner, step: update(components, batch, learner)
