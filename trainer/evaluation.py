@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from trainer.data import Batch
+from trainer.errors import ConfigError
 from trainer.model import is_frozen, train_mode
 from trainer.objective import Objective, Outcome
 
@@ -79,6 +80,20 @@ def weights_and_statistics(components: nn.ModuleDict) -> Iterator[tuple[str, Ten
             yield from ((f"{name}.{key}", parameter) for key, parameter in component.named_parameters())
     for layer in trainable_batch_norms(components):
         yield from layer.named_buffers()
+
+
+def check_means(objective: Objective, accumulate: int, held_out: int, batch_size: int) -> None:
+    """Raise ConfigError where batches of an objective would be averaged whose losses are not means over samples.
+
+    held_out: samples to evaluate on; 0: none.
+    """
+    if objective.means_over_samples:
+        return
+    sums = f"{type(objective).__name__}.means_over_samples is false, so that batches cannot be averaged"
+    if accumulate > 1:
+        raise ConfigError(f"train.accumulate: must be 1; got {accumulate}. {sums}.")
+    if held_out > batch_size and held_out % batch_size:
+        raise ConfigError(f"data.batch_size: must divide the {held_out} held-out samples; got {batch_size}. {sums}.")
 
 
 def named_values(outcome: Outcome) -> dict[str, Tensor]:

@@ -33,6 +33,7 @@ def is_frozen(component: nn.Module) -> bool:
 
 def train_mode(components: nn.ModuleDict) -> None:
     """Put the trainable components in train mode and the frozen ones in eval mode."""
+    components.training = True  # for objectives that ask; evaluating has set it to false
     for component in components.values():
         component.train(not is_frozen(component))
 

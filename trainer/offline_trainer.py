@@ -19,6 +19,7 @@ from trainer.config import ExperimentConfig
 from trainer.data import Batch, DataSet, in_order
 from trainer.errors import ConfigError, NonFiniteError, SaveError, UserCodeError, raised, user_code
 from trainer.evaluation import (
+    check_means,
     evaluate,
     is_schedule_free,
     named_values,
@@ -80,6 +81,8 @@ class OfflineTrainer:
             load_part_optimizers(config.model, self.optimizers, self.say)
         train_at_training_weights(self.optimizers.values())
         self.objective: Objective = config.train.objective.make("train.objective")
+        held_out = len(self.data.held_out) if self.data.held_out is not None else 0
+        check_means(self.objective, config.train.accumulate, held_out, config.data.batch_size)
         self.objective.prepare(self.components, self.data)
         train = config.train
         every = {name: config.model.component_optims[name].every for name in self.optimizers}

@@ -1,0 +1,157 @@
+"""Objectives, data and components that fail in the middle of a run."""
+
+import sys
+
+import torch
+from sample_parts import Noise, Regression
+from torch import nn
+
+from trainer import DATASET_REGISTRY, MODEL_REGISTRY, OBJECTIVE_REGISTRY, Outcome, TensorSplit
+
+
+def nan_loss(loss, components):
+    return loss * float("nan")
+
+
+def infinite_loss(loss, components):
+    return loss + float("inf")
+
+
+def nan_gradient(loss, components):
+    """The loss is finite; its gradient is not: the root of 0."""
+    return loss + (next(components["first"].parameters()).sum() * 0).sqrt()
+
+
+def rows(loss, components):
+    return loss.repeat(3)
+
+
+def detached(loss, components):
+    return loss.detach()
+
+
+def explode(loss, components):
+    raise RuntimeError("the simulator has no licence")
+
+
+def leave(loss, components):
+    sys.exit(7)
+
+
+WAYS = {way.__name__: way for way in (nan_loss, infinite_loss, nan_gradient, rows, detached, explode, leave)}
+
+
+@OBJECTIVE_REGISTRY.register("faulty")
+class Faulty(Regression):
+    """`regression` that goes wrong in some updates, or in the evaluations or metrics after an update."""
+
+    def __init__(self, way: str = "nan_loss", at: list[int] | None = None, where: str = "loss") -> None:
+        self._way, self._at, self._where, self._step = WAYS[way], at or [], where, 0
+
+    def losses(self, components, batch):
+        outcome = super().losses(components, batch)
+        if self._where == "evaluation" and not components.training and self._step in self._at:
+            self._way(outcome.total, components)
+        return outcome
+
+    def update(self, components, batch, learner, step):
+        self._step = step
+        with learner.autocast():
+            outcome = self.losses(components, batch)
+        is_wrong = self._where == "loss" and step in self._at
+        learner.step(self._way(outcome.total, components) if is_wrong else outcome.total)
+        if self._where == "metric" and step in self._at:
+            return Outcome(outcome.losses, lambda: self._way(outcome.total, components))
+        return outcome
+
+
+@OBJECTIVE_REGISTRY.register("faulty_actor_critic")
+class FaultyActorCritic(Regression):
+    """Steps `second`, and fails before it steps `first`, in one update."""
+
+    def __init__(self, at: int = 6) -> None:
+        self._at = at
+
+    def update(self, components, batch, learner, step):
+        learner.step(self.losses(components, batch).total, "second")
+        if step == self._at:
+            raise ValueError("between two steps")
+        outcome = self.losses(components, batch)
+        learner.step(outcome.total, "first")
+        return outcome
+
+
+class SpoiltSplit(TensorSplit):
+    """Spoils one sample, or what is made of the batch with it."""
+
+    def __init__(self, tensors, way, sample):
+        super().__init__(tensors)
+        self._way, self._sample = way, sample
+
+    def batch(self, indices):
+        made = super().batch(indices)
+        hit = (indices == self._sample).nonzero()
+        if not len(hit):
+            return made
+        if self._way == "nan":
+            made["x"][hit[0, 0], 1] = float("nan")
+        elif self._way == "missing":
+            del made["y"]
+        elif self._way == "text":
+            made["note"] = "seven"
+        elif self._way == "list":
+            return list(made.values())
+        elif self._way == "empty":
+            return {name: tensor[:0] for name, tensor in made.items()}
+        elif self._way == "gone":
+            raise FileNotFoundError("episode_000042.parquet")
+        return made
+
+
+@DATASET_REGISTRY.register("spoilt_noise")
+class SpoiltNoise(Noise):
+    """`noise` with one bad sample."""
+
+    def __init__(self, way: str = "nan", sample: int = 20, samples: int = 50) -> None:
+        super().__init__(samples=samples)
+        self.train = SpoiltSplit(self.train.batch(torch.arange(samples)), way, sample)
+
+
+@MODEL_REGISTRY.register("masked")
+class Masked(nn.Module):
+    """A layer with a buffer that is infinite by design, as masks of attention are."""
+
+    def __init__(self, width: int = 4) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, width)
+        self.register_buffer("mask", torch.full((width,), float("-inf")))
+
+    def forward(self, x):
+        return self.linear(x) + self.mask.exp()
+
+
+@OBJECTIVE_REGISTRY.register("delayed")
+class Delayed(Regression):
+    """Steps `second` at each update and `first` at every n-th, from `first_at` on."""
+
+    def __init__(self, every: int = 2, first_at: int = 0, silent: bool = False) -> None:
+        self._every, self._first_at, self._silent = every, first_at, silent
+
+    def update(self, components, batch, learner, step):
+        outcome = self.losses(components, batch)
+        if self._silent:
+            return outcome
+        learner.step(outcome.total, "second")
+        if step % self._every == self._first_at:
+            learner.step(self.losses(components, batch).total, "first")
+        return outcome
+
+
+@OBJECTIVE_REGISTRY.register("summed")
+class Summed(Regression):
+    """A loss that is a sum, and says so."""
+
+    means_over_samples = False
+
+    def losses(self, components, batch):
+        return Outcome({"squared": super().losses(components, batch).total * len(batch["x"])})

@@ -1,0 +1,170 @@
+"""Code of the user's that fails in the middle of a run: what is told, what is saved, and the way to continue."""
+
+import io
+import json
+import multiprocessing
+
+import pytest
+import sample_faulty_parts  # noqa: F401
+from conftest import files_of, metrics_of
+from rich.console import Console
+from sample_runs import ADAMW, PLATEAU, config, two
+from test_nonfinite import MLPS, faulty
+
+from trainer import ConfigError, UserCodeError, resume, train
+
+
+@pytest.fixture
+def quiet():
+    return Console(file=io.StringIO(), width=1000)
+
+
+def told_by(made, console):
+    with pytest.raises(UserCodeError) as raised:
+        train(made, console=console)
+    assert multiprocessing.active_children() == []
+    return str(raised.value)
+
+
+FAILURES = {
+    "explode": "RuntimeError: the simulator has no licence (sample_faulty_parts.py:",
+    "leave": "SystemExit: 7 (sample_faulty_parts.py:",
+    "rows": "ValueError: a loss must be a scalar; got the shape [3]. Take its mean over the batch. (sample_faulty_par",
+    "detached": "ValueError: the loss has no gradient: it was detached",
+}
+
+
+@pytest.mark.parametrize("save_async", [False, True])
+@pytest.mark.parametrize("way", FAILURES)
+def test_a_failure_names_update_and_line_and_saves(tmp_path, quiet, way, save_async):
+    run = tmp_path / "run"
+    told = told_by(faulty(run, way, save_async=save_async), quiet)
+    assert told.startswith(f"update 6 (epoch 1, batch 1 of 5, all counted from 0): {FAILURES[way]}")
+    assert told.endswith(
+        f"\nThe newest complete checkpoint: after 6 updates. `innerstep resume {run}` continues there."
+    )
+    train(faulty(tmp_path / "whole", at=(), save_every=6), console=quiet)
+    failed, whole = (files_of(folder / "checkpoints/step_00000006") for folder in (run, tmp_path / "whole"))
+    tensors = [name for name in whole if name.endswith(".safetensors")]
+    assert {name: failed[name] for name in tensors} == {name: whole[name] for name in tensors}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("way", "what"),
+    [
+        ("missing", "KeyError: 'y' (sample_parts.py:"),
+        ("list", "a batch must be a dict of tensors; got a list"),
+        ("text", "a batch must be a dict of tensors; got one with note, a str"),
+        ("empty", "a batch must hold samples; got x, y without any"),
+        ("gone", "FileNotFoundError: episode_000042.parquet (sample_faulty_parts.py:"),
+    ],
+)
+def test_a_bad_batch_is_named_and_nothing_is_lost(tmp_path, quiet, way, what, workers):
+    run = tmp_path / "run"
+    made = config(run, two(), {"first": ADAMW, "second": ADAMW}, data={"type": "spoilt_noise", "batch_size": 4})
+    made["seed"] = 1
+    made["plugins"].append("sample_faulty_parts")
+    made["data"] |= {"params": {"way": way, "sample": 3}, "workers": workers}
+    told = told_by(made, quiet)
+    update = int(told.removeprefix("update ").partition(" ")[0])
+    assert 0 < update < 12, "the sample must not come first"
+    if workers and way in ("list", "text", "gone"):
+        what = {"list": "cannot be made: ", "text": "cannot be made: TypeError: a batch is a dict"}.get(way, what)
+    assert what in told
+    assert f"after {update} updates. `innerstep resume" in told
+    assert (run / "checkpoints" / f"step_{update:08d}").is_dir()
+
+
+@pytest.mark.parametrize("where", ["evaluation", "metric"])
+def test_the_state_is_saved_before_an_evaluation_or_a_metric_fails(tmp_path, quiet, where):
+    run = tmp_path / "run"
+    told = told_by(faulty(run, "explode", at=[7], where=where, eval_every=8, save_every=None), quiet)
+    what = {"evaluation": "the evaluation fails", "metric": "a metric fails"}[where]
+    assert told.startswith(
+        f"after 8 updates: {what}: RuntimeError: the simulator has no licence (sample_faulty_parts.py:"
+    )
+    assert (run / "checkpoints/step_00000008").is_dir()
+
+
+def test_an_update_that_has_moved_a_component_is_not_saved(tmp_path, quiet):
+    run = tmp_path / "run"
+    optims = {"first": ADAMW, "second": ADAMW}
+    made = config(run, MLPS, optims, objective="faulty_actor_critic", save_every=4)
+    made["plugins"].append("sample_faulty_parts")
+    told = told_by(made, quiet)
+    assert "ValueError: between two steps (sample_faulty_parts.py:" in told
+    assert "This update has moved second already" in told
+    assert "The newest complete checkpoint: after 4 updates" in told
+
+
+def test_a_failure_at_the_first_update_leaves_nothing_to_resume(tmp_path, quiet):
+    told = told_by(faulty(tmp_path / "run", "explode", at=[0]), quiet)
+    assert "update 0 (epoch 0, batch 0 of 5" in told
+    assert "The newest complete checkpoint: none." in told
+
+
+def test_the_command_shows_the_users_lines_alone(tmp_path, cli):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(faulty(tmp_path / "run", "explode")))
+    code, text = cli("train", path)
+    assert code == 3
+    assert 'raise RuntimeError("the simulator has no licence")' in text
+    assert "error: update 6" in text
+    assert "Traceback" not in text
+    assert "trainer/updates.py" not in text
+
+
+def test_a_run_stopped_between_checkpoint_and_evaluation_evaluates_when_it_is_resumed(tmp_path, quiet, monkeypatch):
+    """The evaluation comes after the checkpoint, and moves a plateau and the best: a resume makes up for it."""
+    optims = {"first": PLATEAU, "second": ADAMW}
+    options = {"eval_every": 3, "save_every": 3, "keep_best": {}, "keep_last": 9}
+    train(config(tmp_path / "whole", two(), optims, **options), console=quiet)
+
+    class KilledError(BaseException):
+        pass
+
+    for moment in ("evaluate", "report"):  # before the evaluation, and once it is written
+        from trainer import offline_trainer
+
+        original, calls = getattr(offline_trainer, moment), []
+
+        def killed(*given, original=original, calls=calls):
+            calls.append(given)
+            if len(calls) == 2:
+                raise KilledError
+            return original(*given)
+
+        run = tmp_path / moment
+        with monkeypatch.context() as patch:
+            patch.setattr(offline_trainer, moment, killed)
+            with pytest.raises(KilledError):
+                train(config(run, two(), optims, **options), console=quiet)
+        assert (run / "checkpoints/latest").read_text() == "step_00000006\n"
+        resume(run, console=quiet)
+        assert metrics_of(run) == metrics_of(tmp_path / "whole")
+        for name in ("latest", "best"):
+            assert (run / "checkpoints" / name).read_text() == (tmp_path / "whole/checkpoints" / name).read_text()
+        assert files_of(run / "checkpoints/step_00000012") == files_of(tmp_path / "whole/checkpoints/step_00000012")
+
+
+def test_a_finished_run_resumed_evaluates_no_second_time(tmp_path, quiet):
+    run = tmp_path / "run"
+    train(config(run, two(), {"first": ADAMW, "second": ADAMW}, eval_every=6), console=quiet)
+    before = metrics_of(run)
+    result = resume(run, console=quiet)
+    assert metrics_of(run) == before
+    assert result.metrics["loss"] == before[-1]["loss"]
+
+
+def test_sums_are_refused_where_batches_would_be_averaged(tmp_path, quiet):
+    def summed(name, **changed):
+        made = config(tmp_path / name, MLPS, {"first": ADAMW, "second": ADAMW}, objective="summed", **changed)
+        made["plugins"].append("sample_faulty_parts")
+        return made
+
+    with pytest.raises(ConfigError, match=r"^train.accumulate: must be 1; got 2. Summed.means_over_samples is false"):
+        train(summed("a", accumulate=2), console=quiet)
+    with pytest.raises(ConfigError, match=r"^data.batch_size: must divide the 10 held-out samples; got 8"):
+        train(summed("b"), console=quiet)
+    assert train(summed("c", data={"batch_size": 5}), console=quiet).step == 12
