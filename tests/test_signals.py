@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first ends the run after the update and its checkpoint, the second at once."""
+"""Signals: the first ends the run after the update and its checkpoint, a second SIGINT or SIGTERM at once."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def at_update(number, then=None):
             yield report
 
     def again(path, values):
-        if then is not None and values.get("step") == STEP:
+        if then is not None and values.get("step") == STEP and path.name == "trainer.json":
             os.kill(os.getpid(), then)
             time.sleep(0.5)  # it takes its time
         write_json(path, values)
@@ -97,7 +97,7 @@ MODES = pytest.mark.parametrize("save_async", [False, True], ids=["sync", "async
 
 
 @MODES
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 @pytest.mark.parametrize("prepare", [at_update, at_evaluation, while_saving])
 def test_a_signal_ends_the_run_after_the_update_and_its_checkpoint(lives, whole, tmp_path, number, prepare, save_async):
     run = tmp_path / "run"
@@ -144,6 +144,29 @@ def refused_at_update(number):
         write_json(path, values)
 
     checkpoint_files.write_json = refuse
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR2])
+def test_a_warning_may_be_followed_by_one_signal_more(lives, whole, tmp_path, number):
+    """A cluster warns with SIGUSR1 and sends SIGTERM later: the checkpoint is finished all the same."""
+    run = tmp_path / "run"
+    code, printed = command(lives, ["train", written(run)], run, at_update, signal.SIGUSR1, number)
+    assert code == 75, printed
+    assert f"SIGUSR1: stopped after {STEP} updates" in printed
+    assert whole.differences(taken_up(lives, run)) == []
+
+
+def test_what_a_process_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interruption() as interruption:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert interruption.signal is None
+            os.kill(os.getpid(), signal.SIGUSR2)
+            assert interruption.signal is signal.SIGUSR2
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_outside_the_main_thread_and_afterwards_nothing_is_changed():
