@@ -16,7 +16,8 @@ from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY
 from optimizer.horizon import Horizon
 from optimizer.parameter_groups import Group
 from optimizer.schedule import SCHEDULE_REGISTRY, Schedule
-from optimizer.schedules.pytorch import TorchRun, TorchSchedule, scheduler_fields
+from optimizer.schedules.pytorch import scheduler_fields
+from optimizer.schedules.torch_schedule import TorchRun, TorchSchedule
 from optimizer.signatures import plain_types
 from optimizer.torch_optimizers import NOT_OPTIONS, OPTION_MEANINGS, TorchFactory
 from optimizer.validation import refusal

@@ -142,7 +142,9 @@ class OneCycle(OneCycleFields, Schedule):
     def lr_at(self, update: int) -> float:
         first = self.max_lr / self.div_factor
         last = first / self.final_div_factor
-        return self._between(update, [first, self.max_lr, first, last] if self.three_phase else [first, self.max_lr, last])
+        return self._between(
+            update, [first, self.max_lr, first, last] if self.three_phase else [first, self.max_lr, last]
+        )
 
     def moves_momentum(self) -> bool:
         return self.cycle_momentum
