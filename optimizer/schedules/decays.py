@@ -115,6 +115,9 @@ class Endless(Schedule):
     def shape(self, times: float) -> float:
         """Return the factor after `times` times decay_steps."""
 
+    def may_jump(self) -> bool:
+        return self.staircase
+
     def lr_at(self, update: int) -> float:
         if update < self.num_warmup_steps:
             return update / self.num_warmup_steps

@@ -65,6 +65,8 @@ class Cosine(WarmupThenDecay):
 class CosineWithRestarts(WarmupThenDecay):
     """Linear warm-up from 0, then `num_cycles` cosines to 0, each starting at the top."""
 
+    jumps: ClassVar[bool] = True
+
     num_cycles: PositiveCount = 1
     """Cosines in the decay."""
 

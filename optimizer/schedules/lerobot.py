@@ -61,6 +61,7 @@ class VQBeT(Schedule):
     """
 
     absolute: ClassVar[bool] = False
+    jumps: ClassVar[bool] = True
     length_field: ClassVar[str | None] = "num_training_steps"
 
     num_warmup_steps: Length
@@ -165,6 +166,9 @@ class Diffuser(Schedule):
 
     def needs_length(self) -> bool:
         return not self.name.startswith("constant")
+
+    def may_jump(self) -> bool:
+        return SCHEDULE_REGISTRY[self.name].jumps
 
     def summary(self) -> str:
         curve = self.follow()

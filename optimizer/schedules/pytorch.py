@@ -118,8 +118,9 @@ def scheduler_fields(scheduler_class: type[LRScheduler]) -> dict[str, Any]:
 def torch_schedule(scheduler_class: type[LRScheduler]) -> type[TorchSchedule]:
     """Return a schedule of `scheduler_class` whose fields are the class's arguments, with its defaults."""
     fields = scheduler_fields(scheduler_class)
-    base: Any = COMPOSITES.get(scheduler_class, TorchSchedule)
-    made: Any = create_model(scheduler_class.__name__, __base__=base, __module__=__name__, **fields)
+    base: type[TorchSchedule] = COMPOSITES.get(scheduler_class, TorchSchedule)
+    make: Any = create_model
+    made: type[TorchSchedule] = make(scheduler_class.__name__, __base__=base, __module__=__name__, **fields)
     made.__doc__ = f"{scheduler_class.__module__}.{scheduler_class.__name__}."
     made.scheduler_class = scheduler_class
     made.jumps = scheduler_class.__name__ in JUMPING
