@@ -66,7 +66,7 @@ class ImportedSchedule(TorchSchedule):
                     raise refusal(rule) from error
         return schedule
 
-    def reach(self) -> int | None:
+    def quick_reach(self) -> int | None:
         return STEPPED * self.pace()
 
     def __reduce__(self) -> Any:

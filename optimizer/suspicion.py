@@ -34,7 +34,7 @@ def suspicions(schedule: Schedule, value_at: Value, total_steps: int, option: st
         total_steps: Updates of the run.
         option: The option that the curve moves.
     """
-    reach = schedule.reach() or 10 * total_steps
+    reach = schedule.quick_reach() or 10 * total_steps
     grid = spread(min(reach, total_steps), 10_000)
     values, failure = _values(value_at, grid)
     if failure:
@@ -83,6 +83,9 @@ class _Run:
 
     def peak(self, later: Sequence[int], values: Sequence[float]) -> str:
         highest = max(values, default=0.0)
+        warmup = self._schedule.rise_length() * self._schedule.pace()
+        if highest <= self._peak * 1.001 and warmup >= self._total_steps:
+            return f"the warm-up takes the whole run: it has {warmup} updates, and the run {self._total_steps}"
         if highest <= self._peak * 1.001:
             return ""
         return (

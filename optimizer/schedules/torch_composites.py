@@ -8,7 +8,7 @@ from torch.optim.swa_utils import SWALR
 
 from optimizer.curve import Curve
 from optimizer.lengths import Length, known
-from optimizer.schedule import Schedule
+from optimizer.schedule import SCHEDULE_REGISTRY, Schedule
 from optimizer.schedules.composition import Chain, Sequence, turns
 from optimizer.schedules.torch_schedule import TorchRun, TorchSchedule
 
@@ -60,7 +60,7 @@ class TorchSequence(TorchComposite):
 
     milestones: list[Length]
 
-    def check(self) -> None:
+    def check_values(self) -> None:
         given, parts = len(self.milestones), len(self.schedulers)
         if given != parts - 1:
             self.refuse("milestones", f"must be one less than the schedulers; got {given} for {parts} schedulers")
@@ -75,15 +75,20 @@ class TorchSequence(TorchComposite):
         parts, milestones = self._turns()
         if not any(isinstance(part, TorchComposite) for part in parts):
             return TorchRun(self)
-        starts, lr = [0, *milestones], self.initial_lr or 1.0
-        placed: list[Schedule] = []
-        for index, part in enumerate(parts):
-            if index and part.scheduler_class in GOING_ON:
-                lr_before = placed[-1].start().lr_at(starts[index] - starts[index - 1] - 1)
-                placed.append(part.model_copy(update={"initial_lr": lr_before}))
+        lr = self.initial_lr or 1.0
+        placed, begins = [parts[0].for_lr(lr)], [0]
+        for part, start in zip(parts[1:], milestones, strict=True):
+            if (
+                part.scheduler_class in GOING_ON
+            ):  # in a pair, so that PyTorch takes it over the join, one update earlier
+                lr_before = placed[-1].start().lr_at(start - 1 - begins[-1])
+                pair = type(self)(schedulers=[SCHEDULE_REGISTRY["ConstantLR"](factor=1.0), part], milestones=[1])
+                placed.append(pair.model_copy(update={"initial_lr": lr_before}))
+                begins.append(start - 1)
             else:
                 placed.append(part.for_lr(lr))
-        return Sequence(schedules=placed, milestones=milestones, initial_lr=lr).follow()
+                begins.append(start)
+        return Sequence(schedules=placed, milestones=begins[1:], initial_lr=lr).follow()
 
     def _turns(self) -> tuple[list[TorchSchedule], list[int]]:
         """Return the schedulers that have updates, and the milestones between them."""

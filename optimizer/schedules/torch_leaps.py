@@ -1,12 +1,16 @@
 """PyTorch's schedulers moved on by many steps at once, to the very bits that single steps give."""
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 from torch.optim.swa_utils import SWALR
+
+MANY = 10_000_000
+"""Changes of the lr that take some seconds to go through."""
 
 
 class CosineAnnealingThenHold(CosineAnnealingLR):
@@ -136,6 +140,10 @@ def _leap(leaves: Sequence[Any], steps: int) -> None:
 def _walked(leaves: Sequence[Any], lr: float, last: int) -> float:
     """Return the lr at `last`, of schedulers that all work on the lr that they find."""
     rules = [(leaf, _RULES[type(leaf)]) for leaf in leaves]
+    longest = max(len(rule.steps(leaf, last)) for leaf, rule in rules)
+    if longest > MANY:
+        name = type(leaves[0]).__name__
+        warnings.warn(f"{name}: {longest} changes of the lr are gone through, which takes a while", stacklevel=2)
     if len(rules) == 1:
         ((leaf, rule),) = rules
         for step in rule.steps(leaf, last):

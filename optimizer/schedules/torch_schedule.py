@@ -39,7 +39,7 @@ class TorchSchedule(Schedule):
 
     @model_validator(mode="after")
     def _check_by_class(self) -> Self:
-        self.check()
+        self.check_values()
         if self.is_resolved():
             try:
                 self.follow().lr_at(2)  # two steps, at which the class's own mistakes show
@@ -47,7 +47,7 @@ class TorchSchedule(Schedule):
                 raise refusal(f"{self.scheduler_class.__name__} refuses these values: {error}") from error
         return self
 
-    def check(self) -> None:
+    def check_values(self) -> None:
         """Raise ValidationError for what the class does not check itself."""
 
     def make(self, optimizer: Optimizer) -> LRScheduler:
