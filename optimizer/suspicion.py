@@ -61,7 +61,7 @@ def _values(value_at: Value, updates: Sequence[int]) -> tuple[list[float], str]:
         except Exception as error:  # a function of the user's may raise anything
             return values, f"the schedule fails at update {update}: {type(error).__name__}: {error}"
         if not value >= 0.0:  # nor is NaN
-            return values, f"the schedule gives {value} for update {update}"
+            return values, f"the schedule gives {value:g} for update {update}"
         values.append(value)
     return values, ""
 

@@ -15,8 +15,8 @@ from optimizer.validation import Count, Fraction, PositiveNumber
 class CosineDecayRestarts(Schedule):
     """Linear warm-up from 0, then half cosines, each `t_mul` times as long and `m_mul` times as high as the last.
 
-    Source: Loshchilov & Hutter 2017 (arXiv:1608.03983), in the form of Keras' CosineDecayRestarts; timm calls
-    t_mul cycle_mul and m_mul cycle_decay.
+    Source: Loshchilov & Hutter 2017 (arXiv:1608.03983), in the form of Keras' CosineDecayRestarts. timm's
+    cycle_mul and cycle_decay are t_mul and m_mul where min_lr_ratio is 0; with a minimum the heights differ.
     """
 
     absolute: ClassVar[bool] = False
