@@ -17,7 +17,7 @@ from optimizer.named_state import NamedState, load_named_state, named_state
 from optimizer.registry import Registry, UnknownKeyError
 from optimizer.schedule import SCHEDULE_REGISTRY, Schedule
 from optimizer.schedule_free_radam import RAdamScheduleFreeFactory
-from optimizer.schedules.pytorch import TorchSchedule
+from optimizer.schedules.torch_schedule import TorchSchedule
 from optimizer.stand_in import ReadOnlyScheduler
 from optimizer.state_checks import StateMismatchError
 from optimizer.state_files import load_optimizer_state, save_optimizer_state

@@ -47,6 +47,11 @@ class EmbeddedScheduler:
         return {track.option: track.schedule for track in self._others}
 
     @property
+    def tracks(self) -> list[Track]:
+        """The options that move, the lr first."""
+        return list(self._tracks)
+
+    @property
     def base_lrs(self) -> list[float]:
         """Each group's own lr."""
         return self._lr.bases

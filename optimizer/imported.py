@@ -16,10 +16,14 @@ from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY
 from optimizer.horizon import Horizon
 from optimizer.parameter_groups import Group
 from optimizer.schedule import SCHEDULE_REGISTRY, Schedule
-from optimizer.schedules.pytorch import TorchRun, TorchSchedule, scheduler_fields
+from optimizer.schedules.pytorch import scheduler_fields
+from optimizer.schedules.torch_schedule import TorchRun, TorchSchedule
 from optimizer.signatures import plain_types
 from optimizer.torch_optimizers import NOT_OPTIONS, OPTION_MEANINGS, TorchFactory
 from optimizer.validation import refusal
+
+STEPPED = 10_000
+"""Steps of a class of another library that are tried when it is built, and looked at for warnings: some 0.1 s."""
 
 
 class ImportedFactory(TorchFactory):
@@ -54,13 +58,16 @@ class ImportedSchedule(TorchSchedule):
         if horizon is not None:  # a class of any library may know an end, and raise there
             last = (horizon.total_steps - 1) // schedule.pace()
             run = TorchRun(schedule)
-            for step in range(last + 1):
+            for step in range(min(last + 1, STEPPED)):
                 try:
                     run.lr_at(step)
                 except Exception as error:
                     rule = f"{self.scheduler_class.__name__} fails at its step {step} of {last + 1} in the run: {error}"
                     raise refusal(rule) from error
         return schedule
+
+    def quick_reach(self) -> int | None:
+        return STEPPED * self.pace()
 
     def __reduce__(self) -> Any:
         return _schedule_again, (SCHEDULE_REGISTRY.key_of(type(self)), self.model_dump())

@@ -26,9 +26,9 @@ class Preview:
             self.options.append("beta1" if "betas" in defaults else "momentum")
 
     @property
-    def schedule(self) -> Schedule:
-        """The lr's schedule, as the optimizer has it."""
-        return self._scheduler.schedule
+    def scheduler(self) -> EmbeddedScheduler:
+        """The scheduler, as the optimizer would have it."""
+        return self._scheduler
 
     def at(self, update: int) -> dict[str, float]:
         """Return the options that move, at their values in this update."""
@@ -42,10 +42,6 @@ class Preview:
     def monitors(self) -> frozenset[str]:
         """The metrics that would move the options; here they stay as before the first report."""
         return self._scheduler.monitors
-
-    def lr_at(self, update: int) -> float:
-        """Return the lr of this update."""
-        return self.at(update)["lr"]
 
 
 def panels(previews: Mapping[str, Preview], updates: Sequence[int], title: str) -> list[Panel]:

@@ -76,6 +76,25 @@ class Schedule(Config, Curve, ABC):
         """Return whether `length_field` must be known."""
         return True
 
+    def inner_schedules(self) -> list["Schedule"]:
+        """Return the schedules that this one is made of."""
+        values = [getattr(self, name) for name in type(self).model_fields]
+        return [item for value in values if isinstance(value, list) for item in value if isinstance(item, Schedule)]
+
+    def may_jump(self) -> bool:
+        """Return whether sudden changes are what this schedule, or one inside, is for."""
+        return self.jumps or any(schedule.may_jump() for schedule in self.inner_schedules())
+
+    def rise_length(self) -> int:
+        """Return the steps before the decay, where a field says how many they are; otherwise 0."""
+        steps = getattr(self, "num_warmup_steps", 0)
+        return steps if isinstance(steps, int) else 0
+
+    def quick_reach(self) -> int | None:
+        """Return the updates that can be looked at quickly; None: all, as each costs the same wherever it is."""
+        reaches = [reach for schedule in self.inner_schedules() if (reach := schedule.quick_reach()) is not None]
+        return min(reaches) * self.pace() if reaches else None
+
     def is_resolved(self) -> bool:
         """Return whether every length, here and in schedules inside, is a plain number."""
         values = [getattr(self, name) for name in type(self).model_fields]

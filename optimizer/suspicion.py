@@ -1,82 +1,138 @@
-"""What looks wrong in a curve, told before a run is spent on it."""
+"""What looks wrong in a curve, reported before a run is spent on it."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from optimizer.drawing import spread
+from optimizer.embedded_scheduler import EmbeddedScheduler
 from optimizer.schedule import Schedule, short
 
 Value = Callable[[int], float]
 
 JUMP = 0.1
-"""Share of the highest lr that one update may change it by."""
+"""Share of the highest value that one update may change it by."""
 
 
-def suspicions(schedule: Schedule, lr_at: Value, total_steps: int) -> list[str]:
+def warnings_about(scheduler: EmbeddedScheduler, total_steps: int) -> list[str]:
+    """Return what is suspicious about the options that `scheduler` moves over a run, one line each.
+
+    total_steps: updates of the run.
+    """
+    return [
+        line
+        for track in scheduler.tracks
+        for line in suspicions(track.schedule, track.before_reports(), total_steps, track.option)
+    ]
+
+
+def suspicions(schedule: Schedule, value_at: Value, total_steps: int, option: str = "lr") -> list[str]:
     """Return what is suspicious about a run of `total_steps` updates on a curve, one line each.
 
-    schedule: resolved. lr_at: the lr of an update.
+    Args:
+        schedule: The curve, resolved.
+        value_at: The value of the option in an update. It may raise whatever a user's function raises.
+        total_steps: Updates of the run.
+        option: The option that the curve moves.
     """
-    grid = spread(total_steps, 10_000)
-    values = [lr_at(update) for update in grid]
-    peak = max(values)
-    found = [
-        _first(values[0], peak),
-        _peak(lr_at, peak, total_steps),
-        _length(schedule, lr_at, total_steps),
-    ]
-    if not schedule.jumps:
-        found.append(_tail(schedule, grid, values, peak))
-    if not schedule.jumps and schedule.pace() == 1:
-        found.append(_jump(grid, values, lr_at, peak))
+    reach = schedule.quick_reach() or 10 * total_steps
+    grid = spread(min(reach, total_steps), 10_000)
+    values, failure = _values(value_at, grid)
+    if failure:
+        return [f"{option}: {failure}"]
+    later = [total_steps + update for update in spread(min(10 * total_steps, reach) - total_steps, 2_000)]
+    run = _Run(schedule, option, total_steps, grid, values)
+    found = [run.first(), run.peak(later, _values(value_at, later)[0]) if reach > total_steps else ""]
+    if grid[-1] == total_steps - 1:
+        found.append(run.length())
+        found.append("" if schedule.may_jump() else run.tail())
+    else:
+        found.append(run.unchecked())
+    if not schedule.may_jump() and schedule.pace() == 1:
+        found.append(run.jump(value_at))
     return [line for line in found if line]
 
 
-def _first(first: float, peak: float) -> str:
-    return "update 0 runs at lr 0 and moves nothing: start the warm-up above 0" if first == 0.0 < peak else ""
+def _values(value_at: Value, updates: Sequence[int]) -> tuple[list[float], str]:
+    """Return the values of `updates`, up to the first that cannot be, and what is wrong with that one."""
+    values: list[float] = []
+    for update in updates:
+        try:
+            value = value_at(update)
+        except Exception as error:  # a function of the user's may raise anything
+            return values, f"the schedule fails at update {update}: {type(error).__name__}: {error}"
+        if not value >= 0.0:  # nor is NaN
+            return values, f"the schedule gives {value:g} for update {update}"
+        values.append(value)
+    return values, ""
 
 
-def _peak(lr_at: Value, peak: float, total_steps: int) -> str:
-    later = [total_steps + update for update in spread(9 * total_steps, 5_000)]
-    highest = max(later, key=lr_at)
-    if lr_at(highest) <= peak * 1.001:
+class _Run:
+    """The values of an option over a run, at the updates of a grid, and what is suspicious about them."""
+
+    def __init__(
+        self, schedule: Schedule, option: str, total_steps: int, grid: Sequence[int], values: Sequence[float]
+    ) -> None:
+        self._schedule, self._option, self._total_steps = schedule, option, total_steps
+        self._grid, self._values = grid, values
+        self._peak = max(values)
+
+    def first(self) -> str:
+        if self._option != "lr" or not self._values[0] == 0.0 < self._peak:
+            return ""
+        return "update 0 runs at lr 0 and moves nothing: start the warm-up above 0"
+
+    def peak(self, later: Sequence[int], values: Sequence[float]) -> str:
+        highest = max(values, default=0.0)
+        warmup = self._schedule.rise_length() * self._schedule.pace()
+        if highest <= self._peak * 1.001 and warmup >= self._total_steps:
+            return f"the warm-up takes the whole run: it has {warmup} updates, and the run {self._total_steps}"
+        if highest <= self._peak * 1.001:
+            return ""
+        return (
+            f"the peak is never reached: the run ends at update {self._total_steps - 1}, where the {self._option} is"
+            f" {short(self._values[-1])}; later it would be {short(highest)}"
+        )
+
+    def length(self) -> str:
+        schedule = self._schedule
+        length = getattr(schedule, schedule.length_field) if schedule.length_field else None
+        if length is None or (length - 1) * schedule.pace() < self._total_steps:
+            return ""
+        return (
+            f"the schedule is longer than the run: of its {length * schedule.pace()} updates {self._total_steps} are"
+            f" run, and the last is at {self._option} {short(self._values[-1])}"
+        )
+
+    def tail(self) -> str:
+        grid, values, last = self._grid, self._values, self._values[-1]
+        same = next((index for index in range(len(values), 0, -1) if values[index - 1] != last), 0)
+        length = grid[-1] - grid[same] if same else 0
+        if last >= 0.999 * self._peak or length <= max(self._schedule.pace(), 0.01 * grid[-1]):
+            return ""
+        return (
+            f"the run is longer than the schedule: from update {grid[same]} on ({length / (grid[-1] + 1):.0%} of it)"
+            f" the {self._option} stays at {short(last)}"
+        )
+
+    def jump(self, value_at: Value) -> str:
+        grid, values, least = self._grid, self._values, JUMP * self._peak
+        steps = [abs(after - before) for before, after in itertools.pairwise(values)]
+        for index, step in enumerate(steps):
+            around = [steps[near] for near in (index - 1, index + 1) if 0 <= near < len(steps)]
+            if step <= least or any(step < 4 * other for other in around):
+                continue
+            between = [value_at(update) for update in range(grid[index], grid[index + 1] + 1)]
+            changes = [abs(after - before) for before, after in itertools.pairwise(between)]
+            at = max(range(len(changes)), key=changes.__getitem__)
+            if changes[at] > least:
+                return (
+                    f"the {self._option} jumps at update {grid[index] + at + 1}, from {short(between[at])}"
+                    f" to {short(between[at + 1])}"
+                )
         return ""
-    return (
-        f"the peak is never reached: the run ends at update {total_steps - 1}, where the lr is"
-        f" {short(lr_at(total_steps - 1))}; later it would be {short(lr_at(highest))}"
-    )
 
-
-def _length(schedule: Schedule, lr_at: Value, total_steps: int) -> str:
-    length = getattr(schedule, schedule.length_field) if schedule.length_field else None
-    if length is None or (length - 1) * schedule.pace() < total_steps:
-        return ""
-    return (
-        f"the schedule is longer than the run: of its {length * schedule.pace()} updates {total_steps} are run, and the"
-        f" last is at lr {short(lr_at(total_steps - 1))}"
-    )
-
-
-def _tail(schedule: Schedule, grid: list[int], values: list[float], peak: float) -> str:
-    last = values[-1]
-    same = next((index for index in range(len(values), 0, -1) if values[index - 1] != last), 0)
-    length = grid[-1] - grid[same] if same else 0
-    if last >= 0.999 * peak or length <= max(schedule.pace(), 0.01 * grid[-1]):
-        return ""
-    return (
-        f"the run is longer than the schedule: from update {grid[same]} on ({length / (grid[-1] + 1):.0%} of it) the lr"
-        f" stays at {short(last)}"
-    )
-
-
-def _jump(grid: list[int], values: list[float], lr_at: Value, peak: float) -> str:
-    steps = [abs(after - before) for before, after in itertools.pairwise(values)]
-    for index, step in enumerate(steps):
-        around = [steps[near] for near in (index - 1, index + 1) if 0 <= near < len(steps)]
-        if step <= JUMP * peak or any(step < 4 * other for other in around):
-            continue
-        at = max(range(grid[index] + 1, grid[index + 1] + 1), key=lambda update: abs(lr_at(update) - lr_at(update - 1)))
-        before, after = lr_at(at - 1), lr_at(at)
-        if abs(after - before) > JUMP * peak:
-            return f"the lr jumps at update {at}, from {short(before)} to {short(after)}"
-    return ""
+    def unchecked(self) -> str:
+        return (
+            f"only the first {self._grid[-1] + 1} of {self._total_steps} updates were checked: {self._schedule.key}"
+            " must be stepped from update to update"
+        )

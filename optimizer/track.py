@@ -1,7 +1,7 @@
 """One option of an optimizer that follows a curve, and what a parameter group records of it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -48,6 +48,11 @@ class Track:
         group[INITIAL + self.option] = base
         self.bases.append(base)
         self.shares.append(base / self._base if self.schedule.absolute else base)
+
+    def before_reports(self) -> Callable[[int], float]:
+        """Return a function from the update to the optimizer's own value of the option, as if no metric ever came."""
+        curve, factor = self.schedule.start(), 1.0 if self.schedule.absolute else self._base
+        return lambda update: curve.lr_at(update) * factor
 
     def restore(self, state: dict[str, Any]) -> bool:
         """Restore what metrics left behind; return False if `state` is not of such a curve, which then starts anew."""

@@ -3,6 +3,7 @@
 import json
 import math
 import pickle
+import random
 import warnings
 
 import pytest
@@ -124,6 +125,32 @@ class TestOneCycle:
         for _ in range(5):
             ours.step()
             assert (ours.param_groups[0]["lr"], ours.param_groups[0]["betas"]) == last
+
+    @pytest.mark.parametrize("seed", range(60))
+    def test_equals_torch_bit_for_bit_whatever_the_options(self, seed):
+        pick = random.Random(seed)
+        fields = {
+            "max_lr": 10 ** pick.uniform(-6, 1),
+            "total_steps": pick.choice([1, 2, 3, 10, 64, 237]),
+            "pct_start": pick.choice([0.0, 1.0, 0.3, pick.random()]),
+            "anneal_strategy": pick.choice(["cos", "linear"]),
+            "div_factor": pick.uniform(0.5, 50.0),
+            "final_div_factor": 10 ** pick.uniform(-1, 6),
+            "three_phase": pick.random() < 0.5,
+            "base_momentum": pick.random(),
+            "max_momentum": pick.random(),
+        }
+        if fields["pct_start"] * fields["total_steps"] == 1.0:
+            fields["pct_start"] = 0.9
+        theirs = torch.optim.SGD([parameter()], lr=0.1, momentum=0.5)
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(theirs, **fields)
+        theirs.step()
+        curve = ONE_CYCLE(**fields)
+        for update in range(fields["total_steps"]):
+            group = theirs.param_groups[0]
+            assert (curve.lr_at(update), curve.momentum_at(update)) == (group["lr"], group["momentum"])
+            if update < fields["total_steps"] - 1:
+                scheduler.step()
 
     def test_any_position_in_any_order_gives_the_same(self):
         one, other = (ONE_CYCLE(max_lr=1e-2, total_steps=100) for _ in range(2))

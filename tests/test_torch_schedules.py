@@ -11,7 +11,8 @@ from torch.optim import lr_scheduler
 from torch.optim.swa_utils import SWALR
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, SCHEDULE_REGISTRY
-from optimizer.schedules.pytorch import ELSEWHERE, TorchSchedule
+from optimizer.schedules.pytorch import ELSEWHERE
+from optimizer.schedules.torch_schedule import TorchSchedule
 
 OPTIONS = {
     "StepLR": [{"step_size": 30}, {"step_size": 7, "gamma": 0.9}],
@@ -180,7 +181,10 @@ def test_groups_keep_their_ratio():
         ({"type": "LambdaLR", "lr_lambda": "sample_functions.missing"}, "cannot be imported"),
         ({"type": "LambdaLR", "lr_lambda": "sample_functions.NOT_A_FUNCTION"}, "is a int, not a function"),
         ({"type": "LambdaLR", "lr_lambda": lambda k: 1.0}, "has no path"),
-        ({"type": "SequentialLR", "schedulers": [{"type": "LinearLR"}], "milestones": [3]}, "SequentialLR refuses"),
+        (
+            {"type": "SequentialLR", "schedulers": [{"type": "LinearLR"}], "milestones": [3]},
+            "one less than the schedulers",
+        ),
         ({"type": "SequentialLR", "schedulers": [{"type": "cosine"}], "milestones": []}, "`sequence` and `chain` take"),
         ({"type": "ChainedScheduler", "schedulers": []}, "ChainedScheduler refuses"),
         ({"type": "ConstantLR", "factor": 2.0}, "between 0 and 1"),

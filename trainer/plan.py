@@ -7,6 +7,7 @@ from torch.optim import Optimizer
 
 from optimizer import EmbeddedScheduler, Horizon
 from optimizer.kernels.choice import implementation_of
+from optimizer.suspicion import warnings_about
 from trainer.config import ExperimentConfig
 from trainer.model import is_frozen
 from trainer.tables import aligned, count
@@ -18,7 +19,7 @@ _HEADER = ("component", "params", "trains", "optimizer", "step", "schedule")
 def plan(
     config: ExperimentConfig, components: nn.ModuleDict, optimizers: Mapping[str, Optimizer], horizon: Horizon
 ) -> str:
-    """Return the plan table as text, with a line for each optimizer that is skipped."""
+    """Return the plan table as text, with a line for each optimizer that is skipped and for each suspicious curve."""
     rows = [_HEADER, *(_row(name, config, components[name], optimizers.get(name)) for name in components)]
     lines = aligned(rows, right=[1])
     epochs = horizon.total_steps / (horizon.steps_per_epoch or 1)
@@ -30,7 +31,15 @@ def plan(
         for name, optim in config.model.component_optims.items()
         if name not in optimizers
     ]
+    for name, optimizer in optimizers.items():
+        if isinstance(scheduler := getattr(optimizer, "scheduler", None), EmbeddedScheduler):
+            lines += warning_lines(name, scheduler, horizon.total_steps)
     return "\n".join(lines)
+
+
+def warning_lines(name: str, scheduler: EmbeddedScheduler, total_steps: int) -> list[str]:
+    """Return a line for everything that looks wrong in a component's schedules over a run of `total_steps` updates."""
+    return [f"warning: {name}: {line}" for line in warnings_about(scheduler, total_steps)]
 
 
 def _row(name: str, config: ExperimentConfig, component: nn.Module, optimizer: Optimizer | None) -> tuple[str, ...]:

@@ -17,7 +17,6 @@ from optimizer import (
 from optimizer.drawing import spread, text
 from optimizer.preview import Preview, panels
 from optimizer.registry import nearest
-from optimizer.suspicion import suspicions
 from optimizer.validation import explain, nest
 from trainer.batches import ShuffledBatches
 from trainer.config import ExperimentConfig
@@ -25,6 +24,7 @@ from trainer.config_file import apply_overrides
 from trainer.data import DataSet
 from trainer.errors import ConfigError
 from trainer.pictures import require_plotting, save_figure
+from trainer.plan import warning_lines
 
 WITHOUT_RUN = 1000
 """Updates that a key is drawn over if nothing says how many."""
@@ -124,11 +124,10 @@ def _drawn(previews: Mapping[str, Preview], total_steps: int, out: Path | None) 
         save_figure(drawn, out)
         lines = [f"drew {out}"]
     for name, preview in previews.items():
-        found = suspicions(preview.schedule, preview.lr_at, total_steps)
         lines += [
             f"note: {name} waits for {monitor}, and is drawn as before its first report" for monitor in preview.monitors
         ]
-        lines += [f"warning: {name}: {line}" for line in found]
+        lines += warning_lines(name, preview.scheduler, total_steps)
     return lines
 
 

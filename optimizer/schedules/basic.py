@@ -1,13 +1,10 @@
 """The schedules that innerstep brings."""
 
-import inspect
 import math
-from functools import lru_cache
-from typing import Any, ClassVar, Literal, Self
+from collections.abc import Sequence
+from typing import ClassVar, Literal, Self
 
-import torch
 from pydantic import model_validator
-from torch.optim.lr_scheduler import OneCycleLR
 
 from optimizer.horizon import Horizon
 from optimizer.lengths import Length, RunLength, known
@@ -134,7 +131,7 @@ class OneCycleFields(Config):
 
 @SCHEDULE_REGISTRY.register("one_cycle", aliases=("OneCycleLR",))
 class OneCycle(OneCycleFields, Schedule):
-    """PyTorch's OneCycleLR. Past its end, where that class raises, the last value holds.
+    """PyTorch's OneCycleLR, bit for bit. Past its end, where that class raises, the last value holds.
 
     Source: Smith & Topin 2018 (arXiv:1708.07120), in the form of torch.optim.lr_scheduler.OneCycleLR.
     """
@@ -143,13 +140,20 @@ class OneCycle(OneCycleFields, Schedule):
     length_field: ClassVar[str | None] = "total_steps"
 
     def lr_at(self, update: int) -> float:
-        return float(self._options_at(update)["lr"])
+        first = self.max_lr / self.div_factor
+        last = first / self.final_div_factor
+        return self._between(
+            update, [first, self.max_lr, first, last] if self.three_phase else [first, self.max_lr, last]
+        )
 
     def moves_momentum(self) -> bool:
         return self.cycle_momentum
 
     def momentum_at(self, update: int) -> float | None:
-        return float(self._options_at(update)["betas"][0]) if self.cycle_momentum else None
+        if not self.cycle_momentum:
+            return None
+        corners = [self.max_momentum, self.base_momentum, self.max_momentum]
+        return self._between(update, [*corners, self.max_momentum] if self.three_phase else corners)
 
     def resolved(self, horizon: Horizon | None) -> Self:
         if self.epochs is None:
@@ -166,23 +170,20 @@ class OneCycle(OneCycleFields, Schedule):
         last = first / self.final_div_factor
         return f"{short(first)} ↗ {short(self.max_lr)} ({peak}) ↘ {short(last)} ({self.total_steps})"
 
-    def _options_at(self, update: int) -> dict[str, Any]:
-        one_cycle = _torch_one_cycle(self)
-        position = min(update, one_cycle.total_steps - 1)
-        if one_cycle.last_epoch != position:
-            one_cycle.last_epoch = position - 1
-            one_cycle.step()
-        return one_cycle.optimizer.param_groups[0]
+    def _between(self, update: int, corners: Sequence[float]) -> float:
+        """Return the value at `update` between `corners`: the values at the start, and at the end of each phase.
 
-
-@lru_cache(maxsize=256)
-def _torch_one_cycle(schedule: OneCycle) -> OneCycleLR:
-    """Return PyTorch's scheduler over a stand-in optimizer. It is a closed form of its position, so
-    that one object serves every optimizer with this curve, at any position, in any order."""
-    stand_in = torch.optim.Adam([torch.zeros((), requires_grad=True)])
-    fields = schedule.model_dump(
-        include=inspect.signature(OneCycleLR).parameters.keys() - {"epochs", "steps_per_epoch"}
-    )
-    one_cycle = OneCycleLR(stand_in, **fields)
-    stand_in.step()  # no gradient, no effect; PyTorch warns of a scheduler stepped before its optimizer
-    return one_cycle
+        The operations and their order are those of PyTorch's class, so that the bits are too.
+        """
+        if self.total_steps is None:
+            raise ValueError("total_steps is not known yet: call resolved(horizon) first")
+        share, last = self.pct_start * self.total_steps, self.total_steps - 1
+        ends = [share - 1, 2 * share - 2, last] if self.three_phase else [share - 1, last]
+        update = min(update, last)
+        phase = next((index for index, end in enumerate(ends) if update <= end), len(ends) - 1)
+        begun = ends[phase - 1] if phase else 0.0
+        progress = (update - begun) / (ends[phase] - begun)
+        start, end = corners[phase], corners[phase + 1]
+        if self.anneal_strategy == "linear":
+            return (end - start) * progress + start
+        return end + (start - end) / 2.0 * (math.cos(math.pi * progress) + 1)

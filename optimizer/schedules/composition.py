@@ -74,7 +74,7 @@ class _Joined(Curve):
 class _InTurn(_Joined):
     def __init__(self, sequence: "Sequence") -> None:
         super().__init__(sequence)
-        self._starts = [0, *sequence.milestones]
+        self._starts = [0, *sequence.milestones]  # of equal ones the last has the turn
 
     def lr_at(self, update: int) -> float:
         turn = bisect_right(self._starts, update) - 1
@@ -84,7 +84,8 @@ class _InTurn(_Joined):
     def momentum_at(self, update: int) -> float | None:
         turn = bisect_right(self._starts, update) - 1
         while turn >= 0:  # where a schedule leaves momentum alone, it stays where an earlier one left it
-            momentum = self._curves[turn].momentum_at(update - self._starts[turn])
+            since = update - self._starts[turn]
+            momentum = self._curves[turn].momentum_at(since) if since >= 0 else None  # < 0: a part of no updates
             if momentum is not None:
                 return momentum
             update, turn = self._starts[turn] - 1, turn - 1
@@ -112,16 +113,22 @@ class _Multiplied(_Joined):
                 curve.report(name, value, step)
 
 
+def turns(milestones: list[int]) -> list[int]:
+    """Return the indices of the parts that have updates: not of one that ends where it begins."""
+    starts = [0, *milestones]
+    return [index for index, start in enumerate(starts) if start not in starts[index + 1 :]]
+
+
 @SCHEDULE_REGISTRY.register("sequence", aliases=("join_schedules",))
 class Sequence(Composition):
     """Schedules one after another, each counting from 0 where it begins.
 
     What a schedule takes from the length of the run (a length left out, or in per cent) it takes from the
-    length of its own part.
+    length of its own part. A part of no updates (milestones that start with 0, or are equal) is left out.
     """
 
     milestones: list[Length]
-    """Updates at which the second schedule, the third … begin."""
+    """Updates at which the second schedule, the third … begin; 0 leaves the first one out."""
 
     @model_validator(mode="after")
     def _check_milestones(self) -> Self:
@@ -130,7 +137,7 @@ class Sequence(Composition):
                 "milestones",
                 f"must be one less than the schedules; got {len(self.milestones)} for {len(self.schedules)} schedules",
             )
-        if known(*self.milestones) and self.milestones != sorted(set(self.milestones)):
+        if known(*self.milestones) and self.milestones != sorted(self.milestones):
             self.refuse("milestones", f"must rise; got {self.milestones}")
         return self
 
@@ -138,15 +145,17 @@ class Sequence(Composition):
         milestones = [
             start.updates(horizon, "milestones") if isinstance(start, Relative) else start for start in self.milestones
         ]
-        ends = [*milestones, horizon.total_steps if horizon else None]
+        known_turns = turns(milestones)
+        starts = [0, *(milestones[turn - 1] for turn in known_turns[1:])]
+        ends = [*starts[1:], horizon.total_steps if horizon else None]
         per_epoch = horizon.steps_per_epoch if horizon else None
         parts = []
-        for index, (start, end) in enumerate(zip([0, *milestones], ends, strict=True)):
+        for turn, start, end in zip(known_turns, starts, ends, strict=True):
             if end is not None and end <= start:
                 self.refuse("milestones", f"must rise and lie within the run; got {milestones} in a run of {ends[-1]}")
             part = None if end is None else Horizon(end - start, per_epoch)
-            parts.append(resolved_at(self.schedules[index], part, "schedules", index))
-        return self.replaced(schedules=parts, milestones=milestones)
+            parts.append(resolved_at(self.schedules[turn], part, "schedules", turn))
+        return self.replaced(schedules=parts, milestones=starts[1:])
 
     def follow(self) -> Curve:
         return _InTurn(self)

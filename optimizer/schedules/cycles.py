@@ -1,5 +1,6 @@
 """Schedules that go up again: warm restarts, and the fractal order of Chebyshev nodes. Factors on the lr."""
 
+import fractions
 import math
 from typing import ClassVar, Self
 
@@ -14,8 +15,8 @@ from optimizer.validation import Count, Fraction, PositiveNumber
 class CosineDecayRestarts(Schedule):
     """Linear warm-up from 0, then half cosines, each `t_mul` times as long and `m_mul` times as high as the last.
 
-    Source: Loshchilov & Hutter 2017 (arXiv:1608.03983), in the form of Keras' CosineDecayRestarts; timm calls
-    t_mul cycle_mul and m_mul cycle_decay.
+    Source: Loshchilov & Hutter 2017 (arXiv:1608.03983), in the form of Keras' CosineDecayRestarts. timm's
+    cycle_mul and cycle_decay are t_mul and m_mul where min_lr_ratio is 0; with a minimum the heights differ.
     """
 
     absolute: ClassVar[bool] = False
@@ -43,18 +44,35 @@ class CosineDecayRestarts(Schedule):
     def lr_at(self, update: int) -> float:
         if update < self.num_warmup_steps:
             return update / self.num_warmup_steps
-        times = (update - self.num_warmup_steps) / self.first_decay_steps
-        if self.t_mul == 1.0:
-            cycle, begun, length = math.floor(times), float(math.floor(times)), 1.0
-        else:
-            # n cosines take (t_mul^n - 1) / (t_mul - 1) times the first. The slack is for the logarithm's rounding.
-            cycle = math.floor(math.log(1.0 + times * (self.t_mul - 1.0), self.t_mul) + 1e-12)
-            length = self.t_mul**cycle
-            begun = (length - 1.0) / (self.t_mul - 1.0)
+        since = update - self.num_warmup_steps
+        cycle = self._cycle_at(since)
         if self.cycle_limit and cycle >= self.cycle_limit:
             return self.min_lr_ratio
-        cosine = 0.5 * self.m_mul**cycle * (1.0 + math.cos(math.pi * max(0.0, times - begun) / length))
+        begun, length = self._begun(cycle), self.first_decay_steps * self.t_mul**cycle
+        cosine = 0.5 * self.m_mul**cycle * (1.0 + math.cos(math.pi * max(0.0, since - begun) / length))
         return (1.0 - self.min_lr_ratio) * cosine + self.min_lr_ratio
+
+    def _cycle_at(self, since: int) -> int:
+        """Return the number of the cosine, from 0, that runs `since` updates after the warm-up."""
+        if self.t_mul == 1.0:
+            return since // self.first_decay_steps
+        growth = self.t_mul - 1.0
+        cycle = math.log1p(since / self.first_decay_steps * growth) / math.log1p(growth)
+        near = round(cycle)
+        if abs(cycle - near) > 1e-6 * max(1.0, cycle):
+            return math.floor(cycle)
+        return near if since >= self._begun_exactly(near) else near - 1  # what the logarithm's rounding would decide
+
+    def _begun(self, cycle: int) -> float:
+        """Return the updates from the end of the warm-up to the start of a cosine."""
+        if self.t_mul == 1.0:
+            return float(self.first_decay_steps * cycle)
+        return self.first_decay_steps * math.expm1(cycle * math.log1p(self.t_mul - 1.0)) / (self.t_mul - 1.0)
+
+    def _begun_exactly(self, cycle: int) -> fractions.Fraction:
+        """Return the same as a fraction, with t_mul as the decimal number that it was written as."""
+        t_mul = fractions.Fraction(repr(self.t_mul))
+        return self.first_decay_steps * (t_mul**cycle - 1) / (t_mul - 1)
 
     def summary(self) -> str:
         return f"× 1 ↘ {short(self.min_lr_ratio)} ({self.first_decay_steps}), again × {self.t_mul} long"

@@ -67,7 +67,8 @@ class PolynomialDecay(DecayToMinimum):
 class Tanh(DecayToMinimum):
     """Linear warm-up from 0, then a hyperbolic tangent: ½ (1 - tanh(lb (1 - progress) + ub progress)).
 
-    It starts a little below 1 and ends a little above the minimum, as far as lb and ub are from infinity.
+    It starts a little below 1 and ends a little above the minimum, as far as lb and ub are from infinity;
+    timm's drops to the minimum at the end, this one stays where it is.
     Source: Hsueh et al. 2018 (arXiv:1806.01593), in the form of timm's TanhLRScheduler.
     """
 
@@ -114,6 +115,9 @@ class Endless(Schedule):
     @abstractmethod
     def shape(self, times: float) -> float:
         """Return the factor after `times` times decay_steps."""
+
+    def may_jump(self) -> bool:
+        return self.staircase
 
     def lr_at(self, update: int) -> float:
         if update < self.num_warmup_steps:

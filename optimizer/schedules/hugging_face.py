@@ -65,13 +65,25 @@ class Cosine(WarmupThenDecay):
 class CosineWithRestarts(WarmupThenDecay):
     """Linear warm-up from 0, then `num_cycles` cosines to 0, each starting at the top."""
 
+    jumps: ClassVar[bool] = True
+
     num_cycles: PositiveCount = 1
     """Cosines in the decay."""
 
+    def lr_at(self, update: int) -> float:
+        since = update - self.num_warmup_steps
+        if since < 0:
+            return super().lr_at(update)
+        assert self.num_training_steps is not None, "resolved(horizon) comes first"
+        rest = max(1, self.num_training_steps - self.num_warmup_steps)
+        if since >= rest:
+            return self.decay(1.0)
+        # Whole numbers: in floating point, as in diffusers, some cosines start at the bottom (0.999… for 0).
+        return self.decay(self.num_cycles * since % rest / rest)
+
     def decay(self, progress: float) -> float:
-        if progress >= 1.0:
-            return 0.0
-        return max(0.0, 0.5 * (1.0 + math.cos(math.pi * ((self.num_cycles * progress) % 1.0))))
+        """Return the factor at `progress` in a cosine, 0 at its top and 1 at its end."""
+        return max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 
 @SCHEDULE_REGISTRY.register("polynomial")

@@ -33,10 +33,13 @@ class CosineDecayWithWarmup(Schedule):
     num_training_steps: RunLength = None
     """The length of the run; left out, the horizon's, or no shortening without one."""
 
+    def rise_length(self) -> int:
+        if self.num_training_steps is None or self.num_training_steps >= self.num_decay_steps:
+            return self.num_warmup_steps
+        return int(self.num_warmup_steps * (self.num_training_steps / self.num_decay_steps))
+
     def lr_at(self, update: int) -> float:
-        warmup, decay = self.num_warmup_steps, self.num_decay_steps
-        if self.num_training_steps is not None and self.num_training_steps < decay:
-            warmup, decay = int(warmup * (self.num_training_steps / decay)), self.num_training_steps
+        warmup, decay = self.rise_length(), min(self.num_training_steps or self.num_decay_steps, self.num_decay_steps)
         if update < warmup:
             floor = 1.0 / (warmup + 1)
             return floor if update <= 0 else 1.0 + (floor - 1.0) * (1.0 - update / warmup)
@@ -61,6 +64,7 @@ class VQBeT(Schedule):
     """
 
     absolute: ClassVar[bool] = False
+    jumps: ClassVar[bool] = True
     length_field: ClassVar[str | None] = "num_training_steps"
 
     num_warmup_steps: Length
@@ -71,6 +75,9 @@ class VQBeT(Schedule):
     """Waves in the decay; 0.5 goes from 1 to 0."""
     num_training_steps: RunLength = None
     """The length of the run; left out, the horizon's."""
+
+    def rise_length(self) -> int:
+        return self.num_vqvae_training_steps + self.num_warmup_steps
 
     def decay_steps(self) -> int:
         """Return the length of the cosine, as LeRobot has it: past the end of the run."""
@@ -165,6 +172,12 @@ class Diffuser(Schedule):
 
     def needs_length(self) -> bool:
         return not self.name.startswith("constant")
+
+    def rise_length(self) -> int:
+        return 0 if self.name == "constant" else self.num_warmup_steps
+
+    def may_jump(self) -> bool:
+        return SCHEDULE_REGISTRY[self.name].jumps
 
     def summary(self) -> str:
         curve = self.follow()

@@ -1,28 +1,26 @@
 """PyTorch's own schedulers by class name, each run as PyTorch's object inside the step."""
 
 import inspect
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any
 
-import torch
-from pydantic import AfterValidator, Field, create_model, model_validator
-from torch.optim import Optimizer, lr_scheduler
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
+from pydantic import AfterValidator, Field, create_model
+from torch.optim import lr_scheduler
+from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import SWALR
 
-from optimizer.curve import Curve
-from optimizer.lengths import PositiveLength
-from optimizer.named_function import NamedFunction, function_named
+from optimizer.lengths import Length, PositiveLength
+from optimizer.named_function import NamedFunction
 from optimizer.schedule import SCHEDULE_REGISTRY, NestedSchedule, Schedule
+from optimizer.schedules.torch_composites import TorchChain, TorchSequence
+from optimizer.schedules.torch_schedule import TorchSchedule
 from optimizer.signatures import plain_types
-from optimizer.validation import NonNegativeNumber, PositiveNumber, refusal
+from optimizer.validation import NonNegativeNumber, PositiveNumber
 
 ELSEWHERE = {
     "LRScheduler",  # the base class
     "ReduceLROnPlateau",  # moved by a metric: plateau.py
     "OneCycleLR",  # a closed form: schedules.py
 }
-
-OWN_FIELDS = {"initial_lr", "interval", "frequency", "steps_per_epoch"}
 
 ALIASES = {
     "MultiStepLR": ("multistep", "multi_step"),
@@ -47,8 +45,9 @@ def _of_torch(schedule: Schedule) -> Schedule:
     return schedule
 
 
-TYPES: dict[str, Any] = {
+TYPES: dict[Any, Any] = {
     "milestones": list[PositiveLength],
+    (lr_scheduler.SequentialLR, "milestones"): list[Length],
     "lr_lambda": NamedFunction,
     "scale_fn": NamedFunction | None,
     "gamma": PositiveNumber,
@@ -92,117 +91,10 @@ MEANINGS = {
 }
 
 
-class TorchSchedule(Schedule):
-    """Base of the schedules that run a class of torch.optim.lr_scheduler. The class checks its own options.
-
-    The object steps over a stand-in optimizer with one group, whose lr every group gets its share of. It
-    is exact to the last bit; a jump to a later position costs a step of PyTorch's for each update between.
-    """
-
-    absolute: ClassVar[bool] = True
-    scheduler_class: ClassVar[type[LRScheduler]]
-
-    initial_lr: PositiveNumber | None = Field(None, description="The lr it starts from; left out, the optimizer's.")
-
-    @model_validator(mode="after")
-    def _check_by_class(self) -> Self:
-        if self.is_resolved():
-            milestones = getattr(self, "milestones", [])
-            if self.scheduler_class is lr_scheduler.SequentialLR and milestones != sorted(set(milestones)):
-                self.refuse("milestones", f"must rise; got {milestones}")
-            try:
-                TorchRun(self).try_out()
-            except (ValueError, TypeError, ArithmeticError) as error:
-                raise refusal(f"{self.scheduler_class.__name__} refuses these values: {error}") from error
-        return self
-
-    def make(self, optimizer: Optimizer) -> LRScheduler:
-        """Return PyTorch's scheduler over `optimizer`."""
-        options = {name: getattr(self, name) for name in type(self).model_fields if name not in OWN_FIELDS}
-        for name in ("lr_lambda", "scale_fn"):
-            if options.get(name):
-                options[name] = function_named(options[name])
-        if "schedulers" in options:
-            options["schedulers"] = [child.make(optimizer) for child in options["schedulers"]]
-        make: Any = HOLDING.get(self.scheduler_class, self.scheduler_class)
-        takes_optimizer_last = self.scheduler_class is lr_scheduler.ChainedScheduler
-        scheduler: LRScheduler = (
-            make(**options, optimizer=optimizer) if takes_optimizer_last else make(optimizer, **options)
-        )
-        return scheduler
-
-    def moves_momentum(self) -> bool:
-        """Return whether the momentum is moved, here or in a scheduler inside."""
-        inner = getattr(self, "schedulers", [])
-        return bool(getattr(self, "cycle_momentum", False)) or any(child.moves_momentum() for child in inner)
-
-    def for_lr(self, lr: float) -> Self:
-        return self if self.initial_lr is not None else self.replaced(initial_lr=lr)
-
-    def follow(self) -> Curve:
-        return TorchRun(self)
-
-    def lr_at(self, update: int) -> float:
-        return TorchRun(self).lr_at(update)
-
-    def summary(self) -> str:
-        fields = {name: field for name, field in type(self).model_fields.items() if name not in OWN_FIELDS}
-        given = [
-            f"{name} {getattr(self, name)}"
-            for name, field in fields.items()
-            if name != "schedulers" and getattr(self, name) != field.default
-        ]
-        inner = [child.summary() for child in getattr(self, "schedulers", [])]
-        return ", ".join([self.scheduler_class.__name__, *given, *(f"[{summary}]" for summary in inner)])
-
-
-class TorchRun(Curve):
-    """PyTorch's scheduler over a stand-in optimizer, moved to any position."""
-
-    def __init__(self, schedule: TorchSchedule) -> None:
-        self._schedule = schedule
-        self._moves_momentum = schedule.moves_momentum()
-        self._restart()
-
-    def lr_at(self, update: int) -> float:
-        if update < self._done:
-            self._restart()
-        while self._done < update:
-            self._scheduler.step()
-            self._done += 1
-        return float(self._group["lr"])
-
-    def momentum_at(self, update: int) -> float | None:
-        if not self._moves_momentum:
-            return None
-        self.lr_at(update)
-        return float(self._group["betas"][0])
-
-    def try_out(self) -> None:
-        """Take two steps, at which the class's own mistakes show."""
-        self.lr_at(2)
-
-    def _restart(self) -> None:
-        stand_in = torch.optim.Adam([torch.zeros((), requires_grad=True)], lr=self._schedule.initial_lr or 1.0)
-        self._scheduler = self._schedule.make(stand_in)
-        self._done = 0
-        self._group = stand_in.param_groups[0]
-        stand_in.step()  # no gradient, no effect; PyTorch warns of a scheduler stepped before its optimizer
-
-    def __reduce__(self) -> Any:
-        return TorchRun, (self._schedule,)  # a copy finds its position by itself
-
-
-class CosineAnnealingThenHold(CosineAnnealingLR):
-    """CosineAnnealingLR up to T_max. After it, where PyTorch's turns round and rises again, the lr holds."""
-
-    def get_lr(self) -> list[Any]:
-        if self.last_epoch > self.T_max:
-            return [group["lr"] for group in self.optimizer.param_groups]
-        return super().get_lr()
-
-
-HOLDING: dict[type[LRScheduler], type[LRScheduler]] = {CosineAnnealingLR: CosineAnnealingThenHold}
+COMPOSITES: dict[type[LRScheduler], type[TorchSchedule]] = {
+    lr_scheduler.ChainedScheduler: TorchChain,
+    lr_scheduler.SequentialLR: TorchSequence,
+}
 
 
 def scheduler_fields(scheduler_class: type[LRScheduler]) -> dict[str, Any]:
@@ -212,7 +104,11 @@ def scheduler_fields(scheduler_class: type[LRScheduler]) -> dict[str, Any]:
     for name, parameter in inspect.signature(scheduler_class).parameters.items():
         if name in types and name not in ("optimizer", "last_epoch", "verbose"):
             default = ... if parameter.default is parameter.empty else parameter.default
-            kind = TYPES.get(name) or (PositiveLength if name in LENGTHS else types[name])
+            kind = (
+                TYPES.get((scheduler_class, name))
+                or TYPES.get(name)
+                or (PositiveLength if name in LENGTHS else types[name])
+            )
             kind = kind | None if default is None else kind
             source = f"{scheduler_class.__module__}.{scheduler_class.__name__}"
             fields[name] = (kind, Field(default, description=MEANINGS.get(name, f"See {source}.")))
@@ -222,7 +118,9 @@ def scheduler_fields(scheduler_class: type[LRScheduler]) -> dict[str, Any]:
 def torch_schedule(scheduler_class: type[LRScheduler]) -> type[TorchSchedule]:
     """Return a schedule of `scheduler_class` whose fields are the class's arguments, with its defaults."""
     fields = scheduler_fields(scheduler_class)
-    made = create_model(scheduler_class.__name__, __base__=TorchSchedule, __module__=__name__, **fields)
+    base: type[TorchSchedule] = COMPOSITES.get(scheduler_class, TorchSchedule)
+    make: Any = create_model
+    made: type[TorchSchedule] = make(scheduler_class.__name__, __base__=base, __module__=__name__, **fields)
     made.__doc__ = f"{scheduler_class.__module__}.{scheduler_class.__name__}."
     made.scheduler_class = scheduler_class
     made.jumps = scheduler_class.__name__ in JUMPING

@@ -1,0 +1,96 @@
+"""PyTorch's schedulers of schedulers, also where they are nested in ways that its own objects step wrongly."""
+
+from typing import Any
+
+from torch.optim import Optimizer, lr_scheduler
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import SWALR
+
+from optimizer.curve import Curve
+from optimizer.lengths import Length, known
+from optimizer.schedule import SCHEDULE_REGISTRY, Schedule
+from optimizer.schedules.composition import Chain, Sequence, turns
+from optimizer.schedules.torch_schedule import TorchRun, TorchSchedule
+
+GOING_ON = {lr_scheduler.MultiplicativeLR, SWALR}
+"""In a sequence these start from the lr that they find; all others from the optimizer's."""
+
+
+class TorchComposite(TorchSchedule):
+    """Base of PyTorch's two schedulers of schedulers.
+
+    Of those nestings that PyTorch steps wrongly (a sequence around another or around a chain, a chain around a
+    sequence: pytorch#196243), this runs the parts as objects of their own and puts their values together itself.
+    """
+
+    schedulers: list[Any]
+
+    def moves_momentum(self) -> bool:
+        return any(child.moves_momentum() for child in self.schedulers)
+
+    def summary(self) -> str:
+        return ", ".join([super().summary(), *(f"[{child.summary()}]" for child in self.schedulers)])
+
+    def parts(self) -> list[Schedule]:
+        """Return the schedulers inside, each for the lr that this one starts from."""
+        return [child.for_lr(self.initial_lr or 1.0) for child in self.schedulers]
+
+
+class TorchChain(TorchComposite):
+    """Base of ChainedScheduler."""
+
+    def make(self, optimizer: Optimizer) -> LRScheduler:
+        return lr_scheduler.ChainedScheduler([child.make(optimizer) for child in self.schedulers], optimizer)
+
+    def follow(self) -> Curve:
+        if not self.holds_sequence():
+            return TorchRun(self)
+        return Chain(schedules=self.parts(), initial_lr=self.initial_lr or 1.0).follow()
+
+    def holds_sequence(self) -> bool:
+        """Return whether a SequentialLR is inside, at any depth."""
+        chains = [child for child in self.schedulers if isinstance(child, TorchChain)]
+        return any(isinstance(child, TorchSequence) for child in self.schedulers) or any(
+            chain.holds_sequence() for chain in chains
+        )
+
+
+class TorchSequence(TorchComposite):
+    """Base of SequentialLR. A part of no updates (milestones that start with 0, or are equal) is left out."""
+
+    milestones: list[Length]
+
+    def check_values(self) -> None:
+        given, parts = len(self.milestones), len(self.schedulers)
+        if given != parts - 1:
+            self.refuse("milestones", f"must be one less than the schedulers; got {given} for {parts} schedulers")
+        if known(*self.milestones) and self.milestones != sorted(self.milestones):
+            self.refuse("milestones", f"must rise; got {self.milestones}")
+
+    def make(self, optimizer: Optimizer) -> LRScheduler:
+        parts, milestones = self._turns()
+        return lr_scheduler.SequentialLR(optimizer, [part.make(optimizer) for part in parts], milestones)
+
+    def follow(self) -> Curve:
+        parts, milestones = self._turns()
+        if not any(isinstance(part, TorchComposite) for part in parts):
+            return TorchRun(self)
+        lr = self.initial_lr or 1.0
+        placed, begins = [parts[0].for_lr(lr)], [0]
+        for part, start in zip(parts[1:], milestones, strict=True):
+            if (
+                part.scheduler_class in GOING_ON
+            ):  # in a pair, so that PyTorch takes it over the join, one update earlier
+                lr_before = placed[-1].start().lr_at(start - 1 - begins[-1])
+                pair = type(self)(schedulers=[SCHEDULE_REGISTRY["ConstantLR"](factor=1.0), part], milestones=[1])
+                placed.append(pair.model_copy(update={"initial_lr": lr_before}))
+                begins.append(start - 1)
+            else:
+                placed.append(part.for_lr(lr))
+                begins.append(start)
+        return Sequence(schedules=placed, milestones=begins[1:], initial_lr=lr).follow()
+
+    def _turns(self) -> tuple[list[TorchSchedule], list[int]]:
+        """Return the schedulers that have updates, and the milestones between them."""
+        starts, having = [0, *self.milestones], turns(self.milestones)
+        return [self.schedulers[turn] for turn in having], [starts[turn] for turn in having[1:]]

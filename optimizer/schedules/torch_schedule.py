@@ -1,0 +1,126 @@
+"""A schedule that runs a scheduler of PyTorch's, or one like them, as its own object."""
+
+import warnings
+from typing import Any, ClassVar, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
+
+from optimizer.curve import Curve
+from optimizer.named_function import function_named
+from optimizer.schedule import Schedule
+from optimizer.schedules.torch_leaps import CosineAnnealingThenHold, can_leap, leap
+from optimizer.validation import PositiveNumber, refusal
+
+OWN_FIELDS = {"initial_lr", "interval", "frequency", "steps_per_epoch"}
+
+HOLDING: dict[type[LRScheduler], type[LRScheduler]] = {CosineAnnealingLR: CosineAnnealingThenHold}
+
+FEW = 16
+"""Steps that are taken one by one."""
+
+MANY = 100_000
+"""Steps of a class that must be stepped, of which a warning tells how many they are: some seconds."""
+
+
+class TorchSchedule(Schedule):
+    """Base of the schedules that run a class of torch.optim.lr_scheduler. The class checks its own options.
+
+    The object steps over a stand-in optimizer with one group, whose lr every group gets its share of. It
+    is exact to the last bit. A jump to a later position is a leap; only a class that is not PyTorch's is stepped there.
+    """
+
+    absolute: ClassVar[bool] = True
+    scheduler_class: ClassVar[type[LRScheduler]]
+
+    initial_lr: PositiveNumber | None = Field(None, description="The lr it starts from; left out, the optimizer's.")
+
+    @model_validator(mode="after")
+    def _check_by_class(self) -> Self:
+        self.check_values()
+        if self.is_resolved():
+            try:
+                self.follow().lr_at(2)  # two steps, at which the class's own mistakes show
+            except (ValueError, TypeError, ArithmeticError) as error:
+                raise refusal(f"{self.scheduler_class.__name__} refuses these values: {error}") from error
+        return self
+
+    def check_values(self) -> None:
+        """Raise ValidationError for what the class does not check itself."""
+
+    def make(self, optimizer: Optimizer) -> LRScheduler:
+        """Return PyTorch's scheduler over `optimizer`."""
+        options = {name: getattr(self, name) for name in type(self).model_fields if name not in OWN_FIELDS}
+        for name in ("lr_lambda", "scale_fn"):
+            if options.get(name):
+                options[name] = function_named(options[name])
+        make: Any = HOLDING.get(self.scheduler_class, self.scheduler_class)
+        scheduler: LRScheduler = make(optimizer, **options)
+        return scheduler
+
+    def moves_momentum(self) -> bool:
+        return bool(getattr(self, "cycle_momentum", False))
+
+    def for_lr(self, lr: float) -> Self:
+        return self if self.initial_lr is not None else self.replaced(initial_lr=lr)
+
+    def follow(self) -> Curve:
+        return TorchRun(self)
+
+    def lr_at(self, update: int) -> float:
+        return self.follow().lr_at(update)
+
+    def summary(self) -> str:
+        fields = {name: field for name, field in type(self).model_fields.items() if name not in OWN_FIELDS}
+        given = [
+            f"{name} {getattr(self, name)}"
+            for name, field in fields.items()
+            if name != "schedulers" and getattr(self, name) != field.default
+        ]
+        return ", ".join([self.scheduler_class.__name__, *given])
+
+
+class TorchRun(Curve):
+    """PyTorch's scheduler over a stand-in optimizer, moved to any position."""
+
+    _done: int
+    _group: dict[str, Any]
+
+    def __init__(self, schedule: TorchSchedule) -> None:
+        self._schedule = schedule
+        self._moves_momentum = schedule.moves_momentum()
+        self._restart()
+
+    def lr_at(self, update: int) -> float:
+        if update < self._done:
+            self._restart()
+        ahead = update - self._done
+        if ahead > FEW and can_leap(self._scheduler):
+            leap(self._scheduler, ahead)
+        else:
+            if ahead > MANY:
+                name = self._schedule.scheduler_class.__name__
+                warnings.warn(f"{name} is stepped {ahead} times to update {update}, which takes a while", stacklevel=2)
+            for _ in range(ahead):
+                self._scheduler.step()
+        self._done = update
+        return float(self._group["lr"])
+
+    def momentum_at(self, update: int) -> float | None:
+        if not self._moves_momentum:
+            return None
+        self.lr_at(update)
+        return float(self._group["betas"][0])
+
+    def _restart(self) -> None:
+        lr = 1.0 if self._schedule.initial_lr is None else self._schedule.initial_lr
+        stand_in = torch.optim.Adam([torch.zeros((), requires_grad=True)], lr=lr)
+        self._scheduler = self._schedule.make(stand_in)
+        self._done = 0
+        self._group = stand_in.param_groups[0]
+        stand_in.step()  # no gradient, no effect; PyTorch warns of a scheduler stepped before its optimizer
+
+    def __reduce__(self) -> Any:
+        return TorchRun, (self._schedule,)  # a copy finds its position by itself
