@@ -12,7 +12,10 @@ class Preview:
     """Runs the embedded scheduler over a group of its own.
 
     schedule: of the lr, resolved. defaults: the optimizer's options. option_schedules: of others, resolved.
+    every: updates of the run that one step of the optimizer takes.
     """
+
+    every = 1
 
     def __init__(
         self, schedule: Schedule, defaults: Mapping[str, Any], option_schedules: Mapping[str, Schedule]
@@ -31,9 +34,9 @@ class Preview:
         return self._scheduler
 
     def at(self, update: int) -> dict[str, float]:
-        """Return the options that move, at their values in this update."""
+        """Return the options that move, at their values in this update of the run."""
         self._group.update(self._defaults)  # a schedule may move the momentum in some updates only
-        self._scheduler.last_epoch = update
+        self._scheduler.last_epoch = update // self.every
         self._scheduler.write([self._group])
         values = {**self._group, **dict(zip(("beta1", "beta2"), self._group.get("betas", ()), strict=False))}
         return {option: float(values[option]) for option in self.options}

@@ -1,6 +1,7 @@
 """Components that are stepped at every n-th update, and samples that all weigh the same."""
 
 import io
+import json
 
 import pytest
 import sample_faulty_parts  # noqa: F401
@@ -13,6 +14,7 @@ from test_nonfinite import MLPS
 from trainer import ConfigError, train
 from trainer.config import load_config
 from trainer.offline_trainer import OfflineTrainer
+from trainer.plots import _previews
 
 COSINE = {"type": "adamw_warmup_cosine_decay", "params": {"peak_lr": 1e-2, "end_lr": 1e-4, "warmup_steps": 1}}
 
@@ -71,6 +73,17 @@ def test_a_component_that_is_never_stepped_is_told_also_early(tmp_path, printed)
     text = printed.file.getvalue()
     assert "first: the objective did not step its optimizer in 100 updates" in text
     assert "second: the objective did not step its optimizer in 120 updates" in text
+
+
+def test_plan_and_plot_show_the_components_own_steps(tmp_path, cli):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(delayed(tmp_path / "run", total_steps=20)))
+    _, plan = cli("plan", path)
+    assert "(1) ↘ 1e-04 (10), stepped every 2 updates" in plan
+    assert "longer than" not in plan
+    cfg = load_config(delayed(tmp_path / "run", total_steps=20))
+    preview = _previews(cfg, cfg.train.horizon(5))["first"]
+    assert [preview.at(update)["lr"] for update in (2, 3, 18, 19)] == [1e-2, 1e-2, 1e-4, 1e-4]
 
 
 def test_every_lasts_in_a_run(tmp_path, printed):

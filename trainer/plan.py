@@ -33,7 +33,8 @@ def plan(
     ]
     for name, optimizer in optimizers.items():
         if isinstance(scheduler := getattr(optimizer, "scheduler", None), EmbeddedScheduler):
-            lines += warning_lines(name, scheduler, horizon.total_steps)
+            own = config.model.component_optims[name].own_horizon(horizon)
+            lines += warning_lines(name, scheduler, own.total_steps)
     return "\n".join(lines)
 
 
@@ -50,7 +51,9 @@ def _row(name: str, config: ExperimentConfig, component: nn.Module, optimizer: O
     trains = "yes" if trainable == total else f"{count(trainable)} of it"
     scheduler = getattr(optimizer, "scheduler", None)  # a plugin's optimizer may have none
     schedule = "-" if scheduler is None else _schedule(scheduler)
-    return name, count(total), trains, config.model.component_optims[name].type, implementation_of(optimizer), schedule
+    optim = config.model.component_optims[name]
+    schedule += f", stepped every {optim.every} updates" if optim.every > 1 else ""
+    return name, count(total), trains, optim.type, implementation_of(optimizer), schedule
 
 
 def _groups(name: str, optimizer: Optimizer) -> list[str]:

@@ -102,7 +102,8 @@ def _previews(config: ExperimentConfig, horizon: Horizon) -> dict[str, Preview]:
             continue
         path = ("model", "component_optims", name, "params")
         try:
-            previews[name] = optim.factory.preview(horizon)
+            previews[name] = optim.factory.preview(optim.own_horizon(horizon))
+            previews[name].every = optim.every
         except ValidationError as error:
             raise ConfigError("\n".join(explain(nest(error, path)))) from error
         except ValueError as error:
@@ -127,7 +128,7 @@ def _drawn(previews: Mapping[str, Preview], total_steps: int, out: Path | None) 
         lines += [
             f"note: {name} waits for {monitor}, and is drawn as before its first report" for monitor in preview.monitors
         ]
-        lines += warning_lines(name, preview.scheduler, total_steps)
+        lines += warning_lines(name, preview.scheduler, -(-total_steps // preview.every))
     return lines
 
 
