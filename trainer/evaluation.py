@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from trainer.data import Batch
-from trainer.model import is_frozen, train_mode
+from trainer.model import train_mode
 from trainer.objective import Objective, Outcome
 
 
@@ -45,9 +45,10 @@ def recalibrated_batch_norm(
     """Run the body with BatchNorm statistics measured anew over `batches`, then put the old ones back.
 
     The running statistics were gathered at the weights that training stepped on; averaged weights have
-    statistics of their own (Defazio et al. 2024, arXiv:2405.15682). Frozen components keep theirs.
+    statistics of their own (Defazio et al. 2024, arXiv:2405.15682). Layers that do not gather statistics in
+    training (of a frozen component, or kept in eval mode by theirs) keep those that they have.
     """
-    layers = [layer for layer in trainable_batch_norms(components) if layer.track_running_stats]
+    layers = _gathering_batch_norms(components)
     kept = [({name: buffer.clone() for name, buffer in layer.named_buffers()}, layer.momentum) for layer in layers]
     try:
         for layer in layers:
@@ -66,10 +67,12 @@ def recalibrated_batch_norm(
                 buffer.copy_(buffers[name])
 
 
-def trainable_batch_norms(components: nn.ModuleDict) -> list[_BatchNorm]:
-    """Return the BatchNorm layers of the components that are not frozen."""
-    trainable = [component for component in components.values() if not is_frozen(component)]
-    return [module for component in trainable for module in component.modules() if isinstance(module, _BatchNorm)]
+def _gathering_batch_norms(components: nn.ModuleDict) -> list[_BatchNorm]:
+    """Return the BatchNorm layers whose running statistics move in training."""
+    train_mode(components)
+    layers = [module for module in components.modules() if isinstance(module, _BatchNorm) and module.training]
+    components.eval()
+    return [layer for layer in layers if layer.track_running_stats]
 
 
 def named_values(outcome: Outcome) -> dict[str, Tensor]:

@@ -16,13 +16,13 @@ from trainer.batches import ShuffledBatches
 from trainer.component_optimizer import component_optimizer
 from trainer.config import ExperimentConfig
 from trainer.data import Batch, DataSet, in_order
+from trainer.data_checks import check_parts
 from trainer.errors import ConfigError
 from trainer.evaluation import (
     evaluate,
     is_schedule_free,
     named_values,
     train_at_training_weights,
-    trainable_batch_norms,
     weights_to_keep,
 )
 from trainer.interruption import Interruption, StoppedBySignal
@@ -35,9 +35,11 @@ from trainer.parts import load_part_optimizers
 from trainer.pictures import draw_pictures, require_plotting
 from trainer.plan import plan
 from trainer.progress import RunProgress
-from trainer.rehearsal import rehearse
+from trainer.rehearsal import bring_into_form
 from trainer.restoring import changes, lasting, refuse, restore_components, table
 from trainer.rng import seed_all, separate_rng, set_rng_state
+from trainer.savable import check_lengths
+from trainer.save_rehearsal import RehearsedContents
 from trainer.saving import Saving, writing
 from trainer.updates import on_device, updates
 
@@ -64,21 +66,29 @@ class OfflineTrainer:
     def __init__(self, config: ExperimentConfig, console: Console, resumed: bool = False) -> None:
         self.config, self.console = config, console
         self.device = _device(config.train.device)
+        check_lengths(config.train.run_dir, config.model.components)
         if config.train.pictures:
             require_plotting("train.pictures")
         self.data: DataSet = config.data.make("data")
+        check_parts(self.data)
         self.batches = self._shuffled(config.data.workers, config.data.pin_memory)
         self.horizon = config.train.horizon(self.batches.steps_per_epoch)
-        self.components = build_components(config.model, config.seed, not resumed, self.say).to(self.device)
+        self.components, loaded = build_components(config.model, config.seed, not resumed, self.say)
+        self.objective: Objective = config.train.objective.make("train.objective")
+        one_sample = self.batches.smallest_batch == 1
+        with separate_rng(config.seed):
+            outcome = bring_into_form(
+                self.objective, self.components, self.data, config.model, loaded, self.device, one_sample
+            )
         self.optimizers = self._build_optimizers()
         if not resumed:
             load_part_optimizers(config.model, self.optimizers, self.say)
         train_at_training_weights(self.optimizers.values())
-        self.objective: Objective = config.train.objective.make("train.objective")
-        self.objective.prepare(self.components, self.data)
+        evaluates, total = self.data.held_out is not None, self.horizon.total_steps
+        check_monitors(config, self.optimizers, named_values(outcome), evaluates, total)
         train = config.train
         self.learner = Learner(self.components, self.optimizers, self.device, train.precision, train.grad_clip_norm)
-        self._rehearse()
+        self.contents = RehearsedContents(self.components, self.optimizers)
         if train.compile:
             for component in self.components.values():
                 component.compile()
@@ -157,8 +167,7 @@ class OfflineTrainer:
         }
         with weights_to_keep(self.optimizers.values()):
             progress = checkpoint.Progress(self.step, values)
-            files = checkpoint.contents(self.components, self.optimizers, progress)
-            self.saving.save(self.step, files, is_last)
+            self.saving.save(self.step, self.contents.make(progress, self.config.train.run_dir), is_last)
 
     def restore(self, folder: Path) -> None:
         """Go to where the checkpoint in `folder` stands.
@@ -215,18 +224,6 @@ class OfflineTrainer:
         rules = data.drop_last, accumulate, workers, pin_memory
         return ShuffledBatches(self.data.train, data.batch_size, seed, *rules)
 
-    def _rehearse(self) -> None:
-        samples = torch.arange(min(2, len(self.data.train)))
-        with separate_rng(self.config.seed):
-            outcome = rehearse(self.objective, self.components, on_device(self.data.train.batch(samples), self.device))
-        evaluates, total = self.data.held_out is not None, self.horizon.total_steps
-        check_monitors(self.config, self.optimizers, named_values(outcome), evaluates, total)
-        if self.batches.smallest_batch == 1 and any(trainable_batch_norms(self.components)):
-            raise ConfigError(
-                "data: the last batch of an epoch has one sample, over which BatchNorm cannot normalise."
-                " Set data.drop_last to true, or change data.batch_size."
-            )
-
     def _stop(self, interruption: Interruption) -> NoReturn:
         assert interruption.signal is not None, "else the run would have gone on"
         self.saving.check_written(self.step)
@@ -262,11 +259,8 @@ class OfflineTrainer:
 
     def _calibration_batches(self) -> Iterator[Batch]:
         batches = self._shuffled()
-        for batch in islice(
-            chain.from_iterable(map(batches.of_update, range(batches.steps_per_epoch))), CALIBRATION_BATCHES
-        ):
-            if len(next(iter(batch.values()))) > 1:  # one sample has no variance
-                yield batch
+        in_turn = chain.from_iterable(map(batches.of_update, range(batches.steps_per_epoch)))
+        return islice(in_turn, CALIBRATION_BATCHES)
 
     def _on_device(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         return (on_device(batch, self.device) for batch in batches)
