@@ -168,6 +168,11 @@ class ModelConfig(Config):
     def _check_names(cls, components: dict[str, ComponentConfig]) -> dict[str, ComponentConfig]:
         folders: dict[str, str] = {}
         for name in components:
+            if not re.fullmatch(_NAME, name) or hasattr(nn.ModuleDict, name):
+                rule = (
+                    "cannot be a component's name: use letters, digits, _ and -, and no name of an nn.ModuleDict method"
+                )
+                raise refusal(rule, (name,), name)
             if len(name.encode()) > _NAME_BYTES:
                 raise refusal(f"a component's name must have at most {_NAME_BYTES} bytes", (name,), name)
             if name.casefold() in _DEVICES:
@@ -175,11 +180,6 @@ class ModelConfig(Config):
             other = folders.setdefault(unicodedata.normalize("NFC", name.casefold()), name)
             if other != name:
                 rule = f"must differ from {other!r} in more than case: on some file systems both are one folder"
-                raise refusal(rule, (name,), name)
-            if not re.fullmatch(_NAME, name) or hasattr(nn.ModuleDict, name):
-                rule = (
-                    "cannot be a component's name: use letters, digits, _ and -, and no name of an nn.ModuleDict method"
-                )
                 raise refusal(rule, (name,), name)
         return components
 

@@ -70,6 +70,15 @@ def prepare(objective: Objective, components: nn.ModuleDict, data: DataSet, load
             )
 
 
+def move(components: nn.ModuleDict, device: torch.device) -> None:
+    """Move the components to `device`. Raises ConfigError that names the one that cannot be moved."""
+    for name, component in components.items():
+        try:
+            component.to(device)
+        except (RuntimeError, NotImplementedError) as error:  # no memory is left, or there are no values (meta)
+            raise ConfigError(f"model.components.{name}: cannot be moved to {device}: {raised(error)}") from error
+
+
 def freeze(components: nn.ModuleDict, config: ModelConfig) -> None:
     """Freeze the components that the config freezes, whatever else has unfrozen them."""
     for name, component_config in config.components.items():

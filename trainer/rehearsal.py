@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from trainer.config import ModelConfig
 from trainer.data import Batch, DataSet
@@ -15,12 +14,14 @@ from trainer.errors import ConfigError, raised
 from trainer.model import (
     Loaded,
     freeze,
+    move,
     prepare,
     refuse_shapeless_parameters,
     refuse_shared_parameters,
     train_mode,
 )
 from trainer.objective import Objective, Outcome
+from trainer.savable import without_values
 from trainer.updates import on_device
 
 
@@ -41,9 +42,9 @@ def bring_into_form(
     """
     train = on_device(first_batch(data.train, TRAIN, 2), device)
     held_out = None if data.held_out is None else on_device(first_batch(data.held_out, HELD_OUT, 2), device)
-    components.to(device)
+    move(components, device)
     prepare(objective, components, data, loaded)
-    components.to(device)
+    move(components, device)
     freeze(components, model)
     outcome = rehearse(objective, components, train)
     if held_out is not None:
@@ -141,12 +142,11 @@ def _kept_buffers(components: nn.ModuleDict) -> Iterator[None]:
         (module, name, buffer, buffer.clone())
         for module in components.modules()
         for name, buffer in module.named_buffers(recurse=False)
-        if not is_lazy(buffer)
+        if without_values(buffer) is None
     ]
     try:
         yield
     finally:
         for module, name, buffer, values in kept:
             setattr(module, name, buffer)
-            if buffer.layout == torch.strided:  # others are refused when they are saved
-                buffer.copy_(values)
+            buffer.copy_(values)

@@ -120,13 +120,18 @@ def _unsavable_tensor(tensor: Any) -> str | None:
     """Return why `tensor` cannot be written, or None if it can."""
     if not isinstance(tensor, Tensor):
         return f"it is a {type(tensor).__name__}, where a tensor is expected"
+    if not is_lazy(tensor) and (tensor.is_quantized or not _is_written(tensor.dtype)):
+        return f"safetensors has no type for {tensor.dtype}. Keep it in another type, or leave it out."
+    return without_values(tensor)
+
+
+def without_values(tensor: Tensor) -> str | None:
+    """Return why the values of `tensor` cannot be read one after another from its memory, or None if they can."""
     if is_lazy(tensor):
         return "it has no shape yet. Run the lazy module in the objective's losses, or give its size."
     if tensor.is_nested or tensor.layout != torch.strided:
         kind = "nested" if tensor.is_nested else f"sparse ({str(tensor.layout).removeprefix('torch.')})"
         return f"it is {kind}. Keep a dense tensor, or leave it out (persistent=False) and make it when loading."
-    if tensor.is_quantized or not _is_written(tensor.dtype):
-        return f"safetensors has no type for {tensor.dtype}. Keep it in another type, or leave it out."
     if tensor.is_meta:
         return "it is on the device `meta`, without values. Load or make its values first."
     try:

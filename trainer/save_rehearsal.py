@@ -96,7 +96,7 @@ def _copied(value: Any, copies: dict[Any, Tensor]) -> Any:
     """Return a copy as it would be read from a file: a tensor of its own, on the CPU. copies: those made so far."""
     if not isinstance(value, Tensor):
         return copy.deepcopy(value)
-    place = (value.data_ptr(), value.dtype, value.shape, value.stride())
+    place = (value.data_ptr(), value.dtype, value.shape, value.stride(), value.is_conj(), value.is_neg())
     if place not in copies:
         copies[place] = value.detach().to("cpu", copy=True)
     return copies[place]
