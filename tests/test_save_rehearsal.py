@@ -9,7 +9,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from sample_runs import ADAMW, SCHEDULE_FREE, config, drop
 
-from trainer import ConfigError, load_config, resume, train
+from trainer import ConfigError, SaveError, load_config, resume, train
 from trainer.checkpoint_files import complete_checkpoints, verify
 from trainer.errors import UserCodeError
 from trainer.offline_trainer import OfflineTrainer
@@ -179,6 +179,35 @@ def test_weights_that_change_their_form_are_named_at_the_next_save(tmp_path, wha
     assert "The newest complete checkpoint: after 4 updates." in str(raised.value)
     assert [folder.name for folder in complete_checkpoints(tmp_path / "run/checkpoints")] == ["step_00000004"]
     verify(tmp_path / "run/checkpoints/step_00000004")
+
+
+def test_state_that_the_first_step_makes_can_be_checked_right_after_it(tmp_path):
+    """The check leaves weights and the mode of schedule-free optimizers as they are."""
+    trainer = OfflineTrainer(load_config(with_first(tmp_path, "Remembers", SCHEDULE_FREE)), QUIET)
+    loss = trainer.objective.losses(trainer.components, next(trainer.batches.of_update(0))).total
+    trainer.learner.step(loss)
+    before = {name: tensor.clone() for name, tensor in trainer.components.state_dict().items()}
+    trainer.contents.check(1, tmp_path)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.components.state_dict().items())
+    assert trainer.optimizers["first"].param_groups[0]["train_mode"]
+    parameter = trainer.components["first"].head.weight
+    trainer.optimizers["first"].state[parameter]["curve"] = object()
+    with pytest.raises(
+        UserCodeError, match=r"after 1 updates, .*: model.component_optims.first: .* head.weight/curve is"
+    ):
+        trainer.contents.check(1, tmp_path)
+
+
+@pytest.mark.parametrize("save_async", [True, False])
+def test_what_fails_in_writing_is_no_traceback(tmp_path, monkeypatch, save_async):
+    from trainer import checkpoint_files
+
+    def fails(*_):
+        raise AttributeError("no such tensor")
+
+    monkeypatch.setattr(checkpoint_files, "write_tensors", fails)
+    with pytest.raises(SaveError, match=r"after 12 updates failed: AttributeError: no such tensor .* checkpoint: none"):
+        train(with_first(tmp_path / "run", "TwoLayers", save_async=save_async), console=QUIET)
 
 
 def test_optimizer_state_and_names_are_checked_too():

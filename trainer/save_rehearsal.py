@@ -37,6 +37,13 @@ class RehearsedContents:
             raise ConfigError("\n".join(problems))
         self._form = SavedForm(files)
 
+    def check(self, step: int, run_dir: Path) -> None:
+        """Check what a checkpoint after `step` updates would hold. Nothing is written, and training sees nothing of it.
+
+        It belongs after the first update, which makes the optimizers' state. Raises UserCodeError as `make` does.
+        """
+        self.make(Progress(step, {}), run_dir)
+
     def make(self, progress: Progress, run_dir: Path) -> Files:
         """Return what a checkpoint is to hold; the tensors are the run's own. Schedule-free optimizers must be in eval
         mode.
