@@ -38,6 +38,12 @@ def test_one_sample_is_enough_for(tmp_path, case, batch_size):
     assert train(raw, console=QUIET).step == 12
 
 
+def test_one_sample_is_enough_for_a_frozen_component_that_prepare_unfreezes(tmp_path):
+    raw = one(tmp_path, "Vector", freeze=True)
+    raw["train"]["objective"] = {"type": "sample_trouble_parts.Prepares", "params": {"what": "unfreeze"}}
+    assert set(OfflineTrainer(load_config(raw), QUIET).optimizers) == {"second"}
+
+
 @pytest.mark.parametrize("batch_size", [4, 9, 1])
 def test_one_sample_is_not_enough_over_single_values(tmp_path, batch_size):
     with pytest.raises(ConfigError) as raised:

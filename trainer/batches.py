@@ -51,7 +51,7 @@ class ShuffledBatches:
                 f" got {batch_size}. Lower it, or set data.drop_last to false."
             )
         self.smallest_batch = batch_size if drop_last else (len(split) - 1) % batch_size + 1
-        self._numbered = _NumberedBatches(split, min(batch_size, len(split)), seed, self._batches_per_epoch)
+        self._numbered = _NumberedBatches(split, batch_size, seed, self._batches_per_epoch)
         self._pin_memory = pin_memory
         self._ahead = _Ahead(self._numbered, workers, pin_memory) if workers else None
 
