@@ -75,7 +75,7 @@ def independent(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     result = {}
     for name, tensor in tensors.items():
         storage = tensor.untyped_storage().data_ptr()
-        plain = tensor.detach().contiguous()
+        plain = tensor.detach().resolve_conj().resolve_neg().contiguous()  # else their bits are the other value's
         result[name] = plain.clone() if storage in seen else plain
         seen.add(storage)
     return result

@@ -228,7 +228,7 @@ def test_exported_weights_load_without_innerstep_and_with_it(cli, run, tmp_path,
     assert exported.keys() == saved.keys()
     source = str(out) if component else f"{out}:second"
     model = load_config(config(tmp_path / "next", two(init_from=source), OPTIMS)).model
-    loaded = build_components(model, 0, True, print)["first"].state_dict()
+    loaded = build_components(model, 0, True, print)[0]["first"].state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in saved.items())
 
 

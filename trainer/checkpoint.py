@@ -12,10 +12,16 @@ from torch.optim import Optimizer
 from optimizer import NamedState, load_named_state, named_state
 from optimizer.state_checks import compare_shapes
 from optimizer.state_files import independent
+from optimizer.state_tree import filled, outline
 from trainer.disk import DamagedCheckpointError, read_json, read_tensors
+from trainer.errors import raised
 from trainer.rng import RngState, rng_state
+from trainer.savable import check_savable
 
 WEIGHTS = "model.safetensors"
+EXTRA_VALUES = "extra_state.json"
+EXTRA_TENSORS = "extra_state.safetensors"
+"""What a state dict has that is no tensor: what `get_extra_state` of its modules returned. Absent without it."""
 OPTIMIZER_TENSORS = "optimizer.safetensors"
 OPTIMIZER_VALUES = "optimizer.json"
 TRAINER = "trainer.json"
@@ -38,20 +44,25 @@ def contents(
 ) -> dict[str, dict[str, Any]]:
     """Return everything that a resume needs, as files by path; the tensors are the run's own, not copies.
 
-    Schedule-free optimizers are to be in eval mode.
+    Schedule-free optimizers must be in eval mode. Raises ValueError, with a line for each tensor and value that
+    cannot be saved.
     """
     files: dict[str, dict[str, Any]] = {}
     for name, component in components.items():
-        files[f"{name}/{WEIGHTS}"] = independent(component.state_dict())
+        with _saving(f"model.components.{name}"):
+            files |= {f"{name}/{file}": content for file, content in _component_files(component).items()}
         if name in optimizers:
-            state = named_state(optimizers[name])
-            files[f"{name}/{OPTIMIZER_TENSORS}"] = independent(state.tensors)
+            with _saving(f"model.component_optims.{name}"):
+                state = named_state(optimizers[name])
+            files[f"{name}/{OPTIMIZER_TENSORS}"] = state.tensors
             files[f"{name}/{OPTIMIZER_VALUES}"] = state.values
     rng_tensors, rng_values = rng_state()
     files[RNG_TENSORS] = rng_tensors
     names = {"tensors": sorted(rng_tensors), **rng_values}
     files[TRAINER] = {"step": progress.step, **progress.values, "rng": names}
-    return files
+    check_savable(files)
+    tensor_files = (OPTIMIZER_TENSORS, WEIGHTS, EXTRA_TENSORS)
+    return {path: independent(content) if path.endswith(tensor_files) else content for path, content in files.items()}
 
 
 def read_rng(folder: Path) -> RngState:
@@ -91,9 +102,13 @@ def load_weights(component_folder: Path, component: nn.Module) -> None:
     Raises ValueError, naming everything that does not fit, before anything is changed.
     """
     path = component_folder / WEIGHTS
-    tensors = read_tensors(path)
-    own = component.state_dict()
+    tensors, extra = read_tensors(path), _read_extra(component_folder)
+    state = component.state_dict()
+    own = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     problems = compare_shapes(_shapes(tensors), _shapes(own))
+    if extra.keys() != state.keys() - own.keys():
+        here = ", ".join(sorted(state.keys() - own.keys())) or "nothing"
+        problems.append(f"{EXTRA_VALUES} has {', '.join(sorted(extra)) or 'nothing'}, and the component {here}")
     problems += [
         f"{name} is {tensor.dtype}, here {own[name].dtype}"
         for name, tensor in tensors.items()
@@ -101,7 +116,36 @@ def load_weights(component_folder: Path, component: nn.Module) -> None:
     ]
     if problems:
         raise ValueError(f"{path}: the weights do not fit: {'; '.join(problems)}")
-    component.load_state_dict(tensors)
+    try:
+        component.load_state_dict({**tensors, **extra})
+    except Exception as error:  # its hooks are the user's code, which may raise anything
+        raise ValueError(f"{path}: the component cannot load its weights: {raised(error)}") from error
+
+
+def _component_files(component: nn.Module) -> dict[str, dict[str, Any]]:
+    """Return what the folder of a component holds of its state dict."""
+    state, nested = component.state_dict(), dict[str, Tensor]()
+    extra = {key: outline(value, key, nested) for key, value in state.items() if not isinstance(value, Tensor)}
+    files = {WEIGHTS: {key: value for key, value in state.items() if isinstance(value, Tensor)}}
+    return {**files, EXTRA_VALUES: extra, EXTRA_TENSORS: nested} if extra else files
+
+
+def _read_extra(component_folder: Path) -> dict[str, Any]:
+    if not (component_folder / EXTRA_VALUES).is_file():
+        return {}
+    plans, tensors = read_json(component_folder / EXTRA_VALUES), read_tensors(component_folder / EXTRA_TENSORS)
+    with expected_content(component_folder / EXTRA_VALUES):
+        return {key: filled(plan, tensors) for key, plan in plans.items()}
+
+
+@contextmanager
+def _saving(path: str) -> Iterator[None]:
+    """Run the body, which asks a part for its state. Raises ValueError with `path` and what failed."""
+    try:
+        yield
+    except Exception as error:  # a component or an optimizer may be the user's code
+        reason = str(error) if isinstance(error, ValueError) else raised(error)
+        raise ValueError(f"{path}: its state cannot be saved: {reason}") from error
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:

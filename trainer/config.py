@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import unicodedata
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +37,10 @@ from trainer.presets import with_preset
 AnyClass = type[Any]
 
 _NAME = r"[A-Za-z_][\w-]*"
+_NAME_BYTES = 255
+"""What file systems take; a component's name is that of its folder."""
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789¹²³")}
+"""Names that no folder on Windows can have, in any case of letters."""
 
 
 class Choice(Config):
@@ -171,11 +176,20 @@ class ModelConfig(Config):
     @field_validator("components")
     @classmethod
     def _check_names(cls, components: dict[str, ComponentConfig]) -> dict[str, ComponentConfig]:
+        folders: dict[str, str] = {}
         for name in components:
             if not re.fullmatch(_NAME, name) or hasattr(nn.ModuleDict, name):
                 rule = (
                     "cannot be a component's name: use letters, digits, _ and -, and no name of an nn.ModuleDict method"
                 )
+                raise refusal(rule, (name,), name)
+            if len(name.encode()) > _NAME_BYTES:
+                raise refusal(f"a component's name must have at most {_NAME_BYTES} bytes", (name,), name)
+            if name.casefold() in _DEVICES:
+                raise refusal("cannot be a component's name: Windows has no folder of this name", (name,), name)
+            other = folders.setdefault(unicodedata.normalize("NFC", name.casefold()), name)
+            if other != name:
+                rule = f"must differ from {other!r} in more than case: on some file systems both are one folder"
                 raise refusal(rule, (name,), name)
         return components
 

@@ -25,9 +25,19 @@ class Split(Protocol):
 
 
 class TensorSplit:
-    """A split held in memory: each tensor of `tensors` has one sample a row."""
+    """A split held in memory: each tensor of `tensors` has one sample a row.
+
+    Raises ValueError if there is no tensor, or they have different numbers of rows.
+    """
 
     def __init__(self, tensors: Batch) -> None:
+        for name, tensor in tensors.items():
+            if not isinstance(tensor, Tensor) or tensor.dim() == 0:
+                kind = "a number" if isinstance(tensor, Tensor) else f"a {type(tensor).__name__}"
+                raise ValueError(f"TensorSplit takes tensors with one sample a row; {name!r} is {kind}")
+        if len({len(tensor) for tensor in tensors.values()}) != 1:
+            rows = ", ".join(f"{name} {len(tensor)}" for name, tensor in tensors.items()) or "no tensors"
+            raise ValueError(f"TensorSplit takes tensors of as many rows as there are samples; got {rows}")
         self._tensors = tensors
 
     def __len__(self) -> int:
@@ -55,5 +65,5 @@ DATASET_REGISTRY: Registry[DataSet] = Registry("data set", DataSet, entry_points
 
 def in_order(split: Split, batch_size: int) -> Iterator[Batch]:
     """Yield the samples of `split` once, in their own order."""
-    for indices in torch.split(torch.arange(len(split)), batch_size):
+    for indices in torch.split(torch.arange(len(split)), min(batch_size, len(split))):
         yield split.batch(indices)

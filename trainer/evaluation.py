@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
-from trainer.data import Batch
+from trainer.data import Batch, Split
 from trainer.errors import ConfigError
 from trainer.model import is_frozen, train_mode
 from trainer.objective import Objective, Outcome
@@ -46,9 +46,10 @@ def recalibrated_batch_norm(
     """Run the body with BatchNorm statistics measured anew over `batches`, then put the old ones back.
 
     The running statistics were gathered at the weights that training stepped on; averaged weights have
-    statistics of their own (Defazio et al. 2024, arXiv:2405.15682). Frozen components keep theirs.
+    statistics of their own (Defazio et al. 2024, arXiv:2405.15682). Layers that do not gather statistics in
+    training (of a frozen component, or kept in eval mode by theirs) keep those that they have.
     """
-    layers = [layer for layer in trainable_batch_norms(components) if layer.track_running_stats]
+    layers = _gathering_batch_norms(components)
     kept = [({name: buffer.clone() for name, buffer in layer.named_buffers()}, layer.momentum) for layer in layers]
     try:
         for layer in layers:
@@ -67,33 +68,35 @@ def recalibrated_batch_norm(
                 buffer.copy_(buffers[name])
 
 
-def trainable_batch_norms(components: nn.ModuleDict) -> list[_BatchNorm]:
-    """Return the BatchNorm layers of the components that are not frozen."""
-    trainable = [component for component in components.values() if not is_frozen(component)]
-    return [module for component in trainable for module in component.modules() if isinstance(module, _BatchNorm)]
+def _gathering_batch_norms(components: nn.ModuleDict) -> list[_BatchNorm]:
+    """Return the BatchNorm layers whose running statistics move in training."""
+    train_mode(components)
+    layers = [module for module in components.modules() if isinstance(module, _BatchNorm) and module.training]
+    components.eval()
+    return [layer for layer in layers if layer.track_running_stats]
 
 
 def weights_and_statistics(components: nn.ModuleDict) -> Iterator[tuple[str, Tensor]]:
     """Yield the parameters, and the statistics of BatchNorm, of the components that are not frozen, by name."""
     for name, component in components.items():
-        if not is_frozen(component):
-            yield from ((f"{name}.{key}", parameter) for key, parameter in component.named_parameters())
-    for layer in trainable_batch_norms(components):
-        yield from layer.named_buffers()
+        if is_frozen(component):
+            continue
+        yield from ((f"{name}.{key}", parameter) for key, parameter in component.named_parameters())
+        for path, module in component.named_modules():
+            if isinstance(module, _BatchNorm):
+                yield from ((f"{name}.{path}.{key}", buffer) for key, buffer in module.named_buffers())
 
 
-def check_means(objective: Objective, accumulate: int, held_out: int, batch_size: int) -> None:
-    """Raise ConfigError where batches of an objective would be averaged whose losses are not means over samples.
-
-    held_out: samples to evaluate on; 0: none.
-    """
+def check_means(objective: Objective, accumulate: int, held_out: Split | None, batch_size: int) -> None:
+    """Raise ConfigError where batches of an objective would be averaged whose losses are not means over samples."""
     if objective.means_over_samples:
         return
     sums = f"{type(objective).__name__}.means_over_samples is false, so that batches cannot be averaged"
     if accumulate > 1:
         raise ConfigError(f"train.accumulate: must be 1; got {accumulate}. {sums}.")
-    if held_out > batch_size and held_out % batch_size:
-        raise ConfigError(f"data.batch_size: must divide the {held_out} held-out samples; got {batch_size}. {sums}.")
+    samples = 0 if held_out is None else len(held_out)
+    if samples > batch_size and samples % batch_size:
+        raise ConfigError(f"data.batch_size: must divide the {samples} held-out samples; got {batch_size}. {sums}.")
 
 
 def named_values(outcome: Outcome) -> dict[str, Tensor]:

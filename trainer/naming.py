@@ -27,7 +27,8 @@ def with_names(found: Positional, component: nn.Module | None) -> NamedState | N
     """
     shapes = {name: list(tensor.shape) for name, tensor in found.weights.items()}
     if component is not None:
-        own = {name: list(tensor.shape) for name, tensor in component.state_dict().items()}
+        state = component.state_dict()
+        own = {name: list(value.shape) for name, value in state.items() if isinstance(value, Tensor)}
         if problems := compare_shapes(shapes, own):
             raise ValueError(f"{found.source}: the weights do not fit the config's component: {'; '.join(problems)}")
     if found.optimizer is None:

@@ -17,6 +17,7 @@ from trainer.batches import ShuffledBatches
 from trainer.component_optimizer import component_optimizer
 from trainer.config import ExperimentConfig
 from trainer.data import Batch, DataSet, in_order
+from trainer.data_checks import check_parts
 from trainer.errors import ConfigError, NonFiniteError, SaveError, UserCodeError, raised, user_code
 from trainer.evaluation import (
     check_means,
@@ -24,7 +25,6 @@ from trainer.evaluation import (
     is_schedule_free,
     named_values,
     train_at_training_weights,
-    trainable_batch_norms,
     weights_and_statistics,
     weights_to_keep,
 )
@@ -35,13 +35,16 @@ from trainer.metrics import METRICS, MetricsFile, evaluation_text, is_evaluation
 from trainer.model import build_components, is_frozen, train_mode
 from trainer.monitors import check_monitors, report
 from trainer.objective import Objective
+from trainer.parameter_lists import parameter_problems
 from trainer.parts import load_part_optimizers
 from trainer.pictures import draw_pictures, require_plotting
 from trainer.plan import plan
 from trainer.progress import RunProgress
-from trainer.rehearsal import rehearse
+from trainer.rehearsal import bring_into_form
 from trainer.restoring import changes, lasting, refuse, restore_components, table
 from trainer.rng import seed_all, separate_rng, set_rng_state
+from trainer.savable import check_lengths
+from trainer.save_rehearsal import RehearsedContents
 from trainer.saving import Saving, newest_checkpoint, writing
 from trainer.updates import on_device, updates
 
@@ -70,25 +73,32 @@ class OfflineTrainer:
     def __init__(self, config: ExperimentConfig, console: Console, resumed: bool = False) -> None:
         self.config, self.console = config, console
         self.device = _device(config.train.device)
+        check_lengths(config.train.run_dir, config.model.components)
         if config.train.pictures:
             require_plotting("train.pictures")
         self.data: DataSet = config.data.make("data")
+        check_parts(self.data)
         self.batches = self._shuffled(config.data.workers, config.data.pin_memory)
         self.horizon = config.train.horizon(self.batches.steps_per_epoch)
-        self.components = build_components(config.model, config.seed, not resumed, self.say).to(self.device)
+        self.components, loaded = build_components(config.model, config.seed, not resumed, self.say)
+        self.objective: Objective = config.train.objective.make("train.objective")
+        check_means(self.objective, config.train.accumulate, self.data.held_out, config.data.batch_size)
+        one_sample = self.batches.smallest_batch == 1
+        with separate_rng(config.seed):
+            outcome = bring_into_form(
+                self.objective, self.components, self.data, config.model, loaded, self.device, one_sample
+            )
         self.optimizers = self._build_optimizers()
         if not resumed:
             load_part_optimizers(config.model, self.optimizers, self.say)
         train_at_training_weights(self.optimizers.values())
-        self.objective: Objective = config.train.objective.make("train.objective")
-        held_out = len(self.data.held_out) if self.data.held_out is not None else 0
-        check_means(self.objective, config.train.accumulate, held_out, config.data.batch_size)
-        self.objective.prepare(self.components, self.data)
+        evaluates, total = self.data.held_out is not None, self.horizon.total_steps
+        check_monitors(config, self.optimizers, named_values(outcome), evaluates, total)
         train = config.train
         every = {name: config.model.component_optims[name].every for name in self.optimizers}
         rules = Rules(train.precision, train.grad_clip_norm, train.on_nonfinite, every)
         self.learner = Learner(self.components, self.optimizers, self.device, rules, self.say)
-        self._rehearse()
+        self.contents = RehearsedContents(self.components, self.optimizers)
         if train.compile:
             for component in self.components.values():
                 component.compile()
@@ -142,6 +152,8 @@ class OfflineTrainer:
         for update in reports:
             self.step = update.step + 1
             self._evaluation_is_due = self.data.held_out is not None and self._due(train.eval_every)
+            if self.step == self._begun + 1:  # before there is much to lose: the optimizers have their state now
+                self.contents.check(self.step, train.run_dir)
             if update.logged:
                 with user_code("a metric"):
                     line = training_line(update, progress.rate(update.step))
@@ -190,8 +202,7 @@ class OfflineTrainer:
         }
         with weights_to_keep(self.optimizers.values()):
             progress = checkpoint.Progress(self.step, values)
-            files = checkpoint.contents(self.components, self.optimizers, progress)
-            self.saving.save(self.step, files, is_last)
+            self.saving.save(self.step, self.contents.make(progress, self.config.train.run_dir), is_last)
 
     def restore(self, folder: Path) -> None:
         """Go to where the checkpoint in `folder` stands.
@@ -250,18 +261,6 @@ class OfflineTrainer:
         rules = data.drop_last, accumulate, workers, pin_memory
         return ShuffledBatches(self.data.train, data.batch_size, seed, *rules)
 
-    def _rehearse(self) -> None:
-        samples = torch.arange(min(2, len(self.data.train)))
-        with separate_rng(self.config.seed):
-            outcome = rehearse(self.objective, self.components, on_device(self.data.train.batch(samples), self.device))
-        evaluates, total = self.data.held_out is not None, self.horizon.total_steps
-        check_monitors(self.config, self.optimizers, named_values(outcome), evaluates, total)
-        if self.batches.smallest_batch == 1 and any(trainable_batch_norms(self.components)):
-            raise ConfigError(
-                "data: the last batch of an epoch has one sample, over which BatchNorm cannot normalise."
-                " Set data.drop_last to true, or change data.batch_size."
-            )
-
     def _stop(self, number: signal.Signals) -> NoReturn:
         self.saving.check_written(self.step)
         raise StoppedBySignal(f"{number.name}: stopped after {self.step} updates; they are saved")
@@ -280,7 +279,8 @@ class OfflineTrainer:
             if isinstance(error, ConfigError) and self.step == self._begun:
                 raise
             known = isinstance(error, ConfigError | UserCodeError | NonFiniteError)
-            what = f"{self._place()}: {str(error) if known else raised(error)}"
+            problems = [] if known else parameter_problems(self.components, self.optimizers)
+            what = "\n".join([f"{self._place()}: {str(error) if known else raised(error)}", *problems])
             kind = NonFiniteError if isinstance(error, NonFiniteError) else UserCodeError
             raise kind(f"{what}\n{self._rescue()}") from (error.__cause__ or error if known else error)
 
@@ -359,11 +359,8 @@ class OfflineTrainer:
 
     def _calibration_batches(self) -> Iterator[Batch]:
         batches = self._shuffled()
-        for batch in islice(
-            chain.from_iterable(map(batches.of_update, range(batches.steps_per_epoch))), CALIBRATION_BATCHES
-        ):
-            if len(next(iter(batch.values()))) > 1:  # one sample has no variance
-                yield batch
+        in_turn = chain.from_iterable(map(batches.of_update, range(batches.steps_per_epoch)))
+        return islice(in_turn, CALIBRATION_BATCHES)
 
     def _on_device(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         return (on_device(batch, self.device) for batch in batches)

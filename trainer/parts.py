@@ -35,13 +35,15 @@ class Source:
     prefix: str = ""
 
 
-def load_part(name: str, init: InitConfig, component: nn.Module) -> list[str]:
-    """Load the weights that `init` names into `component`; return lines that say what was loaded and what was not.
+def load_part(name: str, init: InitConfig, component: nn.Module) -> tuple[list[str], list[str]]:
+    """Load the weights that `init` names into `component`.
 
+    Returns the names that were loaded, and lines that say what was loaded and what was not. What a component has in
+    its state that is no tensor (extra state) stays as it is.
     Raises ValueError for what is not there, is damaged, or does not fit.
     """
     if not init.weights:
-        return []
+        return [], []
     source = find(init, name)
     saved = {
         key.removeprefix(source.prefix): tensor
@@ -49,10 +51,11 @@ def load_part(name: str, init: InitConfig, component: nn.Module) -> list[str]:
         if key.startswith(source.prefix)
     }
     saved = with_new_names(saved, init.rename)
-    own = component.state_dict()
+    state = component.state_dict()
+    own = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     chosen = _fitting(saved, own, init, source.weights, "weights")
-    component.load_state_dict({key: saved[key] for key in chosen}, strict=init.strict)
-    return _report(f"{name}: {len(chosen)} of {len(own)} tensors from {source.weights}", chosen, saved, own)
+    component.load_state_dict({**state, **{key: saved[key] for key in chosen}}, strict=init.strict)
+    return chosen, _report(f"{name}: {len(chosen)} of {len(own)} tensors from {source.weights}", chosen, saved, own)
 
 
 def load_part_optimizers(model: ModelConfig, optimizers: Mapping[str, Optimizer], say: Callable[[str], None]) -> None:

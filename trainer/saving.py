@@ -25,7 +25,7 @@ from trainer.checkpoint_files import (
 )
 from trainer.config import BestConfig, TrainConfig
 from trainer.disk import flush
-from trainer.errors import SaveError
+from trainer.errors import SaveError, raised
 from trainer.metrics import METRICS
 from trainer.monitors import PREFIX
 
@@ -174,8 +174,9 @@ class Saving:
             self.best = self._best_before
         if isinstance(failure, OSError):
             self.failed(f"saving the checkpoint after {self._step} updates failed: {failure}", failure)
-        elif failure is not None:
-            raise failure
+        elif failure is not None:  # what the rehearsal of saving cannot see
+            what = f"saving the checkpoint after {self._step} updates failed: {raised(failure)}"
+            raise SaveError(f"{what}. {newest_checkpoint(self._folder)}") from failure
 
 
 def _of_rule(rule: BestConfig) -> dict[str, str]:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from trainer.batches import ShuffledBatches
 from trainer.data import Batch
+from trainer.data_checks import batch_problem
+from trainer.errors import UserCodeError
 from trainer.learner import Learner
 from trainer.objective import Objective, Outcome
 
@@ -66,7 +68,10 @@ def updates(
         made = batches.of_update(step)
         for index in range(len(sizes)):
             learner.begin_batch(index)
-            learner.batch = on_device(next(made), device)
+            batch = next(made)
+            if problem := batch_problem(batch, sizes[index]):
+                raise UserCodeError(f"data: {problem}")
+            learner.batch = on_device(batch, device)
             outcomes.append(update(components, learner.batch, learner, step))
         yield Report(
             step=step,
@@ -81,19 +86,8 @@ def updates(
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:
-    """Return `batch` with its tensors on `device`. Raises TypeError for what is not a dict of tensors with samples."""
-    if not isinstance(batch, Mapping) or not all(isinstance(value, Tensor) for value in batch.values()):
-        raise TypeError(f"a batch must be a dict of tensors; got {_kinds(batch)}")
-    if not batch or any(value.shape[:1] == (0,) for value in batch.values()):
-        raise TypeError(f"a batch must hold samples; got {', '.join(batch) or 'nothing'} without any")
+    """Return `batch` with its tensors on `device`."""
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
-
-
-def _kinds(batch: Any) -> str:
-    if not isinstance(batch, Mapping):
-        return f"a {type(batch).__name__}"
-    others = [f"{name}, a {type(value).__name__}" for name, value in batch.items() if not isinstance(value, Tensor)]
-    return f"one with {'; '.join(others)}"
 
 
 def _told_the_step(objective: Objective) -> Callable[[nn.ModuleDict, Batch, Learner, int], Outcome]:

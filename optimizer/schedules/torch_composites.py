@@ -82,7 +82,8 @@ class TorchSequence(TorchComposite):
                 part.scheduler_class in GOING_ON
             ):  # in a pair, so that PyTorch takes it over the join, one update earlier
                 lr_before = placed[-1].start().lr_at(start - 1 - begins[-1])
-                pair = type(self)(schedulers=[SCHEDULE_REGISTRY["ConstantLR"](factor=1.0), part], milestones=[1])
+                constant: Any = SCHEDULE_REGISTRY["ConstantLR"]
+                pair = type(self)(schedulers=[constant(factor=1.0), part], milestones=[1])
                 placed.append(pair.model_copy(update={"initial_lr": lr_before}))
                 begins.append(start - 1)
             else:
