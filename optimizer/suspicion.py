@@ -134,5 +134,5 @@ class _Run:
     def unchecked(self) -> str:
         return (
             f"only the first {self._grid[-1] + 1} of {self._total_steps} updates were checked: {self._schedule.key}"
-            " must be stepped from update to update"
+            " goes from update to update"
         )

@@ -167,13 +167,31 @@ def test_a_class_that_must_be_stepped_is_looked_at_as_far_as_the_line_says(monke
     monkeypatch.setattr(Counting, "steps", 0)
     (line,) = lines_of({"type": "test_plan_warnings.Counting"}, 10**7)
     assert line == (
-        "only the first 10000 of 10000000 updates were checked: test_plan_warnings.Counting must be stepped from"
-        " update to update"
+        "only the first 10000 of 10000000 updates were checked: test_plan_warnings.Counting goes from update to update"
     )
     assert Counting.steps < 50_000
     assert lines_of({"type": "test_plan_warnings.Counting"}, 5000) == []
     parts = [{"type": "constant"}, {"type": "test_plan_warnings.Counting"}]
     assert "only the first 10000" in lines_of({"type": "sequence", "schedules": parts, "milestones": [9]}, 10**6)[0]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "checked"),
+    [
+        ({"type": "CosineAnnealingLR", "T_max": 10**9}, 1_000_000),
+        ({"type": "ExponentialLR", "gamma": 0.999999, "frequency": 10}, 10_000_000),
+        ({"type": "StepLR", "step_size": 10_000, "gamma": 0.999}, None),
+        ({"type": "LinearLR", "total_iters": 500}, None),
+        ({"type": "CosineAnnealingWarmRestarts", "T_0": 10**8}, None),
+        ({"type": "chain", "schedules": [{"type": "linear"}, {"type": "ExponentialLR", "gamma": 0.9}]}, 1_000_000),
+    ],
+    ids=lambda value: value["type"] if isinstance(value, dict) else "",
+)
+def test_the_look_at_a_very_long_run_is_short(schedule, checked, monkeypatch):
+    monkeypatch.setattr("optimizer.schedules.torch_leaps.MANY", 1_500_000)  # more would be a warning, and so an error
+    told = [line for line in lines_of(schedule, 10**9) if "were checked" in line]
+    assert told == [line for line in told if f"only the first {checked} of 1000000000 updates" in line]
+    assert bool(told) == (checked is not None)
 
 
 def test_a_function_that_fails_late_is_a_line_and_no_traceback():

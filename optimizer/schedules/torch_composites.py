@@ -10,6 +10,7 @@ from optimizer.curve import Curve
 from optimizer.lengths import Length, known
 from optimizer.schedule import SCHEDULE_REGISTRY, Schedule
 from optimizer.schedules.composition import Chain, Sequence, turns
+from optimizer.schedules.torch_leaps import QUICK
 from optimizer.schedules.torch_schedule import TorchRun, TorchSchedule
 
 GOING_ON = {lr_scheduler.MultiplicativeLR, SWALR}
@@ -31,6 +32,9 @@ class TorchComposite(TorchSchedule):
     def summary(self) -> str:
         return ", ".join([super().summary(), *(f"[{child.summary()}]" for child in self.schedulers)])
 
+    def quick_reach(self) -> int | None:
+        return Schedule.quick_reach(self)
+
     def parts(self) -> list[Schedule]:
         """Return the schedulers inside, each for the lr that this one starts from."""
         return [child.for_lr(self.initial_lr or 1.0) for child in self.schedulers]
@@ -46,6 +50,9 @@ class TorchChain(TorchComposite):
         if not self.holds_sequence():
             return TorchRun(self)
         return Chain(schedules=self.parts(), initial_lr=self.initial_lr or 1.0).follow()
+
+    def quick_reach(self) -> int | None:
+        return min(super().quick_reach() or QUICK, QUICK * self.pace())  # each update of a chain is gone through
 
     def holds_sequence(self) -> bool:
         """Return whether a SequentialLR is inside, at any depth."""
@@ -75,6 +82,7 @@ class TorchSequence(TorchComposite):
         parts, milestones = self._turns()
         if not any(isinstance(part, TorchComposite) for part in parts):
             return TorchRun(self)
+        hold: Any = SCHEDULE_REGISTRY["ConstantLR"]
         lr = self.initial_lr or 1.0
         placed, begins = [parts[0].for_lr(lr)], [0]
         for part, start in zip(parts[1:], milestones, strict=True):
@@ -82,8 +90,7 @@ class TorchSequence(TorchComposite):
                 part.scheduler_class in GOING_ON
             ):  # in a pair, so that PyTorch takes it over the join, one update earlier
                 lr_before = placed[-1].start().lr_at(start - 1 - begins[-1])
-                constant: Any = SCHEDULE_REGISTRY["ConstantLR"]
-                pair = type(self)(schedulers=[constant(factor=1.0), part], milestones=[1])
+                pair = type(self)(schedulers=[hold(factor=1.0), part], milestones=[1])
                 placed.append(pair.model_copy(update={"initial_lr": lr_before}))
                 begins.append(start - 1)
             else:

@@ -1,6 +1,7 @@
 """PyTorch's schedulers moved on by many steps at once, to the very bits that single steps give."""
 
 import math
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -11,6 +12,12 @@ from torch.optim.swa_utils import SWALR
 
 MANY = 10_000_000
 """Changes of the lr that take some seconds to go through."""
+
+QUICK = 1_000_000
+"""Changes of the lr that are gone through in about a second."""
+
+FEW = 10_000
+"""Steps of PyTorch's that take some 0.1 s."""
 
 
 class CosineAnnealingThenHold(CosineAnnealingLR):
@@ -105,6 +112,16 @@ def can_leap(scheduler: Any) -> bool:
     if isinstance(scheduler, lr_scheduler.SequentialLR):
         return all(can_leap(child) for child in scheduler._schedulers)
     return type(scheduler) is SWALR or all(type(leaf) in _RULES or type(leaf) in _FREE for leaf in _leaves(scheduler))
+
+
+def quick_reach(scheduler: Any) -> int | None:
+    """Return how far a fresh `scheduler` that holds no other gets in about a second; None: anywhere."""
+    if type(scheduler) is SWALR:
+        return None if scheduler.anneal_epochs < FEW else FEW
+    if type(scheduler) in _FREE:
+        return None
+    changes = _RULES[type(scheduler)].steps(scheduler, sys.maxsize - 1)
+    return None if len(changes) < QUICK else changes[QUICK - 1]
 
 
 def leap(scheduler: Any, steps: int) -> None:

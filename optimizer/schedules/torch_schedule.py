@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 from optimizer.curve import Curve
 from optimizer.named_function import function_named
 from optimizer.schedule import Schedule
-from optimizer.schedules.torch_leaps import CosineAnnealingThenHold, can_leap, leap
+from optimizer.schedules.torch_leaps import CosineAnnealingThenHold, can_leap, leap, quick_reach
 from optimizer.validation import PositiveNumber, refusal
 
 OWN_FIELDS = {"initial_lr", "interval", "frequency", "steps_per_epoch"}
@@ -72,6 +72,10 @@ class TorchSchedule(Schedule):
     def lr_at(self, update: int) -> float:
         return self.follow().lr_at(update)
 
+    def quick_reach(self) -> int | None:
+        reach = quick_reach(self.make(_stand_in(1.0)))
+        return None if reach is None else reach * self.pace()
+
     def summary(self) -> str:
         fields = {name: field for name, field in type(self).model_fields.items() if name not in OWN_FIELDS}
         given = [
@@ -115,8 +119,7 @@ class TorchRun(Curve):
         return float(self._group["betas"][0])
 
     def _restart(self) -> None:
-        lr = 1.0 if self._schedule.initial_lr is None else self._schedule.initial_lr
-        stand_in = torch.optim.Adam([torch.zeros((), requires_grad=True)], lr=lr)
+        stand_in = _stand_in(1.0 if self._schedule.initial_lr is None else self._schedule.initial_lr)
         self._scheduler = self._schedule.make(stand_in)
         self._done = 0
         self._group = stand_in.param_groups[0]
@@ -124,3 +127,7 @@ class TorchRun(Curve):
 
     def __reduce__(self) -> Any:
         return TorchRun, (self._schedule,)  # a copy finds its position by itself
+
+
+def _stand_in(lr: float) -> Optimizer:
+    return torch.optim.Adam([torch.zeros((), requires_grad=True)], lr=lr)
