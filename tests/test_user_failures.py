@@ -54,9 +54,9 @@ def test_a_failure_names_update_and_line_and_saves(tmp_path, quiet, way, save_as
     ("way", "what"),
     [
         ("missing", "KeyError: 'y' (sample_parts.py:"),
-        ("list", "a batch must be a dict of tensors; got a list"),
-        ("text", "a batch must be a dict of tensors; got one with note, a str"),
-        ("empty", "a batch must hold samples; got x, y without any"),
+        ("list", "a batch must be a dict of tensors with one sample a row; got list"),
+        ("text", "a batch must be a dict of tensors; its 'note' is a str"),
+        ("empty", "a batch of 4 samples must have one row a sample in each tensor; its 'x' is of 0 rows"),
         ("gone", "FileNotFoundError: episode_000042.parquet (sample_faulty_parts.py:"),
     ],
 )
