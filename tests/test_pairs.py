@@ -4,6 +4,7 @@ import io
 
 import pytest
 import torch
+from conftest import needs
 from sample_optimizers import built, options, trainable, update
 from sample_schedules import SCHEDULES
 
@@ -12,7 +13,7 @@ from optimizer import OPTIMIZER_BUILDER_REGISTRY, SCHEDULE_REGISTRY, FreeSchedul
 BUILT_IN = sorted(
     key for key, factory in OPTIMIZER_BUILDER_REGISTRY.items() if issubclass(factory, FreeScheduleFactory)
 )
-OPTIMIZERS = [*BUILT_IN, "pytorch_optimizer.Lion"]
+OPTIMIZERS = [*BUILT_IN, pytest.param("pytorch_optimizer.Lion", marks=needs("pytorch_optimizer"))]
 MOVES_MOMENTUM = {"one_cycle", "CyclicLR", "sequence"}
 MOMENTUM_OF_ZERO = {"sgd", "rmsprop"}
 WITHOUT_MOMENTUM = {"adadelta", "adafactor", "adagrad", "asgd", "lbfgs", "rprop"}
