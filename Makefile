@@ -1,39 +1,58 @@
-# Every target makes .venv when it is missing or out of date, and reuses it otherwise.
+# Each target installs what it needs into .venv when that is missing or out of date, and reuses it otherwise.
 PYTHON ?= python3
 BIN := .venv/bin
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+# One process for each core, each with one thread. Tests that need two threads set them.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
 
-.PHONY: demo test check format bench soak figures clean
+.PHONY: demo test test-slow test-versions check format bench soak figures clean
 
-demo: .venv/stamp
+demo: .venv/demo.stamp
 	$(BIN)/innerstep train configs/digits.yaml --overwrite
 
-test: .venv/stamp
-	$(BIN)/pytest
+test: .venv/test.stamp
+	$(PYTEST) -m 'not slow'
 
-check: .venv/stamp
+test-slow: .venv/test.stamp
+	$(PYTEST) -m slow
+
+test-versions:
+	$(PYTHON) tests/versions.py
+
+check: .venv/check.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-format: .venv/stamp
+format: .venv/check.stamp
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/stamp
+bench: .venv/test.stamp
 	$(BIN)/python benchmarks/report.py
 
-soak: .venv/stamp
+soak: .venv/test.stamp
 	$(BIN)/python benchmarks/kill_and_resume.py
 	$(BIN)/python benchmarks/soak.py
 	INNERSTEP_MUTATIONS=6000 $(BIN)/pytest tests/test_mutations.py
 
-figures: .venv/stamp
+figures: .venv/demo.stamp
 	$(BIN)/python docs/draw_figures.py
 
 clean:
 	rm -rf .venv runs dist
 
-.venv/stamp: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/demo.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) '.[data,plot]'
+	touch $@
+
+.venv/test.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) '.[test]'
+	touch $@
+
+.venv/check.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) '.[check]'
 	touch $@

@@ -4,13 +4,16 @@ import shutil
 import subprocess
 import sys
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 
-import heavyball.utils
 import pytest
 import torch
 
-heavyball.utils.compile_mode = None  # its compiler would take longer than all tests together
+if find_spec("heavyball") is not None:
+    import heavyball.utils
+
+    heavyball.utils.compile_mode = None  # its compiler would take longer than all tests together
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "configs" / "digits.yaml"
@@ -48,6 +51,11 @@ def cli(monkeypatch, capsys):
 
 NO_TORCH_COMPILE = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler for torch.compile")
 NO_COMPILER = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler, called cc")
+
+
+def needs(package):
+    """Mark a test that uses `package`, which `make test` installs and `make test-versions` does not."""
+    return pytest.mark.skipif(find_spec(package) is None, reason=f"needs {package}")
 
 
 def start(*arguments, **options):

@@ -1,11 +1,14 @@
 """Every optimizer key that builds one optimizer, what it cannot do without, and how it is driven."""
 
+from importlib.util import find_spec
+
 import torch
 from torch import nn
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon
 
-BY_PATH = ["pytorch_optimizer.Lion", "heavyball.AdamW"]
+PATHS = ["pytorch_optimizer.Lion", "heavyball.AdamW"]
+BY_PATH = [path for path in PATHS if find_spec(path.split(".")[0]) is not None]
 FALLBACK = " with a fallback"  # a key goes by its name and this, where it is tested in both ways
 ONE_EACH = set(OPTIMIZER_BUILDER_REGISTRY) - {"multi_adam"}  # that one builds several of `adam`: test_multi_adam.py
 KEYS = [*sorted(ONE_EACH), *BY_PATH, "muon" + FALLBACK]

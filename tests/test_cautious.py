@@ -164,6 +164,7 @@ def test_what_means_nothing_is_refused():
         OPTIMIZER_BUILDER_REGISTRY["adamw"](use_cautious_optimizer=True, cautious_eps=-1.0)
     with pytest.raises(ValueError, match="one of them > 0"):
         CautiousOptimizer(torch.optim.SGD([nn.Parameter(torch.zeros(1))]), eps=0.0)
+    pytest.importorskip("heavyball", reason="needs heavyball")
     factory = OPTIMIZER_BUILDER_REGISTRY["heavyball.AdamW"](weight_decay=0.1, use_cautious_optimizer=True)
     with pytest.raises(ValueError, match="does not say whether its weight decay is decoupled"):
         factory.build(nn.Linear(2, 2))

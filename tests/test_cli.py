@@ -7,6 +7,7 @@ import sys
 import pytest
 import yaml
 from conftest import DIGITS, ROOT
+from sample_optimizers import BY_PATH
 
 
 def changed(tmp_path, edit):
@@ -329,7 +330,7 @@ def test_resume_without_a_run(cli, tmp_path):
 def test_describe_shows_every_key(cli):
     keys = [line.split()[0] for line in cli("list")[1].splitlines() if line.startswith("  ")]
     assert len(keys) > 70
-    for key in [*keys, "pytorch_optimizer.Lion", "heavyball.AdamW"]:
+    for key in [*keys, *BY_PATH]:
         code, printed = cli("describe", key)
         assert code == 0, printed
         assert "parameters:" in printed

@@ -58,6 +58,7 @@ def suite(*names):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_promises_run_as_tests_of_their_own():
     assert f"{2 * len(CHECKS)} passed" in suite("adamw", "optimizer.schedule_free.SGDScheduleFreeFactory")
     failed = suite("sample_naive.NaiveFactory")

@@ -9,8 +9,9 @@ from functools import partial
 
 import pytest
 import torch
+from conftest import needs
 from pydantic import ValidationError
-from sample_optimizers import FALLBACK, HORIZON, KEYS, PARAMS, built, options, registered, trainable, update
+from sample_optimizers import FALLBACK, HORIZON, KEYS, PARAMS, PATHS, built, options, registered, trainable, update
 from torch import nn
 
 from optimizer import (
@@ -255,6 +256,11 @@ def test_misspelt_parameter_is_refused_with_the_nearest_name(factory):
     name = next(iter(type(factory).model_fields))
     with pytest.raises(ValidationError, match=f"did you mean '{name}'"):
         type(factory)(**{**factory.model_dump(), name + "x": 1})
+
+
+@pytest.mark.parametrize("path", [pytest.param(path, marks=needs(path.split(".")[0])) for path in PATHS])
+def test_the_contract_covers_other_libraries(path):
+    assert path in KEYS
 
 
 def numeric_fields(key):

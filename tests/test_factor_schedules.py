@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, SCHEDULE_REGISTRY, Horizon
 
+LAST_BIT = 1e-15 * 3e-3  # of the largest lr: near a cosine's end the last bit of another machine's libm shows
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "diffusers.json").read_text())
 
 
@@ -27,7 +28,7 @@ def ours(schedule, lr, horizon=None):
 def test_equals_diffusers(golden):
     fields = {name: value for name, value in golden["case"].items() if name != "name"}
     optimizer = ours({"type": golden["case"]["name"], **fields}, GOLDEN["lr"])
-    assert trace(optimizer, 300) == pytest.approx(golden["trace"], rel=1e-12, abs=0)
+    assert trace(optimizer, 300) == pytest.approx(golden["trace"], rel=1e-12, abs=LAST_BIT)
 
 
 @pytest.mark.parametrize("golden", GOLDEN["cases"], ids=lambda golden: "-".join(map(str, golden["case"].values())))
@@ -37,7 +38,7 @@ def test_equals_diffusers_by_lerobots_key(golden):
         return  # LeRobot's key cannot give its step_rules
     length = case.pop("num_training_steps", 300)
     optimizer = ours({"type": "diffuser", **case}, GOLDEN["lr"], Horizon(length))
-    assert trace(optimizer, 300) == pytest.approx(golden["trace"], rel=1e-12, abs=0)
+    assert trace(optimizer, 300) == pytest.approx(golden["trace"], rel=1e-12, abs=LAST_BIT)
 
 
 def vqbet(warmup, vqvae, cycles, training):

@@ -8,6 +8,8 @@ import time
 import pytest
 from conftest import DIGITS, files_of, finish, metrics_of, start
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = ["--train.total_steps=90", "--train.save_every=20", "--train.eval_every=30", "--train.pictures=false"]
 
 

@@ -50,4 +50,6 @@ def test_it_goes_on_to_where_it_went_then(old):
     resume(run, console=Console(quiet=True))
     assert end.pop("split") == "held_out"
     ended = {name: metrics_of(run)[-1][name] for name in end}
-    assert ended == pytest.approx(end, rel=1e-4)  # another processor sums in another order
+    # The run is in half precision, and the biases before its BatchNorm move by rounding alone: where sums are taken in
+    # another order, the loss changes by up to 6e-5 of itself. A lost part of the state changes it by at least 7e-4.
+    assert ended == pytest.approx(end, rel=2**-11)

@@ -33,7 +33,9 @@ def test_equals_the_peers_trace(lr, metrics, case, golden):
             optimizer.report_metric("val_loss", metrics[k])
     known = [k for k in range(300) if golden[k] is not None]
     assert len(known) > 290
-    assert [lrs[k] for k in known] == pytest.approx([golden[k] for k in known], rel=1e-12, abs=0)
+    expected = [golden[k] for k in known]
+    # Near its end a cosine's factor is a difference of nearly equal numbers: the last bit of another libm's shows.
+    assert [lrs[k] for k in known] == pytest.approx(expected, rel=1e-12, abs=1e-15 * max(expected))
 
 
 def test_the_cases_are_transformers_twelve():

@@ -10,6 +10,7 @@ import faults
 import mutations
 import pytest
 import torch
+from conftest import needs
 from rich.console import Console
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, NamedState, StateMismatchError, load_named_state, named_state
@@ -196,6 +197,7 @@ def test_bytes_that_an_optimizer_unpickles_are_its_own():
         _merged(own, {"heavyball": 3})
 
 
+@needs("heavyball")
 def test_heavyballs_own_setting_survives_a_hostile_state():
     layer = torch.nn.Linear(2, 2)
     optimizer = OPTIMIZER_BUILDER_REGISTRY["heavyball.AdamW"]().build(layer)

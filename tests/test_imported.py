@@ -4,9 +4,7 @@ import copy
 import json
 import pickle
 
-import heavyball
 import pytest
-import pytorch_optimizer
 import torch
 from pydantic import ValidationError
 from torch import nn
@@ -21,6 +19,9 @@ from optimizer import (
     load_named_state,
     named_state,
 )
+
+heavyball = pytest.importorskip("heavyball", reason="needs heavyball")
+pytorch_optimizer = pytest.importorskip("pytorch_optimizer", reason="needs pytorch_optimizer")
 
 LION = OPTIMIZER_BUILDER_REGISTRY["pytorch_optimizer.Lion"]
 

@@ -77,7 +77,7 @@ def restored(trainer, folder):
 
 
 @pytest.mark.parametrize("sealed", [False, True], ids=["as it is", "with its checksums made right"])
-@pytest.mark.parametrize("block", range(BLOCKS))
+@pytest.mark.parametrize("block", [0, *(pytest.param(block, marks=pytest.mark.slow) for block in range(1, BLOCKS))])
 @pytest.mark.filterwarnings("ignore")
 def test_a_mistake_in_any_file_is_refused_or_harmless(run, block, sealed):
     folder = run / "checkpoints" / "step_00000004"

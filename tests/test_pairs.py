@@ -4,6 +4,7 @@ import io
 
 import pytest
 import torch
+from conftest import needs
 from sample_optimizers import built, options, trainable, update
 from sample_schedules import SCHEDULES
 
@@ -12,7 +13,8 @@ from optimizer import OPTIMIZER_BUILDER_REGISTRY, SCHEDULE_REGISTRY, FreeSchedul
 BUILT_IN = sorted(
     key for key, factory in OPTIMIZER_BUILDER_REGISTRY.items() if issubclass(factory, FreeScheduleFactory)
 )
-OPTIMIZERS = [*BUILT_IN, "pytorch_optimizer.Lion"]
+OPTIMIZERS = [*BUILT_IN, pytest.param("pytorch_optimizer.Lion", marks=needs("pytorch_optimizer"))]
+FASTER = {"lbfgs": {"max_iter": 4}}
 MOVES_MOMENTUM = {"one_cycle", "CyclicLR", "sequence"}
 MOMENTUM_OF_ZERO = {"sgd", "rmsprop"}
 WITHOUT_MOMENTUM = {"adadelta", "adafactor", "adagrad", "asgd", "lbfgs", "rprop"}
@@ -30,7 +32,7 @@ def test_every_schedule_is_here():
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("key", OPTIMIZERS)
 def test_resumes_bit_exactly_or_is_refused_when_built(key, schedule):
-    factory = OPTIMIZER_BUILDER_REGISTRY[key](schedule={"type": schedule, **SCHEDULES[schedule]})
+    factory = OPTIMIZER_BUILDER_REGISTRY[key](schedule={"type": schedule, **SCHEDULES[schedule]}, **FASTER.get(key, {}))
     module = trainable(key, 0)
     if schedule in MOVES_MOMENTUM and (key in WITHOUT_MOMENTUM or key.startswith("schedule_free")):
         with pytest.raises(ValueError, match=r"neither `betas` nor `momentum`|cycle_momentum"):

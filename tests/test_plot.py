@@ -202,4 +202,5 @@ def test_list_filters_by_keys_and_aliases(cli):
 def test_describe_names_the_class_it_stands_for(cli):
     assert "of torch.optim.adamw.AdamW" in cli("describe", "adamw")[1]
     assert "of torch.optim.lr_scheduler.StepLR" in cli("describe", "StepLR")[1]
+    pytest.importorskip("pytorch_optimizer", reason="needs pytorch_optimizer")
     assert "of pytorch_optimizer.optimizer.lion.Lion" in cli("describe", "pytorch_optimizer.Lion")[1]

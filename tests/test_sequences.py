@@ -1,6 +1,6 @@
 """Random sequences of what can happen to an optimizer, against a small model of what its lr must be.
 
-INNERSTEP_SEQUENCES is how many there are for each schedule; 1500 make 10,500 in all, and take minutes.
+INNERSTEP_SEQUENCES is how many the slow tests try for each schedule; 1500 make 10,500 in all, and take minutes.
 """
 
 import copy
@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon
 
 SEQUENCES = int(os.environ.get("INNERSTEP_SEQUENCES", "300"))
+QUICK = 50
 HORIZON = Horizon(20, 5)
 LR = 0.5
 
@@ -138,10 +139,25 @@ def apply(event, model, module, optimizer, scaler):
     return module, optimizer
 
 
+def sequences(number):
+    chosen = settings(max_examples=number, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    return lambda test: chosen(given(events=st.lists(EVENTS, max_size=30))(test))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCHEDULES)
-@settings(max_examples=SEQUENCES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(events=st.lists(EVENTS, max_size=30))
+@sequences(SEQUENCES)
 def test_the_lr_is_what_the_model_says(name, events):
+    follow(name, events)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@sequences(QUICK)
+def test_the_lr_is_what_the_model_says_in_a_few_sequences(name, events):
+    follow(name, events)
+
+
+def follow(name, events):
     model, module = Model(name), [nn.Parameter(torch.ones(2))]
     optimizer = fresh(model, module)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0, growth_interval=10**6)

@@ -4,7 +4,7 @@ import io
 
 import pytest
 import torch
-from conftest import files_of, metrics_of
+from conftest import files_of, metrics_of, needs
 from rich.console import Console
 from sample_runs import ADAMW, PLATEAU, config, drop, two
 
@@ -90,9 +90,10 @@ def test_params_of_another_kind_are_refused_with_a_preset_too(tmp_path):
 @pytest.mark.parametrize(
     ("optim", "message"),
     [
-        (
+        pytest.param(
             {"type": "pytorch_optimizer.AdaHessian"},
             "component_optims.first: ScheduledAdaHessian fails in its first step",
+            marks=needs("pytorch_optimizer"),
         ),
         (
             {"type": "adamw", "params": {"schedule": {"type": "test_imported.Ending", "last": 5}}},
@@ -207,7 +208,10 @@ def test_a_component_may_need_its_whole_module_for_its_groups(tmp_path, quiet):
 
 
 @pytest.mark.filterwarnings("ignore:Learning rate changed between steps:UserWarning")
-@pytest.mark.parametrize("path", ["pytorch_optimizer.SOAP", "heavyball.AdamW"])
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=needs(path.split(".")[0])) for path in ("pytorch_optimizer.SOAP", "heavyball.AdamW")],
+)
 def test_an_optimizer_by_dotted_path_trains_and_resumes(tmp_path, quiet, path):
     optims = {"first": {"type": path, "params": {"lr": 1e-3, "schedule": {"type": "cosine"}}}, "second": ADAMW}
     assert_resumed_equals_uninterrupted(tmp_path, quiet, optims)

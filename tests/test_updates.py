@@ -75,6 +75,7 @@ def test_a_component_stepped_twice_a_batch_cannot_accumulate(tmp_path, quiet, mo
         train(wanted, console=quiet)
 
 
+@pytest.mark.slow
 @NO_TORCH_COMPILE
 @pytest.mark.filterwarnings("ignore")  # of the compiler's
 def test_compiled_components_train_alike(tmp_path, quiet):

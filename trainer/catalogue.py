@@ -102,7 +102,8 @@ def _type(field: dict[str, Any]) -> str:
     if "$ref" in field:
         return "mapping"
     ranges = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
-    limits = [f"{sign} {field[name]}" for name, sign in ranges.items() if name in field]
+    # Early pydantic writes 0.0 where later ones write 0.
+    limits = [f"{sign} {str(field[name]).removesuffix('.0')}" for name, sign in ranges.items() if name in field]
     return " ".join([str(field.get("type", "anything")), *([f"({', '.join(limits)})"] if limits else [])])
 
 
