@@ -46,6 +46,8 @@ class ScheduledOptimizer(Optimizer):
     """Type of Adam's two moments, which the kernel knows; None: that of the parameters."""
     kernel: Callable[..., Any] | None = None
     """What takes the class's steps in its place, to the same effect; None: the class does."""
+    checked: Any = None
+    """What the kernel last checked; while it is so, the next step needs no check."""
     grad_norm: Tensor | None = None
     """With `grad_clip_norm`, the joint L2 norm of the gradients before the last clipping, a scalar."""
 

@@ -12,10 +12,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimizer.cautious import Caution
+from optimizer.embedding import MOMENTS
 from optimizer.kernels.blocks import Lists, Tensors, bundles
 from optimizer.kernels.moments import adam_state
 from optimizer.kernels.stepping import Group, objection_to, stepped
 from optimizer.memory_layout import laid_out_as
+
+BUFFER = ("momentum_buffer",)
+"""SGD's, as its state has it."""
 
 Direction = Callable[[Lists, list[Tensor], list[int]], Tensors]
 """Moves the state of the rows of a block; returns the directions of their steps, if need be in the memory given."""
@@ -24,16 +28,16 @@ Direction = Callable[[Lists, list[Tensor], list[int]], Tensors]
 @Optimizer.profile_hook_step
 def cautious_adam_step(optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:
     """Adam's or AdamW's step, cautious."""
-    return stepped(optimizer, closure, _step_adam, objection)
+    return stepped(optimizer, closure, _step_adam, objection, MOMENTS)
 
 
 @Optimizer.profile_hook_step
 def cautious_sgd_step(optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:
     """SGD's step, cautious."""
-    return stepped(optimizer, closure, _step_sgd, objection)
+    return stepped(optimizer, closure, _step_sgd, objection, BUFFER)
 
 
-def objection(group: Group) -> str | None:
+def objection(optimizer: Any, group: Group) -> str | None:
     """Return what these steps have against `group`, or None."""
     return objection_to(group, {"cpu": (torch.float32, torch.float64)})  # of which the mean of a mask can be taken
 
