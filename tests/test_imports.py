@@ -31,6 +31,7 @@ FLOW = [
     "optimizer.schedules",
     "optimizer.combined",
     "optimizer.memory_layout",
+    "optimizer.float64_step",
     "optimizer.cautious",
     "optimizer.clipping",
     "optimizer.suspicion",

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimizer.cautious import Caution
-from optimizer.kernels import native
 from optimizer.embedding import MOMENTS
+from optimizer.kernels import native
 from optimizer.kernels.cautious import BUFFER, decay_of, penalty_of, sgd_buffer
 from optimizer.kernels.moments import adam_state
 from optimizer.kernels.schedule_free_radam import STATE, begin_update, check_train_mode

@@ -8,11 +8,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimizer.embedding import MOMENTS
+from optimizer.float64_step import HALVES
 from optimizer.memory_layout import check_memory, laid_out_as, oddity
 
 CHANGED = (
-    "state_dtype: a group has changed since the optimizer was built ({reason}), and the step that it would take now does not know"
-    " moments in {dtype}. Build an optimizer without state_dtype and load this one's state dict into it."
+    "state_dtype: a group has changed since the optimizer was built ({reason}), and the step that it would take now"
+    " does not know moments in {dtype}. Build an optimizer without state_dtype and load this one's state dict into it."
 )
 
 
@@ -33,7 +34,9 @@ def adam_state(optimizer: Any, p: Tensor, device: str | torch.device = "cpu") ->
 
 
 def moment_dtype(optimizer: Any, p: Tensor) -> torch.dtype:
-    """Return the type of the moments of `p`."""
+    """Return the type of the moments of `p`: for cautious steps in half precision, float32."""
+    if optimizer.caution is not None and p.dtype in HALVES:
+        return torch.float32
     return optimizer.state_dtype or p.dtype
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optimizer.cautious import CautiousStep
+from optimizer.cautious import cautious_step
 from optimizer.kernels.moments import check_class_step, check_moments
 from optimizer.memory_layout import check_memory, extent, is_dense, lay_out, oddity
 
@@ -62,13 +62,12 @@ def loss_of(closure: Callable[[], Any] | None) -> Any:
 
 def step_of_class(optimizer: Any) -> None:
     """Take the step that the class takes, cautious if it is to be, where its fused ones read everything by index."""
-    lay_out(optimizer)
-    step = None if optimizer.caution is None else CautiousStep(optimizer.caution)
-    if step is not None:
-        step.before(optimizer, (), {})
-    type(optimizer)._base_step.__wrapped__(optimizer)
-    if step is not None:
-        step.after(optimizer, (), {})
+    step = type(optimizer)._base_step.__wrapped__
+    if optimizer.caution is None:
+        lay_out(optimizer)
+        step(optimizer)
+    else:
+        cautious_step(optimizer, optimizer.caution, lambda: step(optimizer))
 
 
 def checked(optimizer: Any, objection: Objection, moments: Sequence[str]) -> str | None:
