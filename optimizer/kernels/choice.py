@@ -109,6 +109,6 @@ def _unfit(optimizer: ScheduledOptimizer, cls: Any, kernel: Kernel) -> str | Non
         return "its step is not that of the class"
     if kernel is fused_step:
         return None if all(group["fused"] for group in optimizer.param_groups) else "its groups are not fused"
-    compiled.uncompilable.cache_clear()  # what a compiler lacked before, it may have now
+    compiled.FAILURES.clear()  # what a compiler lacked before, it may have now
     objections = (OBJECTIONS[kernel](optimizer, group) for group in optimizer.param_groups)
     return next((objection for objection in objections if objection is not None), None)

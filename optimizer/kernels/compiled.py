@@ -21,6 +21,9 @@ from optimizer.kernels.schedule_free_radam import STATE, begin_update, check_tra
 from optimizer.kernels.stepping import Group, objection_to, stepped
 from optimizer.memory_layout import laid_out_as
 
+FAILURES: dict[tuple[str, torch.dtype, torch.dtype], str] = {}
+"""What is missing to compile, by device and types, since an optimizer was last built."""
+
 
 @Optimizer.profile_hook_step
 def compiled_adam_step(optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:
@@ -52,15 +55,17 @@ def objection(optimizer: Any, group: Group) -> str | None:
     return uncompilable(p.device.type, p.dtype, optimizer.state_dtype or p.dtype)
 
 
-@cache
 def uncompilable(device: str, dtype: torch.dtype, state_dtype: torch.dtype) -> str | None:
-    """Compile for parameters of `dtype`; return what is missing for it, or None. It is tried once."""
+    """Compile for parameters of `dtype`; return what is missing for it, or None. What failed is not tried again."""
+    if (device, dtype, state_dtype) in FAILURES:
+        return FAILURES[device, dtype, state_dtype]
     try:
         if device == "cpu":
             native.library(dtype, state_dtype)
         else:
             from optimizer.kernels import gpu  # noqa: F401
     except (OSError, ImportError) as error:
+        FAILURES[device, dtype, state_dtype] = str(error)
         return str(error)
     return None
 

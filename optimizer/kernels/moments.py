@@ -29,7 +29,7 @@ def adam_state(optimizer: Any, p: Tensor, device: str | torch.device = "cpu") ->
             dtype = moment_dtype(optimizer, p)
             state[name] = torch.zeros_like(p, dtype=dtype, memory_format=torch.preserve_format)
     for name in MOMENTS:
-        state[name] = laid_out_as(p, state[name])
+        state[name] = moment(optimizer, p, state[name])
     return state["step"], state["exp_avg"], state["exp_avg_sq"]
 
 
@@ -38,6 +38,13 @@ def moment_dtype(optimizer: Any, p: Tensor) -> torch.dtype:
     if optimizer.caution is not None and p.dtype in HALVES:
         return torch.float32
     return optimizer.state_dtype or p.dtype
+
+
+def moment(optimizer: Any, p: Tensor, value: Tensor) -> Tensor:
+    """Return the moment `value` of `p` as a kernel takes it."""
+    if p.dtype in HALVES:  # of a step without caution it may be shorter
+        value = value.to(moment_dtype(optimizer, p))
+    return laid_out_as(p, value)
 
 
 def check_moments(optimizer: Any, p: Tensor, names: Sequence[str], *, strict: bool) -> str | None:
@@ -61,7 +68,8 @@ def check_moments(optimizer: Any, p: Tensor, names: Sequence[str], *, strict: bo
     if not strict:
         return None
     dtype = moment_dtype(optimizer, p)
-    if any(value.dtype != dtype or value.device != p.device for _, value in values):
+    dtypes = (dtype, p.dtype) if p.dtype in HALVES else (dtype,)
+    if any(value.dtype not in dtypes or value.device != p.device for _, value in values):
         found = ", ".join(f"{x.dtype} {list(x.shape)} on {x.device}" for x in (p, *(value for _, value in values)))
         raise TypeError(f"a parameter's tensors differ: {found}")
     odd = next((odd for _, value in values if (odd := oddity(value)) is not None and not value.is_neg()), None)

@@ -104,8 +104,9 @@ static void run(const Work *work, int threads, Block *count, Block *move) {
     }
 }
 
-/* What a cautious step is multiplied with. */
+/* What a cautious step is multiplied with. Where nothing agrees, the steps are 0, and slack may be next to 0. */
 static REAL scale_of(const Work *work, int64_t row, double size, double least, double slack) {
+    if (!work->agreeing[row]) return size;
     double mean = (double)work->agreeing[row] / (double)work->sizes[row];
     return size / ((mean > least ? mean : least) + slack);
 }
