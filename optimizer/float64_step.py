@@ -68,8 +68,8 @@ def _of_parameters(after: dict[Any, Any], before: dict[Any, Any], copies: Mappin
         if p is None:
             new[key] = values
         else:
-            kind, old = torch.float32 if p.dtype in HALVES else p.dtype, before.get(p, {})
-            new[p] = {name: _lowered(name, value, old.get(name), kind) for name, value in values.items()}
+            old = before.get(p, {})
+            new[p] = {name: _lowered(name, value, old.get(name), p) for name, value in values.items()}
     return {key: new[key] for key in [*before, *new] if key in new}
 
 
@@ -89,13 +89,14 @@ def _raised(name: Any, value: Any) -> Any:
     return _mapped(value, lambda key, item: _raised(key, item))
 
 
-def _lowered(name: Any, value: Any, before: Any, kind: torch.dtype) -> Any:
-    """Return a state in the type that it had `before`, or as the type `kind` if it is new."""
+def _lowered(name: Any, value: Any, before: Any, p: Tensor) -> Any:
+    """Return a state in the type that it had `before`, or that of `p`; float32 in place of half precision."""
     if isinstance(value, Tensor):
         if name == "step" or not _is_real(value) or value.dtype != torch.float64:
             return value
-        return value.to(before.dtype if isinstance(before, Tensor) else kind)
-    return _mapped(value, lambda key, item: _lowered(key, item, _item(before, key), kind))
+        dtype = before.dtype if isinstance(before, Tensor) else p.dtype
+        return value.to(torch.float32 if p.dtype in HALVES and dtype in HALVES else dtype)
+    return _mapped(value, lambda key, item: _lowered(key, item, _item(before, key), p))
 
 
 def _mapped(value: Any, change: Callable[[Any, Any], Any]) -> Any:
