@@ -309,7 +309,7 @@ def test_sparse_gradients_are_told_by_the_name_of_the_option(key):
     factory = OPTIMIZER_BUILDER_REGISTRY[key](use_cautious_optimizer=True, grad_clip_norm=None)
     optimizer = factory.build([other, table.weight])
     (table(torch.tensor([1, 2])) * other).sum().backward()
-    with pytest.raises(RuntimeError, match="use_cautious_optimizer: .* does not support sparse gradients"):
+    with pytest.raises(RuntimeError, match=r"use_cautious_optimizer: .* does not support sparse gradients"):
         optimizer.step()
     assert torch.equal(other, torch.ones(3))
     assert optimizer.scheduler.last_epoch == 0

@@ -136,31 +136,33 @@ def _objection_to_gradient(p: Tensor, gradient: Tensor) -> str | None:
 def _signature(optimizer: Any, moments: Sequence[str]) -> tuple[Any, ...] | None:
     """Return what tells whether anything has changed that `checked` looks at; None where that is not known so fast.
 
-    Parameters and gradients, which come anew or are replaced, are told by all that they are; state, which stays, by its
-    address and by how much memory it has.
+    Gradients, which come anew, are told by all but their address; state, which stays, by identity, address and how much
+    memory it has; parameters by all of that.
     """
     options: list[Any] = []
-    both: list[Tensor] = []
+    parameters: list[Tensor] = []
+    gradients: list[Tensor] = []
     held: list[Tensor] = []
     for group in optimizer.param_groups:
         options.append((len(group["params"]), type(group["lr"]), *map(group.get, _OPTIONS)))
         for p in group["params"]:
             gradient, state = p.grad, optimizer.state.get(p, {})
-            both.append(p)
+            parameters.append(p)
             options.append(gradient is None)
             if gradient is not None:
-                both.append(gradient)
+                gradients.append(gradient)
             held += [state[name] for name in moments if state.get(name) is not None]
-    tensors = [*both, *held]
+    both, stay = [*parameters, *gradients], [*parameters, *held]
     try:
         return (
             options,
             list(map(type, both)),
             [(tensor.dtype, tensor.shape, tensor.stride()) for tensor in both],
             any(map(Tensor.is_neg, both)),
+            [(gradient.storage_offset(), gradient.data_ptr() == 0) for gradient in gradients],
             list(map(id, held)),
-            list(map(Tensor.data_ptr, tensors)),
-            [storage.nbytes() for storage in map(Tensor.untyped_storage, tensors)],
+            list(map(Tensor.data_ptr, stay)),
+            [storage.nbytes() for storage in map(Tensor.untyped_storage, (*both, *held))],
         )
     except (RuntimeError, NotImplementedError, TypeError, AttributeError):  # not every kind of tensor has all that
         return None

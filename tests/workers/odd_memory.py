@@ -16,7 +16,6 @@ from optimizer import OPTIMIZER_BUILDER_REGISTRY
 
 IMPLEMENTATION, CAUTIOUS = sys.argv[1], sys.argv[2] == "cautious"
 N = 50_001
-FIRST = "nothing here"
 
 
 class Wrapper(torch.Tensor):
@@ -154,6 +153,7 @@ def report(change, shape):
 
 reports = {}
 for case, (change, shape) in CASES.items():
-    print(case, flush=True)
+    sys.stdout.write(f"{case}\n")  # the last line names the case in which the process ended
+    sys.stdout.flush()
     reports[case] = report(change, shape)
     Path(sys.argv[3]).write_text(json.dumps(reports))
