@@ -2,10 +2,13 @@
 
 With u the update's direction (without decoupled weight decay) and g the gradient, m = (u·g > 0), the step is
 u·m / (mean(m) + eps), the mean over the whole parameter. Source: Liang et al. 2024, arXiv:2411.16085,
-Algorithm 1. This is the reference: it works for any optimizer, and holds a copy of the parameters during a step.
+Algorithm 1. This is the reference: it works for any optimizer, whose step it has taken in float64, on copies of
+parameters, gradients and state.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from types import MethodType
 from typing import Any, TypeVar
 
 import torch
@@ -13,7 +16,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimizer.combined import Combined
-from optimizer.memory_layout import lay_out
+from optimizer.float64_step import in_float64, keep_saved, put_back, why_not_in_float64
+from optimizer.memory_layout import check_memory
 
 AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
 
@@ -35,7 +39,7 @@ class Caution:
 def CautiousOptimizer(base: AnyOptimizer, eps: float = 1e-8, min_mean: float = 0.0) -> AnyOptimizer:  # noqa: N802 the name that users know
     """Make the steps of `base`, any optimizer, cautious, and return it; it stays what it is.
 
-    A copy of a plain optimizer of PyTorch's loses its hooks, and so this one; those of innerstep's keep it.
+    A copy of a plain optimizer of PyTorch's is not cautious, as it loses its hooks; those of innerstep's stay so.
     Raises ValueError as `check_caution` does, for values that would divide by zero, and the second time.
     """
     if eps < 0 or min_mean < 0 or eps + min_mean == 0:
@@ -45,58 +49,105 @@ def CautiousOptimizer(base: AnyOptimizer, eps: float = 1e-8, min_mean: float = 0
     if hasattr(base, "make_cautious"):
         base.make_cautious(caution)
         return base
-    if any(
-        isinstance(getattr(hook, "__self__", None), CautiousStep) for hook in base._optimizer_step_pre_hooks.values()
-    ):
+    before = base.step
+    if getattr(before, "_is_cautious", False):
         raise ValueError(ALREADY)
-    step = CautiousStep(caution)
-    base.register_step_pre_hook(step.before)
-    base.register_step_post_hook(step.after)
+    plain = getattr(type(base).step, "__wrapped__", type(base).step)
+
+    def step(optimizer: Any, *args: Any, **options: Any) -> Any:
+        optimizer._opt_called = True  # what torch's schedulers look for
+        return without_closure(optimizer, caution, plain, args, options)
+
+    hooked: Any = Optimizer.profile_hook_step(step)
+    hooked._is_cautious = True
+    if hasattr(before, "_wrapped_by_lr_sched"):
+        hooked._wrapped_by_lr_sched = True
+    base.step = MethodType(hooked, base)  # type: ignore[method-assign]
+    register_exact_loads(base)
     return base
+
+
+def without_closure(
+    optimizer: Any, caution: Caution, step: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]
+) -> Any:
+    """Evaluate the closure among the arguments, if there is one, at the parameters; then take `step` cautiously."""
+    closure, *rest = args or (options.pop("closure", None),)
+    loss = None
+    if closure is not None:
+        with torch.enable_grad():
+            loss = closure()
+    result = cautious_step(optimizer, caution, lambda: step(optimizer, *([None, *rest] if rest else []), **options))
+    return result if closure is None else loss
+
+
+def register_exact_loads(optimizer: Optimizer) -> None:
+    """Let half-precision parameters' state, which is float32, be loaded as it was saved."""
+    optimizer.register_load_state_dict_pre_hook(keep_saved)
+    optimizer.register_load_state_dict_post_hook(put_back)
 
 
 def check_caution(optimizer: Optimizer) -> None:
     """Raise ValueError if steps of `optimizer` have no direction that a gradient could agree with, or it is
     not known which part of a step is weight decay."""
     name = type(optimizer).__name__
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    other = next((p for p in parameters if not p.is_floating_point()), None)
+    if other is not None:
+        raise ValueError(
+            f"{name} cannot be made cautious over parameters of {other.dtype}: step and gradient agree by their signs,"
+            " which only real numbers have. Train them by an optimizer without use_cautious_optimizer"
+        )
     if isinstance(optimizer, torch.optim.LBFGS | torch.optim.SparseAdam) or callable(getattr(optimizer, "eval", None)):
         raise ValueError(f"{name} cannot be made cautious: its step is not one direction for one dense gradient")
     for group in optimizer.param_groups:
         _is_decoupled(optimizer, group)
+    if any(p.dtype != torch.float64 for p in parameters):
+        reason = why_not_in_float64(optimizer)
+        if reason is not None:
+            raise ValueError(f"{name} cannot be made cautious: {reason}")
 
 
-class CautiousStep:
-    """The hooks around a step, and the parameters as they were before it."""
+@torch.no_grad()
+def cautious_step(optimizer: Any, caution: Caution, step: Callable[[], Any]) -> Any:
+    """Take a cautious step; return what `step`, the class's own without a closure, returns.
 
-    def __init__(self, caution: Caution) -> None:
-        self._caution = caution
-        self._before: dict[Tensor, tuple[Tensor, Tensor | None]] = {}
+    It is computed in float64 from the gradients as they are before it, and each weight is rounded once. A step that
+    GradScaler skips moves nothing. Raises RuntimeError for sparse gradients and for tensors whose memory was freed.
+    """
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            _check_tensors(p)
+    found_inf: Tensor | None = getattr(optimizer, "found_inf", None)
+    if found_inf is not None and torch.any(found_inf):
+        return None
+    with in_float64(optimizer) as moved:
+        result = step()
+    for group in optimizer.param_groups:
+        keep, sign = 1.0 - _decay(optimizer, group), -1.0 if group.get("maximize") else 1.0
+        for p in group["params"]:
+            if p.grad is not None:
+                _move(p, moved.pop(p).detach(), keep, sign, caution)
+    return result
 
-    def before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        """Keep the parameters as they are, and the gradients, which some optimizers drop in their step."""
-        lay_out(optimizer)
-        self._before = {p: (p.detach().clone(), p.grad) for group in optimizer.param_groups for p in group["params"]}
 
-    @torch.no_grad()
-    def after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        """Make the step that was taken a cautious one."""
-        before, self._before = self._before, {}
-        found_inf: Tensor | None = getattr(optimizer, "found_inf", None)
-        if found_inf is not None and torch.any(found_inf):
-            return  # a fused step under GradScaler that moved nothing
-        for group in optimizer.param_groups:
-            keep = 1.0 - _decay(optimizer, group)
-            sign = -1.0 if group.get("maximize") else 1.0
-            for p in group["params"]:
-                old, gradient = before[p]
-                gradient = gradient if p.grad is None else p.grad  # with a closure they are made in the step
-                if gradient is not None:
-                    decayed = old * keep
-                    step = decayed - p
-                    mask = step * gradient * sign > 0
-                    # In half precision eps would be 0.
-                    mean = mask.to(torch.promote_types(p.dtype, torch.float32)).mean()
-                    p.copy_(decayed - step * mask / (mean.clamp(min=self._caution.min_mean) + self._caution.eps))
+def _move(p: Tensor, moved: Tensor, keep: float, sign: float, caution: Caution) -> None:
+    """Move `p` cautiously, where the class would have gone to `moved`."""
+    decayed = p.detach().to(torch.float64) * keep
+    step = decayed - moved
+    mask = step.sign() * p.grad.sign() * sign > 0  # type: ignore[union-attr]  # products of small numbers come to 0
+    mean = mask.to(torch.float64).mean()
+    p.copy_(decayed - step * mask / (mean.clamp(min=caution.min_mean) + caution.eps))
+
+
+def _check_tensors(p: Tensor) -> None:
+    if p.grad is not None and p.grad.layout != torch.strided:
+        raise RuntimeError(
+            "use_cautious_optimizer: a cautious step does not support sparse gradients, as its mean is over the whole"
+            " parameter. Make them dense (nn.Embedding(sparse=False)) or set use_cautious_optimizer: false."
+        )
+    for tensor, what in ((p, "a parameter"), (p.grad, "the gradient of a parameter")):
+        if tensor is not None:
+            check_memory(tensor, what)
 
 
 def _decay(optimizer: Optimizer, group: dict[str, Any]) -> float:

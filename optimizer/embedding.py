@@ -7,9 +7,8 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
-from optimizer.cautious import ALREADY, Caution, CautiousStep, check_caution
+from optimizer.cautious import ALREADY, Caution, check_caution, register_exact_loads, without_closure
 from optimizer.clipping import clip_before_step
 from optimizer.embedded_scheduler import EmbeddedScheduler
 from optimizer.reentry import Entry
@@ -46,6 +45,8 @@ class ScheduledOptimizer(Optimizer):
     """Type of Adam's two moments, which the kernel knows; None: that of the parameters."""
     kernel: Callable[..., Any] | None = None
     """What takes the class's steps in its place, to the same effect; None: the class does."""
+    checked: Any = None
+    """What the kernel last checked; while it is so, the next step needs no check."""
     grad_norm: Tensor | None = None
     """With `grad_clip_norm`, the joint L2 norm of the gradients before the last clipping, a scalar."""
 
@@ -95,20 +96,19 @@ class ScheduledOptimizer(Optimizer):
         """
         if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():  # type: ignore[no-untyped-call]  # torch
             raise RuntimeError(CAPTURED)
-        step = self.kernel or type(self)._base_step
+        step = self.kernel or (type(self)._base_step if self.caution is None else _cautious_step)
         if not torch.compiler.is_compiling():
             loss = step(self, *args, **options)
             _advance(self)
         else:  # kernels are no code to be traced, and the schedule would be traced again at each position
-            loss = (_untraced(step) if self.kernel else step)(self, *args, **options)
+            is_traced = self.kernel is None and self.caution is None
+            loss = (step if is_traced else _untraced(step))(self, *args, **options)
             _untraced(_advance)(self)
         return loss
 
     def use_kernel(self, kernel: Callable[..., Any]) -> None:
         """Let `kernel`, a function of the optimizer, take the class's steps, cautious ones if they are to be."""
         self.kernel = kernel
-        for handle in self._cautious_hooks:
-            handle.remove()
 
     def make_cautious(self, caution: Caution) -> None:
         """Make the steps cautious from now on. Raises ValueError if they are, or with a `state_dtype`."""
@@ -118,7 +118,7 @@ class ScheduledOptimizer(Optimizer):
             raise ValueError("state_dtype: build the optimizer with use_cautious_optimizer: true instead")
         self.caution = caution
         self.kernel = None  # it would take steps that are not cautious
-        self._register_caution(caution)
+        register_exact_loads(self)
 
     def report_metric(self, name: str, value: float) -> None:
         """Tell the schedule a metric, a plain number that is the same on every rank.
@@ -165,15 +165,10 @@ class ScheduledOptimizer(Optimizer):
         return {**state_dict, "param_groups": groups}
 
     def _register_own_hooks(self) -> None:
-        self._cautious_hooks: list[RemovableHandle] = []
-        if self.caution is not None and self.kernel is None:
-            self._register_caution(self.caution)
+        if self.caution is not None:
+            register_exact_loads(self)
         if self.grad_clip_norm:
             self.register_step_pre_hook(clip_before_step)
-
-    def _register_caution(self, caution: Caution) -> None:
-        step = CautiousStep(caution)
-        self._cautious_hooks = [self.register_step_pre_hook(step.before), self.register_step_post_hook(step.after)]
 
     def __getstate__(self) -> dict[str, Any]:
         names = [*self._made_with, "_made_with", "scheduler", "grad_clip_norm", "caution", "state_dtype", "kernel"]
@@ -221,6 +216,11 @@ def _new_scheduled(optimizer_class: type[Optimizer]) -> ScheduledOptimizer:
 
 
 ScheduledOptimizer.step.hooked = True  # type: ignore[attr-defined]  # torch's own mark: it wraps no step that has it
+
+
+@Optimizer.profile_hook_step
+def _cautious_step(optimizer: Any, *args: Any, **options: Any) -> Any:
+    return without_closure(optimizer, optimizer.caution, type(optimizer)._base_step.__wrapped__, args, options)
 
 
 def _advance(optimizer: ScheduledOptimizer) -> None:

@@ -1,8 +1,12 @@
-"""Tensors that lie in memory as their parameter does: torch's fused kernels go by memory and not by index."""
+"""Tensors as memory: torch's fused kernels and ours go by address, and not by index."""
 
 from typing import Any
 
-from torch import Tensor, empty_like
+import torch
+from torch import Tensor, empty_like, nn
+
+PLAIN = (Tensor, nn.Parameter)
+"""Types whose elements are at their address; those of a subclass may be anywhere."""
 
 
 def is_dense(tensor: Tensor) -> bool:
@@ -15,6 +19,38 @@ def is_dense(tensor: Tensor) -> bool:
     return True
 
 
+def oddity(tensor: Tensor) -> str | None:
+    """Return why memory at the address of `tensor` does not hold its elements one by one, or None if it does."""
+    if type(tensor) not in PLAIN or tensor.layout != torch.strided:
+        return f"is a {type(tensor).__name__} of layout {tensor.layout}"
+    if tensor.is_neg() or tensor.is_conj():
+        return "is a negated or conjugate view"
+    return "is a tensor of zeros without memory" if tensor._is_zerotensor() else None
+
+
+def extent(tensor: Tensor) -> int:
+    """Return how many bytes lie between the first element and the end of the last one."""
+    if not tensor.numel():
+        return 0
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return (last + 1) * tensor.element_size()
+
+
+def check_memory(tensor: Tensor, what: str) -> None:
+    """Raise RuntimeError if `tensor` reaches beyond its memory, which then was freed or made smaller.
+
+    what: the tensor's name in the message.
+    """
+    if type(tensor) not in PLAIN or tensor.layout != torch.strided or tensor.is_meta or tensor._is_zerotensor():
+        return  # the memory is not the tensor's own, or there is none
+    needed = tensor.storage_offset() * tensor.element_size() + extent(tensor)
+    if tensor.numel() and needed > tensor.untyped_storage().nbytes():
+        raise RuntimeError(
+            f"{what} of shape {list(tensor.shape)}: needs {needed} bytes of memory, and there are"
+            f" {tensor.untyped_storage().nbytes()}: its storage was freed or resized. Nothing was updated."
+        )
+
+
 def laid_out_as(p: Tensor, tensor: Tensor) -> Tensor:
     """Return `tensor` as it lies in memory if `p` has the same strides, else a copy that has, of its own type."""
     as_it_is = tensor.stride() == p.stride() and not tensor.is_neg()  # a negated view has other signs in memory
@@ -25,13 +61,21 @@ def lay_out(optimizer: Any) -> None:
     """Lay out the gradients and the state of `optimizer`'s fused groups as their parameters are.
 
     Autograd's gradients are so already; those that are set by hand, and a state of an unfused step, need not be.
+    A group with plain parameters or gradients that no fused step can read is not fused from now on.
     """
     for group in optimizer.param_groups:
-        for p in group["params"] if group.get("fused") else ():
-            if type(p.grad) is not Tensor or p.grad.is_sparse:
-                continue
-            p.grad = laid_out_as(p, p.grad)
-            state = optimizer.state.get(p, {})
-            for name, value in state.items():
-                if isinstance(value, Tensor) and value.shape == p.shape:
-                    state[name] = laid_out_as(p, value)
+        plain = [p for p in group["params"] if type(p) in PLAIN] if group.get("fused") else []
+        if any(oddity(p) or not is_dense(p) or (type(p.grad) is Tensor and _unreadable(p.grad)) for p in plain):
+            group["fused"] = False
+            continue
+        for p in plain:
+            if type(p.grad) is Tensor:
+                p.grad = laid_out_as(p, p.grad)
+                state = optimizer.state.get(p, {})
+                for name, value in state.items():
+                    if isinstance(value, Tensor) and value.shape == p.shape:
+                        state[name] = laid_out_as(p, value)
+
+
+def _unreadable(gradient: Tensor) -> bool:
+    return gradient.layout != torch.strided or gradient._is_zerotensor()

@@ -142,7 +142,7 @@ def test_parameters_that_are_one_in_memory_are_left_to_the_class():
             optimizer.step()
         moved.append(first.detach())
         if implementation == "compiled":
-            with pytest.raises(ValueError, match=r"here: two parameters are one in memory$"):
+            with pytest.raises(ValueError, match=r"here: two parameters share memory$"):
                 factory.build([first, second])
     assert torch.equal(*moved)
 

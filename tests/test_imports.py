@@ -34,6 +34,7 @@ FLOW = [
     "optimizer.schedules",
     "optimizer.combined",
     "optimizer.memory_layout",
+    "optimizer.float64_step",
     "optimizer.cautious",
     "optimizer.clipping",
     "optimizer.reentry",

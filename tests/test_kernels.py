@@ -98,7 +98,6 @@ def test_a_step_in_eval_mode_is_refused():
     ("key", "params", "dtype"),
     [
         ("adamw", {"amsgrad": True}, torch.float32),
-        ("adamw", {}, torch.bfloat16),
         ("adamw", {"implementation": "single"}, torch.float32),
         ("adamw", {"implementation": "foreach"}, torch.float32),
         ("adamw", {"implementation": "fused"}, torch.float32),

@@ -1,6 +1,7 @@
 """Cautious steps of Adam, AdamW and SGD in blocks, without a copy of the parameters.
 
-The formula is that of `optimizer.cautious`, which stays the reference. A parameter's steps wait, in memory as large
+The formula is that of `optimizer.cautious`, which stays the reference. Parameters in half precision are stepped in
+float32, with such moments, and rounded once. A parameter's steps wait, in memory as large
 as the largest parameter, until it is known how many of its coordinates agree.
 """
 
@@ -12,10 +13,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimizer.cautious import Caution
+from optimizer.embedding import MOMENTS
+from optimizer.float64_step import HALVES
 from optimizer.kernels.blocks import Lists, Tensors, bundles
-from optimizer.kernels.moments import adam_state
+from optimizer.kernels.moments import adam_state, moment, moment_dtype
 from optimizer.kernels.stepping import Group, objection_to, stepped
 from optimizer.memory_layout import laid_out_as
+
+BUFFER = ("momentum_buffer",)
+"""SGD's, as its state has it."""
 
 Direction = Callable[[Lists, list[Tensor], list[int]], Tensors]
 """Moves the state of the rows of a block; returns the directions of their steps, if need be in the memory given."""
@@ -24,18 +30,18 @@ Direction = Callable[[Lists, list[Tensor], list[int]], Tensors]
 @Optimizer.profile_hook_step
 def cautious_adam_step(optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:
     """Adam's or AdamW's step, cautious."""
-    return stepped(optimizer, closure, _step_adam, objection)
+    return stepped(optimizer, closure, _step_adam, objection, MOMENTS)
 
 
 @Optimizer.profile_hook_step
 def cautious_sgd_step(optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:
     """SGD's step, cautious."""
-    return stepped(optimizer, closure, _step_sgd, objection)
+    return stepped(optimizer, closure, _step_sgd, objection, BUFFER)
 
 
-def objection(group: Group) -> str | None:
+def objection(optimizer: Any, group: Group) -> str | None:
     """Return what these steps have against `group`, or None."""
-    return objection_to(group, {"cpu": (torch.float32, torch.float64)})  # of which the mean of a mask can be taken
+    return objection_to(group, {"cpu": (torch.float32, torch.float64, *HALVES)})
 
 
 def sgd_buffer(optimizer: Any, p: Tensor) -> tuple[Tensor, bool]:
@@ -43,8 +49,9 @@ def sgd_buffer(optimizer: Any, p: Tensor) -> tuple[Tensor, bool]:
     state = optimizer.state[p]
     is_first = state.get("momentum_buffer") is None
     if is_first:
-        state["momentum_buffer"] = torch.zeros_like(p, memory_format=torch.preserve_format)
-    state["momentum_buffer"] = laid_out_as(p, state["momentum_buffer"])
+        dtype = moment_dtype(optimizer, p)
+        state["momentum_buffer"] = torch.zeros_like(p, dtype=dtype, memory_format=torch.preserve_format)
+    state["momentum_buffer"] = moment(optimizer, p, state["momentum_buffer"])
     return state["momentum_buffer"], is_first
 
 
@@ -113,11 +120,12 @@ def _move(rows: Sequence[tuple[Tensor, ...]], direction: Direction, caution: Cau
     lr, scratch = float(group["lr"]), None
     for indices, blocks in bundles(rows):
         if len(blocks) > 1 and scratch is None:
-            scratch = rows[0][0].new_empty(max(row[0].numel() for row in rows))
+            scratch = torch.empty(max(row[0].numel() for row in rows), dtype=_wide_type(rows[0][0]))
         rooms, counted = _rooms(blocks, scratch), []
         for block, room in zip(blocks, rooms, strict=True):
-            directions = direction(block, room, indices)
-            products = torch._foreach_sign(block[1])  # with the gradients themselves, small ones would come to 0
+            widened = tuple([_wide(x) for x in column] for column in block)
+            directions = direction(widened, room, indices)
+            products = torch._foreach_sign(widened[1])  # with the gradients themselves, small ones would come to 0
             torch._foreach_mul_(products, directions)
             for step, product, place in zip(directions, products, room, strict=True):
                 # The derivative of relu: 0 where the product is not positive, elsewhere the step.
@@ -127,16 +135,27 @@ def _move(rows: Sequence[tuple[Tensor, ...]], direction: Direction, caution: Cau
         for block, room in zip(blocks, rooms, strict=True):
             for p, step, scale in zip(block[0], room, scales, strict=True):
                 # In one pass over memory: p - lr * scale * (step + decay / scale * p).
+                whole = _wide(p)
                 torch._fused_sgd_(
-                    [p], [step], [], lr=lr * scale, weight_decay=decay_of(group) / scale, momentum=0.0, dampening=0.0,
-                    nesterov=False, maximize=False, is_first_step=False,
+                    [whole], [step], [], lr=lr * scale, weight_decay=decay_of(group) / scale, momentum=0.0,
+                    dampening=0.0, nesterov=False, maximize=False, is_first_step=False,
                 )  # fmt: skip
+                if whole is not p:
+                    p.copy_(whole)
+
+
+def _wide_type(p: Tensor) -> torch.dtype:
+    return torch.float32 if p.dtype in HALVES else p.dtype
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.to(_wide_type(tensor))  # itself, if it is wide
 
 
 def _rooms(blocks: list[Lists], scratch: Tensor | None) -> list[list[Tensor]]:
     """Return memory for the steps of each block: those of one large parameter in `scratch`."""
     if len(blocks) == 1 or scratch is None:
-        return [[torch.empty_like(p) for p in block[0]] for block in blocks]
+        return [[torch.empty_like(p, dtype=_wide_type(p)) for p in block[0]] for block in blocks]
     sizes = [block[0][0].numel() for block in blocks]
     return [[room] for room in torch.split(scratch[: sum(sizes)], sizes)]
 
@@ -145,7 +164,8 @@ def _scales(parameters: list[Tensor], counted: list[list[Tensor]], caution: Caut
     """Return what each parameter's step is multiplied with. counted: of each block, each tensor's agreeing ones."""
     counts = torch.stack([torch.stack(block) for block in counted]).sum(0).tolist()
     means = [count / max(1, p.numel()) for count, p in zip(counts, parameters, strict=True)]
-    return [1.0 / (max(mean, caution.min_mean) + caution.eps) for mean in means]
+    # Where nothing agrees, the steps are 0, and eps may be next to 0.
+    return [1.0 / (max(mean, caution.min_mean) + caution.eps) if mean else 1.0 for mean in means]
 
 
 def _with_penalty(group: Group, block: Lists) -> Tensors:

@@ -109,15 +109,6 @@ def _unfit(optimizer: ScheduledOptimizer, cls: Any, kernel: Kernel) -> str | Non
         return "its step is not that of the class"
     if kernel is fused_step:
         return None if all(group["fused"] for group in optimizer.param_groups) else "its groups are not fused"
-    objections = (OBJECTIONS[kernel](group) for group in optimizer.param_groups)
-    reason = next((objection for objection in objections if objection is not None), None)
-    return _uncompilable(optimizer) if reason is None and kernel in COMPILED else reason
-
-
-def _uncompilable(optimizer: ScheduledOptimizer) -> str | None:
-    """Compile now, so that what is missing is missed when the optimizer is built."""
-    try:
-        compiled.prepare(optimizer)
-    except (OSError, ImportError) as error:
-        return str(error)
-    return None
+    compiled.FAILURES.clear()  # what a compiler lacked before, it may have now
+    objections = (OBJECTIONS[kernel](optimizer, group) for group in optimizer.param_groups)
+    return next((objection for objection in objections if objection is not None), None)

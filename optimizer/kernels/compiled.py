@@ -13,47 +13,61 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimizer.cautious import Caution
+from optimizer.embedding import MOMENTS
 from optimizer.kernels import native
-from optimizer.kernels.cautious import decay_of, penalty_of, sgd_buffer
+from optimizer.kernels.cautious import BUFFER, decay_of, penalty_of, sgd_buffer
 from optimizer.kernels.moments import adam_state
-from optimizer.kernels.schedule_free_radam import begin_update, check_train_mode
+from optimizer.kernels.schedule_free_radam import STATE, begin_update, check_train_mode
 from optimizer.kernels.stepping import Group, objection_to, stepped
 from optimizer.memory_layout import laid_out_as
+
+FAILURES: dict[tuple[str, torch.dtype, torch.dtype], str] = {}
+"""What is missing to compile, by device and types, since an optimizer was last built."""
 
 
 @Optimizer.profile_hook_step
 def compiled_adam_step(optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:
     """Adam's or AdamW's step, cautious or not."""
-    return stepped(optimizer, closure, _step_adam, objection)
+    return stepped(optimizer, closure, _step_adam, objection, MOMENTS)
 
 
 @Optimizer.profile_hook_step
 def compiled_sgd_step(optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:
     """SGD's step with momentum, cautious."""
-    return stepped(optimizer, closure, _step_sgd, objection)
+    return stepped(optimizer, closure, _step_sgd, objection, BUFFER)
 
 
 @Optimizer.profile_hook_step
 def compiled_schedule_free_radam_step(optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:
     """RAdamScheduleFree's step: equal to the library's but for rounding."""
     check_train_mode(optimizer)
-    return stepped(optimizer, closure, _step_radam, objection)
+    return stepped(optimizer, closure, _step_radam, objection, STATE)
 
 
-def prepare(optimizer: Any) -> None:
-    """Compile for the parameters of `optimizer`. Raises OSError or ImportError, which say what is missing."""
-    for device, dtype in {(p.device.type, p.dtype) for group in optimizer.param_groups for p in group["params"]}:
-        if device == "cpu":
-            native.library(dtype, optimizer.state_dtype or dtype)
-        else:
-            from optimizer.kernels import gpu  # noqa: F401
-
-
-def objection(group: Group) -> str | None:
+def objection(optimizer: Any, group: Group) -> str | None:
     """Return what compiled steps have against `group`, or None."""
     if group.get("momentum") == 0:
         return "it does not know SGD without momentum"
-    return objection_to(group, {"cpu": tuple(native.REALS), "cuda": (torch.float32,)})
+    reason = objection_to(group, {"cpu": tuple(native.REALS), "cuda": (torch.float32,)})
+    if reason is not None or not group["params"]:
+        return reason
+    p = group["params"][0]
+    return uncompilable(p.device.type, p.dtype, optimizer.state_dtype or p.dtype)
+
+
+def uncompilable(device: str, dtype: torch.dtype, state_dtype: torch.dtype) -> str | None:
+    """Compile for parameters of `dtype`; return what is missing for it, or None. What failed is not tried again."""
+    if (device, dtype, state_dtype) in FAILURES:
+        return FAILURES[device, dtype, state_dtype]
+    try:
+        if device == "cpu":
+            native.library(dtype, state_dtype)
+        else:
+            from optimizer.kernels import gpu  # noqa: F401
+    except (OSError, ImportError) as error:
+        FAILURES[device, dtype, state_dtype] = str(error)
+        return str(error)
+    return None
 
 
 def _step_adam(optimizer: Any, group: Group, parameters: list[Tensor]) -> None:

@@ -7,12 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
+from optimizer.embedding import MOMENTS
 from optimizer.kernels.moments import adam_state, check_class_step
-from optimizer.kernels.stepping import Group, loss_of, objection_to, step_of_class
+from optimizer.kernels.stepping import Group, checked, loss_of, objection_to, step_of_class
 from optimizer.memory_layout import laid_out_as
+
+STATE = (*MOMENTS, "max_exp_avg_sq")
+STATES = ("momentum_buffer", "sum", *STATE)
+"""What has its parameter's shape in the state of Adam, and of any class that has a fused step."""
 
 
 @Optimizer.profile_hook_step
@@ -21,21 +25,24 @@ def fused_adam_step(optimizer: Any, closure: Callable[[], Any] | None = None) ->
     """Adam's or AdamW's fused step, for groups whose parameters are of one device and one type.
 
     The class takes the first update of a parameter, those under GradScaler, and those of groups that are not so plain.
-    Raises RuntimeError if a group is not fused any more, and the optimizer has a `state_dtype`.
+    Raises RuntimeError if a group is not fused any more, and the optimizer has a `state_dtype`; and as `checked` does.
     """
     loss = loss_of(closure)
+    reason = checked(optimizer, objection, STATE)
     if optimizer.state_dtype is not None:
+        if reason is not None:
+            check_class_step(optimizer, reason)
         _make_moments(optimizer)
     states = optimizer.state
     gathered = []
-    for group in optimizer.param_groups:
+    is_plain = reason is None and not hasattr(optimizer, "found_inf")
+    for group in optimizer.param_groups if is_plain else ():
         rows = [(p, p.grad, states[p]) for p in group["params"] if p.grad is not None]
-        is_plain = bool(group["fused"]) and not group["amsgrad"] and not isinstance(group["lr"], Tensor)
-        is_plain &= all(state and not gradient.is_sparse for _, gradient, state in rows)
-        if not is_plain or hasattr(optimizer, "found_inf"):
-            step_of_class(optimizer)
-            return loss
+        is_plain &= all(state for _, _, state in rows)
         gathered.append(rows)
+    if not is_plain:
+        step_of_class(optimizer)
+        return loss
     for group, rows in zip(optimizer.param_groups, gathered, strict=True):
         if rows:
             _step_group(group, rows)
@@ -47,17 +54,16 @@ def fused_adam_step(optimizer: Any, closure: Callable[[], Any] | None = None) ->
 def fused_step(optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:
     """The class's own fused step, of tensors that all lie in memory as it takes them to lie.
 
-    Once there is a sparse gradient, for which no class has a fused step, the class takes its other one.
+    Once there is a tensor that no fused step can read, as a sparse gradient, the class takes its other one.
+    Raises as `checked` does.
     """
     loss = loss_of(closure)
-    for group in optimizer.param_groups:
-        if any(p.grad is not None and p.grad.is_sparse for p in group["params"]):
-            group["fused"] = False
+    checked(optimizer, objection_to_class, STATES)
     step_of_class(optimizer)
     return loss
 
 
-def objection(group: Group) -> str | None:
+def objection(optimizer: Any, group: Group) -> str | None:
     """Return what `fused_adam_step` has against `group`, or None."""
     if not group["fused"]:
         return "its groups are not fused"
@@ -65,10 +71,13 @@ def objection(group: Group) -> str | None:
     return objection_to(group, {"cpu": types, "cuda": types})
 
 
+def objection_to_class(optimizer: Any, group: Group) -> str | None:
+    """Return what `fused_step` has against `group`, or None."""
+    return None if group["fused"] else "its groups are not fused"
+
+
 def _make_moments(optimizer: Any) -> None:
     for group in optimizer.param_groups:
-        if not group["fused"] or group["amsgrad"]:
-            check_class_step(optimizer)
         for p in group["params"]:
             if p.grad is not None:
                 adam_state(optimizer, p, p.device)
@@ -77,7 +86,7 @@ def _make_moments(optimizer: Any) -> None:
 def _step_group(group: dict[str, Any], rows: list[Any]) -> None:
     for p, _, state in rows:
         if state["exp_avg"].stride() != p.stride():
-            for name in ("exp_avg", "exp_avg_sq"):
+            for name in MOMENTS:
                 state[name] = laid_out_as(p, state[name])
     steps = [state["step"] for _, _, state in rows]
     torch._foreach_add_(steps, 1)

@@ -130,7 +130,8 @@ def _count(agree: tensor, mask: tensor, count: tensor) -> None:
 def _scaled(update: tensor, agree: tensor, count: tensor, lr: tensor, caution: tensor) -> tensor:
     """Return the cautious step. count: with the size after it; caution: the least mean, and eps after it."""
     mean = tl.div_rn(tl.load(count).to(tl.float32), tl.load(count + 1).to(tl.float32))
-    scale = tl.div_rn(lr, tl.maximum(mean, tl.load(caution)) + tl.load(caution + 1))
+    divisor = tl.maximum(mean, tl.load(caution)) + tl.load(caution + 1)
+    scale = tl.div_rn(lr, tl.where(mean > 0.0, divisor, 1.0))  # where nothing agrees, the steps are 0
     return tl.where(agree, update, update * 0.0) * scale  # what is not a number stays so
 
 

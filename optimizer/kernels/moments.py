@@ -1,5 +1,6 @@
 """Adam's two moments: in the type of their parameter or, with `state_dtype`, in bfloat16."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,11 +8,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimizer.embedding import MOMENTS
-from optimizer.memory_layout import laid_out_as
+from optimizer.float64_step import HALVES
+from optimizer.memory_layout import check_memory, laid_out_as, oddity
 
 CHANGED = (
-    "state_dtype: a group has changed since the optimizer was built, and the step that it would take now does not know"
-    " moments in {dtype}. Build an optimizer without state_dtype and load this one's state dict into it."
+    "state_dtype: a group has changed since the optimizer was built ({reason}), and the step that it would take now"
+    " does not know moments in {dtype}. Build an optimizer without state_dtype and load this one's state dict into it."
 )
 
 
@@ -24,16 +26,63 @@ def adam_state(optimizer: Any, p: Tensor, device: str | torch.device = "cpu") ->
     if not state:
         state["step"] = torch.zeros((), dtype=torch.float32, device=device)
         for name in MOMENTS:
-            state[name] = torch.zeros_like(p, dtype=optimizer.state_dtype, memory_format=torch.preserve_format)
+            dtype = moment_dtype(optimizer, p)
+            state[name] = torch.zeros_like(p, dtype=dtype, memory_format=torch.preserve_format)
     for name in MOMENTS:
-        state[name] = laid_out_as(p, state[name])
+        state[name] = moment(optimizer, p, state[name])
     return state["step"], state["exp_avg"], state["exp_avg_sq"]
 
 
-def check_class_step(optimizer: Any) -> None:
-    """Raise RuntimeError if the step of the class would mix moments of `state_dtype` with what it makes itself."""
+def moment_dtype(optimizer: Any, p: Tensor) -> torch.dtype:
+    """Return the type of the moments of `p`: for cautious steps in half precision, float32."""
+    if optimizer.caution is not None and p.dtype in HALVES:
+        return torch.float32
+    return optimizer.state_dtype or p.dtype
+
+
+def moment(optimizer: Any, p: Tensor, value: Tensor) -> Tensor:
+    """Return the moment `value` of `p` as a kernel takes it."""
+    if p.dtype in HALVES:  # of a step without caution it may be shorter
+        value = value.to(moment_dtype(optimizer, p))
+    return laid_out_as(p, value)
+
+
+def check_moments(optimizer: Any, p: Tensor, names: Sequence[str], *, strict: bool) -> str | None:
+    """Return why a kernel cannot take the state of `p` though the class can, or None.
+
+    names: of the state that has the shape of `p`. strict: whether a kernel is to take it.
+    Raises ValueError, TypeError or RuntimeError for state of another shape, type or place, which no step can take.
+    """
+    state = optimizer.state.get(p)
+    if not state:
+        return None
+    missing = {"step", *MOMENTS} - state.keys() if tuple(names[:2]) == MOMENTS else ()
+    if missing:
+        raise ValueError(f"the state of a parameter of shape {list(p.shape)} lacks {', '.join(sorted(missing))}")
+    values = [(name, state[name]) for name in names if state.get(name) is not None]
+    for name, value in values:
+        if not isinstance(value, Tensor) or value.shape != p.shape:
+            found = f"shape {list(value.shape)}" if isinstance(value, Tensor) else f"type {type(value).__name__}"
+            raise ValueError(f"the state of a parameter of shape {list(p.shape)}: {name} has {found}, not that shape")
+        check_memory(value, f"{name} of a parameter")
+    if not strict:
+        return None
+    dtype = moment_dtype(optimizer, p)
+    dtypes = (dtype, p.dtype) if p.dtype in HALVES else (dtype,)
+    if any(value.dtype not in dtypes or value.device != p.device for _, value in values):
+        found = ", ".join(f"{x.dtype} {list(x.shape)} on {x.device}" for x in (p, *(value for _, value in values)))
+        raise TypeError(f"a parameter's tensors differ: {found}")
+    odd = next((odd for _, value in values if (odd := oddity(value)) is not None and not value.is_neg()), None)
+    return None if odd is None else f"the state of a parameter {odd}"
+
+
+def check_class_step(optimizer: Any, reason: str) -> None:
+    """Raise RuntimeError if the step of the class would mix moments of `state_dtype` with what it makes itself.
+
+    reason: why the class is to take the step.
+    """
     if optimizer.state_dtype is not None:
-        raise RuntimeError(CHANGED.format(dtype=optimizer.state_dtype))
+        raise RuntimeError(CHANGED.format(dtype=optimizer.state_dtype, reason=reason))
 
 
 def fused_objection(optimizer: Optimizer) -> str | None:

@@ -7,6 +7,10 @@
 #include <stdint.h>
 #include <tgmath.h>
 
+#if defined(__clang__) && defined(LIBGOMP)
+#error "clang's OpenMP starts threads that torch's libgomp does not count, so that each would take every turn: use gcc"
+#endif
+
 #define INLINE static inline __attribute__((always_inline))
 
 #ifdef HALF
@@ -100,8 +104,9 @@ static void run(const Work *work, int threads, Block *count, Block *move) {
     }
 }
 
-/* What a cautious step is multiplied with. */
+/* What a cautious step is multiplied with. Where nothing agrees, the steps are 0, and slack may be next to 0. */
 static REAL scale_of(const Work *work, int64_t row, double size, double least, double slack) {
+    if (!work->agreeing[row]) return size;
     double mean = (double)work->agreeing[row] / (double)work->sizes[row];
     return size / ((mean > least ? mean : least) + slack);
 }

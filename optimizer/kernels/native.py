@@ -21,6 +21,9 @@ REALS = {torch.float32: "float", torch.float64: "double"}
 HALVED = {"adam": 2, "cautious_adam": 2}
 """Steps that take float32 parameters with moments in bfloat16, and where in a row the moments begin."""
 
+SECONDS_TO_COMPILE = 60
+"""How long the compiler may take; it takes half a second."""
+
 ELEMENTS_A_THREAD = 32_768
 """How many it takes at least until a further thread is worth waking."""
 
@@ -83,20 +86,26 @@ def library(dtype: torch.dtype, state_dtype: torch.dtype) -> ctypes.CDLL:
     """Return native.c compiled for parameters of `dtype`.
 
     state_dtype: that of Adam's moments, `dtype` or, with float32, bfloat16: then there are Adam's steps alone.
-    Raises OSError where there is no C compiler that knows OpenMP.
+    Raises OSError where there is no C compiler that knows OpenMP as torch does, or it does not come to an end.
     """
     defines = [f"-DREAL={REALS[dtype]}", *(["-DHALF"] if state_dtype != dtype else [])]
     source = Path(__file__).with_suffix(".c")
     # Two OpenMP libraries in a process would have two sets of threads, each spinning while the other works.
     openmp = [str(path) for path in (Path(torch.__file__).parent / "lib").glob("libgomp*")]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         made = f"{folder}/native.so"
         try:
             compiler = shlex.split(os.environ.get("CC") or "cc")
         except ValueError as error:
             raise OSError(f"CC: {error}: {os.environ['CC']}") from None
+        defines += ["-DLIBGOMP"] if openmp else []
         command = [*compiler, *FLAGS, *defines, str(source), "-o", made, *openmp, "-lm"]
-        result = subprocess.run(command, capture_output=True, text=True)
+        try:
+            result = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", timeout=SECONDS_TO_COMPILE
+            )
+        except subprocess.TimeoutExpired:
+            raise OSError(f"{compiler[0]} did not compile {source.name} in {SECONDS_TO_COMPILE} seconds") from None
         if result.returncode:
             raise OSError(f"{compiler[0]} could not compile {source.name}: {result.stderr.strip()}")
         return ctypes.CDLL(made)

@@ -17,6 +17,10 @@ from optimizer.memory_layout import laid_out_as
 EVALUATING = "step() in eval mode: the gradients are those of the averaged weights. Call train() before training."
 
 
+STATE = ("exp_avg_sq", "z")
+"""What has its parameter's shape in the state."""
+
+
 class Numbers(NamedTuple):
     """The numbers of an update. share: z's share in the new average. own_lr: that of y itself."""
 
@@ -33,10 +37,10 @@ class Numbers(NamedTuple):
 def schedule_free_radam_step(optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:
     """RAdamScheduleFree's step, to the bit. It leaves the gradients as they are, which the library's does not."""
     check_train_mode(optimizer)
-    return stepped(optimizer, closure, _step_group, objection)
+    return stepped(optimizer, closure, _step_group, objection, STATE)
 
 
-def objection(group: Group) -> str | None:
+def objection(optimizer: Any, group: Group) -> str | None:
     """Return what the step in blocks has against `group`, or None."""
     types = (torch.float32, torch.float64)
     return objection_to(group, {"cpu": types, "cuda": types}, gaps=True)

@@ -1,36 +1,50 @@
-"""How a kernel takes a step: the closure first, then group by group, or all as the class does."""
+"""How a kernel takes a step: the closure first, then group by group, or all as the class does.
+
+One rule says what a kernel takes: `objection_to` for parameters, `checked` for their gradients and state. All groups
+are checked before the first one moves.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from optimizer.cautious import CautiousStep
-from optimizer.kernels.moments import check_class_step
-from optimizer.memory_layout import is_dense, lay_out
+from optimizer.cautious import cautious_step
+from optimizer.kernels.moments import check_class_step, check_moments
+from optimizer.memory_layout import check_memory, extent, is_dense, lay_out, oddity
 
 Group = dict[str, Any]
 
 StepGroup = Callable[[Any, Group, list[Tensor]], None]
 """Takes the step of an optimizer's group; given those of its parameters that have a gradient, perhaps none."""
 
-Objection = Callable[[Group], str | None]
-"""Says why a kernel cannot take the steps of a group, or nothing."""
+Objection = Callable[[Any, Group], str | None]
+"""Says why a kernel cannot take the steps of an optimizer's group, or nothing."""
+
+_OPTIONS = ("amsgrad", "capturable", "differentiable", "fused", "momentum")
+"""Options that an objection may be to."""
 
 
 @torch.no_grad()
-def stepped(optimizer: Any, closure: Callable[[], Any] | None, step_group: StepGroup, objection: Objection) -> Any:
+def stepped(
+    optimizer: Any,
+    closure: Callable[[], Any] | None,
+    step_group: StepGroup,
+    objection: Objection,
+    moments: Sequence[str],
+) -> Any:
     """Take a step; return what `closure` returns.
 
-    If there is an objection to a group, which may have changed since the kernel was chosen, or a sparse gradient, the
-    class takes the step; RuntimeError if it does not know the optimizer's `state_dtype`.
+    moments: names of the state that has its parameter's shape. If there is an objection to a group, which may have
+    changed since the kernel was chosen, or to a gradient, the class takes the step. Raises RuntimeError if it does not
+    know the optimizer's `state_dtype`, and as `checked` does.
     """
     loss = loss_of(closure)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    is_sparse = any(p.grad is not None and p.grad.is_sparse for p in parameters)
-    if is_sparse or any(objection(group) is not None for group in optimizer.param_groups):
-        check_class_step(optimizer)
+    reason = checked(optimizer, objection, moments)
+    if reason is not None:
+        check_class_step(optimizer, reason)
         step_of_class(optimizer)
         return loss
     for group in optimizer.param_groups:
@@ -48,13 +62,38 @@ def loss_of(closure: Callable[[], Any] | None) -> Any:
 
 def step_of_class(optimizer: Any) -> None:
     """Take the step that the class takes, cautious if it is to be, where its fused ones read everything by index."""
-    lay_out(optimizer)
-    step = None if optimizer.caution is None else CautiousStep(optimizer.caution)
-    if step is not None:
-        step.before(optimizer, (), {})
-    type(optimizer)._base_step.__wrapped__(optimizer)
-    if step is not None:
-        step.after(optimizer, (), {})
+    step = type(optimizer)._base_step.__wrapped__
+    if optimizer.caution is None:
+        lay_out(optimizer)
+        step(optimizer)
+    else:
+        cautious_step(optimizer, optimizer.caution, lambda: step(optimizer))
+
+
+def checked(optimizer: Any, objection: Objection, moments: Sequence[str]) -> str | None:
+    """Return why a kernel cannot take the coming step, or None.
+
+    Raises RuntimeError for a tensor that reaches beyond its memory, ValueError or TypeError for state of another shape
+    or type, which no step can take. Of two steps with the same memory only the first is looked at in full.
+    """
+    signature = _signature(optimizer, moments)
+    if signature is not None and signature == optimizer.checked:
+        return None
+    optimizer.checked = None
+    reason: str | None = None
+    for group in optimizer.param_groups:
+        reason = reason or objection(optimizer, group)
+        for p in group["params"]:
+            check_memory(p, "a parameter")
+            if p.grad is not None:
+                check_memory(p.grad, "the gradient of a parameter")
+                reason = reason or _objection_to_gradient(p, p.grad)
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            found = check_moments(optimizer, p, moments, strict=reason is None)
+            reason = reason or found
+    optimizer.checked = signature if reason is None else None
+    return reason
 
 
 def objection_to(group: Group, types: Mapping[str, Sequence[torch.dtype]], *, gaps: bool = False) -> str | None:
@@ -71,11 +110,59 @@ def objection_to(group: Group, types: Mapping[str, Sequence[torch.dtype]], *, ga
     if len({(p.dtype, p.device) for p in parameters}) > 1:
         return "a group has parameters of several types or devices"
     for p in parameters:
-        if type(p) not in (Tensor, nn.Parameter) or p.layout != torch.strided:
-            return f"a parameter is a {type(p).__name__} of layout {p.layout}"
+        odd = oddity(p)
+        if odd is not None:
+            return f"a parameter {odd}"
         if p.dtype not in types.get(p.device.type, ()):
             return f"a parameter is {p.dtype} on {p.device}"
         if not (gaps or p.is_contiguous() or is_dense(p)):
             return "a parameter has gaps in memory"
-    addresses = [p.data_ptr() for p in parameters if p.numel()]
-    return None if len(set(addresses)) == len(addresses) else "two parameters are one in memory"
+        if p.numel() and p.storage_offset() * p.element_size() + extent(p) > p.untyped_storage().nbytes():
+            return "a parameter reaches beyond its memory"
+    ranges = sorted((p.data_ptr(), p.data_ptr() + extent(p)) for p in parameters if p.numel())
+    overlap = any(later < end for (_, end), (later, _) in pairwise(ranges))
+    return "two parameters share memory" if overlap else None
+
+
+def _objection_to_gradient(p: Tensor, gradient: Tensor) -> str | None:
+    odd = oddity(gradient)
+    if odd is not None and not gradient.is_neg():  # a negated one is copied
+        return f"a gradient {odd}"
+    if gradient.shape != p.shape or gradient.dtype != p.dtype or gradient.device != p.device:
+        return f"a gradient is {gradient.dtype} {list(gradient.shape)} on {gradient.device}"
+    return None
+
+
+def _signature(optimizer: Any, moments: Sequence[str]) -> tuple[Any, ...] | None:
+    """Return what tells whether anything has changed that `checked` looks at; None where that is not known so fast.
+
+    Gradients, which come anew, are told by all but their address; state, which stays, by identity, address and how much
+    memory it has; parameters by all of that.
+    """
+    options: list[Any] = []
+    parameters: list[Tensor] = []
+    gradients: list[Tensor] = []
+    held: list[Tensor] = []
+    for group in optimizer.param_groups:
+        options.append((len(group["params"]), type(group["lr"]), *map(group.get, _OPTIONS)))
+        for p in group["params"]:
+            gradient, state = p.grad, optimizer.state.get(p, {})
+            parameters.append(p)
+            options.append(gradient is None)
+            if gradient is not None:
+                gradients.append(gradient)
+            held += [state[name] for name in moments if state.get(name) is not None]
+    both, stay = [*parameters, *gradients], [*parameters, *held]
+    try:
+        return (
+            options,
+            list(map(type, both)),
+            [(tensor.dtype, tensor.shape, tensor.stride()) for tensor in both],
+            any(map(Tensor.is_neg, both)),
+            [(gradient.storage_offset(), gradient.data_ptr() == 0) for gradient in gradients],
+            list(map(id, held)),
+            list(map(Tensor.data_ptr, stay)),
+            [storage.nbytes() for storage in map(Tensor.untyped_storage, (*both, *held))],
+        )
+    except (RuntimeError, NotImplementedError, TypeError, AttributeError):  # not every kind of tensor has all that
+        return None
