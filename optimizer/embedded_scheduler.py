@@ -56,6 +56,12 @@ class EmbeddedScheduler:
         """The names of the metrics that move a schedule in here."""
         return frozenset(self._monitors)
 
+    @property
+    def moved(self) -> frozenset[str]:
+        """The options that the schedules write."""
+        momentum = ("beta1", "momentum") if self._moves_momentum else ()
+        return frozenset((*momentum, *(track.option for track in self._tracks)))
+
     def join(self, group: Group) -> None:
         """Take `group` into the schedules where they stand; its values until now become its own ones."""
         if isinstance(group["lr"], Tensor):

@@ -1,6 +1,5 @@
 """An optimizer's state by parameter name, in the two forms that files take: tensors and plain values."""
 
-import inspect
 import re
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,16 +9,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from optimizer.combined import PART, Combined
-from optimizer.state_checks import (
-    StateMismatchError,
-    check_entries,
-    check_known,
-    check_structure,
-    check_tensors,
-    compare_shapes,
-    two_dicts,
-)
+from optimizer.embedding import ScheduledOptimizer
+from optimizer.state_checks import StateMismatchError, check_known, check_structure, compare_shapes, two_dicts
+from optimizer.state_fit import check_fit
+from optimizer.state_loading import fitted, matched, option_names
 from optimizer.state_tree import dtype_named, filled, outline, paths, with_paths
 from optimizer.track import INITIAL
 
@@ -78,28 +71,37 @@ def state_by_name(state_dict: Mapping[str, Any], shapes: dict[str, list[int]], o
 
 
 def load_named_state(optimizer: Optimizer, saved: NamedState, own_options: bool = False) -> None:
-    """Load `saved` into `optimizer`, matched by parameter name in whatever order.
+    """Load a copy of `saved` into `optimizer`, matched by parameter name in whatever order.
 
-    own_options: whether the groups of `optimizer` stay as they are, with its own lr, betas and so on; what a class
-    counts in its groups is loaded all the same.
-    Raises StateMismatchError, before anything is changed, if the names, shapes or groups differ, and ValueError if
-    `saved` is nothing that `named_state` returns.
+    Args:
+        optimizer: with a schedule inside it keeps its own options, with a warning where others were saved; a plain one
+            takes the saved ones.
+        saved: what `named_state` returned.
+        own_options: whether other options were saved on purpose: any optimizer keeps its own, without a warning.
+            What a class counts in its groups is loaded all the same.
+
+    Raises:
+        StateMismatchError: before anything is changed, if names, shapes, groups or entries do not fit.
+        ValueError: if `saved` has another form than `named_state` returns.
     """
     check_structure(saved.values)
     own_state = optimizer.state_dict()
     own = own_state["param_groups"]
-    names = _names_by_id(own)
+    ids = {name: param_id for param_id, name in _names_by_id(own).items()}
     _check_names(saved.values["shapes"], shapes_of(optimizer))
-    state, further = state_by_id(saved, {name: param_id for param_id, name in names.items()})
-    check_tensors(optimizer, state)
+    state, further = state_by_id(saved, ids)
+    groups = [_decoded(group, own) for group in saved.values["param_groups"]]
+    for group in groups:
+        for name in group["param_names"]:
+            check_known(name, ids)
+        group["params"] = [ids[name] for name in group["param_names"]]
     if own_options:
-        check_entries(optimizer, state)
-    restored = _with_own_options if own_options else _restored_group
-    groups = [restored(optimizer, group, saved.values["param_groups"]) for group in own]
-    further = _merged(_further(own_state), further)
-    state_dict: dict[str, Any] = {**further, "state": state, "param_groups": groups}
+        groups = [_without_options(optimizer, group, own) for group in groups]
+    state_dict = {**_merged(_further(own_state), further), "state": _copied(state), "param_groups": groups}
     if "scheduler" in saved.values:
         state_dict["scheduler"] = saved.values["scheduler"]
+    if not isinstance(optimizer, ScheduledOptimizer):
+        state_dict = fitted(optimizer, state_dict, ()) if own_options else _as_saved(optimizer, state_dict)
     optimizer.load_state_dict(state_dict)
 
 
@@ -153,6 +155,10 @@ def restricted(state: NamedState, names: Sequence[str], optimizer: Optimizer) ->
     values["state"] = {name: entries for name, entries in values["state"].items() if name in names}
     wanted, shapes = {*names, None}, state.values["shapes"]
     tensors = {path: tensor for path, tensor in state.tensors.items() if _owner(path, shapes) in wanted}
+    values["param_groups"] = [
+        {**_sharing(values["param_groups"], group["param_names"]), "param_names": group["param_names"]}
+        for group in optimizer.param_groups
+    ]
     return NamedState(tensors, values)
 
 
@@ -210,25 +216,46 @@ def _check_names(saved: dict[str, list[int]], own: dict[str, list[int]]) -> None
         raise StateMismatchError("the optimizer state does not fit: " + "; ".join(problems))
 
 
-def _with_own_options(optimizer: Optimizer, own: dict[str, Any], saved: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the group `own` with what its class counts there as in a saved group that has parameters of it."""
-    names = set(own["param_names"])
-    match = next((group for group in saved if names.intersection(group["param_names"])), {})
-    owner = optimizer.part_of(own) if isinstance(optimizer, Combined) else optimizer
-    inits = [cls.__dict__["__init__"] for cls in type(owner).__mro__ if "__init__" in cls.__dict__]
-    options = {"params", "param_names", PART}.union(*(inspect.signature(init).parameters for init in inits))
-    counted = {key for key in match.keys() - options if not key.startswith(INITIAL)}
-    return own | {key: as_in(own.get(key), match[key]) for key in counted}
+def _copied(value: Any) -> Any:
+    """Return nested state whose tensors are copies: torch's optimizers take over the tensors that they load."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return type(value)(map(_copied, value)) if type(value) in (list, tuple, set) else value
 
 
-def _restored_group(optimizer: Optimizer, own: dict[str, Any], saved: list[dict[str, Any]]) -> dict[str, Any]:
-    match = next((group for group in saved if set(group["param_names"]) == set(own["param_names"])), None)
-    if match is None:
-        raise StateMismatchError(
-            "the parameter groups differ: none of the saved ones holds exactly " + ", ".join(own["param_names"])
-        )
-    options = {key: as_in(own.get(key), value) for key, value in match.items()}
-    return {**options, "params": own["params"], "param_names": own["param_names"]}
+def _sharing(groups: list[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    """Return the first group that has one of the parameters `names`, or nothing."""
+    return next((group for group in groups if not set(names).isdisjoint(group["param_names"])), {})
+
+
+def _decoded(group: dict[str, Any], own: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a saved group with its values in the types of the own group that has its parameters."""
+    like = _sharing(own, group["param_names"])
+    return {key: value if key == "param_names" else as_in(like.get(key), value) for key, value in group.items()}
+
+
+def _without_options(optimizer: Optimizer, saved: dict[str, Any], own: list[dict[str, Any]]) -> dict[str, Any]:
+    options = option_names(optimizer, _sharing(own, saved["param_names"]) or own[0]) - {"params", "param_names"}
+    return {key: value for key, value in saved.items() if key not in options and not key.startswith(INITIAL)}
+
+
+def _as_saved(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+    """Return `state_dict` with the groups in the order of `optimizer`, which takes the saved options."""
+    own = optimizer.param_groups
+    matches = matched(own, state_dict["param_groups"])
+    for group, match in zip(own, matches, strict=True):
+        if any(set(source["param_names"]) != set(group["param_names"]) for source in match.sources):
+            raise StateMismatchError(
+                "the parameter groups differ: none of the saved ones holds exactly " + ", ".join(group["param_names"])
+            )
+    groups = [
+        {**match.sources[0], "params": match.ids, "param_names": group["param_names"]}
+        for group, match in zip(own, matches, strict=True)
+    ]
+    check_fit(optimizer, [match.ids for match in matches], groups, state_dict["state"])
+    return {**state_dict, "param_groups": groups}
 
 
 def _plain(key: str, value: Any, options: Container[str]) -> Any:
