@@ -9,12 +9,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from optimizer.embedding import ScheduledOptimizer
-from optimizer.state_checks import StateMismatchError, check_known, check_structure, compare_shapes, two_dicts
-from optimizer.state_fit import check_fit
-from optimizer.state_loading import fitted, matched, option_names
-from optimizer.state_tree import dtype_named, filled, outline, paths, with_paths
-from optimizer.track import INITIAL
+from optimizer.state_checks import check_known, check_structure, two_dicts
+from optimizer.state_tree import filled, outline, paths, with_paths
 
 FURTHER = ":further"
 """Where the paths of tensors begin that belong to no parameter."""
@@ -36,7 +32,7 @@ def named_state(optimizer: Optimizer) -> NamedState:
     Raises ValueError if the optimizer was built from parameters without names, or keeps what cannot be saved.
     """
     state_dict = optimizer.state_dict()
-    _names_by_id(state_dict["param_groups"])  # says what to do about parameters without names
+    names_by_id(state_dict["param_groups"])  # says what to do about parameters without names
     return state_by_name(state_dict, shapes_of(optimizer), optimizer.defaults)
 
 
@@ -46,7 +42,7 @@ def state_by_name(state_dict: Mapping[str, Any], shapes: dict[str, list[int]], o
     shapes: those of the parameters, by name. options: the entries of a group that are plain numbers here where they
     are scalar tensors there. Raises ValueError for groups without names, and for what cannot be saved.
     """
-    names = _names_by_id(state_dict["param_groups"])
+    names = names_by_id(state_dict["param_groups"])
     tensors: dict[str, Tensor] = {}
     plain: dict[str, dict[str, Any]] = {}
     for param_id in [param_id for param_id in state_dict["state"] if param_id in names]:
@@ -64,45 +60,25 @@ def state_by_name(state_dict: Mapping[str, Any], shapes: dict[str, list[int]], o
     values = {"param_groups": groups, "shapes": shapes, "state": dict(sorted(plain.items()))}
     values |= {key: state_dict[key] for key in ("scheduler",) if key in state_dict}
     of_no_parameter = {key: value for key, value in state_dict["state"].items() if key not in names}
-    further = _without_bytes(_further(state_dict))
+    further = _without_bytes(further_of(state_dict))
     if of_no_parameter or further:  # what a class keeps besides
         values["further"] = outline([of_no_parameter, further], FURTHER, tensors)
     return NamedState(tensors, values)
 
 
-def load_named_state(optimizer: Optimizer, saved: NamedState, own_options: bool = False) -> None:
-    """Load a copy of `saved` into `optimizer`, matched by parameter name in whatever order.
+def state_by_position(optimizer: Optimizer) -> NamedState:
+    """Return the state of `optimizer` with the positions "0", "1" … of its parameters for names.
 
-    Args:
-        optimizer: with a schedule inside it keeps its own options, with a warning where others were saved; a plain one
-            takes the saved ones.
-        saved: what `named_state` returned.
-        own_options: whether other options were saved on purpose: any optimizer keeps its own, without a warning.
-            What a class counts in its groups is loaded all the same.
-
-    Raises:
-        StateMismatchError: before anything is changed, if names, shapes, groups or entries do not fit.
-        ValueError: if `saved` has another form than `named_state` returns.
+    The tensors are its own, not copies. Raises ValueError for what cannot be saved.
     """
-    check_structure(saved.values)
-    own_state = optimizer.state_dict()
-    own = own_state["param_groups"]
-    ids = {name: param_id for param_id, name in _names_by_id(own).items()}
-    _check_names(saved.values["shapes"], shapes_of(optimizer))
-    state, further = state_by_id(saved, ids)
-    groups = [_decoded(group, own) for group in saved.values["param_groups"]]
-    for group in groups:
-        for name in group["param_names"]:
-            check_known(name, ids)
-        group["params"] = [ids[name] for name in group["param_names"]]
-    if own_options:
-        groups = [_without_options(optimizer, group, own) for group in groups]
-    state_dict = {**_merged(_further(own_state), further), "state": _copied(state), "param_groups": groups}
-    if "scheduler" in saved.values:
-        state_dict["scheduler"] = saved.values["scheduler"]
-    if not isinstance(optimizer, ScheduledOptimizer):
-        state_dict = fitted(optimizer, state_dict, ()) if own_options else _as_saved(optimizer, state_dict)
-    optimizer.load_state_dict(state_dict)
+    state_dict = optimizer.state_dict()
+    groups = [{**group, "param_names": [str(key) for key in group["params"]]} for group in state_dict["param_groups"]]
+    shapes = {str(position): list(p.shape) for position, p in enumerate(parameters_of(optimizer))}
+    return state_by_name({**state_dict, "param_groups": groups}, shapes, optimizer.defaults)
+
+
+def parameters_of(optimizer: Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def state_by_id(saved: NamedState, ids: Mapping[str, Any]) -> tuple[dict[Any, Any], dict[str, Any]]:
@@ -156,7 +132,7 @@ def restricted(state: NamedState, names: Sequence[str], optimizer: Optimizer) ->
     wanted, shapes = {*names, None}, state.values["shapes"]
     tensors = {path: tensor for path, tensor in state.tensors.items() if _owner(path, shapes) in wanted}
     values["param_groups"] = [
-        {**_sharing(values["param_groups"], group["param_names"]), "param_names": group["param_names"]}
+        {**sharing(values["param_groups"], group["param_names"]), "param_names": group["param_names"]}
         for group in optimizer.param_groups
     ]
     return NamedState(tensors, values)
@@ -171,7 +147,7 @@ def _owner(path: str, names: Container[str]) -> str | None:
     return None
 
 
-def _further(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+def further_of(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a class adds to the state dict besides state and groups."""
     return {key: value for key, value in state_dict.items() if key not in ("state", "param_groups", "scheduler")}
 
@@ -183,17 +159,7 @@ def _without_bytes(value: Any) -> Any:
     return {key: _without_bytes(item) for key, item in value.items() if not isinstance(item, bytes)}
 
 
-def _merged(own: Any, saved: Any) -> Any:
-    if isinstance(own, bytes):  # which its class may unpickle
-        return own
-    if not isinstance(own, dict):
-        return saved
-    if not isinstance(saved, dict):
-        raise StateMismatchError(f"what the optimizer keeps besides its state is {saved!r}, where a dict is expected")
-    return {**own, **{key: _merged(own.get(key), item) for key, item in saved.items()}}
-
-
-def _names_by_id(groups: list[dict[str, Any]]) -> dict[int, str]:
+def names_by_id(groups: list[dict[str, Any]]) -> dict[int, str]:
     if any("param_names" not in group for group in groups):
         raise ValueError("this optimizer does not know its parameters' names: build it from named_parameters()")
     return {
@@ -210,52 +176,9 @@ def shapes_of(optimizer: Optimizer) -> dict[str, list[int]]:
     }
 
 
-def _check_names(saved: dict[str, list[int]], own: dict[str, list[int]]) -> None:
-    problems = compare_shapes(saved, own)
-    if problems:
-        raise StateMismatchError("the optimizer state does not fit: " + "; ".join(problems))
-
-
-def _copied(value: Any) -> Any:
-    """Return nested state whose tensors are copies: torch's optimizers take over the tensors that they load."""
-    if isinstance(value, Tensor):
-        return value.clone()
-    if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
-    return type(value)(map(_copied, value)) if type(value) in (list, tuple, set) else value
-
-
-def _sharing(groups: list[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+def sharing(groups: list[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
     """Return the first group that has one of the parameters `names`, or nothing."""
     return next((group for group in groups if not set(names).isdisjoint(group["param_names"])), {})
-
-
-def _decoded(group: dict[str, Any], own: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return a saved group with its values in the types of the own group that has its parameters."""
-    like = _sharing(own, group["param_names"])
-    return {key: value if key == "param_names" else as_in(like.get(key), value) for key, value in group.items()}
-
-
-def _without_options(optimizer: Optimizer, saved: dict[str, Any], own: list[dict[str, Any]]) -> dict[str, Any]:
-    options = option_names(optimizer, _sharing(own, saved["param_names"]) or own[0]) - {"params", "param_names"}
-    return {key: value for key, value in saved.items() if key not in options and not key.startswith(INITIAL)}
-
-
-def _as_saved(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
-    """Return `state_dict` with the groups in the order of `optimizer`, which takes the saved options."""
-    own = optimizer.param_groups
-    matches = matched(own, state_dict["param_groups"])
-    for group, match in zip(own, matches, strict=True):
-        if any(set(source["param_names"]) != set(group["param_names"]) for source in match.sources):
-            raise StateMismatchError(
-                "the parameter groups differ: none of the saved ones holds exactly " + ", ".join(group["param_names"])
-            )
-    groups = [
-        {**match.sources[0], "params": match.ids, "param_names": group["param_names"]}
-        for group, match in zip(own, matches, strict=True)
-    ]
-    check_fit(optimizer, [match.ids for match in matches], groups, state_dict["state"])
-    return {**state_dict, "param_groups": groups}
 
 
 def _plain(key: str, value: Any, options: Container[str]) -> Any:
@@ -265,28 +188,3 @@ def _plain(key: str, value: Any, options: Container[str]) -> Any:
     if isinstance(value, torch.dtype):
         return outline(value, key, {})
     return value.item() if isinstance(value, Tensor) else value
-
-
-def as_in(own: Any, value: Any) -> Any:
-    """Return a group's value read from JSON in the type of `own`, the one that an optimizer has for it."""
-    if isinstance(value, dict) and value.keys() == {"scalar", "dtype"}:
-        return _tensor(value["scalar"], dtype=dtype_named(value["dtype"]))
-    if isinstance(value, dict):
-        return filled(value, {})
-    if isinstance(own, tuple) and isinstance(value, list):
-        if len(own) != len(value):
-            raise StateMismatchError(f"an option is {str(value)[:80]}, where the optimizer has {own}")
-        return tuple(as_in(one, each) for one, each in zip(own, value, strict=True))
-    if isinstance(own, Tensor):
-        return _tensor(value, dtype=own.dtype, device=own.device)
-    numbers = (bool, int, float)
-    if value is not None and own is not None and isinstance(own, numbers) != isinstance(value, numbers):
-        raise StateMismatchError(f"an option is {value!r}, where the optimizer has {own!r}")
-    return value
-
-
-def _tensor(value: Any, **options: Any) -> Tensor:
-    try:
-        return torch.tensor(value, **options)
-    except (TypeError, RuntimeError, OverflowError) as error:
-        raise ValueError(f"{str(value)[:80]} is no tensor's value: {error}") from error

@@ -17,8 +17,8 @@ IMPLEMENTATION = frozenset(("fused", "foreach", "capturable", "differentiable"))
 """Options that say how a step is computed."""
 
 _LIKE_PARAMETERS = frozenset(
-    "exp_avg exp_avg_sq max_exp_avg_sq exp_inf momentum_buffer square_avg acc_delta grad_avg sum prev step_size ax y z".split()
-)
+    ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg")
+) | (frozenset(("acc_delta", "grad_avg", "sum", "prev", "step_size", "ax", "y", "z")))
 _OF_PACKAGES = ("torch.optim.", "schedulefree.")
 """Entries that have their parameter's shape, and where the classes are from for which that is known by the name."""
 

@@ -3,15 +3,17 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optimizer import NamedState, load_named_state, named_state
 from optimizer.state_checks import compare_shapes
-from optimizer.state_files import independent
+from optimizer.strides import independent
 from trainer.disk import DamagedCheckpointError, read_json, read_tensors
 from trainer.rng import RngState, rng_state
 
@@ -102,6 +104,16 @@ def load_weights(component_folder: Path, component: nn.Module) -> None:
     if problems:
         raise ValueError(f"{path}: the weights do not fit: {'; '.join(problems)}")
     component.load_state_dict(tensors)
+    _lay_out(component, tensors)
+
+
+def _lay_out(component: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give parameters and buffers the strides of the saved tensors that are not contiguous, as channels_last ones."""
+    own = chain(component.named_parameters(remove_duplicate=False), component.named_buffers(remove_duplicate=False))
+    for name, tensor in own:
+        saved = tensors.get(name)
+        if saved is not None and not saved.is_contiguous() and tensor.stride() != saved.stride():
+            tensor.data = torch.empty_like(saved, device=tensor.device).copy_(tensor.data)
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
