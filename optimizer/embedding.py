@@ -15,6 +15,7 @@ from optimizer.clipping import clip_before_step
 from optimizer.embedded_scheduler import EmbeddedScheduler
 from optimizer.reentry import Entry
 from optimizer.schedule import Schedule
+from optimizer.state_checks import check_state_dict
 from optimizer.state_loading import fitted, restore_wide
 from optimizer.track import ENTRY, POSITION, Group
 
@@ -158,6 +159,7 @@ class ScheduledOptimizer(Optimizer):
             hook
         ) in self._optimizer_load_state_dict_pre_hooks.values():  # before the checks, which are for what they make
             state_dict = hook(self, state_dict := dict(state_dict)) or state_dict
+        check_state_dict(state_dict)
         position = _saved_position(state_dict)
         if position is None and strict:
             raise ValueError(NO_POSITION.format(here=self.scheduler.last_epoch))

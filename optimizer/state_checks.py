@@ -24,6 +24,15 @@ def compare_names(saved: Iterable[str], own: Iterable[str]) -> list[str]:
     return [f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names]
 
 
+def check_state_dict(values: Mapping[str, Any]) -> None:
+    """Raise StateMismatchError unless `values` has the two parts of every optimizer's state dict."""
+    for key, kind in (("state", dict), ("param_groups", list)):
+        if not isinstance(values.get(key), kind):
+            raise StateMismatchError(
+                f"the state dict has no `{key}` (a {kind.__name__}); it has {', '.join(map(str, values))}"
+            )
+
+
 def check_structure(values: Mapping[str, Any]) -> None:
     """Raise ValueError unless `values` are built as those of a NamedState."""
     groups, shapes, entries = (values.get(name) for name in ("param_groups", "shapes", "state"))
