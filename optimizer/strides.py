@@ -10,7 +10,7 @@ from torch import Tensor
 from optimizer.memory_layout import is_dense
 
 STRIDES = "strides"
-"""The metadata entry: {NAME: the dimensions from the widest stride to the narrowest}, for what is not contiguous."""
+"""The metadata entry: {NAME: the dimensions from the widest stride to the narrowest}, where they are not the usual ones."""
 
 
 def independent(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -31,7 +31,7 @@ def packed(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> tuple[dict[str, Tensor], dict[str, str] | None]:
     """Return the tensors contiguous, as safetensors takes them, and `metadata` with their strides, if there is any."""
-    orders = {name: _order(tensor) for name, tensor in tensors.items() if not tensor.is_contiguous()}
+    orders = {name: _order(tensor) for name, tensor in tensors.items() if not is_usual(tensor)}
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     return contiguous, {**(metadata or {}), **({STRIDES: json.dumps(orders)} if orders else {})} or None
 
@@ -49,6 +49,16 @@ def unpacked(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) 
             raise ValueError(f"{STRIDES}: {str(order)[:80]} is not the order of the dimensions of {name!r}")
         result[name] = _laid_out(tensor, order)
     return result
+
+
+def is_usual(tensor: Tensor) -> bool:
+    """Return whether `tensor` has the strides that a new one of its shape has, also where a size is 1 or 0."""
+    step = 1
+    for size, stride in zip(reversed(tensor.shape), reversed(tensor.stride()), strict=True):
+        if stride != step:
+            return False
+        step *= max(size, 1)
+    return True
 
 
 def _orders(text: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from optimizer import NamedState, load_named_state, named_state
 from optimizer.state_checks import compare_shapes
-from optimizer.strides import independent
+from optimizer.strides import independent, is_usual
 from trainer.disk import DamagedCheckpointError, read_json, read_tensors
 from trainer.rng import RngState, rng_state
 
@@ -108,12 +108,12 @@ def load_weights(component_folder: Path, component: nn.Module) -> None:
 
 
 def _lay_out(component: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Give parameters and buffers the strides of the saved tensors that are not contiguous, as channels_last ones."""
+    """Give parameters and buffers the strides of the saved tensors, where those are not the usual ones."""
     own = chain(component.named_parameters(remove_duplicate=False), component.named_buffers(remove_duplicate=False))
     for name, tensor in own:
         saved = tensors.get(name)
-        if saved is not None and not saved.is_contiguous() and tensor.stride() != saved.stride():
-            tensor.data = torch.empty_like(saved, device=tensor.device).copy_(tensor.data)
+        if saved is not None and not is_usual(saved) and tensor.stride() != saved.stride():
+            tensor.data = torch.empty_strided(saved.shape, saved.stride(), dtype=tensor.dtype, device=tensor.device).copy_(tensor.data)
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
