@@ -113,7 +113,9 @@ def _lay_out(component: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in own:
         saved = tensors.get(name)
         if saved is not None and not is_usual(saved) and tensor.stride() != saved.stride():
-            tensor.data = torch.empty_strided(saved.shape, saved.stride(), dtype=tensor.dtype, device=tensor.device).copy_(tensor.data)
+            tensor.data = torch.empty_strided(
+                saved.shape, saved.stride(), dtype=tensor.dtype, device=tensor.device
+            ).copy_(tensor.data)
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:

@@ -194,7 +194,7 @@ def _copied(content: Mapping[str, Any], before: dict[str, Any]) -> dict[str, Any
         if isinstance(value, Tensor):
             room = before.get(name)
             if not isinstance(room, Tensor) or not _are_alike(room, value):
-                room = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype)
+                room = torch.empty_like(value, device="cpu")
             copies[name] = room.copy_(value)
         else:
             copies[name] = copy.deepcopy(value)
