@@ -1,7 +1,7 @@
 """Parameters and rules about them, to parameter groups."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Self
@@ -125,7 +125,7 @@ def _group(index: int, given: Any) -> Group:
 
 def _listed(given: Any, where: str, expected: str) -> list[Any]:
     """Return what is given in place of a list of parameters as a list. Raises ValueError for what has no order."""
-    if isinstance(given, Set):
+    if isinstance(given, set | frozenset):
         raise ValueError(
             f"{where}: a {type(given).__name__} has another order in each process, and state goes by order: give a list"
         )
