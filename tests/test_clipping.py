@@ -93,7 +93,7 @@ def test_clipping_is_torchs_to_the_bit(dtype, scale):
 
 
 class Twins:
-    """A sparse embedding and a dense one of the same values, by the same rows, some of them twice; a layer beside each."""
+    """A sparse embedding and a dense one of the same values, asked for the same rows, some twice; with a layer on top."""
 
     def __init__(self, key, **options):
         self.modules = []
