@@ -10,7 +10,7 @@ from torch import Tensor
 from optimizer.memory_layout import is_dense
 
 STRIDES = "strides"
-"""The metadata entry: {NAME: the dimensions from the widest stride to the narrowest}, for tensors that are not usual."""
+"""The metadata entry: {NAME: the dimensions from the widest stride to the narrowest}, for what is not usual."""
 
 
 def independent(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -93,7 +93,7 @@ def test_clipping_is_torchs_to_the_bit(dtype, scale):
 
 
 class Twins:
-    """A sparse embedding and a dense one of the same values, asked for the same rows, some twice; with a layer on top."""
+    """A sparse and a dense embedding of the same values, asked for the same rows, some twice, and a layer on top."""
 
     def __init__(self, key, **options):
         self.modules = []
