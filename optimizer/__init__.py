@@ -13,7 +13,8 @@ from optimizer.embedding import ScheduledOptimizer, scheduled
 from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY, FreeScheduleFactory, OptimizerFactory, ScheduledFactory
 from optimizer.horizon import Horizon
 from optimizer.lerobot import make_optimizer_and_scheduler
-from optimizer.named_state import NamedState, load_named_state, named_state
+from optimizer.named_loading import load_named_state
+from optimizer.named_state import NamedState, named_state
 from optimizer.registry import Registry, UnknownKeyError
 from optimizer.schedule import SCHEDULE_REGISTRY, Schedule
 from optimizer.schedule_free_radam import RAdamScheduleFreeFactory

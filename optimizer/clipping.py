@@ -1,11 +1,49 @@
 """Gradient clipping inside the step."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.optim import Optimizer
+
+
+@torch.no_grad()
+def total_norm(gradients: Iterable[Tensor]) -> Tensor:
+    """Return the joint L2 norm of `gradients`, a scalar, on the device of the first.
+
+    gradients: dense, sparse or sharded (DTensor), of any types and devices. A sparse one counts as the dense one it
+    stands for: what is given twice for an element is added up first. Of sharded ones it is the norm of the whole.
+    """
+    parts: dict[bool, list[Tensor]] = {}
+    for gradient in gradients:
+        dense = gradient.coalesce().values() if gradient.is_sparse else gradient
+        parts.setdefault(hasattr(dense, "full_tensor"), []).append(dense)
+    norms = [_whole(get_total_norm(of_kind)) for of_kind in parts.values()]
+    if len(norms) == 1:
+        return norms[0]
+    return (
+        torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device) for norm in norms]))
+        if norms
+        else torch.zeros(())
+    )
+
+
+@torch.no_grad()
+def scale(gradients: Iterable[Tensor], factor: Tensor) -> None:
+    """Multiply `gradients`, dense, sparse or sharded, with the scalar `factor` in place."""
+    parts: dict[Any, list[Tensor]] = {}
+    for gradient in gradients:
+        values = gradient._values() if gradient.is_sparse else gradient  # also right before they are added up
+        parts.setdefault((type(values), values.device, values.dtype), []).append(values)
+    for (_, device, _), tensors in parts.items():
+        torch._foreach_mul_(tensors, factor.to(device))
+
+
+def factor_for(norm: Tensor, max_norm: float) -> Tensor:
+    """Return what gradients of this joint norm are multiplied with to be of `max_norm` at most, as torch has it."""
+    return torch.clamp(max_norm / (norm + 1e-6), max=1.0)
 
 
 def clip_before_step(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -33,11 +71,11 @@ def _clip(optimizer: Any) -> None:
     if not parameters:
         return
     # Under GradScaler a fused step is handed gradients that are still multiplied by the scale.
-    scale: Tensor | None = getattr(optimizer, "grad_scale", None)
-    if scale is None:
+    loss_scale: Tensor | None = getattr(optimizer, "grad_scale", None)
+    if loss_scale is None:
         norm = _clipped(parameters, optimizer.grad_clip_norm)
     else:
-        norm = clip_grad_norm_(parameters, optimizer.grad_clip_norm * float(scale)) / scale
+        norm = _clipped(parameters, optimizer.grad_clip_norm * float(loss_scale)) / loss_scale
     if torch.compiler.is_compiling():  # which drops what traced code sets on an optimizer
         torch.compiler.disable(_keep)(optimizer, norm)  # type: ignore[no-untyped-call]  # torch
     else:
@@ -48,17 +86,26 @@ def _clip(optimizer: Any) -> None:
 def _clipped(parameters: list[Tensor], max_norm: float) -> Tensor:
     """Clip as torch does, without its sorting by device and type, which is most of the cost for small parameters."""
     gradients: Any = [p.grad for p in parameters]
+    if any(gradient.is_sparse for gradient in gradients):
+        norm: Tensor = total_norm(gradients)
+        scale(gradients, factor_for(norm, max_norm))
+        return norm
     dtype = gradients[0].dtype
     is_simple = all(type(g) is Tensor and g.is_cpu and g.dtype is dtype and not g.is_sparse for g in gradients)
     if not is_simple or torch.compiler.is_compiling():
         return clip_grad_norm_(parameters, max_norm)
-    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients, 2.0)), 2.0)
-    factor = torch.clamp(max_norm / (norm + 1e-6), max=1.0)
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients, 2.0)), 2.0)
+    factor = factor_for(norm, max_norm)
     if factor != 1.0:
         torch._foreach_mul_(gradients, factor)
     return norm
 
 
 def _keep(optimizer: Any, norm: Tensor) -> None:
-    whole = getattr(norm, "full_tensor", None)  # of sharded gradients it is a DTensor
-    optimizer.grad_norm = norm if whole is None else whole()
+    optimizer.grad_norm = _whole(norm)
+
+
+def _whole(norm: Tensor) -> Tensor:
+    whole: Any = getattr(norm, "full_tensor", None)  # of sharded gradients it is a DTensor
+    full: Tensor = norm if whole is None else whole()
+    return full

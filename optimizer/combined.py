@@ -1,6 +1,6 @@
 """Several optimizer classes that are one optimizer to the outside."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ class Combined(Optimizer):
         if self.__dict__.get("_shared"):
             self._share()
 
-    def part_of(self, group: dict[str, Any]) -> Optimizer:
+    def part_of(self, group: Mapping[str, Any]) -> Optimizer:
         """Return the optimizer that updates `group`."""
         part: int = group[PART]
         return self._parts[part]
@@ -48,7 +48,7 @@ class Combined(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for part in self._parts:
-            _step_without_hooks(part)
+            step_without_hooks(part)
         return loss
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -70,7 +70,13 @@ def _with_names(group: dict[str, Any]) -> dict[str, Any]:
     return {**{name: value for name, value in group.items() if name != "param_names"}, "params": named}
 
 
-def _step_without_hooks(optimizer: Optimizer) -> None:
+def part_of(optimizer: Optimizer, group: Mapping[str, Any]) -> Optimizer:
+    """Return the optimizer that updates `group`: `optimizer`, or the one of its parts."""
+    return optimizer.part_of(group) if isinstance(optimizer, Combined) else optimizer
+
+
+def step_without_hooks(optimizer: Optimizer) -> None:
+    """Take a step of `optimizer` alone."""
     # The class's step calls the hooks that are registered for all optimizers, which the whole calls already.
     step: Any = type(optimizer).step
     getattr(step, "__wrapped__", step)(optimizer) if getattr(step, "hooked", False) else step(optimizer)

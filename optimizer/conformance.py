@@ -5,8 +5,9 @@ from typing import Any
 
 from torch import nn
 
+from optimizer.bench import Bench
 from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY
-from optimizer.promises import CHECKS, Bench
+from optimizer.promises import CHECKS
 
 
 class ConformanceError(AssertionError):

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from optimizer.bench import Bench
 from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY
-from optimizer.promises import CHECKS, Bench
+from optimizer.promises import CHECKS
 
 
 def pytest_generate_tests(metafunc: Any) -> None:

@@ -11,6 +11,8 @@ from optimizer.reentry import Entry, entry_at
 from optimizer.schedule import Schedule
 from optimizer.track import ENTRY, INITIAL, POSITION, Group, Track, other_track, set_option
 
+NO_CURVE = {"type": "constant"}
+
 
 class EmbeddedScheduler:
     """Holds how many updates are done and writes the schedules' values into the parameter groups.
@@ -60,6 +62,12 @@ class EmbeddedScheduler:
     def monitors(self) -> frozenset[str]:
         """The names of the metrics that move a schedule in here."""
         return frozenset(self._monitors)
+
+    @property
+    def moved(self) -> frozenset[str]:
+        """The options that the schedules write."""
+        momentum = ("beta1", "momentum") if self._moves_momentum else ()
+        return frozenset((*momentum, *(track.option for track in self._tracks)))
 
     def join(self, group: Group) -> None:
         """Take `group` into the schedules where they stand; its values until now become its own ones."""
@@ -116,7 +124,7 @@ class EmbeddedScheduler:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position, where the curve was entered, what metrics left behind, and the curves for comparison."""
-        state: dict[str, Any] = {"last_epoch": self.last_epoch, "config": self.schedule.config()}
+        state: dict[str, Any] = {"last_epoch": self.last_epoch, "config": _saved_config(self.schedule)}
         if self._others:
             state["option_configs"] = {track.option: track.schedule.config() for track in self._others}
         if self._entry is not None:
@@ -135,8 +143,8 @@ class EmbeddedScheduler:
         own, saved = _flat(self.state_dict()), _flat(state)
         _warn_of_another_curve({name: (saved[name], own.get(name)) for name in saved if saved[name] != own.get(name)})
         self.last_epoch = int(state["last_epoch"])
-        config = self.schedule.config()
-        self._entry = entry if state.get("config", config) == config else None
+        config = _saved_config(self.schedule)
+        self._entry = entry if (state.get("config", config) or NO_CURVE) == (config or NO_CURVE) else None
         saved = state.get("curves", {})
         by_metric = [track for track in self._tracks if track.curve.monitors()]
         restored = [track.restore(saved.get(track.option, {})) for track in by_metric]
@@ -211,13 +219,19 @@ class EmbeddedScheduler:
         return True
 
 
+def _saved_config(schedule: Schedule) -> dict[str, Any]:
+    """Return the config of `schedule`; empty for one that leaves the lr as it is: such a state holds numbers alone."""
+    config = schedule.config()
+    return {} if config == NO_CURVE else config
+
+
 def _filled(tensor: Any, value: int) -> Tensor:
     return tensor.fill_(value) if isinstance(tensor, Tensor) else torch.tensor(value)
 
 
 def _flat(state: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of all curves in a scheduler's state by one name each."""
-    flat = dict(state.get("config", {}))
+    flat = dict(state["config"] or NO_CURVE) if "config" in state else {}
     for option, config in state.get("option_configs", {}).items():
         flat |= {f"{option}.{name}": value for name, value in config.items()}
     return flat

@@ -1,5 +1,6 @@
 """A schedule inside an optimizer: `step()` updates the parameters, then moves the schedule by one."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, ClassVar, Self
@@ -13,6 +14,8 @@ from optimizer.clipping import clip_before_step
 from optimizer.embedded_scheduler import EmbeddedScheduler
 from optimizer.reentry import Entry
 from optimizer.schedule import Schedule
+from optimizer.state_checks import check_state_dict
+from optimizer.state_loading import fitted, restore_wide
 from optimizer.track import ENTRY, POSITION, Group
 
 NO_POSITION = (
@@ -139,30 +142,39 @@ class ScheduledOptimizer(Optimizer):
         return {**super().state_dict(), "scheduler": self.scheduler.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any], strict: bool = True) -> None:
-        """Restore state, options and position; the curve and the implementation stay this object's own.
+        """Restore state and position; options, curve and implementation stay this object's own, with a warning.
 
-        strict: whether `state_dict` must say at which update the schedule stands, which a plain optimizer's does
-        not; False: where it does not, the schedule stays where it is. Raises ValueError if it must and does not,
-        or says no whole number, or for an entry into the curve that is none.
+        Parameters are matched by name where both sides have names, else by position.
+
+        Args:
+            state_dict: what `state_dict` returned, here or on a plain optimizer of the class.
+            strict: whether `state_dict` must say at which update the schedule stands, which a plain optimizer's does
+                not; False: where it does not, the schedule stays where it is.
+
+        Raises:
+            StateMismatchError: a ValueError, if names, shapes, groups or entries do not fit; nothing is changed.
+            ValueError: if a position is missing or not a whole number, or for an invalid entry into the curve.
         """
+        for (
+            hook
+        ) in self._optimizer_load_state_dict_pre_hooks.values():  # before the checks, which are for what they make
+            state_dict = hook(self, state_dict := dict(state_dict)) or state_dict
+        check_state_dict(state_dict)
         position = _saved_position(state_dict)
         if position is None and strict:
             raise ValueError(NO_POSITION.format(here=self.scheduler.last_epoch))
-        super().load_state_dict(self._with_own_implementation(state_dict))
+        state_dict = fitted(self, state_dict, self.scheduler.moved)
+        hooks, self._optimizer_load_state_dict_pre_hooks = self._optimizer_load_state_dict_pre_hooks, OrderedDict()
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            self._optimizer_load_state_dict_pre_hooks = hooks
+        restore_wide(self, state_dict, always=self.caution is not None)
         for state in self.state.values() if self.state_dtype is not None else ():
             state |= {name: state[name].to(self.state_dtype) for name in MOMENTS if name in state}  # torch casts them
         if position is not None:
             self.scheduler.load_state_dict(position)
         self.scheduler.take_over(self.param_groups)
-
-    def _with_own_implementation(self, state_dict: dict[str, Any]) -> dict[str, Any]:
-        if len(state_dict["param_groups"]) != len(self.param_groups):
-            return state_dict  # torch says so
-        groups = [
-            saved | {name: own[name] for name in ("fused", "foreach") if name in own}
-            for saved, own in zip(state_dict["param_groups"], self.param_groups, strict=True)
-        ]
-        return {**state_dict, "param_groups": groups}
 
     def _register_own_hooks(self) -> None:
         if self.caution is not None:

@@ -127,7 +127,7 @@ class ScheduledFactory(Config):
             raise ValueError(f"horizon: must be a Horizon(total_steps, steps_per_epoch); got {horizon!r}")
         factory = self.resolved(horizon)
         groups = parameter_groups(params)
-        _check_group_options(groups, [*inspect.signature(self.optimizer_class).parameters])
+        _check_group_options(groups, [*inspect.signature(self.optimizer_class).parameters][1:])  # the first: parameters
         rules = [factory._checked_rule(index, rule) for index, rule in enumerate(factory.param_groups)]
         grouping = Grouping(factory.lr_of, rules, factory.no_decay, factory.layer_decay)
         groups = regrouped(groups, grouping, params if isinstance(params, nn.Module) else None)
@@ -246,7 +246,7 @@ class FreeScheduleFactory(ScheduledFactory):
 def _check_group_options(groups: list[dict[str, Any]], options: Sequence[str]) -> None:
     """Refuse a misspelt option: PyTorch would keep it in the group and never read it."""
     for index, group in enumerate(groups):
-        for name in group.keys() - {"param_names", "name", *options}:
+        for name in group.keys() - {"params", "param_names", "name", *options}:
             raise ValueError(f"parameter group {index}: unknown option {name!r}{nearest(name, options)}")
 
 

@@ -4,7 +4,7 @@ import inspect
 import math
 from typing import Any, Self
 
-from pydantic import Field, PydanticSchemaGenerationError, TypeAdapter, create_model
+from pydantic import Field, PydanticSchemaGenerationError, TypeAdapter, create_model, model_validator
 from schedulefree.adamw_schedulefree import AdamWScheduleFree
 from schedulefree.radam_schedulefree import RAdamScheduleFree
 from schedulefree.sgd_schedulefree import SGDScheduleFree
@@ -35,9 +35,20 @@ class ImportedFactory(TorchFactory):
         given = {name: getattr(self, name) for name in self.option_names()}
         return {name: value for name, value in given.items() if name == "lr" or value != fields[name].default}
 
+    @model_validator(mode="after")
+    def _check_lr(self) -> Self:
+        if self.options()["lr"] is None:
+            self.refuse("lr", "give one: the class leaves it out, and a schedule needs a number to go by")
+        return self
+
     def _make(self, groups: list[Group], options: dict[str, Any]) -> ScheduledOptimizer:
+        by_name = next(iter(inspect.signature(self.optimizer_class).parameters)).startswith("named")
         try:
-            return super()._make(groups, options)
+            return (
+                _with_names(super()._make(_named(groups), options), groups)
+                if by_name
+                else super()._make(groups, options)
+            )
         except ValueError:
             raise
         except Exception as error:  # a library's class may raise anything
@@ -88,7 +99,11 @@ def imported_factory(path: str, optimizer_class: type[Optimizer]) -> type[Import
     """
     if optimizer_class in _AVERAGING:
         return OPTIMIZER_BUILDER_REGISTRY[_AVERAGING[optimizer_class]]  # type: ignore[return-value]  # it is a factory too
-    parameters = list(inspect.signature(optimizer_class).parameters.values())[1:]  # the first are the tensors
+    first, *parameters = inspect.signature(optimizer_class).parameters.values()
+    if first.name in ("model", "module"):
+        raise ValueError(
+            f"it takes a model (its first argument is {first.name!r}) and updates it in its own way, and not by step()"
+        )
     types = plain_types(optimizer_class)
     fields: dict[str, Any] = {}
     for parameter in parameters:
@@ -133,6 +148,21 @@ def _validatable(annotation: Any) -> Any:
     except PydanticSchemaGenerationError:  # a library's own type
         return Any
     return annotation
+
+
+def _named(groups: list[Group]) -> Any:
+    """Return the parameters of the only group with their names, for a class that takes these and no groups."""
+    if len(groups) > 1 or groups[0].keys() != {"params"} or not all(isinstance(p, tuple) for p in groups[0]["params"]):
+        raise ValueError("it takes named parameters and no groups: build it from a module, without rules by name")
+    return groups[0]["params"]
+
+
+def _with_names(optimizer: ScheduledOptimizer, groups: list[Group]) -> ScheduledOptimizer:
+    """Return `optimizer`, whose class made groups of named parameters, with the names where torch has them."""
+    names = {parameter: name for name, parameter in groups[0]["params"]}
+    for group in optimizer.param_groups:
+        group.setdefault("param_names", [names[parameter] for parameter in group["params"]])
+    return optimizer
 
 
 def _is_plain(value: Any) -> bool:

@@ -22,8 +22,8 @@ class MultiAdamFactory(Config):
 
     builds_multiple_optimizers: ClassVar[bool] = True
 
-    optimizer_groups: dict[str, dict[str, Any]] = Field(min_length=1)
-    """What is different for each set, by name: any parameter of `adam`; {} for nothing."""
+    optimizer_groups: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """What is different for a set, by its name: any parameter of `adam`. The other sets take the shared options."""
     lr: NonNegativeNumber = 1e-3
     """Learning rate."""
     betas: tuple[Beta, Beta] = (0.9, 0.999)
@@ -50,35 +50,41 @@ class MultiAdamFactory(Config):
     def build(
         self, params: nn.Module | Mapping[str, Params], horizon: Horizon | None = None
     ) -> dict[str, ScheduledOptimizer]:
-        """Return the optimizers by name.
+        """Return the optimizers by name, one for each set of parameters.
 
-        params: parameters by the names in `optimizer_groups`, or a module whose children have these names.
-        Raises ValueError if a name is missing on either side.
+        Args:
+            params: sets of parameters by name, or a module whose children with trainable parameters are the sets.
+            horizon: the length of the run.
+
+        Raises:
+            ValueError: if `optimizer_groups` has a name that no set of parameters has.
         """
         if isinstance(params, nn.Module):
             _refuse_own_parameters(params)
-            params = dict(params.named_children())
+            children = dict(params.named_children())
+            params = {
+                name: child for name, child in children.items() if name in self.optimizer_groups or _trains(child)
+            }
         if not isinstance(params, Mapping):
             raise ValueError("multi_adam takes parameters by name: a dict, or a module whose children have the names")
         self._check_names(list(params))
-        return {name: self._adam(name).build(params[name], horizon=horizon) for name in self.optimizer_groups}
+        return {name: self._adam(name).build(of_name, horizon=horizon) for name, of_name in params.items()}
 
     def _adam(self, name: str) -> Any:
         shared = {field: getattr(self, field) for field in type(self).model_fields if field != "optimizer_groups"}
-        return OPTIMIZER_BUILDER_REGISTRY["adam"](**{**shared, **self.optimizer_groups[name]})
+        return OPTIMIZER_BUILDER_REGISTRY["adam"](**{**shared, **self.optimizer_groups.get(name, {})})
 
     def _check_names(self, given: list[str]) -> None:
-        known = list(self.optimizer_groups)
-        for name in given:
-            if name not in known:
+        for name in self.optimizer_groups:
+            if name not in given:
                 raise ValueError(
-                    f"optimizer_groups: nothing about {name!r}, which there are parameters of{nearest(name, known)}"
-                    f" Known: {', '.join(known)}. Add it, with {{}} for the shared options."
+                    f"optimizer_groups: there are no parameters of {name!r}{nearest(name, given)}"
+                    f" Given: {', '.join(given) or 'none'}."
                 )
-        if missing := [name for name in known if name not in given]:
-            raise ValueError(
-                f"optimizer_groups: there are no parameters of {', '.join(missing)}; given: {', '.join(given)}"
-            )
+
+
+def _trains(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
 
 
 def _refuse_own_parameters(module: nn.Module) -> None:

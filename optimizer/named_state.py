@@ -1,6 +1,5 @@
 """An optimizer's state by parameter name, in the two forms that files take: tensors and plain values."""
 
-import inspect
 import re
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,18 +9,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from optimizer.combined import PART, Combined
-from optimizer.state_checks import (
-    StateMismatchError,
-    check_entries,
-    check_known,
-    check_structure,
-    check_tensors,
-    compare_shapes,
-    two_dicts,
-)
-from optimizer.state_tree import dtype_named, filled, outline, paths, with_paths
-from optimizer.track import INITIAL
+from optimizer.state_checks import check_known, check_structure, two_dicts
+from optimizer.state_tree import filled, outline, paths, with_paths
 
 FURTHER = ":further"
 """Where the paths of tensors begin that belong to no parameter."""
@@ -43,7 +32,7 @@ def named_state(optimizer: Optimizer) -> NamedState:
     Raises ValueError if the optimizer was built from parameters without names, or keeps what cannot be saved.
     """
     state_dict = optimizer.state_dict()
-    _names_by_id(state_dict["param_groups"])  # says what to do about parameters without names
+    names_by_id(state_dict["param_groups"])  # says what to do about parameters without names
     return state_by_name(state_dict, shapes_of(optimizer), optimizer.defaults)
 
 
@@ -53,7 +42,7 @@ def state_by_name(state_dict: Mapping[str, Any], shapes: dict[str, list[int]], o
     shapes: those of the parameters, by name. options: the entries of a group that are plain numbers here where they
     are scalar tensors there. Raises ValueError for groups without names, and for what cannot be saved.
     """
-    names = _names_by_id(state_dict["param_groups"])
+    names = names_by_id(state_dict["param_groups"])
     tensors: dict[str, Tensor] = {}
     plain: dict[str, dict[str, Any]] = {}
     for param_id in [param_id for param_id in state_dict["state"] if param_id in names]:
@@ -71,36 +60,25 @@ def state_by_name(state_dict: Mapping[str, Any], shapes: dict[str, list[int]], o
     values = {"param_groups": groups, "shapes": shapes, "state": dict(sorted(plain.items()))}
     values |= {key: state_dict[key] for key in ("scheduler",) if key in state_dict}
     of_no_parameter = {key: value for key, value in state_dict["state"].items() if key not in names}
-    further = _without_bytes(_further(state_dict))
+    further = _without_bytes(further_of(state_dict))
     if of_no_parameter or further:  # what a class keeps besides
         values["further"] = outline([of_no_parameter, further], FURTHER, tensors)
     return NamedState(tensors, values)
 
 
-def load_named_state(optimizer: Optimizer, saved: NamedState, own_options: bool = False) -> None:
-    """Load `saved` into `optimizer`, matched by parameter name in whatever order.
+def state_by_position(optimizer: Optimizer) -> NamedState:
+    """Return the state of `optimizer` with the positions "0", "1" … of its parameters for names.
 
-    own_options: whether the groups of `optimizer` stay as they are, with its own lr, betas and so on; what a class
-    counts in its groups is loaded all the same.
-    Raises StateMismatchError, before anything is changed, if the names, shapes or groups differ, and ValueError if
-    `saved` is nothing that `named_state` returns.
+    The tensors are its own, not copies. Raises ValueError for what cannot be saved.
     """
-    check_structure(saved.values)
-    own_state = optimizer.state_dict()
-    own = own_state["param_groups"]
-    names = _names_by_id(own)
-    _check_names(saved.values["shapes"], shapes_of(optimizer))
-    state, further = state_by_id(saved, {name: param_id for param_id, name in names.items()})
-    check_tensors(optimizer, state)
-    if own_options:
-        check_entries(optimizer, state)
-    restored = _with_own_options if own_options else _restored_group
-    groups = [restored(optimizer, group, saved.values["param_groups"]) for group in own]
-    further = _merged(_further(own_state), further)
-    state_dict: dict[str, Any] = {**further, "state": state, "param_groups": groups}
-    if "scheduler" in saved.values:
-        state_dict["scheduler"] = saved.values["scheduler"]
-    optimizer.load_state_dict(state_dict)
+    state_dict = optimizer.state_dict()
+    groups = [{**group, "param_names": [str(key) for key in group["params"]]} for group in state_dict["param_groups"]]
+    shapes = {str(position): list(p.shape) for position, p in enumerate(parameters_of(optimizer))}
+    return state_by_name({**state_dict, "param_groups": groups}, shapes, optimizer.defaults)
+
+
+def parameters_of(optimizer: Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def state_by_id(saved: NamedState, ids: Mapping[str, Any]) -> tuple[dict[Any, Any], dict[str, Any]]:
@@ -153,6 +131,10 @@ def restricted(state: NamedState, names: Sequence[str], optimizer: Optimizer) ->
     values["state"] = {name: entries for name, entries in values["state"].items() if name in names}
     wanted, shapes = {*names, None}, state.values["shapes"]
     tensors = {path: tensor for path, tensor in state.tensors.items() if _owner(path, shapes) in wanted}
+    values["param_groups"] = [
+        {**sharing(values["param_groups"], group["param_names"]), "param_names": group["param_names"]}
+        for group in optimizer.param_groups
+    ]
     return NamedState(tensors, values)
 
 
@@ -165,7 +147,7 @@ def _owner(path: str, names: Container[str]) -> str | None:
     return None
 
 
-def _further(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+def further_of(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a class adds to the state dict besides state and groups."""
     return {key: value for key, value in state_dict.items() if key not in ("state", "param_groups", "scheduler")}
 
@@ -177,17 +159,7 @@ def _without_bytes(value: Any) -> Any:
     return {key: _without_bytes(item) for key, item in value.items() if not isinstance(item, bytes)}
 
 
-def _merged(own: Any, saved: Any) -> Any:
-    if isinstance(own, bytes):  # which its class may unpickle
-        return own
-    if not isinstance(own, dict):
-        return saved
-    if not isinstance(saved, dict):
-        raise StateMismatchError(f"what the optimizer keeps besides its state is {saved!r}, where a dict is expected")
-    return {**own, **{key: _merged(own.get(key), item) for key, item in saved.items()}}
-
-
-def _names_by_id(groups: list[dict[str, Any]]) -> dict[int, str]:
+def names_by_id(groups: list[dict[str, Any]]) -> dict[int, str]:
     if any("param_names" not in group for group in groups):
         raise ValueError("this optimizer does not know its parameters' names: build it from named_parameters()")
     return {
@@ -204,31 +176,9 @@ def shapes_of(optimizer: Optimizer) -> dict[str, list[int]]:
     }
 
 
-def _check_names(saved: dict[str, list[int]], own: dict[str, list[int]]) -> None:
-    problems = compare_shapes(saved, own)
-    if problems:
-        raise StateMismatchError("the optimizer state does not fit: " + "; ".join(problems))
-
-
-def _with_own_options(optimizer: Optimizer, own: dict[str, Any], saved: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the group `own` with what its class counts there as in a saved group that has parameters of it."""
-    names = set(own["param_names"])
-    match = next((group for group in saved if names.intersection(group["param_names"])), {})
-    owner = optimizer.part_of(own) if isinstance(optimizer, Combined) else optimizer
-    inits = [cls.__dict__["__init__"] for cls in type(owner).__mro__ if "__init__" in cls.__dict__]
-    options = {"params", "param_names", PART}.union(*(inspect.signature(init).parameters for init in inits))
-    counted = {key for key in match.keys() - options if not key.startswith(INITIAL)}
-    return own | {key: as_in(own.get(key), match[key]) for key in counted}
-
-
-def _restored_group(optimizer: Optimizer, own: dict[str, Any], saved: list[dict[str, Any]]) -> dict[str, Any]:
-    match = next((group for group in saved if set(group["param_names"]) == set(own["param_names"])), None)
-    if match is None:
-        raise StateMismatchError(
-            "the parameter groups differ: none of the saved ones holds exactly " + ", ".join(own["param_names"])
-        )
-    options = {key: as_in(own.get(key), value) for key, value in match.items()}
-    return {**options, "params": own["params"], "param_names": own["param_names"]}
+def sharing(groups: list[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    """Return the first group that has one of the parameters `names`, or nothing."""
+    return next((group for group in groups if not set(names).isdisjoint(group["param_names"])), {})
 
 
 def _plain(key: str, value: Any, options: Container[str]) -> Any:
@@ -238,28 +188,3 @@ def _plain(key: str, value: Any, options: Container[str]) -> Any:
     if isinstance(value, torch.dtype):
         return outline(value, key, {})
     return value.item() if isinstance(value, Tensor) else value
-
-
-def as_in(own: Any, value: Any) -> Any:
-    """Return a group's value read from JSON in the type of `own`, the one that an optimizer has for it."""
-    if isinstance(value, dict) and value.keys() == {"scalar", "dtype"}:
-        return _tensor(value["scalar"], dtype=dtype_named(value["dtype"]))
-    if isinstance(value, dict):
-        return filled(value, {})
-    if isinstance(own, tuple) and isinstance(value, list):
-        if len(own) != len(value):
-            raise StateMismatchError(f"an option is {str(value)[:80]}, where the optimizer has {own}")
-        return tuple(as_in(one, each) for one, each in zip(own, value, strict=True))
-    if isinstance(own, Tensor):
-        return _tensor(value, dtype=own.dtype, device=own.device)
-    numbers = (bool, int, float)
-    if value is not None and own is not None and isinstance(own, numbers) != isinstance(value, numbers):
-        raise StateMismatchError(f"an option is {value!r}, where the optimizer has {own!r}")
-    return value
-
-
-def _tensor(value: Any, **options: Any) -> Tensor:
-    try:
-        return torch.tensor(value, **options)
-    except (TypeError, RuntimeError, OverflowError) as error:
-        raise ValueError(f"{str(value)[:80]} is no tensor's value: {error}") from error

@@ -93,27 +93,66 @@ class _Named:
 def parameter_groups(params: Params) -> list[Group]:
     """Return `params` as parameter groups. Of a module, only what requires a gradient is taken.
 
-    Raises ValueError if there is nothing to optimize, or a parameter comes twice.
+    Raises ValueError if there is nothing to optimize, something is no parameter, or a parameter or name comes twice.
     """
-    if params is None or isinstance(params, Mapping | Tensor):
-        raise ValueError(
-            f"params: must be a module, parameters, named parameters or groups; got a {type(params).__name__}"
-        )
     if isinstance(params, nn.Module):
         listed: list[Any] = [(name, p) for name, p in params.named_parameters() if p.requires_grad]
     else:
-        listed = list(params)
+        listed = _listed(params, "params", "a module, parameters, named parameters or groups")
     if not listed:
         frozen = " that requires a gradient" if isinstance(params, nn.Module) else ""
         raise ValueError(f"there is no parameter{frozen} to build an optimizer for")
-    # The groups are copied: torch writes its defaults into the dicts that it is given.
-    groups = [dict(group) for group in listed] if isinstance(listed[0], dict) else [{"params": listed}]
+    grouped = isinstance(listed[0], Mapping)
+    groups = [_group(index, given) for index, given in enumerate(listed)] if grouped else [{"params": listed}]
     for index, group in enumerate(groups):
-        if "params" not in group:
-            raise ValueError(f"parameter group {index}: has no `params`")
-        group["params"] = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
+        where = f"parameter group {index}: params" if grouped else "params"
+        given = group["params"]
+        group["params"] = [given] if isinstance(given, Tensor) else _listed(given, where, "parameters")
+        for number, item in enumerate(group["params"]):
+            _check_parameter(item, f"{where}.{number}")
     _refuse_twice(groups)
     return groups
+
+
+def _group(index: int, given: Any) -> Group:
+    """Return a copy of a group: torch writes its defaults into the dicts that it is given."""
+    if not isinstance(given, Mapping):
+        raise ValueError(f"parameter group {index}: must be a dict with `params`; got a {type(given).__name__}")
+    if "params" not in given:
+        raise ValueError(f"parameter group {index}: has no `params`")
+    return dict(given)
+
+
+def _listed(given: Any, where: str, expected: str) -> list[Any]:
+    """Return what is given in place of a list of parameters as a list. Raises ValueError for what has no order."""
+    if isinstance(given, set | frozenset):
+        raise ValueError(
+            f"{where}: a {type(given).__name__} has another order in each process, and state goes by order: give a list"
+        )
+    if isinstance(given, Mapping | Tensor | str | bytes) or not isinstance(given, Iterable):
+        raise ValueError(f"{where}: must be {expected}; got a {type(given).__name__}{_instead_of(given)}")
+    return list(given)
+
+
+def _check_parameter(item: Any, where: str) -> None:
+    name, parameter = item if isinstance(item, tuple) and len(item) == 2 else ("", item)
+    if not isinstance(name, str) or not isinstance(parameter, Tensor):
+        raise ValueError(
+            f"{where}: must be a parameter, or a name and a parameter; got a {type(item).__name__}{_instead_of(item)}"
+        )
+
+
+def _instead_of(given: Any) -> str:
+    """Return what to give in place of what was given, as the end of a message."""
+    if isinstance(given, nn.Module):
+        return ". Give the module alone, or its parameters() or named_parameters()"
+    if isinstance(given, str):
+        return (
+            f", {given!r}. A name goes with its parameter, as in named_parameters(); rules by name are `param_groups`"
+        )
+    if isinstance(given, Mapping):
+        return ". Give its items() if it holds parameters by name, or a list of groups"
+    return ". Give it in a list" if isinstance(given, Tensor) else ""
 
 
 def regrouped(groups: list[Group], grouping: Grouping, module: nn.Module | None) -> list[Group]:
@@ -127,11 +166,16 @@ def regrouped(groups: list[Group], grouping: Grouping, module: nn.Module | None)
         return groups
     parameters = [named for group in groups for named in _named(group)]
     if grouping.layer_decay is not None:
-        _apply_layer_decay(parameters, grouping.layer_decay)
+        # Depth is the model's: what is frozen counts too.
+        names = (
+            [name for name, _ in module.named_parameters()] if module is not None else [one.name for one in parameters]
+        )
+        for one, layers_above in zip(parameters, _layers_above([one.name for one in parameters], names), strict=True):
+            one.multiplier *= grouping.layer_decay**layers_above
     if grouping.no_decay:
-        names = _undecayed(parameters, grouping.no_decay, module)
+        undecayed = _undecayed(parameters, grouping.no_decay, module)
         for one in parameters:
-            one.options |= {"weight_decay": 0.0} if one.name in names else {}
+            one.options |= {"weight_decay": 0.0} if one.name in undecayed else {}
     _apply_rules(parameters, grouping.rules)
     for one in parameters:
         if one.multiplier != 1.0:
@@ -193,26 +237,29 @@ def _undecayed(parameters: list[_Named], no_decay: bool | Sequence[str], module:
     return flat | said
 
 
-def _apply_layer_decay(parameters: list[_Named], decay: float) -> None:
-    """Multiply the lr of each layer by `decay` once for each layer above it.
+def _layers_above(wanted: list[str], names: list[str]) -> list[int]:
+    """Return for each of the `wanted` parameters how many layers there are above its own.
 
-    A layer is what shares its name up to the first number in it ("blocks.3"); what comes before the first
-    is a layer of its own, what comes after the last is the top one. Source: Clark et al. 2020 (arXiv:2003.10555).
+    names: those of all parameters of the model, in order. A layer is what shares its name up to the first number in it
+    ("blocks.3"); what comes before the first is a layer of its own, what comes after the last is the top one.
+    Source: Clark et al. 2020 (arXiv:2003.10555).
     """
-    ranks: list[int] = []
     layers: list[str] = []
-    for one in parameters:
-        parts = one.name.split(".")
-        number = next((index for index, part in enumerate(parts) if part.isdigit()), None)
-        if number is not None and (layer := ".".join(parts[: number + 1])) not in layers:
-            layers.append(layer)
-        ranks.append(layers.index(layer) + 1 if number is not None else len(layers))
+    ranks: dict[str, int] = {}
+    last = -1
+    for index, name in enumerate(names):
+        parts = name.split(".")
+        number = next((position for position, part in enumerate(parts) if part.isdigit()), None)
+        if number is not None:
+            last = index
+            if (layer := ".".join(parts[: number + 1])) not in layers:
+                layers.append(layer)
+        ranks[name] = layers.index(layer) + 1 if number is not None else len(layers)
     if not layers:
-        raise ValueError(f"layer_decay: no numbered layers in the names {', '.join(one.name for one in parameters)}")
-    last = max(index for index, one in enumerate(parameters) if any(part.isdigit() for part in one.name.split(".")))
-    top = len(layers) + (1 if last + 1 < len(parameters) else 0)
-    for index, one in enumerate(parameters):
-        one.multiplier *= decay ** (top - (top if index > last else ranks[index]))
+        raise ValueError(f"layer_decay: no numbered layers in the names {', '.join(names)}")
+    top = len(layers) + (1 if last + 1 < len(names) else 0)
+    ranks |= dict.fromkeys(names[last + 1 :], top)
+    return [top - ranks[name] for name in wanted]
 
 
 def _merged(parameters: list[_Named]) -> list[Group]:
@@ -228,13 +275,13 @@ def _merged(parameters: list[_Named]) -> list[Group]:
 
 def _refuse_twice(groups: list[Group]) -> None:
     seen: dict[int, str] = {}
-    count = 0
     for group in groups:
         for item in group["params"]:
-            name, parameter = item if isinstance(item, tuple) else (f"number {count}", item)
-            count += 1
+            name, parameter = item if isinstance(item, tuple) else (f"number {len(seen)}", item)
             if id(parameter) in seen:
                 raise ValueError(f"parameter {name!r} comes twice: it is {seen[id(parameter)]!r} too")
+            if name in seen.values() and isinstance(item, tuple):
+                raise ValueError(f"two parameters are called {name!r}: named_parameters(PREFIX) tells them apart")
             seen[id(parameter)] = name
 
 

@@ -5,75 +5,43 @@ import gc
 import io
 import pickle
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import LBFGS, Optimizer, SparseAdam
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from optimizer.horizon import Horizon
-from optimizer.named_state import load_named_state, named_state
+from optimizer.bench import HALF, HORIZON, Bench, expect, lrs, same, weights
+from optimizer.named_loading import load_named_state
+from optimizer.named_state import named_state
 from optimizer.stand_in import ReadOnlyScheduler
 from optimizer.track import INITIAL, POSITION
-
-HORIZON = Horizon(total_steps=30, steps_per_epoch=10)
-HALF = 7  # updates before something is saved, copied or added
-
-
-class Bench:
-    """A factory under test, with modules for its optimizers and updates that depend on their number alone."""
-
-    def __init__(self, factory: Any, module: Callable[[], nn.Module] | None = None) -> None:
-        self._factory = factory
-        self._module = module or _layers
-
-    def pair(self, updates: int = 0) -> tuple[nn.Module, Any]:
-        """Return a module and an optimizer over it after so many updates."""
-        torch.manual_seed(0)
-        module = self._module()
-        optimizer = self._factory.build(module, horizon=HORIZON)
-        for step in range(updates):
-            self.update(module, optimizer, step)
-        return module, optimizer
-
-    def update(self, module: nn.Module, optimizer: Any, step: int) -> None:
-        """Take update `step`, by a closure."""
-        x = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
-
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            loss: Tensor = module(x).square().mean()
-            loss.backward()  # type: ignore[no-untyped-call]  # torch
-            return loss
-
-        optimizer.step(closure)
-        optimizer.zero_grad()
-
-    def go_on_alike(self, one: tuple[nn.Module, Any], other: tuple[nn.Module, Any]) -> None:
-        """Take the second half of the updates with both, and compare weights and lrs."""
-        for step in range(HALF, 2 * HALF):
-            self.update(*one, step)
-            self.update(*other, step)
-        _expect(_same(one[0], _weights(other[0])), "the weights differ")
-        _expect(_lrs(one[1]) == _lrs(other[1]), f"the lrs differ: {_lrs(one[1])} and {_lrs(other[1])}")
 
 
 def builds_an_optimizer_with_a_scheduler_inside(bench: Bench) -> None:
     _, optimizer = bench.pair()
-    _expect(isinstance(optimizer, Optimizer), f"build returns a {type(optimizer).__name__}")
-    _expect(optimizer.scheduler.last_epoch == 0, "its scheduler.last_epoch is not 0")
+    expect(isinstance(optimizer, Optimizer), f"build returns a {type(optimizer).__name__}")
+    expect(optimizer.scheduler.last_epoch == 0, "its scheduler.last_epoch is not 0")
 
 
 def an_update_counts_once(bench: Bench) -> None:
     module, optimizer = bench.pair()
     for step in range(HORIZON.total_steps + 3):  # beyond its end too
-        _expect(optimizer.scheduler.last_epoch == step, f"{optimizer.scheduler.last_epoch} after {step} updates")
+        expect(optimizer.scheduler.last_epoch == step, f"{optimizer.scheduler.last_epoch} after {step} updates")
         reported = optimizer.scheduler.get_last_lr()
-        _expect(reported == _lrs(optimizer), f"get_last_lr() is {reported} at update {step}: {_lrs(optimizer)}")
+        expect(reported == lrs(optimizer), f"get_last_lr() is {reported} at update {step}: {lrs(optimizer)}")
         bench.update(module, optimizer, step)
+
+
+def closures_are_taken(bench: Bench) -> None:
+    (module, optimizer), (other, twin) = bench.pair(), bench.pair()
+    for step in range(3):
+        bench.update(module, optimizer, step, with_closure=True)
+        bench.update(other, twin, step)
+    expect(same(module, weights(other)), "the weights differ from those of a plain backward pass")
+    expect(optimizer.scheduler.last_epoch == 3, f"{optimizer.scheduler.last_epoch} updates are counted of 3")
 
 
 def step_hooks_fire_once_and_see_the_lr_of_the_update(bench: Bench) -> None:
@@ -82,18 +50,18 @@ def step_hooks_fire_once_and_see_the_lr_of_the_update(bench: Bench) -> None:
     if base not in (Optimizer, LBFGS):  # makes torch hook the step of the base class too
         base([torch.zeros(2, 2, requires_grad=True)])
     seen: list[float] = []
-    used = _lrs(optimizer)[0]
+    used = lrs(optimizer)[0]
 
     def see(stepped: Any, *_: Any) -> None:
         if stepped is optimizer:
-            seen.append(_lrs(optimizer)[0])
+            seen.append(lrs(optimizer)[0])
 
     optimizer.register_step_pre_hook(see)
     optimizer.register_step_post_hook(see)
     handle = register_optimizer_step_post_hook(see)
     bench.update(module, optimizer, 0)
     handle.remove()
-    _expect(seen == [used] * 3, f"a pre, a post and a global post hook saw the lrs {seen} of an update at {used}")
+    expect(seen == [used] * 3, f"a pre, a post and a global post hook saw the lrs {seen} of an update at {used}")
 
 
 def a_skipped_step_moves_nothing(bench: Bench) -> None:
@@ -104,13 +72,13 @@ def a_skipped_step_moves_nothing(bench: Bench) -> None:
     for module, _ in pairs:
         scaler.scale(module(torch.ones(3, 4)).square().mean()).backward()
     next(p for p in pairs[0][0].parameters() if p.grad is not None).grad.fill_(torch.inf)  # type: ignore[union-attr]  # it has one
-    before = _weights(pairs[0][0])
+    before = weights(pairs[0][0])
     for _, optimizer in pairs:
         scaler.step(optimizer)
     scaler.update()
     positions = [optimizer.scheduler.last_epoch for _, optimizer in pairs]
-    _expect(_same(pairs[0][0], before), "the weights moved")
-    _expect(positions == [0, 1], f"of two optimizers the first was to be skipped; they stand at {positions}")
+    expect(same(pairs[0][0], before), "the weights moved")
+    expect(positions == [0, 1], f"of two optimizers the first was to be skipped; they stand at {positions}")
 
 
 def a_tools_dry_step_moves_nothing(bench: Bench) -> None:
@@ -119,11 +87,11 @@ def a_tools_dry_step_moves_nothing(bench: Bench) -> None:
         return  # torch's distributed checkpoint steps neither
     from torch.distributed.checkpoint import state_dict as tool  # slow to import
 
-    before = _weights(module)
+    before = weights(module)
     for _ in range(2):
         tool.get_optimizer_state_dict(module, optimizer)
-    _expect(_same(module, before), "the weights moved")
-    _expect(optimizer.scheduler.last_epoch == 0, "the schedule moved")
+    expect(same(module, before), "the weights moved")
+    expect(optimizer.scheduler.last_epoch == 0, "the schedule moved")
 
 
 def distributed_checkpoint_round_trips(bench: Bench) -> None:
@@ -145,7 +113,7 @@ def saving_leaves_no_trace(bench: Bench) -> None:
         bench.update(other, others, step)
         its.state_dict()
         named_state(its)
-    _expect(_same(one, _weights(other)), "the weights differ from those of a run that was not saved")
+    expect(same(one, weights(other)), "the weights differ from those of a run that was not saved")
 
 
 def a_loaded_state_goes_on_bit_exactly(bench: Bench) -> None:
@@ -181,7 +149,7 @@ def a_tool_that_keeps_only_the_groups_keeps_the_position(bench: Bench) -> None:
     state = bench.pair(HALF)[1].state_dict()
     _, fresh = bench.pair()
     fresh.load_state_dict({"state": state["state"], "param_groups": state["param_groups"]})
-    _expect(fresh.scheduler.last_epoch == HALF, f"{fresh.scheduler.last_epoch} in place of {HALF}")
+    expect(fresh.scheduler.last_epoch == HALF, f"{fresh.scheduler.last_epoch} in place of {HALF}")
 
 
 def a_state_without_a_position_is_refused_unless_not_strict(bench: Bench) -> None:
@@ -199,9 +167,9 @@ def a_state_without_a_position_is_refused_unless_not_strict(bench: Bench) -> Non
     else:
         raise AssertionError("it was loaded without a word")
     fresh.load_state_dict(copy.deepcopy(plain), strict=False)
-    _expect(fresh.scheduler.last_epoch == 2, f"not strict, the schedule went to {fresh.scheduler.last_epoch} from 2")
+    expect(fresh.scheduler.last_epoch == 2, f"not strict, the schedule went to {fresh.scheduler.last_epoch} from 2")
     fresh.load_state_dict({**plain, "scheduler": {"last_epoch": HALF, "base_lrs": [1.0]}})  # as LRScheduler's is
-    _expect(fresh.scheduler.last_epoch == HALF, "a torch scheduler's last_epoch was not taken")
+    expect(fresh.scheduler.last_epoch == HALF, "a torch scheduler's last_epoch was not taken")
 
 
 def an_lr_set_by_hand_holds_for_one_update(bench: Bench) -> None:
@@ -209,7 +177,7 @@ def an_lr_set_by_hand_holds_for_one_update(bench: Bench) -> None:
     optimizer.param_groups[0]["lr"] *= 0.5
     bench.update(module, optimizer, 2)
     bench.update(other, untouched, 2)
-    _expect(_lrs(optimizer) == _lrs(untouched), f"after it the lr is {_lrs(optimizer)[0]}, not {_lrs(untouched)[0]}")
+    expect(lrs(optimizer) == lrs(untouched), f"after it the lr is {lrs(optimizer)[0]}, not {lrs(untouched)[0]}")
 
 
 def a_late_group_joins_the_schedule(bench: Bench) -> None:
@@ -221,8 +189,8 @@ def a_late_group_joins_the_schedule(bench: Bench) -> None:
     base = optimizer.scheduler.base_lrs[0]
     optimizer.add_param_group({"params": [("late", late) if named else late], "lr": base / 2})
     for step in range(HALF, 2 * HALF):
-        first, *_, last = _lrs(optimizer)
-        _expect(abs(last - first / 2) <= 1e-12 * first, f"half the lr of {first} is {last} at update {step}")
+        first, *_, last = lrs(optimizer)
+        expect(abs(last - first / 2) <= 1e-12 * first, f"half the lr of {first} is {last} at update {step}")
         bench.update(module, optimizer, step)
 
 
@@ -238,10 +206,10 @@ def a_second_scheduler_is_refused(bench: Bench) -> None:
 def a_stand_in_reports_the_lr_and_moves_nothing(bench: Bench) -> None:
     _, optimizer = bench.pair(2)
     stand_in = ReadOnlyScheduler(optimizer)
-    before = _lrs(optimizer)
+    before = lrs(optimizer)
     stand_in.step()
-    _expect(stand_in.get_last_lr() == before == _lrs(optimizer), f"{stand_in.get_last_lr()} for {before}")
-    _expect(optimizer.scheduler.last_epoch == 2, "its step() moved the schedule")
+    expect(stand_in.get_last_lr() == before == lrs(optimizer), f"{stand_in.get_last_lr()} for {before}")
+    expect(optimizer.scheduler.last_epoch == 2, "its step() moved the schedule")
 
 
 def no_model_is_kept_alive(bench: Bench) -> None:
@@ -251,12 +219,13 @@ def no_model_is_kept_alive(bench: Bench) -> None:
     del module, optimizer
     gone = all(reference() is None for reference in watched)
     gc.enable()
-    _expect(gone, "a reference cycle holds it")
+    expect(gone, "a reference cycle holds it")
 
 
 CHECKS = (
     builds_an_optimizer_with_a_scheduler_inside,
     an_update_counts_once,
+    closures_are_taken,
     step_hooks_fire_once_and_see_the_lr_of_the_update,
     a_skipped_step_moves_nothing,
     a_tools_dry_step_moves_nothing,
@@ -275,26 +244,5 @@ CHECKS = (
 )
 
 
-def _layers() -> nn.Module:
-    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
-
-
 def _closure_only(optimizer: Any) -> bool:
     return isinstance(optimizer, LBFGS | SparseAdam)
-
-
-def _lrs(optimizer: Any) -> list[float]:
-    return [float(group["lr"]) for group in optimizer.param_groups]
-
-
-def _weights(module: nn.Module) -> list[Tensor]:
-    return [p.detach().clone() for p in module.parameters()]
-
-
-def _same(module: nn.Module, weights: list[Tensor]) -> bool:
-    return all(torch.equal(p, q) for p, q in zip(module.parameters(), weights, strict=True))
-
-
-def _expect(holds: bool, message: str) -> None:
-    if not holds:
-        raise AssertionError(message)

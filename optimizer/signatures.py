@@ -31,7 +31,8 @@ def plain_types(cls: type[Any]) -> dict[str, Any]:
     for name, parameter in inspect.signature(cls).parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
-        types_by_name[name] = plain_type(hints[name]) if name in hints else _type_of_default(parameter.default)
+        kind = plain_type(hints[name]) if name in hints else _type_of_default(parameter.default)
+        types_by_name[name] = kind | None if parameter.default is None else kind  # `x: float = None` means it too
     return types_by_name
 
 

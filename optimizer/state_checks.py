@@ -1,20 +1,7 @@
-"""What saved optimizer state must be like before it is loaded."""
+"""The form of saved optimizer state: names, shapes and the plain values around them."""
 
-import inspect
-import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
-
-import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
-
-from optimizer.combined import Combined
-from optimizer.embedding import ScheduledOptimizer
-
-_LIKE_PARAMETERS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "sum", "y", "z")
-_OF_PACKAGES = ("torch.optim.", "schedulefree.")
-"""State that has its parameter's shape, and where the classes are from of which that is known."""
 
 
 class StateMismatchError(ValueError):
@@ -23,16 +10,27 @@ class StateMismatchError(ValueError):
 
 def compare_shapes(saved: dict[str, list[int]], own: dict[str, list[int]]) -> list[str]:
     """Return what keeps tensors of the `saved` names and shapes out of `own`: one line a kind."""
-    kinds = {
-        "missing": sorted(own.keys() - saved.keys()),
-        "extra": sorted(saved.keys() - own.keys()),
-        "mis-shaped": [
-            f"{name} (saved {saved[name]}, here {own[name]})"
-            for name in sorted(own.keys() & saved.keys())
-            if list(saved[name]) != list(own[name])
-        ],
-    }
+    mis_shaped = [
+        f"{name} (saved {saved[name]}, here {own[name]})"
+        for name in sorted(own.keys() & saved.keys())
+        if list(saved[name]) != list(own[name])
+    ]
+    return compare_names(saved, own) + ([f"mis-shaped: {', '.join(mis_shaped)}"] if mis_shaped else [])
+
+
+def compare_names(saved: Iterable[str], own: Iterable[str]) -> list[str]:
+    """Return which names are on one side only: one line a kind."""
+    kinds = {"missing": sorted(set(own) - set(saved)), "extra": sorted(set(saved) - set(own))}
     return [f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names]
+
+
+def check_state_dict(values: Mapping[str, Any]) -> None:
+    """Raise StateMismatchError unless `values` has the two parts of every optimizer's state dict."""
+    for key, kind in (("state", dict), ("param_groups", list)):
+        if not isinstance(values.get(key), kind):
+            raise StateMismatchError(
+                f"the state dict has no `{key}` (a {kind.__name__}); it has {', '.join(map(str, values))}"
+            )
 
 
 def check_structure(values: Mapping[str, Any]) -> None:
@@ -65,57 +63,3 @@ def check_known(name: str, known: Mapping[str, Any]) -> None:
     """Raise StateMismatchError for state of a parameter that there is not."""
     if name not in known:
         raise StateMismatchError(f"there is state of {name!r}, which is no parameter")
-
-
-def check_tensors(optimizer: Optimizer, state: Mapping[Any, Mapping[Any, Any]]) -> None:
-    """Refuse moments that have not their parameter's shape: the fused kernels of torch write beyond such ones."""
-    numbers = itertools.count()
-    for group in optimizer.param_groups:
-        owner = optimizer.part_of(group) if isinstance(optimizer, Combined) else optimizer
-        known = any(
-            f"{cls.__module__}.".startswith(_OF_PACKAGES) for cls in type(owner).__mro__ if cls is not Optimizer
-        )
-        for parameter, param_id in zip(group["params"], numbers, strict=False):
-            for entry, value in state.get(param_id, {}).items() if known else ():
-                if entry in _LIKE_PARAMETERS and value is not None:
-                    _check_like(entry, value, parameter)
-
-
-def _check_like(entry: str, value: Any, parameter: Tensor) -> None:
-    if not isinstance(value, Tensor):
-        raise StateMismatchError(f"{entry} is {value!r}, where a tensor is expected")
-    if value.shape != parameter.shape:
-        raise StateMismatchError(f"{entry} has shape {list(value.shape)}, and its parameter {list(parameter.shape)}")
-
-
-def check_entries(optimizer: Optimizer, state: Mapping[Any, Mapping[Any, Any]]) -> None:
-    """Raise StateMismatchError if the state of a parameter lacks what a step with the options of its group makes.
-
-    state: by the position of the parameter. What a step makes is seen on a small parameter of as many dimensions, where
-    the class can be made for it.
-    """
-    numbers = itertools.count()
-    for group in optimizer.param_groups:
-        owner = optimizer.part_of(group) if isinstance(optimizer, Combined) else optimizer
-        made: dict[int, set[Any]] = {}
-        for parameter, param_id in zip(group["params"], numbers, strict=False):
-            if parameter.ndim not in made:
-                made[parameter.ndim] = _entries_made(type(owner), group, parameter)
-            missing = made[parameter.ndim] - state.get(param_id, {}).keys()
-            if missing and state.get(param_id):
-                lacks = ", ".join(sorted(map(str, missing)))
-                raise StateMismatchError(f"the saved state lacks {lacks}, which {type(owner).__name__} makes and needs")
-
-
-def _entries_made(cls: type[Any], group: Mapping[str, Any], parameter: Tensor) -> set[Any]:
-    bare: Any = next(base for base in cls.__mro__ if not issubclass(base, ScheduledOptimizer))
-    options = {name: group[name] for name in inspect.signature(bare).parameters if name in group and name != "params"}
-    small = nn.Parameter(torch.zeros([min(size, 2) for size in parameter.shape], dtype=parameter.dtype))
-    small.grad = torch.ones_like(small)
-    try:
-        stand_in = bare([small], **options)
-        getattr(stand_in, "train", lambda: None)()
-        stand_in.step()
-    except Exception:  # a class of another library may need more than that
-        return set()
-    return set(stand_in.state[small])

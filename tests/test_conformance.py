@@ -34,6 +34,7 @@ def test_a_key_will_do():
 UNBROKEN = {
     "builds an optimizer with a scheduler inside",
     "an update counts once",
+    "closures are taken",
     "saving leaves no trace",
     "an lr set by hand holds for one update",
 }

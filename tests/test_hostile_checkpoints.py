@@ -14,7 +14,7 @@ from conftest import needs
 from rich.console import Console
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, NamedState, StateMismatchError, load_named_state, named_state
-from optimizer.named_state import _merged
+from optimizer.named_loading import _merged
 from trainer import ConfigError, resume, train
 
 QUIET = Console(file=io.StringIO())

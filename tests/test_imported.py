@@ -13,9 +13,11 @@ from torch.optim.lr_scheduler import LRScheduler
 from optimizer import (
     OPTIMIZER_BUILDER_REGISTRY,
     SCHEDULE_REGISTRY,
+    ConformanceError,
     Horizon,
     NamedState,
     UnknownKeyError,
+    check_factory,
     load_named_state,
     named_state,
 )
@@ -161,3 +163,115 @@ def test_a_scheduler_by_path_runs_as_its_own_object():
     assert lrs == [1.0] * 3 + [0.5] * 3 + [0.25] * 3
     with pytest.raises(ValidationError, match="every must be positive"):
         SCHEDULE_REGISTRY["test_imported.Halving"](every=0)
+
+
+class Capped(torch.optim.SGD):
+    """Leaves out what its annotations say, and calls its parameters something else."""
+
+    def __init__(self, weights, lr: float = 0.1, cap: float = None, shape: tuple[int, int] = None, mode: str = None):  # noqa: RUF013 as libraries have it
+        self.cap = cap
+        super().__init__(weights, lr=lr)
+
+
+class ByName(torch.optim.Optimizer):
+    """Takes named parameters, and makes a group for each, as Adam_mini does."""
+
+    def __init__(self, named_parameters, lr: float = 0.1, sharded: bool = None):  # noqa: RUF013 likewise
+        groups = [{"params": p, "name": name} for name, p in named_parameters]
+        super().__init__(groups, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        loss = closure() if closure is not None else None
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    self.state[p]["mean"] = 0.9 * self.state[p].get("mean", torch.zeros_like(p)) + p.grad
+                    p.sub_(self.state[p]["mean"], alpha=group["lr"])
+        return loss
+
+
+class WithoutNumber(torch.optim.SGD):
+    def __init__(self, params, lr=None):
+        super().__init__(params, lr=lr or 0.1)
+
+
+class OfModel(torch.optim.SGD):
+    def __init__(self, model, lr: float = 0.1):
+        super().__init__(model.parameters(), lr=lr)
+
+
+@pytest.mark.parametrize("name", ["Capped", "ByName"])
+@pytest.mark.parametrize("schedule", [{"type": "constant"}, {"type": "cosine"}])
+def test_none_under_another_annotation_and_another_first_argument_work(name, schedule):
+    path = f"{__name__}.{name}"
+    factory = OPTIMIZER_BUILDER_REGISTRY[path](schedule=schedule)
+    again = OPTIMIZER_BUILDER_REGISTRY[path](**factory.model_dump())
+    assert again == factory == pickle.loads(pickle.dumps(factory))
+    assert OPTIMIZER_BUILDER_REGISTRY[path](**json.loads(factory.model_dump_json())) == factory
+    assert factory.resolved(Horizon(10)).lr == 0.1
+    module = nn.Linear(3, 2)
+    optimizer = again.build(module, horizon=Horizon(10))
+    assert sorted(name for group in optimizer.param_groups for name in group["param_names"]) == ["bias", "weight"]
+    for _ in range(2):
+        module(torch.ones(1, 3)).sum().backward()
+        optimizer.step()
+    fresh = again.build(module, horizon=Horizon(10))
+    load_named_state(fresh, named_state(optimizer))
+    assert fresh.scheduler.last_epoch == 2
+
+
+def test_given_values_are_checked_against_the_annotation():
+    with pytest.raises(ValidationError, match="cap"):
+        OPTIMIZER_BUILDER_REGISTRY[f"{__name__}.Capped"](cap="high")
+    optimizer = OPTIMIZER_BUILDER_REGISTRY[f"{__name__}.Capped"](cap=2, shape=[1, 2]).build(nn.Linear(2, 2))
+    assert optimizer.cap == 2.0
+
+
+def test_a_conforming_class_by_another_name_of_its_parameters_conforms():
+    check_factory(OPTIMIZER_BUILDER_REGISTRY[f"{__name__}.Capped"]())
+
+
+def test_what_needs_names_is_told_so():
+    factory = OPTIMIZER_BUILDER_REGISTRY[f"{__name__}.ByName"]
+    with pytest.raises(ValueError, match="takes named parameters and no groups: build it from a module"):
+        factory().build(nn.Linear(2, 2).parameters())
+    with pytest.raises(ValueError, match="takes named parameters and no groups"):
+        factory(param_groups=[{"match": "bias", "lr": 0.5}]).build(nn.Linear(2, 2))
+
+
+def test_an_lr_that_a_class_leaves_out_is_asked_for():
+    with pytest.raises(ValidationError, match=r"lr\n +give one"):
+        OPTIMIZER_BUILDER_REGISTRY[f"{__name__}.WithoutNumber"]()
+    assert OPTIMIZER_BUILDER_REGISTRY[f"{__name__}.WithoutNumber"](lr=0.3).build(
+        nn.Linear(2, 2)
+    ).scheduler.base_lrs == [0.3]
+
+
+def test_a_class_of_a_model_is_refused_for_that():
+    with pytest.raises(UnknownKeyError, match="it takes a model"):
+        OPTIMIZER_BUILDER_REGISTRY[f"{__name__}.OfModel"]
+
+
+class WithoutClosures(torch.optim.Optimizer):
+    """Calls its closure where no gradient can be taken, as several libraries do."""
+
+    def __init__(self, params, lr: float = 0.1):
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        loss = closure() if closure is not None else None
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    self.state[p]["mean"] = 0.9 * self.state[p].get("mean", torch.zeros_like(p)) + p.grad
+                    p.sub_(self.state[p]["mean"], alpha=group["lr"])
+        return loss
+
+
+def test_a_class_without_closures_breaks_that_promise_alone():
+    with pytest.raises(ConformanceError) as refused:
+        check_factory(OPTIMIZER_BUILDER_REGISTRY[f"{__name__}.WithoutClosures"]())
+    assert str(refused.value).startswith("closures are taken: RuntimeError")
+    assert "\n" not in str(refused.value)

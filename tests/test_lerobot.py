@@ -265,3 +265,70 @@ def test_the_corrected_sibling_of_vqbet_ends_at_zero():
     assert corrected.lr_at(1000) == 0.0 < exact.lr_at(1000)
     assert [corrected.lr_at(k) for k in range(250)] == [exact.lr_at(k) for k in range(250)]
     assert corrected.lr_at(250) == 1.0
+
+
+def stepped_adam(parameters, **options):
+    optimizer = OPTIMIZER_BUILDER_REGISTRY["adam"](**options).build(parameters)
+    for index, parameter in enumerate(optimizer.param_groups[0]["params"], 1):
+        parameter.grad = torch.full_like(parameter, 0.01 * index)
+    optimizer.step()
+    return optimizer
+
+
+def test_state_of_parameters_without_names_goes_by_position(tmp_path):
+    parameters = [nn.Parameter(torch.randn(4, 3)), nn.Parameter(torch.randn(3))]
+    optimizer, fresh = stepped_adam(parameters), OPTIMIZER_BUILDER_REGISTRY["adam"]().build(parameters)
+    save_optimizer_state(optimizer, tmp_path)
+    assert load_optimizer_state(fresh, tmp_path) is fresh
+    torch.testing.assert_close(fresh.state_dict(), optimizer.state_dict(), rtol=0, atol=0)
+    named = OPTIMIZER_BUILDER_REGISTRY["adam"]().build(list(zip(["w", "b"], parameters, strict=True)))
+    load_optimizer_state(named, tmp_path)
+    assert torch.equal(named.state[parameters[1]]["exp_avg"], optimizer.state[parameters[1]]["exp_avg"])
+    assert named.param_groups[0]["param_names"] == ["w", "b"]
+
+
+def test_state_of_named_parameters_loads_into_unnamed_ones_by_position(tmp_path):
+    module = nn.Linear(3, 4)
+    optimizer = stepped_adam(module)
+    save_optimizer_state(optimizer, tmp_path)
+    fresh = OPTIMIZER_BUILDER_REGISTRY["adam"]().build(module.parameters())
+    load_optimizer_state(fresh, tmp_path)
+    assert torch.equal(fresh.state[module.bias]["exp_avg_sq"], optimizer.state[module.bias]["exp_avg_sq"])
+    assert fresh.scheduler.last_epoch == 1
+    assert "param_names" not in fresh.param_groups[0]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ([(4, 3)], "it is of 2 parameters, and here are 1"),
+        ([(4, 3), (5,)], r"mis-shaped: 1 \(saved \[3\], here \[5\]\)"),
+    ],
+)
+def test_state_by_position_that_does_not_fit_is_refused(tmp_path, sizes, message):
+    save_optimizer_state(stepped_adam([nn.Parameter(torch.zeros(4, 3)), nn.Parameter(torch.zeros(3))]), tmp_path)
+    fresh = OPTIMIZER_BUILDER_REGISTRY["adam"]().build([nn.Parameter(torch.zeros(size)) for size in sizes])
+    with pytest.raises(StateMismatchError, match=message):
+        load_optimizer_state(fresh, tmp_path)
+    assert not fresh.state
+
+
+def test_several_adams_of_plain_lists_are_saved_by_their_names_and_positions(tmp_path):
+    parts = {"actor": [nn.Parameter(torch.ones(6, 2))], "temperature": [nn.Parameter(torch.ones(1))]}
+    build = OPTIMIZER_BUILDER_REGISTRY["multi_adam"](lr=2e-3, optimizer_groups={"actor": {"lr": 3e-4}}).build
+    optimizers, fresh = build(parts), build(parts)
+    parts["actor"][0].grad = torch.ones(6, 2)
+    optimizers["actor"].step()
+    save_optimizer_state(optimizers, tmp_path)
+    load_optimizer_state(fresh, tmp_path)
+    for name, optimizer in optimizers.items():
+        torch.testing.assert_close(fresh[name].state_dict(), optimizer.state_dict(), rtol=0, atol=0)
+    assert [one.defaults["lr"] for one in fresh.values()] == [3e-4, 2e-3]
+
+
+def test_the_state_of_an_optimizer_without_a_curve_holds_no_text():
+    state = OPTIMIZER_BUILDER_REGISTRY["sgd"]().build(nn.Linear(2, 2).parameters()).state_dict()
+    assert state["scheduler"] == {"last_epoch": 0, "config": {}}
+    cosine = OPTIMIZER_BUILDER_REGISTRY["sgd"](schedule={"type": "cosine", "num_training_steps": 9})
+    with pytest.warns(UserWarning, match="type: saved 'constant', now 'cosine'"):
+        cosine.build(nn.Linear(2, 2).parameters()).load_state_dict(state)

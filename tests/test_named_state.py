@@ -64,11 +64,28 @@ def test_groups_are_matched_by_their_names():
     saved = grouped("ab")
     saved.param_groups[0]["weight_decay"] = 0.7
     other = grouped("ba")
+    other.param_groups[1]["weight_decay"] = 0.7
     load_named_state(other, through_json(named_state(saved)))
     assert [group["weight_decay"] for group in other.param_groups] == [0.01, 0.7]
     assert [group["lr"] for group in other.param_groups] == [1e-3, 1e-2]
+
+
+def test_a_plain_optimizer_takes_the_saved_options_and_so_needs_the_saved_groups():
+    module = net(a=(3, 2), b=(3, 2))
+
+    def plain(order):
+        groups = [
+            {"params": list(module[name].named_parameters(name)), "lr": 0.1 if name == "a" else 0.2} for name in order
+        ]
+        return torch.optim.SGD(groups, lr=1.0)
+
+    saved = named_state(plain("ab"))
+    other = plain("ba")
+    other.param_groups[0]["lr"] = 0.5
+    load_named_state(other, through_json(saved))
+    assert [group["lr"] for group in other.param_groups] == [0.2, 0.1]
     with pytest.raises(StateMismatchError, match="parameter groups differ"):
-        load_named_state(trained(net(a=(3, 2), b=(3, 2))), named_state(saved))
+        load_named_state(torch.optim.SGD(module.named_parameters(), lr=1.0), saved)
 
 
 def test_options_come_back_from_json_in_their_own_types():

@@ -50,7 +50,9 @@ def at_update(number, then=None):
         if then is not None and values.get("step") == STEP and path.name == "trainer.json":
             handler = signal.getsignal(then)
             os.kill(os.getpid(), then)
-            for _ in range(3000 if number in ORDERS else 1):  # this is not the main thread, which has to take the signal, however busy the machine
+            for _ in range(
+                3000 if number in ORDERS else 1
+            ):  # this is not the main thread, which has to take the signal, however busy the machine
                 if signal.getsignal(then) is not handler:
                     break
                 time.sleep(0.01)

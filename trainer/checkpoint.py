@@ -3,16 +3,18 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optimizer import NamedState, load_named_state, named_state
 from optimizer.state_checks import compare_shapes
-from optimizer.state_files import independent
 from optimizer.state_tree import filled, outline
+from optimizer.strides import independent, is_usual
 from trainer.disk import DamagedCheckpointError, read_json, read_tensors
 from trainer.errors import raised
 from trainer.rng import RngState, rng_state
@@ -120,6 +122,7 @@ def load_weights(component_folder: Path, component: nn.Module) -> None:
         component.load_state_dict({**tensors, **extra})
     except Exception as error:  # its hooks are the user's code, which may raise anything
         raise ValueError(f"{path}: the component cannot load its weights: {raised(error)}") from error
+    _lay_out(component, tensors)
 
 
 def _component_files(component: nn.Module) -> dict[str, dict[str, Any]]:
@@ -146,6 +149,17 @@ def _saving(path: str) -> Iterator[None]:
     except Exception as error:  # a component or an optimizer may be the user's code
         reason = str(error) if isinstance(error, ValueError) else raised(error)
         raise ValueError(f"{path}: its state cannot be saved: {reason}") from error
+
+
+def _lay_out(component: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give parameters and buffers the strides of the saved tensors, where those are not the usual ones."""
+    own = chain(component.named_parameters(remove_duplicate=False), component.named_buffers(remove_duplicate=False))
+    for name, tensor in own:
+        saved = tensors.get(name)
+        if saved is not None and not is_usual(saved) and tensor.stride() != saved.stride():
+            tensor.data = torch.empty_strided(
+                saved.shape, saved.stride(), dtype=tensor.dtype, device=tensor.device
+            ).copy_(tensor.data)
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:

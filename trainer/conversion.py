@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from optimizer.registry import nearest
-from optimizer.state_files import independent
+from optimizer.strides import independent
 from trainer.checkpoint import OPTIMIZER_TENSORS, OPTIMIZER_VALUES, WEIGHTS
 from trainer.checkpoint_files import checkpoint_at, verify
 from trainer.config import ExperimentConfig, InitConfig, load_config

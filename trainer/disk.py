@@ -9,8 +9,10 @@ from typing import Any
 
 import xxhash
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
+
+from optimizer.strides import packed, unpacked
 
 _CHUNK = 1 << 20
 
@@ -49,9 +51,13 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write `tensors` to the safetensors file `path`, which nobody reads yet. Raises OSError, as `write_json`."""
+    """Write `tensors` and their strides to the safetensors file `path`, which nobody reads yet.
+
+    They must not share memory. Raises OSError, as `write_json`.
+    """
+    contiguous, metadata = packed(tensors, metadata)
     try:
-        save_file(dict(tensors), path, metadata)
+        save_file(contiguous, path, metadata)
     except SafetensorError as error:  # the library's word for an OSError, whose number it tells in its text only
         raise OSError(f"{path}: {error}") from error
 
@@ -84,9 +90,9 @@ def _read_json(path: Path) -> Any:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors in a safetensors file. Raises DamagedCheckpointError if they cannot be read."""
-    with _readable(path):
-        return load_file(path)
+    """Return the tensors in a safetensors file, in their strides. Raises DamagedCheckpointError."""
+    with opened_tensors(path) as file:
+        return unpacked({name: file.get_tensor(name) for name in file.keys()}, file.metadata())  # noqa: SIM118 not a dict
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from optimizer import NamedState
 from optimizer.combined import PART
-from optimizer.named_state import as_in, state_by_id, state_by_name
+from optimizer.named_loading import as_in
+from optimizer.named_state import state_by_id, state_by_name
 from optimizer.state_checks import compare_shapes
 from optimizer.track import INITIAL, POSITION
 from trainer.checkpoint import OPTIMIZER_VALUES, WEIGHTS, expected_content, read_optimizer

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from optimizer import SCHEDULE_REGISTRY, Horizon
+from optimizer.embedded_scheduler import NO_CURVE
 from trainer import checkpoint
 from trainer.component_optimizer import resolved_fields
 from trainer.config import ExperimentConfig
@@ -158,14 +159,12 @@ def _enter(name: str, optimizer: Any, component_folder: Path) -> None:
 
 def _was_rising(scheduler: Mapping[str, Any] | None) -> bool | None:
     """Return whether the saved curve was on its way up, if it can be known."""
-    if (
-        scheduler is None
-        or scheduler["config"].get("type") not in SCHEDULE_REGISTRY
-        or {"curves", "entry"} & scheduler.keys()
-    ):
+    if scheduler is None or {"curves", "entry"} & scheduler.keys():
         return None
-    fields = {name: value for name, value in scheduler["config"].items() if name != "type"}
-    curve = SCHEDULE_REGISTRY[scheduler["config"]["type"]](**fields).start()
+    fields = dict(scheduler["config"] or NO_CURVE)
+    if (key := fields.pop("type", "")) not in SCHEDULE_REGISTRY:
+        return None
+    curve = SCHEDULE_REGISTRY[key](**fields).start()
     here, next_one = (curve.lr_at(scheduler["last_epoch"] + step) for step in (0, 1))
     return None if here == next_one else next_one > here
 

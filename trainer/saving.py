@@ -207,9 +207,13 @@ def _copied(content: Mapping[str, Any], before: dict[str, Any]) -> dict[str, Any
     for name, value in content.items():
         if isinstance(value, Tensor):
             room = before.get(name)
-            if not isinstance(room, Tensor) or (room.shape, room.dtype) != (value.shape, value.dtype):
+            if not isinstance(room, Tensor) or not _are_alike(room, value):
                 room = torch.empty_like(value, device="cpu")
             copies[name] = room.copy_(value)
         else:
             copies[name] = copy.deepcopy(value)
     return copies
+
+
+def _are_alike(one: Tensor, other: Tensor) -> bool:
+    return (one.shape, one.dtype, one.stride()) == (other.shape, other.dtype, other.stride())
