@@ -109,6 +109,13 @@ class Learner:
         if self.index == count - 1:
             self._move(names)
 
+    def lrs_now(self) -> dict[str, float]:
+        """Return the lr that each component was stepped at in this update; of the others, that of their next step."""
+        return {
+            name: self.lrs[name] if name in self.stepped else float(optimizer.param_groups[0]["lr"])
+            for name, optimizer in self.optimizers.items()
+        }
+
     def state_dict(self) -> dict[str, Any]:
         """Return the loss scale's state; empty without one."""
         return {} if self._scaler is None else self._scaler.state_dict()

@@ -79,8 +79,8 @@ def updates(
             logged=learner.measuring,
             outcomes=outcomes if learner.measuring else (),
             sizes=sizes,
-            lrs=learner.lrs.copy(),
-            grad_norms=learner.grad_norms.copy(),
+            lrs=learner.lrs_now(),
+            grad_norms={name: norm for name, norm in learner.grad_norms.items() if name in learner.stepped},
             skipped=learner.skipped.copy(),
         )
 
@@ -94,7 +94,6 @@ def _told_the_step(objective: Objective) -> Callable[[nn.ModuleDict, Batch, Lear
     """Return `objective.update`, which is handed the update's number if it takes that."""
     update: Any = objective.update
     parameters = inspect.signature(update).parameters
-    takes_more = any(one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD) for one in parameters.values())
-    if "step" in parameters or takes_more:
+    if "step" in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
         return lambda components, batch, learner, step: update(components, batch, learner, step=step)
     return lambda components, batch, learner, step: update(components, batch, learner)
