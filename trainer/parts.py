@@ -18,6 +18,7 @@ from trainer.checkpoint_files import MANIFEST, checkpoint_at, damages, read_mani
 from trainer.config import InitConfig, ModelConfig
 from trainer.disk import DamagedCheckpointError, read_tensors
 from trainer.errors import ConfigError
+from trainer.health import is_nonfinite, some
 
 Value = TypeVar("Value")
 
@@ -52,7 +53,12 @@ def load_part(name: str, init: InitConfig, component: nn.Module) -> list[str]:
     own = component.state_dict()
     chosen = _fitting(saved, own, init, source.weights, "weights")
     component.load_state_dict({key: saved[key] for key in chosen}, strict=init.strict)
-    return _report(f"{name}: {len(chosen)} of {len(own)} tensors from {source.weights}", chosen, saved, own)
+    lines = _report(f"{name}: {len(chosen)} of {len(own)} tensors from {source.weights}", chosen, saved, own)
+    trained = {key for key, _ in component.named_parameters()}
+    nonfinite = [key for key in chosen if is_nonfinite(saved[key], infinities_too=key in trained)]
+    if nonfinite:
+        lines.append(f"  not finite: {some(nonfinite)}")
+    return lines
 
 
 def load_part_optimizers(model: ModelConfig, optimizers: Mapping[str, Optimizer], say: Callable[[str], None]) -> None:
