@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from trainer.checkpoint_files import complete_checkpoints, foreign_files, point, verify
+from trainer.checkpoint_files import complete_checkpoints, point, verify
 from trainer.checkpoint_writing import clear_leftovers, remove_checkpoints, write_checkpoint
 from trainer.disk import DamagedCheckpointError
 

@@ -37,7 +37,7 @@ def pointed(checkpoints: Path, name: str) -> Path | None:
 
     Raises UnreadableError where that cannot be told.
     """
-    found = stat_of(checkpoints / name, NotADirectoryError)
+    found = stat_of(checkpoints / name)
     if found is None or not stat.S_ISREG(found.st_mode):
         return None
     try:
@@ -79,6 +79,8 @@ def checkpoint_at(path: Path) -> Path | None:
             raise ValueError(f"{path}: this run has no checkpoint yet")
         return folders[0]
     is_named = STEP.fullmatch(path.name) is not None and is_folder(path)
+    if is_named and is_file(path.parent / MANIFEST):  # a component of that name
+        return None
     return path if is_named or is_file(path / MANIFEST) else None
 
 

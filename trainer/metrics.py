@@ -39,11 +39,11 @@ class MetricsFile:
         """
         if not os.path.lexists(self.path):
             return 0
-        if not stat.S_ISREG(self.path.stat().st_mode):
-            raise OSError(errno.EINVAL, "is not a file", str(self.path))
+        if not stat.S_ISREG(self.path.lstat().st_mode):  # what a link leads to may be nobody's business here
+            raise OSError(errno.EINVAL, "it must be a file, and not a link", str(self.path))
         last, first_dropped, not_ours = _survey(self.path, step)
         size = self.path.stat().st_size
-        if not_ours or last > first_dropped or first_dropped > size or self.path.is_symlink():
+        if not_ours or last > first_dropped or first_dropped > size:
             self._rewrite(step, not_ours)
         elif first_dropped < size:
             os.truncate(self.path, first_dropped)
