@@ -145,6 +145,7 @@ def test_a_run_whose_lock_was_removed_and_taken_by_another_stops_at_its_next_sav
         train(faults.config(run, **{**SHORT, "on_save_error": "continue"}), console=Console(quiet=True))
     assert not (run / "checkpoints/step_00000002").exists()
     kill(started[0][0])
+    monkeypatch.undo()
     assert resume(run, console=Console(quiet=True)).step == 3
 
 
