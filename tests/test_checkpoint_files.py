@@ -5,14 +5,8 @@ import json
 import pytest
 import torch
 
-from trainer.checkpoint_files import (
-    clear_leftovers,
-    complete_checkpoints,
-    point,
-    remove_checkpoints,
-    verify,
-    write_checkpoint,
-)
+from trainer.checkpoint_files import complete_checkpoints, point, verify
+from trainer.checkpoint_writing import clear_leftovers, remove_checkpoints, write_checkpoint
 from trainer.disk import DamagedCheckpointError
 
 FILES = {"part/a.safetensors": {"a": torch.arange(64)}, "b.json": {"b": 1}}
@@ -39,7 +33,7 @@ def test_one_that_failed_half_way_is_absent(checkpoint):
         write_checkpoint(checkpoint.parent, 8, {"b.json": {"b": 1}, "c.json": {"c": object()}})
     assert complete_checkpoints(checkpoint.parent) == [checkpoint]
     write_checkpoint(checkpoint.parent, 9, FILES)
-    assert names(checkpoint.parent) == ["latest", "step_00000007", "step_00000009"], "the leftover is cleared away"
+    assert names(checkpoint.parent) == ["latest", "step_00000007", "step_00000009"], "nothing is left over"
 
 
 def test_the_same_step_saved_again_replaces_the_old_one(checkpoint):
@@ -89,7 +83,7 @@ DAMAGES = {
     "no manifest": lambda folder: (folder / "manifest.json").unlink(),
     "a manifest cut short": lambda folder: (folder / "manifest.json").write_text('{"format'),
     "a manifest of nothing": lambda folder: (folder / "manifest.json").write_text("[]"),
-    "a manifest of another version": lambda folder: (folder / "manifest.json").write_text('{"format_version": 99}'),
+    "a manifest of another version": lambda folder: (folder / "manifest.json").write_text('{"format_version": 0}'),
     "a manifest without files": lambda folder: (folder / "manifest.json").write_text('{"format_version": 1}'),
 }
 
@@ -118,8 +112,7 @@ def test_every_byte_of_a_manifest_is_looked_at(checkpoint):
 def test_all_damage_is_told_at_once(checkpoint):
     flip(checkpoint / "part" / "a.safetensors")
     (checkpoint / "b.json").unlink()
-    (checkpoint / "c.json").write_text("{}")
-    with pytest.raises(DamagedCheckpointError, match=r"b\.json: is missing\n.*c\.json: does not belong.*\n.*a\.safe"):
+    with pytest.raises(DamagedCheckpointError, match=r"b\.json: is missing\n.*a\.safetensors: is not as it was"):
         verify(checkpoint)
 
 

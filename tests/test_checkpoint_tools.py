@@ -13,7 +13,7 @@ from sample_runs import ADAMW, SCHEDULE_FREE, WARMUP, config, two
 from test_checkpoint_files import flip
 
 from trainer import train
-from trainer.checkpoint_files import write_checkpoint
+from trainer.checkpoint_writing import write_checkpoint
 from trainer.config import load_config
 from trainer.differences import largest_difference
 from trainer.model import build_components

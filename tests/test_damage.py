@@ -68,11 +68,31 @@ def test_a_damaged_file_is_named_and_the_checkpoint_before_taken(whole, run, fil
     check_resume(whole, run, rf"damaged checkpoint: .*/{LAST}/{file}: .*({expected})")
 
 
-@pytest.mark.parametrize("file", ["notes.txt", "first/model.bin", "third/model.safetensors"])
-def test_a_file_too_many_is_damage_too(whole, run, file):
-    (run / LAST / file).parent.mkdir(exist_ok=True)
-    (run / LAST / file).write_text("what is this?")
-    check_resume(whole, run, rf"damaged checkpoint: .*/{LAST}/{file}: does not belong to the checkpoint")
+FOREIGN = {
+    "notes.txt": "notes.txt",
+    ".DS_Store": ".DS_Store",
+    "first/model.safetensors~": "first/model.safetensors~",
+    "second/.nfs00000a1b": "second/.nfs00000a1b",
+    "third/model.safetensors": "third",
+}
+
+
+@pytest.mark.parametrize("file", FOREIGN)
+def test_a_foreign_file_is_ignored_with_one_note(whole, run, cli, tmp_path, file):
+    for folder in (run / "checkpoints").glob("step_*"):
+        (folder / file).parent.mkdir(exist_ok=True)
+        (folder / file).write_text("what is this?")
+    note = f"{run / LAST}: ignored, as not part of the checkpoint: {FOREIGN[file]}"
+    for command in (["verify", run], ["export", run, "--out", tmp_path / "w.safetensors"]):
+        code, printed = cli("checkpoint", *command)
+        assert code == 0
+        assert printed.splitlines().count(note) == 1
+    said = io.StringIO()
+    resume(run, console=Console(file=said, width=1000))
+    assert said.getvalue().splitlines().count(note) == 1
+    assert "resuming after 4 of 4 updates" in said.getvalue()
+    assert (run / LAST / file).read_text() == "what is this?"
+    assert names_of(whole) == names_of(run)
 
 
 def check_resume(whole, run, expected):
@@ -83,6 +103,11 @@ def check_resume(whole, run, expected):
     assert re.search(expected, printed[0]), printed[0]
     assert "resuming after 3 of 4 updates" in said.getvalue()
     assert faults.end_of(whole, 4).differences(faults.end_of(run, 4)) == []
+    assert [path.name for path in (run / "checkpoints").glob("damaged-*")] == ["damaged-step_00000004"]
+
+
+def names_of(run):
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
 
 
 def test_with_several_damaged_the_newest_good_one_is_taken(whole, run):

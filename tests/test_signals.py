@@ -36,9 +36,9 @@ def written(run, **changed):
 
 def at_update(number, then=None):
     """Send the signal after an update; then, if another is given, that while the checkpoint is written."""
-    from trainer import checkpoint_files, offline_trainer
+    from trainer import checkpoint_writing, offline_trainer
 
-    updates, write_json = offline_trainer.updates, checkpoint_files.write_json
+    updates, write_json = offline_trainer.updates, checkpoint_writing.write_json
 
     def signalled(*given):
         for report in updates(*given):
@@ -59,7 +59,7 @@ def at_update(number, then=None):
             time.sleep(0.5)  # it takes its time
         write_json(path, values)
 
-    offline_trainer.updates, checkpoint_files.write_json = signalled, again
+    offline_trainer.updates, checkpoint_writing.write_json = signalled, again
 
 
 def at_evaluation(number):
@@ -75,16 +75,16 @@ def at_evaluation(number):
 
 
 def while_saving(number):
-    from trainer import checkpoint_files
+    from trainer import checkpoint_writing
 
-    write_json = checkpoint_files.write_json
+    write_json = checkpoint_writing.write_json
 
     def signalled(path, values):
         if values.get("step") == 4 and path.name == "trainer.json":
             os.kill(os.getpid(), number)
         write_json(path, values)
 
-    checkpoint_files.write_json = signalled
+    checkpoint_writing.write_json = signalled
 
 
 def stopped(connection, arguments, run, prepare, *numbers):
@@ -143,16 +143,16 @@ def test_a_signal_where_nothing_can_be_saved_is_no_success(lives, tmp_path, save
 
 def refused_at_update(number):
     at_update(number)
-    from trainer import checkpoint_files
+    from trainer import checkpoint_writing
 
-    write_json = checkpoint_files.write_json
+    write_json = checkpoint_writing.write_json
 
     def refuse(path, values):
         if values.get("step") == STEP:
             raise OSError(28, os.strerror(28), str(path))
         write_json(path, values)
 
-    checkpoint_files.write_json = refuse
+    checkpoint_writing.write_json = refuse
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR2])

@@ -56,19 +56,19 @@ class Refused:
     """Writing fails with EROFS, without a mount."""
 
     def begin(self, run):
-        from trainer import checkpoint_files
+        from trainer import checkpoint_writing
 
-        self.original = checkpoint_files.write_json
-        checkpoint_files.write_json = self.refuse
+        self.original = checkpoint_writing.write_json
+        checkpoint_writing.write_json = self.refuse
 
     def refuse(self, path, values):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
     def end(self, run):
-        from trainer import checkpoint_files
+        from trainer import checkpoint_writing
 
         if hasattr(self, "original"):
-            checkpoint_files.write_json = self.original
+            checkpoint_writing.write_json = self.original
 
 
 class Vanished:

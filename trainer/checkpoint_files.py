@@ -1,65 +1,33 @@
-"""A checkpoint's folder on disk: complete or absent, and checked before it is read."""
+"""Checkpoints on disk: where they are, and whether each is as it was written."""
 
+import os
 import re
-import shutil
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+import stat
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
-
-from torch import Tensor
 
 from trainer.disk import (
     DamagedCheckpointError,
     checksum,
     checksum_of,
-    flush,
     read_json,
+    reading,
+    stat_of,
+    unreadable,
     write_atomically,
-    write_json,
-    write_tensors,
 )
+from trainer.errors import NewerFormatError
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 LATEST = "latest"
 BEST = "best"
-_UNFINISHED = ".unfinished-"
-_REPLACED = ".replaced-"
-_WRITERS = 4
+STEP = re.compile(r"step_[0-9]+")
+"""The names of the folders of checkpoints."""
 
 Files = Mapping[str, Mapping[str, Any]]
 """What a checkpoint's files hold, by path: tensors for .safetensors, plain values for .json."""
-
-
-def write_checkpoint(checkpoints: Path, step: int, files: Files) -> Path:
-    """Write a checkpoint of `step` updates and make it the newest; return its folder. Raises OSError.
-
-    The files are flushed to disk, listed with their checksums in a manifest, and the folder gets its
-    name last: whatever stops the process, a checkpoint is there whole or not at all.
-    """
-    if not checkpoints.exists():
-        checkpoints.mkdir()  # but not its parents: a run whose directory is gone is not begun anew
-        flush(checkpoints.parent)
-    clear_leftovers(checkpoints)
-    final = checkpoints / folder_name(step)
-    aside = checkpoints / f"{_UNFINISHED}{final.name}"
-    for folder in sorted({(aside / name).parent for name in files} | {aside}):
-        folder.mkdir()
-    with ThreadPoolExecutor(_WRITERS) as pool:  # one file is flushed while the next is written
-        described = pool.map(lambda name: _write_file(aside / name, files[name]), files)
-        listed = dict(zip(files, described, strict=True))
-    manifest = {"format_version": FORMAT_VERSION, "step": step, "files": listed}
-    write_json(aside / MANIFEST, manifest | {"checksum": checksum_of(manifest)})
-    for path in [aside / MANIFEST, *(path for path in aside.rglob("*") if path.is_dir()), aside]:
-        flush(path)
-    if final.exists():  # the same step saved again, after a resume from an earlier one
-        final.rename(checkpoints / f"{_REPLACED}{final.name}")
-    aside.rename(final)
-    flush(checkpoints)
-    point(checkpoints, LATEST, final)
-    clear_leftovers(checkpoints)
-    return final
 
 
 def point(checkpoints: Path, name: str, folder: Path) -> None:
@@ -68,31 +36,55 @@ def point(checkpoints: Path, name: str, folder: Path) -> None:
 
 
 def pointed(checkpoints: Path, name: str) -> Path | None:
-    """Return the folder that the file `name` names, if it does and the folder is there."""
-    try:
-        folder = checkpoints / (checkpoints / name).read_text(encoding="utf-8").strip()
-    except (OSError, ValueError):
+    """Return the folder that the file `name` names; None if there is no such file, or no such folder.
+
+    Raises UnreadableError where that cannot be told.
+    """
+    found = stat_of(checkpoints / name)
+    if found is None or not stat.S_ISREG(found.st_mode):
         return None
-    return folder if folder in _folders(checkpoints) else None
+    try:
+        text = (checkpoints / name).read_bytes().decode().strip()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return None
+    except OSError as error:
+        raise unreadable(checkpoints / name, error) from error
+    folder = checkpoints / text if STEP.fullmatch(text) else None
+    return folder if folder is not None and is_folder(folder) else None
+
+
+def is_run(path: Path) -> bool:
+    """Return whether `path` is a run's directory: it holds a folder of checkpoints and is not itself one.
+
+    A component may be called `checkpoints`: a checkpoint is known by its manifest, or by its name.
+    """
+    if not is_folder(path / "checkpoints"):
+        return False
+    if is_file(path / "config.yaml"):
+        return True
+    return not is_file(path / MANIFEST) and STEP.fullmatch(path.name) is None
 
 
 def checkpoint_at(path: Path) -> Path | None:
     """Return the folder of the checkpoint that `path` is, or names, or that is the newest of the run `path`; None if
     it is none of these.
 
-    Raises ValueError for a run that has no checkpoint, and for a LATEST or BEST that names none.
+    Raises ValueError for a run that has no checkpoint, and for a LATEST or BEST that names none; UnreadableError.
     """
-    if path.name in (LATEST, BEST) and path.is_file():
+    if path.name in (LATEST, BEST) and is_file(path):
         folder = pointed(path.parent, path.name)
         if folder is None:
             raise ValueError(f"{path}: names no checkpoint that is there. Give the run, or one of its checkpoints.")
         return folder
-    if (path / "checkpoints").is_dir():
+    if is_run(path):
         folders = complete_checkpoints(path / "checkpoints")
         if not folders:
             raise ValueError(f"{path}: this run has no checkpoint yet")
         return folders[0]
-    return path if (path / MANIFEST).is_file() or path in _folders(path.parent) else None
+    is_named = STEP.fullmatch(path.name) is not None and is_folder(path)
+    if is_named and is_file(path.parent / MANIFEST):  # a component of that name
+        return None
+    return path if is_named or is_file(path / MANIFEST) else None
 
 
 def existing_checkpoint(path: Path) -> Path:
@@ -109,6 +101,8 @@ def existing_checkpoint(path: Path) -> Path:
 def complete_checkpoints(checkpoints: Path) -> list[Path]:
     """Return the folders of finished checkpoints in the order in which a resume takes them: the one that LATEST
     names, those before it, the newest first, and then those after it, which a resume from an earlier one left behind.
+
+    Raises UnreadableError if the folder or LATEST cannot be read.
     """
     folders = sorted(_folders(checkpoints), key=step_of, reverse=True)
     latest = pointed(checkpoints, LATEST)
@@ -119,27 +113,27 @@ def complete_checkpoints(checkpoints: Path) -> list[Path]:
     ]
 
 
-def remove_checkpoints(folders: Iterable[Path]) -> None:
-    """Remove checkpoints; whatever stops the process, none is left in part."""
-    for folder in folders:
-        aside = folder.with_name(f"{_UNFINISHED}{folder.name}")
-        folder.rename(aside)
-        shutil.rmtree(aside)
+def newest_finite(checkpoints: Path) -> Path | None:
+    """Return the newest checkpoint whose manifest does not say that it holds a NaN. Raises UnreadableError."""
+    return next((folder for folder in complete_checkpoints(checkpoints) if is_finite(folder)), None)
 
 
-def clear_leftovers(checkpoints: Path) -> None:
-    """Remove what a process left half done, and put back a checkpoint that was about to be replaced."""
-    for leftover in checkpoints.glob(f"{_REPLACED}*"):
-        final = leftover.with_name(leftover.name.removeprefix(_REPLACED))
-        shutil.rmtree(leftover) if final.exists() else leftover.rename(final)
-    for leftover in checkpoints.glob(f"{_UNFINISHED}*"):
-        shutil.rmtree(leftover)
+def is_finite(folder: Path) -> bool:
+    """Return whether a checkpoint's manifest can be read and does not say that it holds a NaN.
+
+    One from before manifests said so counts as finite. Raises UnreadableError, NewerFormatError.
+    """
+    try:
+        return read_manifest(folder).get("finite") is not False
+    except DamagedCheckpointError:
+        return False
 
 
 def verify(folder: Path) -> dict[str, Any]:
-    """Return the manifest of `folder` after checking every file against it.
+    """Return the manifest of `folder` after checking every file against it. Files that it does not list are ignored.
 
-    Raises DamagedCheckpointError, with a line for each file that is missing, unknown, or not as it was written.
+    Raises DamagedCheckpointError, with a line for each file that is missing or not as it was written; UnreadableError
+    for what the system refuses to read; NewerFormatError.
     """
     manifest = read_manifest(folder)
     problems = damages(folder, manifest)
@@ -149,13 +143,21 @@ def verify(folder: Path) -> dict[str, Any]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest of `folder`. Raises DamagedCheckpointError if it is not as it was written."""
+    """Return the manifest of `folder`. Raises DamagedCheckpointError if it is not as it was written, UnreadableError,
+    and NewerFormatError.
+    """
     path = folder / MANIFEST
     manifest = read_json(path)
-    version = manifest.get("format_version")
+    version, digest = manifest.get("format_version"), manifest.pop("checksum", None)
+    is_ours = digest == checksum_of({**manifest, "format_version": FORMAT_VERSION})
+    if type(version) is int and version > FORMAT_VERSION and not is_ours:  # else the number itself is damaged
+        raise NewerFormatError(
+            f"{folder}: was written by a newer innerstep (format version {version}); this one reads up to"
+            f" {FORMAT_VERSION}. Upgrade innerstep; nothing was changed."
+        )
     if version != FORMAT_VERSION:
         raise DamagedCheckpointError(f"{path}: has format version {version!r}; this innerstep reads {FORMAT_VERSION}")
-    if manifest.pop("checksum", None) != checksum_of(manifest):
+    if digest != checksum_of(manifest):
         raise DamagedCheckpointError(f"{path}: is not as it was written (its checksum differs)")
     if not isinstance(manifest.get("files"), dict) or type(manifest.get("step")) is not int:
         raise DamagedCheckpointError(f"{path}: does not list the files and the step")
@@ -163,18 +165,54 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def damages(folder: Path, manifest: Mapping[str, Any], below: str = "") -> list[str]:
-    """Return a line for each file, of those whose path begins with `below`, that is not as the manifest says."""
-    listed = {name: description for name, description in manifest["files"].items() if name.startswith(below)}
-    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()} - {MANIFEST}
-    problems = []
-    for name in sorted({name for name in present if name.startswith(below)} | listed.keys()):
-        if name not in present:
-            problems.append(f"{folder / name}: is missing")
-        elif name not in listed:
-            problems.append(f"{folder / name}: does not belong to the checkpoint")
-        elif problem := _damage(folder / name, listed[name]):
-            problems.append(f"{folder / name}: {problem}")
-    return problems
+    """Return a line for each file, of those whose path begins with `below`, that is not as the manifest says.
+
+    Raises UnreadableError for what cannot be read: it may be whole.
+    """
+    described = sorted((name, text) for name, text in manifest["files"].items() if name.startswith(below))
+    problems = ((name, _damage(folder, name, description)) for name, description in described)
+    return [f"{folder / name}: {problem}" for name, problem in problems if problem]
+
+
+def foreign_files(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """Return the paths in `folder` of what does not belong to the checkpoint: what a file manager, an editor or a
+    network disk left there, or somebody put there. Raises UnreadableError if the folder cannot be listed.
+    """
+    known = {MANIFEST, *manifest["files"]}
+    folders = {parent.as_posix() for name in manifest["files"] for parent in PurePosixPath(name).parents}
+    found = []
+    for inside in sorted(folders | {"."}):
+        try:
+            there = os.listdir(folder / inside)
+        except OSError as error:
+            if inside == ".":
+                raise unreadable(folder, error) from error
+            continue  # its files can be read all the same
+        found += [(PurePosixPath(inside) / name).as_posix() for name in there]
+    return sorted(name for name in found if name not in known and name not in folders)
+
+
+def _damage(folder: Path, name: str, description: Any) -> str | None:
+    parts = PurePosixPath(name)
+    if not name or parts.is_absolute() or ".." in parts.parts:
+        return "is not the name of a file in a checkpoint"
+    path = folder / name
+    there = stat_of(path)
+    if there is None or stat.S_ISDIR(there.st_mode):
+        return "is missing" + ("" if there is None else ": a folder is in its place")
+    if not stat.S_ISREG(there.st_mode):
+        return "is missing: what is in its place is not a file"
+    try:
+        size, digest = description["size_bytes"], description["xxh3_128"]
+        if there.st_size != size:
+            return f"has {there.st_size:,} bytes, and was written with {size:,}"
+    except (KeyError, TypeError, ValueError) as error:
+        return f"cannot be checked: {type(error).__name__}: {error}"
+    try:
+        with reading(path):
+            return None if checksum(path) == digest else "is not as it was written (its checksum differs)"
+    except DamagedCheckpointError:
+        return "is missing"  # since a moment ago
 
 
 def folder_name(step: int) -> str:
@@ -188,23 +226,22 @@ def step_of(folder: Path) -> int:
 
 
 def _folders(checkpoints: Path) -> list[Path]:
-    return [path for path in checkpoints.glob("step_*") if re.fullmatch(r"step_\d+", path.name) and path.is_dir()]
-
-
-def _write_file(path: Path, content: Mapping[str, Tensor] | Mapping[str, Any]) -> dict[str, Any]:
-    """Write a file, wait until it is on the disk, and return what the manifest says of it."""
-    (write_tensors if path.suffix == ".safetensors" else write_json)(path, content)
-    flush(path)
-    return {"size_bytes": path.stat().st_size, "xxh3_128": checksum(path)}
-
-
-def _damage(path: Path, description: Any) -> str | None:
-    if not path.is_file():
-        return "is no file"
     try:
-        size, digest = path.stat().st_size, description["size_bytes"]
-        if size != digest:
-            return f"has {size:,} bytes, and was written with {digest:,}"
-        return None if checksum(path) == description["xxh3_128"] else "is not as it was written (its checksum differs)"
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        return f"cannot be checked: {error}"
+        names = os.listdir(checkpoints)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise unreadable(checkpoints, error) from error
+    return [checkpoints / name for name in names if STEP.fullmatch(name) and is_folder(checkpoints / name)]
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a folder is at `path`, links followed. Raises UnreadableError."""
+    found = stat_of(path, NotADirectoryError)
+    return found is not None and stat.S_ISDIR(found.st_mode)
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a regular file is at `path`, links followed. Raises UnreadableError."""
+    found = stat_of(path, NotADirectoryError)
+    return found is not None and stat.S_ISREG(found.st_mode)

@@ -41,8 +41,13 @@ def train(
     from trainer.config import load_config
     from trainer.runs import train as start
 
+    overrides = _overrides(context)
     with _interruptible():
-        start(load_config(config, _overrides(context)), overwrite=overwrite)
+        start(
+            load_config(config, overrides),
+            overwrite=overwrite,
+            source=None if "train.run_dir" in overrides else config,
+        )
 
 
 @app.command(context_settings=_TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the run's config.")
@@ -118,9 +123,16 @@ def describe(key: Annotated[str, typer.Argument(metavar="KEY", help="A key, or t
 
 def main() -> None:
     """Run the command line. What a user must know of ends with a message and an exit code of its own."""
-    from trainer.errors import ConfigError, NonFiniteError, SaveError, UserCodeError, user_frames
+    from trainer.errors import (
+        ConfigError,
+        NonFiniteError,
+        SaveError,
+        UnreadableError,
+        UserCodeError,
+        user_frames,
+    )
 
-    exit_codes = {SaveError: 1, ConfigError: 2, UserCodeError: 3, NonFiniteError: 4}
+    exit_codes = {SaveError: 1, UnreadableError: 1, ConfigError: 2, UserCodeError: 3, NonFiniteError: 4}
     try:
         app()
     except tuple(exit_codes) as error:

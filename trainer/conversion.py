@@ -1,6 +1,7 @@
 """Checkpoints from and for LeRobot and plain PyTorch."""
 
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from optimizer.strides import independent
 from trainer.checkpoint import OPTIMIZER_TENSORS, OPTIMIZER_VALUES, WEIGHTS
 from trainer.checkpoint_files import checkpoint_at, verify
 from trainer.config import ExperimentConfig, InitConfig, load_config
-from trainer.disk import flush, write_json, write_tensors
+from trainer.disk import ASIDE, flush, write_json, write_tensors
 from trainer.errors import ConfigError
 from trainer.foreign import (
     Positional,
@@ -43,10 +44,10 @@ def convert(source: Path, out: Path, to: str, config: Path | None = None, compon
     kind = _kind(source)
     if kind == to or INNERSTEP not in (kind, to):
         raise ConfigError(f"--to: {source} is of {kind}; from there it goes to {' or '.join(_targets(kind))}, not {to}")
-    aside = out.with_name(f".{out.name}.unfinished")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
+    private = Path(tempfile.mkdtemp(prefix=ASIDE, dir=out.parent))
+    aside = private / out.name
     try:
+        aside.mkdir()
         if kind == INNERSTEP:
             lines = _from_innerstep(source, aside, to, component)
         else:
@@ -55,7 +56,7 @@ def convert(source: Path, out: Path, to: str, config: Path | None = None, compon
             flush(path)
         aside.replace(out)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(private, ignore_errors=True)
     flush(out.parent)
     return [f"{out / file}: {rest}" for file, rest in lines]
 

@@ -18,7 +18,7 @@ from trainer.checkpoint import (
     expected_content,
     read_progress,
 )
-from trainer.checkpoint_files import existing_checkpoint
+from trainer.checkpoint_files import existing_checkpoint, is_file
 from trainer.disk import opened_tensors, read_json
 from trainer.restoring import facts, leaves
 from trainer.tables import aligned
@@ -86,7 +86,7 @@ def _positions(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     flat = leaves(trainer)
     for name in values["components"]:
         path = folder / name / OPTIMIZER_VALUES
-        if path.is_file():
+        if is_file(path):
             saved = read_json(path)
             scheduler = {key: value for key, value in saved.get("scheduler", {}).items() if "config" not in key}
             saved = {key: value for key, value in saved.items() if key != "shapes"} | {"scheduler": scheduler}
@@ -151,7 +151,7 @@ def _pairs(sides: Sides, file: str) -> Iterator[tuple[str, tuple[Tensor | None, 
     """Yield the tensors of two files of one name, None for what is in one alone. A file that is nowhere has none."""
     with ExitStack() as stack:
         there = [folder / file for folder in sides]
-        opened = [stack.enter_context(opened_tensors(path)) if path.is_file() else None for path in there]
+        opened = [stack.enter_context(opened_tensors(path)) if is_file(path) else None for path in there]
         names: list[list[str]] = [[] if one is None else list(one.keys()) for one in opened]
         for name in dict.fromkeys([*names[0], *names[1]]):
             first, second = (

@@ -15,6 +15,17 @@ class SaveError(RuntimeError):
     """A checkpoint or the metrics could not be written. The message says what is there still."""
 
 
+class UnreadableError(RuntimeError):
+    """A file or folder of a checkpoint is there, and the system refuses to read it now: no reason to take an older one.
+
+    The message names the file and gives the system's reason.
+    """
+
+
+class NewerFormatError(ConfigError):
+    """A checkpoint of a format that a newer innerstep wrote. The message says so and asks for an upgrade."""
+
+
 class UserCodeError(RuntimeError):
     """Code of the user's (objective, data set, component, metric) failed in a run.
 

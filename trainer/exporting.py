@@ -10,10 +10,12 @@ from trainer.checkpoint_files import existing_checkpoint, verify
 from trainer.disk import read_tensors, replacing, write_tensors
 from trainer.errors import ConfigError
 from trainer.tables import count
+from trainer.taking_up import foreign_note
 
 
 def export_weights(path: Path, out: Path, component: str | None = None, overwrite: bool = False) -> str:
-    """Write the weights of the checkpoint that `path` leads to into the file `out`; return a line that says so.
+    """Write the weights of the checkpoint that `path` leads to into the file `out`; return a line that says so,
+    and one that names files in the checkpoint's folder that were ignored.
 
     Names are COMPONENT.PARAMETER; of one `component` alone, PARAMETER. Raises ValueError where there is no checkpoint
     or no such component, for damage, and if `out` is there and is not to be overwritten; OSError if it cannot be
@@ -21,7 +23,8 @@ def export_weights(path: Path, out: Path, component: str | None = None, overwrit
     """
     check_new_file(out, overwrite)
     folder = existing_checkpoint(path)
-    listed = verify(folder)["files"]
+    manifest = verify(folder)
+    listed = manifest["files"]
     known = [name.removesuffix(f"/{WEIGHTS}") for name in listed if name.endswith(f"/{WEIGHTS}")]
     if component is not None and component not in known:
         raise ConfigError(
@@ -35,7 +38,9 @@ def export_weights(path: Path, out: Path, component: str | None = None, overwrit
     with replacing(out) as aside:
         write_tensors(aside, tensors, {"format": "pt"})
     values = count(sum(tensor.numel() for tensor in tensors.values()))
-    return f"{out}: {len(tensors)} tensors, {values} values, of {component or ', '.join(known)}"
+    note = foreign_note(folder, manifest)
+    line = f"{out}: {len(tensors)} tensors, {values} values, of {component or ', '.join(known)}"
+    return f"{note}\n{line}" if note else line
 
 
 def check_new_file(out: Path, overwrite: bool) -> None:

@@ -20,13 +20,19 @@ from trainer.checkpoint_files import (
     LATEST,
     complete_checkpoints,
     existing_checkpoint,
+    is_folder,
+    is_run,
     pointed,
     read_manifest,
     step_of,
     verify,
 )
+from trainer.checkpoint_writing import DAMAGED
 from trainer.disk import DamagedCheckpointError, opened_tensors, read_json
+from trainer.errors import NewerFormatError, UnreadableError
+from trainer.health import some
 from trainer.tables import aligned, count, size
+from trainer.taking_up import foreign_note, nonfinite_weights
 
 _HEADER = ("component", "trains", "tensors", "values", "weights", "optimizer", "state", "position", "next lr")
 _NUMBERS = (2, 3, 4, 6, 7, 8)
@@ -39,7 +45,7 @@ def inspection(path: Path) -> str:
     """
     folder = existing_checkpoint(path)
     manifest, progress = read_manifest(folder), read_progress(folder)
-    rows = [_row(folder, name, progress) for name in progress.values["components"]]
+    rows = [_row(folder, name, progress, manifest) for name in progress.values["components"]]
     with expected_content(folder / TRAINER):
         data = progress.values["data"]
         place = f"epoch {data['epoch']}, batch {data['batch']} of {data['steps_per_epoch']}"
@@ -53,20 +59,44 @@ def verification(path: Path) -> tuple[bool, str]:
     that is and for each damage. Raises ValueError where there is no checkpoint.
     """
     folder = existing_checkpoint(path)
-    in_run = path / "checkpoints"
-    folders = sorted(complete_checkpoints(in_run), key=step_of) if in_run.is_dir() else [folder]
-    lines, damaged = [], False
-    for one in folders:
+    checkpoints = path / "checkpoints" if is_run(path) else None
+    folders = [folder] if checkpoints is None else sorted(complete_checkpoints(checkpoints), key=step_of)
+    results = [result for one in folders if (result := _verified(one)) is not None]
+    lines, whole = [line for _, lines in results for line in lines], all(good for good, _ in results)
+    if checkpoints is not None:
+        astray = [name for name in (LATEST, BEST) if _leads_nowhere(checkpoints, name)]
+        lines += [f"{checkpoints / name}: names no checkpoint that is there" for name in astray]
+        whole = whole and not astray
+        aside = sorted(checkpoints.glob(f"{DAMAGED}*"))
+        lines += [f"{one}: set aside as damaged by a resume; remove it when it is of no use" for one in aside]
+    return whole, "\n".join(lines)
+
+
+def _verified(folder: Path) -> tuple[bool, list[str]] | None:
+    """Return whether a checkpoint is whole, and the lines that say so; None if it was removed meanwhile.
+
+    A run that trains removes old checkpoints: what is missing then is no damage.
+    """
+    try:
+        manifest = verify(folder)
+        ok = f"{folder}: ok ({_files(folder, manifest)})"
+        names = nonfinite_weights(folder, manifest)
+        notes = [note] if (note := foreign_note(folder, manifest)) else []
+        return True, [ok + (f"; not finite: {some(names)}" if names else ""), *notes]
+    except (DamagedCheckpointError, UnreadableError, NewerFormatError) as error:
+        return (False, [str(error)]) if is_folder(folder) else None
+
+
+def _leads_nowhere(checkpoints: Path, name: str) -> bool:
+    """Return whether LATEST or BEST is there and names no checkpoint, nor another one a moment later."""
+    while True:
+        path = checkpoints / name
         try:
-            lines.append(f"{one}: ok ({_files(one, verify(one))})")
-        except DamagedCheckpointError as error:
-            lines.append(str(error))
-            damaged = True
-    if in_run.is_dir():
-        astray = [name for name in (LATEST, BEST) if (in_run / name).exists() and pointed(in_run, name) is None]
-        lines += [f"{in_run / name}: names no checkpoint that is there" for name in astray]
-        damaged = damaged or bool(astray)
-    return not damaged, "\n".join(lines)
+            text = path.read_bytes()
+            if pointed(checkpoints, name) is not None or path.read_bytes() == text:
+                return pointed(checkpoints, name) is None
+        except FileNotFoundError:
+            return False
 
 
 def _files(folder: Path, manifest: Mapping[str, Any]) -> str:
@@ -75,12 +105,12 @@ def _files(folder: Path, manifest: Mapping[str, Any]) -> str:
     return f"{size(total)} in {len(manifest['files'])} files"
 
 
-def _row(folder: Path, name: str, progress: Progress) -> tuple[str, ...]:
+def _row(folder: Path, name: str, progress: Progress, manifest: Mapping[str, Any]) -> tuple[str, ...]:
     tensors, values, weights = _extent(folder / name / WEIGHTS)
     how = str(progress.values["components"][name])
     start = (name, how, str(tensors), count(values), size(weights))
     path = folder / name / OPTIMIZER_VALUES
-    if not path.is_file():
+    if f"{name}/{OPTIMIZER_VALUES}" not in manifest["files"]:
         return *start, "-", "-", "-", "-"
     saved = read_json(path)
     with expected_content(path):

@@ -1,19 +1,23 @@
 """metrics.jsonl: one JSON object a line."""
 
-import json
+import errno
 import os
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from io import SEEK_END, FileIO
 from pathlib import Path
 from typing import Any
 
-from trainer.disk import write_atomically
+from trainer.disk import flush, open_new, open_to_append, replacing
 from trainer.objective import Outcome
+from trainer.plain_json import decoded_line, encoded_line
 from trainer.updates import Report
 
 Line = dict[str, Any]
 METRICS = "metrics.jsonl"
+NOT_UNDERSTOOD = "metrics.jsonl.bad"
+"""Where lines go that are not ours: notes, and what a power failure or a second process left."""
 
 
 class MetricsFile:
@@ -29,14 +33,37 @@ class MetricsFile:
         self._pending = ""
         self._size = 0  # of whole lines
 
-    def keep_before(self, step: int) -> None:
-        """Drop what was written after `step` updates were done, and a line cut in half."""
-        kept = [line for line in read_metrics(self.path) if _done_by(line, step)]
-        write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+    def keep_before(self, step: int) -> int:
+        """Drop what was written after `step` updates were done, and a last line cut in half.
+
+        Lines that are not ours are moved to `metrics.jsonl.bad`. Returns how many there are. Raises OSError.
+        """
+        if not os.path.lexists(self.path):
+            return 0
+        if not stat.S_ISREG(self.path.lstat().st_mode):  # what a link leads to may be nobody's business here
+            raise OSError(errno.EINVAL, "it must be a file, and not a link", str(self.path))
+        last, first_dropped, not_ours = _survey(self.path, step)
+        size = self.path.stat().st_size
+        if not_ours or last > first_dropped or first_dropped > size:
+            self._rewrite(step, not_ours)
+        elif first_dropped < size:
+            os.truncate(self.path, first_dropped)
+            flush(self.path)
+        return not_ours
+
+    def _rewrite(self, step: int, not_ours: int) -> None:
+        """Write the file again without what is dropped, after what is not ours is safe elsewhere."""
+        if not_ours:
+            bad = self.path.with_name(NOT_UNDERSTOOD)
+            with open(open_to_append(bad), "ab") as file:
+                file.writelines(text for text, line in _lines(self.path) if line is None)
+            flush(bad)
+        with replacing(self.path) as aside, open_new(aside) as descriptor, open(descriptor, "wb", closefd=False) as new:
+            new.writelines(text for text, line in _lines(self.path) if line is not None and _done_by(line, step))
 
     def write(self, line: Line) -> None:
         """Append one line. Raises OSError if it cannot be written; the next call tries again to write it too."""
-        self._pending += json.dumps(line) + "\n"
+        self._pending += encoded_line(line) + "\n"
         file = self._opened()
         if file.seek(0, SEEK_END) != self._size:
             file.truncate(self._size)
@@ -61,7 +88,7 @@ class MetricsFile:
         if self._file is not None and os.fstat(self._file.fileno()).st_nlink == 0:  # it was removed under us
             self.close()
         if self._file is None:
-            self._file = self.path.open("ab", buffering=0)
+            self._file = FileIO(open_to_append(self.path), "ab")
             self._size = self._file.seek(0, SEEK_END)
         return self._file
 
@@ -97,16 +124,48 @@ def is_evaluation(line: Line, step: int) -> bool:
 
 
 def read_metrics(path: Path) -> list[Line]:
-    """Return the lines of a metrics file, without a last one cut in half; none if there is no file."""
-    lines = []
-    for text in path.read_bytes().split(b"\n") if path.exists() else ():
-        try:
-            line = json.loads(text)
-            _done_by(line, 0)
-        except (ValueError, KeyError, TypeError):  # what follows a line that is none was not written by us either
-            break
-        lines.append(line)
-    return lines
+    """Return the lines of a metrics file that are ours; none if there is no file. What was NaN or infinite is NaN."""
+    return [line for _, line in _lines(path) if line is not None] if path.exists() else []
+
+
+def looks_like_metrics(path: Path) -> bool:
+    """Return whether a file is empty or one of its lines is ours."""
+    lines = _lines(path)
+    return path.stat().st_size == 0 or any(line is not None for _, line in lines)
+
+
+def _survey(path: Path, step: int) -> tuple[int, int, int]:
+    """Return where the last line to keep begins, where the first to drop does, and how many are not ours."""
+    last = at = not_ours = 0
+    first_dropped: int | None = None
+    for text, line in _lines(path):
+        if line is None:
+            not_ours += 1
+        elif _done_by(line, step):
+            last = at
+        elif first_dropped is None:
+            first_dropped = at
+        at += len(text)
+    return last, at if first_dropped is None else first_dropped, not_ours
+
+
+def _lines(path: Path) -> Iterator[tuple[bytes, Line | None]]:
+    """Yield each line and what it holds; None for one that is not ours. A last line cut in half is left out."""
+    with path.open("rb") as file:
+        for text in file:
+            line = _line(text)
+            if line is None and not text.endswith(b"\n"):
+                return
+            yield text if text.endswith(b"\n") else text + b"\n", line  # it lacks the end of the line alone
+
+
+def _line(text: bytes) -> Line | None:
+    try:
+        line = decoded_line(text.decode())
+    except (ValueError, RecursionError):
+        return None
+    is_ours = isinstance(line, dict) and type(line.get("step")) is int and isinstance(line.get("split"), str)
+    return line if is_ours else None
 
 
 def _done_by(line: Line, step: int) -> bool:

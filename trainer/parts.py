@@ -14,10 +14,11 @@ from optimizer.named_state import renamed, restricted, shapes_of
 from optimizer.registry import nearest
 from optimizer.state_checks import compare_shapes
 from trainer import checkpoint
-from trainer.checkpoint_files import MANIFEST, checkpoint_at, damages, read_manifest
+from trainer.checkpoint_files import MANIFEST, checkpoint_at, damages, is_file, read_manifest
 from trainer.config import InitConfig, ModelConfig
 from trainer.disk import DamagedCheckpointError, read_tensors
 from trainer.errors import ConfigError
+from trainer.health import is_nonfinite, some
 
 Value = TypeVar("Value")
 
@@ -55,7 +56,12 @@ def load_part(name: str, init: InitConfig, component: nn.Module) -> tuple[list[s
     own = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     chosen = _fitting(saved, own, init, source.weights, "weights")
     component.load_state_dict({**state, **{key: saved[key] for key in chosen}}, strict=init.strict)
-    return chosen, _report(f"{name}: {len(chosen)} of {len(own)} tensors from {source.weights}", chosen, saved, own)
+    lines = _report(f"{name}: {len(chosen)} of {len(own)} tensors from {source.weights}", chosen, saved, own)
+    trained = {key for key, _ in component.named_parameters()}
+    nonfinite = [key for key in chosen if is_nonfinite(saved[key], infinities_too=key in trained)]
+    if nonfinite:
+        lines.append(f"  not finite: {some(nonfinite)}")
+    return chosen, lines
 
 
 def load_part_optimizers(model: ModelConfig, optimizers: Mapping[str, Optimizer], say: Callable[[str], None]) -> None:
@@ -79,7 +85,7 @@ def _load_part_optimizer(name: str, init: InitConfig, optimizer: Optimizer) -> l
     Options (lr, betas …) stay the config's. Raises ValueError for what is not there, is damaged, or does not fit.
     """
     source = find(init, name)
-    if source.folder is None or not (source.folder / checkpoint.OPTIMIZER_VALUES).is_file():
+    if source.folder is None or not is_file(source.folder / checkpoint.OPTIMIZER_VALUES):
         raise ValueError(f"{source.folder or source.weights}: holds no optimizer's state")
     file = source.folder / checkpoint.OPTIMIZER_VALUES
     with checkpoint.expected_content(file):
@@ -102,18 +108,18 @@ def _load_part_optimizer(name: str, init: InitConfig, optimizer: Optimizer) -> l
 def find(init: InitConfig, name: str) -> Source:
     """Return where `init` leads, for component `name`. Raises ValueError if there is no such thing, or damage."""
     path = Path(init.path)
-    if path.is_file() and path.suffix == ".safetensors":
+    if is_file(path) and path.suffix == ".safetensors":
         return Source(None, path, f"{init.component}." if init.component else "")
     if (folder := checkpoint_at(path)) is not None:
         return _in_checkpoint(folder, init.component or name)
-    if not (path / checkpoint.WEIGHTS).is_file():
+    if not is_file(path / checkpoint.WEIGHTS):
         raise ValueError(
             f"{path / checkpoint.WEIGHTS}: is missing. Give a run, a checkpoint, a component's folder in one, or a"
             " .safetensors file."
         )
     if init.component is not None:
         raise ValueError(f"{path}: is one component's folder, in which there is no component {init.component!r}")
-    if (path.parent / MANIFEST).is_file():
+    if is_file(path.parent / MANIFEST):
         return _in_checkpoint(path.parent, path.name)
     return Source(path, path / checkpoint.WEIGHTS)
 

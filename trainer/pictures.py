@@ -4,8 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from optimizer.drawing import Panel, Series, figure
+from trainer.disk import replacing
 from trainer.errors import missing_extra
-from trainer.metrics import Line, read_metrics
+from trainer.metrics import METRICS, Line, read_metrics
+
+PICTURES = ("learning_rates.png", "losses.png")
 
 
 def require_plotting(path: str) -> None:
@@ -18,10 +21,10 @@ def require_plotting(path: str) -> None:
 
 def draw_pictures(run_dir: Path) -> list[Path]:
     """Draw `learning_rates.png` and `losses.png` into `run_dir`; return their paths."""
-    lines = read_metrics(run_dir / "metrics.jsonl")
+    lines = read_metrics(run_dir / METRICS)
     train = [line for line in lines if line["split"] == "train"]
     held_out = [line for line in lines if line["split"] == "held_out"]
-    paths = [run_dir / "learning_rates.png", run_dir / "losses.png"]
+    paths = [run_dir / name for name in PICTURES]
     save_figure([_learning_rates(train)], paths[0])
     save_figure([_losses(train, held_out)], paths[1])
     return paths
@@ -29,9 +32,8 @@ def draw_pictures(run_dir: Path) -> list[Path]:
 
 def save_figure(panels: Sequence[Panel], path: Path) -> None:
     """Write the panels to `path`, a PNG or an SVG by its ending."""
-    aside = path.with_name(f".{path.name}")
-    figure(panels).savefig(aside, dpi=120, format=path.suffix[1:])
-    aside.replace(path)
+    with replacing(path) as aside:
+        figure(panels).savefig(aside, dpi=120, format=path.suffix[1:])
 
 
 def _learning_rates(train: list[Line]) -> Panel:

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from optimizer import SCHEDULE_REGISTRY, Horizon
 from optimizer.embedded_scheduler import NO_CURVE
 from trainer import checkpoint
+from trainer.checkpoint_files import read_manifest
 from trainer.component_optimizer import resolved_fields
 from trainer.config import ExperimentConfig
 from trainer.errors import ConfigError
@@ -113,9 +114,9 @@ def restore_components(
     rows: what differs from the config that it was made with. on_change: how an optimizer that differs is restored,
     `override` or `rescale`. Raises ValueError for what does not fit.
     """
-    step = checkpoint.read_progress(folder).step
+    step, listed = checkpoint.read_progress(folder).step, read_manifest(folder)["files"]
     for name, component in components.items():
-        if not (folder / name).is_dir():
+        if f"{name}/{checkpoint.WEIGHTS}" not in listed:  # what is there besides was not verified
             raise ValueError(f"{folder}: has no component {name!r}")
         checkpoint.load_weights(folder / name, component)
     for name, optimizer in optimizers.items():

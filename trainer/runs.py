@@ -1,6 +1,5 @@
 """A run's directory: starting one, and taking one up again."""
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,26 +9,19 @@ from rich.console import Console
 
 from optimizer.validation import explain
 from trainer.checkpoint import TRAINER, expected_content, read_progress
-from trainer.checkpoint_files import (
-    LATEST,
-    MANIFEST,
-    checkpoint_at,
-    clear_leftovers,
-    complete_checkpoints,
-    point,
-    verify,
-)
+from trainer.checkpoint_files import LATEST, checkpoint_at, is_file, point
+from trainer.checkpoint_writing import clear_leftovers, recover
 from trainer.config import ExperimentConfig, load_config
 from trainer.config_file import read_config_file, write_yaml
-from trainer.disk import DamagedCheckpointError, aside_of, write_atomically
+from trainer.disk import DamagedCheckpointError, write_atomically
 from trainer.errors import ConfigError
-from trainer.lock import LOCK, locked
-from trainer.metrics import METRICS, MetricsFile
+from trainer.lock import locked
+from trainer.metrics import METRICS, NOT_UNDERSTOOD, MetricsFile
 from trainer.offline_trainer import OfflineTrainer, Result
+from trainer.ownership import CONFIG, refuse_a_copy, remove_leftovers, remove_run, run_to_overwrite
 from trainer.restoring import with_saved_values
 from trainer.saving import writing
-
-CONFIG = "config.yaml"
+from trainer.taking_up import Say, asked_for, newest_good, set_damaged_aside
 
 
 def train(
@@ -37,20 +29,26 @@ def train(
     *,
     overwrite: bool = False,
     console: Console | None = None,
+    source: Path | None = None,
 ) -> Result:
     """Train the experiment of a config, or of a mapping or file that holds one, from the start.
 
-    overwrite: whether a run that is in the run directory already is deleted.
+    overwrite: whether a run that is in the run directory already is deleted: its own files, and nothing else.
+    source: the file that the config, its run directory included, was read from, if it is given as a config.
     Raises ConfigError, before anything is written, for whatever cannot work.
     """
     console = console or Console()
+    source = Path(config) if isinstance(config, str | Path) else source
     config = config if isinstance(config, ExperimentConfig) else load_config(config)
-    old_run = _run_to_overwrite(config.train.run_dir, overwrite)
+    run_dir = config.train.run_dir
+    if overwrite and source is not None:
+        refuse_a_copy(source, run_dir)
+    run_to_overwrite(run_dir, overwrite)
     trainer = OfflineTrainer(config, console)
-    _make(config.train.run_dir)
-    with locked(config.train.run_dir):
-        if old_run is not None:
-            _remove(old_run)
+    _make(run_dir)
+    with locked(run_dir, _say(console)) as lock:
+        trainer.saving.check_lock = lock.check
+        _clear(run_dir, run_to_overwrite(run_dir, overwrite))  # another process may have been quicker
         _write_config(config)
         _show(console, trainer.plan())
         return trainer.run()
@@ -64,15 +62,20 @@ def resume(target: str | Path, overrides: Mapping[str, Any] | None = None, *, co
     """
     console = console or Console()
     run_dir, folder = _run_and_checkpoint(Path(target))
-    config = load_config(run_dir / CONFIG, {**_for_now(overrides), "train.run_dir": str(run_dir)})
-    with locked(run_dir):
+    _refuse_another_directory(run_dir, overrides)
+    with locked(run_dir, _say(console)) as lock:
+        config = load_config(run_dir / CONFIG, {**_for_now(overrides), "train.run_dir": str(run_dir)})
         trainer = _taken_up(config, folder, console)
+        trainer.saving.check_lock = lock.check
         with writing(run_dir):
             if overrides:
                 # on_change holds for a resume of this resume too, after a kill before its first checkpoint.
                 on_change = config.resume.on_change
                 _write_config(trainer.config, None if on_change == "keep" else on_change)
-            MetricsFile(run_dir / METRICS).keep_before(trainer.step)
+            not_ours = MetricsFile(run_dir / METRICS).keep_before(trainer.step)
+        if not_ours:
+            _show(console, f"{run_dir / METRICS}: {not_ours} lines that are not a run's, moved to {NOT_UNDERSTOOD}")
+        _tidy(run_dir, _say(console))
         _show(console, trainer.plan())
         _show(console, f"resuming after {trainer.step} of {trainer.horizon.total_steps} updates")
         return trainer.run()
@@ -80,19 +83,38 @@ def resume(target: str | Path, overrides: Mapping[str, Any] | None = None, *, co
 
 def _taken_up(config: ExperimentConfig, folder: Path | None, console: Console) -> OfflineTrainer:
     """Return the trainer of a run where the checkpoint in `folder`, or the newest good one, stands."""
-    run_dir = config.train.run_dir
+    run_dir, checkpoints, say = config.train.run_dir, config.train.run_dir / "checkpoints", _say(console, "red")
     with writing(run_dir):
-        clear_leftovers(run_dir / "checkpoints")
-    folder = _newest_good_checkpoint(run_dir, console) if folder is None else _good(folder)
-    if folder is not None and config.resume.on_change == "keep":
-        config = _with_saved_values(config, folder)
-    trainer = OfflineTrainer(config, console, resumed=folder is not None)
-    if folder is not None:
-        trainer.restore(folder)
+        recover(checkpoints)
+    choice = newest_good(run_dir, say) if folder is None else asked_for(folder, say)
+    if choice.folder is not None and config.resume.on_change == "keep":
+        config = _with_saved_values(config, choice.folder)
+    trainer = OfflineTrainer(config, console, resumed=choice.folder is not None)
+    if choice.folder is not None:
+        trainer.restore(choice.folder)
         with writing(run_dir):
-            point(folder.parent, LATEST, folder)  # those after it are of another history from now on
+            set_damaged_aside(choice, _say(console))
+            point(checkpoints, LATEST, choice.folder)  # those after it are of another history from now on
             trainer.saving.point_best()
     return trainer
+
+
+def _tidy(run_dir: Path, say: Say) -> None:
+    """Remove what killed processes left, as far as that is possible."""
+    try:
+        remove_leftovers(run_dir)
+        clear_leftovers(run_dir / "checkpoints")
+    except OSError as error:
+        say(f"{run_dir}: what a killed process left there cannot be removed: {error}. The run continues.")
+
+
+def _refuse_another_directory(run_dir: Path, overrides: Mapping[str, Any] | None) -> None:
+    other = (overrides or {}).get("train.run_dir", run_dir)
+    if Path(str(other)).resolve() != run_dir.resolve():
+        raise ConfigError(
+            f"train.run_dir: cannot change at a resume, which continues where the run is; got {other}, and the run is"
+            f" in {run_dir}. To continue elsewhere, copy the directory and resume the copy."
+        )
 
 
 def _for_now(overrides: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -102,26 +124,15 @@ def _for_now(overrides: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _run_and_checkpoint(target: Path) -> tuple[Path, Path | None]:
     """Return the directory of the run that `target` names, and its checkpoint if it names one."""
-    if (target / CONFIG).is_file():
+    if is_file(target / CONFIG):
         return target, None
     try:
         folder = checkpoint_at(target.absolute())
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    if folder is not None and (folder / MANIFEST).is_file() and (folder.parent.parent / CONFIG).is_file():
+    if folder is not None and is_file(folder.parent.parent / CONFIG):
         return folder.parent.parent, folder
     raise ConfigError(f"{target}: there is no run here (no {CONFIG}). Start one with `innerstep train CONFIG`.")
-
-
-def _good(folder: Path) -> Path:
-    try:
-        verify(folder)
-    except DamagedCheckpointError as error:
-        run = folder.parent.parent
-        raise ConfigError(
-            f"damaged checkpoint: {error}\n`innerstep resume {run}` takes the newest good one."
-        ) from error
-    return folder
 
 
 def _with_saved_values(config: ExperimentConfig, folder: Path) -> ExperimentConfig:
@@ -136,22 +147,6 @@ def _with_saved_values(config: ExperimentConfig, folder: Path) -> ExperimentConf
         raise ConfigError(str(error)) from error
 
 
-def _run_to_overwrite(run_dir: Path, overwrite: bool) -> Path | None:
-    """Return the run to delete first, if there is one. Raises ConfigError if it may not be deleted."""
-    if not run_dir.exists():
-        return None
-    if run_dir.is_dir() and all(path in (run_dir / LOCK, aside_of(run_dir / CONFIG)) for path in run_dir.iterdir()):
-        return None  # at most a process killed while it wrote the config
-    if not (run_dir / CONFIG).is_file():
-        raise ConfigError(f"train.run_dir: {run_dir} exists and is not a run. Choose another, or remove it.")
-    if not overwrite:
-        raise ConfigError(
-            f"train.run_dir: {run_dir} holds a run already. Take it up with `innerstep resume {run_dir}`,"
-            " choose another --train.run_dir, or delete it with --overwrite."
-        )
-    return run_dir
-
-
 def _make(run_dir: Path) -> None:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -159,14 +154,12 @@ def _make(run_dir: Path) -> None:
         raise ConfigError(f"train.run_dir: cannot write to {run_dir}: {error.strerror}") from error
 
 
-def _remove(run_dir: Path) -> None:
-    """Remove what is in a run's directory; the directory may be a link, or a place to mount something."""
+def _clear(run_dir: Path, holds_a_run: bool) -> None:
+    """Remove the run that is to be overwritten, and what a process left that was killed."""
     try:
-        for path in sorted(run_dir.iterdir(), key=lambda path: path.name == CONFIG):  # last: until then it is a run
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            elif path.name != LOCK:
-                path.unlink()
+        if holds_a_run:
+            remove_run(run_dir)
+        remove_leftovers(run_dir)
     except OSError as error:
         raise ConfigError(f"train.run_dir: {run_dir} cannot be deleted: {error}") from error
 
@@ -184,22 +177,9 @@ def _write_config(config: ExperimentConfig, on_change: str | None = None) -> Non
         raise ConfigError(f"train.run_dir: cannot write to {config.train.run_dir}: {error.strerror}") from error
 
 
-def _newest_good_checkpoint(run_dir: Path, console: Console) -> Path | None:
-    folders = complete_checkpoints(run_dir / "checkpoints")
-    for folder in folders:
-        try:
-            verify(folder)
-        except DamagedCheckpointError as error:
-            console.print(f"damaged checkpoint: {error}", style="red", markup=False, soft_wrap=True)
-        else:
-            return folder
-    if folders:
-        raise ConfigError(
-            f"{run_dir}: every checkpoint is damaged, as said above. Bring one back from a copy, or start the run"
-            " over with `innerstep train`."
-        )
-    return None
-
-
 def _show(console: Console, text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _say(console: Console, style: str | None = None) -> Say:
+    return lambda text: console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)

@@ -17,15 +17,16 @@ from trainer.checkpoint_files import (
     Files,
     complete_checkpoints,
     folder_name,
+    is_finite,
+    is_folder,
     point,
     pointed,
-    remove_checkpoints,
     step_of,
-    write_checkpoint,
 )
+from trainer.checkpoint_writing import clear_leftovers, remove_checkpoints, write_checkpoint
 from trainer.config import BestConfig, TrainConfig
 from trainer.disk import flush
-from trainer.errors import SaveError, raised
+from trainer.errors import NewerFormatError, SaveError, UnreadableError, raised
 from trainer.metrics import METRICS
 from trainer.monitors import PREFIX
 
@@ -49,6 +50,10 @@ class Saving:
         self.best: dict[str, Any] = {}
         """Monitor, mode, value and step of the best evaluation so far, if the run has a `keep_best`."""
         self._best_before: dict[str, Any] = {}
+        self.check_lock: Callable[[], None] = lambda: None
+        """Called before each save: raises SaveError if the run is no longer ours to write."""
+        self._untidy: str | None = None
+        self._said_untidy = False
 
     def due(self, step: int) -> bool:
         """Return whether a checkpoint is due after `step` updates, by their number or by the clock."""
@@ -74,7 +79,7 @@ class Saving:
         if best and rule is not None:
             if _of_rule(rule) != {name: best.get(name) for name in ("monitor", "mode")}:
                 self._say(f"train.keep_best: {rule.mode} {rule.monitor} is another rule: the best starts anew")
-            elif self._folder / folder_name(int(best["step"])) not in complete_checkpoints(self._folder):
+            elif not is_folder(self._folder / folder_name(int(best["step"]))):
                 self._say(f"train.keep_best: the best, after {best['step']} updates, is not there: it starts anew")
             else:
                 self.best = dict(best)
@@ -82,7 +87,8 @@ class Saving:
     def point_best(self) -> None:
         """Let BEST name the best checkpoint, or nothing if there is none. Raises OSError."""
         folder = self._folder / folder_name(int(self.best["step"])) if self.best else None
-        if folder is None:
+        if folder is None or not is_folder(folder):
+            self.best = {}
             (self._folder / BEST).unlink(missing_ok=True)
         elif folder != pointed(self._folder, BEST):
             point(self._folder, BEST, folder)
@@ -96,9 +102,9 @@ class Saving:
         self.wait()
         try:
             self.point_best()
-            remove_checkpoints(self._superfluous(self._step))
         except OSError as error:
             self.failed(f"checkpoints/{BEST}: cannot be written: {error}", error)
+        self._tidy(self._step)
 
     def save(self, step: int, files: Files, is_last: bool = False) -> None:
         """Write a checkpoint of this moment, or let it be written. Raises SaveError, also of the one before.
@@ -115,14 +121,14 @@ class Saving:
             self._thread.start()
         else:
             self._write(step, files, is_best)
-            self._raise_failure()
+            self._report()
 
     def wait(self) -> None:
         """Wait until what is being written is written. Raises SaveError if it could not be."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        self._raise_failure()
+        self._report()
 
     def check_written(self, step: int) -> None:
         """Raise SaveError unless the last checkpoint written is that after `step` updates."""
@@ -150,6 +156,7 @@ class Saving:
 
     def _write(self, step: int, files: Files, is_best: bool) -> None:
         try:
+            self.check_lock()
             metrics = self._train.run_dir / METRICS
             if metrics.exists():  # a checkpoint that outlives a power failure has its metrics
                 flush(metrics)
@@ -157,16 +164,44 @@ class Saving:
             if is_best:
                 point(self._folder, BEST, folder)
             self._written = step
-            remove_checkpoints(self._superfluous(step))
         except Exception as error:  # whatever it is: from a thread it would be lost
             self._failure = error
+        else:
+            self._tidy(step)
+
+    def _tidy(self, step: int) -> None:
+        """Remove what is left over and what need not be kept, as far as that is possible: the next save tries again."""
+        try:
+            remove_checkpoints(self._superfluous(step))
+            clear_leftovers(self._folder)
+        except (OSError, UnreadableError, NewerFormatError) as error:  # the last: among those to keep
+            self._untidy = f"old checkpoints cannot be removed: {error}. Training goes on; each save tries again."
 
     def _superfluous(self, step: int) -> list[Path]:
-        """Return the checkpoints to remove: not the newest, nor the best, nor those that this run has not come to."""
+        """Return the checkpoints to remove.
+
+        Not the newest, nor the newest finite one, nor the best, nor one that a newer innerstep wrote, nor those that
+        this run has not come to.
+
+        Raises UnreadableError where something cannot be read that decides it.
+        """
         if self._train.keep_last is None:
             return []
         there = [folder for folder in complete_checkpoints(self._folder) if step_of(folder) <= step]
-        return [folder for folder in there[self._train.keep_last :] if folder != pointed(self._folder, BEST)]
+        kept, old = there[: self._train.keep_last], there[self._train.keep_last :]
+        best = {pointed(self._folder, BEST)}  # which may name one that is older than the best, not saved yet
+        if self.best:
+            best.add(self._folder / folder_name(int(self.best["step"])))
+        if old and not any(map(is_finite, kept)):
+            best.add(next((folder for folder in old if not _is_newer(folder) and is_finite(folder)), None))
+        return [folder for folder in old if folder not in best and not _is_newer(folder)]
+
+    def _report(self) -> None:
+        """Say what went wrong with the checkpoint that was written last. Raises SaveError if the run is to stop."""
+        if self._untidy is not None and not self._said_untidy:
+            self._say(self._untidy)
+            self._said_untidy = True
+        self._raise_failure()
 
     def _raise_failure(self) -> None:
         failure, self._failure = self._failure, None
@@ -174,9 +209,19 @@ class Saving:
             self.best = self._best_before
         if isinstance(failure, OSError):
             self.failed(f"saving the checkpoint after {self._step} updates failed: {failure}", failure)
+        elif isinstance(failure, SaveError | UnreadableError | NewerFormatError):
+            raise failure
         elif failure is not None:  # what the rehearsal of saving cannot see
             what = f"saving the checkpoint after {self._step} updates failed: {raised(failure)}"
             raise SaveError(f"{what}. {newest_checkpoint(self._folder)}") from failure
+
+
+def _is_newer(folder: Path) -> bool:
+    try:
+        is_finite(folder)
+    except NewerFormatError:
+        return True
+    return False
 
 
 def _of_rule(rule: BestConfig) -> dict[str, str]:
@@ -185,7 +230,10 @@ def _of_rule(rule: BestConfig) -> dict[str, str]:
 
 def newest_checkpoint(checkpoints: Path) -> str:
     """Return a sentence that says which checkpoint is there."""
-    there = complete_checkpoints(checkpoints)
+    try:
+        there = complete_checkpoints(checkpoints)
+    except UnreadableError as error:
+        return str(error)
     newest = f"after {step_of(there[0])} updates" if there else "none"
     return f"The newest complete checkpoint: {newest}."
 

@@ -1,0 +1,145 @@
+"""metrics.jsonl: what a resume keeps, drops and moves, and numbers that JSON does not have."""
+
+import json
+import math
+import tracemalloc
+
+import pytest
+from sample_runs import ADAMW, config, two
+
+from trainer.metrics import MetricsFile, read_metrics
+
+
+def line(step, split="train", **values):
+    return json.dumps({"split": split, "step": step, **values}) + "\n"
+
+
+LINES = [line(0), line(1), line(2, "held_out"), line(2), line(3)]
+"""Of which a resume after 2 updates keeps the first three."""
+
+
+def resumed(tmp_path, content, step=2):
+    """Return what is left of a file, and what was moved, and how many lines that were."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    moved = MetricsFile(path).keep_before(step)
+    bad = tmp_path / "metrics.jsonl.bad"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["metrics.jsonl"] + ["metrics.jsonl.bad"] * bool(moved)
+    return path.read_text(), bad.read_bytes() if moved else b"", moved
+
+
+def test_what_came_later_is_dropped(tmp_path):
+    assert resumed(tmp_path, "".join(LINES)) == ("".join(LINES[:3]), b"", 0)
+
+
+@pytest.mark.parametrize("cut", ['{"split": "train", "step": 3', "{", "\0" * 300, "a note"])
+def test_a_last_line_cut_in_half_is_dropped(tmp_path, cut):
+    assert resumed(tmp_path, "".join(LINES[:3]) + cut) == ("".join(LINES[:3]), b"", 0)
+
+
+@pytest.mark.parametrize("place", [0, 1, 3, 5])
+@pytest.mark.parametrize(
+    "odd",
+    ["\n", "# a note of mine\n", "\0" * 50 + LINES[1], '{"split": "t{"split": "train"}\n', "[1]\n", '{"step": 1}\n'],
+)
+def test_lines_that_are_not_ours_are_kept_elsewhere_and_no_other_is_lost(tmp_path, odd, place):
+    content = "".join(LINES[:place]) + odd + "".join(LINES[place:])
+    assert resumed(tmp_path, content) == ("".join(LINES[:3]), odd.encode(), 1)
+
+
+def test_bytes_that_are_not_text_are_kept_elsewhere(tmp_path):
+    assert resumed(tmp_path, b"\xff\xfe\n" + LINES[0].encode()) == (LINES[0], b"\xff\xfe\n", 1)
+
+
+def test_lines_out_of_order_are_kept_and_dropped_one_by_one(tmp_path):
+    assert resumed(tmp_path, line(3) + line(0) + line(7) + line(1))[0] == line(0) + line(1)
+
+
+def test_a_last_line_that_lacks_its_end_alone_is_kept(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert resumed(tmp_path, "".join(LINES[:2])[:-1]) == ("".join(LINES[:2]), b"", 0)
+    metrics = MetricsFile(path)
+    metrics.write({"split": "train", "step": 2})
+    metrics.close()
+    assert [each["step"] for each in read_metrics(path)] == [0, 1, 2]
+
+
+def test_more_is_added_to_what_was_moved_before(tmp_path):
+    resumed(tmp_path, "first\n" + LINES[0])
+    assert resumed(tmp_path, "second\n" + LINES[0])[1] == b"first\nsecond\n"
+
+
+@pytest.mark.parametrize("odd", ["", "a note\n"])
+def test_a_resume_needs_little_memory(tmp_path, odd):
+    path = tmp_path / "metrics.jsonl"
+    with path.open("w") as file:
+        file.write(odd)
+        file.writelines(line(step, text="x" * 200) for step in range(6_000))
+    tracemalloc.start()
+    MetricsFile(path).keep_before(5_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(read_metrics(path)) == 5_000
+    assert peak < 400_000, "the file has 1.5 MB"
+
+
+def test_links_are_not_followed(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious\n")
+    (tmp_path / "metrics.jsonl").symlink_to(victim)
+    metrics = MetricsFile(tmp_path / "metrics.jsonl")
+    for use in (lambda: metrics.keep_before(2), lambda: metrics.write({"step": 1})):
+        with pytest.raises(OSError, match="link"):
+            use()
+    assert victim.read_text() == "precious\n"
+    assert not (tmp_path / "metrics.jsonl.bad").exists()
+
+
+def strict(text):
+    def refuse(word):
+        raise AssertionError(f"{word} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_what_is_not_finite_is_null_and_named_and_read_back_as_nan(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    metrics = MetricsFile(path)
+    metrics.write({"split": "train", "step": 0, "loss": math.inf, "lr/x": 0.5, "accuracy": math.nan})
+    metrics.write({"split": "train", "step": 1, "loss": 2.0})
+    metrics.close()
+    first, second = map(strict, path.read_text().splitlines())
+    assert (first["loss"], first["accuracy"], first["nonfinite"]) == (None, None, ["loss", "accuracy"])
+    assert "nonfinite" not in second
+    read = read_metrics(path)
+    assert math.isnan(read[0]["loss"])
+    assert math.isnan(read[0]["accuracy"])
+    assert read[0].keys() == {"split", "step", "loss", "lr/x", "accuracy"}
+    path.write_text('{"split": "train", "step": 0, "loss": NaN}\n')  # as earlier versions wrote it
+    assert math.isnan(read_metrics(path)[0]["loss"])
+
+
+def test_all_that_a_run_writes_is_json(tmp_path, monkeypatch):
+    """The best loss is infinite, as is an option of an optimizer; both come back as they were."""
+    import io
+
+    from rich.console import Console
+
+    from trainer import resume, train
+    from trainer.disk import read_json
+    from trainer.offline_trainer import OfflineTrainer
+
+    losses = {2: math.inf, 4: math.nan, 6: math.inf}
+    monkeypatch.setattr(OfflineTrainer, "evaluate", lambda self: {"loss": losses[self.step]})
+    optim = {"type": "adamw", "params": {"lr": 1e-2, "schedule": {"type": "plateau", "patience": 9}}}
+    often = {"total_steps": 6, "eval_every": 2, "save_every": 2, "keep_best": {"mode": "max"}}
+    raw = config(tmp_path / "run", two(), {"first": optim, "second": ADAMW}, **often)
+    train(raw, console=Console(file=io.StringIO()))
+    for path in tmp_path.rglob("*.json"):
+        strict(path.read_text())
+    for text in (tmp_path / "run/metrics.jsonl").read_text().splitlines():
+        strict(text)
+    folder = tmp_path / "run/checkpoints/step_00000004"
+    assert read_json(folder / "trainer.json")["best"]["value"] == math.inf
+    resume(folder, console=Console(file=io.StringIO()))
+    assert (tmp_path / "run/checkpoints/best").read_text() == "step_00000002\n"

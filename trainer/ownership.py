@@ -1,0 +1,221 @@
+"""What in a directory is a run's, by what only a run writes. Nothing else is ever removed."""
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from trainer.checkpoint_files import BEST, LATEST, MANIFEST, STEP, foreign_files, read_manifest
+from trainer.checkpoint_writing import DAMAGED, LEFTOVERS
+from trainer.config_file import read_config_file
+from trainer.disk import ASIDE, DamagedCheckpointError, remove, remove_all, unreadable
+from trainer.errors import ConfigError
+from trainer.lock import LOCK
+from trainer.metrics import METRICS, NOT_UNDERSTOOD, looks_like_metrics
+from trainer.pictures import PICTURES
+
+CONFIG = "config.yaml"
+_CHECKPOINTS = "checkpoints"
+_REMOVED = ".removed-"
+_SECTIONS = {"seed", "plugins", "data", "model", "train", "resume"}
+"""What a config has that a run wrote, with every default filled in."""
+
+_FILES = {CONFIG, METRICS, NOT_UNDERSTOOD, LOCK, *PICTURES}
+_EARLIER = {f".{name}.new" for name in (CONFIG, METRICS)} | {f".{name}" for name in PICTURES}
+"""How versions before this one called the files that they were writing."""
+
+_LITTER = re.compile(r"\.DS_Store|\._.*|\.nfs.*|\.fuse_hidden.*|Thumbs\.db|desktop\.ini|\.directory|\.localized")
+"""What file managers and network disks leave anywhere: neither a reason to refuse, nor removed."""
+
+_STEP_OR_DAMAGED = re.compile(rf"{STEP.pattern}|{DAMAGED}{STEP.pattern}(-[0-9]+)?")
+_SHOWN = 5
+
+
+def run_to_overwrite(run_dir: Path, overwrite: bool) -> bool:
+    """Return whether there is a run in `run_dir` whose files are to be removed first.
+
+    Raises ConfigError if there is one that is not to be overwritten, if something else is there, and if it is a
+    directory in which nothing may be removed; UnreadableError.
+    """
+    if _is_free(run_dir):
+        return False
+    if not is_run_directory(run_dir):
+        raise ConfigError(f"train.run_dir: {run_dir} exists and is not a run. Choose another, or remove it.")
+    if not overwrite:
+        raise ConfigError(
+            f"train.run_dir: {run_dir} holds a run already. Take it up with `innerstep resume {run_dir}`,"
+            " choose another --train.run_dir, or delete it with --overwrite."
+        )
+    _refuse_place(run_dir)
+    foreign = list(_foreign(run_dir))
+    if foreign:
+        more = f" and {len(foreign) - _SHOWN} more" if len(foreign) > _SHOWN else ""
+        raise ConfigError(
+            f"train.run_dir: {run_dir} holds what the run did not write: {', '.join(foreign[:_SHOWN])}{more}."
+            " --overwrite removes a run's own files only. Move these away, or choose another --train.run_dir."
+        )
+    return True
+
+
+def refuse_a_copy(config_file: Path, run_dir: Path) -> None:
+    """Raise ConfigError if `config_file` is that of a run which was copied or moved, and names another directory.
+
+    run_dir: that of the config, overrides included: one that the user gives is meant.
+    """
+    folder = config_file.parent
+    if config_file.name != CONFIG or not is_run_directory(folder):
+        return
+    written = read_config_file(config_file)["train"].get("run_dir")
+    if not isinstance(written, str) or Path(written) != run_dir or run_dir.resolve() == folder.resolve():
+        return
+    raise ConfigError(
+        f"train.run_dir: {config_file} is the config of the run in {folder}, and names another directory, {run_dir}:"
+        f" the run was copied or moved. Nothing in {run_dir} is removed. To overwrite the run in {folder}, add"
+        f" --train.run_dir={folder}; to overwrite the other one, --train.run_dir={run_dir.resolve()}."
+    )
+
+
+def is_run_directory(run_dir: Path) -> bool:
+    """Return whether a run wrote the config in `run_dir` and began there. Raises UnreadableError."""
+    names = _names(run_dir)
+    if CONFIG not in names:
+        return False
+    try:
+        config = read_config_file(run_dir / CONFIG)
+    except ConfigError:
+        return False
+    if not config.keys() >= _SECTIONS or not isinstance(config["train"], dict) or "run_dir" not in config["train"]:
+        return False
+    began = LOCK in names or any(_is_leftover(name) for name in names)
+    return began or _has_checkpoints(run_dir) or (METRICS in names and _has_metrics(run_dir))
+
+
+def remove_run(run_dir: Path) -> None:
+    """Remove the files of the run in `run_dir`, the config last: until then it is a run. Raises OSError.
+
+    Links are removed, and not what they lead to.
+    """
+    checkpoints = run_dir / _CHECKPOINTS
+    if checkpoints.is_dir() and not checkpoints.is_symlink():
+        _remove_in(checkpoints, [name for name in _names(checkpoints) if _is_checkpoints_own(name)])
+        with suppress(OSError):  # litter is in it, or it is a place to mount something
+            checkpoints.rmdir()
+    elif checkpoints.is_symlink():
+        checkpoints.unlink()
+    _remove_in(run_dir, [name for name in _names(run_dir) if (name in _FILES and name not in (LOCK, CONFIG))])
+    remove_leftovers(run_dir)
+    (run_dir / CONFIG).unlink()
+
+
+def remove_leftovers(run_dir: Path) -> None:
+    """Remove what killed processes left in a run's directory. Raises the first OSError after all was tried."""
+    remove_all([run_dir / name for name in _names(run_dir) if _is_leftover(name)])
+
+
+def _is_free(run_dir: Path) -> bool:
+    """Return whether a run may begin in `run_dir`: at most a process was killed there before its config was written."""
+    names = [name for name in _names(run_dir) if not _LITTER.fullmatch(name)]
+    empty = _CHECKPOINTS in names and not any(True for _ in _foreign(run_dir)) and not _steps(run_dir)
+    return all(_is_leftover(name) or name == LOCK or (name == _CHECKPOINTS and empty) for name in names)
+
+
+def _remove_in(folder: Path, names: list[str]) -> None:
+    """Move what is called `names` into a new folder and remove that: nothing is there in part at any time."""
+    aside = Path(tempfile.mkdtemp(prefix=_REMOVED, dir=folder))
+    for name in sorted(names, key=lambda name: name != LATEST):  # first: what it names is gone in a moment
+        (folder / name).rename(aside / name)
+    remove(aside)
+
+
+def _refuse_place(run_dir: Path) -> None:
+    """Raise ConfigError if `run_dir` is or contains a directory in which a user lives or works."""
+    places = {"the root directory": Path("/")}
+    with suppress(OSError):
+        places["the working directory"] = Path.cwd()
+    with suppress(OSError, RuntimeError):
+        places["the home directory"] = Path.home()
+    here = run_dir.resolve()
+    for what, place in places.items():
+        if place.resolve().is_relative_to(here):
+            raise ConfigError(
+                f"train.run_dir: {run_dir} is or contains {what}; nothing is removed there. Choose another, or start"
+                " the command from elsewhere."
+            )
+
+
+def _foreign(run_dir: Path) -> Iterator[str]:
+    """Yield the paths, relative to `run_dir`, of what a run did not write."""
+    for name in _names(run_dir):
+        path = run_dir / name
+        if name == _CHECKPOINTS:
+            if path.is_dir() and not path.is_symlink():
+                yield from (f"{_CHECKPOINTS}/{inside}" for inside in _foreign_checkpoints(path))
+        elif not (_is_leftover(name) or _LITTER.fullmatch(name) or (name in _FILES and not _is_real_folder(path))):
+            yield name
+
+
+def _foreign_checkpoints(checkpoints: Path) -> Iterator[str]:
+    for name in _names(checkpoints):
+        path = checkpoints / name
+        if _is_step(name):
+            if not path.is_symlink():
+                yield from (f"{name}/{inside}" for inside in _foreign_in(path)) if path.is_dir() else (name,)
+        elif not (_is_checkpoints_own(name) or _LITTER.fullmatch(name)):
+            yield name
+
+
+def _foreign_in(folder: Path) -> list[str]:
+    """Return what in a checkpoint's folder, damaged or not, is not of a checkpoint."""
+    try:
+        found = foreign_files(folder, read_manifest(folder))
+    except (DamagedCheckpointError, ConfigError):  # a newer one may have files of other names
+        inside = [path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()]
+        found = [path.relative_to(folder).as_posix() for path in inside if path.suffix not in (".json", ".safetensors")]
+    return [name for name in found if not _LITTER.fullmatch(Path(name).name)]
+
+
+def _has_checkpoints(run_dir: Path) -> bool:
+    return any(os.path.lexists(run_dir / _CHECKPOINTS / name / MANIFEST) for name in _steps(run_dir))
+
+
+def _steps(run_dir: Path) -> list[str]:
+    folder = run_dir / _CHECKPOINTS
+    return [name for name in _names(folder) if _is_step(name)] if folder.is_dir() else []
+
+
+def _has_metrics(run_dir: Path) -> bool:
+    path = run_dir / METRICS
+    try:
+        return path.is_file() and looks_like_metrics(path)
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def _is_checkpoints_own(name: str) -> bool:
+    return name in (LATEST, BEST) or _is_step(name) or name.startswith(LEFTOVERS)
+
+
+def _is_step(name: str) -> bool:
+    return _STEP_OR_DAMAGED.fullmatch(name) is not None
+
+
+def _is_leftover(name: str) -> bool:
+    return name.startswith((ASIDE, _REMOVED)) or name in _EARLIER
+
+
+def _is_real_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _names(folder: Path) -> list[str]:
+    """Return the names in a folder; none if it is not there. Raises ConfigError if it is not one, UnreadableError."""
+    try:
+        return sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
+    except NotADirectoryError as error:
+        raise ConfigError(f"train.run_dir: {folder} exists and is not a run. Choose another, or remove it.") from error
+    except OSError as error:
+        raise unreadable(folder, error) from error

@@ -1,0 +1,55 @@
+"""JSON that every reader takes: NaN and infinity, which JSON does not have, are written in a form of ours."""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+_TAG = "nonfinite"
+_WORDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+def encoded(values: Any, indent: int | None = None) -> str:
+    """Return plain values as JSON; a float that is NaN or infinite becomes `{"nonfinite": "nan"}` (or inf, -inf).
+
+    Raises TypeError for what is not plain.
+    """
+    try:
+        return json.dumps(values, indent=indent, allow_nan=False)
+    except ValueError:
+        return json.dumps(_tagged(values), indent=indent, allow_nan=False)
+
+
+def decoded(text: str | bytes) -> Any:
+    """Return the plain values that `encoded` wrote, or any other JSON. Raises ValueError, RecursionError."""
+    return json.loads(text, object_hook=_untagged)
+
+
+def encoded_line(line: Mapping[str, Any]) -> str:
+    """Return a flat object as one line of JSON; values that are NaN or infinite are null and named in `nonfinite`."""
+    names = [name for name, value in line.items() if isinstance(value, float) and not math.isfinite(value)]
+    if names:
+        line = {**line, **dict.fromkeys(names), _TAG: names}
+    return json.dumps(line, allow_nan=False)
+
+
+def decoded_line(text: str | bytes) -> Any:
+    """Return what a line holds: values that were NaN or infinite are NaN. Raises ValueError, RecursionError."""
+    line = json.loads(text)
+    if isinstance(line, dict) and isinstance(line.get(_TAG), list):
+        names = line.pop(_TAG)
+        line |= {name: math.nan for name in names if isinstance(name, str) and name in line}
+    return line
+
+
+def _tagged(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return {_TAG: "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"}
+    if isinstance(value, Mapping):
+        return {key: _tagged(item) for key, item in value.items()}
+    return [_tagged(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _untagged(found: dict[str, Any]) -> Any:
+    word = found.get(_TAG)
+    return _WORDS[word] if len(found) == 1 and isinstance(word, str) and word in _WORDS else found
