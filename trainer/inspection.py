@@ -26,6 +26,7 @@ from trainer.checkpoint_files import (
     verify,
 )
 from trainer.disk import DamagedCheckpointError, opened_tensors, read_json
+from trainer.own_state import PARTS, own_values
 from trainer.tables import aligned, count, size
 
 _HEADER = ("component", "trains", "tensors", "values", "weights", "optimizer", "state", "position", "next lr")
@@ -45,7 +46,8 @@ def inspection(path: Path) -> str:
         place = f"epoch {data['epoch']}, batch {data['batch']} of {data['steps_per_epoch']}"
     headline = f"{folder}: after {progress.step} updates ({place})"
     files = f"format version {manifest['format_version']}, {_files(folder, manifest)}"
-    return "\n".join([headline, files, *aligned([_HEADER, *rows], right=_NUMBERS)])
+    own = [_own(folder, name) for name in PARTS if (folder / f"{name}.json").is_file()]
+    return "\n".join([headline, files, *aligned([_HEADER, *rows], right=_NUMBERS), *own])
 
 
 def verification(path: Path) -> tuple[bool, str]:
@@ -67,6 +69,14 @@ def verification(path: Path) -> tuple[bool, str]:
         lines += [f"{in_run / name}: names no checkpoint that is there" for name in astray]
         damaged = damaged or bool(astray)
     return not damaged, "\n".join(lines)
+
+
+def _own(folder: Path, name: str) -> str:
+    """Return a line on the state of the objective or the data set."""
+    tensors, values, weight = _extent(folder / f"{name}.safetensors")
+    plain = ", ".join(path.partition(".")[2] for path in own_values(folder, name))
+    extent = f"{tensors} tensors, {count(values)} values, {size(weight)}" if tensors else "no tensors"
+    return f"state of {name}: {extent}" + (f"; {plain}" if plain else "")
 
 
 def _files(folder: Path, manifest: Mapping[str, Any]) -> str:

@@ -31,15 +31,18 @@ from trainer.metrics import METRICS, MetricsFile, evaluation_text, training_line
 from trainer.model import build_components, is_frozen, train_mode
 from trainer.monitors import check_monitors, report
 from trainer.objective import Objective
+from trainer.own_state import OwnState
 from trainer.parts import load_part_optimizers
 from trainer.pictures import draw_pictures, require_plotting
 from trainer.plan import plan
 from trainer.progress import RunProgress
+from trainer.provenance import provenance, say_what_differs
 from trainer.rehearsal import rehearse
 from trainer.restoring import changes, lasting, refuse, restore_components, table
 from trainer.rng import seed_all, separate_rng, set_rng_state
 from trainer.saving import Saving, writing
 from trainer.updates import on_device, updates
+from trainer.upgrades import brought_up
 
 CALIBRATION_BATCHES = 50
 """Training batches that BatchNorm statistics are measured over before an evaluation at averaged weights."""
@@ -79,6 +82,8 @@ class OfflineTrainer:
         train = config.train
         self.learner = Learner(self.components, self.optimizers, self.device, train.precision, train.grad_clip_norm)
         self._rehearse()
+        self.own = OwnState(self.objective, self.data, self.components, config.data.workers, self.say)
+        self.provenance = provenance(self.device, self.optimizers, self.data, config.seed)
         if train.compile:
             for component in self.components.values():
                 component.compile()
@@ -154,10 +159,11 @@ class OfflineTrainer:
             "config": lasting(self.config, self.optimizers, self.horizon),
             "scaler": self.learner.state_dict(),
             "best": self.saving.best,
+            "provenance": self.provenance,
         }
         with weights_to_keep(self.optimizers.values()):
             progress = checkpoint.Progress(self.step, values)
-            files = checkpoint.contents(self.components, self.optimizers, progress)
+            files = checkpoint.contents(self.components, self.optimizers, progress) | self.own.files()
             self.saving.save(self.step, files, is_last)
 
     def restore(self, folder: Path) -> None:
@@ -173,15 +179,17 @@ class OfflineTrainer:
                 raise ConfigError(f"train.total_steps: {rule}")
             now = {"data": self._data_position(), "config": lasting(self.config, self.optimizers, self.horizon)}
             with checkpoint.expected_content(folder / checkpoint.TRAINER):
-                rows = changes(progress.values, now)
+                rows = changes(brought_up(progress.values, self.config), now)
             if on_change not in ("override", "rescale"):
-                refuse(rows, on_change)
+                refuse(rows, on_change, progress.values, self.config)
             else:
                 rows_told = table(rows) or "  nothing"
                 self.say(f"resume.on_change={on_change}; what differs from the checkpoint:\n{rows_told}")
             restore_components(folder, self.components, self.optimizers, rows, on_change, self.say)
             with checkpoint.expected_content(folder):
                 train_at_training_weights(self.optimizers.values())
+            self.own.restore(folder, progress, [row[0] for row in rows], on_change, self.device)
+            say_what_differs(progress.values["provenance"], self.provenance, self.data, self.config.seed, self.say)
             with checkpoint.expected_content(folder / checkpoint.TRAINER):
                 self.learner.load_state_dict(progress.values["scaler"])
                 self.saving.take_best(progress.values["best"])
