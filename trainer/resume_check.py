@@ -3,8 +3,7 @@
 import json
 import tempfile
 from collections.abc import Collection, Mapping
-from contextlib import nullcontext
-from itertools import chain
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,8 @@ SHOWN = 20
 
 _ADVICE = (
     "What an objective or a data set changes in training belongs into its state_dict, what a component changes into"
-    " parameters and persistent buffers, and random numbers must come from torch, numpy or python's random (docs/parts.md)."
+    " parameters and persistent buffers; random numbers must come from torch, numpy or python's random, or from a"
+    " generator whose state is saved (docs/parts.md)."
 )
 
 
@@ -65,23 +65,20 @@ def check_resumes(
 class _Halves(OfflineTrainer):
     """A trainer that saves after given updates only, and stops at the last of them."""
 
-    def __init__(self, config: ExperimentConfig, saves: Collection[int], resumed: bool) -> None:
+    def __init__(self, config: ExperimentConfig, resumed: bool) -> None:
         super().__init__(config, Console(quiet=True), resumed)
-        self.saving = _Saves(config.train, self.say)
-        self.saves = self.saving.after = saves
+        self.saving: _Saves = _Saves(config.train, self.say)
 
     def save(self, is_last: bool = False) -> None:
         super().save(is_last)
-        if self.step == max(self.saves):
+        if self.step == max(self.saving.after):
             raise StoppedBySignal("the check has all that it needs")
 
     def until_the_last_save(self) -> Path:
         """Train, and return the folder with the checkpoints."""
         self.config.train.run_dir.mkdir(parents=True)
-        try:
+        with suppress(StoppedBySignal):
             self.run()
-        except StoppedBySignal:
-            pass
         return self.config.train.run_dir / "checkpoints"
 
 
@@ -94,35 +91,32 @@ class _Saves(Saving):
 
 def _compared(config: ExperimentConfig, updates: int | None, folder: Path) -> list[str]:
     """Return what differs between the runs, as lines."""
-    whole = _Halves(_for_check(config, folder / "uninterrupted", UPDATES), (), resumed=False)
+    whole = _Halves(_for_check(config, folder / "uninterrupted", updates), resumed=False)
     total, per_epoch = whole.horizon.total_steps, whole.batches.steps_per_epoch
     half = min(UPDATES, total // 2) if updates is None else updates
     if not 1 <= half <= total // 2:
-        raise ConfigError(f"updates: must be from 1 to {total // 2}, half of train.total_steps; got {half}")
-    ends_an_epoch = half % per_epoch == 0 and per_epoch > 1
-    points = [half, half - 1] if ends_an_epoch and half > 1 else [half]
-    whole = _Halves(_for_check(config, folder / "uninterrupted", half), [*points, 2 * half], resumed=False)
+        raise ConfigError(f"updates: must be from 1 to {total // 2}, half of the updates of the run; got {half}")
+    points = [half, half - 1] if half % per_epoch == 0 and per_epoch > 1 and half > 1 else [half]
+    whole.saving.after = [*points, 2 * half]
     checkpoints = whole.until_the_last_save()
     problems = []
     for point in points:
-        resumed = _Halves(_for_check(config, folder / f"resumed_after_{point}", half), [2 * half], resumed=True)
+        resumed = _Halves(_for_check(config, folder / f"resumed_after_{point}", updates), resumed=True)
+        resumed.saving.after = [2 * half]
         seed_all(config.seed + 1)  # what is not restored is not there by chance
         resumed.restore(checkpoints / folder_name(point))
-        ends = [one / folder_name(2 * half) for one in (checkpoints, resumed.until_the_last_save())]
-        found = _metrics_that_differ(*(end.parent.parent / METRICS for end in ends), point)
-        identical, told = differences(*ends, show_all=True)
+        again = resumed.until_the_last_save()
+        found = _metrics_that_differ(checkpoints.parent / METRICS, again.parent / METRICS, point)
+        identical, told = differences(checkpoints / folder_name(2 * half), again / folder_name(2 * half), show_all=True)
         if found or not identical:
-            problems += [
-                f"the run resumed after {point} updates (A: the uninterrupted, B: the resumed) differs:",
-                *found,
-            ]
-            problems += [] if identical else [told]
+            problems.append(f"resumed after {point} updates (A: the uninterrupted run, B: the resumed one):")
+            problems += [*found, *([] if identical else [told])]
     return problems
 
 
-def _for_check(config: ExperimentConfig, run_dir: Path, half: int) -> ExperimentConfig:
+def _for_check(config: ExperimentConfig, run_dir: Path, updates: int | None) -> ExperimentConfig:
     """Return `config` for a run in `run_dir` that logs every update, and writes nothing but what is compared."""
-    quarter = max(1, half // 2)
+    quarter = max(1, (updates or min(UPDATES, (config.train.total_steps or UPDATES) // 2)) // 2)
     changed = {
         "run_dir": run_dir,
         "log_every": 1,
@@ -146,9 +140,8 @@ def _metrics_that_differ(whole: Path, resumed: Path, point: int) -> list[str]:
     lines = [f"  metrics: {split}, step {step}: only in one run" for split, step in before.keys() ^ after.keys()]
     for split, step in sorted(before.keys() & after.keys(), key=lambda key: key[1]):
         one, other = before[split, step], after[split, step]
-        for name in chain(one, [name for name in other if name not in one]):
-            if repr(one.get(name)) != repr(other.get(name)):
-                lines.append(f"  metrics: {split}, step {step}: {name}: {one.get(name)}, {other.get(name)}")
+        names = [name for name in {**one, **other} if repr(one.get(name)) != repr(other.get(name))]
+        lines += [f"  metrics: {split}, step {step}: {name}: {one.get(name)}, {other.get(name)}" for name in names]
     return lines if len(lines) <= SHOWN else [*lines[:SHOWN], f"  … and {len(lines) - SHOWN} more metrics"]
 
 

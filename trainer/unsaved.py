@@ -40,8 +40,8 @@ class Unsaved:
             more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
             say(
                 f"warning: training changes {', '.join(changed[:SHOWN])}{more}, which is not saved: a resumed run may"
-                " differ. Register a buffer as persistent, keep a count in a buffer, and give an objective or a data set"
-                " state_dict and load_state_dict (docs/parts.md)."
+                " differ. Register a buffer as persistent, keep counts in buffers, and give an objective or data set"
+                " a state_dict and load_state_dict (docs/parts.md)."
             )
 
     def _marks(self) -> dict[str, str]:
