@@ -183,3 +183,51 @@ class Buffered(Objective, nn.Module):
         if torch.is_grad_enabled():
             self.scale.lerp_(squared.detach(), 0.1)
         return Outcome({"squared": squared / self.scale})
+
+
+@OBJECTIVE_REGISTRY.register("remembering")
+class Remembering(Buffered):
+    """The same, and remembers what it has seen: state of every kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches, self.lowest, self.last = 0, float("inf"), []
+
+    def update(self, components, batch, learner, *arguments):
+        outcome = super().update(components, batch, learner, *arguments)
+        self.batches += 1
+        self.lowest = min(self.lowest, float(outcome.total.detach()))
+        self.last = [*self.last, batch["x"][0].clone()][-2:]
+        return outcome
+
+    def state_dict(self):
+        return {"scale": self.scale, "batches": self.batches, "lowest": self.lowest, "last": self.last, "never": -1e400}
+
+    def load_state_dict(self, state):
+        self.scale.copy_(state["scale"])
+        self.batches, self.lowest, self.last = state["batches"], state["lowest"], state["last"]
+
+
+class ServedSplit(TensorSplit):
+    """Counts the samples that it has served."""
+
+    served = 0
+
+    def batch(self, indices):
+        self.served += len(indices)
+        return super().batch(indices)
+
+
+@DATASET_REGISTRY.register("served")
+class Served(Noise):
+    """A data set with state that changes no sample."""
+
+    def __init__(self, samples: int = 37) -> None:
+        super().__init__(samples=samples)
+        self.train = ServedSplit(self.train.batch(torch.arange(samples)))
+
+    def state_dict(self):
+        return {"served": self.train.served}
+
+    def load_state_dict(self, state):
+        self.train.served = state["served"]
