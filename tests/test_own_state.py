@@ -78,7 +78,7 @@ def test_nested_state_comes_back_as_it_was(tmp_path, monkeypatch):
     run, _ = run_of(tmp_path / "run")
     monkeypatch.setattr(Keeper, "load_state_dict", lambda self, state: kept.append(state))
     resumed(run)
-    (state,) = kept
+    state = kept[0]  # of the resume; the evaluation puts it back later
     assert repr(state) == repr(NESTED)
     assert torch.equal(state["best"][1][1]["a/b"], torch.zeros(1))
     assert torch.equal(state["best"][1][1]["a"]["b"], torch.ones(1))
@@ -330,3 +330,21 @@ def test_a_data_set_that_counts_is_warned_of(tmp_path, monkeypatch):
     registered(monkeypatch, sample_parts.Regression)
     _, printed = run_of(tmp_path / "run", data={"type": "of_test"})
     assert "data.train: attribute generator, data.train: attribute served" in printed
+
+
+class Measured(Keeper):
+    """Counts its evaluations too."""
+
+    def losses(self, components, batch):
+        self.state["updates"] += 1
+        return super().losses(components, batch)
+
+
+def test_an_evaluation_changes_no_state(tmp_path, monkeypatch):
+    registered(monkeypatch, Measured)
+    states = []
+    for name, every in (("often", 1), ("never", 5)):
+        run, _ = run_of(tmp_path / name, eval_every=every, data={"type": "jittered"})
+        files = files_of(run / "checkpoints/step_00000003")
+        states.append({file: files[file] for file in ("objective.json", "data.json", "data.safetensors")})
+    assert states[0] == states[1]

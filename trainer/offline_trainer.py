@@ -137,7 +137,7 @@ class OfflineTrainer:
         """Return losses and metrics on the held-out data; training goes on as if nothing had been done."""
         assert self.data.held_out is not None, "there is nothing to evaluate on"
         averaged = any(is_schedule_free(optimizer) for optimizer in self.optimizers.values())
-        with separate_rng(self.config.seed), weights_to_keep(self.optimizers.values()):
+        with separate_rng(self.config.seed), weights_to_keep(self.optimizers.values()), self.own.kept():
             return evaluate(
                 self.objective,
                 self.components,

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,6 +86,21 @@ class OwnState:
             except ValueError as error:
                 self._say(f"{error}\nThe checkpoint is without this state. Of a resume: {_ANEW}.")
         return content
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Run the body, an evaluation, and put back afterwards what it has changed of the parts' state."""
+        states = {}
+        for name in self._parts:
+            with suppress(ValueError):  # what cannot be saved cannot be put back either; the next save reports it
+                if files := self._files(name):
+                    copies = {path: tensor.clone() for path, tensor in files[f"{name}.safetensors"].items()}
+                    states[name] = filled(files[f"{name}.json"]["state"], copies)
+        try:
+            yield
+        finally:
+            for name, state in states.items():
+                self._load(self._parts[name], state)
 
     def _check(self, name: str, workers: int) -> None:
         """Raise ConfigError for a part whose state could not be saved and restored."""

@@ -15,7 +15,7 @@ from trainer.version import newer
 LASTING: dict[type[BaseModel], tuple[str, ...]] = {
     DataConfig: ("type", "params", "batch_size", "drop_last"),
     ComponentConfig: ("type", "params", "freeze"),
-    OptimConfig: ("type", "params"),
+    OptimConfig: tuple(OptimConfig.model_fields),
     TrainConfig: ("objective", "grad_clip_norm", "precision", "accumulate", "compile"),
 }
 """The fields that make the training what it is: a checkpoint holds them, and a resume compares them.
