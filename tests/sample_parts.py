@@ -138,7 +138,7 @@ class DelayedActorCritic(ActorCritic):
     def __init__(self, delay: int = 2) -> None:
         self.delay, self.done, self.history = delay, 0, []
 
-    def update(self, components, batch, learner, *_):
+    def update(self, components, batch, learner, **_):
         with learner.autocast():
             target = batch["y"] + 0.1 * components["target"](batch["x"])
             critic = (components["critic"](batch["x"]) - target).square().mean()
@@ -193,8 +193,8 @@ class Remembering(Buffered):
         super().__init__()
         self.batches, self.lowest, self.last = 0, float("inf"), []
 
-    def update(self, components, batch, learner, *arguments):
-        outcome = super().update(components, batch, learner, *arguments)
+    def update(self, components, batch, learner, **step):
+        outcome = super().update(components, batch, learner, **step)
         self.batches += 1
         self.lowest = min(self.lowest, float(outcome.total.detach()))
         self.last = [*self.last, batch["x"][0].clone()][-2:]

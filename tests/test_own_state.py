@@ -145,18 +145,18 @@ def test_a_data_set_with_state_refuses_workers(tmp_path, monkeypatch):
 class Spoiled(Keeper):
     """Has a state that cannot be saved from its fourth update on."""
 
-    def update(self, *arguments):
+    def update(self, *arguments, **step):
         self.state["updates"] += 1
         if self.state["updates"] == 4:
             self.state["updates"] = object()
-        return super().update(*arguments)
+        return super().update(*arguments, **step)
 
 
 class SpoiledOnce(Spoiled):
-    def update(self, *arguments):
+    def update(self, *arguments, **step):
         if not isinstance(self.state["updates"], int):
-            return sample_parts.Regression.update(self, *arguments)
-        return super().update(*arguments)
+            return sample_parts.Regression.update(self, *arguments, **step)
+        return super().update(*arguments, **step)
 
 
 def test_state_that_spoils_in_the_run_costs_nothing_else(tmp_path, monkeypatch):
@@ -295,9 +295,9 @@ class Forgetful(sample_parts.Regression):
     def __init__(self):
         self.updates, self.factor = 0, 3.0
 
-    def update(self, *arguments):
+    def update(self, *arguments, **step):
         self.updates += 1
-        return super().update(*arguments)
+        return super().update(*arguments, **step)
 
 
 def test_what_training_changes_and_nothing_saves_is_said_once(tmp_path, monkeypatch):

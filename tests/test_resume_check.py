@@ -87,8 +87,8 @@ class _UnsavedBest(sample_parts.Regression):
     def __init__(self):
         self.lowest, self.updates = float("inf"), 0
 
-    def update(self, components, batch, learner, *_):
-        outcome = super().update(components, batch, learner, *_)
+    def update(self, *arguments, **step):
+        outcome = super().update(*arguments, **step)
         self.lowest, self.updates = min(self.lowest, float(outcome.total.detach())), self.updates + 1
         return outcome
 
