@@ -12,7 +12,7 @@ from sample_runs import ADAMW, SCHEDULE_FREE, config, two
 
 from trainer import load_config, resume, train
 from trainer.offline_trainer import OfflineTrainer
-from trainer.provenance import data_fingerprint
+from trainer.provenance import data_fingerprint, data_that_differs
 
 OPTIMS = {"first": ADAMW, "second": SCHEDULE_FREE}
 MIDDLE = "checkpoints/step_00000003"
@@ -109,6 +109,36 @@ def test_other_data_of_the_same_length_are_told(run, monkeypatch):
     assert "data: its content is not what the checkpoint was trained on (other values in held_out)" in printed
 
 
+def change_of(value):
+    """Return a data set class whose inputs are changed by `value`."""
+
+    class Changed(sample_parts.Noise):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            batch = self.train.batch(torch.arange(37))
+            self.train = sample_parts.TensorSplit({"x": value(batch["x"]), "y": batch["y"]})
+
+    return Changed
+
+
+CHANGES = {
+    "rounding": (lambda x: x * (1 + 1e-7), False),
+    "another scale": (lambda x: x * 1.001, True),
+    "another order": (lambda x: x.flip(0), True),
+    "one value of the first sample": (lambda x: torch.where(x == x[0, 0], x + 0.01, x), True),
+    "NaN": (lambda x: x * torch.nan, True),
+    "another type": (lambda x: x.double(), True),
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_a_change_beyond_rounding_is_told(case):
+    change, is_told = CHANGES[case]
+    before, changed = {"data": data_fingerprint(sample_parts.Noise(), 0)}, change_of(change)()
+    line = data_that_differs(before, {"data": data_fingerprint(changed, 0)}, changed, 0)
+    assert (line is not None) == is_told
+
+
 class Own(sample_parts.Noise):
     word = "one"
 
@@ -165,11 +195,11 @@ def test_a_sample_that_cannot_be_read_leaves_the_rest_of_the_fingerprint():
 
 def test_one_sample_and_types_without_numpy_have_a_fingerprint():
     data = sample_parts.Noise(held_out=0)
-    checksums = set()
-    for value in (torch.zeros(1, dtype=torch.bfloat16), torch.ones(1, dtype=torch.bfloat16), torch.tensor([True])):
+    found = []
+    for value in (torch.zeros(1, dtype=torch.bfloat16), torch.ones(1, dtype=torch.complex64), torch.tensor([True])):
         data.train = sample_parts.TensorSplit({"x": value})
-        checksums.add(data_fingerprint(data, 0)["train"]["checksum"])
-    assert len(checksums) == 3
+        found.append(json.dumps(data_fingerprint(data, 0)["train"]))
+    assert len(set(found)) == 3
 
 
 def test_the_fingerprint_is_the_same_for_a_run_and_its_resume(run):

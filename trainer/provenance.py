@@ -21,6 +21,9 @@ from trainer.version import innerstep_version
 SAMPLES = {"train": 16, "held_out": 8}
 """How many samples of each part, evenly spread from the first to the last, make the fingerprint of the data."""
 
+TOLERANCE = 1e-5
+"""How far, as a share of the norm of the values, a sketch may be off by rounding."""
+
 _MKL = ("MKL_CBWR", "MKL_DYNAMIC", "MKL_NUM_THREADS")
 _NOT_A_SETTING = ("data",)
 
@@ -81,8 +84,8 @@ def data_that_differs(saved: Mapping[str, Any], now: Mapping[str, Any], data: Da
     before, after = saved.get("data"), now.get("data")
     if not (isinstance(before, Mapping) and isinstance(after, Mapping)):
         return None
-    parts = [part for part in after if part in before and before[part] != after[part]]
-    if not parts or data_fingerprint(data, seed) != after:  # a second look differs too: random numbers of its own
+    parts = [part for part in after if part in before and not _alike(before[part], after[part])]
+    if not parts or not _alike(data_fingerprint(data, seed), after):  # the data draw random numbers of their own
         return None
     what = ", ".join(_part_that_differs(part, before[part], after[part]) for part in parts)
     return (
@@ -93,7 +96,8 @@ def data_that_differs(saved: Mapping[str, Any], now: Mapping[str, Any], data: Da
 
 def data_fingerprint(data: DataSet, seed: int) -> dict[str, Any]:
     """Return what tells the content of `data`: its own `fingerprint`, or else of both parts the length, the names,
-    shapes and types of a batch, and a checksum of a few samples.
+    shapes and types of a batch, and of a few samples a checksum and, of floating-point values, a sketch: two numbers
+    that the rounding of another machine leaves nearly as they are.
 
     A part whose samples cannot be read here has no checksum. Raises ConfigError where `fingerprint` fails.
     """
@@ -118,7 +122,10 @@ def _of_part(part: Split, samples: int) -> dict[str, Any]:
     try:
         batch = part.batch(indices)
         shapes = {name: [str(tensor.dtype).removeprefix("torch."), *tensor.shape[1:]] for name, tensor in batch.items()}
-        return {"samples": length, "batch": shapes, "checksum": _checksum(batch)}
+        floats = {name: tensor for name, tensor in batch.items() if tensor.is_floating_point() or tensor.is_complex()}
+        exact = {name: tensor for name, tensor in batch.items() if name not in floats}
+        sketches = {name: _sketch(tensor) for name, tensor in floats.items()}
+        return {"samples": length, "batch": shapes, "checksum": _checksum(exact), "sketch": sketches}
     except Exception:  # likewise; the run meets the error where it needs these samples, and names the batch
         return {"samples": length}
 
@@ -129,6 +136,27 @@ def _checksum(batch: Mapping[str, Tensor]) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _sketch(tensor: Tensor) -> list[float]:
+    """Return a weighted sum of the values, which their order matters for, and their norm."""
+    real = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    values = real.detach().cpu().to(torch.float64).flatten().nan_to_num()
+    weights = torch.arange(values.numel(), dtype=torch.float64).cos()
+    return [float(values @ weights), float(values.norm())]
+
+
+def _alike(before: Any, after: Any) -> bool:
+    """Return whether two fingerprints are the same, but for rounding in their sketches."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        return before.keys() == after.keys() and all(_alike(before[name], after[name]) for name in after)
+    if _is_sketch(before) and _is_sketch(after):
+        return all(abs(one - other) <= TOLERANCE * after[1] for one, other in zip(before, after, strict=True))
+    return bool(before == after)
+
+
+def _is_sketch(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(type(number) is float for number in value)
 
 
 def _part_that_differs(part: str, before: Any, after: Any) -> str:
