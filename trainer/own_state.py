@@ -14,7 +14,7 @@ from optimizer.state_files import independent
 from optimizer.state_tree import filled, outline
 from trainer.checkpoint import Progress, expected_content
 from trainer.data import DataSet
-from trainer.disk import read_json, read_tensors
+from trainer.disk import DamagedCheckpointError, read_json, read_tensors
 from trainer.errors import ConfigError, raised
 from trainer.objective import Objective
 from trainer.unsaved import Unsaved
@@ -93,9 +93,9 @@ class OwnState:
         states = {}
         for name in self._parts:
             with suppress(ValueError):  # what cannot be saved cannot be put back either; the next save reports it
-                if files := self._files(name):
-                    copies = {path: tensor.clone() for path, tensor in files[f"{name}.safetensors"].items()}
-                    states[name] = filled(files[f"{name}.json"]["state"], copies)
+                plan, tensors = self._outlined(name)
+                if plan is not None:
+                    states[name] = filled(plan, {path: tensor.detach().clone() for path, tensor in tensors.items()})
         try:
             yield
         finally:
@@ -144,27 +144,34 @@ class OwnState:
                     lenient = lenient or not progress.values["provenance"]  # from before such state was saved
                     raise ValueError(f"the checkpoint has no state of it, and {type(part).__name__} has a state_dict")
             except ValueError as error:
+                if isinstance(error, DamagedCheckpointError):
+                    raise
                 if not lenient:
                     raise ValueError(f"{folder}: the state of {path} cannot be restored: {error}. {_ANEW}.") from error
                 self._say(f"{path}: its state is not restored, it starts as it is built: {error}")
 
     def _files(self, name: str) -> Content:
         """Return the files of one part. Raises ValueError, with the path in the state, for what cannot be saved."""
+        plan, tensors = self._outlined(name)
+        if plan is None:
+            return {}
+        elsewhere = sorted(path for path, tensor in tensors.items() if tensor.device.type != "cpu")
+        values = {"state": plan, "on_device": elsewhere}
+        return {f"{name}.json": values, f"{name}.safetensors": independent(tensors)}
+
+    def _outlined(self, name: str) -> tuple[Any, dict[str, Tensor]]:
+        """Return a part's state as `outline` has it, with its tensors; None if it has no state. Raises ValueError."""
         tensors: dict[str, Tensor] = {}
         try:
             state = self._state(self._parts[name])
-            if not state:
-                return {}
-            plan = outline(state, name, tensors)
+            plan = outline(state, name, tensors) if state else None
             json.dumps(plan, ensure_ascii=False).encode()
             for path, tensor in tensors.items():
                 _check_savable(path, tensor)
         except Exception as error:  # the part is the user's code, which may raise anything
             what = str(error) if isinstance(error, ValueError) else raised(error)
             raise ValueError(f"{PARTS[name]}: its state cannot be saved: {what}. {_TAKEN}") from error
-        elsewhere = sorted(path for path, tensor in tensors.items() if tensor.device.type != "cpu")
-        values = {"state": plan, "on_device": elsewhere}
-        return {f"{name}.json": values, f"{name}.safetensors": independent(tensors)}
+        return plan, tensors
 
     def _state(self, part: Any) -> dict[str, Any]:
         if not _defines(part):
@@ -182,6 +189,8 @@ class OwnState:
             modules: dict[str, nn.Module] = {"": part}
         else:
             modules = {f"{name}.": value for name, value in vars(part).items() if isinstance(value, nn.Module)}
+        if not modules:
+            return {}
         components = [component.state_dict(keep_vars=True) for component in self._components.values()]
         saved_already = {id(tensor) for tensors in components for tensor in tensors.values()}
         return {
