@@ -1,6 +1,5 @@
 """Nested optimizer state (lists, dicts, sets of tensors and numbers) as flat tensors and a plain outline."""
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,8 +8,6 @@ from torch import Tensor
 
 _PLAIN = (bool, int, float, str)
 _DTYPE = "torch_dtype"
-_FLOAT = "float"
-"""inf, -inf and nan, which JSON has no numbers for."""
 _SEQUENCES: dict[str, type[Any]] = {"list": list, "tuple": tuple, "set": set}
 
 
@@ -19,8 +16,6 @@ def outline(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
 
     Raises ValueError for what is neither a tensor, nor plain, nor a container of such.
     """
-    if type(value) is float and not math.isfinite(value):
-        return {_FLOAT: str(value)}
     if value is None or type(value) in _PLAIN:
         return value
     if isinstance(value, Tensor):
@@ -50,8 +45,6 @@ def filled(plan: Any, tensors: Mapping[str, Tensor]) -> Any:
         return tensors[content]
     if kind == _DTYPE:
         return dtype_named(content)
-    if kind == _FLOAT:
-        return float(content)
     if kind == "dict":
         return {key: filled(item, tensors) for key, item in content}
     try:
@@ -71,7 +64,7 @@ def dtype_named(name: Any) -> torch.dtype:
 def with_paths(plan: Any, new_path: Callable[[str], str]) -> Any:
     """Return `plan` with each tensor under the path that `new_path` gives it. Raises ValueError."""
     kind, content = _checked(plan)
-    if kind in (None, _DTYPE, _FLOAT):
+    if kind is None or kind == _DTYPE:
         return plan
     if kind == "tensor":
         return {kind: new_path(content)}
@@ -83,7 +76,7 @@ def with_paths(plan: Any, new_path: Callable[[str], str]) -> Any:
 def paths(plan: Any) -> set[str]:
     """Return the paths of the tensors in `plan`. Raises ValueError if it is none of `outline`."""
     kind, content = _checked(plan)
-    if kind in (None, _DTYPE, _FLOAT):
+    if kind is None or kind == _DTYPE:
         return set()
     if kind == "tensor":
         return {content}
@@ -97,8 +90,6 @@ def _checked(plan: Any) -> tuple[str | None, Any]:
     if isinstance(plan, dict) and len(plan) == 1:
         ((kind, content),) = plan.items()
         if kind == _DTYPE or (kind == "tensor" and isinstance(content, str)):
-            return kind, content
-        if kind == _FLOAT and content in ("inf", "-inf", "nan"):
             return kind, content
         if (kind in _SEQUENCES and isinstance(content, list)) or (kind == "dict" and _are_items(content)):
             return kind, content
