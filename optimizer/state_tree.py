@@ -19,6 +19,8 @@ def outline(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     if value is None or type(value) in _PLAIN:
         return value
     if isinstance(value, Tensor):
+        while path in tensors:  # {"a/b": one, "a": {"b": another}}
+            path = f"{path}'"
         tensors[path] = value
         return {"tensor": path}
     if isinstance(value, torch.dtype):

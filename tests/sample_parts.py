@@ -99,3 +99,135 @@ class ActorCritic(Objective):
             for slow, fast in zip(components["target"].parameters(), components["critic"].parameters(), strict=True):
                 slow.lerp_(fast, 0.1)
         return Outcome({"critic": critic, "actor": actor})
+
+
+class JitteredSplit(TensorSplit):
+    """Samples with noise from a generator of its own, whose state moves with each batch."""
+
+    def __init__(self, tensors):
+        super().__init__(tensors)
+        self.generator = torch.Generator().manual_seed(1)
+        self.served = 0
+
+    def batch(self, indices):
+        self.served += len(indices)
+        batch = super().batch(indices)
+        return {**batch, "x": batch["x"] + 0.1 * torch.randn(batch["x"].shape, generator=self.generator)}
+
+
+@DATASET_REGISTRY.register("jittered")
+class Jittered(Noise):
+    """A data set with state: its training part has a generator of its own, and counts."""
+
+    def __init__(self, samples: int = 37) -> None:
+        super().__init__(samples=samples)
+        self.train = JitteredSplit(self.train.batch(torch.arange(samples)))
+
+    def state_dict(self):
+        return {"generator": self.train.generator.get_state(), "served": self.train.served}
+
+    def load_state_dict(self, state):
+        self.train.generator.set_state(state["generator"])
+        self.train.served = state["served"]
+
+
+@OBJECTIVE_REGISTRY.register("delayed_actor_critic")
+class DelayedActorCritic(ActorCritic):
+    """TD3's order: the critic at every update, the actor and the target at every second, by a count of its own."""
+
+    def __init__(self, delay: int = 2) -> None:
+        self.delay, self.done, self.history = delay, 0, []
+
+    def update(self, components, batch, learner, **_):
+        with learner.autocast():
+            target = batch["y"] + 0.1 * components["target"](batch["x"])
+            critic = (components["critic"](batch["x"]) - target).square().mean()
+        learner.step(critic, "critic")
+        actor = -components["critic"](components["actor"](batch["x"])).mean()
+        if self.done % self.delay == 0:
+            learner.step(actor, "actor")
+            with torch.no_grad():
+                for slow, fast in zip(
+                    components["target"].parameters(), components["critic"].parameters(), strict=True
+                ):
+                    slow.lerp_(fast, 0.1)
+        self.done += 1
+        self.history = [*self.history, critic.detach()][-3:]
+        return Outcome({"critic": critic, "actor": actor}, {"mean_of_last": torch.stack(self.history).mean()})
+
+    def state_dict(self):
+        return {"done": self.done, "history": self.history}
+
+    def load_state_dict(self, state):
+        self.done, self.history = state["done"], state["history"]
+
+
+@OBJECTIVE_REGISTRY.register("forgetful_actor_critic")
+class ForgetfulActorCritic(DelayedActorCritic):
+    """The same without a word on its state."""
+
+    state_dict = Objective.state_dict
+    load_state_dict = Objective.load_state_dict
+
+
+@OBJECTIVE_REGISTRY.register("buffered")
+class Buffered(Objective, nn.Module):
+    """Scales the loss by a running mean, a buffer of its own."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self.register_buffer("scale", torch.ones(()))
+
+    def losses(self, components, batch):
+        squared = Regression.losses(self, components, batch).losses["squared"]
+        if torch.is_grad_enabled():
+            self.scale.lerp_(squared.detach(), 0.1)
+        return Outcome({"squared": squared / self.scale})
+
+
+@OBJECTIVE_REGISTRY.register("remembering")
+class Remembering(Buffered):
+    """The same, and remembers what it has seen: state of every kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches, self.lowest, self.last = 0, float("inf"), []
+
+    def update(self, components, batch, learner, **step):
+        outcome = super().update(components, batch, learner, **step)
+        self.batches += 1
+        self.lowest = min(self.lowest, float(outcome.total.detach()))
+        self.last = [*self.last, batch["x"][0].clone()][-2:]
+        return outcome
+
+    def state_dict(self):
+        return {"scale": self.scale, "batches": self.batches, "lowest": self.lowest, "last": self.last, "never": -1e400}
+
+    def load_state_dict(self, state):
+        self.scale.copy_(state["scale"])
+        self.batches, self.lowest, self.last = state["batches"], state["lowest"], state["last"]
+
+
+class ServedSplit(TensorSplit):
+    """Counts the samples that it has served."""
+
+    served = 0
+
+    def batch(self, indices):
+        self.served += len(indices)
+        return super().batch(indices)
+
+
+@DATASET_REGISTRY.register("served")
+class Served(Noise):
+    """A data set with state that changes no sample."""
+
+    def __init__(self, samples: int = 37) -> None:
+        super().__init__(samples=samples)
+        self.train = ServedSplit(self.train.batch(torch.arange(samples)))
+
+    def state_dict(self):
+        return {"served": self.train.served}
+
+    def load_state_dict(self, state):
+        self.train.served = state["served"]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from trainer.interruption import StoppedBySignal
     from trainer.objective import OBJECTIVE_REGISTRY, Objective, Outcome
     from trainer.offline_trainer import Result
+    from trainer.resume_check import check_resumes
     from trainer.runs import resume, train
 
 _OWNERS = {
@@ -34,6 +35,7 @@ _OWNERS = {
     "Objective": "objective",
     "Outcome": "objective",
     "Result": "offline_trainer",
+    "check_resumes": "resume_check",
     "resume": "runs",
     "train": "runs",
 }
@@ -63,6 +65,7 @@ __all__ = [
     "StoppedBySignal",
     "TensorSplit",
     "UserCodeError",
+    "check_resumes",
     "load_config",
     "resume",
     "train",

@@ -84,6 +84,8 @@ def read_progress(folder: Path) -> Progress:
                 raise ValueError(f"{name} is no object")
         if not all(isinstance(fields, dict) for fields in values["config"]["model"]["component_optims"].values()):
             raise ValueError("component_optims is no table of objects")
+        if not isinstance(values.setdefault("provenance", {}), dict):
+            raise ValueError("provenance is not a table")
         best = values.setdefault("best", {})
         if best and (type(best["step"]) is not int or not isinstance(best["value"], float | int)):
             raise ValueError(f"best is {best!r}")

@@ -33,6 +33,7 @@ from trainer.data import DATASET_REGISTRY, DataSet
 from trainer.errors import ConfigError
 from trainer.objective import OBJECTIVE_REGISTRY, Objective
 from trainer.presets import with_preset
+from trainer.version import newer, written_by
 
 AnyClass = type[Any]
 
@@ -302,4 +303,7 @@ def load_config(source: Mapping[str, Any] | str | Path, overrides: Mapping[str, 
     try:
         return ExperimentConfig.model_validate(apply_overrides(raw, dict(overrides or {})))
     except ValidationError as error:
-        raise ConfigError("\n".join(explain(error))) from error
+        lines = explain(error)
+        if not isinstance(source, Mapping) and any(detail["type"] == "unknown_name" for detail in error.errors()):
+            lines += filter(None, [newer(written_by(Path(source)))])
+        raise ConfigError("\n".join(lines)) from error

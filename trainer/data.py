@@ -1,7 +1,7 @@
 """Data: a batch is a dict of tensors; a data set brings its statistics and its held-out part."""
 
 from abc import ABC
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -58,6 +58,22 @@ class DataSet(ABC):
     train: Split
     held_out: Split | None
     statistics: dict[str, Any]
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Return what serving batches changes in this object and its splits, as `Objective.state_dict` does.
+
+        What it has of its own is for a run without data.workers.
+        """
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a state that `state_dict` returned. Raises anything for one that does not fit."""
+        if state:
+            raise ValueError(f"{type(self).__name__} has no load_state_dict, and this state: {', '.join(state)}")
+
+    def fingerprint(self) -> str | None:
+        """Return a text that another content of the data changes; None: the trainer makes one of a few samples."""
+        return None
 
 
 DATASET_REGISTRY: Registry[DataSet] = Registry("data set", DataSet, entry_points="innerstep.datasets")

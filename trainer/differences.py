@@ -20,6 +20,7 @@ from trainer.checkpoint import (
 )
 from trainer.checkpoint_files import existing_checkpoint, is_file
 from trainer.disk import opened_tensors, read_json
+from trainer.own_state import PARTS, own_values
 from trainer.restoring import facts, leaves
 from trainer.tables import aligned
 
@@ -91,6 +92,9 @@ def _positions(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
             scheduler = {key: value for key, value in saved.get("scheduler", {}).items() if "config" not in key}
             saved = {key: value for key, value in saved.items() if key != "shapes"} | {"scheduler": scheduler}
             flat |= leaves(saved, f"{name}.optimizer")
+    for name in PARTS:
+        if (folder / f"{name}.json").is_file():
+            flat |= own_values(folder, name)
     return flat
 
 
@@ -121,16 +125,21 @@ def _of_tensors(sides: Sides) -> _Tensors:
             found.differ = True
             found.summary.append(f"{name}: only in {owners[0]}")
         else:
-            _compare_component(sides, name, found)
+            files = {"weights": f"{name}/{WEIGHTS}", "state": f"{name}/{OPTIMIZER_TENSORS}"}
+            _compare_files(sides, name, files, found)
+    for name in PARTS:
+        if any((folder / f"{name}.safetensors").is_file() for folder in sides):
+            _compare_files(sides, f"state of {name}", {"state": f"{name}.safetensors"}, found)
     differ = _rng_differ(sides)
     found.differ |= differ
     found.summary.append("random number generators: " + ("differ" if differ else "identical"))
     return found
 
 
-def _compare_component(sides: Sides, name: str, found: _Tensors) -> None:
+def _compare_files(sides: Sides, name: str, files: Mapping[str, str], found: _Tensors) -> None:
+    """Add to `found` what the tensors in `files`, by kind, differ in. name: whose they are."""
     differing = total = 0
-    for kind, file in (("weights", f"{name}/{WEIGHTS}"), ("state", f"{name}/{OPTIMIZER_TENSORS}")):
+    for kind, file in files.items():
         for tensor, pair in _pairs(sides, file):
             total += 1
             first, second = pair

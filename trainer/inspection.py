@@ -31,6 +31,7 @@ from trainer.checkpoint_writing import DAMAGED
 from trainer.disk import DamagedCheckpointError, opened_tensors, read_json
 from trainer.errors import NewerFormatError, UnreadableError
 from trainer.health import some
+from trainer.own_state import PARTS, own_values
 from trainer.tables import aligned, count, size
 from trainer.taking_up import foreign_note, nonfinite_weights
 
@@ -51,7 +52,8 @@ def inspection(path: Path) -> str:
         place = f"epoch {data['epoch']}, batch {data['batch']} of {data['steps_per_epoch']}"
     headline = f"{folder}: after {progress.step} updates ({place})"
     files = f"format version {manifest['format_version']}, {_files(folder, manifest)}"
-    return "\n".join([headline, files, *aligned([_HEADER, *rows], right=_NUMBERS)])
+    own = [_own(folder, name) for name in PARTS if (folder / f"{name}.json").is_file()]
+    return "\n".join([headline, files, *aligned([_HEADER, *rows], right=_NUMBERS), *own])
 
 
 def verification(path: Path) -> tuple[bool, str]:
@@ -97,6 +99,14 @@ def _leads_nowhere(checkpoints: Path, name: str) -> bool:
                 return pointed(checkpoints, name) is None
         except FileNotFoundError:
             return False
+
+
+def _own(folder: Path, name: str) -> str:
+    """Return a line on the state of the objective or the data set."""
+    tensors, values, weight = _extent(folder / f"{name}.safetensors")
+    plain = ", ".join(path.partition(".")[2] for path in own_values(folder, name))
+    extent = f"{tensors} tensors, {count(values)} values, {size(weight)}" if tensors else "no tensors"
+    return f"state of {name}: {extent}" + (f"; {plain}" if plain else "")
 
 
 def _files(folder: Path, manifest: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
@@ -62,6 +62,22 @@ class Objective(ABC):
 
     def prepare(self, components: nn.ModuleDict, data: DataSet) -> None:  # noqa: B027 most objectives need none
         """Look at the components and the data before the first update. Raises ConfigError if they do not fit."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Return what updates change in this object: tensors, plain values, and nested dicts, lists and tuples of them.
+
+        Each checkpoint holds it, and a resume hands it to `load_state_dict` before the first update. An objective that
+        does not define it has the state of the nn.Modules that it is or has as attributes, components aside.
+        """
+        return nn.Module.state_dict(self) if isinstance(self, nn.Module) else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Any:
+        """Take over a state that `state_dict` returned. Raises anything for one that does not fit."""
+        if isinstance(self, nn.Module):
+            return nn.Module.load_state_dict(self, state)
+        if state:
+            raise ValueError(f"{type(self).__name__} has no load_state_dict, and this state: {', '.join(state)}")
+        return None
 
     @abstractmethod
     def losses(self, components: nn.ModuleDict, batch: Batch) -> Outcome:

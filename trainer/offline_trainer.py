@@ -35,11 +35,13 @@ from trainer.metrics import METRICS, MetricsFile, evaluation_text, is_evaluation
 from trainer.model import build_components, is_frozen, train_mode
 from trainer.monitors import check_monitors, report
 from trainer.objective import Objective
+from trainer.own_state import OwnState
 from trainer.parameter_lists import parameter_problems
 from trainer.parts import load_part_optimizers
 from trainer.pictures import draw_pictures, require_plotting
 from trainer.plan import plan
 from trainer.progress import RunProgress
+from trainer.provenance import provenance, say_what_differs
 from trainer.rehearsal import bring_into_form
 from trainer.restoring import changes, lasting, refuse, restore_components, table
 from trainer.rng import seed_all, separate_rng, set_rng_state
@@ -47,6 +49,7 @@ from trainer.savable import check_lengths
 from trainer.save_rehearsal import RehearsedContents
 from trainer.saving import Saving, newest_checkpoint, writing
 from trainer.updates import on_device, updates
+from trainer.upgrades import brought_up
 
 CALIBRATION_BATCHES = 50
 """Training batches that BatchNorm statistics are measured over before an evaluation at averaged weights."""
@@ -99,6 +102,8 @@ class OfflineTrainer:
         rules = Rules(train.precision, train.grad_clip_norm, train.on_nonfinite, every)
         self.learner = Learner(self.components, self.optimizers, self.device, rules, self.say)
         self.contents = RehearsedContents(self.components, self.optimizers)
+        self.own = OwnState(self.objective, self.data, self.components, config.data.workers, self.say)
+        self.provenance = provenance(self.device, self.optimizers, self.data, config.seed)
         if train.compile:
             for component in self.components.values():
                 component.compile()
@@ -175,7 +180,7 @@ class OfflineTrainer:
         """Return losses and metrics on the held-out data; training goes on as if nothing had been done."""
         assert self.data.held_out is not None, "there is nothing to evaluate on"
         averaged = any(is_schedule_free(optimizer) for optimizer in self.optimizers.values())
-        with separate_rng(self.config.seed), weights_to_keep(self.optimizers.values()):
+        with separate_rng(self.config.seed), weights_to_keep(self.optimizers.values()), self.own.kept():
             return evaluate(
                 self.objective,
                 self.components,
@@ -199,10 +204,12 @@ class OfflineTrainer:
             "skipped": self.learner.skipped,
             "evaluated": not self._evaluation_is_due,
             "best": self.saving.best,
+            "provenance": self.provenance,
         }
         with weights_to_keep(self.optimizers.values()):
             progress = checkpoint.Progress(self.step, values)
-            self.saving.save(self.step, self.contents.make(progress, self.config.train.run_dir), is_last)
+            files = {**self.contents.make(progress, self.config.train.run_dir), **self.own.files()}
+            self.saving.save(self.step, files, is_last)
 
     def restore(self, folder: Path) -> None:
         """Go to where the checkpoint in `folder` stands.
@@ -217,15 +224,17 @@ class OfflineTrainer:
                 raise ConfigError(f"train.total_steps: {rule}")
             now = {"data": self._data_position(), "config": lasting(self.config, self.optimizers, self.horizon)}
             with checkpoint.expected_content(folder / checkpoint.TRAINER):
-                rows = changes(progress.values, now)
+                rows = changes(brought_up(progress.values, self.config), now)
             if on_change not in ("override", "rescale"):
-                refuse(rows, on_change)
+                refuse(rows, on_change, progress.values, self.config)
             else:
                 rows_told = table(rows) or "  nothing"
                 self.say(f"resume.on_change={on_change}; what differs from the checkpoint:\n{rows_told}")
             restore_components(folder, self.components, self.optimizers, rows, on_change, self.say)
             with checkpoint.expected_content(folder):
                 train_at_training_weights(self.optimizers.values())
+            self.own.restore(folder, progress, [row[0] for row in rows], on_change, self.device)
+            say_what_differs(progress.values["provenance"], self.provenance, self.data, self.config.seed, self.say)
             with checkpoint.expected_content(folder / checkpoint.TRAINER):
                 self.learner.load_state_dict(progress.values["scaler"])
                 self.learner.skipped = dict(progress.values.get("skipped", {}))

@@ -14,8 +14,9 @@ from optimizer.embedded_scheduler import NO_CURVE
 from trainer import checkpoint
 from trainer.checkpoint_files import read_manifest
 from trainer.component_optimizer import resolved_fields
-from trainer.config import ExperimentConfig
+from trainer.config import ComponentConfig, DataConfig, ExperimentConfig, OptimConfig, TrainConfig
 from trainer.errors import ConfigError
+from trainer.upgrades import LASTING, brought_up, strings, unknown_fields
 
 Row = tuple[str, Any, Any]
 """The path of a value in the config, what the checkpoint was made with, and what it is now."""
@@ -36,13 +37,14 @@ def lasting(config: ExperimentConfig, trained: Collection[str], horizon: Horizon
     for name in trained:
         fields = resolved_fields(config.model.component_optims[name], horizon)
         params = {field: value for field, value in fields.items() if field != "type"}
-        optims[name] = {"type": fields["type"], "params": params, "every": config.model.component_optims[name].every}
-    components = {name: _of(fields, "type", "params", "freeze") for name, fields in raw["model"]["components"].items()}
+        entry = raw["model"]["component_optims"][name] | {"type": fields["type"], "params": params}
+        optims[name] = _of(entry, *LASTING[OptimConfig])
+    components = {name: _of(fields, *LASTING[ComponentConfig]) for name, fields in raw["model"]["components"].items()}
     return {
         "seed": config.seed,
-        "data": _of(raw["data"], "type", "params", "batch_size", "drop_last"),
+        "data": _of(raw["data"], *LASTING[DataConfig]),
         "model": {"components": components, "component_optims": optims},
-        "train": _of(raw["train"], "objective", "grad_clip_norm", "precision", "accumulate", "compile"),
+        "train": _of(raw["train"], *LASTING[TrainConfig]),
     }
 
 
@@ -74,11 +76,15 @@ def table(rows: list[Row]) -> str:
     return "\n".join(f"  {path}: saved {before!r}, now {after!r}" for path, before, after in rows)
 
 
-def refuse(rows: list[Row], on_change: str | None) -> None:
-    """Raise ConfigError with the differences, if there are any, and the ways to go on."""
+def refuse(rows: list[Row], on_change: str | None, saved: Mapping[str, Any], config: ExperimentConfig) -> None:
+    """Raise ConfigError with the differences, if there are any, and the ways to go on.
+
+    saved: the trainer's values in the checkpoint, of which those that this version does not know are named.
+    """
     if rows:
         ways = _WAYS if on_change is None else "These cannot be kept. Resume with what was there, or start a new run."
-        raise ConfigError(f"the config differs from the one that the checkpoint was made with:\n{table(rows)}\n{ways}")
+        told = "\n".join([table(rows), *unknown_fields(saved, config), ways])
+        raise ConfigError(f"the config differs from the one that the checkpoint was made with:\n{told}")
 
 
 def with_saved_values(
@@ -89,11 +95,11 @@ def with_saved_values(
     trusted: the run's config as it was written. Only what it names may be imported: a checkpoint brings no code.
     Raises ValueError for what is no such state.
     """
-    known = {*_strings(trusted), *_strings(config.model_dump(mode="json"))}
-    for text in _strings(saved["config"]):
+    known = {*strings(trusted), *strings(config.model_dump(mode="json"))}
+    for text in strings(saved["config"]):
         if "." in text and text not in known:  # it may be a dotted path
             raise ValueError(f"names {text!r}, which the run's config does not. Put it there, if it is yours.")
-    raw, kept = config.model_dump(mode="json"), saved["config"]
+    raw, kept = config.model_dump(mode="json"), brought_up(saved, config)["config"]
     raw |= {"seed": kept["seed"], "data": raw["data"] | kept["data"], "train": raw["train"] | kept["train"]}
     for name, fields in kept["model"]["components"].items():
         raw["model"]["components"][name] = raw["model"]["components"].get(name, {}) | fields
@@ -132,17 +138,6 @@ def restore_components(
                 checkpoint.load_optimizer(folder / name, optimizer, own_options=True)
             if on_change == "rescale" and hasattr(optimizer, "scheduler"):
                 _enter(name, optimizer, folder / name)
-
-
-def _strings(value: Any) -> Iterator[str]:
-    """Yield every text in plain values."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping | list):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            yield from _strings(item)
-        if isinstance(value, Mapping):
-            yield from value
 
 
 def _enter(name: str, optimizer: Any, component_folder: Path) -> None:

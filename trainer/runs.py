@@ -22,6 +22,7 @@ from trainer.ownership import CONFIG, refuse_a_copy, remove_leftovers, remove_ru
 from trainer.restoring import with_saved_values
 from trainer.saving import writing
 from trainer.taking_up import Say, asked_for, newest_good, set_damaged_aside
+from trainer.version import heading, newer
 
 
 def train(
@@ -142,7 +143,8 @@ def _with_saved_values(config: ExperimentConfig, folder: Path) -> ExperimentConf
             try:
                 return with_saved_values(config, saved, trusted)
             except ValidationError as error:
-                raise ConfigError(f"resume.on_change=keep: {'; '.join(explain(error))}") from error
+                lines = [*explain(error), *filter(None, [newer(saved["provenance"].get("innerstep"))])]
+                raise ConfigError(f"resume.on_change=keep: {'; '.join(lines)}") from error
     except DamagedCheckpointError as error:
         raise ConfigError(str(error)) from error
 
@@ -172,7 +174,7 @@ def _write_config(config: ExperimentConfig, on_change: str | None = None) -> Non
         if isinstance(factory, BaseModel):
             resolved["model"]["component_optims"][name]["params"] = factory.model_dump(mode="json")
     try:
-        write_atomically(config.train.run_dir / CONFIG, write_yaml(resolved))
+        write_atomically(config.train.run_dir / CONFIG, heading() + write_yaml(resolved))
     except OSError as error:
         raise ConfigError(f"train.run_dir: cannot write to {config.train.run_dir}: {error.strerror}") from error
 

@@ -1,6 +1,11 @@
-"""Makes checkpoint_v1/, a run stopped half way, which every later version must be able to go on with.
+"""Makes checkpoint_VERSION/, a run stopped half way, which every later version must be able to go on with.
 
 Run it with the version whose checkpoint it is to be: python tests/golden/make_checkpoint.py
+
+checkpoint_v1 is of the first version of the format, before objectives and data sets had state: with the data `noise`
+and the objective `regression`. The format has kept its number since, because an older innerstep reads the newer files
+too; so later runs are named by the version of innerstep that wrote them. The objective and the data set have state of
+each kind here. What they count in evaluations enters no metric: how often a later version evaluates must not matter.
 """
 
 import json
@@ -14,13 +19,15 @@ sys.path.insert(0, str(GOLDEN.parent))
 from rich.console import Console  # noqa: E402  # the tests' own parts are found now
 
 from trainer import resume, train  # noqa: E402
+from trainer.version import innerstep_version  # noqa: E402
 
-RUN = GOLDEN / "checkpoint_v1"
+NAME = f"checkpoint_{innerstep_version().replace('.', '_')}"
+RUN = GOLDEN / NAME
 CURVE = {"peak_lr": 1e-2, "start_lr": 1e-4, "warmup_steps": 3}
 PLATEAU = {"type": "plateau", "patience": 0, "threshold": 0.5, "factor": 0.5}
 CONFIG = {
     "plugins": ["sample_parts"],
-    "data": {"type": "noise", "batch_size": 8},
+    "data": {"type": "served", "batch_size": 8},
     "model": {
         "components": {
             "warm": {"type": "normed", "params": {"dropout": 0.3}},
@@ -35,7 +42,7 @@ CONFIG = {
         },
     },
     "train": {
-        "objective": {"type": "regression"},
+        "objective": {"type": "remembering"},
         "total_steps": 12,
         "log_every": 1,
         "eval_every": 2,
@@ -56,7 +63,7 @@ def main() -> None:
     checkpoints = RUN / "checkpoints"
     metrics = [json.loads(line) for line in (RUN / "metrics.jsonl").read_text().splitlines()]
     ended = {name: value for name, value in metrics[-1].items() if name != "updates_per_second"}
-    (GOLDEN / "checkpoint_v1_end.json").write_text(json.dumps(ended, indent=1) + "\n")
+    (GOLDEN / f"{NAME}_end.json").write_text(json.dumps(ended, indent=1) + "\n")
     resume(checkpoints / "step_00000007", {"train.total_steps": 12}, console=Console(quiet=True))
     for folder in checkpoints.glob("step_*"):
         if folder.name != "step_00000007":

@@ -1,0 +1,156 @@
+"""Whether a run that is resumed is the uninterrupted one: for authors of their own parts."""
+
+import json
+import tempfile
+from collections.abc import Collection, Mapping
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from trainer.checkpoint_files import folder_name
+from trainer.config import ExperimentConfig, load_config
+from trainer.differences import differences
+from trainer.errors import ConfigError
+from trainer.interruption import StoppedBySignal
+from trainer.metrics import METRICS
+from trainer.offline_trainer import OfflineTrainer
+from trainer.rng import seed_all, separate_rng
+from trainer.saving import Saving
+
+UPDATES = 6
+"""Updates of each half, where they are left out and the run is long enough."""
+
+SHOWN = 20
+"""Metrics that differ and are listed."""
+
+_ADVICE = (
+    "What an objective or a data set changes in training belongs into its state_dict, what a component changes into"
+    " parameters and persistent buffers; random numbers must come from torch, numpy or python's random, or from a"
+    " generator whose state is saved (docs/parts.md)."
+)
+
+
+def check_resumes(
+    config: ExperimentConfig | Mapping[str, Any] | str | Path,
+    updates: int | None = None,
+    directory: str | Path | None = None,
+) -> None:
+    """Train twice `updates` at once, and resume after `updates` with all objects made again: both must be the same run.
+
+    The second half is also resumed from the update before, where the first ends with an epoch, so that one resume is
+    in the middle of an epoch. Everything else is as in the config: the run is as long as there, and only stopped.
+
+    Args:
+        config: as for `train`. Its run_dir is not touched; it evaluates at least twice in each half.
+        updates: length of a half; left out, 6, or half of the run if that is less.
+        directory: an empty folder for the two runs, which stay there; left out, a temporary one.
+
+    Raises:
+        AssertionError: names what differs: metrics by split, step and name; components' tensors; optimizers' entries;
+            the state of the objective and the data set; random numbers.
+        ConfigError: the config does not work, or is shorter than twice `updates`.
+    """
+    loaded = config if isinstance(config, ExperimentConfig) else load_config(config)
+    with (
+        separate_rng(loaded.seed),
+        tempfile.TemporaryDirectory() if directory is None else nullcontext(str(directory)) as folder,
+    ):
+        problems = _compared(loaded, updates, Path(folder))
+    if problems:
+        raise AssertionError("\n".join([*problems, _ADVICE]))
+
+
+class _Halves(OfflineTrainer):
+    """A trainer that saves after given updates only, and stops at the last of them."""
+
+    def __init__(self, config: ExperimentConfig, resumed: bool) -> None:
+        super().__init__(config, Console(quiet=True), resumed)
+        self.saving: _Saves = _Saves(config.train, self.say)
+
+    def save(self, is_last: bool = False) -> None:
+        super().save(is_last)
+        if self.step == max(self.saving.after):
+            raise StoppedBySignal("the check has all that it needs")
+
+    def until_the_last_save(self) -> Path:
+        """Train, and return the folder with the checkpoints."""
+        self.config.train.run_dir.mkdir(parents=True)
+        with suppress(StoppedBySignal):
+            self.run()
+        return self.config.train.run_dir / "checkpoints"
+
+
+class _Saves(Saving):
+    after: Collection[int] = ()
+
+    def due(self, step: int) -> bool:
+        return step in self.after
+
+
+def _compared(config: ExperimentConfig, updates: int | None, folder: Path) -> list[str]:
+    """Return what differs between the runs, as lines."""
+    whole = _Halves(_for_check(config, folder / "uninterrupted", updates), resumed=False)
+    total, per_epoch = whole.horizon.total_steps, whole.batches.steps_per_epoch
+    half = min(UPDATES, total // 2) if updates is None else updates
+    if not 1 <= half <= total // 2:
+        raise ConfigError(f"updates: must be from 1 to {total // 2}, half of the updates of the run; got {half}")
+    points = [half, half - 1] if half % per_epoch == 0 and per_epoch > 1 and half > 1 else [half]
+    whole.saving.after = [*points, 2 * half]
+    checkpoints = whole.until_the_last_save()
+    problems = []
+    for point in points:
+        resumed = _Halves(_for_check(config, folder / f"resumed_after_{point}", updates), resumed=True)
+        resumed.saving.after = [2 * half]
+        seed_all(config.seed + 1)  # what is not restored is not there by chance
+        resumed.restore(checkpoints / folder_name(point))
+        again = resumed.until_the_last_save()
+        found = _metrics_that_differ(checkpoints.parent / METRICS, again.parent / METRICS, point)
+        identical, told = differences(checkpoints / folder_name(2 * half), again / folder_name(2 * half), show_all=True)
+        if found or not identical:
+            problems.append(f"resumed after {point} updates (A: the uninterrupted run, B: the resumed one):")
+            problems += [*found, *([] if identical else [told])]
+    return problems
+
+
+def _for_check(config: ExperimentConfig, run_dir: Path, updates: int | None) -> ExperimentConfig:
+    """Return `config` for a run in `run_dir` that logs every update, and writes nothing but what is compared."""
+    quarter = max(1, (updates or min(UPDATES, (config.train.total_steps or UPDATES) // 2)) // 2)
+    changed = {
+        "run_dir": run_dir,
+        "log_every": 1,
+        "eval_every": min(config.train.eval_every or quarter, quarter),
+        "save_every": None,
+        "save_every_minutes": None,
+        "save_async": False,
+        "keep_last": None,
+        "keep_best": None,
+        "on_save_error": "stop",
+        "pictures": False,
+    }
+    train = config.train.model_copy(update=changed)
+    return config.model_copy(update={"train": train, "resume": type(config.resume)()})
+
+
+def _metrics_that_differ(whole: Path, resumed: Path, point: int) -> list[str]:
+    """Return a line for each metric that the resumed run has otherwise than the whole one had after `point` updates."""
+    before, after = (_by_step(path) for path in (whole, resumed))
+    between = ("held_out", point)  # on which side of a checkpoint an evaluation of the same moment is, is no difference
+    if not (between in before and between in after):
+        before.pop(between, None)
+        after.pop(between, None)
+    before = {key: line for key, line in before.items() if key[1] >= point}
+    lines = [f"  metrics: {split}, step {step}: only in one run" for split, step in before.keys() ^ after.keys()]
+    for split, step in sorted(before.keys() & after.keys(), key=lambda key: key[1]):
+        one, other = before[split, step], after[split, step]
+        names = [name for name in {**one, **other} if repr(one.get(name)) != repr(other.get(name))]
+        lines += [f"  metrics: {split}, step {step}: {name}: {one.get(name)}, {other.get(name)}" for name in names]
+    return lines if len(lines) <= SHOWN else [*lines[:SHOWN], f"  … and {len(lines) - SHOWN} more metrics"]
+
+
+def _by_step(path: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for line in lines:
+        line.pop("updates_per_second", None)
+    return {(line["split"], line["step"]): line for line in lines}

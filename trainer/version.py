@@ -1,0 +1,55 @@
+"""Which innerstep wrote a run, and what to do where it was a newer one."""
+
+import re
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+RUN_FORMAT = 1
+_HEADING = re.compile(r"# innerstep (\S+), run format \d+\s*$")
+
+
+def innerstep_version() -> str:
+    """Return the version of the installed distribution; "unknown" where innerstep runs from bare source files."""
+    try:
+        return version("innerstep")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def heading() -> str:
+    """Return the first line of a run's config.yaml, by which a run of ours is recognised."""
+    return f"# innerstep {innerstep_version()}, run format {RUN_FORMAT}\n"
+
+
+def written_by(config_file: Path) -> str | None:
+    """Return the version in the first line of a run's config.yaml; None if the file does not say one."""
+    try:
+        with config_file.open(encoding="utf-8") as file:
+            found = _HEADING.match(file.readline(200))
+    except (OSError, ValueError):
+        return None
+    return found[1] if found else None
+
+
+def newer(writer: object) -> str | None:
+    """Return what to do about a file that `writer`, a version, wrote, if that is newer than this version.
+
+    writer: as it was found in a file; what is not a version counts as old.
+    """
+    own = _release(innerstep_version())
+    there = _release(writer)
+    if own is None or there is None or there <= own:
+        return None
+    return (
+        f"It was written by a newer innerstep ({writer}; this is {innerstep_version()}): upgrade with"
+        f" `pip install 'innerstep>={writer}'`, or remove what this version does not know."
+    )
+
+
+def _release(text: object) -> tuple[int, ...] | None:
+    """Return the numbers of a version: (0, 1, 0) of "0.1.0" and "0.1.0rc1"."""
+    found = re.match(r"\d{1,9}(\.\d{1,9}){0,9}", text) if isinstance(text, str) else None
+    numbers = [int(number) for number in found[0].split(".")] if found else None
+    while numbers and numbers[-1] == 0:  # 1.0 is 1
+        numbers.pop()
+    return None if numbers is None else tuple(numbers)
