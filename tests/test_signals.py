@@ -88,6 +88,8 @@ def while_saving(number):
 
 
 def stopped(connection, arguments, run, prepare, *numbers):
+    # A shell starts what it runs in the background with SIGINT ignored, and all its children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     prepare(*numbers)
     trouble.troubled(connection, arguments, run)
 
