@@ -182,7 +182,7 @@ class Buffered(Objective, nn.Module):
         squared = Regression.losses(self, components, batch).losses["squared"]
         if torch.is_grad_enabled():
             self.scale.lerp_(squared.detach(), 0.1)
-        return Outcome({"squared": squared / self.scale})
+        return Outcome({"squared": squared / self.scale.mean()})
 
 
 @OBJECTIVE_REGISTRY.register("remembering")

@@ -10,7 +10,7 @@ import faults
 import pytest
 import torch
 
-from trainer import checkpoint_files, disk
+from trainer import SaveError, checkpoint_files, disk
 from trainer.checkpoint_files import complete_checkpoints, pointed, step_of, verify
 from trainer.checkpoint_writing import clear_leftovers
 from trainer.config import load_config
@@ -144,5 +144,5 @@ def test_what_fails_beside_training_is_not_lost(tmp_path):
     raw = load_config(faults.config(tmp_path, save_async=True)).train
     saves = Saving(raw, pytest.fail)
     saves.save(1, {"b.json": {"b": object()}})
-    with pytest.raises(TypeError, match="not JSON serializable"):
+    with pytest.raises(SaveError, match="TypeError: Object of type object is not JSON serializable"):
         saves.wait()

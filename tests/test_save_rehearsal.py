@@ -200,12 +200,12 @@ def test_state_that_the_first_step_makes_can_be_checked_right_after_it(tmp_path)
 
 @pytest.mark.parametrize("save_async", [True, False])
 def test_what_fails_in_writing_is_no_traceback(tmp_path, monkeypatch, save_async):
-    from trainer import checkpoint_files
+    from trainer import checkpoint_writing
 
     def fails(*_):
         raise AttributeError("no such tensor")
 
-    monkeypatch.setattr(checkpoint_files, "write_tensors", fails)
+    monkeypatch.setattr(checkpoint_writing, "write_tensors", fails)
     with pytest.raises(SaveError, match=r"after 12 updates failed: AttributeError: no such tensor .* checkpoint: none"):
         train(with_first(tmp_path / "run", "TwoLayers", save_async=save_async), console=QUIET)
 

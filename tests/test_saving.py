@@ -180,7 +180,7 @@ def test_a_best_of_another_history_is_not_the_best(tmp_path, quiet, monkeypatch)
     assert (best(run), steps(run)) == (12, [10, 12])
     evaluations(monkeypatch, {12: 9.0})
     resume(run / "checkpoints/step_00000010", console=quiet)
-    assert best(run) == 12, "the only evaluation of this history whose checkpoint is there"
+    assert best(run) == 10, "the best evaluation of this history whose checkpoint is there"
     assert verify(run / "checkpoints/step_00000012")["step"] == 12
 
 

@@ -166,6 +166,8 @@ class OfflineTrainer:
                 progress.show(update)
             if self._is_over() or self.saving.due(self.step):
                 self.save(is_last=self._is_over())
+                if self._is_over():
+                    self.saving.wait()  # the last checkpoint is there before an evaluation can fail
             if self._evaluation_is_due and interruption.signal is None:
                 self._evaluate_and_keep(metrics)
             if self.step == self._begun + NOTICED_AFTER:
@@ -244,6 +246,7 @@ class OfflineTrainer:
         except ValueError as error:
             raise ConfigError(str(error)) from error
         self.step = progress.step
+        self.saving.continue_from(self.step)
 
     def _build_optimizers(self) -> dict[str, Optimizer]:
         """Return one optimizer for each trainable component in model.component_optims."""

@@ -93,6 +93,10 @@ class Saving:
         elif folder != pointed(self._folder, BEST):
             point(self._folder, BEST, folder)
 
+    def continue_from(self, step: int) -> None:
+        """Take the checkpoint after `step` updates, which the run resumes from, for one that is written."""
+        self._written = self._step = step
+
     def holds(self, step: int) -> bool:
         """Return whether the checkpoint after `step` updates is written, or being written."""
         return step in (self._written, self._step if self._thread is not None else None)
