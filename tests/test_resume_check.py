@@ -34,6 +34,14 @@ def test_runs_with_saved_state_resume(case, tmp_path):
     assert not (tmp_path / "unused").exists()
 
 
+@pytest.mark.parametrize("updates", [3, 5])
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_run_resumes_also_between_two_steps_of_a_delayed_actor(updates, every):
+    components, optims = ACTOR_CRITIC
+    optims = {**optims, "actor": {**ADAMW, "every": every}}
+    check_resumes(config("unused", components, optims, objective="delayed_actor_critic"), updates=updates)
+
+
 def test_it_keeps_both_runs_where_it_is_told_to_and_resumes_inside_an_epoch_too(tmp_path):
     options = {"data": {"batch_size": 13}}  # three updates an epoch
     check_resumes(config("unused", two(), OPTIMS, **options), updates=3, directory=tmp_path)

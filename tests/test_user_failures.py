@@ -40,9 +40,7 @@ def test_a_failure_names_update_and_line_and_saves(tmp_path, quiet, way, save_as
     run = tmp_path / "run"
     told = told_by(faulty(run, way, save_async=save_async), quiet)
     assert told.startswith(f"update 6 (epoch 1, batch 1 of 5, all counted from 0): {FAILURES[way]}")
-    assert told.endswith(
-        f"\nThe newest complete checkpoint: after 6 updates. `innerstep resume {run}` continues there."
-    )
+    assert told.endswith(f"\nThe newest finite checkpoint: after 6 updates. `innerstep resume {run}` continues there.")
     train(faulty(tmp_path / "whole", at=(), save_every=6), console=quiet)
     failed, whole = (files_of(folder / "checkpoints/step_00000006") for folder in (run, tmp_path / "whole"))
     tensors = [name for name in whole if name.endswith(".safetensors")]
@@ -95,7 +93,7 @@ def test_an_update_that_has_moved_a_component_is_not_saved(tmp_path, quiet):
     told = told_by(made, quiet)
     assert "ValueError: between two steps (sample_faulty_parts.py:" in told
     assert "This update has moved second already" in told
-    assert "The newest complete checkpoint: after 4 updates" in told
+    assert "The newest finite checkpoint: after 4 updates" in told
 
 
 def test_a_failure_at_the_first_update_leaves_nothing_to_resume(tmp_path, quiet):

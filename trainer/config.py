@@ -13,7 +13,7 @@ from torch import nn
 
 import trainer.classification  # for its registration, like the next two
 import trainer.digits  # noqa: F401
-from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon, OptimizerFactory, Registry, UnknownKeyError
+from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon, OptimizerFactory, Registry
 from optimizer.registry import nearest
 from optimizer.validation import (
     Config,
@@ -21,12 +21,11 @@ from optimizer.validation import (
     NonNegativeNumber,
     PositiveCount,
     PositiveNumber,
-    check_arguments,
     construct,
     explain,
-    nest,
     refusal,
 )
+from trainer.choice import Choice
 from trainer.components import MODEL_REGISTRY
 from trainer.config_file import apply_overrides, read_config_file
 from trainer.data import DATASET_REGISTRY, DataSet
@@ -35,45 +34,11 @@ from trainer.objective import OBJECTIVE_REGISTRY, Objective
 from trainer.presets import with_preset
 from trainer.version import newer, written_by
 
-AnyClass = type[Any]
-
 _NAME = r"[A-Za-z_][\w-]*"
 _NAME_BYTES = 255
 """What file systems take; a component's name is that of its folder."""
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789¹²³")}
 """Names that no folder on Windows can have, in any case of letters."""
-
-
-class Choice(Config):
-    """A registered class by key, and its parameters, which are checked against that class."""
-
-    registry: ClassVar[Registry[Any]]
-
-    type: str
-    """A key (`innerstep list` shows them), or the dotted path of a class."""
-    params: dict[str, Any] = Field(default_factory=dict)
-    """The class's parameters (`innerstep describe KEY` shows them)."""
-
-    @property
-    def chosen(self) -> AnyClass:
-        return self.registry[self.type]
-
-    def make(self, path: str) -> Any:
-        """Return the class built from its parameters. Raises ConfigError, with `path` before that of the field."""
-        try:
-            return construct(self.chosen, self.params)
-        except ValidationError as error:
-            raise ConfigError("\n".join(explain(nest(error, (*path.split("."), "params"))))) from error
-
-    @model_validator(mode="after")
-    def _check_params(self) -> Self:
-        try:
-            check_arguments(self.chosen, self.params)
-        except UnknownKeyError as error:
-            raise refusal(str(error), ("type",), self.type) from None
-        except ValidationError as error:
-            raise nest(error, ("params",)) from None
-        return self
 
 
 class DataConfig(Choice):

@@ -118,6 +118,14 @@ def evaluation_text(step: int, metrics: Mapping[str, float]) -> str:
     return f"after {step} updates, held out: {values}"
 
 
+def written_evaluation(path: Path, step: int) -> dict[str, float] | None:
+    """Return what an evaluation after `step` updates gave, if it was written to the metrics file `path`."""
+    found = [line for line in read_metrics(path) if is_evaluation(line, step)]
+    return (
+        {name: value for name, value in found[-1].items() if name not in ("split", "step", "epoch")} if found else None
+    )
+
+
 def is_evaluation(line: Line, step: int) -> bool:
     """Return whether `line` is of an evaluation after `step` updates."""
     return bool(line["split"] == "held_out" and line["step"] == step)

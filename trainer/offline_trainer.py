@@ -1,55 +1,52 @@
 """The story of a run, top to bottom: build everything, train, evaluate, save, draw."""
 
 import signal
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
 from rich.console import Console
 from torch.optim import Optimizer
 
-from trainer import checkpoint
 from trainer.batches import ShuffledBatches
+from trainer.checkpoint import Progress
 from trainer.component_optimizer import component_optimizer
 from trainer.config import ExperimentConfig
 from trainer.data import Batch, DataSet, in_order
 from trainer.data_checks import check_parts
-from trainer.errors import ConfigError, NonFiniteError, SaveError, UserCodeError, raised, user_code
+from trainer.device import chosen_device, on_device
+from trainer.errors import ConfigError, user_code
 from trainer.evaluation import (
     check_means,
     evaluate,
     is_schedule_free,
     named_values,
     train_at_training_weights,
-    weights_and_statistics,
     weights_to_keep,
 )
-from trainer.gradients import first_nonfinite
 from trainer.interruption import Interruption, StoppedBySignal
 from trainer.learner import Learner, Rules, off_plan
-from trainer.metrics import METRICS, MetricsFile, evaluation_text, is_evaluation, read_metrics, training_line
+from trainer.metrics import METRICS, MetricsFile, evaluation_text, training_line, written_evaluation
 from trainer.model import build_components, is_frozen, train_mode
 from trainer.monitors import check_monitors, report
 from trainer.objective import Objective
 from trainer.own_state import OwnState
-from trainer.parameter_lists import parameter_problems
 from trainer.parts import load_part_optimizers
 from trainer.pictures import draw_pictures, require_plotting
 from trainer.plan import plan
 from trainer.progress import RunProgress
-from trainer.provenance import provenance, say_what_differs
+from trainer.provenance import provenance
 from trainer.rehearsal import bring_into_form
-from trainer.restoring import changes, lasting, refuse, restore_components, table
-from trainer.rng import seed_all, separate_rng, set_rng_state
+from trainer.rescue import check_weights, rescuing
+from trainer.resuming import restore_run, saved_values
+from trainer.rng import seed_all, separate_rng
 from trainer.savable import check_lengths
 from trainer.save_rehearsal import RehearsedContents
-from trainer.saving import Saving, newest_checkpoint, writing
-from trainer.updates import on_device, updates
-from trainer.upgrades import brought_up
+from trainer.saving import Saving, writing
+from trainer.updates import updates
 
 CALIBRATION_BATCHES = 50
 """Training batches that BatchNorm statistics are measured over before an evaluation at averaged weights."""
@@ -75,7 +72,7 @@ class OfflineTrainer:
 
     def __init__(self, config: ExperimentConfig, console: Console, resumed: bool = False) -> None:
         self.config, self.console = config, console
-        self.device = _device(config.train.device)
+        self.device = chosen_device(config.train.device)
         check_lengths(config.train.run_dir, config.model.components)
         if config.train.pictures:
             require_plotting("train.pictures")
@@ -108,9 +105,9 @@ class OfflineTrainer:
             for component in self.components.values():
                 component.compile()
         self.saving = Saving(train, self.say)
-        self.step = self._begun = 0
+        self.step = self.begun = 0
         self.metrics: dict[str, float] = {}
-        self._resumed, self._evaluation_is_due = resumed, False
+        self.evaluation_is_due = False
 
     def plan(self) -> str:
         """Return the table of components, optimizers and schedules."""
@@ -132,11 +129,11 @@ class OfflineTrainer:
             RunProgress(self.console, self.step, self.horizon.total_steps) as progress,
             Interruption() as interruption,
             self.saving,
-            self._rescuing(),
+            rescuing(self),
             self.batches,
         ):
             self._train(metrics, progress, interruption)
-        if interruption.signal is not None and (self._evaluation_is_due or not self._is_over()):
+        if interruption.signal is not None and (self.evaluation_is_due or not self._is_over()):
             self._stop(interruption.signal)
         for line in self._off_plan():
             self.say(line)
@@ -147,17 +144,17 @@ class OfflineTrainer:
     def _train(self, metrics: MetricsFile, progress: RunProgress, interruption: Interruption) -> None:
         """Run the updates. What is due after one comes in this order: metrics, checkpoint, evaluation."""
         train = self.config.train
-        self._begun = self.step
-        if self._evaluation_is_due:  # the checkpoint that the run resumes from was written before it
-            self._evaluate_and_keep(metrics)
+        self.begun = self.step
+        if self.evaluation_is_due:  # the checkpoint that the run resumes from was written before it
+            self._evaluate_and_keep(metrics, written_evaluation(metrics.path, self.step))
         steps = range(self.step, self.horizon.total_steps)
         reports = updates(
             self.objective, self.components, self.batches, self.learner, steps, train.log_every, self.device
         )
         for update in reports:
             self.step = update.step + 1
-            self._evaluation_is_due = self.data.held_out is not None and self._due(train.eval_every)
-            if self.step == self._begun + 1:  # before there is much to lose: the optimizers have their state now
+            self.evaluation_is_due = self.data.held_out is not None and self._due(train.eval_every)
+            if self.step == self.begun + 1:  # before there is much to lose: the optimizers have their state now
                 self.contents.check(self.step, train.run_dir)
             if update.logged:
                 with user_code("a metric"):
@@ -168,9 +165,9 @@ class OfflineTrainer:
                 self.save(is_last=self._is_over())
                 if self._is_over():
                     self.saving.wait()  # the last checkpoint is there before an evaluation can fail
-            if self._evaluation_is_due and interruption.signal is None:
+            if self.evaluation_is_due and interruption.signal is None:
                 self._evaluate_and_keep(metrics)
-            if self.step == self._begun + NOTICED_AFTER:
+            if self.step == self.begun + NOTICED_AFTER:
                 for notice in self._off_plan():
                     self.say(notice)
             if interruption.signal is not None:  # one that comes later than this is for the next update
@@ -196,20 +193,14 @@ class OfflineTrainer:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def save(self, is_last: bool = False) -> None:
-        """Write a checkpoint of this moment, or let it be written. is_last: of the run. Raises SaveError."""
-        values = {
-            "data": self._data_position(),
-            "horizon": {"total_steps": self.horizon.total_steps, "steps_per_epoch": self.horizon.steps_per_epoch},
-            "components": {name: "trains" if name in self.optimizers else "frozen" for name in self.components},
-            "config": lasting(self.config, self.optimizers, self.horizon),
-            "scaler": self.learner.state_dict(),
-            "skipped": self.learner.skipped,
-            "evaluated": not self._evaluation_is_due,
-            "best": self.saving.best,
-            "provenance": self.provenance,
-        }
+        """Write a checkpoint of this moment, or let it be written. is_last: of the run.
+
+        Raises SaveError; UserCodeError for what cannot be saved; NonFiniteError by train.on_nonfinite.
+        """
+        if self.config.train.on_nonfinite == "stop":
+            check_weights(self.components)
         with weights_to_keep(self.optimizers.values()):
-            progress = checkpoint.Progress(self.step, values)
+            progress = Progress(self.step, saved_values(self))
             files = {**self.contents.make(progress, self.config.train.run_dir), **self.own.files()}
             self.saving.save(self.step, files, is_last)
 
@@ -218,35 +209,7 @@ class OfflineTrainer:
 
         Raises ConfigError if the config differs from its, and resume.on_change does not say what then.
         """
-        on_change = self.config.resume.on_change
-        try:
-            progress = checkpoint.read_progress(folder)
-            if progress.step > self.horizon.total_steps:
-                rule = f"must be >= {progress.step}, the updates done; got {self.horizon.total_steps}"
-                raise ConfigError(f"train.total_steps: {rule}")
-            now = {"data": self._data_position(), "config": lasting(self.config, self.optimizers, self.horizon)}
-            with checkpoint.expected_content(folder / checkpoint.TRAINER):
-                rows = changes(brought_up(progress.values, self.config), now)
-            if on_change not in ("override", "rescale"):
-                refuse(rows, on_change, progress.values, self.config)
-            else:
-                rows_told = table(rows) or "  nothing"
-                self.say(f"resume.on_change={on_change}; what differs from the checkpoint:\n{rows_told}")
-            restore_components(folder, self.components, self.optimizers, rows, on_change, self.say)
-            with checkpoint.expected_content(folder):
-                train_at_training_weights(self.optimizers.values())
-            self.own.restore(folder, progress, [row[0] for row in rows], on_change, self.device)
-            say_what_differs(progress.values["provenance"], self.provenance, self.data, self.config.seed, self.say)
-            with checkpoint.expected_content(folder / checkpoint.TRAINER):
-                self.learner.load_state_dict(progress.values["scaler"])
-                self.learner.skipped = dict(progress.values.get("skipped", {}))
-                self._evaluation_is_due = not progress.values.get("evaluated", True)
-                self.saving.take_best(progress.values["best"])
-                set_rng_state(checkpoint.read_rng(folder))
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
-        self.step = progress.step
-        self.saving.continue_from(self.step)
+        restore_run(self, folder)
 
     def _build_optimizers(self) -> dict[str, Optimizer]:
         """Return one optimizer for each trainable component in model.component_optims."""
@@ -277,54 +240,9 @@ class OfflineTrainer:
         self.saving.check_written(self.step)
         raise StoppedBySignal(f"{number.name}: stopped after {self.step} updates; they are saved")
 
-    @contextmanager
-    def _rescuing(self) -> Iterator[None]:
-        """Run the body. Where it fails, save what is whole, and say where it failed and how to continue.
-
-        Raises UserCodeError or NonFiniteError; ConfigError as it is, if no update was made yet.
-        """
-        try:
-            yield
-        except SaveError:
-            raise
-        except (Exception, SystemExit) as error:
-            if isinstance(error, ConfigError) and self.step == self._begun:
-                raise
-            known = isinstance(error, ConfigError | UserCodeError | NonFiniteError)
-            problems = [] if known else parameter_problems(self.components, self.optimizers)
-            what = "\n".join([f"{self._place()}: {str(error) if known else raised(error)}", *problems])
-            kind = NonFiniteError if isinstance(error, NonFiniteError) else UserCodeError
-            raise kind(f"{what}\n{self._rescue()}") from (error.__cause__ or error if known else error)
-
-    def _rescue(self) -> str:
-        """Save, if the state is that between two updates and finite; return sentences that say what is there."""
-        run_dir, why = self.config.train.run_dir, ""
-        moved = self.learner.stepped if self.learner.update == self.step else set()
-        if moved:
-            why = f"This update has moved {', '.join(sorted(moved))} already: what is trained since then is not saved. "
-        elif unhealthy := first_nonfinite(weights_and_statistics(self.components)):
-            why = f"The weights are not saved, as they are not finite: {unhealthy}. "
-        elif self.step > self._begun and not self.saving.holds(self.step):
-            try:
-                self.save(is_last=True)
-                self.saving.wait()
-            except Exception as error:  # what failed first must be told
-                why = f"Saving failed too: {error}. "
-        newest = newest_checkpoint(run_dir / "checkpoints")
-        return f"{why}{newest} `innerstep resume {run_dir}` continues there."
-
-    def _place(self) -> str:
-        """Return where in the run something happens."""
-        update, batches = self.learner.update, self.batches
-        if update < self.step:
-            return f"after {self.step} updates"
-        epoch, offset = divmod(update, batches.steps_per_epoch)
-        batch = offset * self.config.train.accumulate + self.learner.index
-        return f"update {update} (epoch {epoch}, batch {batch} of {batches.batches_per_epoch}, all counted from 0)"
-
     def _draw(self) -> None:
         run_dir = self.config.train.run_dir
-        with writing(run_dir):
+        with writing(run_dir), user_code(f"the run is done and saved; drawing {run_dir / METRICS}"):
             for path in draw_pictures(run_dir):
                 self.say(f"drew {path}")
 
@@ -334,26 +252,21 @@ class OfflineTrainer:
         except OSError as error:
             self.saving.failed(f"{metrics.path}: cannot be written: {error.strerror}", error)
 
-    def _evaluate_and_keep(self, metrics: MetricsFile) -> None:
+    def _evaluate_and_keep(self, metrics: MetricsFile, written: Mapping[str, float] | None = None) -> None:
         """Evaluate, tell the schedules that wait for it, and keep the checkpoint if it is the best so far.
 
-        What a run that was stopped since has measured and written already is not measured again.
+        written: what the evaluation gave, if the run was stopped just after it was written.
         """
-        epoch = (self.step - 1) // self.batches.steps_per_epoch
-        written = (
-            [line for line in read_metrics(metrics.path) if is_evaluation(line, self.step)] if self._resumed else []
-        )
-        if written:
-            self.metrics = {
-                name: value for name, value in written[-1].items() if name not in ("split", "step", "epoch")
-            }
-        else:
+        if written is None:
             with user_code("the evaluation"):
                 self.metrics = self.evaluate()
+            epoch = (self.step - 1) // self.batches.steps_per_epoch
             self._write(metrics, {"split": "held_out", "step": self.step, "epoch": epoch, **self.metrics})
+        else:
+            self.metrics = dict(written)
         report(self.optimizers.values(), self.metrics)
         self.say(evaluation_text(self.step, self.metrics))
-        self._evaluation_is_due = False
+        self.evaluation_is_due = False
         if self.saving.is_best(self.step, self.metrics):
             if self.saving.holds(self.step):
                 self.saving.keep_as_best()
@@ -361,7 +274,7 @@ class OfflineTrainer:
                 self.save()
 
     def _off_plan(self) -> list[str]:
-        return off_plan(self.learner, range(self._begun, self.step))
+        return off_plan(self.learner, range(self.begun, self.step))
 
     def _is_over(self) -> bool:
         return self.step == self.horizon.total_steps
@@ -376,23 +289,3 @@ class OfflineTrainer:
 
     def _on_device(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         return (on_device(batch, self.device) for batch in batches)
-
-    def _data_position(self) -> dict[str, int]:
-        return {
-            "samples": len(self.data.train),
-            "steps_per_epoch": self.batches.steps_per_epoch,
-            "epoch": self.step // self.batches.steps_per_epoch,
-            "batch": self.step % self.batches.steps_per_epoch,
-        }
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"train.device: no such device; got {name!r}. Use auto, cpu, cuda or cuda:N.") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"train.device: this machine has no {name}. Use auto or cpu.")
-    return device

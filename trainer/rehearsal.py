@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from trainer.config import ModelConfig
 from trainer.data import Batch, DataSet
 from trainer.data_checks import HELD_OUT, TRAIN, first_batch
+from trainer.device import on_device
 from trainer.errors import ConfigError, raised
 from trainer.model import (
     Loaded,
@@ -22,7 +23,6 @@ from trainer.model import (
 )
 from trainer.objective import Objective, Outcome
 from trainer.savable import without_values
-from trainer.updates import on_device
 
 
 def bring_into_form(

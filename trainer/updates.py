@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from trainer.batches import ShuffledBatches
 from trainer.data import Batch
 from trainer.data_checks import batch_problem
+from trainer.device import on_device
 from trainer.errors import UserCodeError
 from trainer.learner import Learner
 from trainer.objective import Objective, Outcome
@@ -83,11 +84,6 @@ def updates(
             grad_norms={name: norm for name, norm in learner.grad_norms.items() if name in learner.stepped},
             skipped=learner.skipped.copy(),
         )
-
-
-def on_device(batch: Batch, device: torch.device) -> Batch:
-    """Return `batch` with its tensors on `device`."""
-    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
 
 def _told_the_step(objective: Objective) -> Callable[[nn.ModuleDict, Batch, Learner, int], Outcome]:

@@ -8,8 +8,9 @@ from pydantic import BaseModel, ValidationError
 from optimizer import Horizon
 from optimizer.registry import nearest
 from optimizer.validation import check_arguments, explain, nest, signature_model
+from trainer.choice import Choice
 from trainer.component_optimizer import resolved_fields
-from trainer.config import Choice, ComponentConfig, DataConfig, ExperimentConfig, OptimConfig, TrainConfig
+from trainer.config import ComponentConfig, DataConfig, ExperimentConfig, OptimConfig, TrainConfig
 from trainer.version import newer
 
 LASTING: dict[type[BaseModel], tuple[str, ...]] = {

@@ -1,0 +1,43 @@
+"""A class by its key or dotted path, and its parameters, as the config names them."""
+
+from typing import Any, ClassVar, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from optimizer import Registry, UnknownKeyError
+from optimizer.validation import Config, check_arguments, construct, explain, nest, refusal
+from trainer.errors import ConfigError
+
+AnyClass = type[Any]
+
+
+class Choice(Config):
+    """A registered class by key, and its parameters, which are checked against that class."""
+
+    registry: ClassVar[Registry[Any]]
+
+    type: str
+    """A key (`innerstep list` shows them), or the dotted path of a class."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """The class's parameters (`innerstep describe KEY` shows them)."""
+
+    @property
+    def chosen(self) -> AnyClass:
+        return self.registry[self.type]
+
+    def make(self, path: str) -> Any:
+        """Return the class built from its parameters. Raises ConfigError, with `path` before that of the field."""
+        try:
+            return construct(self.chosen, self.params)
+        except ValidationError as error:
+            raise ConfigError("\n".join(explain(nest(error, (*path.split("."), "params"))))) from error
+
+    @model_validator(mode="after")
+    def _check_params(self) -> Self:
+        try:
+            check_arguments(self.chosen, self.params)
+        except UnknownKeyError as error:
+            raise refusal(str(error), ("type",), self.type) from None
+        except ValidationError as error:
+            raise nest(error, ("params",)) from None
+        return self

@@ -1,0 +1,93 @@
+"""Where a run fails: what is whole is saved, and the user is told where it failed and how to continue."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch import nn
+
+from trainer.checkpoint_files import complete_checkpoints, newest_finite, step_of
+from trainer.errors import (
+    ConfigError,
+    NewerFormatError,
+    NonFiniteError,
+    SaveError,
+    UnreadableError,
+    UserCodeError,
+    raised,
+)
+from trainer.evaluation import weights_and_statistics
+from trainer.gradients import first_nonfinite
+from trainer.parameter_lists import parameter_problems
+from trainer.run import Run
+from trainer.saving import newest_checkpoint
+
+
+@contextmanager
+def rescuing(run: Run) -> Iterator[None]:
+    """Run the body. Where it fails, save what is whole.
+
+    Raises UserCodeError or NonFiniteError, whose message says where the body failed, what is saved and how to
+    continue; ConfigError as it is, if no update was made yet.
+    """
+    try:
+        yield
+    except (SaveError, UnreadableError):
+        raise
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ConfigError) and run.step == run.begun:
+            raise
+        known = isinstance(error, ConfigError | UserCodeError | NonFiniteError)
+        problems = [] if known else parameter_problems(run.components, run.optimizers)
+        what = "\n".join([f"{_place(run)}: {str(error) if known else raised(error)}", *problems])
+        kind = NonFiniteError if isinstance(error, NonFiniteError) else UserCodeError
+        raise kind(f"{what}\n{_rescued(run)}") from (error.__cause__ or error if known else error)
+
+
+def check_weights(components: nn.ModuleDict) -> None:
+    """Raise NonFiniteError if weights that train, or statistics of BatchNorm, are NaN or infinite."""
+    if found := first_nonfinite(weights_and_statistics(components)):
+        raise NonFiniteError(f"the weights are not finite: {found}")
+
+
+def _place(run: Run) -> str:
+    """Return where in the run something happens."""
+    update, batches = run.learner.update, run.batches
+    if update < run.step:
+        return f"after {run.step} updates"
+    epoch, offset = divmod(update, batches.steps_per_epoch)
+    batch = offset * run.config.train.accumulate + run.learner.index
+    return f"update {update} (epoch {epoch}, batch {batch} of {batches.batches_per_epoch}, all counted from 0)"
+
+
+def _rescued(run: Run) -> str:
+    """Save, if the state is that between two updates and finite; return sentences that say what is there."""
+    why = ""
+    moved = run.learner.stepped if run.learner.update == run.step else set()
+    try:
+        check_weights(run.components)
+        if moved:
+            why = f"This update has moved {', '.join(sorted(moved))} already: what is trained since then is not saved. "
+        elif run.step > run.begun and not run.saving.holds(run.step):
+            run.save(is_last=True)
+        run.saving.wait()
+    except NonFiniteError as error:
+        why = f"What is trained since then is not saved: {error}. "
+    except Exception as error:  # what failed first must be told
+        why = f"Saving failed too: {error}. "
+    return why + _way_on(run.config.train.run_dir)
+
+
+def _way_on(run_dir: Path) -> str:
+    """Return which checkpoint is the newest finite one, and the command that continues from it."""
+    checkpoints = run_dir / "checkpoints"
+    try:
+        finite, newest = newest_finite(checkpoints), complete_checkpoints(checkpoints)[:1]
+    except (UnreadableError, NewerFormatError) as error:
+        return str(error)
+    if finite is None:
+        return newest_checkpoint(checkpoints)
+    target = run_dir if [finite] == newest else finite
+    return (
+        f"The newest finite checkpoint: after {step_of(finite)} updates. `innerstep resume {target}` continues there."
+    )

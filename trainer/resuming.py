@@ -1,0 +1,77 @@
+"""The trainer's own values in a checkpoint, and the way back to where they say that a run stood."""
+
+from pathlib import Path
+from typing import Any
+
+from trainer import checkpoint
+from trainer.errors import ConfigError
+from trainer.evaluation import train_at_training_weights
+from trainer.provenance import say_what_differs
+from trainer.restoring import changes, lasting, refuse, restore_components, table
+from trainer.rng import set_rng_state
+from trainer.run import Run
+from trainer.upgrades import brought_up
+
+
+def saved_values(run: Run) -> dict[str, Any]:
+    """Return what a checkpoint says of a run besides weights and optimizers; everything is plain."""
+    return {
+        "data": _place_in_data(run),
+        "horizon": {"total_steps": run.horizon.total_steps, "steps_per_epoch": run.horizon.steps_per_epoch},
+        "components": {name: "trains" if name in run.optimizers else "frozen" for name in run.components},
+        "config": lasting(run.config, run.optimizers, run.horizon),
+        "scaler": run.learner.state_dict(),
+        "skipped": run.learner.skipped,
+        "evaluated": not run.evaluation_is_due,
+        "best": run.saving.best,
+        "provenance": run.provenance,
+    }
+
+
+def restore_run(run: Run, folder: Path) -> None:
+    """Bring `run` to where the checkpoint in `folder` stands.
+
+    Raises ConfigError if the config differs from its, and resume.on_change does not say what then.
+    """
+    on_change = run.config.resume.on_change
+    try:
+        progress = checkpoint.read_progress(folder)
+        if progress.step > run.horizon.total_steps:
+            rule = f"must be >= {progress.step}, the updates done; got {run.horizon.total_steps}"
+            raise ConfigError(f"train.total_steps: {rule}")
+        now = {"data": _place_in_data(run), "config": lasting(run.config, run.optimizers, run.horizon)}
+        with checkpoint.expected_content(folder / checkpoint.TRAINER):
+            rows = changes(brought_up(progress.values, run.config), now)
+        if on_change not in ("override", "rescale"):
+            refuse(rows, on_change, progress.values, run.config)
+        else:
+            rows_told = table(rows) or "  nothing"
+            run.say(f"resume.on_change={on_change}; what differs from the checkpoint:\n{rows_told}")
+        restore_components(folder, run.components, run.optimizers, rows, on_change, run.say)
+        with checkpoint.expected_content(folder):
+            train_at_training_weights(run.optimizers.values())
+        run.own.restore(folder, progress, [row[0] for row in rows], on_change, run.device)
+        say_what_differs(progress.values["provenance"], run.provenance, run.data, run.config.seed, run.say)
+        _restore_values(run, folder, progress)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    run.step = progress.step
+    run.saving.continue_from(run.step)
+
+
+def _restore_values(run: Run, folder: Path, progress: checkpoint.Progress) -> None:
+    with checkpoint.expected_content(folder / checkpoint.TRAINER):
+        run.learner.load_state_dict(progress.values["scaler"])
+        run.learner.skipped = {str(name): int(count) for name, count in progress.values.get("skipped", {}).items()}
+        run.evaluation_is_due = progress.values.get("evaluated", True) is False
+        run.saving.take_best(progress.values["best"])
+        set_rng_state(checkpoint.read_rng(folder))
+
+
+def _place_in_data(run: Run) -> dict[str, int]:
+    return {
+        "samples": len(run.data.train),
+        "steps_per_epoch": run.batches.steps_per_epoch,
+        "epoch": run.step // run.batches.steps_per_epoch,
+        "batch": run.step % run.batches.steps_per_epoch,
+    }

@@ -1,0 +1,48 @@
+"""What a run consists of, for those that look after it: the trainer is one."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from optimizer import Horizon
+from trainer.batches import ShuffledBatches
+from trainer.config import ExperimentConfig
+from trainer.data import DataSet
+from trainer.learner import Learner
+from trainer.own_state import OwnState
+from trainer.saving import Saving
+
+
+class Run(Protocol):
+    """step: updates done. begun: those that were done when the run began or was resumed. evaluation_is_due: whether an
+    evaluation after `step` updates is still to come."""
+
+    config: ExperimentConfig
+    device: torch.device
+    data: DataSet
+    components: nn.ModuleDict
+    batches: ShuffledBatches
+    horizon: Horizon
+    learner: Learner
+    own: OwnState
+    provenance: dict[str, Any]
+    saving: Saving
+    step: int
+    begun: int
+    evaluation_is_due: bool
+
+    @property
+    def optimizers(self) -> Mapping[str, Optimizer]:
+        """The optimizers by component."""
+        ...
+
+    def say(self, line: str) -> None:
+        """Print a line."""
+        ...
+
+    def save(self, is_last: bool = False) -> None:
+        """Write a checkpoint of this moment."""
+        ...
