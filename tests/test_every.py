@@ -8,6 +8,7 @@ import sample_faulty_parts  # noqa: F401
 import torch
 from conftest import metrics_of
 from rich.console import Console
+from safetensors.torch import load_file
 from sample_runs import ADAMW, config
 from test_nonfinite import MLPS
 
@@ -110,6 +111,20 @@ def test_an_accumulated_update_is_that_of_the_large_batch_also_at_the_end_of_an_
         for name in ("large", "small")
     )
     assert [loss for loss, _ in small] == pytest.approx([loss for loss, _ in large], rel=1e-5)
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_sparse_gradients_train_as_the_dense_ones_that_they_stand_for(tmp_path, printed, accumulate):
+    weights = []
+    for sparse in (False, True):
+        run = tmp_path / str(sparse)
+        components = {"first": {"type": "sparse_table", "params": {"sparse": sparse}}}
+        made = config(run, components, {"first": {"type": "sgd", "params": {"lr": 0.1}}}, grad_clip_norm=0.5)
+        made["plugins"].append("sample_faulty_parts")
+        made["train"] |= {"accumulate": accumulate}
+        train(made, console=printed)
+        weights.append(load_file(run / "checkpoints/step_00000012/first/model.safetensors")["table.weight"])
+    torch.testing.assert_close(weights[1], weights[0])
 
 
 def test_an_epochs_batches_know_their_samples():

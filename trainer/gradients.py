@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.utils import get_total_norm
+
+from optimizer.clipping import factor_for, scale, total_norm
 
 
 def all_finite(tensors: Sequence[Tensor]) -> bool:
@@ -47,6 +48,5 @@ def clip(gradients: list[Tensor], max_norm: float) -> None:
     Where the norm is not finite they stay as they are: the scaler skips the components that overflowed, and
     those that did not are stepped by their own gradients.
     """
-    norm = get_total_norm(gradients)
-    factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_ has it
-    torch._foreach_mul_(gradients, torch.where(torch.isfinite(norm), factor, 1.0))
+    norm = total_norm(gradients)
+    scale(gradients, torch.where(torch.isfinite(norm), factor_for(norm, max_norm), 1.0))

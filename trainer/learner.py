@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
+from optimizer.clipping import total_norm
 from trainer.data import Batch
 from trainer.errors import ConfigError, NonFiniteError
 from trainer.gradients import all_finite, clip, first_nonfinite
@@ -185,7 +185,7 @@ class Learner:
         if self._scaler is not None:
             self._scaler.unscale_(self.optimizers[name])
         if self.measuring:
-            self.grad_norms[name] = get_total_norm(self._gradients(name))
+            self.grad_norms[name] = total_norm(self._gradients(name))
 
     def _is_healthy(self, names: tuple[str, ...]) -> bool:
         """Return whether to step. Raises NonFiniteError where a value is not finite and the run must stop."""
