@@ -3,7 +3,8 @@
 With u the update's direction (without decoupled weight decay) and g the gradient, m = (u·g > 0), the step is
 u·m / (mean(m) + eps), the mean over the whole parameter. Source: Liang et al. 2024, arXiv:2411.16085,
 Algorithm 1. This is the reference: it works for any optimizer, whose step it has taken in float64, on copies of
-parameters, gradients and state.
+parameters, gradients and state. Of float64 parameters a step below 1e-16 of its weight is lost there, as no wider
+type holds it; the steps in blocks and the compiled ones never subtract weights.
 """
 
 from collections.abc import Callable
