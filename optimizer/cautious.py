@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from optimizer.clipping import has_overflowed
 from optimizer.combined import Combined
 from optimizer.float64_step import in_float64, keep_saved, put_back, why_not_in_float64
 from optimizer.memory_layout import check_memory
@@ -118,8 +119,7 @@ def cautious_step(optimizer: Any, caution: Caution, step: Callable[[], Any]) -> 
     for group in optimizer.param_groups:
         for p in group["params"]:
             _check_tensors(p)
-    found_inf: Tensor | None = getattr(optimizer, "found_inf", None)
-    if found_inf is not None and torch.any(found_inf):
+    if has_overflowed(optimizer):
         return None
     with in_float64(optimizer) as moved:
         result = step()

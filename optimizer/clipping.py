@@ -41,6 +41,12 @@ def scale(gradients: Iterable[Tensor], factor: Tensor) -> None:
         torch._foreach_mul_(tensors, factor.to(device))
 
 
+def has_overflowed(optimizer: Optimizer) -> bool:
+    """Return whether GradScaler, which calls a fused step all the same, has found gradients that are not finite."""
+    found_inf: Tensor | None = getattr(optimizer, "found_inf", None)
+    return found_inf is not None and bool(torch.any(found_inf))
+
+
 def factor_for(norm: Tensor, max_norm: float) -> Tensor:
     """Return what gradients of this joint norm are multiplied with to be of `max_norm` at most, as torch has it."""
     return torch.clamp(max_norm / (norm + 1e-6), max=1.0)

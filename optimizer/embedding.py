@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimizer.cautious import ALREADY, Caution, check_caution, register_exact_loads, without_closure
-from optimizer.clipping import clip_before_step
+from optimizer.clipping import clip_before_step, has_overflowed
 from optimizer.embedded_scheduler import EmbeddedScheduler
 from optimizer.reentry import Entry
 from optimizer.schedule import Schedule
@@ -241,8 +241,7 @@ def _advance(optimizer: ScheduledOptimizer) -> None:
         moved = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         torch.autograd.graph.increment_version(moved)
     # A fused step under GradScaler is called for a batch that it then skips: the scaler says so here.
-    found_inf: Tensor | None = getattr(optimizer, "found_inf", None)
-    if found_inf is None or not torch.any(found_inf):
+    if not has_overflowed(optimizer):
         optimizer.scheduler.advance(optimizer.param_groups)
 
 

@@ -304,3 +304,25 @@ def test_a_gradient_that_is_not_a_number_shows(key, implementation):
     p.grad[3] = torch.nan
     optimizer.step()
     assert p[3].isnan()
+
+
+@pytest.mark.parametrize("key", ["sgd", "adam", "adagrad"])
+def test_an_overflow_before_the_first_step_leaves_no_state_of_chance(key, monkeypatch):
+    """torch's fused SGD makes its momentum buffers before it looks at the overflow, and leaves them as memory was."""
+    original = torch.empty_like
+    monkeypatch.setattr(torch, "empty_like", lambda *given, **options: original(*given, **options).fill_(torch.nan))
+    options = {"momentum": 0.9} if key == "sgd" else {}
+    moved = []
+    for implementation in ("fused", "single"):
+        p = nn.Parameter(torch.tensor([1.0, -2.0]))
+        optimizer = OPTIMIZER_BUILDER_REGISTRY[key](lr=0.1, implementation=implementation, **options).build([p])
+        scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+        for factor in (torch.inf, 1.0, 2.0):
+            scaler.scale((p * factor).sum()).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+        assert optimizer.scheduler.last_epoch == 2
+        moved.append(p.detach())
+    assert torch.equal(*moved) or torch.allclose(*moved, rtol=1e-6)
+    assert moved[0].isfinite().all()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from optimizer.cautious import cautious_step
+from optimizer.clipping import has_overflowed
 from optimizer.kernels.moments import check_class_step, check_moments
 from optimizer.memory_layout import check_memory, extent, is_dense, lay_out, oddity
 
@@ -61,7 +62,12 @@ def loss_of(closure: Callable[[], Any] | None) -> Any:
 
 
 def step_of_class(optimizer: Any) -> None:
-    """Take the step that the class takes, cautious if it is to be, where its fused ones read everything by index."""
+    """Take the step that the class takes, cautious if it is to be, where its fused ones read everything by index.
+
+    After an overflow nothing is done: torch's fused SGD would make momentum buffers that it does not fill.
+    """
+    if has_overflowed(optimizer):
+        return
     step = type(optimizer)._base_step.__wrapped__
     if optimizer.caution is None:
         lay_out(optimizer)
