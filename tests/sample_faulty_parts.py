@@ -81,6 +81,24 @@ class Parallel(Regression):
         return Outcome(losses)
 
 
+@OBJECTIVE_REGISTRY.register("several_steps")
+class SeveralSteps(Regression):
+    """Steps `first` three times an update."""
+
+    def update(self, components, batch, learner, step, /):
+        for _ in range(3):
+            learner.step(self.losses(components, batch).total, "first")
+        return super().update(components, batch, _OnlySecond(learner), step)
+
+
+class _OnlySecond:
+    def __init__(self, learner):
+        self._learner, self.autocast = learner, learner.autocast
+
+    def step(self, loss):
+        self._learner.step(loss, "second")
+
+
 @OBJECTIVE_REGISTRY.register("faulty_actor_critic")
 class FaultyActorCritic(Regression):
     """Steps `second`, and fails before it steps `first`, in one update."""

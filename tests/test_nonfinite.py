@@ -127,7 +127,7 @@ def test_a_skipped_batch_leaves_the_running_statistics_alone(tmp_path, printed):
     run = tmp_path / "run"
     train(spoilt_normed(run, on_nonfinite="skip"), console=printed)
     lines = metrics_of(run)
-    assert [line["step"] for line in lines if line.get("skipped/first") == 1][0] == 3
+    assert next(line["step"] for line in lines if line.get("skipped/first") == 1) == 3
     assert all(line["loss"] is not None for line in lines if line["split"] == "held_out")
     assert are_finite(run)
 

@@ -268,9 +268,12 @@ def off_plan(learner: Learner, updates: range) -> list[str]:
         if turns == 0 and planned > 0:
             lines.append(f"{name}: the objective did not step its optimizer in {len(updates)} updates")
         elif abs(turns - planned) > (every > 1):  # an objective may take the other of two updates
+            remedy = f"Set model.component_optims.{name}.every to the updates between two steps."
+            if turns > len(updates):
+                remedy = "Give the schedule the length of the run in steps, where it has one."
             lines.append(
                 f"{name}: was stepped {turns} times in {len(updates)} updates, and planned were {planned}: its schedule"
-                f" is off the plan. Set model.component_optims.{name}.every to the updates between two steps."
+                f" is off the plan. {remedy}"
             )
         if skipped := learner.skipped.get(name):
             lines.append(f"{name}: skipped {skipped} updates, as values were not finite")
