@@ -64,7 +64,7 @@ def _restore_values(run: Run, folder: Path, progress: checkpoint.Progress) -> No
         run.learner.load_state_dict(progress.values["scaler"])
         run.learner.skipped = {str(name): int(count) for name, count in progress.values.get("skipped", {}).items()}
         run.evaluation_is_due = progress.values.get("evaluated", True) is False
-        run.saving.take_best(progress.values["best"])
+        run.saving.take_best(progress.values["best"], progress.step)
         set_rng_state(checkpoint.read_rng(folder))
 
 
