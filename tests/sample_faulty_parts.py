@@ -65,6 +65,40 @@ class Faulty(Regression):
         return outcome
 
 
+@OBJECTIVE_REGISTRY.register("parallel")
+class Parallel(Regression):
+    """A loss for each component, both made before the first step; that of `first` is NaN at the updates `at`."""
+
+    def __init__(self, at: list[int]) -> None:
+        self._at = at
+
+    def update(self, components, batch, learner, *, step):
+        losses = {name: (component(batch["x"]) - batch["y"]).square().mean() for name, component in components.items()}
+        if step in self._at:
+            losses["first"] = losses["first"] * float("nan")
+        for name, loss in losses.items():
+            learner.step(loss, name)
+        return Outcome(losses)
+
+
+@OBJECTIVE_REGISTRY.register("several_steps")
+class SeveralSteps(Regression):
+    """Steps `first` three times an update."""
+
+    def update(self, components, batch, learner, step, /):
+        for _ in range(3):
+            learner.step(self.losses(components, batch).total, "first")
+        return super().update(components, batch, _OnlySecond(learner), step)
+
+
+class _OnlySecond:
+    def __init__(self, learner):
+        self._learner, self.autocast = learner, learner.autocast
+
+    def step(self, loss):
+        self._learner.step(loss, "second")
+
+
 @OBJECTIVE_REGISTRY.register("faulty_actor_critic")
 class FaultyActorCritic(Regression):
     """Steps `second`, and fails before it steps `first`, in one update."""

@@ -95,6 +95,30 @@ def test_every_lasts_in_a_run(tmp_path, printed):
         resume(tmp_path / "run", {"model.component_optims.first.every": 1}, console=printed)
 
 
+def test_a_new_optimizer_starts_where_the_components_own_steps_are(tmp_path, printed):
+    from trainer import resume
+
+    run, sgd = tmp_path / "run", {"type": "sgd", "every": 2}
+    sgd["params"] = {"lr": 0.1, "schedule": {"type": "cosine", "num_warmup_steps": 0}}
+    train(delayed(run, save_every=5, total_steps=20), console=printed)
+    changed = {"model.component_optims.first": sgd, "resume.on_change": "override"}
+    resume(run / "checkpoints/step_00000015", changed, console=printed)
+    assert "with its schedule at step 8, after 15 updates" in printed.file.getvalue()
+    state = json.loads((run / "checkpoints/step_00000020/first/optimizer.json").read_text())
+    assert state["scheduler"]["last_epoch"] == 10
+
+
+def test_several_steps_an_update_are_told_with_a_remedy_that_helps(tmp_path, printed):
+    made = config(tmp_path / "run", MLPS, {"first": ADAMW, "second": ADAMW}, objective="several_steps")
+    made["plugins"].append("sample_faulty_parts")
+    train(made, console=printed)
+    text = printed.file.getvalue()
+    assert (
+        "first: was stepped 36 times in 12 updates, and planned were 12: its schedule is off the plan. Give the" in text
+    )
+    assert "first.every" not in text
+
+
 @pytest.mark.parametrize(("samples", "accumulate"), [(18, 3), (5, 2), (13, 4), (9, 2)])
 def test_an_accumulated_update_is_that_of_the_large_batch_also_at_the_end_of_an_epoch(
     tmp_path, printed, samples, accumulate

@@ -109,6 +109,7 @@ FLOW = [
     "trainer.parts",
     "trainer.model",
     "trainer.gradients",
+    "trainer.running_statistics",
     "trainer.parameter_lists",
     "trainer.learner",
     "trainer.updates",

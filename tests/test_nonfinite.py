@@ -9,7 +9,7 @@ import torch
 from conftest import files_of, metrics_of
 from rich.console import Console
 from safetensors.torch import load_file
-from sample_runs import ADAMW, SCHEDULE_FREE, WARMUP, config
+from sample_runs import ADAMW, SCHEDULE_FREE, WARMUP, config, two
 
 from trainer import NonFiniteError, resume, train
 
@@ -114,6 +114,42 @@ def test_skipped_updates_move_nothing_and_are_counted(tmp_path, printed):
     text = printed.file.getvalue()
     assert "update 3 is skipped, the 1. of first, second: the loss is nan" in text
     assert "second: skipped 3 updates, as values were not finite" in text
+
+
+def spoilt_normed(run, **changed):
+    optims = {"first": ADAMW, "second": ADAMW}
+    made = config(run, two(), optims, data={"type": "spoilt_noise"}, eval_every=1, **changed)
+    made["plugins"].append("sample_faulty_parts")
+    return made
+
+
+def test_a_skipped_batch_leaves_the_running_statistics_alone(tmp_path, printed):
+    run = tmp_path / "run"
+    train(spoilt_normed(run, on_nonfinite="skip"), console=printed)
+    lines = metrics_of(run)
+    assert next(line["step"] for line in lines if line.get("skipped/first") == 1) == 3
+    assert all(line["loss"] is not None for line in lines if line["split"] == "held_out")
+    assert are_finite(run)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_batch_that_stops_a_run_takes_nothing_with_it(tmp_path, printed, accumulate):
+    run = tmp_path / "run"
+    with pytest.raises(NonFiniteError, match="The newest finite checkpoint: after"):
+        train(spoilt_normed(run, accumulate=accumulate), console=printed)
+    assert are_finite(run)
+    resume(run, {"train.on_nonfinite": "skip"}, console=printed)
+    assert are_finite(run)
+
+
+def test_a_skipped_loss_leaves_the_other_losses_of_the_update_their_steps(tmp_path, printed):
+    run = tmp_path / "run"
+    made = config(run, two(), {"first": ADAMW, "second": ADAMW}, on_nonfinite="skip")
+    made["plugins"].append("sample_faulty_parts")
+    made["train"]["objective"] = {"type": "parallel", "params": {"at": [2]}}
+    train(made, console=printed)
+    last = [line for line in metrics_of(run) if line["split"] == "train"][-1]
+    assert (last["skipped/first"], last.get("skipped/second")) == (1, None)
 
 
 def test_skipped_updates_are_counted_on_after_a_resume(tmp_path, printed):

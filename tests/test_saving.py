@@ -85,6 +85,16 @@ def test_a_resume_remembers_the_best(tmp_path, quiet):
     assert steps(run) == steps(whole)
 
 
+def test_a_resume_does_not_miss_a_best_that_a_better_one_has_replaced(tmp_path):
+    run, console = trained(tmp_path / "run", PLAIN, eval_every=2, save_every=2, keep_last=1, keep_best={}), Console()
+    before = files_of(run / "checkpoints")
+    assert steps(run) == [12], "each evaluation is better than the one before"
+    with console.capture() as printed:
+        resume(run, console=console)
+    assert "starts anew" not in printed.get()
+    assert files_of(run / "checkpoints") == before
+
+
 def test_checkpoints_by_the_clock(tmp_path, monkeypatch):
     times = iter(range(1000))
     # Each look at the clock, and each save, is one of ten seconds.

@@ -14,6 +14,7 @@ from trainer.data import Batch, Split
 from trainer.errors import ConfigError
 from trainer.model import is_frozen, train_mode
 from trainer.objective import Objective, Outcome
+from trainer.running_statistics import statistics_of
 
 
 def is_schedule_free(optimizer: Optimizer) -> bool:
@@ -82,9 +83,7 @@ def weights_and_statistics(components: nn.ModuleDict) -> Iterator[tuple[str, Ten
         if is_frozen(component):
             continue
         yield from ((f"{name}.{key}", parameter) for key, parameter in component.named_parameters())
-        for path, module in component.named_modules():
-            if isinstance(module, _BatchNorm):
-                yield from ((f"{name}.{path}.{key}", buffer) for key, buffer in module.named_buffers())
+        yield from ((f"{name}.{key}", buffer) for key, buffer in statistics_of(component))
 
 
 def check_means(objective: Objective, accumulate: int, held_out: Split | None, batch_size: int) -> None:

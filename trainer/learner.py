@@ -13,6 +13,7 @@ from optimizer.clipping import total_norm
 from trainer.data import Batch
 from trainer.errors import ConfigError, NonFiniteError
 from trainer.gradients import all_finite, clip, first_nonfinite
+from trainer.running_statistics import KeptStatistics
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _LOWEST_SCALE = 1.0
@@ -72,6 +73,7 @@ class Learner:
             name: [parameter for parameter in components[name].parameters() if parameter.requires_grad]
             for name in optimizers
         }
+        self._statistics = KeptStatistics(components[name] for name in optimizers)
 
     def autocast(self) -> AbstractContextManager[object]:
         if self._dtype is None:
@@ -83,6 +85,8 @@ class Learner:
         self.update, self.sizes = update, tuple(sizes)
         self.stepped.clear()
         self._losses.clear()
+        if self.rules.on_nonfinite != "continue":
+            self._statistics.keep()
         if len(sizes) > 1:
             self._zero(self._parameters)
 
@@ -108,6 +112,10 @@ class Learner:
         scaled.backward(inputs=[parameter for name in names for parameter in self._parameters[name]])  # type: ignore[no-untyped-call]  # torch
         if self.index == count - 1:
             self._move(names)
+
+    def undo_forward(self) -> None:
+        """Put back the running statistics of before the update, whose batches may have left NaNs in them."""
+        self._statistics.put_back()
 
     def lrs_now(self) -> dict[str, float]:
         """Return the lr that each component was stepped at in this update; of the others, that of their next step."""
@@ -204,6 +212,7 @@ class Learner:
         found = self._finding(losses, names)
         if rule == "stop":
             raise NonFiniteError(found)
+        self.undo_forward()
         self._count_skipped(names)
         number = self.skipped[names[0]]
         if number & (number - 1) == 0:  # 1, 2, 4, 8 …: a long series would flood the log
@@ -259,9 +268,12 @@ def off_plan(learner: Learner, updates: range) -> list[str]:
         if turns == 0 and planned > 0:
             lines.append(f"{name}: the objective did not step its optimizer in {len(updates)} updates")
         elif abs(turns - planned) > (every > 1):  # an objective may take the other of two updates
+            remedy = f"Set model.component_optims.{name}.every to the updates between two steps."
+            if turns > len(updates):
+                remedy = "Give the schedule the length of the run in steps, where it has one."
             lines.append(
                 f"{name}: was stepped {turns} times in {len(updates)} updates, and planned were {planned}: its schedule"
-                f" is off the plan. Set model.component_optims.{name}.every to the updates between two steps."
+                f" is off the plan. {remedy}"
             )
         if skipped := learner.skipped.get(name):
             lines.append(f"{name}: skipped {skipped} updates, as values were not finite")

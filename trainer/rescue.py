@@ -63,8 +63,11 @@ def _place(run: Run) -> str:
 def _rescued(run: Run) -> str:
     """Save, if the state is that between two updates and finite; return sentences that say what is there."""
     why = ""
-    moved = run.learner.stepped if run.learner.update == run.step else set()
+    in_update = run.learner.update == run.step
+    moved = run.learner.stepped if in_update else set()
     try:
+        if in_update and not moved:
+            run.learner.undo_forward()
         check_weights(run.components)
         if moved:
             why = f"This update has moved {', '.join(sorted(moved))} already: what is trained since then is not saved. "

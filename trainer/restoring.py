@@ -111,14 +111,17 @@ def restore_components(
     folder: Path,
     components: nn.ModuleDict,
     optimizers: Mapping[str, Optimizer],
+    every: Mapping[str, int],
     rows: list[Row],
     on_change: str | None,
     say: Callable[[str], None],
 ) -> None:
     """Load weights and optimizers from the checkpoint in `folder`.
 
-    rows: what differs from the config that it was made with. on_change: how an optimizer that differs is restored,
-    `override` or `rescale`. Raises ValueError for what does not fit.
+    every: updates between two steps, by component. rows: what differs from the config that it was made with.
+    on_change: how an optimizer that differs is restored, `override` or `rescale`.
+
+    Raises ValueError for what does not fit.
     """
     step, listed = checkpoint.read_progress(folder).step, read_manifest(folder)["files"]
     for name, component in components.items():
@@ -126,13 +129,15 @@ def restore_components(
             raise ValueError(f"{folder}: has no component {name!r}")
         checkpoint.load_weights(folder / name, component)
     for name, optimizer in optimizers.items():
+        own_step = -(-step // every.get(name, 1))
         path = f"model.component_optims.{name}."
         differing = {row_path.removeprefix(path): row for row_path, *row in rows if row_path.startswith(path)}
         if not differing:
             checkpoint.load_optimizer(folder / name, optimizer)
         elif "type" in differing:  # another class, or a component that was frozen
-            _start_at(optimizer, step)
-            say(f"{name}: its optimizer starts anew, with its schedule at update {step}")
+            _start_at(optimizer, own_step)
+            at = f"update {step}" if own_step == step else f"step {own_step}, after {step} updates"
+            say(f"{name}: its optimizer starts anew, with its schedule at {at}")
         else:
             with _without_warnings_of_another_curve():
                 checkpoint.load_optimizer(folder / name, optimizer, own_options=True)

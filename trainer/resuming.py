@@ -47,7 +47,7 @@ def restore_run(run: Run, folder: Path) -> None:
         else:
             rows_told = table(rows) or "  nothing"
             run.say(f"resume.on_change={on_change}; what differs from the checkpoint:\n{rows_told}")
-        restore_components(folder, run.components, run.optimizers, rows, on_change, run.say)
+        restore_components(folder, run.components, run.optimizers, run.learner.rules.every, rows, on_change, run.say)
         with checkpoint.expected_content(folder):
             train_at_training_weights(run.optimizers.values())
         run.own.restore(folder, progress, [row[0] for row in rows], on_change, run.device)
@@ -64,7 +64,7 @@ def _restore_values(run: Run, folder: Path, progress: checkpoint.Progress) -> No
         run.learner.load_state_dict(progress.values["scaler"])
         run.learner.skipped = {str(name): int(count) for name, count in progress.values.get("skipped", {}).items()}
         run.evaluation_is_due = progress.values.get("evaluated", True) is False
-        run.saving.take_best(progress.values["best"])
+        run.saving.take_best(progress.values["best"], progress.step)
         set_rng_state(checkpoint.read_rng(folder))
 
 

@@ -73,14 +73,17 @@ class Saving:
         self._best_before, self.best = self.best, {**_of_rule(rule), "value": value, "step": step}
         return True
 
-    def take_best(self, best: Mapping[str, Any]) -> None:
-        """Go on from the best evaluation that a checkpoint tells of, if it was by the same rule and is there still."""
+    def take_best(self, best: Mapping[str, Any], step: int) -> None:
+        """Go on from the best evaluation that the checkpoint after `step` updates tells of, if it was by the same rule
+        and is there still."""
         rule = self._train.keep_best
         if best and rule is not None:
             if _of_rule(rule) != {name: best.get(name) for name in ("monitor", "mode")}:
                 self._say(f"train.keep_best: {rule.mode} {rule.monitor} is another rule: the best starts anew")
             elif not is_folder(self._folder / folder_name(int(best["step"]))):
-                self._say(f"train.keep_best: the best, after {best['step']} updates, is not there: it starts anew")
+                # If BEST names that checkpoint, its own evaluation, which comes after it, was better still.
+                if pointed(self._folder, BEST) != self._folder / folder_name(step):
+                    self._say(f"train.keep_best: the best, after {best['step']} updates, is not there: it starts anew")
             else:
                 self.best = dict(best)
 

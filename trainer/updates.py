@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -90,6 +90,8 @@ def _told_the_step(objective: Objective) -> Callable[[nn.ModuleDict, Batch, Lear
     """Return `objective.update`, which is handed the update's number if it takes that."""
     update: Any = objective.update
     parameters = inspect.signature(update).parameters
+    if "step" in parameters and parameters["step"].kind is inspect.Parameter.POSITIONAL_ONLY:
+        return cast("Callable[[nn.ModuleDict, Batch, Learner, int], Outcome]", update)
     if "step" in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
         return lambda components, batch, learner, step: update(components, batch, learner, step=step)
     return lambda components, batch, learner, step: update(components, batch, learner)
