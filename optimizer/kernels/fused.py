@@ -35,7 +35,7 @@ def fused_adam_step(optimizer: Any, closure: Callable[[], Any] | None = None) ->
         _make_moments(optimizer)
     states = optimizer.state
     gathered = []
-    is_plain = reason is None and not hasattr(optimizer, "found_inf")
+    is_plain = reason is None and getattr(optimizer, "found_inf", None) is None
     for group in optimizer.param_groups if is_plain else ():
         rows = [(p, p.grad, states[p]) for p in group["params"] if p.grad is not None]
         is_plain &= all(state for _, _, state in rows)

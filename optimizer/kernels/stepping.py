@@ -64,7 +64,8 @@ def step_of_class(optimizer: Any) -> None:
     """Take the step that the class takes, cautious if it is to be, where its fused ones read everything by index."""
     step = type(optimizer)._base_step.__wrapped__
     if optimizer.caution is None:
-        lay_out(optimizer)
+        if not optimizer.is_laid_out:
+            lay_out(optimizer)
         step(optimizer)
     else:
         cautious_step(optimizer, optimizer.caution, lambda: step(optimizer))
@@ -98,12 +99,12 @@ def checked(optimizer: Any, objection: Objection, moments: Sequence[str]) -> str
 
 
 def _is_laid_out(optimizer: Any, moments: Sequence[str]) -> bool:
-    """Return whether all gradients and state lie in memory as their parameters do."""
+    """Return whether a fused step can read all parameters, and gradients and state lie in memory as they do."""
     return all(
-        value is None or lies_as(p, value)
+        value is None or (oddity(value) is None and is_dense(value) and lies_as(p, value))
         for group in optimizer.param_groups
         for p in group["params"]
-        for value in (p.grad, *map(optimizer.state.get(p, {}).get, moments))
+        for value in (p, p.grad, *map(optimizer.state.get(p, {}).get, moments))
     )
 
 
@@ -151,12 +152,12 @@ def _signature(optimizer: Any, moments: Sequence[str]) -> tuple[Any, ...] | None
     how much memory it has; parameters by all of that. Most of a small step would be this, so each question is one
     `map` over all tensors.
     """
-    groups, states = optimizer.param_groups, optimizer.state
+    groups, state_of = optimizer.param_groups, optimizer.state.get
     parameters: list[Tensor] = [p for group in groups for p in group["params"]]
     found = [p.grad for p in parameters]
     gradients = [gradient for gradient in found if gradient is not None]
-    own = [states[p] for p in parameters if p in states]
-    held = [value for state in own for name in moments if (value := state.get(name)) is not None]
+    own = [state for p in parameters if (state := state_of(p))]
+    held = [value for name in moments for state in own if (value := state.get(name)) is not None]
     both, stay = parameters + gradients, parameters + held
     every = both + held
     try:
@@ -166,9 +167,9 @@ def _signature(optimizer: Any, moments: Sequence[str]) -> tuple[Any, ...] | None
             [tensor.dtype for tensor in both],
             list(map(Tensor.size, both)),
             list(map(Tensor.stride, every)),
-            any(map(Tensor.is_neg, every)),
+            True in map(Tensor.is_neg, both),
             list(map(Tensor.storage_offset, gradients)),
-            list(map(bool, map(Tensor.data_ptr, gradients))),
+            list(map(Tensor.data_ptr, gradients)).count(0),
             list(map(id, held)),
             list(map(Tensor.data_ptr, stay)),
             list(map(UntypedStorage.nbytes, map(Tensor.untyped_storage, every))),
