@@ -50,6 +50,8 @@ class ScheduledOptimizer(Optimizer):
     """What takes the class's steps in its place, to the same effect; None: the class does."""
     checked: Any = None
     """What the kernel last checked; while it is so, the next step needs no check."""
+    is_laid_out: bool = False
+    """Whether, in what was checked, gradients and state lie in memory as their parameters do."""
     grad_norm: Tensor | None = None
     """With `grad_clip_norm`, the joint L2 norm of the gradients before the last clipping, a scalar."""
 

@@ -53,8 +53,12 @@ def check_memory(tensor: Tensor, what: str) -> None:
 
 def laid_out_as(p: Tensor, tensor: Tensor) -> Tensor:
     """Return `tensor` as it lies in memory if `p` has the same strides, else a copy that has, of its own type."""
-    as_it_is = tensor.stride() == p.stride() and not tensor.is_neg()  # a negated view has other signs in memory
-    return tensor if as_it_is else empty_like(p, dtype=tensor.dtype).copy_(tensor)
+    return tensor if lies_as(p, tensor) else empty_like(p, dtype=tensor.dtype).copy_(tensor)
+
+
+def lies_as(p: Tensor, tensor: Tensor) -> bool:
+    """Return whether `tensor`, of the shape of `p`, has its elements in memory in the same order."""
+    return tensor.stride() == p.stride() and not tensor.is_neg()  # a negated view has other signs in memory
 
 
 def lay_out(optimizer: Any) -> None:

@@ -16,7 +16,7 @@ from optimizer.cautious import Caution
 from optimizer.embedding import MOMENTS
 from optimizer.float64_step import HALVES
 from optimizer.kernels.blocks import Lists, Tensors, bundles
-from optimizer.kernels.moments import adam_state, moment, moment_dtype
+from optimizer.kernels.moments import adam_state, count, moment, moment_dtype
 from optimizer.kernels.stepping import Group, objection_to, stepped
 from optimizer.memory_layout import laid_out_as
 
@@ -70,7 +70,7 @@ def _step_adam(optimizer: Any, group: Group, parameters: list[Tensor]) -> None:
         return
     states = [adam_state(optimizer, p) for p in parameters]
     steps = [step for step, _, _ in states]
-    torch._foreach_add_(steps, 1)
+    count(steps)
     beta1, beta2 = group["betas"]
 
     def direction(block: Lists, room: list[Tensor], indices: list[int]) -> Tensors:
@@ -118,12 +118,13 @@ def _move(rows: Sequence[tuple[Tensor, ...]], direction: Direction, caution: Cau
     rows: of each parameter it, its gradient, and what else `direction` works on.
     """
     lr, scratch = float(group["lr"]), None
+    is_half = bool(rows) and rows[0][0].dtype in HALVES
     for indices, blocks in bundles(rows):
         if len(blocks) > 1 and scratch is None:
             scratch = torch.empty(max(row[0].numel() for row in rows), dtype=_wide_type(rows[0][0]))
         rooms, counted = _rooms(blocks, scratch), []
         for block, room in zip(blocks, rooms, strict=True):
-            widened = tuple([_wide(x) for x in column] for column in block)
+            widened = tuple([_wide(x) for x in column] for column in block) if is_half else block
             directions = direction(widened, room, indices)
             products = torch._foreach_sign(widened[1])  # with the gradients themselves, small ones would come to 0
             torch._foreach_mul_(products, directions)
@@ -135,12 +136,12 @@ def _move(rows: Sequence[tuple[Tensor, ...]], direction: Direction, caution: Cau
         for block, room in zip(blocks, rooms, strict=True):
             for p, step, scale in zip(block[0], room, scales, strict=True):
                 # In one pass over memory: p - lr * scale * (step + decay / scale * p).
-                whole = _wide(p)
+                whole = _wide(p) if is_half else p
                 torch._fused_sgd_(
                     [whole], [step], [], lr=lr * scale, weight_decay=decay_of(group) / scale, momentum=0.0,
                     dampening=0.0, nesterov=False, maximize=False, is_first_step=False,
                 )  # fmt: skip
-                if whole is not p:
+                if is_half:
                     p.copy_(whole)
 
 
@@ -149,7 +150,7 @@ def _wide_type(p: Tensor) -> torch.dtype:
 
 
 def _wide(tensor: Tensor) -> Tensor:
-    return tensor.to(_wide_type(tensor))  # itself, if it is wide
+    return tensor.to(_wide_type(tensor))
 
 
 def _rooms(blocks: list[Lists], scratch: Tensor | None) -> list[list[Tensor]]:
@@ -163,7 +164,7 @@ def _rooms(blocks: list[Lists], scratch: Tensor | None) -> list[list[Tensor]]:
 def _scales(parameters: list[Tensor], counted: list[list[Tensor]], caution: Caution) -> list[float]:
     """Return what each parameter's step is multiplied with. counted: of each block, each tensor's agreeing ones."""
     counts = torch.stack([torch.stack(block) for block in counted]).sum(0).tolist()
-    means = [count / max(1, p.numel()) for count, p in zip(counts, parameters, strict=True)]
+    means = [agreeing / max(1, p.numel()) for agreeing, p in zip(counts, parameters, strict=True)]
     # Where nothing agrees, the steps are 0, and eps may be next to 0.
     return [1.0 / (max(mean, caution.min_mean) + caution.eps) if mean else 1.0 for mean in means]
 

@@ -16,7 +16,7 @@ from optimizer.cautious import Caution
 from optimizer.embedding import MOMENTS
 from optimizer.kernels import native
 from optimizer.kernels.cautious import BUFFER, decay_of, penalty_of, sgd_buffer
-from optimizer.kernels.moments import adam_state
+from optimizer.kernels.moments import adam_state, count
 from optimizer.kernels.schedule_free_radam import STATE, begin_update, check_train_mode
 from optimizer.kernels.stepping import Group, objection_to, stepped
 from optimizer.memory_layout import laid_out_as
@@ -72,13 +72,12 @@ def uncompilable(device: str, dtype: torch.dtype, state_dtype: torch.dtype) -> s
 
 def _step_adam(optimizer: Any, group: Group, parameters: list[Tensor]) -> None:
     states = [adam_state(optimizer, p) for p in parameters]
-    counts = [count for count, _, _ in states]
+    counts = [step for step, _, _ in states]
     rows = [(p, _gradient(p), average, square) for p, (_, average, square) in zip(parameters, states, strict=True)]
     numbers_at = cache(partial(_adam_numbers, group, optimizer.caution or Caution()))
-    numbers = [numbers_at(count.item() + 1) for count in counts]
+    numbers = [numbers_at(step.item() + 1) for step in counts]
     _run("adam" if optimizer.caution is None else "cautious_adam", rows, numbers)
-    if counts:
-        torch._foreach_add_(counts, 1)
+    count(counts)
 
 
 def _adam_numbers(group: Group, caution: Caution, step: float) -> tuple[float, ...]:

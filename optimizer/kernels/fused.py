@@ -10,7 +10,7 @@ import torch
 from torch.optim import Optimizer
 
 from optimizer.embedding import MOMENTS
-from optimizer.kernels.moments import adam_state, check_class_step
+from optimizer.kernels.moments import adam_state, check_class_step, count
 from optimizer.kernels.stepping import Group, checked, loss_of, objection_to, step_of_class
 from optimizer.memory_layout import laid_out_as
 
@@ -35,7 +35,7 @@ def fused_adam_step(optimizer: Any, closure: Callable[[], Any] | None = None) ->
         _make_moments(optimizer)
     states = optimizer.state
     gathered = []
-    is_plain = reason is None and not hasattr(optimizer, "found_inf")
+    is_plain = reason is None and getattr(optimizer, "found_inf", None) is None
     for group in optimizer.param_groups if is_plain else ():
         rows = [(p, p.grad, states[p]) for p in group["params"] if p.grad is not None]
         is_plain &= all(state for _, _, state in rows)
@@ -45,7 +45,7 @@ def fused_adam_step(optimizer: Any, closure: Callable[[], Any] | None = None) ->
         return loss
     for group, rows in zip(optimizer.param_groups, gathered, strict=True):
         if rows:
-            _step_group(group, rows)
+            _step_group(group, rows, optimizer.is_laid_out)
     return loss
 
 
@@ -83,18 +83,19 @@ def _make_moments(optimizer: Any) -> None:
                 adam_state(optimizer, p, p.device)
 
 
-def _step_group(group: dict[str, Any], rows: list[Any]) -> None:
-    for p, _, state in rows:
-        if state["exp_avg"].stride() != p.stride():
-            for name in MOMENTS:
-                state[name] = laid_out_as(p, state[name])
+def _step_group(group: dict[str, Any], rows: list[Any], is_laid_out: bool) -> None:
+    gradients = [gradient for _, gradient, _ in rows]
+    if not is_laid_out:
+        gradients = [laid_out_as(p, gradient) for p, gradient, _ in rows]
+        for p, _, state in rows:
+            state |= {name: laid_out_as(p, state[name]) for name in MOMENTS}
     steps = [state["step"] for _, _, state in rows]
-    torch._foreach_add_(steps, 1)
+    count(steps)
     update = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
     beta1, beta2 = group["betas"]
     update(
         [p for p, _, _ in rows],
-        [laid_out_as(p, gradient) for p, gradient, _ in rows],
+        gradients,
         [state["exp_avg"] for _, _, state in rows],
         [state["exp_avg_sq"] for _, _, state in rows],
         [],

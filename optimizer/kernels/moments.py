@@ -33,6 +33,14 @@ def adam_state(optimizer: Any, p: Tensor, device: str | torch.device = "cpu") ->
     return state["step"], state["exp_avg"], state["exp_avg_sq"]
 
 
+def count(steps: list[Tensor]) -> None:
+    """Add 1 to each of `steps`: on the CPU by a tensor, as a number is made one anew for each of them."""
+    if steps and steps[0].is_cpu:
+        torch._foreach_add_(steps, torch.ones(()), alpha=1)
+    elif steps:
+        torch._foreach_add_(steps, 1)
+
+
 def moment_dtype(optimizer: Any, p: Tensor) -> torch.dtype:
     """Return the type of the moments of `p`: for cautious steps in half precision, float32."""
     if optimizer.caution is not None and p.dtype in HALVES:

@@ -9,12 +9,12 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, UntypedStorage
 
 from optimizer.cautious import cautious_step
 from optimizer.clipping import has_overflowed
 from optimizer.kernels.moments import check_class_step, check_moments
-from optimizer.memory_layout import check_memory, extent, is_dense, lay_out, oddity
+from optimizer.memory_layout import check_memory, extent, is_dense, lay_out, lies_as, oddity
 
 Group = dict[str, Any]
 
@@ -70,7 +70,8 @@ def step_of_class(optimizer: Any) -> None:
         return
     step = type(optimizer)._base_step.__wrapped__
     if optimizer.caution is None:
-        lay_out(optimizer)
+        if not optimizer.is_laid_out:
+            lay_out(optimizer)
         step(optimizer)
     else:
         cautious_step(optimizer, optimizer.caution, lambda: step(optimizer))
@@ -85,7 +86,7 @@ def checked(optimizer: Any, objection: Objection, moments: Sequence[str]) -> str
     signature = _signature(optimizer, moments)
     if signature is not None and signature == optimizer.checked:
         return None
-    optimizer.checked = None
+    optimizer.checked, optimizer.is_laid_out = None, False
     reason: str | None = None
     for group in optimizer.param_groups:
         reason = reason or objection(optimizer, group)
@@ -98,8 +99,19 @@ def checked(optimizer: Any, objection: Objection, moments: Sequence[str]) -> str
         for p in group["params"]:
             found = check_moments(optimizer, p, moments, strict=reason is None)
             reason = reason or found
-    optimizer.checked = signature if reason is None else None
+    if reason is None and signature is not None:
+        optimizer.checked, optimizer.is_laid_out = signature, _is_laid_out(optimizer, moments)
     return reason
+
+
+def _is_laid_out(optimizer: Any, moments: Sequence[str]) -> bool:
+    """Return whether a fused step can read all parameters, and gradients and state lie in memory as they do."""
+    return all(
+        value is None or (oddity(value) is None and is_dense(value) and lies_as(p, value))
+        for group in optimizer.param_groups
+        for p in group["params"]
+        for value in (p, p.grad, *map(optimizer.state.get(p, {}).get, moments))
+    )
 
 
 def objection_to(group: Group, types: Mapping[str, Sequence[torch.dtype]], *, gaps: bool = False) -> str | None:
@@ -142,33 +154,31 @@ def _objection_to_gradient(p: Tensor, gradient: Tensor) -> str | None:
 def _signature(optimizer: Any, moments: Sequence[str]) -> tuple[Any, ...] | None:
     """Return what tells whether anything has changed that `checked` looks at; None where that is not known so fast.
 
-    Gradients, which come anew, are told by all but their address; state, which stays, by identity, address and how much
-    memory it has; parameters by all of that.
+    Gradients, which come anew, are told by all but their address; state, which stays, by identity, address, strides and
+    how much memory it has; parameters by all of that. Most of a small step would be this, so each question is one
+    `map` over all tensors.
     """
-    options: list[Any] = []
-    parameters: list[Tensor] = []
-    gradients: list[Tensor] = []
-    held: list[Tensor] = []
-    for group in optimizer.param_groups:
-        options.append((len(group["params"]), type(group["lr"]), *map(group.get, _OPTIONS)))
-        for p in group["params"]:
-            gradient, state = p.grad, optimizer.state.get(p, {})
-            parameters.append(p)
-            options.append(gradient is None)
-            if gradient is not None:
-                gradients.append(gradient)
-            held += [state[name] for name in moments if state.get(name) is not None]
-    both, stay = [*parameters, *gradients], [*parameters, *held]
+    groups, state_of = optimizer.param_groups, optimizer.state.get
+    parameters: list[Tensor] = [p for group in groups for p in group["params"]]
+    found = [p.grad for p in parameters]
+    gradients = [gradient for gradient in found if gradient is not None]
+    own = [state for p in parameters if (state := state_of(p))]
+    held = [value for name in moments for state in own if (value := state.get(name)) is not None]
+    both, stay = parameters + gradients, parameters + held
+    every = both + held
     try:
         return (
-            options,
-            list(map(type, both)),
-            [(tensor.dtype, tensor.shape, tensor.stride()) for tensor in both],
-            any(map(Tensor.is_neg, both)),
-            [(gradient.storage_offset(), gradient.data_ptr() == 0) for gradient in gradients],
+            [(len(group["params"]), type(group["lr"]), *map(group.get, _OPTIONS)) for group in groups],
+            list(map(type, parameters + found)),
+            [tensor.dtype for tensor in both],
+            list(map(Tensor.size, both)),
+            list(map(Tensor.stride, every)),
+            True in map(Tensor.is_neg, both),
+            list(map(Tensor.storage_offset, gradients)),
+            list(map(Tensor.data_ptr, gradients)).count(0),
             list(map(id, held)),
             list(map(Tensor.data_ptr, stay)),
-            [storage.nbytes() for storage in map(Tensor.untyped_storage, (*both, *held))],
+            list(map(UntypedStorage.nbytes, map(Tensor.untyped_storage, every))),
         )
     except (RuntimeError, NotImplementedError, TypeError, AttributeError):  # not every kind of tensor has all that
         return None

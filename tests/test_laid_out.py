@@ -1,0 +1,57 @@
+"""A fused step of state and gradients that lie in memory in another order than their parameters."""
+
+import pytest
+import torch
+from torch import nn
+
+from optimizer import OPTIMIZER_BUILDER_REGISTRY
+
+
+def stepped(change, key, options):
+    """Return where a parameter is after three steps, `change` made after each of the first two."""
+    p = nn.Parameter(torch.arange(6.0).reshape(2, 3))
+    optimizer = OPTIMIZER_BUILDER_REGISTRY[key](lr=0.01, grad_clip_norm=None, **options).build([p])
+    for update in range(3):
+        p.grad = torch.tensor([[1.0, -2.0, 3.0], [0.5, 0.25, -1.0]]) * (update + 1)
+        if update:
+            change(p, optimizer.state[p])
+        optimizer.step()
+    return p.detach()
+
+
+def transposed(tensor):
+    return tensor.t().contiguous().t()
+
+
+def one_entry(name):
+    def change(p, state):
+        state[name] = transposed(state[name])
+
+    return change
+
+
+def in_place(p, state):
+    for name in state.keys() - {"step"}:
+        state[name].data = transposed(state[name])
+
+
+def gradient(p, state):
+    p.grad = transposed(p.grad)
+
+
+@pytest.mark.parametrize(
+    ("key", "options", "change"),
+    [
+        ("adamw", {}, one_entry("exp_avg")),
+        ("adamw", {}, one_entry("exp_avg_sq")),
+        ("adamw", {}, in_place),
+        ("adamw", {}, gradient),
+        ("sgd", {"momentum": 0.9}, one_entry("momentum_buffer")),
+        ("sgd", {"momentum": 0.9}, in_place),
+        ("sgd", {"momentum": 0.9}, gradient),
+    ],
+)
+def test_a_fused_step_reads_by_index_what_lies_in_another_order(key, options, change):
+    fused = stepped(change, key, {**options, "implementation": "fused"})
+    plain = stepped(lambda p, state: None, key, {**options, "implementation": "fused"})
+    assert torch.equal(fused, plain)
