@@ -452,7 +452,13 @@ def test_files_without_a_name_that_a_folder_can_have_are_no_components(cli, tmp_
     (tmp_path / "source").mkdir()
     torch.save({"weight": torch.ones(2)}, tmp_path / f"source/{name}.pt")
     refused(
-        cli, "holds nothing to convert", tmp_path / "source", tmp_path / "out", "--to", "innerstep", out=tmp_path / "out"
+        cli,
+        "holds nothing to convert",
+        tmp_path / "source",
+        tmp_path / "out",
+        "--to",
+        "innerstep",
+        out=tmp_path / "out",
     )
     torch.save({"weight": torch.ones(2)}, tmp_path / "source/head.pt")
     converted(cli, tmp_path / "source", tmp_path / "out", "--to", "innerstep")

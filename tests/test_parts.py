@@ -186,7 +186,9 @@ def test_what_cannot_be_is_refused(tmp_path, source, case):
 def test_weights_of_another_kind_of_number_are_refused(tmp_path, source, kind, strict):
     saved = weights(source)
     save_file({**saved, "linear.bias": saved["linear.bias"].to(kind)}, tmp_path / "first.safetensors")
-    message = rf"first.init_from: .*first.safetensors: the weights do not fit: .*linear.bias \(saved {kind}, here torch.f"
+    message = (
+        rf"first.init_from: .*first.safetensors: the weights do not fit: .*linear.bias \(saved {kind}, here torch.f"
+    )
     with pytest.raises(ConfigError, match=message):
         started(tmp_path / "run", {"path": str(tmp_path / "first.safetensors"), "strict": strict})
 

@@ -159,6 +159,15 @@ def test_random_numbers_in_a_worker_hang_on_seed_epoch_and_batch_alone():
     assert len(set(noise)) > 0.9 * len(noise)
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_the_main_guard_is_named_where_workers_read_the_script_again(monkeypatch, method):
+    monkeypatch.setattr("trainer.batches.get_start_method", lambda: method)
+    with pytest.raises(UserCodeError) as raised:
+        for step in range(12):
+            list(ShuffledBatches(Spoilt({"x": torch.arange(23)}, die), 4, 0, workers=1).of_update(step))
+    assert ('if __name__ == "__main__":' in str(raised.value)) == (method != "fork")
+
+
 def test_a_worker_that_dies_is_told_whatever_the_run_does():
     split = Spoilt({"x": torch.arange(23)}, die)
     assert 20 not in next(ShuffledBatches(split, 4, 0).of_update(0))["x"]

@@ -21,7 +21,7 @@ from trainer.interruption import SIGNALS
 from trainer.rng import seed_all
 
 _GUARD = (
-    " Under this start method a script needs `if __name__ == \"__main__\":` around what it runs: each worker reads the"
+    ' Under this start method a script needs `if __name__ == "__main__":` around what it runs: each worker reads the'
     " script again."
 )
 

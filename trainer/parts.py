@@ -178,7 +178,9 @@ def _fitting(saved: Mapping[str, Any], own: Mapping[str, Any], init: InitConfig,
     saved_shapes, own_shapes = _shapes(saved), _shapes(own)
     problems = compare_shapes(saved_shapes, own_shapes)
     if init.strict and problems:
-        raise StateMismatchError(f"{path}: the {what} {'do' if what == 'weights' else 'does'} not fit: {'; '.join(problems)}")
+        raise StateMismatchError(
+            f"{path}: the {what} {'do' if what == 'weights' else 'does'} not fit: {'; '.join(problems)}"
+        )
     chosen = [name for name in own_shapes if saved_shapes.get(name) == own_shapes[name]]
     if not chosen:
         raise StateMismatchError(f"{path}: nothing of the {what} fits: {'; '.join(problems) or 'it is empty'}")
