@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import random
 import time
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -162,10 +163,13 @@ def test_random_numbers_in_a_worker_hang_on_seed_epoch_and_batch_alone():
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_the_main_guard_is_named_where_workers_read_the_script_again(monkeypatch, method):
     monkeypatch.setattr("trainer.batches.get_start_method", lambda: method)
-    with pytest.raises(UserCodeError) as raised:
-        for step in range(12):
-            list(ShuffledBatches(Spoilt({"x": torch.arange(23)}, die), 4, 0, workers=1).of_update(step))
-    assert ('if __name__ == "__main__":' in str(raised.value)) == (method != "fork")
+    split = Spoilt({"x": torch.arange(23)}, die)
+    with (
+        ShuffledBatches(split, 4, 0, workers=1) as batches,
+        pytest.raises(UserCodeError, match="Fewer workers") as told,
+    ):
+        list(chain.from_iterable(map(batches.of_update, range(12))))
+    assert ('if __name__ == "__main__":' in str(told.value)) == (method != "fork")
 
 
 def test_a_worker_that_dies_is_told_whatever_the_run_does():
