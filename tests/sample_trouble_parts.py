@@ -45,6 +45,8 @@ class Prepares(Regression):
                 first.head = nn.Linear(6, data.train.batch(torch.arange(1))["y"].shape[1])
             case "add":
                 first.head = nn.Sequential(first.head, nn.Linear(4, 4, bias=False))
+            case "freeze all":
+                first.requires_grad_(False)
             case "unfreeze":
                 first.requires_grad_(True)
             case "replace all":
@@ -82,6 +84,8 @@ class Meddles(Regression):
                 first.body.register_parameter("bias", None)
             case "freeze":
                 first.body.weight.requires_grad_(False)
+            case "freeze all":
+                first.requires_grad_(False)
             case "unfreeze":
                 first.requires_grad_(True)
             case "grow":

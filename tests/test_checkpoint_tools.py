@@ -1,11 +1,13 @@
 """`innerstep checkpoint inspect`, `verify`, `diff` and `export`, as a user sees them."""
 
 import io
+import json
 import re
 import shutil
 
 import pytest
 import torch
+from mutations import seal
 from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -263,3 +265,15 @@ def test_damaged_weights_are_not_exported(cli, run, tmp_path):
     code, printed = cli("checkpoint", "export", run, "--out", tmp_path / "w.safetensors")
     assert (code, "first/model.safetensors: is not as it was written" in printed) == (2, True)
     assert not (tmp_path / "w.safetensors").exists()
+
+
+def test_inspect_reads_nothing_outside_the_checkpoint(cli, run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    checkpoint = copy / "checkpoints/step_00000012"
+    values = json.loads((checkpoint / "trainer.json").read_text())
+    values["components"]["../../../other"] = "trains"
+    shutil.copytree(checkpoint / "first", tmp_path / "other")
+    (checkpoint / "trainer.json").write_text(json.dumps(values))
+    seal(checkpoint)
+    code, printed = cli("checkpoint", "inspect", copy)
+    assert (code, "has no weights of '../../../other'" in printed) == (2, True), printed

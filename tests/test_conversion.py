@@ -447,6 +447,24 @@ def test_mistakes_in_the_command_are_named(cli, tmp_path, pair, runs):
     assert (code, "is there already" in printed) == (2, True)
 
 
+@pytest.mark.parametrize("name", [".", ".."])
+def test_files_without_a_name_that_a_folder_can_have_are_no_components(cli, tmp_path, name):
+    (tmp_path / "source").mkdir()
+    torch.save({"weight": torch.ones(2)}, tmp_path / f"source/{name}.pt")
+    refused(
+        cli,
+        "holds nothing to convert",
+        tmp_path / "source",
+        tmp_path / "out",
+        "--to",
+        "innerstep",
+        out=tmp_path / "out",
+    )
+    torch.save({"weight": torch.ones(2)}, tmp_path / "source/head.pt")
+    converted(cli, tmp_path / "source", tmp_path / "out", "--to", "innerstep")
+    assert [folder.name for folder in (tmp_path / "out").iterdir()] == ["head"]
+
+
 def test_damage_is_not_converted(cli, tmp_path, runs):
     import shutil
 

@@ -166,9 +166,18 @@ def test_parameters_that_change_in_the_run_are_named_at_the_next_save(tmp_path, 
     message = str(raised.value)
     assert "after 8 updates, which cannot be saved: model.components.first: its optimizer has" in message
     assert LATER[what] in message
-    assert "The newest complete checkpoint: after 4 updates." in message
+    assert message.count(LATER[what]) == message.count("checkpoint:") == 1
+    assert "The newest finite checkpoint: after 4 updates. `innerstep resume" in message
     assert [folder.name for folder in complete_checkpoints(tmp_path / "run/checkpoints")] == ["step_00000004"]
     verify(tmp_path / "run/checkpoints/step_00000004")
+
+
+def test_a_failure_that_frozen_parameters_explain_names_them_once(tmp_path):
+    with pytest.raises(UserCodeError) as raised:
+        train(meddled(tmp_path / "run", "freeze all"), console=QUIET)
+    message = str(raised.value)
+    assert message.count("its optimizer has parameters that were frozen later") == message.count("checkpoint:") == 1
+    assert "What is trained since then is not saved. The newest finite checkpoint: after 4 updates." in message
 
 
 def test_a_component_unfrozen_in_the_run_is_named_at_the_next_save(tmp_path):

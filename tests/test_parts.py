@@ -181,6 +181,26 @@ def test_what_cannot_be_is_refused(tmp_path, source, case):
     assert message in str(refusal.value)
 
 
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("kind", [torch.int64, torch.bool, torch.complex64])
+def test_weights_of_another_kind_of_number_are_refused(tmp_path, source, kind, strict):
+    saved = weights(source)
+    save_file({**saved, "linear.bias": saved["linear.bias"].to(kind)}, tmp_path / "first.safetensors")
+    message = (
+        rf"first.init_from: .*first.safetensors: the weights do not fit: .*linear.bias \(saved {kind}, here torch.f"
+    )
+    with pytest.raises(ConfigError, match=message):
+        started(tmp_path / "run", {"path": str(tmp_path / "first.safetensors"), "strict": strict})
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_are_taken(tmp_path, source, kind):
+    saved = {name: value.to(kind) if value.is_floating_point() else value for name, value in weights(source).items()}
+    save_file(saved, tmp_path / "first.safetensors")
+    trainer, _ = started(tmp_path / "run", str(tmp_path / "first.safetensors"))
+    assert torch.equal(trainer.components["first"].linear.weight, saved["linear.weight"].float())
+
+
 def test_a_frozen_component_has_no_optimizer_to_load(tmp_path, source):
     raw = config(tmp_path, two(), {"first": WARMUP, "second": ADAMW})
     raw["model"]["components"]["first"] |= {"freeze": True, "init_from": {"path": str(source), "schedule": True}}

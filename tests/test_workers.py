@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import random
 import time
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -157,6 +158,18 @@ def test_random_numbers_in_a_worker_hang_on_seed_epoch_and_batch_alone():
     assert augmented(range(14), seed=4) != whole
     noise = [round(x[0] % 1, 5) for update in whole for batch in update for x in batch["x"]]
     assert len(set(noise)) > 0.9 * len(noise)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_the_main_guard_is_named_where_workers_read_the_script_again(monkeypatch, method):
+    monkeypatch.setattr("trainer.batches.get_start_method", lambda: method)
+    split = Spoilt({"x": torch.arange(23)}, die)
+    with (
+        ShuffledBatches(split, 4, 0, workers=1) as batches,
+        pytest.raises(UserCodeError, match="Fewer workers") as told,
+    ):
+        list(chain.from_iterable(map(batches.of_update, range(12))))
+    assert ('if __name__ == "__main__":' in str(told.value)) == (method != "fork")
 
 
 def test_a_worker_that_dies_is_told_whatever_the_run_does():

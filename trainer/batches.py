@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
+from multiprocessing import get_start_method
 from pickle import PickleError
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +19,11 @@ from trainer.data import Batch, Split
 from trainer.errors import ConfigError, UserCodeError, raised
 from trainer.interruption import SIGNALS
 from trainer.rng import seed_all
+
+_GUARD = (
+    ' Under this start method a script needs `if __name__ == "__main__":` around what it runs: each worker reads the'
+    " script again."
+)
 
 
 class ShuffledBatches:
@@ -194,8 +200,9 @@ def _lost(error: RuntimeError) -> UserCodeError:
     """Return how the user is told of the DataLoader's `error`. What its signal handler raised says most."""
     first = error.__cause__ if isinstance(error.__cause__, RuntimeError) else error
     reason = str(first).strip().removesuffix(".")
+    guard = "" if get_start_method() == "fork" else _GUARD
     return UserCodeError(
-        f"data.workers: {reason}. Fewer workers need less memory; with 0 the run makes the batches itself."
+        f"data.workers: {reason}. Fewer workers need less memory; with 0 the run makes the batches itself.{guard}"
     )
 
 

@@ -33,6 +33,10 @@ class UserCodeError(RuntimeError):
     """
 
 
+class UnsavableError(UserCodeError):
+    """A run has come to hold what no checkpoint can hold. The message says after which update, where, and why."""
+
+
 class NonFiniteError(RuntimeError):
     """A run stopped before a step because a loss, a gradient or a weight is NaN or infinite.
 

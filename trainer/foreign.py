@@ -61,7 +61,8 @@ def read_lerobot(folder: Path) -> Positional:
 def torch_names(folder: Path) -> list[str]:
     """Return the names of the modules whose state dicts are in a folder as NAME.pt, perhaps with NAME_opt.pt."""
     files = sorted(path.name for path in folder.glob("*.pt"))
-    return list(dict.fromkeys(name.removesuffix(OPTIMIZER_FILE).removesuffix(".pt") for name in files))
+    names = dict.fromkeys(name.removesuffix(OPTIMIZER_FILE).removesuffix(".pt") for name in files)
+    return [name for name in names if name.strip(".")]  # others are no names of folders: "..pt" would be "."
 
 
 def read_torch(folder: Path, name: str) -> Positional:

@@ -46,6 +46,8 @@ def inspection(path: Path) -> str:
     """
     folder = existing_checkpoint(path)
     manifest, progress = read_manifest(folder), read_progress(folder)
+    if strange := [name for name in progress.values["components"] if f"{name}/{WEIGHTS}" not in manifest["files"]]:
+        raise DamagedCheckpointError(f"{folder}: has no weights of {strange[0]!r}, which its trainer.json names")
     rows = [_row(folder, name, progress, manifest) for name in progress.values["components"]]
     with expected_content(folder / TRAINER):
         data = progress.values["data"]

@@ -155,7 +155,7 @@ class OfflineTrainer:
             self.step = update.step + 1
             self.evaluation_is_due = self.data.held_out is not None and self._due(train.eval_every)
             if self.step == self.begun + 1:  # before there is much to lose: the optimizers have their state now
-                self.contents.check(self.step, train.run_dir)
+                self.contents.check(self.step)
             if update.logged:
                 with user_code("a metric"):
                     line = training_line(update, progress.rate(update.step))
@@ -195,13 +195,13 @@ class OfflineTrainer:
     def save(self, is_last: bool = False) -> None:
         """Write a checkpoint of this moment, or let it be written. is_last: of the run.
 
-        Raises SaveError; UserCodeError for what cannot be saved; NonFiniteError by train.on_nonfinite.
+        Raises SaveError; UnsavableError; NonFiniteError by train.on_nonfinite.
         """
         if self.config.train.on_nonfinite == "stop":
             check_weights(self.components)
         with weights_to_keep(self.optimizers.values()):
             progress = Progress(self.step, saved_values(self))
-            files = {**self.contents.make(progress, self.config.train.run_dir), **self.own.files()}
+            files = {**self.contents.make(progress), **self.own.files()}
             self.saving.save(self.step, files, is_last)
 
     def restore(self, folder: Path) -> None:

@@ -42,7 +42,7 @@ def run_to_overwrite(run_dir: Path, overwrite: bool) -> bool:
     if _is_free(run_dir):
         return False
     if not is_run_directory(run_dir):
-        raise ConfigError(f"train.run_dir: {run_dir} exists and is not a run. Choose another, or remove it.")
+        raise ConfigError(f"train.run_dir: {run_dir} exists and is not a run. Choose another directory.")
     if not overwrite:
         raise ConfigError(
             f"train.run_dir: {run_dir} holds a run already. Take it up with `innerstep resume {run_dir}`,"
@@ -216,6 +216,6 @@ def _names(folder: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except NotADirectoryError as error:
-        raise ConfigError(f"train.run_dir: {folder} exists and is not a run. Choose another, or remove it.") from error
+        raise ConfigError(f"train.run_dir: {folder} exists and is not a run. Choose another directory.") from error
     except OSError as error:
         raise unreadable(folder, error) from error

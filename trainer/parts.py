@@ -55,6 +55,7 @@ def load_part(name: str, init: InitConfig, component: nn.Module) -> tuple[list[s
     state = component.state_dict()
     own = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     chosen = _fitting(saved, own, init, source.weights, "weights")
+    _check_kinds(saved, own, chosen, source.weights)
     component.load_state_dict({**state, **{key: saved[key] for key in chosen}}, strict=init.strict)
     lines = _report(f"{name}: {len(chosen)} of {len(own)} tensors from {source.weights}", chosen, saved, own)
     trained = {key for key, _ in component.named_parameters()}
@@ -177,11 +178,28 @@ def _fitting(saved: Mapping[str, Any], own: Mapping[str, Any], init: InitConfig,
     saved_shapes, own_shapes = _shapes(saved), _shapes(own)
     problems = compare_shapes(saved_shapes, own_shapes)
     if init.strict and problems:
-        raise StateMismatchError(f"{path}: the {what} does not fit: {'; '.join(problems)}")
+        raise StateMismatchError(
+            f"{path}: the {what} {'do' if what == 'weights' else 'does'} not fit: {'; '.join(problems)}"
+        )
     chosen = [name for name in own_shapes if saved_shapes.get(name) == own_shapes[name]]
     if not chosen:
         raise StateMismatchError(f"{path}: nothing of the {what} fits: {'; '.join(problems) or 'it is empty'}")
     return chosen
+
+
+def _check_kinds(saved: Mapping[str, Tensor], own: Mapping[str, Tensor], names: Sequence[str], path: Path) -> None:
+    """Raise StateMismatchError where numbers would become others: whole numbers, real ones and complex ones differ."""
+    wrong = [
+        f"{name} (saved {saved[name].dtype}, here {own[name].dtype})"
+        for name in names
+        if _kind(saved[name]) != _kind(own[name])
+    ]
+    if wrong:
+        raise StateMismatchError(f"{path}: the weights do not fit: of another kind of number: {', '.join(wrong)}")
+
+
+def _kind(tensor: Tensor) -> tuple[bool, bool]:
+    return tensor.is_floating_point(), tensor.is_complex()
 
 
 def _shapes(values: Mapping[str, Any]) -> dict[str, list[int]]:

@@ -13,6 +13,7 @@ from trainer.errors import (
     NonFiniteError,
     SaveError,
     UnreadableError,
+    UnsavableError,
     UserCodeError,
     raised,
 )
@@ -34,6 +35,8 @@ def rescuing(run: Run) -> Iterator[None]:
         yield
     except (SaveError, UnreadableError):
         raise
+    except UnsavableError as error:
+        raise UserCodeError(f"{error}\n{_way_on(run.config.train.run_dir)}") from error
     except (Exception, SystemExit) as error:
         if isinstance(error, ConfigError) and run.step == run.begun:
             raise
@@ -41,7 +44,7 @@ def rescuing(run: Run) -> Iterator[None]:
         problems = [] if known else parameter_problems(run.components, run.optimizers)
         what = "\n".join([f"{_place(run)}: {str(error) if known else raised(error)}", *problems])
         kind = NonFiniteError if isinstance(error, NonFiniteError) else UserCodeError
-        raise kind(f"{what}\n{_rescued(run)}") from (error.__cause__ or error if known else error)
+        raise kind(f"{what}\n{_rescued(run, what)}") from (error.__cause__ or error if known else error)
 
 
 def check_weights(components: nn.ModuleDict) -> None:
@@ -60,8 +63,11 @@ def _place(run: Run) -> str:
     return f"update {update} (epoch {epoch}, batch {batch} of {batches.batches_per_epoch}, all counted from 0)"
 
 
-def _rescued(run: Run) -> str:
-    """Save, if the state is that between two updates and finite; return sentences that say what is there."""
+def _rescued(run: Run, what: str) -> str:
+    """Save, if the state is that between two updates and finite; return sentences that say what is there.
+
+    what: what is told of the failure already.
+    """
     why = ""
     in_update = run.learner.update == run.step
     moved = run.learner.stepped if in_update else set()
@@ -77,7 +83,9 @@ def _rescued(run: Run) -> str:
     except NonFiniteError as error:
         why = f"What is trained since then is not saved: {error}. "
     except Exception as error:  # what failed first must be told
-        why = f"Saving failed too: {error}. "
+        told = isinstance(error, UnsavableError) and str(error.__cause__) in what
+        why = "" if told else f"Saving failed too: {str(error).rstrip('.')}. "
+        why += "What is trained since then is not saved. "
     return why + _way_on(run.config.train.run_dir)
 
 

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,11 +10,10 @@ from torch.optim import Optimizer
 
 from trainer.checkpoint import Progress, contents
 from trainer.checkpoint_files import Files
-from trainer.errors import ConfigError, UserCodeError, raised
+from trainer.errors import ConfigError, UnsavableError, UserCodeError, raised
 from trainer.evaluation import weights_to_keep
 from trainer.parameter_lists import check_parameters, parameter_problems
 from trainer.savable import SavedForm
-from trainer.saving import newest_checkpoint
 
 
 class RehearsedContents:
@@ -37,18 +35,18 @@ class RehearsedContents:
             raise ConfigError("\n".join(problems))
         self._form = SavedForm(files)
 
-    def check(self, step: int, run_dir: Path) -> None:
+    def check(self, step: int) -> None:
         """Check what a checkpoint after `step` updates would hold. Nothing is written, and training sees nothing of it.
 
-        It belongs after the first update, which makes the optimizers' state. Raises UserCodeError as `make` does.
+        It belongs after the first update, which makes the optimizers' state. Raises UnsavableError as `make` does.
         """
-        self.make(Progress(step, {}), run_dir)
+        self.make(Progress(step, {}))
 
-    def make(self, progress: Progress, run_dir: Path) -> Files:
+    def make(self, progress: Progress) -> Files:
         """Return what a checkpoint is to hold; the tensors are the run's own. Schedule-free optimizers must be in eval
         mode.
 
-        Raises UserCodeError for what cannot be saved, and for what a resumed run could not load: parameters that no
+        Raises UnsavableError for what cannot be saved, and for what a resumed run could not load: parameters that no
         optimizer has, and weights of another form than before the first update.
         """
         try:
@@ -56,8 +54,7 @@ class RehearsedContents:
             files = contents(self._components, self._optimizers, progress)
             self._form.check(files)
         except (UserCodeError, ValueError) as error:
-            newest = newest_checkpoint(run_dir / "checkpoints")
-            raise UserCodeError(f"after {progress.step} updates, which cannot be saved: {error}\n{newest}") from error
+            raise UnsavableError(f"after {progress.step} updates, which cannot be saved: {error}") from error
         return files
 
 
