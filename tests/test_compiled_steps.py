@@ -238,6 +238,24 @@ def test_a_graph_from_before_a_step_is_not_gone_through_after_it(key, params):
         loss.backward()
 
 
+@NO_COMPILER
+def test_a_compiler_that_makes_another_library_is_told_when_the_optimizer_is_built(monkeypatch, tmp_path):
+    compiler, source = tmp_path / "other-cc", tmp_path / "other.c"
+    source.write_text("int nothing(void) { return 0; }")
+    compiler.write_text(
+        f'#!/bin/sh\nfor last in "$@"; do case "$last" in *.so) out="$last";; esac; done\n'
+        f'exec cc -shared -fPIC {source} -o "$out"\n'
+    )
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    native.library.cache_clear()
+    try:
+        with pytest.raises(ValueError, match=r"made a library of native\.c without the step adam"):
+            OPTIMIZER_BUILDER_REGISTRY["adamw"](implementation="compiled").build([nn.Parameter(torch.zeros(3))])
+    finally:
+        native.library.cache_clear()
+
+
 def test_compiled_says_so_when_the_optimizer_is_built_without_a_compiler(monkeypatch):
     native.library.cache_clear()
     for compiler, message in (

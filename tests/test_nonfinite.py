@@ -73,7 +73,7 @@ def test_a_run_stops_before_the_step_and_keeps_what_it_had(tmp_path, printed, op
         "nan_gradient": "the gradient of first is not finite: layers",
     }
     assert what[way] in told
-    assert f"after 6 updates. `innerstep resume {run}` continues there." in told
+    assert f"after 6 updates. `innerstep resume {run}` continues there. --train.on_nonfinite=skip leaves" in told
     assert are_finite(run)
     result = resume(run, {"train.on_nonfinite": "skip"}, console=printed)
     assert result.step == 12

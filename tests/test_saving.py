@@ -1,5 +1,6 @@
 """When checkpoints are written, which are kept, and that a resume from any of them is the uninterrupted run."""
 
+import io
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -74,6 +75,13 @@ def test_the_best_is_kept_besides_and_named(tmp_path, quiet, mode):
     assert (run / "checkpoints/best").read_text() == f"step_{best_step:08d}\n"
     resume(run / "checkpoints/best", console=quiet)
     assert steps(run) == sorted({best_step, 12})
+
+
+def test_a_run_whose_evaluations_give_no_number_says_that_there_is_no_best(tmp_path, monkeypatch):
+    evaluations(monkeypatch, dict.fromkeys(range(1, 13), float("nan")))
+    printed = Console(file=io.StringIO(), width=1000)
+    train(config(tmp_path / "run", two(), PLAIN, eval_every=4, keep_best={}), console=printed)
+    assert "no evaluation gave a val_loss that is a number: there is no best checkpoint" in printed.file.getvalue()
 
 
 def test_a_resume_remembers_the_best(tmp_path, quiet):

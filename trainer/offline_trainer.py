@@ -135,7 +135,7 @@ class OfflineTrainer:
             self._train(metrics, progress, interruption)
         if interruption.signal is not None and (self.evaluation_is_due or not self._is_over()):
             self._stop(interruption.signal)
-        for line in self._off_plan():
+        for line in [*self._off_plan(), *self.saving.missing_best()]:
             self.say(line)
         if self.config.train.pictures:
             self._draw()

@@ -44,7 +44,8 @@ def rescuing(run: Run) -> Iterator[None]:
         problems = [] if known else parameter_problems(run.components, run.optimizers)
         what = "\n".join([f"{_place(run)}: {str(error) if known else raised(error)}", *problems])
         kind = NonFiniteError if isinstance(error, NonFiniteError) else UserCodeError
-        raise kind(f"{what}\n{_rescued(run, what)}") from (error.__cause__ or error if known else error)
+        hint = " --train.on_nonfinite=skip leaves such updates out." if kind is NonFiniteError else ""
+        raise kind(f"{what}\n{_rescued(run, what)}{hint}") from (error.__cause__ or error if known else error)
 
 
 def check_weights(components: nn.ModuleDict) -> None:

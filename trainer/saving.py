@@ -96,6 +96,13 @@ class Saving:
         elif folder != pointed(self._folder, BEST):
             point(self._folder, BEST, folder)
 
+    def missing_best(self) -> list[str]:
+        """Return a line if the run should have a best checkpoint and has none, as no evaluation gave a number."""
+        rule = self._train.keep_best
+        if rule is None or self.best:
+            return []
+        return [f"train.keep_best: no evaluation gave a {rule.monitor} that is a number: there is no best checkpoint"]
+
     def continue_from(self, step: int) -> None:
         """Take the checkpoint after `step` updates, which the run resumes from, for one that is written."""
         self._written = self._step = step

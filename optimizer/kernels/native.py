@@ -18,6 +18,8 @@ FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fope
 
 REALS = {torch.float32: "float", torch.float64: "double"}
 
+STEPS = ("adam", "cautious_adam", "cautious_sgd", "schedule_free_radam")
+
 HALVED = {"adam": 2, "cautious_adam": 2}
 """Steps that take float32 parameters with moments in bfloat16, and where in a row the moments begin."""
 
@@ -108,4 +110,8 @@ def library(dtype: torch.dtype, state_dtype: torch.dtype) -> ctypes.CDLL:
             raise OSError(f"{compiler[0]} did not compile {source.name} in {SECONDS_TO_COMPILE} seconds") from None
         if result.returncode:
             raise OSError(f"{compiler[0]} could not compile {source.name}: {result.stderr.strip()}")
-        return ctypes.CDLL(made)
+        made_library = ctypes.CDLL(made)
+        for step in HALVED if state_dtype != dtype else STEPS:
+            if not hasattr(made_library, step):
+                raise OSError(f"{compiler[0]} made a library of {source.name} without the step {step}")
+        return made_library
