@@ -154,9 +154,9 @@ def _objection_to_gradient(p: Tensor, gradient: Tensor) -> str | None:
 def _signature(optimizer: Any, moments: Sequence[str]) -> tuple[Any, ...] | None:
     """Return what tells whether anything has changed that `checked` looks at; None where that is not known so fast.
 
-    Gradients, which come anew, are told by all but their address; state, which stays, by identity, address, strides and
-    how much memory it has; parameters by all of that. Most of a small step would be this, so each question is one
-    `map` over all tensors.
+    Gradients, which are new at each step, are known by all but their address; parameters and state, which stay, by
+    where their memory is (memory that is given back or shrunk has another address), and state by identity as well. Most
+    of a small step would be this, so each question is one `map` over all tensors.
     """
     groups, state_of = optimizer.param_groups, optimizer.state.get
     parameters: list[Tensor] = [p for group in groups for p in group["params"]]
@@ -164,21 +164,20 @@ def _signature(optimizer: Any, moments: Sequence[str]) -> tuple[Any, ...] | None
     gradients = [gradient for gradient in found if gradient is not None]
     own = [state for p in parameters if (state := state_of(p))]
     held = [value for name in moments for state in own if (value := state.get(name)) is not None]
-    both, stay = parameters + gradients, parameters + held
-    every = both + held
+    both = parameters + gradients
     try:
         return (
             [(len(group["params"]), type(group["lr"]), *map(group.get, _OPTIONS)) for group in groups],
             list(map(type, parameters + found)),
             [tensor.dtype for tensor in both],
             list(map(Tensor.size, both)),
-            list(map(Tensor.stride, every)),
+            list(map(Tensor.stride, both)),
             True in map(Tensor.is_neg, both),
             list(map(Tensor.storage_offset, gradients)),
             list(map(Tensor.data_ptr, gradients)).count(0),
             list(map(id, held)),
-            list(map(Tensor.data_ptr, stay)),
-            list(map(UntypedStorage.nbytes, map(Tensor.untyped_storage, every))),
+            list(map(Tensor.data_ptr, parameters + held)),
+            list(map(UntypedStorage.nbytes, map(Tensor.untyped_storage, gradients))),
         )
     except (RuntimeError, NotImplementedError, TypeError, AttributeError):  # not every kind of tensor has all that
         return None
