@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from hashlib import sha256
@@ -59,7 +60,7 @@ def needs(package):
 
 
 def start(*arguments, **options):
-    """Start the command line as a process of its own."""
+    """Start the command line as a process of its own, which hears SIGINT even if the tests run in the background."""
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT}"}
     return subprocess.Popen(
         [str(COMMAND), *map(str, arguments)],
@@ -68,6 +69,7 @@ def start(*arguments, **options):
         text=True,
         env=environment,
         cwd=ROOT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell ignores it there
         **options,
     )
 
