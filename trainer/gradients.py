@@ -1,6 +1,7 @@
 """Gradients of several components at once: whether they are finite, and their joint norm."""
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -20,9 +21,14 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
     for device, some in plain.items():
         flag = torch.zeros((), device=device)
         # What GradScaler uses: it multiplies by 1, and raises the flag.
-        torch._amp_foreach_non_finite_check_and_unscale_(some, flag, torch.ones((), device=device))
+        torch._amp_foreach_non_finite_check_and_unscale_(some, flag, _one(device))
         flags.append(flag)
     return not any(bool(flag) for flag in flags)
+
+
+@cache
+def _one(device: torch.device) -> Tensor:
+    return torch.ones((), device=device)
 
 
 def count_nonfinite(tensor: Tensor) -> int:

@@ -20,8 +20,8 @@ from trainer.objective import Objective, Outcome
 @dataclass(frozen=True)
 class Report:
     """What an update did, over all its batches. step: its number, from 0. logged: whether it goes into the metrics.
-    outcomes: of its batches, detached when read; sizes: their samples. lrs, grad_norms: by component. Outcomes and
-    norms are those of a logged update only. skipped: updates that each component has skipped so far."""
+    outcomes: of its batches, detached when read; sizes: their samples. lrs, grad_norms: by component. skipped: updates
+    that each component has skipped so far. All but the sizes are there in a logged update only."""
 
     step: int
     epoch: int
@@ -80,9 +80,9 @@ def updates(
             logged=learner.measuring,
             outcomes=outcomes if learner.measuring else (),
             sizes=sizes,
-            lrs=learner.lrs_now(),
+            lrs=learner.lrs_now() if learner.measuring else {},
             grad_norms={name: norm for name, norm in learner.grad_norms.items() if name in learner.stepped},
-            skipped=learner.skipped.copy(),
+            skipped=learner.skipped.copy() if learner.measuring else {},
         )
 
 
