@@ -332,3 +332,13 @@ def test_the_state_of_an_optimizer_without_a_curve_holds_no_text():
     cosine = OPTIMIZER_BUILDER_REGISTRY["sgd"](schedule={"type": "cosine", "num_training_steps": 9})
     with pytest.warns(UserWarning, match="type: saved 'constant', now 'cosine'"):
         cosine.build(nn.Linear(2, 2).parameters()).load_state_dict(state)
+
+
+@pytest.mark.parametrize(("num_cycles", "expected"), [(0, [1, 1, 1]), (0.5, [1, 0.5, 0]), (1, [1, 0, 1])])
+def test_vqbet_to_zero_is_lerobots_newer_vqbet(num_cycles, expected):
+    """Since its vqbet ends with the run; `vqbet` keeps the older formula, which ends past it."""
+    schedule = {"type": "vqbet_to_zero", "num_warmup_steps": 10, "num_vqvae_training_steps": 20}
+    made = OPTIMIZER_BUILDER_REGISTRY["adam"](lr=1.0, schedule={**schedule, "num_cycles": num_cycles})
+    preview = made.preview(Horizon(100))
+    assert [preview.at(update)["lr"] for update in (30, 65, 100)] == pytest.approx(expected, abs=1e-12)
+    assert [preview.at(update)["lr"] for update in (0, 19, 20, 25)] == pytest.approx([1, 1, 0, 0.5])

@@ -71,8 +71,8 @@ class VQBeT(Schedule):
     """Updates of the warm-up, after the VQ-VAE's training."""
     num_vqvae_training_steps: Length
     """Updates in which the VQ-VAE trains."""
-    num_cycles: PositiveNumber = 0.5
-    """Waves in the decay; 0.5 goes from 1 to 0."""
+    num_cycles: NonNegativeNumber = 0.5
+    """Waves in the decay; 0.5 goes from 1 to 0, and 0 stays at 1."""
     num_training_steps: RunLength = None
     """The length of the run; left out, the horizon's."""
 
