@@ -7,7 +7,8 @@ import tracemalloc
 import pytest
 from sample_runs import ADAMW, config, two
 
-from trainer.metrics import MetricsFile, read_metrics
+from trainer import pictures
+from trainer.metrics import MetricsFile, read_metrics, written_evaluation
 
 
 def line(step, split="train", **values):
@@ -79,7 +80,7 @@ def test_a_resume_needs_little_memory(tmp_path, odd):
     MetricsFile(path).keep_before(5_000)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert len(read_metrics(path)) == 5_000
+    assert len(list(read_metrics(path))) == 5_000
     assert peak < 400_000, "the file has 1.5 MB"
 
 
@@ -111,12 +112,12 @@ def test_what_is_not_finite_is_null_and_named_and_read_back_as_nan(tmp_path):
     first, second = map(strict, path.read_text().splitlines())
     assert (first["loss"], first["accuracy"], first["nonfinite"]) == (None, None, ["loss", "accuracy"])
     assert "nonfinite" not in second
-    read = read_metrics(path)
+    read = list(read_metrics(path))
     assert math.isnan(read[0]["loss"])
     assert math.isnan(read[0]["accuracy"])
     assert read[0].keys() == {"split", "step", "loss", "lr/x", "accuracy"}
     path.write_text('{"split": "train", "step": 0, "loss": NaN}\n')  # as earlier versions wrote it
-    assert math.isnan(read_metrics(path)[0]["loss"])
+    assert math.isnan(next(read_metrics(path))["loss"])
 
 
 def test_all_that_a_run_writes_is_json(tmp_path, monkeypatch):
@@ -143,3 +144,46 @@ def test_all_that_a_run_writes_is_json(tmp_path, monkeypatch):
     assert read_json(folder / "trainer.json")["best"]["value"] == math.inf
     resume(folder, console=Console(file=io.StringIO()))
     assert (tmp_path / "run/checkpoints/best").read_text() == "step_00000002\n"
+
+
+NUMBERS = ["0", "-1", "1.5", "1e-5", "2E+3", "1e999", "9" * 30, "-0.0", "null", "NaN"]
+NO_NUMBERS = ["01", "+1", ".5", "1.", "1e", "--1", "0x1", "1_000", "", "9" * 5_000, "1 1"]
+
+
+@pytest.mark.parametrize(("numbers", "is_ours"), [(NUMBERS, True), (NO_NUMBERS, False)])
+def test_a_line_is_ours_if_it_is_json(tmp_path, numbers, is_ours):
+    lines = [f'{{"split": "train", "step": 1, "loss": {number}, "lr/x": 0.1}}\n' for number in numbers]
+    assert resumed(tmp_path, "".join(lines), 2)[2] == (0 if is_ours else len(lines))
+
+
+@pytest.mark.parametrize(
+    "written",
+    ['{"split": "train", "step": 0, "step": 7}\n', '{"step": 7, "split": "train"}\n', line(7, café=1.0)],
+)
+def test_the_step_of_a_line_is_what_json_says(tmp_path, written):
+    assert resumed(tmp_path, LINES[0] + written, 2) == (LINES[0], b"", 0)
+
+
+def test_an_evaluation_is_found_where_it_was_written_last(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert written_evaluation(path, 4) is None
+    odd = "a note\n" + line(4, loss=9.0) + line(3, "held_out", loss=8.0)
+    path.write_text(line(4, "held_out", loss=2.0) + odd + line(4, "held_out", epoch=1, loss=1.5) + '{"split": "held')
+    assert written_evaluation(path, 4) == {"loss": 1.5}
+    assert written_evaluation(path, 5) is None
+
+
+@pytest.mark.parametrize("count", [1, 7, 20_000, 45_003])
+def test_pictures_show_the_first_and_last_point_and_not_millions(tmp_path, monkeypatch, count):
+    panels = []
+    monkeypatch.setattr(pictures, "save_figure", lambda drawn, path: panels.extend(drawn))
+    values = [line(step, loss=1.0 + step, **{"lr/x": 0.5 * step}) for step in range(count)]
+    (tmp_path / "metrics.jsonl").write_text("".join(values) + line(count, "held_out", loss=9.0))
+    pictures.draw_pictures(tmp_path)
+    lrs, losses = panels
+    assert [series.label for panel in panels for series in panel.series] == ["x", "training batch", "held out"]
+    for points, last in ((lrs.series[0].points, 0.5 * (count - 1)), (losses.series[0].points, float(count))):
+        assert points[0][0] == 0
+        assert points[-1] == (count - 1, last)
+        assert len(points) == len(set(points)) == (count if count <= 20_000 else 11_252)
+    assert losses.series[1].points == [(count, 9.0)]

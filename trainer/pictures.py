@@ -1,12 +1,13 @@
 """Draws a run's learning rates and losses from its metrics."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from optimizer.drawing import Panel, Series, figure
 from trainer.disk import replacing
 from trainer.errors import missing_extra
-from trainer.metrics import METRICS, Line, read_metrics
+from trainer.metrics import HELD_OUT, METRICS, read_metrics
 
 PICTURES = ("learning_rates.png", "losses.png")
 
@@ -19,14 +20,42 @@ def require_plotting(path: str) -> None:
         raise missing_extra(path, "matplotlib", "plot") from error
 
 
+class _Thinned:
+    """Points of a line in a picture: every one, or of more than `most` every second, fourth … and the last."""
+
+    def __init__(self, most: int = 20_000) -> None:
+        self._most, self._stride, self._count = most, 1, 0
+        self._points: list[tuple[int, float]] = []
+        self._last: tuple[int, float] | None = None
+
+    def add(self, update: int, value: float) -> None:
+        self._last = (update, value)
+        if self._count % self._stride == 0:
+            self._points.append(self._last)
+        if len(self._points) > self._most:
+            self._points, self._stride = self._points[::2], self._stride * 2
+        self._count += 1
+
+    def points(self) -> list[tuple[int, float]]:
+        """Return the points, the last one that was added among them."""
+        if self._last is None or self._points[-1] is self._last:
+            return self._points
+        return [*self._points, self._last]
+
+
 def draw_pictures(run_dir: Path) -> list[Path]:
     """Draw `learning_rates.png` and `losses.png` into `run_dir`; return their paths."""
-    lines = read_metrics(run_dir / METRICS)
-    train = [line for line in lines if line["split"] == "train"]
-    held_out = [line for line in lines if line["split"] == "held_out"]
+    lrs: dict[str, _Thinned] = defaultdict(_Thinned)
+    losses = {"train": _Thinned(), HELD_OUT: _Thinned()}
+    for line in read_metrics(run_dir / METRICS):
+        if (loss := losses.get(line["split"])) is not None:
+            loss.add(line["step"], line["loss"])
+        for name in line if line["split"] == "train" else ():
+            if name.startswith("lr/"):
+                lrs[name.removeprefix("lr/")].add(line["step"], line[name])
     paths = [run_dir / name for name in PICTURES]
-    save_figure([_learning_rates(train)], paths[0])
-    save_figure([_losses(train, held_out)], paths[1])
+    save_figure([_learning_rates(lrs)], paths[0])
+    save_figure([_losses(losses)], paths[1])
     return paths
 
 
@@ -36,19 +65,12 @@ def save_figure(panels: Sequence[Panel], path: Path) -> None:
         figure(panels).savefig(aside, dpi=120, format=path.suffix[1:])
 
 
-def _learning_rates(train: list[Line]) -> Panel:
-    names = sorted({name for line in train for name in line if name.startswith("lr/")})
-    series = [
-        Series(name.removeprefix("lr/"), [(line["step"], line[name]) for line in train if name in line])
-        for name in names
-    ]
+def _learning_rates(lrs: Mapping[str, _Thinned]) -> Panel:
+    series = [Series(name, lr.points()) for name, lr in sorted(lrs.items())]
     return Panel("Learning rate of each component", "learning rate", series)
 
 
-def _losses(train: list[Line], held_out: list[Line]) -> Panel:
-    series = [
-        Series(label, [(line["step"], line["loss"]) for line in lines], style)
-        for label, lines, style in (("training batch", train, "-"), ("held out", held_out, "o-"))
-        if lines
-    ]
-    return Panel("Losses", "loss", series, log=True)
+def _losses(losses: Mapping[str, _Thinned]) -> Panel:
+    looks = {"train": ("training batch", "-"), HELD_OUT: ("held out", "o-")}
+    drawn = [(*looks[split], loss.points()) for split, loss in losses.items()]
+    return Panel("Losses", "loss", [Series(label, points, style) for label, style, points in drawn if points], log=True)
