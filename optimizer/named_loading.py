@@ -8,10 +8,18 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimizer.embedding import ScheduledOptimizer
-from optimizer.named_state import NamedState, further_of, names_by_id, parameters_of, shapes_of, sharing, state_by_id
+from optimizer.named_state import (
+    GroupsByName,
+    NamedState,
+    further_of,
+    names_by_id,
+    parameters_of,
+    shapes_of,
+    state_by_id,
+)
 from optimizer.state_checks import StateMismatchError, check_known, check_structure, compare_shapes
 from optimizer.state_fit import check_fit
-from optimizer.state_loading import fitted, matched, option_names
+from optimizer.state_loading import Ids, fitted, matched, option_names
 from optimizer.state_tree import dtype_named, filled
 from optimizer.track import INITIAL
 
@@ -64,13 +72,16 @@ def _load(
     names = {param_id: name for name, param_id in ids.items()}
     own = [{**group, "param_names": [names[key] for key in group["params"]]} for group in own_state["param_groups"]]
     state, further = state_by_id(saved, ids)
-    groups = [_decoded(group, own) for group in saved.values["param_groups"]]
+    own_groups = GroupsByName(own)
+    groups = [_decoded(group, own_groups.sharing(group["param_names"])) for group in saved.values["param_groups"]]
     for group in groups:
         for name in group["param_names"]:
             check_known(name, ids)
         group["params"] = [ids[name] for name in group["param_names"]]
     if own_options:
-        groups = [_without_options(optimizer, group, own) for group in groups]
+        groups = [
+            _without_options(optimizer, group, own_groups.sharing(group["param_names"]) or own[0]) for group in groups
+        ]
     if by_position:
         groups = [{key: value for key, value in group.items() if key != "param_names"} for group in groups]
     state_dict = {**_merged(further_of(own_state), further), "state": _copied(state), "param_groups": groups}
@@ -96,14 +107,13 @@ def _copied(value: Any) -> Any:
     return type(value)(map(_copied, value)) if type(value) in (list, tuple, set) else value
 
 
-def _decoded(group: dict[str, Any], own: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return a saved group with its values in the types of the own group that has its parameters."""
-    like = sharing(own, group["param_names"])
+def _decoded(group: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:
+    """Return a saved group with its values in the types of the group `like`, an own one that has its parameters."""
     return {key: value if key == "param_names" else as_in(like.get(key), value) for key, value in group.items()}
 
 
-def _without_options(optimizer: Optimizer, saved: dict[str, Any], own: list[dict[str, Any]]) -> dict[str, Any]:
-    options = option_names(optimizer, sharing(own, saved["param_names"]) or own[0]) - {"params", "param_names"}
+def _without_options(optimizer: Optimizer, saved: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    options = option_names(optimizer, own) - {"params", "param_names"}
     return {key: value for key, value in saved.items() if key not in options and not key.startswith(INITIAL)}
 
 
@@ -116,7 +126,7 @@ def _as_saved(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any
             held = ", ".join(own.get("param_names", map(str, match.ids)))
             raise StateMismatchError(f"the parameter groups differ: none of the saved ones holds exactly {held}")
         options = {key: value for key, value in match.sources[0].items() if key != "param_names"}
-        groups.append({**options, "params": match.ids})
+        groups.append({**options, "params": Ids(match.ids)})
     check_fit(optimizer, [match.ids for match in matches], groups, state_dict["state"])
     return {**state_dict, "param_groups": groups}
 

@@ -128,12 +128,12 @@ def restricted(state: NamedState, names: Sequence[str], optimizer: Optimizer) ->
     """Return `state` with the parameters `names` alone, in a form that `optimizer`, which may have more, takes."""
     values = dict(state.values)
     values["shapes"] = shapes_of(optimizer)
-    values["state"] = {name: entries for name, entries in values["state"].items() if name in names}
     wanted, shapes = {*names, None}, state.values["shapes"]
+    values["state"] = {name: entries for name, entries in values["state"].items() if name in wanted}
     tensors = {path: tensor for path, tensor in state.tensors.items() if _owner(path, shapes) in wanted}
+    saved = GroupsByName(values["param_groups"])
     values["param_groups"] = [
-        {**sharing(values["param_groups"], group["param_names"]), "param_names": group["param_names"]}
-        for group in optimizer.param_groups
+        {**saved.sharing(group["param_names"]), "param_names": group["param_names"]} for group in optimizer.param_groups
     ]
     return NamedState(tensors, values)
 
@@ -176,9 +176,17 @@ def shapes_of(optimizer: Optimizer) -> dict[str, list[int]]:
     }
 
 
-def sharing(groups: list[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
-    """Return the first group that has one of the parameters `names`, or nothing."""
-    return next((group for group in groups if not set(names).isdisjoint(group["param_names"])), {})
+class GroupsByName:
+    """Parameter groups, to be found by the names of their parameters."""
+
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        self._groups = groups
+        self._positions = {name: place for place, group in enumerate(groups) for name in group["param_names"]}
+
+    def sharing(self, names: Sequence[str]) -> dict[str, Any]:
+        """Return the first group that has one of the parameters `names`, or nothing."""
+        positions = [self._positions[name] for name in names if name in self._positions]
+        return self._groups[min(positions)] if positions else {}
 
 
 def _plain(key: str, value: Any, options: Container[str]) -> Any:

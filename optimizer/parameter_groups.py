@@ -1,7 +1,7 @@
 """Parameters and rules about them, to parameter groups."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Self
@@ -244,7 +244,7 @@ def _layers_above(wanted: list[str], names: list[str]) -> list[int]:
     ("blocks.3"); what comes before the first is a layer of its own, what comes after the last is the top one.
     Source: Clark et al. 2020 (arXiv:2003.10555).
     """
-    layers: list[str] = []
+    layers: dict[str, int] = {}
     ranks: dict[str, int] = {}
     last = -1
     for index, name in enumerate(names):
@@ -252,9 +252,9 @@ def _layers_above(wanted: list[str], names: list[str]) -> list[int]:
         number = next((position for position, part in enumerate(parts) if part.isdigit()), None)
         if number is not None:
             last = index
-            if (layer := ".".join(parts[: number + 1])) not in layers:
-                layers.append(layer)
-        ranks[name] = layers.index(layer) + 1 if number is not None else len(layers)
+            ranks[name] = layers.setdefault(".".join(parts[: number + 1]), len(layers) + 1)
+        else:
+            ranks[name] = len(layers)
     if not layers:
         raise ValueError(f"layer_decay: no numbered layers in the names {', '.join(names)}")
     top = len(layers) + (1 if last + 1 < len(names) else 0)
@@ -263,26 +263,35 @@ def _layers_above(wanted: list[str], names: list[str]) -> list[int]:
 
 
 def _merged(parameters: list[_Named]) -> list[Group]:
-    groups: list[tuple[dict[str, Any], Group]] = []
+    groups: dict[Hashable, Group] = {}
     for one in parameters:
-        group = next((group for options, group in groups if options == one.options), None)
-        if group is None:
-            group = {**one.options, "params": []}
-            groups.append((one.options, group))
+        key = frozenset((name, _comparable(value)) for name, value in one.options.items())
+        group = groups.setdefault(key, {**one.options, "params": []})
         group["params"].append((one.name, one.parameter))
-    return [group for _, group in groups]
+    return list(groups.values())
+
+
+def _comparable(value: Any) -> Hashable:
+    """Return what is equal for equal options."""
+    try:
+        hash(value)
+    except TypeError:
+        return repr(value)
+    return str(value.tolist()) if isinstance(value, Tensor) else value  # a tensor's hash is its identity
 
 
 def _refuse_twice(groups: list[Group]) -> None:
     seen: dict[int, str] = {}
+    called: set[str] = set()
     for group in groups:
         for item in group["params"]:
             name, parameter = item if isinstance(item, tuple) else (f"number {len(seen)}", item)
             if id(parameter) in seen:
                 raise ValueError(f"parameter {name!r} comes twice: it is {seen[id(parameter)]!r} too")
-            if name in seen.values() and isinstance(item, tuple):
+            if name in called and isinstance(item, tuple):
                 raise ValueError(f"two parameters are called {name!r}: named_parameters(PREFIX) tells them apart")
             seen[id(parameter)] = name
+            called.add(name)
 
 
 def _known(pattern: str, names: list[str]) -> str:

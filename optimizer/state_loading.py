@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,19 @@ class Match:
     sources: list[Group]
 
 
+class Ids(list[Hashable]):
+    """A group's parameters in a state dict to load: torch's `load_state_dict` asks for each tensor whether it is among
+    them, and to search a list would take a time that grows with the square of their number.
+    """
+
+    def __init__(self, ids: Iterable[Hashable]) -> None:
+        super().__init__(ids)
+        self._known = frozenset(self)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._known
+
+
 def fitted(optimizer: Optimizer, state_dict: Mapping[str, Any], moved: Collection[str]) -> dict[str, Any]:
     """Return `state_dict` with the groups of `optimizer`, under its own options, and what its class counted when saved.
 
@@ -50,7 +63,7 @@ def fitted(optimizer: Optimizer, state_dict: Mapping[str, Any], moved: Collectio
     differing: dict[str, tuple[Any, Any]] = {}
     for own, match in zip(optimizer.param_groups, matches, strict=True):
         options = option_names(optimizer, own)
-        groups.append({**own, **_counted(match.sources, options, own), "params": match.ids})
+        groups.append({**own, **_counted(match.sources, options, own), "params": Ids(match.ids)})
         for source in match.sources:
             differing |= _differing(own, source, options - IMPLEMENTATION, moved)
     if differing:
@@ -63,16 +76,15 @@ def matched(own: list[Group], saved: list[Group]) -> list[Match]:
     """Return for each own group what is saved for it. Raises StateMismatchError where they cannot be matched."""
     if not all(isinstance(group, dict) and isinstance(group.get("params"), list) for group in saved):
         raise StateMismatchError("param_groups: must be groups with a list `params`, as state_dict() returns them")
-    ids = _saved_ids(own, saved)
     by_position = len(own) == len(saved)
-    return [
-        Match(
-            of_group,
-            [group for group in saved if not set(of_group).isdisjoint(group["params"])]
-            or ([saved[index]] if by_position else []),  # a group without parameters
-        )
-        for index, of_group in enumerate(ids)
-    ]
+    places = {key: index for index, group in enumerate(saved) for key in group["params"]}
+    matches = []
+    for index, of_group in enumerate(_saved_ids(own, saved)):
+        sources = sorted({places[key] for key in of_group})
+        if not sources and by_position:  # a group without parameters
+            sources = [index]
+        matches.append(Match(of_group, [saved[source] for source in sources]))
+    return matches
 
 
 def _saved_ids(own: list[Group], saved: list[Group]) -> list[list[Hashable]]:

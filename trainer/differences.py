@@ -161,11 +161,11 @@ def _pairs(sides: Sides, file: str) -> Iterator[tuple[str, tuple[Tensor | None, 
     with ExitStack() as stack:
         there = [folder / file for folder in sides]
         opened = [stack.enter_context(opened_tensors(path)) if is_file(path) else None for path in there]
-        names: list[list[str]] = [[] if one is None else list(one.keys()) for one in opened]
-        for name in dict.fromkeys([*names[0], *names[1]]):
+        names: list[dict[str, None]] = [{} if one is None else dict.fromkeys(one.keys()) for one in opened]
+        for name in names[0] | names[1]:
             first, second = (
                 one.get_tensor(name) if one is not None and name in known else None
-                for one, known in zip(opened, map(set, names), strict=True)
+                for one, known in zip(opened, names, strict=True)
             )
             yield name, (first, second)
 

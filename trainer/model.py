@@ -136,4 +136,5 @@ def _load(
         raise ConfigError(f"{path}: {error}") from error
     for line in lines:
         say(line)
-    return {name: parameter for name, parameter in component.named_parameters() if name in names}
+    chosen = set(names)
+    return {name: parameter for name, parameter in component.named_parameters() if name in chosen}

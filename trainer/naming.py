@@ -1,5 +1,6 @@
 """From an optimizer's state by position to one by parameter name, and back."""
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -107,9 +108,9 @@ def _names(found: Positional, component: nn.Module | None) -> dict[Any, str]:
 def _check(found: Positional, names: Mapping[Any, str], shapes: Mapping[str, list[int]]) -> None:
     """Raise ValueError, with all that is wrong, unless every name has weights and all state their shapes."""
     assert found.optimizer is not None, "there is an optimizer to check"
-    given = list(names.values())
-    problems = [f"{name} is there twice" for name in sorted(set(given)) if given.count(name) > 1]
-    problems += [f"{name} is not among the weights" for name in sorted(set(given) - shapes.keys())]
+    given = Counter(names.values())
+    problems = [f"{name} is there twice" for name, times in sorted(given.items()) if times > 1]
+    problems += [f"{name} is not among the weights" for name in sorted(given.keys() - shapes.keys())]
     for position, entries in found.optimizer["state"].items():
         name = names.get(position)
         if name is None:
