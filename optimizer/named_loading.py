@@ -19,7 +19,7 @@ from optimizer.named_state import (
 )
 from optimizer.state_checks import StateMismatchError, check_known, check_structure, compare_shapes
 from optimizer.state_fit import check_fit
-from optimizer.state_loading import Ids, fitted, matched, option_names
+from optimizer.state_loading import fitted, matched, option_names, searchable
 from optimizer.state_tree import dtype_named, filled
 from optimizer.track import INITIAL
 
@@ -126,7 +126,7 @@ def _as_saved(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any
             held = ", ".join(own.get("param_names", map(str, match.ids)))
             raise StateMismatchError(f"the parameter groups differ: none of the saved ones holds exactly {held}")
         options = {key: value for key, value in match.sources[0].items() if key != "param_names"}
-        groups.append({**options, "params": Ids(match.ids)})
+        groups.append({**options, "params": searchable(match.ids)})
     check_fit(optimizer, [match.ids for match in matches], groups, state_dict["state"])
     return {**state_dict, "param_groups": groups}
 

@@ -43,6 +43,7 @@ class Makers:
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
         self._seen: dict[Hashable, dict[Any, Made] | None] = {}
+        self._arguments: dict[type[Any], frozenset[str]] = {}
 
     def class_of(self, group: Group) -> type[Any]:
         """Return the class that updates a group of the optimizer, without the schedule that is mixed in."""
@@ -55,11 +56,13 @@ class Makers:
         options: those to try, where they are not the group's.
         """
         cls = self.class_of(group)
-        accepted = inspect.signature(cls).parameters.keys() - IMPLEMENTATION - {"params", "lr"}
+        if cls not in self._arguments:  # reading a signature takes longer than all else here
+            self._arguments[cls] = frozenset(inspect.signature(cls).parameters)
+        accepted = self._arguments[cls] - IMPLEMENTATION - {"params", "lr"}
         given = {name: value for name, value in (options or group).items() if name in accepted}
         key = cls, parameter.ndim, parameter.dtype, repr(sorted(given.items()))
         if key not in self._seen:
-            lr = {"lr": float(group["lr"]) or 1e-3} if "lr" in inspect.signature(cls).parameters else {}
+            lr = {"lr": float(group["lr"]) or 1e-3} if "lr" in self._arguments[cls] else {}
             small = nn.Parameter(_small(parameter), requires_grad=parameter.dtype.is_floating_point)
             self._seen[key] = _entries_made(cls, small, given | lr)
         return self._seen[key]

@@ -20,6 +20,9 @@ Group = dict[str, Any]
 _OF_WRAPPERS = frozenset(("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
 """Parts of a parameter's name that torch's wrappers put in."""
 
+_SHORT = 32
+"""The length of a list that is searched faster than Python calls a method."""
+
 
 @dataclass(frozen=True)
 class Match:
@@ -29,10 +32,8 @@ class Match:
     sources: list[Group]
 
 
-class Ids(list[Hashable]):
-    """A group's parameters in a state dict to load: torch's `load_state_dict` asks for each tensor whether it is among
-    them, and to search a list would take a time that grows with the square of their number.
-    """
+class _Ids(list[Hashable]):
+    """A list that is searched at once, however long it is."""
 
     def __init__(self, ids: Iterable[Hashable]) -> None:
         super().__init__(ids)
@@ -40,6 +41,15 @@ class Ids(list[Hashable]):
 
     def __contains__(self, key: object) -> bool:
         return key in self._known
+
+
+def searchable(ids: list[Hashable]) -> list[Hashable]:
+    """Return a group's parameters in a state dict to load as a list that is searched fast.
+
+    torch's `load_state_dict` asks each group for each tensor whether it has its parameter: in a long list that would
+    take a time that grows with the square of its length.
+    """
+    return _Ids(ids) if len(ids) > _SHORT else ids
 
 
 def fitted(optimizer: Optimizer, state_dict: Mapping[str, Any], moved: Collection[str]) -> dict[str, Any]:
@@ -63,7 +73,7 @@ def fitted(optimizer: Optimizer, state_dict: Mapping[str, Any], moved: Collectio
     differing: dict[str, tuple[Any, Any]] = {}
     for own, match in zip(optimizer.param_groups, matches, strict=True):
         options = option_names(optimizer, own)
-        groups.append({**own, **_counted(match.sources, options, own), "params": Ids(match.ids)})
+        groups.append({**own, **_counted(match.sources, options, own), "params": searchable(match.ids)})
         for source in match.sources:
             differing |= _differing(own, source, options - IMPLEMENTATION, moved)
     if differing:

@@ -149,8 +149,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     manifest = read_json(path)
     version, digest = manifest.get("format_version"), manifest.pop("checksum", None)
-    is_ours = digest == checksum_of({**manifest, "format_version": FORMAT_VERSION})
-    if type(version) is int and version > FORMAT_VERSION and not is_ours:  # else the number itself is damaged
+    is_newer = type(version) is int and version > FORMAT_VERSION
+    if is_newer and digest != checksum_of({**manifest, "format_version": FORMAT_VERSION}):  # else the number is damaged
         raise NewerFormatError(
             f"{folder}: was written by a newer innerstep (format version {version}); this one reads up to"
             f" {FORMAT_VERSION}. Upgrade innerstep; nothing was changed."

@@ -163,10 +163,11 @@ def _regex(pattern: str) -> re.Pattern[str]:
 def _in_checkpoint(folder: Path, component: str) -> Source:
     """Return a component of a checkpoint after checking its files."""
     manifest = read_manifest(folder)
-    there = sorted({Path(name).parent.as_posix() for name in manifest["files"] if "/" in name})
+    there = {name.rpartition("/")[0] for name in manifest["files"]} - {""}
     if component not in there:
         raise ValueError(
-            f"{folder}: has no component {component!r}{nearest(component, there)} It has {', '.join(there)}."
+            f"{folder}: has no component {component!r}{nearest(component, sorted(there))} It has"
+            f" {', '.join(sorted(there))}."
         )
     if problems := damages(folder, manifest, f"{component}/"):
         raise DamagedCheckpointError("\n".join(problems))

@@ -1,6 +1,6 @@
 """Checkpoints of other versions: what they say of the config, as this version would have written it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -31,7 +31,7 @@ def brought_up(values: Mapping[str, Any], config: ExperimentConfig) -> dict[str,
     config: the run's. What is of another class than there, or would import what the run does not name, stays as it is.
     """
     saved = values["config"]
-    now = config.model_dump(mode="json")
+    named = set(strings(config.model_dump(mode="json")))
     model = {name: dict(fields) for name, fields in saved["model"].items()}
     for name, fields in model["components"].items():
         known = config.model.components.get(name)
@@ -40,7 +40,7 @@ def brought_up(values: Mapping[str, Any], config: ExperimentConfig) -> dict[str,
     for name, fields in model["component_optims"].items():
         known_optim = config.model.component_optims.get(name)
         filled = _filled(OptimConfig, fields)
-        if known_optim is not None and _is_alike(filled, known_optim) and _names_nothing_else(filled, now):
+        if known_optim is not None and _is_alike(filled, known_optim) and _names_nothing_else(filled, named):
             filled = _optimizer(filled, known_optim, horizon)
         model["component_optims"][name] = filled
     train = _filled(TrainConfig, saved["train"])
@@ -64,9 +64,9 @@ def unknown_fields(values: Mapping[str, Any], config: ExperimentConfig) -> list[
     for name, fields in saved["model"]["component_optims"].items():
         lines += _unknown(f"model.component_optims.{name}", OptimConfig, fields)
         sections.append((f"model.component_optims.{name}", fields, config.model.component_optims.get(name)))
-    now = config.model_dump(mode="json")
+    named = set(strings(config.model_dump(mode="json")))
     for path, fields, known in sections:
-        if known is not None and _is_alike(fields, known) and _names_nothing_else(fields, now):
+        if known is not None and _is_alike(fields, known) and _names_nothing_else(fields, named):
             lines += _unknown_params(path, fields["params"], known)
     advice = newer(values.get("provenance", {}).get("innerstep"))
     return [*lines, advice] if lines and advice else lines
@@ -83,10 +83,9 @@ def strings(value: Any) -> Iterator[str]:
             yield from value
 
 
-def _names_nothing_else(saved: Any, now: Any) -> bool:
-    """Return whether every dotted path in `saved` is in `now` too: a checkpoint brings no code."""
-    known = set(strings(now))
-    return all(text in known for text in strings(saved) if "." in text)
+def _names_nothing_else(saved: Any, named: Container[str]) -> bool:
+    """Return whether every dotted path in `saved` is among `named` too: a checkpoint brings no code."""
+    return all(text in named for text in strings(saved) if "." in text)
 
 
 def _is_alike(fields: Mapping[str, Any], known: Choice) -> bool:
