@@ -108,3 +108,30 @@ def test_an_optimizer_without_names_is_refused():
     optimizer = OPTIMIZER_BUILDER_REGISTRY["adamw"]().build(nn.Linear(2, 2).parameters())
     with pytest.raises(ValueError, match="named_parameters"):
         named_state(optimizer)
+
+
+class CountedName(str):
+    """A parameter's name that counts how often it is compared with another object."""
+
+    comparisons = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other):
+        CountedName.comparisons += 1
+        return str.__eq__(self, other)
+
+
+@pytest.mark.parametrize("kept_apart", [False, True])
+def test_names_are_looked_up_and_not_searched(kept_apart):
+    """Building and loading 400 parameters, in one group or in many, takes a few comparisons a name, not 400."""
+    count = 400
+    named = [(CountedName(f"layers.{index}.weight"), nn.Parameter(torch.zeros(1))) for index in range(count)]
+    factory = OPTIMIZER_BUILDER_REGISTRY["adamw"](**({"layer_decay": 0.99} if kept_apart else {}))
+    CountedName.comparisons = 0
+    optimizer = factory.build(named)
+    for _, parameter in named:
+        parameter.grad = torch.ones(1)
+    optimizer.step()
+    load_named_state(optimizer, through_json(named_state(optimizer)), own_options=True)
+    assert len(optimizer.param_groups) == (count if kept_apart else 1)
+    assert CountedName.comparisons < 20 * count
