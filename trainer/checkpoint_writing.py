@@ -11,8 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
+from optimizer.files import ASIDE, flush, write_json, write_new, write_tensors
 from trainer.checkpoint_files import FORMAT_VERSION, LATEST, MANIFEST, STEP, Files, folder_name, is_folder
-from trainer.disk import ASIDE, checksum, checksum_of, flush, remove, remove_all, write_json, write_new, write_tensors
+from trainer.disk import checksum, checksum_of, remove, remove_all
 from trainer.health import nonfinite_names
 
 DAMAGED = "damaged-"

@@ -4,10 +4,11 @@ from pathlib import Path
 
 from torch import Tensor
 
+from optimizer.files import replacing, write_tensors
 from optimizer.registry import nearest
 from trainer.checkpoint import WEIGHTS
 from trainer.checkpoint_files import existing_checkpoint, verify
-from trainer.disk import read_tensors, replacing, write_tensors
+from trainer.disk import read_tensors
 from trainer.errors import ConfigError
 from trainer.tables import count
 from trainer.taking_up import foreign_note

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
+from optimizer.files import write_tensors
 from optimizer.state_files import LEROBOTS_SCHEDULER, TENSORS, VALUES
 from optimizer.strides import independent
 from trainer.checkpoint import WEIGHTS, expected_content
-from trainer.disk import DamagedCheckpointError, opened_tensors, read_json, read_json_list, read_tensors, write_tensors
+from trainer.disk import DamagedCheckpointError, opened_tensors, read_json, read_json_list, read_tensors
 
 TRAINING_STATE = "training_state"
 PRETRAINED_MODEL = "pretrained_model"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from optimizer.drawing import Panel, Series, figure
-from trainer.disk import replacing
+from optimizer.files import replacing
 from trainer.errors import missing_extra
 from trainer.metrics import METRICS, Line, read_metrics
 
