@@ -142,6 +142,7 @@ FLOW = [
     "trainer.differences",
     "trainer.resume_check",
     "trainer.exporting",
+    "trainer.torch_files",
     "trainer.foreign",
     "trainer.naming",
     "trainer.conversion",
