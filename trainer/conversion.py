@@ -12,6 +12,7 @@ from optimizer.strides import independent
 from trainer.checkpoint import OPTIMIZER_TENSORS, OPTIMIZER_VALUES, WEIGHTS
 from trainer.checkpoint_files import checkpoint_at, verify
 from trainer.config import ExperimentConfig, InitConfig, load_config
+from trainer.disk import stat_of
 from trainer.errors import ConfigError
 from trainer.foreign import (
     Positional,
@@ -64,8 +65,9 @@ def _kind(source: Path) -> str:
         return TORCH
     if checkpoint_at(source) is not None or (source / WEIGHTS).is_file() or any(source.glob(f"*/{WEIGHTS}")):
         return INNERSTEP
+    holds = "is missing" if stat_of(source, NotADirectoryError) is None else "holds nothing to convert"
     raise ConfigError(
-        f"{source}: holds nothing to convert. Give a run, a checkpoint or a component's folder of innerstep; a"
+        f"{source}: {holds}. Give a run, a checkpoint or a component's folder of innerstep; a"
         " checkpoint of LeRobot or its training_state; or a folder with NAME.pt and NAME_opt.pt."
     )
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from optimizer.files import MOST_JSON, NotAFileError, check_is_file, content, replacing, write_new
 from optimizer.plain_json import decoded
 from optimizer.strides import unpacked
-from trainer.errors import UnreadableError
+from trainer.errors import ConfigError, UnreadableError
 
 _CHUNK = 1 << 20
 _NOT_OURS = {errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EFBIG}
@@ -31,6 +31,26 @@ def write_atomically(path: Path, text: str) -> None:
     """Write `text` to `path` so that a reader finds the old content or the new, never half of it."""
     with replacing(path) as aside:
         write_new(aside, text)
+
+
+@contextmanager
+def written_out(out: Path) -> Iterator[Path]:
+    """Yield the path of a file to write, which becomes the file `out` that a user asks for once the body is through.
+
+    An existing file is replaced. Raises ConfigError, with `out` as it was, if it is a link or not a file, and where it
+    cannot be written.
+    """
+    if out.is_symlink():
+        raise ConfigError(f"--out: {out} is a link, which is not followed. Name the file that it leads to.")
+    if out.is_dir():
+        raise ConfigError(f"--out: {out} is a directory. Name a file.")
+    try:
+        if os.path.lexists(out):
+            check_is_file(out)
+        with replacing(out) as aside:
+            yield aside
+    except OSError as error:
+        raise ConfigError(f"--out: {out} cannot be written: {error.strerror or error}") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

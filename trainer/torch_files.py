@@ -73,7 +73,9 @@ def _loaded(path: Path) -> Any:
         ) from error
     except Exception as error:  # whatever is in the file, torch stumbles over it in many ways
         reason = f"{type(error).__name__}: {_first_line(error)}"
-        raise DamagedCheckpointError(f"{path}: is damaged, or torch.save did not write it: {reason}") from error
+        raise DamagedCheckpointError(
+            f"{path}: cannot be read: it is damaged, or torch.save did not write it ({reason})"
+        ) from error
 
 
 def _check(path: Path, found: Mapping[Any, Any], most: int) -> None:
