@@ -10,7 +10,7 @@ from optimizer.files import aside_of, flush, write_json, write_tensors
 from optimizer.registry import nearest
 from optimizer.strides import independent
 from trainer.checkpoint import OPTIMIZER_TENSORS, OPTIMIZER_VALUES, WEIGHTS
-from trainer.checkpoint_files import checkpoint_at, verify
+from trainer.checkpoint_files import checkpoint_at, is_folder, verify
 from trainer.config import ExperimentConfig, InitConfig, load_config
 from trainer.disk import stat_of
 from trainer.errors import ConfigError
@@ -65,9 +65,10 @@ def _kind(source: Path) -> str:
         return TORCH
     if checkpoint_at(source) is not None or (source / WEIGHTS).is_file() or any(source.glob(f"*/{WEIGHTS}")):
         return INNERSTEP
-    holds = "is missing" if stat_of(source, NotADirectoryError) is None else "holds nothing to convert"
+    there = stat_of(source, NotADirectoryError)
+    what = "is missing" if there is None else "holds nothing to convert" if is_folder(source) else "is not a folder"
     raise ConfigError(
-        f"{source}: {holds}. Give a run, a checkpoint or a component's folder of innerstep; a"
+        f"{source}: {what}. Give a run, a checkpoint or a component's folder of innerstep; a"
         " checkpoint of LeRobot or its training_state; or a folder with NAME.pt and NAME_opt.pt."
     )
 

@@ -109,6 +109,8 @@ def _readable(path: Path) -> Iterator[None]:
         if isinstance(error, DamagedCheckpointError | UnreadableError):
             raise
         raise DamagedCheckpointError(f"{path}: cannot be read: {error}") from error
+    except MemoryError as error:  # a file of terabytes, or a machine that is full
+        raise UnreadableError(f"{path}: cannot be read: {error}. Nothing was changed; try again.") from error
 
 
 @contextmanager

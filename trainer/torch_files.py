@@ -1,6 +1,7 @@
 """Files that torch.save wrote: read without running code, and refused where they would fill the memory."""
 
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,13 +58,16 @@ def _check_archive(path: Path, most: int) -> None:
         return
     if unpacked > most:
         raise DamagedCheckpointError(
-            f"{path}: unpacks to {unpacked:,} bytes, more than {_TIMES} times its size. torch.save compresses nothing."
+            f"{path}: unpacks to {unpacked:,} bytes, more than {_TIMES} times its size. torch.save does"
+            " not compress: save it again with it."
         )
 
 
 def _loaded(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, of its own storages and of what is refused afterwards
+            return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise DamagedCheckpointError(f"{path}: is missing") from error
     except pickle.UnpicklingError as error:
@@ -115,4 +119,4 @@ def _shown(place: tuple[Any, ...]) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "")[:_SHOWN]
+    return next(iter(str(error).splitlines()), "").partition(". ")[0][:_SHOWN]
