@@ -25,6 +25,7 @@ LATEST = "latest"
 BEST = "best"
 _LONGEST = 1000
 """Bytes of LATEST and BEST at most."""
+_TRIES = 5
 _WEIGHTS = "model.safetensors"
 STEP = re.compile(r"step_[0-9]+")
 """The names of the folders of checkpoints."""
@@ -261,13 +262,17 @@ def step_of(folder: Path) -> int:
 
 
 def _folders(checkpoints: Path) -> list[Path]:
-    try:
-        names = os.listdir(checkpoints)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise unreadable(checkpoints, error) from error
-    return [checkpoints / name for name in names if STEP.fullmatch(name) and is_folder(checkpoints / name)]
+    for _ in range(_TRIES):
+        try:
+            names = os.listdir(checkpoints)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise unreadable(checkpoints, error) from error
+        folders = [checkpoints / name for name in names if STEP.fullmatch(name) and is_folder(checkpoints / name)]
+        if folders or not os.path.lexists(checkpoints / LATEST):
+            break  # else a run that keeps one checkpoint may have written the next meanwhile
+    return folders
 
 
 def is_folder(path: Path) -> bool:

@@ -3,7 +3,8 @@
 import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -84,28 +85,69 @@ def _loaded(path: Path) -> Any:
 
 def _check(path: Path, found: Mapping[Any, Any], most: int) -> None:
     """Raise DamagedCheckpointError for a tensor that cannot be converted, and for more than the file can hold."""
-    left: list[tuple[Any, tuple[Any, ...]]] = [(found, ())]
-    size = count = 0
-    while left:
-        value, place = left.pop()
-        count += 1
-        if count > _VALUES or len(place) > _LEVELS:
-            raise DamagedCheckpointError(
-                f"{path}: holds more than {_VALUES:,} values, or values nested more than {_LEVELS} deep"
-            )
+    try:
+        extent = _Measure(most).of(found, ())
+    except ValueError as error:
+        raise DamagedCheckpointError(f"{path}: {error}") from error
+    if extent.values > _VALUES:
+        raise DamagedCheckpointError(f"{path}: holds more than {_VALUES:,} values")
+    if extent.size_bytes > most:
+        raise DamagedCheckpointError(
+            f"{path}: its tensors need {extent.size_bytes:,} bytes, and may take {_TIMES} times the file's size: one"
+            " tensor has too many names"
+        )
+
+
+@dataclass(frozen=True)
+class _Extent:
+    """What a value is, written out. levels: how deeply it is nested."""
+
+    values: int
+    size_bytes: int = 0
+    levels: int = 0
+
+
+class _Measure:
+    """Measures values without writing them out: each container is looked at once, in however many others it is."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._known: dict[int, _Extent] = {}
+
+    def of(self, value: Any, place: tuple[Any, ...]) -> _Extent:
+        """Return the extent of `value`, which is at `place`. Raises ValueError for what cannot be converted."""
         if isinstance(value, Tensor):
-            if problem := _problem(value):
-                raise DamagedCheckpointError(f"{path}: {_shown(place)} cannot be taken: {problem}")
-            size += value.numel() * value.itemsize
-            if size > most:
-                raise DamagedCheckpointError(
-                    f"{path}: {_shown(place)} of shape {list(value.shape)} needs more memory than the file can account"
-                    f" for: its tensors may take {_TIMES} times its size. Save expanded tensors with .contiguous()."
-                )
-        elif isinstance(value, Mapping):
-            left += [(one, (*place, key)) for key, one in value.items()]
+            return _Extent(1, self._size(value, place))
+        if isinstance(value, Mapping):
+            parts: Iterable[tuple[Any, Any]] = value.items()
         elif isinstance(value, list | tuple | set | frozenset):
-            left += [(one, (*place, index)) for index, one in enumerate(value)]
+            parts = enumerate(value)
+        else:
+            return _Extent(1)
+        if len(place) > _LEVELS:  # also one that holds itself
+            raise ValueError(f"holds values nested more than {_LEVELS} deep")
+        known = self._known.get(id(value))
+        if known is None:
+            inner = [self.of(part, (*place, key)) for key, part in parts]
+            known = self._known[id(value)] = _Extent(
+                1 + sum(one.values for one in inner),
+                sum(one.size_bytes for one in inner),
+                1 + max((one.levels for one in inner), default=0),
+            )
+        if len(place) + known.levels > _LEVELS:
+            raise ValueError(f"holds values nested more than {_LEVELS} deep")
+        return known
+
+    def _size(self, tensor: Tensor, place: tuple[Any, ...]) -> int:
+        if problem := _problem(tensor):
+            raise ValueError(f"{_shown(place)} cannot be taken: {problem}")
+        size = tensor.numel() * tensor.itemsize
+        if size > self._most:
+            raise ValueError(
+                f"{_shown(place)} of shape {list(tensor.shape)} needs more memory than the file can account for:"
+                f" {_TIMES} times its size. Save expanded tensors with .contiguous()."
+            )
+        return size
 
 
 def _problem(tensor: Tensor) -> str | None:
