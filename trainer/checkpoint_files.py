@@ -233,7 +233,7 @@ def _damage(folder: Path, name: str, description: Any) -> str | None:
     if not name or parts.is_absolute() or ".." in parts.parts:
         return "is not the name of a file in a checkpoint"
     path = folder / name
-    there = stat_of(path, NotADirectoryError)  # a file may be in a folder's place
+    there = stat_of(path)
     if there is None or stat.S_ISDIR(there.st_mode):
         return "is missing" + ("" if there is None else ": a folder is in its place")
     if not stat.S_ISREG(there.st_mode):

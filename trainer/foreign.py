@@ -79,8 +79,10 @@ def read_torch(folder: Path, name: str) -> Positional:
     if not os.path.lexists(optimizer_path):
         return Positional(weights, None, path)
     optimizer = read_torch_file(optimizer_path)
-    if not {"state", "param_groups"} <= optimizer.keys():
-        raise DamagedCheckpointError(f"{optimizer_path}: is no optimizer's state dict: it has no state or param_groups")
+    if lacking := [key for key in ("state", "param_groups") if key not in optimizer]:
+        raise DamagedCheckpointError(
+            f"{optimizer_path}: is not an optimizer's state dict: it lacks {' and '.join(lacking)}"
+        )
     with expected_content(optimizer_path):
         groups = [{key: _plain_betas(value) for key, value in group.items()} for group in optimizer["param_groups"]]
         optimizer = {**optimizer, "state": dict(optimizer["state"]), "param_groups": groups}
