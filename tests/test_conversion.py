@@ -396,7 +396,10 @@ MISFITS = {
         spoil(lambda state: state["param_groups"][0]["params"].pop()),
         "has 3 parameters; the config's component trains 4: linear.weight, linear.bias, norm.weight, norm.bias",
     ),
-    "no groups": (spoil(lambda state: state.pop("param_groups")), "policy_opt.pt: KeyError: 'param_groups'"),
+    "no groups": (
+        spoil(lambda state: state.pop("param_groups")),
+        "policy_opt.pt: is not an optimizer's state dict: it lacks param_groups",
+    ),
     "no position": (
         spoil(lambda state: state["scheduler"].update(last_epoch=-1)),
         "the scheduler's last_epoch must be a whole number >= 0; got -1",

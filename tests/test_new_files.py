@@ -11,9 +11,9 @@ import pytest
 import torch
 from rich.console import Console
 
+from optimizer.files import replacing, write_json, write_tensors
 from trainer import checkpoint_writing, disk, resume, train
 from trainer.checkpoint_files import complete_checkpoints, verify
-from trainer.disk import replacing, write_json, write_tensors
 
 SHORT = {"total_steps": 4, "eval_every": 1, "keep_last": 2}
 

@@ -8,9 +8,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, load_optimizer_state, save_optimizer_state
+from optimizer.files import write_tensors
 from optimizer.strides import STRIDES, independent, packed, unpacked
 from trainer.checkpoint import load_weights
-from trainer.disk import DamagedCheckpointError, read_tensors, write_tensors
+from trainer.disk import DamagedCheckpointError, read_tensors
 from trainer.saving import _copied
 
 

@@ -3,9 +3,9 @@
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from trainer.disk import (
     DamagedCheckpointError,
@@ -17,15 +17,20 @@ from trainer.disk import (
     unreadable,
     write_atomically,
 )
-from trainer.errors import NewerFormatError
+from trainer.errors import NewerFormatError, UnreadableError
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 LATEST = "latest"
 BEST = "best"
+_LONGEST = 1000
+"""Bytes of LATEST and BEST at most."""
+_TRIES = 5
+_WEIGHTS = "model.safetensors"
 STEP = re.compile(r"step_[0-9]+")
 """The names of the folders of checkpoints."""
 
+Result = TypeVar("Result")
 Files = Mapping[str, Mapping[str, Any]]
 """What a checkpoint's files hold, by path: tensors for .safetensors, plain values for .json."""
 
@@ -40,25 +45,34 @@ def pointed(checkpoints: Path, name: str) -> Path | None:
 
     Raises UnreadableError where that cannot be told.
     """
-    found = stat_of(checkpoints / name)
-    if found is None or not stat.S_ISREG(found.st_mode):
+    text = step_named_in(checkpoints / name)
+    return checkpoints / text if text is not None and is_folder(checkpoints / text) else None
+
+
+def step_named_in(path: Path) -> str | None:
+    """Return the name of a checkpoint's folder that is in the file `path`; None if there is no such file or name.
+
+    Raises UnreadableError where that cannot be told.
+    """
+    found = stat_of(path)
+    if found is None or not stat.S_ISREG(found.st_mode) or found.st_size > _LONGEST:
         return None
     try:
-        text = (checkpoints / name).read_bytes().decode().strip()
+        text = path.read_bytes().decode().strip()
     except (FileNotFoundError, UnicodeDecodeError):
         return None
     except OSError as error:
-        raise unreadable(checkpoints / name, error) from error
-    folder = checkpoints / text if STEP.fullmatch(text) else None
-    return folder if folder is not None and is_folder(folder) else None
+        raise unreadable(path, error) from error
+    return text if STEP.fullmatch(text) else None
 
 
 def is_run(path: Path) -> bool:
     """Return whether `path` is a run's directory: it holds a folder of checkpoints and is not itself one.
 
-    A component may be called `checkpoints`: a checkpoint is known by its manifest, or by its name.
+    A component may be called `checkpoints`: a checkpoint is known by its manifest, or by its name, and a component by
+    its weights.
     """
-    if not is_folder(path / "checkpoints"):
+    if not is_folder(path / "checkpoints") or is_file(path / "checkpoints" / _WEIGHTS):
         return False
     if is_file(path / "config.yaml"):
         return True
@@ -96,6 +110,28 @@ def existing_checkpoint(path: Path) -> Path:
             f" checkpoints/{LATEST} or checkpoints/{BEST}."
         )
     return folder
+
+
+def read_checkpoint(path: Path, read: Callable[[Path], Result]) -> Result:
+    """Return what `read` returns for the checkpoint that `path` leads to, as in `existing_checkpoint`.
+
+    A run that trains removes checkpoints. If that happens to the one that is read, the next one is: what is missing
+    then is not damage.
+    """
+    while True:
+        folder = existing_checkpoint(path)
+        before = stat_of(folder)
+        try:
+            return read(folder)
+        except (DamagedCheckpointError, UnreadableError):
+            if is_still_there(folder, before):
+                raise
+
+
+def is_still_there(folder: Path, before: os.stat_result | None) -> bool:
+    """Return whether a folder was neither removed nor replaced since its `stat_of` was `before`."""
+    now = stat_of(folder)
+    return now is not None and before is not None and os.path.samestat(now, before)
 
 
 def complete_checkpoints(checkpoints: Path) -> list[Path]:
@@ -226,13 +262,17 @@ def step_of(folder: Path) -> int:
 
 
 def _folders(checkpoints: Path) -> list[Path]:
-    try:
-        names = os.listdir(checkpoints)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise unreadable(checkpoints, error) from error
-    return [checkpoints / name for name in names if STEP.fullmatch(name) and is_folder(checkpoints / name)]
+    for _ in range(_TRIES):
+        try:
+            names = os.listdir(checkpoints)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise unreadable(checkpoints, error) from error
+        folders = [checkpoints / name for name in names if STEP.fullmatch(name) and is_folder(checkpoints / name)]
+        if folders or not os.path.lexists(checkpoints / LATEST):
+            break  # else a run that keeps one checkpoint may have written the next meanwhile
+    return folders
 
 
 def is_folder(path: Path) -> bool:

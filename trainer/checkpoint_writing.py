@@ -11,8 +11,18 @@ from typing import Any
 
 from torch import Tensor
 
-from trainer.checkpoint_files import FORMAT_VERSION, LATEST, MANIFEST, STEP, Files, folder_name, is_folder
-from trainer.disk import ASIDE, checksum, checksum_of, flush, remove, remove_all, write_json, write_new, write_tensors
+from optimizer.files import ASIDE, flush, write_json, write_new, write_tensors
+from trainer.checkpoint_files import (
+    FORMAT_VERSION,
+    LATEST,
+    MANIFEST,
+    STEP,
+    Files,
+    folder_name,
+    is_folder,
+    step_named_in,
+)
+from trainer.disk import checksum, checksum_of, remove, remove_all
 from trainer.health import nonfinite_names
 
 DAMAGED = "damaged-"
@@ -119,11 +129,10 @@ def recover(checkpoints: Path) -> None:
         if aside.is_symlink() or not aside.is_dir():
             continue
         latest = aside / LATEST
-        if latest.is_file() and not latest.is_symlink():
-            name = latest.read_text(encoding="utf-8").strip()
-            if STEP.fullmatch(name) and not os.path.lexists(aside / name) and is_folder(checkpoints / name):
-                latest.replace(checkpoints / LATEST)
-                flush(checkpoints)
+        name = None if latest.is_symlink() else step_named_in(latest)
+        if name is not None and not os.path.lexists(aside / name) and is_folder(checkpoints / name):
+            latest.replace(checkpoints / LATEST)
+            flush(checkpoints)
         _put_back(checkpoints, aside)
     for old in _leftovers(checkpoints, _REPLACED):  # as versions before this one called it
         final = old.with_name(old.name.removeprefix(_REPLACED))

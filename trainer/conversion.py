@@ -1,18 +1,18 @@
 """Checkpoints from and for LeRobot and plain PyTorch."""
 
-import shutil
-import tempfile
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from torch import nn
 
+from optimizer.files import aside_of, flush, write_json, write_tensors
 from optimizer.registry import nearest
 from optimizer.strides import independent
 from trainer.checkpoint import OPTIMIZER_TENSORS, OPTIMIZER_VALUES, WEIGHTS
-from trainer.checkpoint_files import checkpoint_at, verify
+from trainer.checkpoint_files import checkpoint_at, is_folder, verify
 from trainer.config import ExperimentConfig, InitConfig, load_config
-from trainer.disk import ASIDE, flush, write_json, write_tensors
+from trainer.disk import stat_of
 from trainer.errors import ConfigError
 from trainer.foreign import (
     Positional,
@@ -37,16 +37,15 @@ def convert(source: Path, out: Path, to: str, config: Path | None = None, compon
     """
     if to not in FORMATS:
         raise ConfigError(f"--to: must be {', '.join(FORMATS)}; got {to!r}{nearest(to, FORMATS)}")
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    if os.path.lexists(out) and (out.is_symlink() or not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out}: is there already. Choose another folder, or remove it.")
     if not out.parent.is_dir():
         raise ConfigError(f"{out}: there is no directory {out.parent}. Make it first.")
     kind = _kind(source)
     if kind == to or INNERSTEP not in (kind, to):
         raise ConfigError(f"--to: {source} is of {kind}; from there it goes to {' or '.join(_targets(kind))}, not {to}")
-    private = Path(tempfile.mkdtemp(prefix=ASIDE, dir=out.parent))
-    aside = private / out.name
-    try:
+    with aside_of(out.parent) as private:
+        aside = private / out.name
         aside.mkdir()
         if kind == INNERSTEP:
             lines = _from_innerstep(source, aside, to, component)
@@ -55,8 +54,6 @@ def convert(source: Path, out: Path, to: str, config: Path | None = None, compon
         for path in [*aside.rglob("*"), aside]:
             flush(path)
         aside.replace(out)
-    finally:
-        shutil.rmtree(private, ignore_errors=True)
     flush(out.parent)
     return [f"{out / file}: {rest}" for file, rest in lines]
 
@@ -68,8 +65,10 @@ def _kind(source: Path) -> str:
         return TORCH
     if checkpoint_at(source) is not None or (source / WEIGHTS).is_file() or any(source.glob(f"*/{WEIGHTS}")):
         return INNERSTEP
+    there = stat_of(source, NotADirectoryError)
+    what = "is missing" if there is None else "holds nothing to convert" if is_folder(source) else "is not a folder"
     raise ConfigError(
-        f"{source}: holds nothing to convert. Give a run, a checkpoint or a component's folder of innerstep; a"
+        f"{source}: {what}. Give a run, a checkpoint or a component's folder of innerstep; a"
         " checkpoint of LeRobot or its training_state; or a folder with NAME.pt and NAME_opt.pt."
     )
 

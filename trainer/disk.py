@@ -1,11 +1,9 @@
-"""Files: created by us alone, written whole or not at all, read without running anything that is in them."""
+"""Files of a run: read without running anything that is in them; checksums; what is removed."""
 
 import errno
 import json
 import os
 import shutil
-import stat
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,20 +11,16 @@ from typing import Any
 
 import xxhash
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from optimizer.strides import packed, unpacked
-from trainer.errors import UnreadableError
-from trainer.plain_json import decoded, encoded
-
-ASIDE = ".innerstep-"
-"""How the names of folders begin in which files are written before they get their place."""
+from optimizer.files import MOST_JSON, NotAFileError, check_is_file, content, replacing, write_new
+from optimizer.plain_json import decoded
+from optimizer.strides import unpacked
+from trainer.errors import ConfigError, UnreadableError
 
 _CHUNK = 1 << 20
-_NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # Windows has no such flag
-_NO_FLUSH_OF_FOLDERS = {errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
-"""What a file system answers that cannot flush a folder (CIFS, some FUSE mounts): there is nothing to wait for."""
+_NOT_OURS = {errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EFBIG}
+"""Reasons not to read a file that do not pass: it is not one that a run wrote."""
 
 
 class DamagedCheckpointError(ValueError):
@@ -40,65 +34,23 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield the path of a file to write, which becomes `path` once the body is through, and else is not there.
+def written_out(out: Path) -> Iterator[Path]:
+    """Yield the path of a file to write, which becomes the file `out` that a user asks for once the body is through.
 
-    It lies in a new folder that nobody else may enter: no link can be put in its place.
+    An existing file is replaced. Raises ConfigError, with `out` as it was, if it is a link or not a file, and where it
+    cannot be written.
     """
-    folder = Path(tempfile.mkdtemp(prefix=ASIDE, dir=path.parent))
+    if out.is_symlink():
+        raise ConfigError(f"--out: {out} is a link, which is not followed. Name the file that it leads to.")
+    if out.is_dir():
+        raise ConfigError(f"--out: {out} is a directory. Name a file.")
     try:
-        aside = folder / path.name
-        yield aside
-        flush(aside)
-        aside.replace(path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    flush(path.parent)
-
-
-def write_new(path: Path, text: str) -> None:
-    """Write `text` to the file `path`, which must not be there. Raises OSError."""
-    with open_new(path) as descriptor, open(descriptor, "w", encoding="utf-8", closefd=False) as file:
-        file.write(text)
-
-
-@contextmanager
-def open_new(path: Path) -> Iterator[int]:
-    """Yield a descriptor of the new file `path`, of the mode that the umask leaves.
-
-    Raises OSError if anything is there already, a link included.
-    """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o666)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def open_to_append(path: Path) -> int:
-    """Return a descriptor of the file `path` to append to, made if it is not there. Raises OSError, also for a link."""
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NO_LINK, 0o666)
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write `values` to the new file `path`. Raises OSError."""
-    write_new(path, encoded(values, indent=1))
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write `tensors` and their strides to the new safetensors file `path`.
-
-    They must not share memory. Raises OSError, as `write_json`.
-    """
-    contiguous, metadata = packed(tensors, metadata)
-    with open_new(path) as descriptor:
-        mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
-    try:
-        save_file(contiguous, path, metadata)
-    except SafetensorError as error:  # the library's word for an OSError, whose number it tells in its text only
-        raise OSError(f"{path}: {error}") from error
-    if stat.S_IMODE(path.stat().st_mode) != mode:  # it writes through a file of its own, for the owner alone
-        path.chmod(mode)
+        if os.path.lexists(out):
+            check_is_file(out)
+        with replacing(out) as aside:
+            yield aside
+    except OSError as error:
+        raise ConfigError(f"--out: {out} cannot be written: {error.strerror or error}") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -119,10 +71,9 @@ def read_json_list(path: Path) -> list[Any]:
 
 def _read_json(path: Path) -> Any:
     with reading(path):
-        _check_regular(path)
-        content = path.read_bytes()
+        text = content(path, MOST_JSON)
     try:
-        value = decoded(content.decode())
+        value = decoded(text.decode())
         json.dumps(value, ensure_ascii=False).encode()  # what is to be shown and compared later
     except (ValueError, RecursionError) as error:
         raise DamagedCheckpointError(f"{path}: cannot be read: {error}") from error
@@ -149,7 +100,7 @@ def opened_tensors(path: Path) -> Iterator[Any]:
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     with reading(path):
-        _check_regular(path)
+        check_is_file(path)
         path.open("rb").close()  # the library gives the system's reason in its text only
     try:
         with reading(path):
@@ -158,6 +109,8 @@ def _readable(path: Path) -> Iterator[None]:
         if isinstance(error, DamagedCheckpointError | UnreadableError):
             raise
         raise DamagedCheckpointError(f"{path}: cannot be read: {error}") from error
+    except MemoryError as error:  # a file of terabytes, or a machine that is full
+        raise UnreadableError(f"{path}: cannot be read: {error}. Nothing was changed; try again.") from error
 
 
 @contextmanager
@@ -172,7 +125,7 @@ def reading(path: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise DamagedCheckpointError(f"{path}: is missing") from error
     except OSError as error:
-        if error.errno in (errno.EISDIR, errno.ENAMETOOLONG):
+        if isinstance(error, NotAFileError) or error.errno in _NOT_OURS:
             raise DamagedCheckpointError(f"{path}: cannot be read: {error.strerror}") from error
         raise unreadable(path, error) from error
 
@@ -192,15 +145,9 @@ def stat_of(path: Path, absent: type[OSError] = FileNotFoundError) -> os.stat_re
     except (FileNotFoundError, absent, ValueError):  # ValueError: a NUL in the name
         return None
     except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
             return None
         raise unreadable(path, error) from error
-
-
-def _check_regular(path: Path) -> None:
-    mode = path.stat().st_mode
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a pipe would have to be waited for
-        raise DamagedCheckpointError(f"{path}: cannot be read: it is not a file")
 
 
 def checksum(path: Path) -> str:
@@ -216,23 +163,6 @@ def checksum(path: Path) -> str:
 def checksum_of(values: Mapping[str, Any]) -> str:
     """Return the XXH3 checksum of plain values."""
     return xxhash.xxh3_128(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def flush(path: Path) -> None:
-    """Wait until a file or folder is on the disk; of a folder, if the file system can do so. Raises OSError."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except PermissionError:
-        if path.is_dir():  # Windows opens none, and one may be writable but not readable
-            return
-        raise
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if not stat.S_ISDIR(os.fstat(descriptor).st_mode) or error.errno not in _NO_FLUSH_OF_FOLDERS:
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def remove(path: Path) -> None:

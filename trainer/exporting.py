@@ -1,13 +1,16 @@
 """The weights of a checkpoint as one plain safetensors file."""
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
+from optimizer.files import write_tensors
 from optimizer.registry import nearest
 from trainer.checkpoint import WEIGHTS
-from trainer.checkpoint_files import existing_checkpoint, verify
-from trainer.disk import read_tensors, replacing, write_tensors
+from trainer.checkpoint_files import read_checkpoint, verify
+from trainer.disk import read_tensors, written_out
 from trainer.errors import ConfigError
 from trainer.tables import count
 from trainer.taking_up import foreign_note
@@ -22,7 +25,24 @@ def export_weights(path: Path, out: Path, component: str | None = None, overwrit
     written.
     """
     check_new_file(out, overwrite)
-    folder = existing_checkpoint(path)
+    found = read_checkpoint(path, lambda folder: _weights(folder, component))
+    with written_out(out) as aside:
+        write_tensors(aside, found.tensors, {"format": "pt"})
+    values = count(sum(tensor.numel() for tensor in found.tensors.values()))
+    line = f"{out}: {len(found.tensors)} tensors, {values} values, of {', '.join(found.components)}"
+    return f"{found.note}\n{line}" if found.note else line
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """Tensors by the names that they are exported under. note: on files that were ignored; may be empty."""
+
+    tensors: dict[str, Tensor]
+    components: list[str]
+    note: str
+
+
+def _weights(folder: Path, component: str | None) -> _Weights:
     manifest = verify(folder)
     listed = manifest["files"]
     known = [name.removesuffix(f"/{WEIGHTS}") for name in listed if name.endswith(f"/{WEIGHTS}")]
@@ -31,16 +51,12 @@ def export_weights(path: Path, out: Path, component: str | None = None, overwrit
             f"--component: {folder} has no component {component!r}{nearest(component, known)}"
             f" It has {', '.join(known)}."
         )
+    chosen = known if component is None else [component]
     tensors: dict[str, Tensor] = {}
-    for name in known if component is None else [component]:
+    for name in chosen:
         prefix = f"{name}." if component is None else ""
         tensors |= {f"{prefix}{key}": tensor for key, tensor in read_tensors(folder / name / WEIGHTS).items()}
-    with replacing(out) as aside:
-        write_tensors(aside, tensors, {"format": "pt"})
-    values = count(sum(tensor.numel() for tensor in tensors.values()))
-    note = foreign_note(folder, manifest)
-    line = f"{out}: {len(tensors)} tensors, {values} values, of {component or ', '.join(known)}"
-    return f"{note}\n{line}" if note else line
+    return _Weights(tensors, chosen, foreign_note(folder, manifest))
 
 
 def check_new_file(out: Path, overwrite: bool) -> None:
@@ -49,7 +65,5 @@ def check_new_file(out: Path, overwrite: bool) -> None:
         raise ConfigError(f"--out: must end in .safetensors; got {out}")
     if not out.parent.is_dir():
         raise ConfigError(f"--out: there is no directory {out.parent}. Make it first.")
-    if out.exists() and not overwrite:
+    if os.path.lexists(out) and not overwrite:
         raise ConfigError(f"--out: {out} is there already. Choose another file, or replace it with --overwrite.")
-    if out.is_dir():
-        raise ConfigError(f"--out: {out} is a directory. Name a file.")

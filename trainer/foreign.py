@@ -1,7 +1,7 @@
 """Weights and optimizer state by position: the files of LeRobot and of plain PyTorch. Reading them runs no code."""
 
 import json
-import pickle
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +11,13 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
+from optimizer.files import write_new, write_tensors
+from optimizer.savable_tensors import unsavable_name
 from optimizer.state_files import LEROBOTS_SCHEDULER, TENSORS, VALUES
 from optimizer.strides import independent
 from trainer.checkpoint import WEIGHTS, expected_content
-from trainer.disk import DamagedCheckpointError, opened_tensors, read_json, read_json_list, read_tensors, write_tensors
+from trainer.disk import DamagedCheckpointError, opened_tensors, read_json, read_json_list, read_tensors
+from trainer.torch_files import read_torch_file, write_torch_file
 
 TRAINING_STATE = "training_state"
 PRETRAINED_MODEL = "pretrained_model"
@@ -34,7 +37,7 @@ class Positional:
 
 def lerobots_folder(path: Path) -> Path | None:
     """Return the folder of LeRobot's optimizer state that `path` is or, as a checkpoint of LeRobot, holds."""
-    return next((folder for folder in (path, path / TRAINING_STATE) if (folder / TENSORS).is_file()), None)
+    return next((folder for folder in (path, path / TRAINING_STATE) if os.path.lexists(folder / TENSORS)), None)
 
 
 def read_lerobot(folder: Path) -> Positional:
@@ -68,12 +71,18 @@ def torch_names(folder: Path) -> list[str]:
 def read_torch(folder: Path, name: str) -> Positional:
     """Return what is in NAME.pt and NAME_opt.pt. Raises DamagedCheckpointError, also for files that would run code."""
     path, optimizer_path = folder / f"{name}.pt", folder / f"{name}{OPTIMIZER_FILE}"
-    weights = _loaded(path)
+    weights = read_torch_file(path)
     if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in weights.items()):
         raise DamagedCheckpointError(f"{path}: is no module's state dict: not every entry is a tensor with a name")
-    if not optimizer_path.is_file():
+    if problem := next(filter(None, map(unsavable_name, weights)), None):
+        raise DamagedCheckpointError(f"{path}: has a tensor that cannot be saved: {problem}")
+    if not os.path.lexists(optimizer_path):
         return Positional(weights, None, path)
-    optimizer = _loaded(optimizer_path)
+    optimizer = read_torch_file(optimizer_path)
+    if lacking := [key for key in ("state", "param_groups") if key not in optimizer]:
+        raise DamagedCheckpointError(
+            f"{optimizer_path}: is not an optimizer's state dict: it lacks {' and '.join(lacking)}"
+        )
     with expected_content(optimizer_path):
         groups = [{key: _plain_betas(value) for key, value in group.items()} for group in optimizer["param_groups"]]
         optimizer = {**optimizer, "state": dict(optimizer["state"]), "param_groups": groups}
@@ -101,10 +110,10 @@ def write_lerobot(folder: Path, component: Positional) -> None:
         )
     write_tensors(folder / TENSORS, independent(flat))
     groups = [_lerobots_group(group) for group in optimizer["param_groups"]]
-    (folder / VALUES).write_text(json.dumps(groups, indent=4), encoding="utf-8")
+    write_new(folder / VALUES, _json(component, groups))
     if "scheduler" in optimizer:
         state = _lerobots_scheduler(groups, optimizer["scheduler"]["last_epoch"])
-        (folder / LEROBOTS_SCHEDULER).write_text(json.dumps(state, indent=4), encoding="utf-8")
+        write_new(folder / LEROBOTS_SCHEDULER, _json(component, state))
 
 
 def write_torch(folder: Path, name: str, component: Positional) -> None:
@@ -115,26 +124,17 @@ def write_torch(folder: Path, name: str, component: Positional) -> None:
     for file in (f"{name}.pt", f"{name}{OPTIMIZER_FILE}"):
         if (folder / file).exists():
             raise ValueError(f"{component.source}: {file} would be two components' file. Convert them one by one.")
-    torch.save(component.weights, folder / f"{name}.pt")
+    write_torch_file(folder / f"{name}.pt", component.weights)
     if component.optimizer is not None:
-        torch.save(component.optimizer, folder / f"{name}{OPTIMIZER_FILE}")
+        write_torch_file(folder / f"{name}{OPTIMIZER_FILE}", component.optimizer)
 
 
-def _loaded(path: Path) -> dict[Any, Any]:
+def _json(component: Positional, values: Any) -> str:
+    """Return `values` as LeRobot writes them, who has no form for what is not finite: that is refused."""
     try:
-        value = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise DamagedCheckpointError(f"{path}: is missing") from error
-    except pickle.UnpicklingError as error:
-        raise DamagedCheckpointError(
-            f"{path}: cannot be read without running code that it names, or is damaged; only tensors and plain values"
-            " are taken. Save the state_dict() of the module, and that of the optimizer."
-        ) from error
-    except Exception as error:  # whatever is in the file, torch stumbles over it in many ways
-        raise DamagedCheckpointError(f"{path}: cannot be read: {type(error).__name__}: {error}") from error
-    if not isinstance(value, dict):
-        raise DamagedCheckpointError(f"{path}: must hold a state dict; it holds a {type(value).__name__}")
-    return dict(value)
+        return json.dumps(values, indent=4, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{component.source}: LeRobot's JSON cannot hold an option: {error}") from error
 
 
 def _read_groups(path: Path) -> list[dict[str, Any]]:
@@ -153,7 +153,7 @@ def _position(path: Path, scheduler: Any) -> dict[str, int]:
 
 
 def _first_file(*paths: Path) -> Path | None:
-    return next((path for path in paths if path.is_file()), None)
+    return next((path for path in paths if os.path.lexists(path)), None)
 
 
 def _with_shared_tensors(path: Path) -> dict[str, Tensor]:

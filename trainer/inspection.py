@@ -1,5 +1,6 @@
 """What a checkpoint holds and whether it is whole, told without loading a tensor."""
 
+import os
 import re
 from collections.abc import Mapping
 from math import prod
@@ -22,13 +23,16 @@ from trainer.checkpoint_files import (
     existing_checkpoint,
     is_folder,
     is_run,
+    is_still_there,
     pointed,
+    read_checkpoint,
     read_manifest,
+    step_named_in,
     step_of,
     verify,
 )
 from trainer.checkpoint_writing import DAMAGED
-from trainer.disk import DamagedCheckpointError, opened_tensors, read_json
+from trainer.disk import DamagedCheckpointError, opened_tensors, read_json, stat_of
 from trainer.errors import NewerFormatError, UnreadableError
 from trainer.health import some
 from trainer.own_state import PARTS, own_values
@@ -44,7 +48,10 @@ def inspection(path: Path) -> str:
 
     Of tensors only the headers are read.
     """
-    folder = existing_checkpoint(path)
+    return read_checkpoint(path, _inspected)
+
+
+def _inspected(folder: Path) -> str:
     manifest, progress = read_manifest(folder), read_progress(folder)
     if strange := [name for name in progress.values["components"] if f"{name}/{WEIGHTS}" not in manifest["files"]]:
         raise DamagedCheckpointError(f"{folder}: has no weights of {strange[0]!r}, which its trainer.json names")
@@ -62,10 +69,12 @@ def verification(path: Path) -> tuple[bool, str]:
     """Return whether every checkpoint of a run, or the one that `path` is or names, is whole, and a line for each
     that is and for each damage. Raises ValueError where there is no checkpoint.
     """
-    folder = existing_checkpoint(path)
-    checkpoints = path / "checkpoints" if is_run(path) else None
-    folders = [folder] if checkpoints is None else sorted(complete_checkpoints(checkpoints), key=step_of)
-    results = [result for one in folders if (result := _verified(one)) is not None]
+    results: list[tuple[bool, list[str]]] = []
+    while not results:
+        folder = existing_checkpoint(path)
+        checkpoints = path / "checkpoints" if is_run(path) else None
+        folders = [folder] if checkpoints is None else sorted(complete_checkpoints(checkpoints), key=step_of)
+        results = [result for one in folders if (result := _verified(one)) is not None]
     lines, whole = [line for _, lines in results for line in lines], all(good for good, _ in results)
     if checkpoints is not None:
         astray = [name for name in (LATEST, BEST) if _leads_nowhere(checkpoints, name)]
@@ -79,8 +88,9 @@ def verification(path: Path) -> tuple[bool, str]:
 def _verified(folder: Path) -> tuple[bool, list[str]] | None:
     """Return whether a checkpoint is whole, and the lines that say so; None if it was removed meanwhile.
 
-    A run that trains removes old checkpoints: what is missing then is no damage.
+    A run that trains removes old checkpoints, and may write one again: what is missing then is not damage.
     """
+    before = stat_of(folder)
     try:
         manifest = verify(folder)
         ok = f"{folder}: ok ({_files(folder, manifest)})"
@@ -88,19 +98,20 @@ def _verified(folder: Path) -> tuple[bool, list[str]] | None:
         notes = [note] if (note := foreign_note(folder, manifest)) else []
         return True, [ok + (f"; not finite: {some(names)}" if names else ""), *notes]
     except (DamagedCheckpointError, UnreadableError, NewerFormatError) as error:
-        return (False, [str(error)]) if is_folder(folder) else None
+        if is_still_there(folder, before):
+            return False, [str(error)]
+        return _verified(folder) if is_folder(folder) else None
 
 
 def _leads_nowhere(checkpoints: Path, name: str) -> bool:
     """Return whether LATEST or BEST is there and names no checkpoint, nor another one a moment later."""
-    while True:
-        path = checkpoints / name
-        try:
-            text = path.read_bytes()
-            if pointed(checkpoints, name) is not None or path.read_bytes() == text:
-                return pointed(checkpoints, name) is None
-        except FileNotFoundError:
+    while os.path.lexists(checkpoints / name):
+        text = step_named_in(checkpoints / name)
+        if pointed(checkpoints, name) is not None:
             return False
+        if step_named_in(checkpoints / name) == text:
+            return os.path.lexists(checkpoints / name)
+    return False
 
 
 def _own(folder: Path, name: str) -> str:

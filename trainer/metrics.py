@@ -11,9 +11,9 @@ from io import SEEK_END, FileIO
 from pathlib import Path
 from typing import IO, Any
 
-from trainer.disk import flush, open_new, open_to_append, replacing
+from optimizer.files import flush, open_new, open_to_append, replacing
+from optimizer.plain_json import decoded_line, encoded_line
 from trainer.objective import Outcome
-from trainer.plain_json import decoded_line, encoded_line
 from trainer.updates import Report
 
 Line = dict[str, Any]

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from optimizer.files import ASIDE
 from trainer.checkpoint_files import BEST, LATEST, MANIFEST, STEP, foreign_files, read_manifest
 from trainer.checkpoint_writing import DAMAGED, LEFTOVERS
 from trainer.config_file import read_config_file
-from trainer.disk import ASIDE, DamagedCheckpointError, remove, remove_all, unreadable
+from trainer.disk import DamagedCheckpointError, remove, remove_all, unreadable
 from trainer.errors import ConfigError
 from trainer.lock import LOCK
 from trainer.metrics import METRICS, NOT_UNDERSTOOD, looks_like_metrics

@@ -1,6 +1,7 @@
 """Components from elsewhere: what `init_from` names, found, renamed and loaded."""
 
 import re
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optimizer import NamedState, StateMismatchError, load_named_state
+from optimizer.files import check_is_file
 from optimizer.named_state import renamed, restricted, shapes_of
 from optimizer.registry import nearest
 from optimizer.state_checks import compare_shapes
 from trainer import checkpoint
 from trainer.checkpoint_files import MANIFEST, checkpoint_at, damages, is_file, read_manifest
 from trainer.config import InitConfig, ModelConfig
-from trainer.disk import DamagedCheckpointError, read_tensors
+from trainer.disk import DamagedCheckpointError, read_tensors, reading, stat_of
 from trainer.errors import ConfigError
 from trainer.health import is_nonfinite, some
 
@@ -113,6 +115,12 @@ def find(init: InitConfig, name: str) -> Source:
         return Source(None, path, f"{init.component}." if init.component else "")
     if (folder := checkpoint_at(path)) is not None:
         return _in_checkpoint(folder, init.component or name)
+    if (found := stat_of(path, NotADirectoryError)) is not None and not stat.S_ISDIR(found.st_mode):
+        with reading(path):
+            check_is_file(path)
+        raise ValueError(
+            f"{path}: must end in .safetensors. `innerstep checkpoint convert` takes the files of torch.save over."
+        )
     if not is_file(path / checkpoint.WEIGHTS):
         raise ValueError(
             f"{path / checkpoint.WEIGHTS}: is missing. Give a run, a checkpoint, a component's folder in one, or a"

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from optimizer.drawing import Panel, Series, figure
-from trainer.disk import replacing
+from optimizer.files import open_new, replacing
 from trainer.errors import missing_extra
 from trainer.metrics import HELD_OUT, METRICS, read_metrics
 
@@ -62,7 +62,13 @@ def draw_pictures(run_dir: Path) -> list[Path]:
 def save_figure(panels: Sequence[Panel], path: Path) -> None:
     """Write the panels to `path`, a PNG or an SVG by its ending."""
     with replacing(path) as aside:
-        figure(panels).savefig(aside, dpi=120, format=path.suffix[1:])
+        draw_new(panels, aside)
+
+
+def draw_new(panels: Sequence[Panel], path: Path) -> None:
+    """Write the panels to the new file `path`, as `save_figure`."""
+    with open_new(path) as descriptor, open(descriptor, "wb", closefd=False) as file:
+        figure(panels).savefig(file, dpi=120, format=path.suffix[1:])
 
 
 def _learning_rates(lrs: Mapping[str, _Thinned]) -> Panel:

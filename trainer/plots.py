@@ -22,8 +22,9 @@ from trainer.batches import ShuffledBatches
 from trainer.config import ExperimentConfig
 from trainer.config_file import apply_overrides
 from trainer.data import DataSet
+from trainer.disk import written_out
 from trainer.errors import ConfigError
-from trainer.pictures import require_plotting, save_figure
+from trainer.pictures import draw_new, require_plotting
 from trainer.plan import warning_lines
 
 WITHOUT_RUN = 1000
@@ -122,7 +123,8 @@ def _drawn(previews: Mapping[str, Preview], total_steps: int, out: Path | None) 
         lines = [text(drawn)]
     else:
         require_plotting("plot --out")
-        save_figure(drawn, out)
+        with written_out(out) as aside:
+            draw_new(drawn, aside)
         lines = [f"drew {out}"]
     for name, preview in previews.items():
         lines += [

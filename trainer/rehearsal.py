@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from optimizer.savable_tensors import without_values
 from trainer.config import ModelConfig
 from trainer.data import Batch, DataSet
 from trainer.data_checks import HELD_OUT, TRAIN, first_batch
@@ -22,7 +23,6 @@ from trainer.model import (
     train_mode,
 )
 from trainer.objective import Objective, Outcome
-from trainer.savable import without_values
 
 
 def bring_into_form(

@@ -3,20 +3,16 @@
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load, save
-from torch import Tensor
-from torch.nn.parameter import is_lazy
 
+from optimizer.savable_tensors import unsavable_name, unsavable_tensor
 from trainer.checkpoint_files import Files, folder_name
-from trainer.errors import ConfigError, raised
+from trainer.errors import ConfigError
 
 _SHOWN = 12
-_RESERVED = "__metadata__"
 _NAME_MAX, _PATH_MAX = 255, 4096
 """Bytes of a file's name and of a path, where the system does not say."""
 
@@ -94,7 +90,7 @@ def _problems(path: str, content: Mapping[str, Any]) -> Iterator[str]:
             yield f"{_owner(path)}: its state cannot be saved as JSON: {error}"
         return
     for name, tensor in content.items():
-        if problem := _unsavable_name(name) or _unsavable_tensor(tensor):
+        if problem := unsavable_name(name) or unsavable_tensor(tensor):
             yield f"{_owner(path)}: {name!r} cannot be saved: {problem}"
 
 
@@ -104,52 +100,6 @@ def _owner(path: str) -> str:
     if not file:
         return path
     return f"model.{'component_optims' if file.startswith('optimizer') else 'components'}.{component}"
-
-
-def _unsavable_name(name: str) -> str | None:
-    if name == _RESERVED:
-        return "safetensors keeps this name for itself. Choose another."
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return "its name is not valid Unicode text. Choose another."
-    return None
-
-
-def _unsavable_tensor(tensor: Any) -> str | None:
-    """Return why `tensor` cannot be written, or None if it can."""
-    if not isinstance(tensor, Tensor):
-        return f"it is a {type(tensor).__name__}, where a tensor is expected"
-    if not is_lazy(tensor) and (tensor.is_quantized or not _is_written(tensor.dtype)):
-        return f"safetensors has no type for {tensor.dtype}. Keep it in another type, or leave it out."
-    return without_values(tensor)
-
-
-def without_values(tensor: Tensor) -> str | None:
-    """Return why the values of `tensor` cannot be read one after another from its memory, or None if they can."""
-    if is_lazy(tensor):
-        return "it has no shape yet. Run the lazy module in the objective's losses, or give its size."
-    if tensor.is_nested or tensor.layout != torch.strided:
-        kind = "nested" if tensor.is_nested else f"sparse ({str(tensor.layout).removeprefix('torch.')})"
-        return f"it is {kind}. Keep a dense tensor, or leave it out (persistent=False) and make it when loading."
-    if tensor.is_meta:
-        return "it is on the device `meta`, without values. Load or make its values first."
-    try:
-        address = tensor.untyped_storage().data_ptr()
-    except Exception as error:  # a subclass of Tensor may raise anything
-        return f"it is a {type(tensor).__name__}, whose values cannot be read: {raised(error)}"
-    if tensor.numel() and not address:
-        return f"it is a {type(tensor).__name__} without memory of its own. Keep its values in plain tensors."
-    return None
-
-
-@lru_cache
-def _is_written(dtype: torch.dtype) -> bool:
-    """Return whether an empty tensor of this type comes back from safetensors as one of it."""
-    try:
-        return load(save({"x": torch.empty(0, dtype=dtype)}))["x"].dtype == dtype
-    except (KeyError, RuntimeError, TypeError, NotImplementedError):
-        return False
 
 
 def _form(files: Files) -> dict[str, dict[str, tuple[list[int], torch.dtype]]]:

@@ -12,6 +12,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from optimizer.files import flush
 from trainer.checkpoint_files import (
     BEST,
     Files,
@@ -25,7 +26,6 @@ from trainer.checkpoint_files import (
 )
 from trainer.checkpoint_writing import clear_leftovers, remove_checkpoints, write_checkpoint
 from trainer.config import BestConfig, TrainConfig
-from trainer.disk import flush
 from trainer.errors import NewerFormatError, SaveError, UnreadableError, raised
 from trainer.metrics import METRICS
 from trainer.monitors import PREFIX

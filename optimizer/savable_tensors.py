@@ -1,0 +1,58 @@
+"""Which tensors a safetensors file can hold."""
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+from torch.nn.parameter import is_lazy
+
+_RESERVED = "__metadata__"
+
+
+def unsavable_name(name: str) -> str | None:
+    """Return why no tensor can be saved under `name`, or None if one can."""
+    if name == _RESERVED:
+        return "safetensors keeps this name for itself. Choose another."
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return "its name is not valid Unicode text. Choose another."
+    return None
+
+
+def unsavable_tensor(tensor: Any) -> str | None:
+    """Return why `tensor` cannot be written, or None if it can."""
+    if not isinstance(tensor, Tensor):
+        return f"it is a {type(tensor).__name__}, where a tensor is expected"
+    if not is_lazy(tensor) and (tensor.is_quantized or not _is_written(tensor.dtype)):
+        return f"safetensors has no type for {tensor.dtype}. Keep it in another type, or leave it out."
+    return without_values(tensor)
+
+
+def without_values(tensor: Tensor) -> str | None:
+    """Return why the values of `tensor` cannot be read one after another from its memory, or None if they can."""
+    if is_lazy(tensor):
+        return "it has no shape yet. Run the lazy module in the objective's losses, or give its size."
+    if tensor.is_nested or tensor.layout != torch.strided:
+        kind = "nested" if tensor.is_nested else f"sparse ({str(tensor.layout).removeprefix('torch.')})"
+        return f"it is {kind}. Keep a dense tensor, or leave it out (persistent=False) and make it when loading."
+    if tensor.is_meta:
+        return "it is on the device `meta`, without values. Load or make its values first."
+    try:
+        address = tensor.untyped_storage().data_ptr()
+    except Exception as error:  # a subclass of Tensor may raise anything
+        return f"it is a {type(tensor).__name__}, whose values cannot be read: {type(error).__name__}: {error}"
+    if tensor.numel() and not address:
+        return f"it is a {type(tensor).__name__} without memory of its own. Keep its values in plain tensors."
+    return None
+
+
+@lru_cache
+def _is_written(dtype: torch.dtype) -> bool:
+    """Return whether an empty tensor of this type comes back from safetensors as one of it."""
+    try:
+        return load(save({"x": torch.empty(0, dtype=dtype)}))["x"].dtype == dtype
+    except (KeyError, RuntimeError, TypeError, NotImplementedError):
+        return False
