@@ -1,11 +1,12 @@
 """The one way from a name in a config to code: modules, and what installed distributions bring, are imported here."""
 
 import importlib
+import os
 import sys
 import sysconfig
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from difflib import get_close_matches
@@ -170,23 +171,30 @@ def _announce(name: str, top: str) -> None:
 
 
 def _note_place(top: str, beside: ModuleSpec | None) -> None:
-    """Remember where a module was found, and warn if it is not the one beside the config."""
-    module, folders = sys.modules.get(top), _FOLDERS.get()
-    if module is None or beside is None:
+    """Remember which folders have been used, and warn if a module is not the one beside the config."""
+    if top not in sys.modules or beside is None:
         return
-    place = _folder_of(getattr(module, "__path__", ()), getattr(module, "__file__", None))
-    if place in [folder.resolve() for folder in folders]:
-        _FOUND[top] = folders
-    is_ours_or_a_folder = top in OURS or beside.origin is None
-    if not is_ours_or_a_folder and place != _folder_of(beside.submodule_search_locations or (), beside.origin):
+    place, folders = _folder_of(sys.modules[top]), [(folder, str(folder)) for folder in _FOLDERS.get()]
+    if place is not None and any(_same(place, text) for _, text in folders):
+        used = {_folder_of(module) for name, module in [*sys.modules.items()] if "." not in name}  # also by the module
+        _FOUND[top] = [folder for folder, text in folders if text in used or _same(place, text)]
+    if beside.origin is None or top in OURS:  # a folder without __init__.py, or one of data
+        return
+    expected = os.path.dirname(next(iter(beside.submodule_search_locations or ()), beside.origin))
+    if place is None or not _same(place, expected):
         came = f"from {place}" if place else "from Python itself"
         _warn(f"{top} is imported {came}, not from {beside.origin}: what is installed comes first. Rename yours.")
 
 
-def _folder_of(package: Iterable[str], file: str | None) -> Path | None:
-    """Return the folder that holds a package, by its path, or a module, by its file; None for one that is built in."""
-    place = next(iter(package), file)
-    return Path(place).parent.resolve() if place else None
+def _folder_of(module: Any) -> str | None:
+    """Return the folder that a top-level module or package lies in; None for one that is built in, or made by hand."""
+    attributes = getattr(module, "__dict__", {})
+    place = next(iter(attributes.get("__path__") or ()), attributes.get("__file__"))
+    return os.path.dirname(place) if isinstance(place, str) else None
+
+
+def _same(folder: str, other: str) -> bool:
+    return os.path.realpath(folder) == os.path.realpath(other)
 
 
 def _reason(name: str, error: BaseException) -> str:

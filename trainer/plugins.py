@@ -19,7 +19,7 @@ _LINES = 5
 def search_folders(config_file: Path) -> list[Path]:
     """Return where the modules of a config are looked for: its folder, where the config that a run was started with
     found them, and last the working directory."""
-    beside = config_file.absolute().parent
+    beside = Path(os.path.abspath(config_file)).parent
     folders = [beside, config_file.resolve().parent, *_remembered(config_file), *working_directory()]
     return list(dict.fromkeys(folder for folder in folders if folder.is_dir()))
 
@@ -80,6 +80,6 @@ def _remembered(config_file: Path) -> list[Path]:
         return []
     if not isinstance(folders, list):
         return []
-    run_dir = config_file.absolute().parent
+    run_dir = os.path.abspath(config_file.parent)
     texts = [folder for folder in folders if isinstance(folder, str) and folder and "\0" not in folder]
-    return [Path(os.path.normpath(run_dir / text)) for text in texts]
+    return [Path(os.path.normpath(os.path.join(run_dir, text))) for text in texts]
