@@ -88,12 +88,12 @@ def test_a_config_that_needs_no_folder_changes_no_path(cli, tmp_path):
     assert "looked for" not in (tmp_path / "run" / "config.yaml").read_text()
 
 
-NAMES = ("trainer", "optimizer", "torch", "yaml", "random", "json", "numpy", "typer")
+NAMES = ("trainer", "optimizer", "torch", "yaml", "random", "json", "numpy", "colorsys")
 
 
 def test_files_named_like_python_packages_and_innerstep_break_nothing(tmp_path):
     wrong = dict.fromkeys(NAMES, "raise SystemExit('the wrong file')")
-    written(tmp_path, plugged("run"), beside_parts=PARTS, **wrong)
+    written(tmp_path, plugged("run"), beside_parts=f"import colorsys\n{PARTS}", **wrong)
     ran = shell(COMMAND, "plan", "config.yaml", cwd=tmp_path)
     assert (ran.returncode, ran.stderr) == (0, "")
 
