@@ -72,12 +72,16 @@ def announcing(say: Callable[[str], None]) -> Iterator[None]:
         _ANNOUNCE.reset(token)
 
 
+def refuse_under_no_plugins(*modules: str) -> None:
+    """Raise NotImportedError that names `modules`, if nothing may be imported."""
+    if _refusing and modules:
+        rule = "--no-plugins, or no_plugins() in Python, allows only keys that are built in"
+        raise NotImportedError(f"{rule}; not imported: {', '.join(modules)}")
+
+
 def module_named(name: str) -> ModuleType:
     """Return the module called `name`, imported. Raises NotImportedError."""
-    if _refusing:
-        raise NotImportedError(
-            f"{name} is not imported: --no-plugins, or no_plugins() in Python, allows only keys that are built in"
-        )
+    refuse_under_no_plugins(name)
     _check_form(name)
     top = name.partition(".")[0]
     beside = _spec_beside(top)
@@ -154,7 +158,7 @@ def _check_form(name: str) -> None:
 
 def _spec_beside(top: str) -> ModuleSpec | None:
     """Return where a module or package called `top` lies in the folders, of several the first."""
-    specs = (PathFinder.find_spec(top, [str(folder)]) for folder in _FOLDERS.get())
+    specs = (PathFinder.find_spec(top, [str(folder)]) for folder in _FOLDERS.get() if top not in OURS)
     return next((spec for spec in specs if spec is not None), None)
 
 
@@ -178,7 +182,7 @@ def _note_place(top: str, beside: ModuleSpec | None) -> None:
     if place is not None and any(_same(place, text) for _, text in folders):
         used = {_folder_of(module) for name, module in [*sys.modules.items()] if "." not in name}  # also by the module
         _FOUND[top] = [folder for folder, text in folders if text in used or _same(place, text)]
-    if beside.origin is None or top in OURS:  # a folder without __init__.py, or one of data
+    if beside.origin is None:  # a folder without __init__.py, or one of data
         return
     expected = os.path.dirname(next(iter(beside.submodule_search_locations or ()), beside.origin))
     if place is None or not _same(place, expected):

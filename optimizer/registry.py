@@ -73,10 +73,10 @@ class Registry(Mapping[str, type[T]]):
         self._load_plugins()
         if found := self._keys.get(key.lower()):
             return self._classes[found]
-        raise UnknownKeyError(
-            f"unknown {self.name} {key!r}{nearest(key, self._names())}"
-            f" `innerstep list` shows them all; a class of your own goes by its dotted path, my_pkg.module.Class."
-        )
+        hint = "`innerstep list` shows them all; a class of your own goes by its dotted path, my_pkg.module.Class."
+        if self._entry_points is not None:
+            hint = "`innerstep list` shows them all. Those of installed distributions are left out under --no-plugins."
+        raise UnknownKeyError(f"unknown {self.name} {key!r}{nearest(key, self._names())} {hint}")
 
     def __iter__(self) -> Iterator[str]:
         self._load_plugins()

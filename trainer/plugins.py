@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from optimizer.importing import NotImportedError, folders_of, module_named
+from optimizer.importing import NotImportedError, folders_of, module_named, refuse_under_no_plugins
 from optimizer.validation import UNKNOWN_KEY, filtered, refusal
 
 _HEADING = "# modules are looked for in "
@@ -21,7 +21,7 @@ def search_folders(config_file: Path) -> list[Path]:
     found them, and last the working directory."""
     beside = Path(os.path.abspath(config_file)).parent
     folders = [beside, config_file.resolve().parent, *_remembered(config_file), *working_directory()]
-    return list(dict.fromkeys(folder for folder in folders if folder.is_dir()))
+    return list(dict.fromkeys(folder for folder in folders if os.path.isdir(folder)))  # also if it cannot be asked
 
 
 def working_directory() -> list[Path]:
@@ -49,6 +49,10 @@ def heading_of_folders(names: Iterator[str], run_dir: Path) -> str:
 
 def import_plugins(plugins: Sequence[str]) -> None:
     """Import the modules, for what they register. Raises ValidationError with the index of the one that fails."""
+    try:
+        refuse_under_no_plugins(*plugins)
+    except NotImportedError as error:
+        raise refusal(str(error)) from error
     for index, module in enumerate(plugins):
         try:
             module_named(module)
@@ -71,6 +75,8 @@ def _follows(key: str, failed: Sequence[str]) -> bool:
 
 def _remembered(config_file: Path) -> list[Path]:
     """Return the folders in the heading of a run's config.yaml."""
+    if not config_file.is_file():  # a pipe, which cannot be read twice
+        return []
     try:
         with config_file.open(encoding="utf-8") as file:
             lines = [file.readline(100_000) for _ in range(_LINES)]

@@ -26,7 +26,7 @@ STEPS = ("adam", "cautious_adam", "cautious_sgd", "schedule_free_radam")
 HALVED = {"adam": 2, "cautious_adam": 2}
 """Steps that take float32 parameters with moments in bfloat16, and where in a row the moments begin."""
 
-SECONDS_TO_COMPILE = 60
+SECONDS_TO_COMPILE = 12
 """How long the compiler may take; it takes half a second."""
 
 SECONDS_TO_READ = 1
@@ -145,7 +145,7 @@ def _run_compiler(command: Sequence[str], source: str) -> tuple[int, str]:
         if not isinstance(error, subprocess.TimeoutExpired):
             raise
         rule = f"{command[0]} did not compile {source} in {SECONDS_TO_COMPILE} seconds, and was stopped"
-        raise OSError(f"{rule}. Set CC to another C compiler") from None
+        raise OSError(f"{rule}. It usually takes one: set CC to another C compiler, or try again") from None
     reader.join(SECONDS_TO_READ)  # a process that it left behind may hold the pipe open
     return code, said.decode(errors="replace").strip()
 
