@@ -12,6 +12,7 @@ from optimizer.embedded_scheduler import EmbeddedScheduler
 from optimizer.embedding import ScheduledOptimizer, scheduled
 from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY, FreeScheduleFactory, OptimizerFactory, ScheduledFactory
 from optimizer.horizon import Horizon
+from optimizer.importing import no_plugins
 from optimizer.lerobot import make_optimizer_and_scheduler
 from optimizer.named_loading import load_named_state
 from optimizer.named_state import NamedState, named_state
@@ -53,6 +54,7 @@ __all__ = [
     "load_optimizer_state",
     "make_optimizer_and_scheduler",
     "named_state",
+    "no_plugins",
     "save_optimizer_state",
     "scheduled",
     "torch_factory",

@@ -6,7 +6,7 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import core_schema
 
 from optimizer.registry import Registry, UnknownKeyError
-from optimizer.validation import Config, construct, refusal
+from optimizer.validation import UNKNOWN_KEY, Config, construct, refusal
 
 
 class ByType:
@@ -33,7 +33,7 @@ class ByType:
         try:
             cls = self._registry[value["type"]]
         except UnknownKeyError as error:
-            raise refusal(str(error), ("type",), value["type"]) from None
+            raise refusal(str(error), ("type",), value["type"], UNKNOWN_KEY) from None
         if not issubclass(cls, self._base):
             raise refusal(f"{value['type']} cannot stand here", ("type",), value["type"])
         return construct(cls, fields)

@@ -1,19 +1,21 @@
 """Functions in a config: by dotted path, my_pkg.module.function."""
 
-import importlib
 from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
+from optimizer.importing import NotImportedError, object_at
+
 
 def function_named(path: str) -> Callable[..., Any]:
     """Return the function at a dotted path. Raises ValueError."""
-    module, _, name = path.rpartition(".")
+    if "." not in path:
+        raise ValueError(f"must be the dotted path of a function, my_pkg.module.function; got {path!r}")
     try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path!r} cannot be imported: {error}. Give the dotted path of a function") from error
+        function = object_at(path)
+    except NotImportedError as error:
+        raise ValueError(f"{path!r}: {error}") from error
     if not callable(function):
         raise ValueError(f"{path!r} is a {type(function).__name__}, not a function")
     return function  # type: ignore[no-any-return]  # callable, as was just seen

@@ -1,9 +1,10 @@
 """A registry: a read-only mapping from a key to a class, filled by a decorator and by plugins."""
 
-import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, TypeVar
+
+from optimizer.importing import NotImportedError, load_installed, object_at
 
 T = TypeVar("T")
 C = TypeVar("C")
@@ -72,10 +73,10 @@ class Registry(Mapping[str, type[T]]):
         self._load_plugins()
         if found := self._keys.get(key.lower()):
             return self._classes[found]
-        raise UnknownKeyError(
-            f"unknown {self.name} {key!r}{nearest(key, self._names())}"
-            f" `innerstep list` shows them all; a class of your own goes by its dotted path, my_pkg.module.Class."
-        )
+        hint = "`innerstep list` shows them all; a class of your own goes by its dotted path, my_pkg.module.Class."
+        if self._entry_points is not None:
+            hint = "`innerstep list` shows them all. Those of installed distributions are left out under --no-plugins."
+        raise UnknownKeyError(f"unknown {self.name} {key!r}{nearest(key, self._names())} {hint}")
 
     def __iter__(self) -> Iterator[str]:
         self._load_plugins()
@@ -112,17 +113,12 @@ class Registry(Mapping[str, type[T]]):
             raise ValueError(f"{self.name} key {name!r} is taken by {taken.__module__}.{taken.__qualname__}")
 
     def _import(self, path: str) -> type[T]:
+        try:
+            cls: type[T] = object_at(path)
+        except NotImportedError as error:
+            raise UnknownKeyError(f"{self.name} {path!r}: {error}") from error
         if path in self._adapted:
             return self._adapted[path]
-        module_name, _, class_name = path.rpartition(".")
-        try:
-            module = importlib.import_module(module_name)
-        except Exception as error:  # what is imported is users' and libraries' code, which may raise anything
-            raise UnknownKeyError(f"{self.name} {path!r} cannot be imported: {error}") from error
-        if not hasattr(module, class_name):
-            suggestion = nearest(class_name, [name for name in dir(module) if name[0] != "_"])
-            raise UnknownKeyError(f"{self.name} {path!r}: {module_name} has no {class_name}{suggestion}")
-        cls: type[T] = getattr(module, class_name)
         for base, adapter in self._adapters:
             if isinstance(cls, type) and issubclass(cls, base) and not issubclass(cls, self._kind):
                 try:
@@ -136,12 +132,13 @@ class Registry(Mapping[str, type[T]]):
         return cls
 
     def _load_plugins(self) -> None:
-        if self._entry_points is None:
+        group = self._entry_points
+        if group is None:
             return
-        from importlib.metadata import entry_points  # only a miss or a listing pays for it
+        self._entry_points = None  # what is loaded may look for keys
+        if not load_installed(group, self._register_installed):
+            self._entry_points = group
 
-        group, self._entry_points = self._entry_points, None
-        for entry_point in entry_points(group=group):
-            loaded = entry_point.load()  # a module registers by decorator, a class under its entry's name
-            if isinstance(loaded, type):
-                self.register(entry_point.name)(loaded)
+    def _register_installed(self, name: str, loaded: Any) -> None:
+        if isinstance(loaded, type):  # a module registers by decorator, a class under its entry's name
+            self.register(name)(loaded)

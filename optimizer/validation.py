@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
+from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from optimizer.registry import nearest
 
@@ -111,14 +111,25 @@ def _attribute_docstrings(cls: type[Any]) -> dict[str, str]:
     }
 
 
-def refusal(rule: str, path: Sequence[str | int] = (), value: Any = None) -> ValidationError:
+UNKNOWN_KEY = "unknown_key"
+"""The kind of error that a key, or a dotted path, leads to no class. Its value is the key."""
+
+
+def refusal(rule: str, path: Sequence[str | int] = (), value: Any = None, kind: str = "rule") -> ValidationError:
     """Return a ValidationError at `path`. rule: the whole message, value and remedy included."""
-    return ValidationError.from_exception_data("config", [_line("rule", rule, path, value)])
+    return ValidationError.from_exception_data("config", [_line(kind, rule, path, value)])
 
 
 def nest(error: ValidationError, prefix: Sequence[str | int]) -> ValidationError:
     """Return `error` with every path in it moved below `prefix`."""
     return _rebuilt(error, prefix=prefix)
+
+
+def filtered(error: ValidationError, keeps: Callable[[ErrorDetails], bool]) -> ValidationError:
+    """Return `error` with those of its details that `keeps` says."""
+    kept = [detail for detail in error.errors() if keeps(detail)]
+    lines = [_line(detail["type"], detail["msg"], detail["loc"], detail["input"]) for detail in kept]
+    return ValidationError.from_exception_data(error.title, lines)
 
 
 def explain(error: ValidationError) -> list[str]:
@@ -127,7 +138,7 @@ def explain(error: ValidationError) -> list[str]:
     for detail in error.errors():
         path = ".".join(str(part) for part in detail["loc"] if not _names_a_type(part))
         message = detail["msg"].replace("Input should", "must").replace("Field required", "required, but not given")
-        complete = detail["type"] in ("rule", "unknown_name", "missing", "value_error")
+        complete = detail["type"] in ("rule", UNKNOWN_KEY, "unknown_name", "missing", "value_error")
         lines.append(f"{path}: {message}" if complete else f"{path}: {message}; got {detail['input']!r}")
     return lines
 

@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT
 
 FLOW = [
+    "optimizer.importing",
     "optimizer.registry",
     "optimizer.horizon",
     "optimizer.validation",
@@ -87,6 +88,7 @@ FLOW = [
     "trainer.version",
     "trainer.tables",
     "trainer.config_file",
+    "trainer.plugins",
     "trainer.rng",
     "trainer.data",
     "trainer.device",

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from optimizer import SCHEDULE_REGISTRY, Registry, UnknownKeyError
+from optimizer.importing import NotImportedError
 from optimizer.registry import nearest
 from optimizer.validation import signature_model
 from trainer.config import ComponentConfig, DataConfig, ObjectiveConfig, OptimConfig
@@ -48,8 +49,9 @@ def description(key: str) -> str:
     for registry in _REGISTRIES:
         try:
             found.append((registry, registry[key]))
-        except UnknownKeyError:
-            continue
+        except UnknownKeyError as error:
+            if isinstance(error.__cause__, NotImportedError):
+                raise ConfigError(f"{key!r}: {error.__cause__}") from error
     if not found:
         known = [known for registry in _REGISTRIES for known in registry]
         raise ConfigError(f"unknown key {key!r}{nearest(key, known)} `innerstep list` shows them all.")

@@ -1,7 +1,7 @@
 """`innerstep checkpoint …`: looking into checkpoints, comparing them, and taking them elsewhere."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -86,11 +86,13 @@ def convert(
     component: Annotated[
         str | None, typer.Option("--component", metavar="NAME", help="This one alone; of LeRobot, its name here.")
     ] = None,
+    no_plugins: Annotated[bool, typer.Option("--no-plugins", help="Import nothing that CONFIG names.")] = False,
 ) -> None:
     """Take weights and optimizers over from LeRobot or plain PyTorch, or there."""
+    from optimizer import importing
     from trainer.conversion import convert as write_converted
 
-    with _mistakes():
+    with _mistakes(), importing.no_plugins() if no_plugins else nullcontext():
         typer.echo("\n".join(write_converted(source, out, to, config, component)))
 
 

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Self
 from pydantic import Field, ValidationError, model_validator
 
 from optimizer import Registry, UnknownKeyError
-from optimizer.validation import Config, check_arguments, construct, explain, nest, refusal
+from optimizer.validation import UNKNOWN_KEY, Config, check_arguments, construct, explain, nest, refusal
 from trainer.errors import ConfigError
 
 AnyClass = type[Any]
@@ -37,7 +37,7 @@ class Choice(Config):
         try:
             check_arguments(self.chosen, self.params)
         except UnknownKeyError as error:
-            raise refusal(str(error), ("type",), self.type) from None
+            raise refusal(str(error), ("type",), self.type, UNKNOWN_KEY) from None
         except ValidationError as error:
             raise nest(error, ("params",)) from None
         return self

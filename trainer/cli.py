@@ -3,8 +3,9 @@
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +28,9 @@ STOPPED_AND_SAVED = 75
 
 _TAKES_OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
 _Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML or JSON file.")]
+_NoPlugins = Annotated[
+    bool, typer.Option("--no-plugins", help="Import nothing that is not innerstep's: keys that are built in only.")
+]
 
 
 @app.command(context_settings=_TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the config.")
@@ -36,13 +40,14 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete the run that is in the run directory.")
     ] = False,
+    no_plugins: _NoPlugins = False,
 ) -> None:
     """Train an experiment from the start."""
     from trainer.config import load_config
     from trainer.runs import train as start
 
     overrides = _overrides(context)
-    with _interruptible():
+    with _imports(no_plugins), _interruptible():
         start(
             load_config(config, overrides),
             overwrite=overwrite,
@@ -57,23 +62,25 @@ def resume(
         Path,
         typer.Argument(metavar="RUN", help="A run's directory, or one of its checkpoints, or its checkpoints/best."),
     ],
+    no_plugins: _NoPlugins = False,
 ) -> None:
     """Take up a run from its newest checkpoint, or from the given one."""
     from trainer.runs import resume as take_up
 
-    with _interruptible():
+    with _imports(no_plugins), _interruptible():
         take_up(run, _overrides(context))
 
 
 @app.command(context_settings=_TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the config.")
-def plan(context: typer.Context, config: _Config) -> None:
+def plan(context: typer.Context, config: _Config, no_plugins: _NoPlugins = False) -> None:
     """Show components, optimizers and schedules; train nothing and write nothing."""
     from rich.console import Console
 
     from trainer.config import load_config
     from trainer.offline_trainer import OfflineTrainer
 
-    typer.echo(OfflineTrainer(load_config(config, _overrides(context)), Console()).plan())
+    with _imports(no_plugins):
+        typer.echo(OfflineTrainer(load_config(config, _overrides(context)), Console()).plan())
 
 
 @app.command(
@@ -85,6 +92,7 @@ def plot(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="A .png or .svg to write, in place of text.")
     ] = None,
+    no_plugins: _NoPlugins = False,
 ) -> None:
     """Draw lr, and what else is scheduled, over the run, and warn of what looks wrong."""
     from trainer.config import load_config
@@ -97,7 +105,8 @@ def plot(
         raise ConfigError(f"--out: there is no directory {out.parent}")
     is_file = Path(target).suffix in (".yaml", ".yml", ".json") or Path(target).is_file()
     overrides = _overrides(context)
-    lines = plot_config(load_config(target, overrides), out) if is_file else plot_key(target, overrides, out)
+    with _imports(no_plugins):
+        lines = plot_config(load_config(target, overrides), out) if is_file else plot_key(target, overrides, out)
     typer.echo("\n".join(lines))
 
 
@@ -106,19 +115,25 @@ def list_keys(
     pattern: Annotated[
         str, typer.Option("--filter", metavar="PATTERN", help="Only keys and aliases that match, with * and ?.")
     ] = "*",
+    no_plugins: _NoPlugins = False,
 ) -> None:
     """List every key that a config can name."""
     from trainer.catalogue import listing
 
-    typer.echo(listing(pattern))
+    with _imports(no_plugins):
+        typer.echo(listing(pattern))
 
 
 @app.command()
-def describe(key: Annotated[str, typer.Argument(metavar="KEY", help="A key, or the dotted path of a class.")]) -> None:
+def describe(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="A key, or the dotted path of a class.")],
+    no_plugins: _NoPlugins = False,
+) -> None:
     """Show what a key stands for: its parameters, their types, defaults and ranges."""
     from trainer.catalogue import description
 
-    typer.echo(description(key))
+    with _imports(no_plugins):
+        typer.echo(description(key))
 
 
 def main() -> None:
@@ -144,6 +159,33 @@ def main() -> None:
 
 
 @contextmanager
+def _imports(no_plugins: bool) -> Iterator[None]:
+    """Run a command that may import what a config or a key names, also from the working directory, or must not."""
+    from optimizer import importing
+    from trainer.plugins import working_directory
+
+    with (
+        warnings.catch_warnings(),
+        importing.looking_in(working_directory()),
+        importing.no_plugins() if no_plugins else nullcontext(),
+    ):
+        warnings.showwarning = _shown_in_one_line(warnings.showwarning)
+        yield
+
+
+def _shown_in_one_line(show: Any) -> Any:
+    from optimizer.importing import PartWarning
+
+    def shown(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+        if issubclass(category, PartWarning):
+            typer.secho(f"warning: {message}", fg="yellow", err=True)
+        else:
+            show(message, category, *place, **options)
+
+    return shown
+
+
+@contextmanager
 def _interruptible() -> Iterator[None]:
     from trainer.interruption import StoppedBySignal
 
@@ -160,5 +202,10 @@ def _interruptible() -> Iterator[None]:
 
 def _overrides(context: typer.Context) -> dict[str, Any]:
     from trainer.config_file import parse_overrides
+    from trainer.errors import ConfigError
 
-    return parse_overrides(context.args)
+    overrides = parse_overrides(context.args)
+    for key in overrides:
+        if key.replace("_", "-").lower().startswith(("no-plugin", "noplugin")):
+            raise ConfigError(f"--{key}: there is no such option. Write --no-plugins, without a value.")
+    return overrides

@@ -1,9 +1,9 @@
 """The experiment's config: one validated tree, whose errors carry the path into the YAML."""
 
-import importlib
 import re
 import unicodedata
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -14,6 +14,7 @@ from torch import nn
 import trainer.classification  # for its registration, like the next two
 import trainer.digits  # noqa: F401
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon, OptimizerFactory, Registry
+from optimizer.importing import looking_in
 from optimizer.registry import nearest
 from optimizer.validation import (
     Config,
@@ -31,6 +32,7 @@ from trainer.config_file import apply_overrides, read_config_file
 from trainer.data import DATASET_REGISTRY, DataSet
 from trainer.errors import ConfigError
 from trainer.objective import OBJECTIVE_REGISTRY, Objective
+from trainer.plugins import import_plugins, search_folders, without_what_follows
 from trainer.presets import with_preset
 from trainer.version import newer, written_by
 
@@ -241,34 +243,39 @@ class ExperimentConfig(Config):
     seed: Count = 0
     """Where all randomness starts."""
     plugins: list[str] = Field(default_factory=list)
-    """Modules to import first, for what they register."""
+    """Modules to import first, for what they register: by name, from beside the config or where Python finds them."""
     data: DataConfig
     model: ModelConfig
     train: TrainConfig
     resume: ResumeConfig = Field(default_factory=ResumeConfig)
 
+    @field_validator("plugins", mode="before")
+    @classmethod
+    def _check_is_a_list(cls, raw: Any) -> Any:
+        if isinstance(raw, str):
+            raise refusal(f"must be a list of modules: write [{raw}]")
+        return raw
+
     @field_validator("plugins")
     @classmethod
     def _import_plugins(cls, plugins: list[str]) -> list[str]:
         # The field comes before those whose types the plugins register, and so is validated before them.
-        for index, module in enumerate(plugins):
-            try:
-                importlib.import_module(module)
-            except Exception as error:  # a plugin may raise anything
-                raise refusal(f"{module} cannot be imported: {error!r}", (index,), module) from error
+        import_plugins(plugins)
         return plugins
 
 
 def load_config(source: Mapping[str, Any] | str | Path, overrides: Mapping[str, Any] | None = None) -> ExperimentConfig:
     """Return the validated config of a mapping or a YAML or JSON file, with dotted overrides set.
 
-    Raises ConfigError with one line an error.
+    The modules that it names are imported: with a file, also from its folder and from the working directory. Within
+    `with no_plugins():` none is, and naming one is an error. Raises ConfigError with one line an error.
     """
     raw = dict(source) if isinstance(source, Mapping) else read_config_file(Path(source))
     try:
-        return ExperimentConfig.model_validate(apply_overrides(raw, dict(overrides or {})))
+        with nullcontext() if isinstance(source, Mapping) else looking_in(search_folders(Path(source))):
+            return ExperimentConfig.model_validate(apply_overrides(raw, dict(overrides or {})))
     except ValidationError as error:
-        lines = explain(error)
+        lines = explain(without_what_follows(error))
         if not isinstance(source, Mapping) and any(detail["type"] == "unknown_name" for detail in error.errors()):
             lines += filter(None, [newer(written_by(Path(source)))])
         raise ConfigError("\n".join(lines)) from error

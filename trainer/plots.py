@@ -15,6 +15,7 @@ from optimizer import (
     UnknownKeyError,
 )
 from optimizer.drawing import spread, text
+from optimizer.importing import NotImportedError
 from optimizer.preview import Preview, panels
 from optimizer.registry import nearest
 from optimizer.validation import explain, nest
@@ -79,7 +80,9 @@ def _registered(key: str) -> Any:
     for registry in (SCHEDULE_REGISTRY, OPTIMIZER_BUILDER_REGISTRY):
         try:
             cls: Any = registry[key]
-        except UnknownKeyError:
+        except UnknownKeyError as error:
+            if isinstance(error.__cause__, NotImportedError):
+                raise ConfigError(f"{key!r}: {error.__cause__}") from error
             continue
         if issubclass(cls, Schedule | ScheduledFactory):
             return cls

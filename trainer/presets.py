@@ -3,7 +3,7 @@
 from typing import Any
 
 from optimizer import UnknownKeyError
-from optimizer.validation import refusal
+from optimizer.validation import UNKNOWN_KEY, refusal
 from trainer.components import MODEL_REGISTRY
 
 PRESET = "preset"
@@ -22,8 +22,8 @@ def with_preset(name: str, optim: Any, components: Any) -> Any:
     key = component.get("type") if isinstance(component, dict) else None
     try:
         cls = MODEL_REGISTRY[key] if isinstance(key, str) else None
-    except UnknownKeyError:
-        cls = None  # told where the component is read
+    except UnknownKeyError as error:
+        raise refusal(str(error), ("components", name, "type"), key, UNKNOWN_KEY) from None
     preset = getattr(cls, "optimizer_preset", None)
     if not callable(preset):
         raise refusal(

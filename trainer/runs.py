@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
+from optimizer.importing import announcing
 from optimizer.validation import explain
 from trainer.checkpoint import TRAINER, expected_content, read_progress
 from trainer.checkpoint_files import LATEST, checkpoint_at, is_file, point
@@ -19,9 +20,11 @@ from trainer.lock import locked
 from trainer.metrics import METRICS, NOT_UNDERSTOOD, MetricsFile
 from trainer.offline_trainer import OfflineTrainer, Result
 from trainer.ownership import CONFIG, refuse_a_copy, remove_leftovers, remove_run, run_to_overwrite
+from trainer.plugins import heading_of_folders
 from trainer.restoring import with_saved_values
 from trainer.saving import writing
 from trainer.taking_up import Say, asked_for, newest_good, set_damaged_aside
+from trainer.upgrades import strings
 from trainer.version import heading, newer
 
 
@@ -65,7 +68,8 @@ def resume(target: str | Path, overrides: Mapping[str, Any] | None = None, *, co
     run_dir, folder = _run_and_checkpoint(Path(target))
     _refuse_another_directory(run_dir, overrides)
     with locked(run_dir, _say(console)) as lock:
-        config = load_config(run_dir / CONFIG, {**_for_now(overrides), "train.run_dir": str(run_dir)})
+        with announcing(lambda module: _show(console, f"{run_dir / CONFIG} imports {module}")):
+            config = load_config(run_dir / CONFIG, {**_for_now(overrides), "train.run_dir": str(run_dir)})
         trainer = _taken_up(config, folder, console)
         trainer.saving.check_lock = lock.check
         with writing(run_dir):
@@ -174,7 +178,8 @@ def _write_config(config: ExperimentConfig, on_change: str | None = None) -> Non
         if isinstance(factory, BaseModel):
             resolved["model"]["component_optims"][name]["params"] = factory.model_dump(mode="json")
     try:
-        write_atomically(config.train.run_dir / CONFIG, heading() + write_yaml(resolved))
+        folders = heading_of_folders(strings(resolved), config.train.run_dir)
+        write_atomically(config.train.run_dir / CONFIG, heading() + folders + write_yaml(resolved))
     except OSError as error:
         raise ConfigError(f"train.run_dir: cannot write to {config.train.run_dir}: {error.strerror}") from error
 

@@ -3,12 +3,15 @@
 import ctypes
 import os
 import shlex
+import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
 from functools import cache
 from itertools import chain
 from pathlib import Path
+from threading import Thread
+from typing import IO
 
 import torch
 from torch import Tensor
@@ -23,8 +26,14 @@ STEPS = ("adam", "cautious_adam", "cautious_sgd", "schedule_free_radam")
 HALVED = {"adam": 2, "cautious_adam": 2}
 """Steps that take float32 parameters with moments in bfloat16, and where in a row the moments begin."""
 
-SECONDS_TO_COMPILE = 60
+SECONDS_TO_COMPILE = 12
 """How long the compiler may take; it takes half a second."""
+
+SECONDS_TO_READ = 1
+"""How long is waited for the end of what it said, when it has ended."""
+
+MESSAGE_BYTES = 10_000
+"""How much of what it said is kept."""
 
 ELEMENTS_A_THREAD = 32_768
 """How many it takes at least until a further thread is worth waking."""
@@ -97,21 +106,52 @@ def library(dtype: torch.dtype, state_dtype: torch.dtype) -> ctypes.CDLL:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         made = f"{folder}/native.so"
         try:
-            compiler = shlex.split(os.environ.get("CC") or "cc")
+            compiler = shlex.split(os.environ.get("CC") or "cc") or ["cc"]
         except ValueError as error:
             raise OSError(f"CC: {error}: {os.environ['CC']}") from None
         defines += ["-DLIBGOMP"] if openmp else []
         command = [*compiler, *FLAGS, *defines, str(source), "-o", made, *openmp, "-lm"]
-        try:
-            result = subprocess.run(
-                command, capture_output=True, text=True, errors="replace", timeout=SECONDS_TO_COMPILE
-            )
-        except subprocess.TimeoutExpired:
-            raise OSError(f"{compiler[0]} did not compile {source.name} in {SECONDS_TO_COMPILE} seconds") from None
-        if result.returncode:
-            raise OSError(f"{compiler[0]} could not compile {source.name}: {result.stderr.strip()}")
+        code, said = _run_compiler(command, source.name)
+        if code:
+            raise OSError(f"{compiler[0]} could not compile {source.name}: {said}")
         made_library = ctypes.CDLL(made)
         for step in HALVED if state_dtype != dtype else STEPS:
             if not hasattr(made_library, step):
                 raise OSError(f"{compiler[0]} made a library of {source.name} without the step {step}")
         return made_library
+
+
+def _run_compiler(command: Sequence[str], source: str) -> tuple[int, str]:
+    """Return the exit code of `command` and the beginning of what it said, in limited time and memory.
+
+    Raises OSError if it cannot be started, or does not end: then all that it started is killed.
+    """
+    process = subprocess.Popen(
+        command,
+        bufsize=0,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,  # so that what it starts can be killed with it
+    )
+    said = bytearray()
+    reader = Thread(target=_read, args=(process.stderr, said), daemon=True)
+    reader.start()
+    try:
+        code = process.wait(SECONDS_TO_COMPILE)
+    except BaseException as error:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
+        rule = f"{command[0]} did not compile {source} in {SECONDS_TO_COMPILE} seconds, and was stopped"
+        raise OSError(f"{rule}. It usually takes one: set CC to another C compiler, or try again") from None
+    reader.join(SECONDS_TO_READ)  # a process that it left behind may hold the pipe open
+    return code, said.decode(errors="replace").strip()
+
+
+def _read(stream: IO[bytes], said: bytearray) -> None:
+    """Read all of `stream`, and keep its beginning."""
+    with stream:
+        while chunk := stream.read(MESSAGE_BYTES):
+            said += chunk[: MESSAGE_BYTES - len(said)]

@@ -1,0 +1,79 @@
+"""Modules of a user's, as files beside a config, and configs that name them."""
+
+import sys
+
+import pytest
+import yaml
+from conftest import ROOT
+
+PARTS = """
+import torch
+from torch import nn
+from trainer import DATASET_REGISTRY, MODEL_REGISTRY, OBJECTIVE_REGISTRY, DataSet, Objective, Outcome, TensorSplit
+
+
+@MODEL_REGISTRY.register("beside_layer")
+class Layer(nn.Linear):
+    def __init__(self, width: int = 3) -> None:
+        super().__init__(width, width)
+
+
+@DATASET_REGISTRY.register("beside_data")
+class Data(DataSet):
+    def __init__(self) -> None:
+        self.train = TensorSplit({"x": torch.arange(24.0).reshape(8, 3)})
+        self.held_out, self.statistics = None, {}
+
+
+@OBJECTIVE_REGISTRY.register("beside_loss")
+class Loss(Objective):
+    def losses(self, components, batch):
+        return Outcome({"size": components["net"](batch["x"]).square().mean()})
+"""
+"""A module with all that a run needs: keys beside_layer, beside_data and beside_loss."""
+
+
+@pytest.fixture
+def _forgets(monkeypatch):
+    """Forget, after a test, the folders and modules that it brought in."""
+    before = set(sys.modules)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield
+    forget(*(set(sys.modules) - before))
+
+
+def forget(*names):
+    """Forget modules, as another process would not know them, and the folders on the path that are no code of ours."""
+    for name in names:
+        sys.modules.pop(name, None)
+    sys.path[:] = [folder for folder in sys.path if "pytest-of" not in folder]
+
+
+def plugged(run_dir, plugins=("beside_parts",), **changed):
+    """Return the config of a run of three updates with what PARTS registers."""
+    return {
+        "plugins": [*plugins],
+        "data": {"type": "beside_data", "batch_size": 4, **changed},
+        "model": {"components": {"net": {"type": "beside_layer"}}, "component_optims": {"net": {"type": "adamw"}}},
+        "train": {"objective": {"type": "beside_loss"}, "total_steps": 3, "run_dir": str(run_dir), "device": "cpu"},
+    }
+
+
+def written(folder, config, **modules):
+    """Write a config and modules, by name, into `folder`; return the config's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, source in modules.items():
+        (folder / f"{name}.py").write_text(source)
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    return path
+
+
+def readme_example():
+    """Return the README's small config with the plugin that it shows, and the plugin's source."""
+    import re
+
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    source = next(text for kind, text in blocks if kind == "python" and "my_parts.py" in text)
+    whole, added = (text for kind, text in blocks if kind == "yaml")
+    return whole, added, source

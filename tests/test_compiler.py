@@ -1,0 +1,91 @@
+"""A C compiler, whatever it does, ends with a message when the optimizer is built, and leaves no process."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from optimizer import OPTIMIZER_BUILDER_REGISTRY
+from optimizer.kernels import native
+
+
+@pytest.fixture
+def compiler(tmp_path, monkeypatch):
+    """Return a function that sets CC to a shell script, and builds an optimizer with compiled steps."""
+
+    def build(script):
+        path = tmp_path / "odd-cc"
+        path.write_text(f"#!/bin/sh\ncd {tmp_path}\n{script}\n")
+        path.chmod(0o755)
+        monkeypatch.setenv("CC", str(path))
+        OPTIMIZER_BUILDER_REGISTRY["adamw"](implementation="compiled").build([nn.Parameter(torch.zeros(3))])
+
+    monkeypatch.setattr(native, "SECONDS_TO_COMPILE", 2)
+    native.library.cache_clear()
+    yield build
+    native.library.cache_clear()
+
+
+def has_ended(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    stat = Path(f"/proc/{pid}/stat")  # where there is none, what has ended is gone at once
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+HANGING = {
+    "waits for another process": "sleep 1000 & echo $! > pid; wait",
+    "ignores signals": "trap '' TERM INT HUP; echo $$ > pid; while :; do sleep 1; done",
+    "never stops writing": "echo $$ > pid; while :; do echo nothing >&2; echo nothing; done",
+}
+
+
+@pytest.mark.parametrize("script", HANGING)
+def test_a_compiler_that_does_not_end_is_killed_with_what_it_started(compiler, tmp_path, script):
+    with pytest.raises(ValueError, match=r"odd-cc did not compile native\.c in 2 seconds, and was stopped"):
+        compiler(HANGING[script])
+    pid = int((tmp_path / "pid").read_text())
+    while not has_ended(pid):  # it was killed, which takes a moment
+        time.sleep(0.01)
+
+
+def test_a_process_that_the_compiler_leaves_is_not_waited_for(compiler, tmp_path, monkeypatch):
+    monkeypatch.setattr(native, "SECONDS_TO_COMPILE", 60)
+    with pytest.raises(ValueError, match=r"could not compile native\.c: no such flag"):
+        compiler("sleep 1000 & echo $! > pid; echo no such flag >&2; exit 1")
+    os.kill(int(Path(tmp_path / "pid").read_text()), 9)
+
+
+def test_of_much_that_a_compiler_says_the_beginning_is_shown(compiler, monkeypatch):
+    monkeypatch.setattr(native, "SECONDS_TO_COMPILE", 60)
+    with pytest.raises(ValueError, match=r"could not compile native\.c: 1\n2\n") as refusal:
+        compiler("seq 100000 >&2; exit 1")
+    assert len(str(refusal.value)) < 20_000
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("exit 0", "native.so: cannot open shared object file"),
+        ("kill -9 $$", "could not compile native.c"),
+        ('for last in "$@"; do case "$last" in *.so) echo junk > "$last";; esac; done', "file too short|invalid ELF"),
+        ('for last in "$@"; do case "$last" in *.so) mkdir "$last";; esac; done', "native.so"),
+        ("printf '\\377\\376 no' >&2; exit 2", "could not compile native.c: \ufffd\ufffd no"),
+    ],
+)
+def test_a_compiler_that_makes_no_library_is_told_when_the_optimizer_is_built(compiler, script, message):
+    with pytest.raises(ValueError, match=f"^implementation: .* has no compiled one here: (.|\n)*({message})"):
+        compiler(script)
+
+
+def test_an_empty_CC_is_the_usual_compiler(monkeypatch):  # noqa: N802  # the variable's name
+    monkeypatch.setenv("CC", "  ")
+    monkeypatch.setenv("PATH", "")
+    native.library.cache_clear()
+    with pytest.raises(ValueError, match="No such file or directory: 'cc'"):
+        OPTIMIZER_BUILDER_REGISTRY["adamw"](implementation="compiled").build([nn.Parameter(torch.zeros(3))])
