@@ -143,8 +143,12 @@ def check_arguments(cls: type[Any], params: dict[str, Any]) -> BaseModel:
 
     Returns the validated model. Raises ValidationError.
     """
-    model = cls if issubclass(cls, BaseModel) else signature_model(cls)
-    return model.model_validate(params)
+    return arguments_model(cls).model_validate(params)
+
+
+def arguments_model(cls: type[Any]) -> type[BaseModel]:
+    """Return the model that validates arguments for `cls`: itself, or one of its constructor's signature."""
+    return cls if issubclass(cls, BaseModel) else signature_model(cls)
 
 
 def construct(cls: type[T], params: dict[str, Any]) -> T:

@@ -243,7 +243,7 @@ def test_all_mistakes_are_reported_at_once(cli, tmp_path):
         ("seed: 1\nseed: 2", "the key 'seed' is given twice"),
         ("- a list", "must hold a mapping"),
         ("", "must hold a mapping"),
-        ("!!python/object/apply:os.system [echo]", "could not determine a constructor"),
+        ("!!python/object/apply:os.system [echo]", "the tag !!python/object/apply:os.system is not allowed"),
     ],
 )
 def test_a_bad_config_file_is_named(cli, tmp_path, text, message):

@@ -159,6 +159,6 @@ def _interruptible() -> Iterator[None]:
 
 
 def _overrides(context: typer.Context) -> dict[str, Any]:
-    from trainer.config_file import parse_overrides
+    from trainer.overrides import parse_overrides
 
     return parse_overrides(context.args)

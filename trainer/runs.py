@@ -12,7 +12,7 @@ from trainer.checkpoint import TRAINER, expected_content, read_progress
 from trainer.checkpoint_files import LATEST, checkpoint_at, is_file, point
 from trainer.checkpoint_writing import clear_leftovers, recover
 from trainer.config import ExperimentConfig, load_config
-from trainer.config_file import read_config_file, write_yaml
+from trainer.config_file import read_config_file
 from trainer.disk import DamagedCheckpointError, write_atomically
 from trainer.errors import ConfigError
 from trainer.lock import locked
@@ -23,6 +23,7 @@ from trainer.restoring import with_saved_values
 from trainer.saving import writing
 from trainer.taking_up import Say, asked_for, newest_good, set_damaged_aside
 from trainer.version import heading, newer
+from trainer.yaml_values import write_yaml
 
 
 def train(
