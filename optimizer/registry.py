@@ -117,9 +117,11 @@ class Registry(Mapping[str, type[T]]):
         module_name, _, class_name = path.rpartition(".")
         try:
             module = importlib.import_module(module_name)
-        except Exception as error:  # what is imported is users' and libraries' code, which may raise anything
-            raise UnknownKeyError(f"{self.name} {path!r} cannot be imported: {error}") from error
-        if not hasattr(module, class_name):
+            there = hasattr(module, class_name)
+        except (Exception, SystemExit) as error:  # what is imported is users' and libraries' code
+            told = f"{error}" if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+            raise UnknownKeyError(f"{self.name} {path!r} cannot be imported: {told}") from error
+        if not there:
             suggestion = nearest(class_name, [name for name in dir(module) if name[0] != "_"])
             raise UnknownKeyError(f"{self.name} {path!r}: {module_name} has no {class_name}{suggestion}")
         cls: type[T] = getattr(module, class_name)

@@ -152,6 +152,7 @@ FLOW = [
     "trainer.catalogue",
     "trainer",
     "trainer.checkpoint_cli",
+    "trainer.command_arguments",
     "trainer.cli",
     "trainer.__main__",
 ]

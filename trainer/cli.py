@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from trainer.checkpoint_cli import checkpoint_app
+from trainer.command_arguments import OverridesCommand
 
 app = typer.Typer(
     name="innerstep",
@@ -29,7 +30,9 @@ _TAKES_OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
 _Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML or JSON file.")]
 
 
-@app.command(context_settings=_TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the config.")
+@app.command(
+    cls=OverridesCommand, context_settings=_TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the config."
+)
 def train(
     context: typer.Context,
     config: _Config,
@@ -50,7 +53,9 @@ def train(
         )
 
 
-@app.command(context_settings=_TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the run's config.")
+@app.command(
+    cls=OverridesCommand, context_settings=_TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the run's config."
+)
 def resume(
     context: typer.Context,
     run: Annotated[
@@ -65,7 +70,9 @@ def resume(
         take_up(run, _overrides(context))
 
 
-@app.command(context_settings=_TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the config.")
+@app.command(
+    cls=OverridesCommand, context_settings=_TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the config."
+)
 def plan(context: typer.Context, config: _Config) -> None:
     """Show components, optimizers and schedules; train nothing and write nothing."""
     from rich.console import Console
@@ -77,7 +84,9 @@ def plan(context: typer.Context, config: _Config) -> None:
 
 
 @app.command(
-    context_settings=_TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the config, or is a parameter of KEY."
+    cls=OverridesCommand,
+    context_settings=_TAKES_OVERRIDES,
+    epilog="Any --dotted.key=value overrides the config, or is a parameter of KEY.",
 )
 def plot(
     context: typer.Context,

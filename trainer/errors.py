@@ -2,7 +2,7 @@
 
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -63,8 +63,12 @@ def user_code(what: str) -> Iterator[None]:
 def raised(error: BaseException) -> str:
     """Return the type and the message of `error`, and the last line of the user's that it came through."""
     frames = user_frames(error) or traceback.extract_tb(error.__traceback__)
-    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{where}"
+    return f"{type(error).__name__}: {error}{_place(frames)}"
+
+
+def user_line(error: BaseException) -> str:
+    """Return the last line of the user's that `error` came through, as " (file.py:3)"; "" if there is none."""
+    return _place(user_frames(error))
 
 
 def user_frames(error: BaseException) -> list[traceback.FrameSummary]:
@@ -77,3 +81,7 @@ def user_frames(error: BaseException) -> list[traceback.FrameSummary]:
         for frame in traceback.extract_tb(error.__traceback__)
         if not any(Path(frame.filename).is_relative_to(library) for library in libraries)
     ]
+
+
+def _place(frames: Sequence[traceback.FrameSummary]) -> str:
+    return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""

@@ -1,12 +1,13 @@
 """What a component starts from: the config's `init_from`."""
 
+import os
 import re
 from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from optimizer.validation import Config, refusal
-from trainer.paths import UserPath, is_there
+from trainer.paths import UserPath, path_of
 
 NAME = r"[A-Za-z_][\w-]*"
 """Of a component."""
@@ -40,7 +41,7 @@ class InitConfig(Config):
         raw = {"path": raw} if isinstance(raw, str) else raw
         if isinstance(raw, dict) and isinstance(raw.get("path"), str) and raw.get("component") is None:
             path, separator, component = raw["path"].rpartition(":")
-            if separator and re.fullmatch(NAME, component) and not is_there(raw["path"]):
+            if separator and re.fullmatch(NAME, component) and not _is_there(raw["path"]):
                 return {**raw, "path": path, "component": component}
         return raw
 
@@ -52,3 +53,8 @@ class InitConfig(Config):
         if not (self.weights or self.optimizer or self.schedule):
             raise refusal("says to load nothing: set weights, optimizer or schedule to true", ())
         return self
+
+
+def _is_there(text: str) -> bool:
+    path = path_of(text)
+    return path is not None and os.path.exists(path)

@@ -28,12 +28,12 @@ def expanded(text: str) -> str:
     return path
 
 
-def is_there(text: str) -> bool:
-    """Return whether the path that `text` stands for exists."""
+def path_of(text: str) -> Path | None:
+    """Return the path that `text` stands for; None if it stands for no path."""
     try:
-        return os.path.exists(expanded(text))
+        return Path(expanded(text))
     except ValueError:
-        return False
+        return None
 
 
 def as_text(path: Path) -> str:

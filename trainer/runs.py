@@ -19,6 +19,7 @@ from trainer.lock import locked
 from trainer.metrics import METRICS, NOT_UNDERSTOOD, MetricsFile
 from trainer.offline_trainer import OfflineTrainer, Result
 from trainer.ownership import CONFIG, refuse_a_copy, remove_leftovers, remove_run, run_to_overwrite
+from trainer.paths import as_text, path_of
 from trainer.restoring import with_saved_values
 from trainer.saving import writing
 from trainer.taking_up import Say, asked_for, newest_good, set_damaged_aside
@@ -66,7 +67,7 @@ def resume(target: str | Path, overrides: Mapping[str, Any] | None = None, *, co
     run_dir, folder = _run_and_checkpoint(Path(target))
     _refuse_another_directory(run_dir, overrides)
     with locked(run_dir, _say(console)) as lock:
-        config = load_config(run_dir / CONFIG, {**_for_now(overrides), "train.run_dir": str(run_dir)})
+        config = load_config(run_dir / CONFIG, {**_for_now(overrides), "train.run_dir": as_text(run_dir)})
         trainer = _taken_up(config, folder, console)
         trainer.saving.check_lock = lock.check
         with writing(run_dir):
@@ -111,8 +112,9 @@ def _tidy(run_dir: Path, say: Say) -> None:
 
 
 def _refuse_another_directory(run_dir: Path, overrides: Mapping[str, Any] | None) -> None:
-    other = (overrides or {}).get("train.run_dir", run_dir)
-    if Path(str(other)).resolve() != run_dir.resolve():
+    other = (overrides or {}).get("train.run_dir")
+    path = run_dir if other is None else path_of(str(other))
+    if path is None or path.resolve() != run_dir.resolve():
         raise ConfigError(
             f"train.run_dir: cannot change at a resume, which continues where the run is; got {other}, and the run is"
             f" in {run_dir}. To continue elsewhere, copy the directory and resume the copy."

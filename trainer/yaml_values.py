@@ -10,7 +10,7 @@ import yaml
 from trainer.plain_values import Budget, plain, read_word
 
 _TAG = "tag:yaml.org,2002:"
-_SCALARS: dict[str, tuple[type, ...]] = {"null": (type(None),), "bool": (bool,), "int": (int,), "float": (float, int)}
+_SCALARS: dict[str, Any] = {"null": (type(None),), "bool": (bool,), "int": (int,), "float": (float, int)}
 _MERGE = "<<"
 
 
