@@ -38,7 +38,7 @@ def _not_bool(value: Any) -> Any:
 
 def _in_64_bits(value: int) -> int:
     if not -(2**63) <= value < 2**63:
-        raise PydanticCustomError("whole_size", "must be a whole number of 64 bits, at most 2^63 - 1")
+        raise PydanticCustomError("whole_size", _LARGE)
     return value
 
 
@@ -130,14 +130,22 @@ def nest(error: ValidationError, prefix: Sequence[str | int]) -> ValidationError
     return _rebuilt(error, prefix=prefix)
 
 
+_LARGE = "must be a whole number of 64 bits, at most 2^63 - 1"
+_CLEARER = {
+    "bool_type": "must be true or false, without quotes",
+    "bool_parsing": "must be true or false, without quotes",
+    "int_parsing_size": _LARGE,
+}
+"""Better words for errors of pydantic's, by their type."""
+
+
 def explain(error: ValidationError) -> list[str]:
     """Return one line an error: path, rule, value given."""
     lines = []
     for detail in error.errors():
-        path = ".".join(str(part)[:300] for part in detail["loc"] if not _names_a_type(part))
+        path = ".".join(str(part)[:300] or "''" for part in detail["loc"] if not _names_a_type(part))
         message = detail["msg"].replace("Input should", "must").replace("Field required", "required, but not given")
-        if detail["type"] in ("bool_type", "bool_parsing"):
-            message = "must be true or false, without quotes"
+        message = _CLEARER.get(detail["type"], message)
         complete = detail["type"] in ("rule", "unknown_name", "missing", "value_error")
         lines.append(f"{path}: {message}" if complete else f"{path}: {message}; got {brief(detail['input'])}")
     return lines

@@ -113,6 +113,7 @@ REFUSED = {
     "a number beyond floats": ("a: 1e400", "the number does not fit into a float; got 1e400"),
     "half a character": ('a: "\\ud800"', "text must be Unicode"),
     "two documents": ("a: 1\n---\nb: 1", "a second document begins"),
+    "a comma in a number": ("{steps: 1,000}", "a comma ends a value inside {}, and 000 comes after one. Write 1_000"),
     "half a tuple": ("{betas: (0.9, 0.999)}", "a comma ends a value inside {} and []; got (0.9. Write a list"),
 }
 

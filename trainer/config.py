@@ -30,7 +30,7 @@ from trainer.choice import Choice
 from trainer.components import MODEL_REGISTRY
 from trainer.config_file import read_config_file
 from trainer.data import DATASET_REGISTRY, DataSet
-from trainer.errors import ConfigError, raised
+from trainer.errors import ConfigError, user_line
 from trainer.init_config import NAME, InitConfig
 from trainer.objective import OBJECTIVE_REGISTRY, Objective
 from trainer.override_fields import text_fields
@@ -245,7 +245,8 @@ def _import(plugins: Sequence[str]) -> None:
         try:
             importlib.import_module(module)
         except (Exception, SystemExit) as error:  # a plugin may raise anything
-            raise refusal(f"{module} cannot be imported: {raised(error)}", (index,), module) from error
+            told = f"{type(error).__name__}: {error}{user_line(error)}"
+            raise refusal(f"{module} cannot be imported: {told}", (index,), module) from error
 
 
 def _takes_text(config: Mapping[str, Any], path: Sequence[str], text: str) -> bool:

@@ -28,7 +28,8 @@ def read_config_file(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from error
     if not isinstance(config, dict):
-        raise ConfigError(f"{path}: must hold a mapping (data:, model:, train:); got {type(config).__name__}")
+        found = "nothing" if config is None else f"a {type(config).__name__}"
+        raise ConfigError(f"{path}: must hold a mapping (data:, model:, train:); it holds {found}")
     return config
 
 
@@ -36,7 +37,7 @@ def _content(path: Path) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with open(descriptor, "rb") as file:
         if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
-            raise ValueError("is a pipe; a config must be a file")
+            raise ValueError("is a pipe; write the config to a file first")
         content = file.read(_BYTES + 1)
     if len(content) > _BYTES:
         raise ValueError(f"must have at most {_BYTES:,} bytes, and has more. Keep data in files of its own.")

@@ -1,5 +1,6 @@
 """What goes wrong through the user's doing, told in one screen."""
 
+import importlib
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -72,14 +73,15 @@ def user_line(error: BaseException) -> str:
 
 
 def user_frames(error: BaseException) -> list[traceback.FrameSummary]:
-    """Return the lines that `error` came through, outside of torch and of innerstep."""
-    libraries = [Path(__file__).parent, Path(__file__).parent.parent / "optimizer"]
+    """Return the lines that `error` came through, outside of torch, of innerstep, and of importing a module."""
+    libraries = [Path(__file__).parent, Path(__file__).parent.parent / "optimizer", Path(importlib.__file__).parent]
     if "torch" in sys.modules:
         libraries.append(Path(str(sys.modules["torch"].__file__)).parent)
     return [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if not any(Path(frame.filename).is_relative_to(library) for library in libraries)
+        if not frame.filename.startswith("<frozen importlib")
+        and not any(Path(frame.filename).is_relative_to(library) for library in libraries)
     ]
 
 

@@ -170,7 +170,7 @@ class _Reading:
 
     def _end(self, event: Any) -> None:
         done = self._open.pop()
-        value = _mapping(done.items) if done.is_mapping() else done.items
+        value = _mapping(done.items, bool(done.event.flow_style)) if done.is_mapping() else done.items
         if done.event.anchor is not None:
             self._anchors[done.event.anchor] = _Anchored(value, self._budget.nodes - done.nodes_before, done.height)
         self._add(value, done.height, done.event)
@@ -192,7 +192,7 @@ class _Reading:
         return bool(self._open) and bool(self._open[-1].event.flow_style)
 
 
-def _mapping(items: list[Any]) -> dict[str, Any]:
+def _mapping(items: list[Any], in_flow: bool) -> dict[str, Any]:
     """Return the mapping of alternating keys and values. What << brings gives way to the mapping's own keys."""
     own: dict[tuple[str, bool], Any] = {}
     merged: dict[str, Any] = {}
@@ -200,6 +200,10 @@ def _mapping(items: list[Any]) -> dict[str, Any]:
         with _placed(key.event):
             if (key.text, key.merges) in own:
                 raise ValueError(f"the key {_shown(key.text)!r} is given twice")
+            if in_flow and value is None and key.text[:1].isdigit():
+                raise ValueError(
+                    f"a comma ends a value inside {{}}, and {_shown(key.text)} comes after one. Write 1_000"
+                )
             own[key.text, key.merges] = value
             if key.merges:
                 merged = _merged(value)
