@@ -25,5 +25,5 @@ class Horizon:
             except TypeError:
                 number = 0
             if not 1 <= number < 2**63:
-                raise ValueError(f"Horizon.{name} must be at least 1, whole, and less than 2^63; got {value!r}")
+                raise ValueError(f"Horizon.{name} must be at least 1, below 2^63, and whole; got {value!r}")
             object.__setattr__(self, name, number)

@@ -135,6 +135,12 @@ _CLEARER = {
     "bool_type": "must be true or false, without quotes",
     "bool_parsing": "must be true or false, without quotes",
     "int_parsing_size": _LARGE,
+    "model_type": "must be a mapping",
+    "dict_type": "must be a mapping",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "string_type": "must be text",
+    "path_type": "must be a path, as text",
 }
 """Better words for errors of pydantic's, by their type."""
 
@@ -147,7 +153,8 @@ def explain(error: ValidationError) -> list[str]:
         message = detail["msg"].replace("Input should", "must").replace("Field required", "required, but not given")
         message = _CLEARER.get(detail["type"], message)
         complete = detail["type"] in ("rule", "unknown_name", "missing", "value_error")
-        lines.append(f"{path}: {message}" if complete else f"{path}: {message}; got {brief(detail['input'])}")
+        line = f"{path}: {message}" if complete else f"{path}: {message}; got {brief(detail['input'])}"
+        lines.append(line if len(line) <= 2000 else f"{line[:1900]}… ({len(line)} characters)")
     return lines
 
 

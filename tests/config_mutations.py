@@ -205,6 +205,35 @@ SNIPPETS = [
 ]
 
 
+NUMBERS = (int, float)
+WORDS = [
+    "linear",
+    "cosine",
+    "one_cycle",
+    "plateau",
+    "StepLR",
+    "ExponentialLR",
+    "CyclicLR",
+    "OneCycleLR",
+    "sgd",
+    "adam",
+    "muon",
+    "schedule_free_radam",
+    "LBFGS",
+    "normed",
+    "mlp",
+    "tied",
+    "transformer",
+    "bf16",
+    "skip",
+    "val_size",
+    "norm.*",
+    "5%",
+    "1epoch",
+]
+ODD += [2, 5, 7, 12, 40, 0.1, 0.999, 1.0, 100, 1000, *WORDS]
+
+
 def places(tree, path=()):
     """Return the path of every value in `tree`."""
     found = [path] if path else []
@@ -220,7 +249,11 @@ def at(tree, path):
     return tree
 
 
-def odd_value(rng, tree):
+def odd_value(rng, tree, old=None):
+    """Return what may stand where `old` stood: half of the time of its own type."""
+    alike = [value for value in ODD if isinstance(value, NUMBERS if isinstance(old, NUMBERS) else type(old))]
+    if alike and old is not None and rng.random() < 0.6:
+        return copy.deepcopy(rng.choice(alike))
     kind = rng.randrange(6)
     if kind == 0:
         return copy.deepcopy(at(tree, rng.choice(places(tree))))
@@ -236,7 +269,7 @@ def mutate_tree(rng, tree):
     """Make one mistake in a tree, in place."""
     path = rng.choice(places(tree))
     parent, key = at(tree, path[:-1]), path[-1]
-    way = rng.choice(["put", "put", "put", "delete", "rename", "add", "swap", "type"])
+    way = rng.choice(["put"] * 6 + ["delete", "rename", "add", "swap", "type"])
     if way == "delete":
         del parent[key]
     elif way == "rename" and isinstance(parent, dict):
@@ -252,7 +285,7 @@ def mutate_tree(rng, tree):
         value = parent[key]
         parent[key] = rng.choice([str(value), [value], {"type": value}, [value] * 3, {str(value): value}])
     else:
-        parent[key] = odd_value(rng, tree)
+        parent[key] = odd_value(rng, tree, parent[key])
 
 
 def mutate_text(rng, text):
@@ -285,7 +318,7 @@ def mutated(seed, folder):
     way = rng.choice(["mapping", "yaml", "json", "text", "text", "overrides"])
     if way == "overrides":
         return tree, [override(rng, tree) for _ in range(rng.choice([1, 2, 3]))]
-    for _ in range(rng.choice([1, 1, 2, 4])):
+    for _ in range(rng.choice([1, 1, 1, 2, 4])):
         if way != "text" and places(tree):
             mutate_tree(rng, tree)
     if way == "mapping":
@@ -304,7 +337,7 @@ def mutated(seed, folder):
 
 def override(rng, tree):
     path = [str(part) for part in rng.choice(places(tree))]
-    if rng.random() < 0.3:
+    if rng.random() < 0.2:
         path[rng.randrange(len(path))] = rng.choice(KEYS)
-    value = rng.choice([*SNIPPETS, *map(str, ODD[:-9])])
+    value = rng.choice([*SNIPPETS, *map(str, ODD), *WORDS])
     return f"--{'.'.join(path)}={value}" if rng.random() < 0.95 else value

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from optimizer.validation import brief
 from trainer.errors import ConfigError
 from trainer.plain_values import plain
 from trainer.yaml_values import read_yaml
@@ -75,8 +76,9 @@ def _place(config: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
             place[parent] = {}
         place = place[parent]
         if not isinstance(place, dict):
-            value = repr(place)
-            raise ValueError(f"--{key}: {'.'.join(parents[: depth + 1])} is {value[:80]}, which has no fields")
+            remedy = ". Override the list as a whole" if isinstance(place, list) else ""
+            found = f"{'.'.join(parents[: depth + 1])} is {brief(place)}"
+            raise ValueError(f"--{key}: {found}, which has no fields{remedy}")
     return place, last
 
 
