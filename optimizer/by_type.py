@@ -17,7 +17,7 @@ class ByType:
     """
 
     def __init__(self, registry: Registry[Any], base: type[Config], example: str, *, listed: bool) -> None:
-        self._registry = registry
+        self.registry = registry
         self._base = base
         self._example = example
         self._listed = listed
@@ -31,7 +31,7 @@ class ByType:
             )
         fields = {name: field for name, field in value.items() if name != "type"}
         try:
-            cls = self._registry[value["type"]]
+            cls = self.registry[value["type"]]
         except UnknownKeyError as error:
             raise refusal(str(error), ("type",), value["type"], UNKNOWN_KEY) from None
         if not issubclass(cls, self._base):
@@ -45,12 +45,12 @@ class ByType:
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        title = self._registry.name
+        title = self.registry.name
         if not self._listed:
-            keys = {"anyOf": [{"enum": list(self._registry)}, {"type": "string", "pattern": "[.]"}]}
+            keys = {"anyOf": [{"enum": list(self.registry)}, {"type": "string", "pattern": "[.]"}]}
             return {"type": "object", "title": title, "properties": {"type": keys}, "required": ["type"]}
         choices = []
-        for key, cls in self._registry.items():
+        for key, cls in self.registry.items():
             choice = cls.model_json_schema()
             choice["title"] = title
             choice["properties"] = {"type": {"const": key}, **choice.get("properties", {})}

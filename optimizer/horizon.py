@@ -1,5 +1,6 @@
 """How long a run is."""
 
+import operator
 from dataclasses import dataclass
 
 
@@ -17,5 +18,12 @@ class Horizon:
     def __post_init__(self) -> None:
         for name in ("total_steps", "steps_per_epoch"):
             value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < 1):
-                raise ValueError(f"Horizon.{name} must be at least 1, and whole; got {value!r}")
+            if value is None and name == "steps_per_epoch":
+                continue
+            try:  # whole numbers of numpy and torch too
+                number = 0 if isinstance(value, bool) else operator.index(value)
+            except TypeError:
+                number = 0
+            if not 1 <= number < 2**63:
+                raise ValueError(f"Horizon.{name} must be at least 1, below 2^63, and whole; got {value!r}")
+            object.__setattr__(self, name, number)

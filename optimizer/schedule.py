@@ -182,8 +182,10 @@ def total_steps_from(horizon: Horizon | None, field: str) -> int:
 
 
 def short(value: float) -> str:
-    """Return `value` in scientific notation without needless zeros: 2.5e-03."""
-    mantissa, exponent = f"{value:.2e}".split("e")
+    """Return `value` in scientific notation without needless zeros: 2.5e-03; inf and nan as they are."""
+    mantissa, point, exponent = f"{value:.2e}".partition("e")
+    if not point:
+        return mantissa
     return f"{mantissa.rstrip('0').rstrip('.')}e{exponent}" if value else "0"
 
 

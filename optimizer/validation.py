@@ -2,13 +2,16 @@
 
 import ast
 import inspect
+import re
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from itertools import pairwise
-from typing import Annotated, Any, NoReturn, Self, TypeVar
+from types import NoneType, UnionType
+from typing import Annotated, Any, NoReturn, Self, TypeVar, Union, get_args, get_origin
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -33,16 +36,22 @@ def _not_bool(value: Any) -> Any:
     return value
 
 
+def _in_64_bits(value: int) -> int:
+    if not -(2**63) <= value < 2**63:
+        raise PydanticCustomError("whole_size", _LARGE)
+    return value
+
+
 Number = Annotated[float, BeforeValidator(_not_bool)]
-Whole = Annotated[int, BeforeValidator(_not_bool)]
+Whole = Annotated[int, AfterValidator(_in_64_bits), BeforeValidator(_not_bool)]
 PositiveNumber = Annotated[float, Field(gt=0), BeforeValidator(_not_bool)]
 NonNegativeNumber = Annotated[float, Field(ge=0), BeforeValidator(_not_bool)]
 PositiveFraction = Annotated[float, Field(gt=0, le=1), BeforeValidator(_not_bool)]
 Fraction = Annotated[float, Field(ge=0, le=1), BeforeValidator(_not_bool)]
 Beta = Annotated[float, Field(ge=0, lt=1), BeforeValidator(_not_bool)]
 PositiveBeta = Annotated[float, Field(gt=0, lt=1), BeforeValidator(_not_bool)]
-Count = Annotated[int, Field(ge=0), BeforeValidator(_not_bool)]
-PositiveCount = Annotated[int, Field(ge=1), BeforeValidator(_not_bool)]
+Count = Annotated[int, Field(ge=0), AfterValidator(_in_64_bits), BeforeValidator(_not_bool)]
+PositiveCount = Annotated[int, Field(ge=1), AfterValidator(_in_64_bits), BeforeValidator(_not_bool)]
 
 
 class Config(BaseModel):
@@ -54,7 +63,7 @@ class Config(BaseModel):
     @classmethod
     def _suggest_names(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         try:
-            return handler(data)
+            return handler(_with_texts_read(cls, data))
         except ValidationError as error:
             known = [field.alias or name for name, field in cls.model_fields.items()]
             raise _rebuilt(error, known=known) from None
@@ -125,6 +134,21 @@ def nest(error: ValidationError, prefix: Sequence[str | int]) -> ValidationError
     return _rebuilt(error, prefix=prefix)
 
 
+_LARGE = "must be a whole number of 64 bits, at most 2^63 - 1"
+_CLEARER = {
+    "bool_type": "must be true or false, without quotes",
+    "bool_parsing": "must be true or false, without quotes",
+    "int_parsing_size": _LARGE,
+    "model_type": "must be a mapping",
+    "dict_type": "must be a mapping",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "string_type": "must be text",
+    "path_type": "must be a path, as text",
+}
+"""Better words for errors of pydantic's, by their type."""
+
+
 def filtered(error: ValidationError, keeps: Callable[[ErrorDetails], bool]) -> ValidationError:
     """Return `error` with those of its details that `keeps` says."""
     kept = [detail for detail in error.errors() if keeps(detail)]
@@ -136,11 +160,22 @@ def explain(error: ValidationError) -> list[str]:
     """Return one line an error: path, rule, value given."""
     lines = []
     for detail in error.errors():
-        path = ".".join(str(part) for part in detail["loc"] if not _names_a_type(part))
+        path = ".".join(str(part)[:300] or "''" for part in detail["loc"] if not _names_a_type(part))
         message = detail["msg"].replace("Input should", "must").replace("Field required", "required, but not given")
+        message = _CLEARER.get(detail["type"], message)
         complete = detail["type"] in ("rule", UNKNOWN_KEY, "unknown_name", "missing", "value_error")
-        lines.append(f"{path}: {message}" if complete else f"{path}: {message}; got {detail['input']!r}")
+        line = f"{path}: {message}" if complete else f"{path}: {message}; got {brief(detail['input'])}"
+        lines.append(line if len(line) <= 2000 else f"{line[:1900]}… ({len(line)} characters)")
     return lines
+
+
+def brief(value: Any) -> str:
+    """Return the repr of `value`, cut to what fits into a message."""
+    try:
+        text = repr(value)
+    except Exception:  # of whatever type it is
+        return f"a {type(value).__name__}"
+    return text if len(text) <= 200 else f"{text[:180]}… ({len(text)} characters)"
 
 
 def _names_a_type(part: str | int) -> bool:
@@ -154,8 +189,12 @@ def check_arguments(cls: type[Any], params: dict[str, Any]) -> BaseModel:
 
     Returns the validated model. Raises ValidationError.
     """
-    model = cls if issubclass(cls, BaseModel) else signature_model(cls)
-    return model.model_validate(params)
+    return arguments_model(cls).model_validate(params)
+
+
+def arguments_model(cls: type[Any]) -> type[BaseModel]:
+    """Return the model that validates arguments for `cls`: itself, or one of its constructor's signature."""
+    return cls if issubclass(cls, BaseModel) else signature_model(cls)
 
 
 def construct(cls: type[T], params: dict[str, Any]) -> T:
@@ -172,6 +211,43 @@ def construct(cls: type[T], params: dict[str, Any]) -> T:
         return cls(**arguments, **(checked.model_extra or {}))
     except (ValueError, OSError) as error:
         raise refusal(str(error), value=params) from error
+
+
+class _TextForBoolean:
+    """Text where true or false should stand. Pydantic would take some words for it: 'yes', 'on', 'off', 't'."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return repr(self.text)
+
+
+def _with_texts_read(cls: type[BaseModel], data: Any) -> Any:
+    """Return raw fields with '(0.9, 0.999)' as a list where one may stand, and no text taken for a boolean."""
+    if not isinstance(data, dict):
+        return data
+    changed: dict[str, Any] = {}
+    for name, field in cls.model_fields.items():
+        text = data.get(field.alias or name)
+        if isinstance(text, str):
+            kinds = set(_members(field.annotation))
+            if kinds <= {bool, NoneType}:
+                changed[field.alias or name] = _TextForBoolean(text)
+            elif kinds & {tuple, list} and (found := re.fullmatch(r"\(([^()]*)\)", text)):
+                changed[field.alias or name] = [part.strip() for part in found[1].split(",") if part.strip()]
+    return {**data, **changed} if changed else data
+
+
+def _members(annotation: Any) -> Iterator[Any]:
+    """Yield the types that an annotation allows, each without what it is a list or a tuple of."""
+    if get_origin(annotation) is Annotated:
+        yield from _members(get_args(annotation)[0])
+    elif get_origin(annotation) in (Union, UnionType):
+        for member in get_args(annotation):
+            yield from _members(member)
+    else:
+        yield get_origin(annotation) or annotation
 
 
 def signature_model(function: Callable[..., Any]) -> type[Config]:

@@ -6,7 +6,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from optimizer import Registry, UnknownKeyError
 from optimizer.validation import UNKNOWN_KEY, Config, check_arguments, construct, explain, nest, refusal
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, raised, user_line
 
 AnyClass = type[Any]
 
@@ -26,11 +26,19 @@ class Choice(Config):
         return self.registry[self.type]
 
     def make(self, path: str) -> Any:
-        """Return the class built from its parameters. Raises ConfigError, with `path` before that of the field."""
+        """Return the class built from its parameters.
+
+        Raises ConfigError, with `path` before that of the field, also for whatever the constructor raises.
+        """
         try:
             return construct(self.chosen, self.params)
         except ValidationError as error:
-            raise ConfigError("\n".join(explain(nest(error, (*path.split("."), "params"))))) from error
+            where = user_line(error.__cause__) if error.__cause__ is not None else ""
+            raise ConfigError("\n".join(explain(nest(error, (*path.split("."), "params")))) + where) from error
+        except ConfigError:
+            raise
+        except (Exception, SystemExit) as error:  # the class may be the user's
+            raise ConfigError(f"{path}.params: {self.type} cannot be built: {raised(error)}") from error
 
     @model_validator(mode="after")
     def _check_params(self) -> Self:
@@ -40,4 +48,6 @@ class Choice(Config):
             raise refusal(str(error), ("type",), self.type, UNKNOWN_KEY) from None
         except ValidationError as error:
             raise nest(error, ("params",)) from None
+        except (Exception, SystemExit) as error:  # annotations and validators may be the user's
+            raise refusal(f"{self.type} cannot take parameters: {raised(error)}", ("params",)) from error
         return self

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from trainer.checkpoint_cli import checkpoint_app
+from trainer.command_arguments import OverridesCommand
 
 app = typer.Typer(
     name="innerstep",
@@ -33,7 +34,9 @@ _NoPlugins = Annotated[
 ]
 
 
-@app.command(context_settings=_TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the config.")
+@app.command(
+    cls=OverridesCommand, context_settings=_TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the config."
+)
 def train(
     context: typer.Context,
     config: _Config,
@@ -55,7 +58,9 @@ def train(
         )
 
 
-@app.command(context_settings=_TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the run's config.")
+@app.command(
+    cls=OverridesCommand, context_settings=_TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the run's config."
+)
 def resume(
     context: typer.Context,
     run: Annotated[
@@ -71,7 +76,9 @@ def resume(
         take_up(run, _overrides(context))
 
 
-@app.command(context_settings=_TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the config.")
+@app.command(
+    cls=OverridesCommand, context_settings=_TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the config."
+)
 def plan(context: typer.Context, config: _Config, no_plugins: _NoPlugins = False) -> None:
     """Show components, optimizers and schedules; train nothing and write nothing."""
     from rich.console import Console
@@ -84,7 +91,9 @@ def plan(context: typer.Context, config: _Config, no_plugins: _NoPlugins = False
 
 
 @app.command(
-    context_settings=_TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the config, or is a parameter of KEY."
+    cls=OverridesCommand,
+    context_settings=_TAKES_OVERRIDES,
+    epilog="Any --dotted.key=value overrides the config, or is a parameter of KEY.",
 )
 def plot(
     context: typer.Context,
@@ -201,8 +210,8 @@ def _interruptible() -> Iterator[None]:
 
 
 def _overrides(context: typer.Context) -> dict[str, Any]:
-    from trainer.config_file import parse_overrides
     from trainer.errors import ConfigError
+    from trainer.overrides import parse_overrides
 
     overrides = parse_overrides(context.args)
     for key in overrides:

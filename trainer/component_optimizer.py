@@ -10,24 +10,27 @@ from torch.optim import Optimizer
 from optimizer import Horizon, ScheduledFactory, ScheduledOptimizer
 from optimizer.validation import explain, nest
 from trainer.config import OptimConfig
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, raised, user_line
 
 
 def component_optimizer(name: str, optim: OptimConfig, component: nn.Module, horizon: Horizon) -> Optimizer:
     """Return the optimizer over what trains of `component`. horizon: of the run. Raises ConfigError if it cannot be
     built."""
     path = ("model", "component_optims", name, "params")
-    if getattr(optim.factory, "builds_multiple_optimizers", False):
+    try:
+        several = getattr(optim.factory, "builds_multiple_optimizers", False)
+        optimizer = None if several else _built(optim, component, optim.own_horizon(horizon))
+    except ValidationError as error:
+        raise ConfigError("\n".join(explain(nest(error, path)))) from error
+    except ValueError as error:
+        raise ConfigError(f"{'.'.join(path)}: {error}{user_line(error)}") from error
+    except (Exception, SystemExit) as error:  # the factory may be the user's
+        raise ConfigError(f"{'.'.join(path)}: {optim.type} cannot be built: {raised(error)}") from error
+    if optimizer is None:
         raise ConfigError(
             f"model.component_optims.{name}.type: {optim.type} builds several optimizers, and a component has one."
             " Make each part of it a component of its own, with an optimizer of its own."
         )
-    try:
-        optimizer = _built(optim, component, optim.own_horizon(horizon))
-    except ValidationError as error:
-        raise ConfigError("\n".join(explain(nest(error, path)))) from error
-    except ValueError as error:
-        raise ConfigError(f"{'.'.join(path)}: {error}") from error
     _refuse_closure(name, optim, optimizer)
     return optimizer
 

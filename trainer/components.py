@@ -1,17 +1,15 @@
 """Components that innerstep brings. Any nn.Module class, registered or by dotted path, is one too."""
 
-from typing import Annotated
-
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from optimizer import Registry
+from optimizer.validation import Beta, PositiveCount
 
 MODEL_REGISTRY: Registry[nn.Module] = Registry("component", nn.Module, entry_points="innerstep.models")
 
-Size = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(ge=0, lt=1)]
+Size = PositiveCount
+Rate = Beta
 
 
 @MODEL_REGISTRY.register("patch_projection")

@@ -2,8 +2,8 @@
 
 import re
 import unicodedata
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -28,15 +28,18 @@ from optimizer.validation import (
 )
 from trainer.choice import Choice
 from trainer.components import MODEL_REGISTRY
-from trainer.config_file import apply_overrides, read_config_file
+from trainer.config_file import read_config_file
 from trainer.data import DATASET_REGISTRY, DataSet
 from trainer.errors import ConfigError
+from trainer.init_config import NAME, InitConfig
 from trainer.objective import OBJECTIVE_REGISTRY, Objective
+from trainer.override_fields import text_fields
+from trainer.overrides import apply_overrides
+from trainer.paths import UserPath
 from trainer.plugins import import_plugins, search_folders, without_what_follows
 from trainer.presets import with_preset
 from trainer.version import newer, written_by
 
-_NAME = r"[A-Za-z_][\w-]*"
 _NAME_BYTES = 255
 """What file systems take; a component's name is that of its folder."""
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789¹²³")}
@@ -54,45 +57,6 @@ class DataConfig(Choice):
     """Processes that make the training batches ahead; 0: the run makes them itself, one at a time."""
     pin_memory: bool = False
     """Whether training batches are put into pinned memory, from where a CUDA device copies while it computes."""
-
-
-class InitConfig(Config):
-    """Where a component starts from. As text: its `path`."""
-
-    path: str
-    """A run (its newest checkpoint is taken), a checkpoint, a component's folder in one, or a .safetensors file;
-    with :COMPONENT at its end, the component there."""
-    component: str | None = None
-    """The component's name there; left out: its name here."""
-    weights: bool = True
-    """Whether to load the weights and buffers."""
-    optimizer: bool = False
-    """Whether to load the optimizer's state; its options stay those of this config."""
-    schedule: bool = False
-    """Whether to take the schedule's position over."""
-    strict: bool = True
-    """Whether every tensor must be there, none more, and each of the same shape; false: what fits is loaded."""
-    rename: dict[str, str] = Field(default_factory=dict)
-    """New names by the names there, with *: {"encoder.*": "backbone.*"}. The first rule that matches holds."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, raw: Any) -> Any:
-        raw = {"path": raw} if isinstance(raw, str) else raw
-        if isinstance(raw, dict) and isinstance(raw.get("path"), str) and raw.get("component") is None:
-            path, separator, component = raw["path"].rpartition(":")
-            if separator and re.fullmatch(_NAME, component):
-                return {**raw, "path": path, "component": component}
-        return raw
-
-    @model_validator(mode="after")
-    def _check_rules(self) -> Self:
-        for pattern, name in self.rename.items():
-            if pattern.count("*") != name.count("*"):
-                raise refusal(f"must have as many * as the name there; got {name!r}", ("rename", pattern), name)
-        if not (self.weights or self.optimizer or self.schedule):
-            raise refusal("says to load nothing: set weights, optimizer or schedule to true", ())
-        return self
 
 
 class ComponentConfig(Choice):
@@ -146,7 +110,7 @@ class ModelConfig(Config):
     def _check_names(cls, components: dict[str, ComponentConfig]) -> dict[str, ComponentConfig]:
         folders: dict[str, str] = {}
         for name in components:
-            if not re.fullmatch(_NAME, name) or hasattr(nn.ModuleDict, name):
+            if not re.fullmatch(NAME, name) or hasattr(nn.ModuleDict, name):
                 rule = (
                     "cannot be a component's name: use letters, digits, _ and -, and no name of an nn.ModuleDict method"
                 )
@@ -185,7 +149,7 @@ class TrainConfig(Config):
     """Updates in the run; or give `epochs`."""
     epochs: PositiveCount | None = None
     """Passes over the training data; or give `total_steps`."""
-    run_dir: Path
+    run_dir: UserPath
     """Where the run's files go."""
     device: str = "auto"
     """cpu, cuda, cuda:1 …; auto: a CUDA device if there is one."""
@@ -267,15 +231,44 @@ class ExperimentConfig(Config):
 def load_config(source: Mapping[str, Any] | str | Path, overrides: Mapping[str, Any] | None = None) -> ExperimentConfig:
     """Return the validated config of a mapping or a YAML or JSON file, with dotted overrides set.
 
-    The modules that it names are imported: with a file, also from its folder and from the working directory. Within
+    Values of a mapping and of overrides may be numpy's and torch's scalars, paths and tuples too. The modules that it
+    names are imported: with a file, also from its folder and from the working directory. Within
     `with no_plugins():` none is, and naming one is an error. Raises ConfigError with one line an error.
     """
-    raw = dict(source) if isinstance(source, Mapping) else read_config_file(Path(source))
+    raw = source if isinstance(source, Mapping) else read_config_file(Path(source))
+    ordered = dict(sorted((overrides or {}).items(), key=lambda item: item[0] != "plugins"))
     try:
-        with nullcontext() if isinstance(source, Mapping) else looking_in(search_folders(Path(source))):
-            return ExperimentConfig.model_validate(apply_overrides(raw, dict(overrides or {})))
+        with looking_in([] if isinstance(source, Mapping) else search_folders(Path(source))):
+            config = apply_overrides(raw, ordered, _takes_text)
+            _refuse_new_names(raw, config, ordered)
+            return ExperimentConfig.model_validate(config)
     except ValidationError as error:
         lines = explain(without_what_follows(error))
         if not isinstance(source, Mapping) and any(detail["type"] == "unknown_name" for detail in error.errors()):
             lines += filter(None, [newer(written_by(Path(source)))])
         raise ConfigError("\n".join(lines)) from error
+
+
+def _takes_text(config: Mapping[str, Any], path: Sequence[str], text: str) -> bool:
+    plugins = config.get("plugins")
+    if isinstance(plugins, list) and all(isinstance(plugin, str) for plugin in plugins):
+        with suppress(ValidationError):  # it is reported where the plugins are read
+            import_plugins(plugins)
+    return text_fields(ExperimentConfig)(config, path, text)
+
+
+def _refuse_new_names(raw: Mapping[str, Any], config: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
+    """Raise ConfigError for an override of a component or an optimizer that is not there, and that it does not make."""
+    for key in overrides:
+        section, kind, name, *_ = [*key.split("."), "", "", ""]
+        if section != "model" or kind not in ("components", "component_optims") or not name:
+            continue
+        before, now = (
+            model.get(kind) if isinstance(model := tree.get("model"), Mapping) else None for tree in (raw, config)
+        )
+        there = list(before) if isinstance(before, Mapping) else []
+        entry = now.get(name) if isinstance(now, Mapping) else None
+        if name not in there and isinstance(entry, Mapping) and "type" not in entry:
+            raise ConfigError(
+                f"--{key}: there is no {name!r} in model.{kind}{nearest(name, there)} To add it, give its type too."
+            )

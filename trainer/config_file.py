@@ -1,108 +1,74 @@
-"""Reads YAML or JSON, and `--dotted.key=value` overrides, into a plain dict."""
+"""Reads a config's file, YAML or JSON, into plain values."""
 
 import json
-import re
-from collections.abc import Hashable, Sequence
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from trainer.errors import ConfigError
+from trainer.plain_values import json_real, json_whole, plain
+from trainer.yaml_values import read_yaml
 
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which `1e-4` is a number, as in YAML 1.2, and a key given twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            if key_node.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key_node.value!r} is given twice", key_node.start_mark
-                )
-            seen.add(key_node.value)
-        return super().construct_mapping(node, deep)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes what `_Loader` reads: the text '1e-4' in quotes."""
-
-
-_FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
-for _class in (_Loader, _Dumper):
-    _class.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
+_BYTES = 1_000_000
+"""Of a config's file at most."""
+_OTHER_ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x1f\x8b": "a gzip file", b"PK": "a zip file"}
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
-    """Return the mapping in the YAML (or `.json`) file at `path`.
+    """Return the mapping in the YAML (or `.json`) file at `path`, which holds plain values only.
 
     Raises ConfigError if it cannot be read, with line and column where it is not well-formed.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        config = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=_Loader)
+        text = _decoded(_content(path))
+        config = _read_json(text) if path.suffix.lower() == ".json" else read_yaml(text)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}. Give the path of a YAML or JSON file.") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{path}: {_without_file_name(error)}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
     if not isinstance(config, dict):
-        raise ConfigError(f"{path}: must hold a mapping (data:, model:, train:); got {type(config).__name__}")
+        found = "nothing" if config is None else f"a {type(config).__name__}"
+        raise ConfigError(f"{path}: must hold a mapping (data:, model:, train:); it holds {found}")
     return config
 
 
-def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
-    """Return {dotted key: value} of `--key=value` and `--key value` arguments; values are YAML.
-
-    Raises ConfigError for an argument of another form.
-    """
-    overrides: dict[str, Any] = {}
-    remaining = list(arguments)
-    while remaining:
-        argument = remaining.pop(0)
-        key, separator, text = argument.removeprefix("--").partition("=")
-        if not argument.startswith("--") or not key:
-            raise ConfigError(f"{argument}: not understood; an override is --dotted.key=value")
-        if not separator:
-            if not remaining or remaining[0].startswith("--"):
-                raise ConfigError(f"{argument}: no value; write {argument}=VALUE")
-            text = remaining.pop(0)
-        overrides[key] = _parse_value(key, text)
-    return overrides
+def _content(path: Path) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with open(descriptor, "rb") as file:
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            raise ValueError("is a pipe; write the config to a file first")
+        content = file.read(_BYTES + 1)
+    if len(content) > _BYTES:
+        raise ValueError(f"must have at most {_BYTES:,} bytes, and has more. Keep data in files of its own.")
+    return content
 
 
-def apply_overrides(config: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of `config` with each dotted key set. Raises ConfigError where a key leads into a value."""
-    result: dict[str, Any] = json.loads(json.dumps(config))
-    for key, value in overrides.items():
-        *parents, last = key.split(".")
-        place: Any = result
-        for depth, parent in enumerate(parents):
-            if place.get(parent) is None:
-                place[parent] = {}
-            place = place[parent]
-            if not isinstance(place, dict):
-                raise ConfigError(f"--{key}: {'.'.join(parents[: depth + 1])} is {place!r}, which has no fields")
-        place[last] = value
-    return result
-
-
-def write_yaml(config: dict[str, Any]) -> str:
-    """Return `config` as YAML that `read_config_file` reads back to the same dict."""
-    text: str = yaml.dump(config, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-    return text
-
-
-def _parse_value(key: str, text: str) -> Any:
-    if re.fullmatch(r"\(.*\)", text):  # a Python tuple, as other tools' command lines write it
-        text = f"[{text[1:-1]}]"
-    if text.startswith("{"):  # {momentum:0.9}, as other tools' command lines write it, is no mapping in YAML
-        text = re.sub(r"([{,]\s*[\w.]+):(?=\S)", r"\1: ", text)
+def _decoded(content: bytes) -> str:
+    found = _OTHER_ENCODINGS.get(content[:2]) or ("UTF-16 or binary" if b"\0" in content[:100] else None)
+    if found is not None:
+        raise ValueError(f"is not UTF-8 (it looks like {found}); save it as UTF-8")
     try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--{key}: {text!r} is not a YAML value: {_without_file_name(error)}") from error
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"is not UTF-8 (line {line}; it looks like Latin-1 or Windows-1252); save it as UTF-8"
+        ) from error
 
 
-def _without_file_name(error: Exception) -> str:
-    return " ".join(str(error).replace('in "<unicode string>", ', "at ").split())
+def _read_json(text: str) -> Any:
+    try:
+        values = json.loads(text, object_pairs_hook=_unique, parse_int=json_whole, parse_float=json_real)
+    except RecursionError as error:
+        raise ValueError("is nested too deeply") from error
+    return plain(values)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for index, key in enumerate(keys) if key in keys[:index])
+        raise ValueError(f"the key {twice[:60]!r} is given twice")
+    return mapping

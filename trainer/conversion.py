@@ -11,7 +11,7 @@ from optimizer.registry import nearest
 from optimizer.strides import independent
 from trainer.checkpoint import OPTIMIZER_TENSORS, OPTIMIZER_VALUES, WEIGHTS
 from trainer.checkpoint_files import checkpoint_at, is_folder, verify
-from trainer.config import ExperimentConfig, InitConfig, load_config
+from trainer.config import ExperimentConfig, load_config
 from trainer.disk import stat_of
 from trainer.errors import ConfigError
 from trainer.foreign import (
@@ -23,6 +23,7 @@ from trainer.foreign import (
     write_lerobot,
     write_torch,
 )
+from trainer.init_config import InitConfig
 from trainer.naming import by_position, with_names
 from trainer.parts import find
 

@@ -1,8 +1,9 @@
 """What goes wrong through the user's doing, told in one screen."""
 
+import importlib
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -63,17 +64,26 @@ def user_code(what: str) -> Iterator[None]:
 def raised(error: BaseException) -> str:
     """Return the type and the message of `error`, and the last line of the user's that it came through."""
     frames = user_frames(error) or traceback.extract_tb(error.__traceback__)
-    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{where}"
+    return f"{type(error).__name__}: {error}{_place(frames)}"
+
+
+def user_line(error: BaseException) -> str:
+    """Return the last line of the user's that `error` came through, as " (file.py:3)"; "" if there is none."""
+    return _place(user_frames(error))
 
 
 def user_frames(error: BaseException) -> list[traceback.FrameSummary]:
-    """Return the lines that `error` came through, outside of torch and of innerstep."""
-    libraries = [Path(__file__).parent, Path(__file__).parent.parent / "optimizer"]
+    """Return the lines that `error` came through, outside of torch, of innerstep, and of importing a module."""
+    libraries = [Path(__file__).parent, Path(__file__).parent.parent / "optimizer", Path(importlib.__file__).parent]
     if "torch" in sys.modules:
         libraries.append(Path(str(sys.modules["torch"].__file__)).parent)
     return [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if not any(Path(frame.filename).is_relative_to(library) for library in libraries)
+        if not frame.filename.startswith("<frozen importlib")
+        and not any(Path(frame.filename).is_relative_to(library) for library in libraries)
     ]
+
+
+def _place(frames: Sequence[traceback.FrameSummary]) -> str:
+    return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""

@@ -111,7 +111,7 @@ class OfflineTrainer:
 
     def plan(self) -> str:
         """Return the table of components, optimizers and schedules."""
-        return plan(self.config, self.components, self.optimizers, self.horizon)
+        return plan(self.config, self.components, self.optimizers, self.horizon, len(self.data.train))
 
     def run(self) -> Result:
         """Train from where the trainer stands to the end; write metrics, checkpoints and pictures.

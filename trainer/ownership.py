@@ -15,6 +15,7 @@ from trainer.disk import DamagedCheckpointError, remove, remove_all, unreadable
 from trainer.errors import ConfigError
 from trainer.lock import LOCK
 from trainer.metrics import METRICS, NOT_UNDERSTOOD, looks_like_metrics
+from trainer.paths import path_of
 from trainer.pictures import PICTURES
 
 CONFIG = "config.yaml"
@@ -69,7 +70,7 @@ def refuse_a_copy(config_file: Path, run_dir: Path) -> None:
     if config_file.name != CONFIG or not is_run_directory(folder):
         return
     written = read_config_file(config_file)["train"].get("run_dir")
-    if not isinstance(written, str) or Path(written) != run_dir or run_dir.resolve() == folder.resolve():
+    if not isinstance(written, str) or path_of(written) != run_dir or run_dir.resolve() == folder.resolve():
         return
     raise ConfigError(
         f"train.run_dir: {config_file} is the config of the run in {folder}, and names another directory, {run_dir}:"

@@ -17,10 +17,11 @@ from optimizer.registry import nearest
 from optimizer.state_checks import compare_shapes
 from trainer import checkpoint
 from trainer.checkpoint_files import MANIFEST, checkpoint_at, damages, is_file, read_manifest
-from trainer.config import InitConfig, ModelConfig
+from trainer.config import ModelConfig
 from trainer.disk import DamagedCheckpointError, read_tensors, reading, stat_of
 from trainer.errors import ConfigError
 from trainer.health import is_nonfinite, some
+from trainer.init_config import InitConfig
 
 Value = TypeVar("Value")
 

@@ -17,14 +17,26 @@ _HEADER = ("component", "params", "trains", "optimizer", "step", "schedule")
 
 
 def plan(
-    config: ExperimentConfig, components: nn.ModuleDict, optimizers: Mapping[str, Optimizer], horizon: Horizon
+    config: ExperimentConfig,
+    components: nn.ModuleDict,
+    optimizers: Mapping[str, Optimizer],
+    horizon: Horizon,
+    samples: int,
 ) -> str:
-    """Return the plan table as text, with a line for each optimizer that is skipped and for each suspicious curve."""
+    """Return the plan table as text, with a line for each optimizer that is skipped and for each suspicious value.
+
+    samples: in the training data.
+    """
     rows = [_HEADER, *(_row(name, config, components[name], optimizers.get(name)) for name in components)]
     lines = aligned(rows, right=[1])
     epochs = horizon.total_steps / (horizon.steps_per_epoch or 1)
     batches = f"{config.train.accumulate} batches of " if config.train.accumulate > 1 else ""
     lines.append(f"{horizon.total_steps} updates of {batches}{config.data.batch_size} samples, {epochs:.1f} epochs")
+    if config.data.batch_size > samples:
+        lines.append(
+            f"warning: data.batch_size: {config.data.batch_size} is more than the {samples} samples of the training"
+            f" data: each batch has these {samples}"
+        )
     lines += [line for name, optimizer in optimizers.items() for line in _groups(name, optimizer)]
     lines += [
         f"{name} is frozen: its optimizer {optim.type} is skipped"

@@ -21,10 +21,11 @@ from optimizer.registry import nearest
 from optimizer.validation import explain, nest
 from trainer.batches import ShuffledBatches
 from trainer.config import ExperimentConfig
-from trainer.config_file import apply_overrides
 from trainer.data import DataSet
 from trainer.disk import written_out
 from trainer.errors import ConfigError
+from trainer.override_fields import text_fields
+from trainer.overrides import apply_overrides
 from trainer.pictures import draw_new, require_plotting
 from trainer.plan import warning_lines
 
@@ -55,8 +56,8 @@ def plot_key(key: str, parameters: Mapping[str, Any], out: Path | None) -> list[
     schedule, where they are none of its own. Raises ConfigError.
     """
     cls = _registered(key)
-    run = {name: value for name, value in parameters.items() if name in _RUN and name not in cls.model_fields}
-    own = apply_overrides({}, {name: value for name, value in parameters.items() if name not in run})
+    own = apply_overrides({}, parameters, text_fields(cls))
+    run = {name: own.pop(name) for name in _RUN if name in own and name not in cls.model_fields}
     try:
         lengths = (run.get("total_steps"), _number(own.get("total_steps")), WITHOUT_RUN)
         total_steps = int(next(length for length in lengths if length is not None))

@@ -13,19 +13,21 @@ from trainer.checkpoint import TRAINER, expected_content, read_progress
 from trainer.checkpoint_files import LATEST, checkpoint_at, is_file, point
 from trainer.checkpoint_writing import clear_leftovers, recover
 from trainer.config import ExperimentConfig, load_config
-from trainer.config_file import read_config_file, write_yaml
+from trainer.config_file import read_config_file
 from trainer.disk import DamagedCheckpointError, write_atomically
 from trainer.errors import ConfigError
 from trainer.lock import locked
 from trainer.metrics import METRICS, NOT_UNDERSTOOD, MetricsFile
 from trainer.offline_trainer import OfflineTrainer, Result
 from trainer.ownership import CONFIG, refuse_a_copy, remove_leftovers, remove_run, run_to_overwrite
+from trainer.paths import as_text, path_of
 from trainer.plugins import heading_of_folders
 from trainer.restoring import with_saved_values
 from trainer.saving import writing
 from trainer.taking_up import Say, asked_for, newest_good, set_damaged_aside
 from trainer.upgrades import strings
 from trainer.version import heading, newer
+from trainer.yaml_values import write_yaml
 
 
 def train(
@@ -69,7 +71,7 @@ def resume(target: str | Path, overrides: Mapping[str, Any] | None = None, *, co
     _refuse_another_directory(run_dir, overrides)
     with locked(run_dir, _say(console)) as lock:
         with announcing(lambda module: _show(console, f"{run_dir / CONFIG} imports {module}")):
-            config = load_config(run_dir / CONFIG, {**_for_now(overrides), "train.run_dir": str(run_dir)})
+            config = load_config(run_dir / CONFIG, {**_for_now(overrides), "train.run_dir": as_text(run_dir)})
         trainer = _taken_up(config, folder, console)
         trainer.saving.check_lock = lock.check
         with writing(run_dir):
@@ -114,8 +116,9 @@ def _tidy(run_dir: Path, say: Say) -> None:
 
 
 def _refuse_another_directory(run_dir: Path, overrides: Mapping[str, Any] | None) -> None:
-    other = (overrides or {}).get("train.run_dir", run_dir)
-    if Path(str(other)).resolve() != run_dir.resolve():
+    other = (overrides or {}).get("train.run_dir")
+    path = run_dir if other is None else path_of(str(other))
+    if path is None or path.resolve() != run_dir.resolve():
         raise ConfigError(
             f"train.run_dir: cannot change at a resume, which continues where the run is; got {other}, and the run is"
             f" in {run_dir}. To continue elsewhere, copy the directory and resume the copy."

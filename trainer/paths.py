@@ -1,0 +1,67 @@
+"""Paths in a config: `~` and environment variables are filled in when they are read."""
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer
+from pydantic_core import PydanticCustomError
+
+_VARIABLE = re.compile(r"\$(?:\$|(\w+)|\{([^}]*)\})", re.ASCII)
+
+
+def expanded(text: str) -> str:
+    """Return `text` with `~`, `$NAME` and `${NAME}` filled in; `$$` stands for one `$`, `./~` for a `~` in front.
+
+    Raises ValueError for a path that is empty or holds NUL, for a variable that is not set, and for an unknown user.
+    """
+    if not text:
+        raise ValueError("must not be empty; give a path")
+    if "\0" in text:
+        raise ValueError(f"a path cannot hold the character NUL; got {text[:80]!r}")
+    path = _VARIABLE.sub(lambda found: _value(found, text), text)
+    if text.startswith("~"):
+        path = os.path.expanduser(path)
+        if path.startswith("~"):
+            raise ValueError(f"there is no such user; got {text[:80]!r}. For a file of this name write ./~ in front")
+    return path
+
+
+def path_of(text: str) -> Path | None:
+    """Return the path that `text` stands for; None if it stands for no path."""
+    try:
+        return Path(expanded(text))
+    except ValueError:
+        return None
+
+
+def as_text(path: Path) -> str:
+    """Return the text that `expanded` makes `path` of."""
+    text = str(path).replace("$", "$$")
+    return f"./{text}" if text.startswith("~") else text
+
+
+def _value(found: re.Match[str], text: str) -> str:
+    if found[0] == "$$":
+        return "$"
+    name = found[1] or found[2]
+    if not os.environ.get(name):
+        raise ValueError(
+            f"the environment variable {name[:80]!r} is not set, or empty; got {text[:80]!r}."
+            " Set it, or write $$ for a $ in a name."
+        )
+    return os.environ[name]
+
+
+def _read(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return Path(expanded(value))
+    except ValueError as error:
+        raise PydanticCustomError("rule", "{message}", {"message": str(error)}) from None
+
+
+UserPath = Annotated[Path, BeforeValidator(_read), PlainSerializer(as_text, when_used="json")]
+"""A path that the user writes. A `Path` object is taken as it is."""
