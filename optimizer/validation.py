@@ -5,7 +5,7 @@ import inspect
 import textwrap
 from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Annotated, Any, NoReturn, Self, TypeVar
 
 from pydantic import (
@@ -23,6 +23,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
 from optimizer.registry import nearest
+from optimizer.shown import MOST, listed, shown, shown_value
 
 T = TypeVar("T")
 
@@ -125,10 +126,10 @@ def explain(error: ValidationError) -> list[str]:
     """Return one line an error: path, rule, value given."""
     lines = []
     for detail in error.errors():
-        path = ".".join(str(part) for part in detail["loc"] if not _names_a_type(part))
+        path = ".".join(shown(part) for part in detail["loc"] if not _names_a_type(part))
         message = detail["msg"].replace("Input should", "must").replace("Field required", "required, but not given")
         complete = detail["type"] in ("rule", "unknown_name", "missing", "value_error")
-        lines.append(f"{path}: {message}" if complete else f"{path}: {message}; got {detail['input']!r}")
+        lines.append(f"{path}: {message}" if complete else f"{path}: {message}; got {shown_value(detail['input'])}")
     return lines
 
 
@@ -192,12 +193,14 @@ def _rebuilt(
     error: ValidationError, prefix: Sequence[str | int] = (), known: Sequence[str] | None = None
 ) -> ValidationError:
     lines = []
-    for detail in error.errors():
+    for detail in islice(error.errors(include_url=False), MOST):
         kind, message = detail["type"], detail["msg"]
         if known is not None and kind == "extra_forbidden" and len(detail["loc"]) == 1:
             kind = "unknown_name"
-            message = f"unknown name{nearest(str(detail['loc'][0]), known)} Known: {', '.join(known)}"
+            message = f"unknown name{nearest(str(detail['loc'][0]), known)} Known: {listed(known)}"
         lines.append(_line(kind, message, (*prefix, *detail["loc"]), detail["input"]))
+    if (more := error.error_count() - MOST) > 0:
+        lines.append(_line("rule", f"{more:,} more mistakes", prefix, None))
     return ValidationError.from_exception_data(error.title, lines)
 
 

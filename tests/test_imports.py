@@ -10,6 +10,7 @@ from conftest import ROOT
 FLOW = [
     "optimizer.registry",
     "optimizer.horizon",
+    "optimizer.shown",
     "optimizer.validation",
     "optimizer.signatures",
     "optimizer.named_function",
@@ -81,6 +82,8 @@ FLOW = [
     "optimizer.conformance_suite",
     "optimizer",
     "trainer.errors",
+    "trainer.streams",
+    "trainer.terminal",
     "trainer.plain_json",
     "trainer.version",
     "trainer.tables",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from optimizer.shown import bounded, shown, shown_value
 from trainer.disk import (
     DamagedCheckpointError,
     checksum,
@@ -138,7 +139,7 @@ def verify(folder: Path) -> dict[str, Any]:
     manifest = read_manifest(folder)
     problems = damages(folder, manifest)
     if problems:
-        raise DamagedCheckpointError("\n".join(problems))
+        raise DamagedCheckpointError(bounded("\n".join(problems)))
     return manifest
 
 
@@ -156,7 +157,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f" {FORMAT_VERSION}. Upgrade innerstep; nothing was changed."
         )
     if version != FORMAT_VERSION:
-        raise DamagedCheckpointError(f"{path}: has format version {version!r}; this innerstep reads {FORMAT_VERSION}")
+        raise DamagedCheckpointError(
+            f"{path}: has format version {shown_value(version)}; this innerstep reads {FORMAT_VERSION}"
+        )
     if digest != checksum_of(manifest):
         raise DamagedCheckpointError(f"{path}: is not as it was written (its checksum differs)")
     if not isinstance(manifest.get("files"), dict) or type(manifest.get("step")) is not int:
@@ -171,7 +174,7 @@ def damages(folder: Path, manifest: Mapping[str, Any], below: str = "") -> list[
     """
     described = sorted((name, text) for name, text in manifest["files"].items() if name.startswith(below))
     problems = ((name, _damage(folder, name, description)) for name, description in described)
-    return [f"{folder / name}: {problem}" for name, problem in problems if problem]
+    return [f"{folder}/{shown(name)}: {problem}" for name, problem in problems if problem]
 
 
 def foreign_files(folder: Path, manifest: Mapping[str, Any]) -> list[str]:

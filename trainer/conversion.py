@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from optimizer.registry import nearest
+from optimizer.shown import listed
 from optimizer.strides import independent
 from trainer.checkpoint import OPTIMIZER_TENSORS, OPTIMIZER_VALUES, WEIGHTS
 from trainer.checkpoint_files import checkpoint_at, verify
@@ -129,7 +130,7 @@ def _component(config: ExperimentConfig, name: str) -> nn.Module:
     components = config.model.components
     if name not in components:
         raise ConfigError(
-            f"--config: has no component {name!r}{nearest(name, list(components))} It has {', '.join(components)}."
+            f"--config: has no component {name!r}{nearest(name, list(components))} It has {listed(list(components))}."
         )
     component: nn.Module = components[name].make(f"model.components.{name}")
     return component.requires_grad_(False) if components[name].freeze else component

@@ -16,6 +16,7 @@ from trainer.errors import (
     UnsavableError,
     UserCodeError,
     raised,
+    resume_command,
 )
 from trainer.evaluation import weights_and_statistics
 from trainer.gradients import first_nonfinite
@@ -100,6 +101,4 @@ def _way_on(run_dir: Path) -> str:
     if finite is None:
         return newest_checkpoint(checkpoints)
     target = run_dir if [finite] == newest else finite
-    return (
-        f"The newest finite checkpoint: after {step_of(finite)} updates. `innerstep resume {target}` continues there."
-    )
+    return f"The newest finite checkpoint: after {step_of(finite)} updates. `{resume_command(target)}` continues there."
