@@ -4,6 +4,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,6 +25,9 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 LATEST = "latest"
 BEST = "best"
+UNFINISHED = ".unfinished-"
+"""How the names of folders begin that a checkpoint is written in, with what LATEST is to say."""
+_LONGEST_NAME = 1000
 STEP = re.compile(r"step_[0-9]+")
 """The names of the folders of checkpoints."""
 
@@ -39,8 +43,11 @@ def point(checkpoints: Path, name: str, folder: Path) -> None:
 def pointed(checkpoints: Path, name: str) -> Path | None:
     """Return the folder that the file `name` names; None if there is no such file, or no such folder.
 
+    A checkpoint that has its place, and that LATEST was about to name when the process was killed, counts as named.
     Raises UnreadableError where that cannot be told.
     """
+    if name == LATEST and (folder := _about_to_be_named(checkpoints)) is not None:
+        return folder
     found = stat_of(checkpoints / name)
     if found is None or not stat.S_ISREG(found.st_mode):
         return None
@@ -52,6 +59,29 @@ def pointed(checkpoints: Path, name: str) -> Path | None:
         raise unreadable(checkpoints / name, error) from error
     folder = checkpoints / text if STEP.fullmatch(text) else None
     return folder if folder is not None and is_folder(folder) else None
+
+
+def _about_to_be_named(checkpoints: Path) -> Path | None:
+    """Return the checkpoint that got its place just before the process that wrote it was killed; None if none did."""
+    found = []
+    with suppress(OSError):
+        for aside in [name for name in os.listdir(checkpoints) if name.startswith(UNFINISHED)]:
+            name = will_name(checkpoints / aside)
+            if name is not None and is_folder(checkpoints / name):
+                found.append(checkpoints / name)
+    return max(found, key=step_of, default=None)
+
+
+def will_name(aside: Path) -> str | None:
+    """Return the checkpoint that was made in the folder `aside` and has left it, and which LATEST is to name.
+
+    None if the folder is not one that a checkpoint is made in, or the checkpoint is still there. Raises OSError.
+    """
+    latest = aside / LATEST
+    if aside.is_symlink() or latest.is_symlink() or not latest.is_file() or latest.stat().st_size > _LONGEST_NAME:
+        return None
+    name = latest.read_bytes().decode(errors="replace").strip()
+    return name if STEP.fullmatch(name) and not os.path.lexists(aside / name) else None
 
 
 def is_run(path: Path) -> bool:
