@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import textwrap
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -129,13 +130,19 @@ def explain(error: ValidationError) -> list[str]:
         path = ".".join(shown(part) for part in detail["loc"] if not _names_a_type(part))
         message = detail["msg"].replace("Input should", "must").replace("Field required", "required, but not given")
         complete = detail["type"] in ("rule", "unknown_name", "missing", "value_error")
-        lines.append(f"{path}: {message}" if complete else f"{path}: {message}; got {shown_value(detail['input'])}")
+        where = f"{path}: " if path else ""
+        lines.append(f"{where}{message}" if complete else f"{where}{message}; got {shown_value(detail['input'])}")
     return lines
+
+
+_MEMBER = re.compile(r"(list|dict|tuple|set|frozenset|literal|is-instance|(function|constrained|lax)-[a-z-]+)\[")
 
 
 def _names_a_type(part: str | int) -> bool:
     """Return whether pydantic put this into a path to say which member of a union it tried."""
-    return isinstance(part, str) and ("[" in part or part in ("bool", "int", "float", "str", "none"))
+    return isinstance(part, str) and (
+        _MEMBER.match(part) is not None or part in ("bool", "int", "float", "str", "none")
+    )
 
 
 def check_arguments(cls: type[Any], params: dict[str, Any]) -> BaseModel:
