@@ -9,6 +9,7 @@ from torch import Tensor
 
 from optimizer.reentry import Entry, entry_at
 from optimizer.schedule import Schedule
+from optimizer.shown import as_table
 from optimizer.track import ENTRY, INITIAL, POSITION, Group, Track, other_track, set_option
 
 NO_CURVE = {"type": "constant"}
@@ -239,6 +240,6 @@ def _flat(state: Mapping[str, Any]) -> dict[str, Any]:
 
 def _warn_of_another_curve(differing: dict[str, tuple[Any, Any]]) -> None:
     if differing:
-        table = "; ".join(f"{name}: saved {saved!r}, now {own!r}" for name, (saved, own) in differing.items())
+        table = as_table(differing)
         message = f"the position is loaded, but the schedule is another than the saved one: {table}"
         warnings.warn(message, stacklevel=5)

@@ -17,6 +17,7 @@ from optimizer.named_state import (
     shapes_of,
     state_by_id,
 )
+from optimizer.shown import joined, listed, shown_value
 from optimizer.state_checks import StateMismatchError, check_known, check_structure, compare_shapes
 from optimizer.state_fit import check_fit
 from optimizer.state_loading import fitted, matched, option_names, searchable
@@ -95,7 +96,7 @@ def _load(
 def _check_shapes(saved: dict[str, list[int]], own: dict[str, list[int]]) -> None:
     problems = compare_shapes(saved, own)
     if problems:
-        raise StateMismatchError("the optimizer state does not fit: " + "; ".join(problems))
+        raise StateMismatchError("the optimizer state does not fit: " + joined(problems))
 
 
 def _copied(value: Any) -> Any:
@@ -123,7 +124,7 @@ def _as_saved(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any
     groups = []
     for own, match in zip(optimizer.param_groups, matches, strict=True):
         if any(set(source["params"]) != set(match.ids) for source in match.sources):
-            held = ", ".join(own.get("param_names", map(str, match.ids)))
+            held = listed(own.get("param_names") or match.ids)
             raise StateMismatchError(f"the parameter groups differ: none of the saved ones holds exactly {held}")
         options = {key: value for key, value in match.sources[0].items() if key != "param_names"}
         groups.append({**options, "params": searchable(match.ids)})
@@ -137,7 +138,9 @@ def _merged(own: Any, saved: Any) -> Any:
     if not isinstance(own, dict):
         return saved
     if not isinstance(saved, dict):
-        raise StateMismatchError(f"what the optimizer keeps besides its state is {saved!r}, where a dict is expected")
+        raise StateMismatchError(
+            f"what the optimizer keeps besides its state is {shown_value(saved)}, where a dict is expected"
+        )
     return {**own, **{key: _merged(own.get(key), item) for key, item in saved.items()}}
 
 
@@ -155,7 +158,7 @@ def as_in(own: Any, value: Any) -> Any:
         return _tensor(value, dtype=own.dtype, device=own.device)
     numbers = (bool, int, float)
     if value is not None and own is not None and isinstance(own, numbers) != isinstance(value, numbers):
-        raise StateMismatchError(f"an option is {value!r}, where the optimizer has {own!r}")
+        raise StateMismatchError(f"an option is {shown_value(value)}, where the optimizer has {own!r}")
     return value
 
 

@@ -2,12 +2,17 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from itertools import islice
 from typing import Any, TypeVar
 
 from optimizer.importing import NotImportedError, load_installed, object_at
 
 T = TypeVar("T")
 C = TypeVar("C")
+
+
+_LONGEST_NAME, _COMPARED = 200, 1000
+"""The longest name that is compared with others, and with how many: comparing takes the product of their lengths."""
 
 
 class UnknownKeyError(KeyError):
@@ -19,7 +24,9 @@ class UnknownKeyError(KeyError):
 
 def nearest(name: str, known: Sequence[str]) -> str:
     """End a sentence with which of `known` the user may have meant by `name`: '; did you mean …?' or '.'."""
-    by_folded = {candidate.lower(): candidate for candidate in known}
+    if len(name) > _LONGEST_NAME:
+        return "."
+    by_folded = {candidate.lower(): candidate for candidate in islice(known, _COMPARED)}
     close = get_close_matches(name.lower(), list(by_folded), n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(repr(by_folded[match]) for match in close)}?" if close else "."
 

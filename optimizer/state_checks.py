@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from optimizer.shown import listed, shown, shown_value
+
 
 class StateMismatchError(ValueError):
     """Saved state that does not fit. The message lists every missing, extra and mis-shaped name."""
@@ -11,17 +13,17 @@ class StateMismatchError(ValueError):
 def compare_shapes(saved: dict[str, list[int]], own: dict[str, list[int]]) -> list[str]:
     """Return what keeps tensors of the `saved` names and shapes out of `own`: one line a kind."""
     mis_shaped = [
-        f"{name} (saved {saved[name]}, here {own[name]})"
+        f"{shown(name)} (saved {saved[name]}, here {own[name]})"
         for name in sorted(own.keys() & saved.keys())
         if list(saved[name]) != list(own[name])
     ]
-    return compare_names(saved, own) + ([f"mis-shaped: {', '.join(mis_shaped)}"] if mis_shaped else [])
+    return compare_names(saved, own) + ([f"mis-shaped: {listed(mis_shaped)}"] if mis_shaped else [])
 
 
 def compare_names(saved: Iterable[str], own: Iterable[str]) -> list[str]:
     """Return which names are on one side only: one line a kind."""
     kinds = {"missing": sorted(set(own) - set(saved)), "extra": sorted(set(saved) - set(own))}
-    return [f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names]
+    return [f"{kind}: {listed(names)}" for kind, names in kinds.items() if names]
 
 
 def check_state_dict(values: Mapping[str, Any]) -> None:
@@ -29,7 +31,7 @@ def check_state_dict(values: Mapping[str, Any]) -> None:
     for key, kind in (("state", dict), ("param_groups", list)):
         if not isinstance(values.get(key), kind):
             raise StateMismatchError(
-                f"the state dict has no `{key}` (a {kind.__name__}); it has {', '.join(map(str, values))}"
+                f"the state dict has no `{key}` (a {kind.__name__}); it has {listed(list(values))}"
             )
 
 
@@ -62,4 +64,4 @@ def two_dicts(value: Any) -> list[dict[Any, Any]]:
 def check_known(name: str, known: Mapping[str, Any]) -> None:
     """Raise StateMismatchError for state of a parameter that there is not."""
     if name not in known:
-        raise StateMismatchError(f"there is state of {name!r}, which is no parameter")
+        raise StateMismatchError(f"there is state of {shown_value(name)}, which is no parameter")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optimizer.combined import part_of, step_without_hooks
+from optimizer.shown import joined, listed, shown
 from optimizer.state_checks import StateMismatchError
 
 IMPLEMENTATION = frozenset(("fused", "foreach", "capturable", "differentiable"))
@@ -91,20 +92,22 @@ def check_fit(optimizer: Optimizer, ids: Sequence[Sequence[Hashable]], saved: Se
             if not (entries := state.get(key)):
                 continue
             if not isinstance(entries, Mapping):
-                problems.append(f"{name}: its state is {str(entries)[:80]}, where a dict is expected")
+                problems.append(f"{shown(name)}: its state is {shown(entries, 80)}, where a dict is expected")
                 continue
             made, cls = makers.entries(group, parameter), makers.class_of(group)
             if missing := (made or {}).keys() - entries.keys():
                 lacking.setdefault((_listed(missing), cls.__name__), []).append(name)
             elif made == {} and not entries.keys() & (makers.entries(group, parameter, options) or {}).keys():
-                problems.append(f"{name}: the state has {_listed(entries)}, which {cls.__name__} does not make")
-            problems += [f"{name}: {problem}" for problem in _mis_shaped(entries, parameter, _like(cls, group, made))]
+                problems.append(f"{shown(name)}: the state has {_listed(entries)}, which {cls.__name__} does not make")
+            problems += [
+                f"{shown(name)}: {problem}" for problem in _mis_shaped(entries, parameter, _like(cls, group, made))
+            ]
     lines = [
-        f"the saved state lacks {what}, which {cls_name} makes and needs, of {', '.join(of)}"
+        f"the saved state lacks {what}, which {cls_name} makes and needs, of {listed(of)}"
         for (what, cls_name), of in lacking.items()
     ]
     if problems:
-        lines.append("the optimizer state does not fit: " + "; ".join(problems))
+        lines.append("the optimizer state does not fit: " + joined(problems))
     if lines:
         raise StateMismatchError("; ".join(lines))
 
@@ -126,7 +129,7 @@ def _mis_shaped(entries: Entries, parameter: Tensor, like: frozenset[Any]) -> li
             if isinstance(value, Tensor) and value.numel() != 1:
                 problems.append(f"step has shape {list(value.shape)}, where one number is expected")
         elif not isinstance(value, Tensor):
-            problems.append(f"{entry} is {str(value)[:80]}, where a tensor is expected")
+            problems.append(f"{entry} is {shown(value, 80)}, where a tensor is expected")
         elif value.shape != parameter.shape:
             problems.append(f"{entry} has shape {list(value.shape)}, and its parameter {list(parameter.shape)}")
     return problems
@@ -154,4 +157,4 @@ def _entries_made(cls: Any, small: nn.Parameter, options: dict[str, Any]) -> dic
 
 
 def _listed(names: Any) -> str:
-    return ", ".join(sorted(map(str, names)))
+    return listed(sorted(map(str, names)))

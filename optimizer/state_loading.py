@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimizer.combined import PART, part_of
+from optimizer.shown import as_table, joined
 from optimizer.state_checks import StateMismatchError, compare_names
 from optimizer.state_fit import IMPLEMENTATION, Made, Makers, check_fit
 from optimizer.track import INITIAL
@@ -77,7 +78,7 @@ def fitted(optimizer: Optimizer, state_dict: Mapping[str, Any], moved: Collectio
         for source in match.sources:
             differing |= _differing(own, source, options - IMPLEMENTATION, moved)
     if differing:
-        table = "; ".join(f"{name}: saved {saved!r}, now {now!r}" for name, (saved, now) in differing.items())
+        table = as_table(differing)
         warnings.warn(f"the optimizer keeps its own options, which differ from the saved ones: {table}", stacklevel=4)
     return {**state_dict, "param_groups": groups}
 
@@ -104,7 +105,7 @@ def _saved_ids(own: list[Group], saved: list[Group]) -> list[list[Hashable]]:
         ids = dict(zip(saved_names, (key for group in saved for key in group["params"]), strict=True))
         if problems := compare_names(ids, own_names):
             raise StateMismatchError(
-                f"the optimizer state does not fit: {'; '.join(problems)}. Without `param_names` in the groups of the"
+                f"the optimizer state does not fit: {joined(problems)}. Without `param_names` in the groups of the"
                 " state it is loaded by position."
             )
         names = iter(own_names)

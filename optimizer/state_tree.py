@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optimizer.shown import shown_value
+
 _PLAIN = (bool, int, float, str)
 _DTYPE = "torch_dtype"
 _SEQUENCES: dict[str, type[Any]] = {"list": list, "tuple": tuple, "set": set}
@@ -41,7 +43,7 @@ def filled(plan: Any, tensors: Mapping[str, Tensor]) -> Any:
         return content
     if kind == "tensor":
         if content not in tensors:
-            raise ValueError(f"there is no tensor {content!r}")
+            raise ValueError(f"there is no tensor {shown_value(content)}")
         return tensors[content]
     if kind == _DTYPE:
         return dtype_named(content)
@@ -57,7 +59,7 @@ def dtype_named(name: Any) -> torch.dtype:
     """Return the dtype that is called `name`, with or without `torch.`. Raises ValueError if there is none."""
     dtype = getattr(torch, name.removeprefix("torch."), None) if isinstance(name, str) else None
     if not isinstance(dtype, torch.dtype):
-        raise ValueError(f"{name!r} is no type of tensors")
+        raise ValueError(f"{shown_value(name)} is no type of tensors")
     return dtype
 
 

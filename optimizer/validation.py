@@ -6,7 +6,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from itertools import pairwise
+from itertools import islice, pairwise
 from types import NoneType, UnionType
 from typing import Annotated, Any, NoReturn, Self, TypeVar, Union, get_args, get_origin
 
@@ -26,6 +26,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from optimizer.registry import nearest
+from optimizer.shown import MOST, listed, shown, shown_value
 
 T = TypeVar("T")
 
@@ -160,27 +161,23 @@ def explain(error: ValidationError) -> list[str]:
     """Return one line an error: path, rule, value given."""
     lines = []
     for detail in error.errors():
-        path = ".".join(str(part)[:300] or "''" for part in detail["loc"] if not _names_a_type(part))
+        path = ".".join(shown(part) or "''" for part in detail["loc"] if not _names_a_type(part))
         message = detail["msg"].replace("Input should", "must").replace("Field required", "required, but not given")
         message = _CLEARER.get(detail["type"], message)
         complete = detail["type"] in ("rule", UNKNOWN_KEY, "unknown_name", "missing", "value_error")
-        line = f"{path}: {message}" if complete else f"{path}: {message}; got {brief(detail['input'])}"
-        lines.append(line if len(line) <= 2000 else f"{line[:1900]}… ({len(line)} characters)")
+        where = f"{path}: " if path else ""
+        lines.append(f"{where}{message}" if complete else f"{where}{message}; got {shown_value(detail['input'])}")
     return lines
 
 
-def brief(value: Any) -> str:
-    """Return the repr of `value`, cut to what fits into a message."""
-    try:
-        text = repr(value)
-    except Exception:  # of whatever type it is
-        return f"a {type(value).__name__}"
-    return text if len(text) <= 200 else f"{text[:180]}… ({len(text)} characters)"
+_MEMBER = re.compile(r"(list|dict|tuple|set|frozenset|literal|is-instance|(function|constrained|lax)-[a-z-]+)\[")
 
 
 def _names_a_type(part: str | int) -> bool:
     """Return whether pydantic put this into a path to say which member of a union it tried."""
-    return isinstance(part, str) and ("[" in part or part in ("bool", "int", "float", "str", "none"))
+    return isinstance(part, str) and (
+        _MEMBER.match(part) is not None or part in ("bool", "int", "float", "str", "none")
+    )
 
 
 def check_arguments(cls: type[Any], params: dict[str, Any]) -> BaseModel:
@@ -279,12 +276,14 @@ def _rebuilt(
     error: ValidationError, prefix: Sequence[str | int] = (), known: Sequence[str] | None = None
 ) -> ValidationError:
     lines = []
-    for detail in error.errors():
+    for detail in islice(error.errors(include_url=False), MOST):
         kind, message = detail["type"], detail["msg"]
         if known is not None and kind == "extra_forbidden" and len(detail["loc"]) == 1:
             kind = "unknown_name"
-            message = f"unknown name{nearest(str(detail['loc'][0]), known)} Known: {', '.join(known)}"
+            message = f"unknown name{nearest(str(detail['loc'][0]), known)} Known: {listed(known)}"
         lines.append(_line(kind, message, (*prefix, *detail["loc"]), detail["input"]))
+    if (more := error.error_count() - MOST) > 0:
+        lines.append(_line("rule", f"{more:,} more mistakes", prefix, None))
     return ValidationError.from_exception_data(error.title, lines)
 
 

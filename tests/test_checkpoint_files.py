@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from trainer.checkpoint_files import complete_checkpoints, point, verify
+from trainer.checkpoint_files import complete_checkpoints, verify
+from trainer.checkpoint_names import point
 from trainer.checkpoint_writing import clear_leftovers, remove_checkpoints, write_checkpoint
 from trainer.disk import DamagedCheckpointError
 

@@ -9,7 +9,8 @@ import faults
 import pytest
 from trouble import FROM, TROUBLES, command
 
-from trainer.checkpoint_files import complete_checkpoints, step_of
+from trainer.checkpoint_files import complete_checkpoints
+from trainer.checkpoint_names import step_of
 from trainer.metrics import MetricsFile
 
 NEVER = 1000

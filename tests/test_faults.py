@@ -10,8 +10,9 @@ import faults
 import pytest
 import torch
 
-from trainer import SaveError, checkpoint_files, disk
-from trainer.checkpoint_files import complete_checkpoints, pointed, step_of, verify
+from trainer import SaveError, checkpoint_names, disk
+from trainer.checkpoint_files import complete_checkpoints, verify
+from trainer.checkpoint_names import pointed, step_of
 from trainer.checkpoint_writing import clear_leftovers
 from trainer.config import load_config
 from trainer.runs import train
@@ -102,7 +103,7 @@ def check_after_kill(run, done):
         again = saving(run)
         again.best = disk.read_json(there[0] / "c.json")["best"]
         again.point_best()
-        assert pointed(checkpoints, "best") == checkpoints / checkpoint_files.folder_name(again.best["step"])
+        assert pointed(checkpoints, "best") == checkpoints / checkpoint_names.folder_name(again.best["step"])
 
 
 def test_what_gets_its_name_is_on_the_disk_already(tmp_path, monkeypatch):

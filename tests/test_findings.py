@@ -14,6 +14,8 @@ from rich.console import Console
 
 from trainer import resume, train
 from trainer.checkpoint_files import MANIFEST, complete_checkpoints
+from trainer.config import InitConfig
+from trainer.parts import find
 
 STEPS = {"total_steps": 4, "eval_every": 1, "keep_last": None}
 LAST = "checkpoints/step_00000004"
@@ -183,11 +185,39 @@ def test_a_checkpoint_that_latest_does_not_name_yet_is_found(whole, run, cli):
     assert faults.end_of(whole, 4).differences(faults.end_of(run, 4)) == []
 
 
+def test_tools_find_a_checkpoint_that_latest_does_not_name_yet(run, cli, tmp_path):
+    aside = run / "checkpoints/.unfinished-abc"
+    aside.mkdir()
+    (run / "checkpoints/latest").rename(aside / "latest")
+    (run / "checkpoints/latest").write_text("step_00000003\n")
+    before = everything(run)
+    for path in (run, run / "checkpoints/latest"):
+        assert "after 4 updates" in cli("checkpoint", "inspect", path)[1]
+    assert f"{run}/checkpoints/step_00000004: ok" in cli("checkpoint", "verify", run)[1]
+    assert f"B: {run}/checkpoints/step_00000004" in cli("checkpoint", "diff", run / LAST, run)[1]
+    exported = [tmp_path / f"{name}.safetensors" for name in ("newest", "fourth")]
+    for path, out in zip((run, run / LAST), exported, strict=True):
+        assert cli("checkpoint", "export", path, "--out", out)[0] == 0
+    assert exported[0].read_bytes() == exported[1].read_bytes()
+    assert find(InitConfig(path=str(run)), "first").folder == run / LAST / "first"
+    assert everything(run) == before
+
+
+@pytest.mark.parametrize("text", ["step_00000009\n", "../run\n", "x" * 10_000, "\xff"])
+def test_what_a_folder_of_leftovers_says_is_checked(run, cli, text):
+    aside = run / "checkpoints/.unfinished-abc"
+    aside.mkdir()
+    (aside / "latest").write_text(text, encoding="latin-1")
+    (run / "checkpoints/.unfinished-link").symlink_to(aside)
+    assert "after 4 updates" in cli("checkpoint", "inspect", run)[1]
+
+
 def test_a_checkpoint_that_was_not_finished_is_not_taken_for_one_of_its_name(run, cli):
     aside = run / "checkpoints/.unfinished-abc"
     shutil.copytree(run / LAST, aside / "step_00000004")  # to replace that of an abandoned history
     (aside / "latest").write_text("step_00000004\n")
     (run / "checkpoints/latest").write_text("step_00000002\n")
+    assert "after 2 updates" in cli("checkpoint", "inspect", run)[1]
     code, printed = cli("resume", run)
     assert (code, "resuming after 2 of 4 updates" in printed) == (0, True)
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from sample_runs import config
 from test_foreign_files import NOT_FILES
 
-from trainer import checkpoint_files, exporting, inspection, resume, train
+from trainer import checkpoint_files, checkpoint_names, exporting, inspection, resume, train
 from trainer.checkpoint_files import complete_checkpoints
 from trainer.checkpoint_writing import remove_checkpoints, write_checkpoint
 from trainer.disk import read_json, read_tensors
@@ -167,7 +167,7 @@ def test_export_does_too(cli, copy, tmp_path, monkeypatch, name):
 
 def test_verify_takes_nothing_for_damage_that_is_removed_or_written_again(copy, monkeypatch):
     checkpoints = copy / "checkpoints"
-    first, second, third = sorted(complete_checkpoints(checkpoints), key=checkpoint_files.step_of)[-3:]
+    first, second, third = sorted(complete_checkpoints(checkpoints), key=checkpoint_names.step_of)[-3:]
     real = inspection.verify
 
     def meanwhile(folder):

@@ -116,7 +116,8 @@ def test_a_signal_ends_the_run_after_the_update_and_its_checkpoint(lives, whole,
     assert code == 75, printed
     after = faults.check_what_is_there(run) and (run / "checkpoints/latest").read_text().strip()
     done = int(after.removeprefix("step_"))
-    assert f"{number.name}: stopped after {done} updates; they are saved; `innerstep resume RUN` goes on" in printed
+    way_on = f"`innerstep resume {run}` continues there"
+    assert f"{number.name}: stopped after {done} updates; they are saved; {way_on}" in printed
     assert done in {at_update: (STEP,), at_evaluation: (2,), while_saving: (4, 5, 6)}[prepare]
     assert whole.differences(taken_up(lives, run)) == []
 
@@ -198,7 +199,7 @@ def test_an_interrupt_says_how_to_go_on(tmp_path):
     process.send_signal(signal.SIGINT)
     printed, _ = process.communicate(timeout=300)
     assert process.returncode == 75
-    assert re.search(r"SIGINT: stopped after \d+ updates; they are saved; `innerstep resume RUN` goes on", printed)
+    assert re.search(rf"SIGINT: stopped after \d+ updates; they are saved; `innerstep resume {run}` continues", printed)
     assert "Traceback" not in printed
 
 

@@ -1,6 +1,7 @@
 """Training batches: their order, and worker processes that make them ahead."""
 
 import signal
+import sys
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from trainer.data import Batch, Split
 from trainer.errors import ConfigError, UserCodeError, raised
 from trainer.interruption import SIGNALS
 from trainer.rng import seed_all
+from trainer.streams import unfailing
 
 _GUARD = (
     ' Under this start method a script needs `if __name__ == "__main__":` around what it runs: each worker reads the'
@@ -182,7 +184,7 @@ class _Ahead:
             num_workers=self._workers,
             pin_memory=self._pin_memory,
             generator=torch.Generator(),  # or it would draw a number from the run's
-            worker_init_fn=_leave_signals_to_the_run,
+            worker_init_fn=_serve_the_run,
         )
         try:
             return iter(loader)
@@ -190,10 +192,11 @@ class _Ahead:
             raise ConfigError(f"data.workers: a worker process cannot be started: {error}") from error
 
 
-def _leave_signals_to_the_run(worker: int) -> None:
+def _serve_the_run(worker: int) -> None:
     # Ctrl-C, and most clusters, send them to all processes of a run, which needs batches to finish its update.
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    sys.stdout, sys.stderr = map(unfailing, (sys.stdout, sys.stderr))  # a data set may print
 
 
 def _lost(error: RuntimeError) -> UserCodeError:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optimizer import NamedState, load_named_state, named_state
+from optimizer.shown import joined, shown_value
 from optimizer.state_checks import compare_shapes
 from optimizer.state_tree import filled, outline
 from optimizer.strides import independent, is_usual
@@ -78,7 +79,7 @@ def read_progress(folder: Path) -> Progress:
     with expected_content(folder / TRAINER):
         step = values.pop("step")
         if type(step) is not int or step < 0:
-            raise ValueError(f"step is {step!r}")
+            raise ValueError(f"step is {shown_value(step)}")
         for name in ("data", "horizon", "components", "config", "scaler", "rng"):
             if not isinstance(values[name], dict):
                 raise ValueError(f"{name} is no object")
@@ -88,7 +89,7 @@ def read_progress(folder: Path) -> Progress:
             raise ValueError("provenance is not a table")
         best = values.setdefault("best", {})
         if best and (type(best["step"]) is not int or not isinstance(best["value"], float | int)):
-            raise ValueError(f"best is {best!r}")
+            raise ValueError(f"best is {shown_value(best)}")
         if not isinstance(best, dict):
             raise ValueError("best is no object")
         return Progress(step, values)
@@ -119,7 +120,7 @@ def load_weights(component_folder: Path, component: nn.Module) -> None:
         if name in own and tensor.dtype != own[name].dtype
     ]
     if problems:
-        raise ValueError(f"{path}: the weights do not fit: {'; '.join(problems)}")
+        raise ValueError(f"{path}: the weights do not fit: {joined(problems)}")
     try:
         component.load_state_dict({**tensors, **extra})
     except Exception as error:  # its hooks are the user's code, which may raise anything

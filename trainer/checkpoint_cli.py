@@ -19,9 +19,11 @@ _Path = Annotated[Path, typer.Argument(metavar="PATH", help=_HELP)]
 def inspect(path: _Path) -> None:
     """Show what a checkpoint holds, by component."""
     from trainer.inspection import inspection
+    from trainer.terminal import output
 
     with _mistakes():
-        typer.echo(inspection(path))
+        text = inspection(path)
+    output(text)
 
 
 @checkpoint_app.command()
@@ -32,10 +34,11 @@ def verify(
 ) -> None:
     """Check every file against its checksum; exit with 1 if anything is damaged."""
     from trainer.inspection import verification
+    from trainer.terminal import output
 
     with _mistakes():
         results = [verification(path) for path in paths]
-    typer.echo("\n".join(text for _, text in results))
+    output("\n".join(text for _, text in results))
     if not all(whole for whole, _ in results):
         raise typer.Exit(1)
 
@@ -48,10 +51,11 @@ def diff(
 ) -> None:
     """Show in what two checkpoints differ; exit with 0 if they are identical, with 1 if not."""
     from trainer.differences import differences
+    from trainer.terminal import output
 
     with _mistakes():
         identical, text = differences(first, second, show_all)
-    typer.echo(text)
+    output(text)
     if not identical:
         raise typer.Exit(1)
 
@@ -67,9 +71,10 @@ def export(
 ) -> None:
     """Write the weights as one plain safetensors file."""
     from trainer.exporting import export_weights
+    from trainer.terminal import report
 
     with _mistakes():
-        typer.echo(export_weights(path, out, component, overwrite))
+        report(export_weights(path, out, component, overwrite))
 
 
 @checkpoint_app.command()
@@ -91,9 +96,10 @@ def convert(
     """Take weights and optimizers over from LeRobot or plain PyTorch, or there."""
     from optimizer import importing
     from trainer.conversion import convert as write_converted
+    from trainer.terminal import report
 
     with _mistakes(), importing.no_plugins() if no_plugins else nullcontext():
-        typer.echo("\n".join(write_converted(source, out, to, config, component)))
+        report("\n".join(write_converted(source, out, to, config, component)))
 
 
 @contextmanager

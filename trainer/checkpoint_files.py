@@ -1,12 +1,13 @@
 """Checkpoints on disk: where they are, and whether each is as it was written."""
 
 import os
-import re
 import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
+from optimizer.shown import bounded, shown, shown_value
+from trainer.checkpoint_names import BEST, LATEST, STEP, is_file, is_folder, pointed, step_of
 from trainer.disk import (
     DamagedCheckpointError,
     checksum,
@@ -15,55 +16,17 @@ from trainer.disk import (
     reading,
     stat_of,
     unreadable,
-    write_atomically,
 )
 from trainer.errors import NewerFormatError, UnreadableError
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-LATEST = "latest"
-BEST = "best"
-_LONGEST = 1000
-"""Bytes of LATEST and BEST at most."""
 _TRIES = 5
 _WEIGHTS = "model.safetensors"
-STEP = re.compile(r"step_[0-9]+")
-"""The names of the folders of checkpoints."""
 
 Result = TypeVar("Result")
 Files = Mapping[str, Mapping[str, Any]]
 """What a checkpoint's files hold, by path: tensors for .safetensors, plain values for .json."""
-
-
-def point(checkpoints: Path, name: str, folder: Path) -> None:
-    """Let the file `name`, LATEST or BEST, name the checkpoint in `folder`."""
-    write_atomically(checkpoints / name, folder.name + "\n")
-
-
-def pointed(checkpoints: Path, name: str) -> Path | None:
-    """Return the folder that the file `name` names; None if there is no such file, or no such folder.
-
-    Raises UnreadableError where that cannot be told.
-    """
-    text = step_named_in(checkpoints / name)
-    return checkpoints / text if text is not None and is_folder(checkpoints / text) else None
-
-
-def step_named_in(path: Path) -> str | None:
-    """Return the name of a checkpoint's folder that is in the file `path`; None if there is no such file or name.
-
-    Raises UnreadableError where that cannot be told.
-    """
-    found = stat_of(path)
-    if found is None or not stat.S_ISREG(found.st_mode) or found.st_size > _LONGEST:
-        return None
-    try:
-        text = path.read_bytes().decode().strip()
-    except (FileNotFoundError, UnicodeDecodeError):
-        return None
-    except OSError as error:
-        raise unreadable(path, error) from error
-    return text if STEP.fullmatch(text) else None
 
 
 def is_run(path: Path) -> bool:
@@ -174,7 +137,7 @@ def verify(folder: Path) -> dict[str, Any]:
     manifest = read_manifest(folder)
     problems = damages(folder, manifest)
     if problems:
-        raise DamagedCheckpointError("\n".join(problems))
+        raise DamagedCheckpointError(bounded("\n".join(problems)))
     return manifest
 
 
@@ -192,7 +155,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f" {FORMAT_VERSION}. Upgrade innerstep; nothing was changed."
         )
     if version != FORMAT_VERSION:
-        raise DamagedCheckpointError(f"{path}: has format version {version!r}; this innerstep reads {FORMAT_VERSION}")
+        raise DamagedCheckpointError(
+            f"{path}: has format version {shown_value(version)}; this innerstep reads {FORMAT_VERSION}"
+        )
     if digest != checksum_of(manifest):
         raise DamagedCheckpointError(f"{path}: is not as it was written (its checksum differs)")
     if not isinstance(manifest.get("files"), dict) or type(manifest.get("step")) is not int:
@@ -207,7 +172,7 @@ def damages(folder: Path, manifest: Mapping[str, Any], below: str = "") -> list[
     """
     described = sorted((name, text) for name, text in manifest["files"].items() if name.startswith(below))
     problems = ((name, _damage(folder, name, description)) for name, description in described)
-    return [f"{folder / name}: {problem}" for name, problem in problems if problem]
+    return [f"{folder}/{shown(name)}: {problem}" for name, problem in problems if problem]
 
 
 def foreign_files(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
@@ -251,16 +216,6 @@ def _damage(folder: Path, name: str, description: Any) -> str | None:
         return "is missing"  # since a moment ago
 
 
-def folder_name(step: int) -> str:
-    """Return the name of the folder of a checkpoint of `step` updates."""
-    return f"step_{step:08d}"
-
-
-def step_of(folder: Path) -> int:
-    """Return the updates done at the checkpoint in `folder`, by its name."""
-    return int(folder.name.removeprefix("step_"))
-
-
 def _folders(checkpoints: Path) -> list[Path]:
     for _ in range(_TRIES):
         try:
@@ -273,15 +228,3 @@ def _folders(checkpoints: Path) -> list[Path]:
         if folders or not os.path.lexists(checkpoints / LATEST):
             break  # else a run that keeps one checkpoint may have written the next meanwhile
     return folders
-
-
-def is_folder(path: Path) -> bool:
-    """Return whether a folder is at `path`, links followed. Raises UnreadableError."""
-    found = stat_of(path, NotADirectoryError)
-    return found is not None and stat.S_ISDIR(found.st_mode)
-
-
-def is_file(path: Path) -> bool:
-    """Return whether a regular file is at `path`, links followed. Raises UnreadableError."""
-    found = stat_of(path, NotADirectoryError)
-    return found is not None and stat.S_ISREG(found.st_mode)

@@ -12,29 +12,20 @@ from typing import Any
 from torch import Tensor
 
 from optimizer.files import ASIDE, flush, write_json, write_new, write_tensors
-from trainer.checkpoint_files import (
-    FORMAT_VERSION,
-    LATEST,
-    MANIFEST,
-    STEP,
-    Files,
-    folder_name,
-    is_folder,
-    step_named_in,
-)
+from trainer.checkpoint_files import FORMAT_VERSION, MANIFEST, Files
+from trainer.checkpoint_names import LATEST, STEP, UNFINISHED, folder_name, is_folder, will_name
 from trainer.disk import checksum, checksum_of, remove, remove_all
 from trainer.health import nonfinite_names
 
 DAMAGED = "damaged-"
 """How the names of damaged checkpoints begin that a resume has set aside."""
 
-_UNFINISHED = ".unfinished-"
 _REMOVED = ".removed-"
 _REPLACED = ".replaced-"
 _OLD = ".replaced"
 _WRITERS = 4
 
-LEFTOVERS = (_UNFINISHED, _REMOVED, _REPLACED, ASIDE, ".latest.new", ".best.new")
+LEFTOVERS = (UNFINISHED, _REMOVED, _REPLACED, ASIDE, ".latest.new", ".best.new")
 """How the names begin of what a process that was killed leaves among the checkpoints."""
 
 
@@ -49,7 +40,7 @@ def write_checkpoint(checkpoints: Path, step: int, files: Files) -> Path:
         checkpoints.mkdir()  # but not its parents: a run whose directory is gone is not begun anew
         flush(checkpoints.parent)
     final = checkpoints / folder_name(step)
-    aside = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=checkpoints))
+    aside = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=checkpoints))
     try:
         _write_files(aside / final.name, step, files)
         write_new(aside / LATEST, final.name + "\n")
@@ -125,13 +116,12 @@ def recover(checkpoints: Path) -> None:
     A checkpoint that has its place and is not named by LATEST yet is named; one that was about to be replaced is put
     back.
     """
-    for aside in _leftovers(checkpoints, _UNFINISHED):
+    for aside in _leftovers(checkpoints, UNFINISHED):
         if aside.is_symlink() or not aside.is_dir():
             continue
-        latest = aside / LATEST
-        name = None if latest.is_symlink() else step_named_in(latest)
-        if name is not None and not os.path.lexists(aside / name) and is_folder(checkpoints / name):
-            latest.replace(checkpoints / LATEST)
+        name = will_name(aside)
+        if name is not None and is_folder(checkpoints / name):
+            (aside / LATEST).replace(checkpoints / LATEST)
             flush(checkpoints)
         _put_back(checkpoints, aside)
     for old in _leftovers(checkpoints, _REPLACED):  # as versions before this one called it
@@ -143,7 +133,7 @@ def recover(checkpoints: Path) -> None:
 def clear_leftovers(checkpoints: Path) -> None:
     """Do what `recover` does, and remove what is left over. Raises the first OSError after all was tried."""
     recover(checkpoints)
-    for aside in _leftovers(checkpoints, _UNFINISHED):
+    for aside in _leftovers(checkpoints, UNFINISHED):
         if not aside.is_symlink():
             with suppress(OSError):  # `remove_all` meets it too
                 _discard(aside)

@@ -13,6 +13,7 @@ import typer
 
 from trainer.checkpoint_cli import checkpoint_app
 from trainer.command_arguments import OverridesCommand
+from trainer.streams import steady_process
 
 app = typer.Typer(
     name="innerstep",
@@ -85,9 +86,10 @@ def plan(context: typer.Context, config: _Config, no_plugins: _NoPlugins = False
 
     from trainer.config import load_config
     from trainer.offline_trainer import OfflineTrainer
+    from trainer.terminal import output
 
     with _imports(no_plugins):
-        typer.echo(OfflineTrainer(load_config(config, _overrides(context)), Console()).plan())
+        output(OfflineTrainer(load_config(config, _overrides(context)), Console()).plan())
 
 
 @app.command(
@@ -107,6 +109,7 @@ def plot(
     from trainer.config import load_config
     from trainer.errors import ConfigError
     from trainer.plots import plot_config, plot_key
+    from trainer.terminal import output, report
 
     if out is not None and out.suffix not in (".png", ".svg"):
         raise ConfigError(f"--out: must end in .png or .svg; got {out}")
@@ -116,7 +119,10 @@ def plot(
     overrides = _overrides(context)
     with _imports(no_plugins):
         lines = plot_config(load_config(target, overrides), out) if is_file else plot_key(target, overrides, out)
-    typer.echo("\n".join(lines))
+    if out is None:
+        output("\n".join(lines))
+    else:
+        report("\n".join(lines))
 
 
 @app.command("list")
@@ -128,9 +134,10 @@ def list_keys(
 ) -> None:
     """List every key that a config can name."""
     from trainer.catalogue import listing
+    from trainer.terminal import output
 
     with _imports(no_plugins):
-        typer.echo(listing(pattern))
+        output(listing(pattern))
 
 
 @app.command()
@@ -140,30 +147,44 @@ def describe(
 ) -> None:
     """Show what a key stands for: its parameters, their types, defaults and ranges."""
     from trainer.catalogue import description
+    from trainer.terminal import output
 
     with _imports(no_plugins):
-        typer.echo(description(key))
+        output(description(key))
 
 
 def main() -> None:
     """Run the command line. What a user must know of ends with a message and an exit code of its own."""
+    with steady_process():
+        _run()
+
+
+def _run() -> None:
     from trainer.errors import (
         ConfigError,
         NonFiniteError,
+        OutputError,
         SaveError,
         UnreadableError,
         UserCodeError,
         user_frames,
     )
 
-    exit_codes = {SaveError: 1, UnreadableError: 1, ConfigError: 2, UserCodeError: 3, NonFiniteError: 4}
+    exit_codes = {
+        SaveError: 1,
+        OutputError: 1,
+        UnreadableError: 1,
+        ConfigError: 2,
+        UserCodeError: 3,
+        NonFiniteError: 4,
+    }
     try:
         app()
     except tuple(exit_codes) as error:
         if isinstance(error, UserCodeError) and error.__cause__ is not None:
             frames = traceback.format_list(user_frames(error.__cause__))
-            typer.echo("".join(frames).rstrip(), err=True)
-        typer.secho(f"error: {error}", fg="red", err=True)
+            _complain("".join(frames).rstrip())
+        _complain(f"error: {error}", "red")
         sys.exit(next(code for kind, code in exit_codes.items() if isinstance(error, kind)))
 
 
@@ -201,12 +222,18 @@ def _interruptible() -> Iterator[None]:
     try:
         yield
     except StoppedBySignal as stop:
-        typer.echo(f"{stop}; `innerstep resume RUN` goes on", err=True)
+        _complain(str(stop))
         raise typer.Exit(STOPPED_AND_SAVED) from None
-    except KeyboardInterrupt:
-        typer.echo("interrupted; `innerstep resume RUN` goes on from the newest checkpoint", err=True)
+    except KeyboardInterrupt as stop:
+        _complain(str(stop) or "interrupted")
         sys.stdout.flush()
         os._exit(INTERRUPTED)  # at once: a checkpoint that is being written would be waited for
+
+
+def _complain(text: str, style: str | None = None) -> None:
+    from trainer.terminal import complain
+
+    complain(text, style)
 
 
 def _overrides(context: typer.Context) -> dict[str, Any]:

@@ -8,9 +8,11 @@ from torch import nn
 
 from optimizer.files import aside_of, flush, write_json, write_tensors
 from optimizer.registry import nearest
+from optimizer.shown import listed
 from optimizer.strides import independent
 from trainer.checkpoint import OPTIMIZER_TENSORS, OPTIMIZER_VALUES, WEIGHTS
-from trainer.checkpoint_files import checkpoint_at, is_folder, verify
+from trainer.checkpoint_files import checkpoint_at, verify
+from trainer.checkpoint_names import is_folder
 from trainer.config import ExperimentConfig, load_config
 from trainer.disk import stat_of
 from trainer.errors import ConfigError
@@ -129,7 +131,7 @@ def _component(config: ExperimentConfig, name: str) -> nn.Module:
     components = config.model.components
     if name not in components:
         raise ConfigError(
-            f"--config: has no component {name!r}{nearest(name, list(components))} It has {', '.join(components)}."
+            f"--config: has no component {name!r}{nearest(name, list(components))} It has {listed(list(components))}."
         )
     component: nn.Module = components[name].make(f"model.components.{name}")
     return component.requires_grad_(False) if components[name].freeze else component

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optimizer.shown import shown, shown_value
 from trainer.checkpoint import (
     OPTIMIZER_TENSORS,
     OPTIMIZER_VALUES,
@@ -18,7 +19,8 @@ from trainer.checkpoint import (
     expected_content,
     read_progress,
 )
-from trainer.checkpoint_files import existing_checkpoint, is_file
+from trainer.checkpoint_files import existing_checkpoint
+from trainer.checkpoint_names import is_file
 from trainer.disk import opened_tensors, read_json
 from trainer.own_state import PARTS, own_values
 from trainer.restoring import facts, leaves
@@ -104,11 +106,11 @@ def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Row]
 
 
 def _row_lines(rows: list[Row]) -> list[str]:
-    return aligned([(f"  {path}", _shown(first), _shown(second)) for path, first, second in rows])
+    return aligned([(f"  {shown(path)}", _shown(first), _shown(second)) for path, first, second in rows])
 
 
 def _shown(value: Any) -> str:
-    return "absent" if value is _ABSENT else repr(value)
+    return "absent" if value is _ABSENT else shown_value(value)
 
 
 def _limited(lines: list[str], show_all: bool) -> list[str]:
@@ -123,7 +125,7 @@ def _of_tensors(sides: Sides) -> _Tensors:
         owners = [label for label, known in zip("AB", components, strict=True) if name in known]
         if len(owners) == 1:
             found.differ = True
-            found.summary.append(f"{name}: only in {owners[0]}")
+            found.summary.append(f"{shown(name)}: only in {owners[0]}")
         else:
             files = {"weights": f"{name}/{WEIGHTS}", "state": f"{name}/{OPTIMIZER_TENSORS}"}
             _compare_files(sides, name, files, found)
@@ -144,16 +146,18 @@ def _compare_files(sides: Sides, name: str, files: Mapping[str, str], found: _Te
             total += 1
             first, second = pair
             if first is None or second is None:
-                found.only.append(f"only in {'B' if first is None else 'A'}: {name}, {kind}: {tensor}")
+                found.only.append(f"only in {'B' if first is None else 'A'}: {shown(name)}, {kind}: {shown(tensor)}")
             elif (first.shape, first.dtype) != (second.shape, second.dtype):
-                found.other.append(f"  {name}, {kind}: {tensor}: {_form(first)}, {_form(second)}")
+                found.other.append(f"  {shown(name)}, {kind}: {shown(tensor)}: {_form(first)}, {_form(second)}")
             elif (largest := largest_difference(first, second)) is not None:
-                found.rows.append((name, kind, tensor, *largest))
+                found.rows.append((shown(name), kind, shown(tensor), *largest))
             else:
                 continue
             differing += 1
     found.differ |= differing > 0
-    found.summary.append(f"{name}: {differing} of {total} tensors differ" if differing else f"{name}: identical")
+    found.summary.append(
+        f"{shown(name)}: {differing} of {total} tensors differ" if differing else f"{shown(name)}: identical"
+    )
 
 
 def _pairs(sides: Sides, file: str) -> Iterator[tuple[str, tuple[Tensor | None, Tensor | None]]]:

@@ -1,6 +1,7 @@
 """What goes wrong through the user's doing, told in one screen."""
 
 import importlib
+import shlex
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,10 @@ class ConfigError(ValueError):
 
 class SaveError(RuntimeError):
     """A checkpoint or the metrics could not be written. The message says what is there still."""
+
+
+class OutputError(RuntimeError):
+    """What a command was asked to print could not be written. The message gives the system's reason."""
 
 
 class UnreadableError(RuntimeError):
@@ -43,6 +48,12 @@ class NonFiniteError(RuntimeError):
 
     The message says at which update, in which component and parameter, and which checkpoint is the newest finite one.
     """
+
+
+def resume_command(target: Path) -> str:
+    """Return the command that takes up a run from its directory or from a checkpoint, quoted for a shell."""
+    path = str(target)
+    return f"innerstep resume {shlex.quote(f'./{path}' if path.startswith('-') else path)}"
 
 
 def missing_extra(what: str, package: str, extra: str) -> ConfigError:

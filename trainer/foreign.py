@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from optimizer.files import write_new, write_tensors
 from optimizer.savable_tensors import unsavable_name
+from optimizer.shown import shown_value
 from optimizer.state_files import LEROBOTS_SCHEDULER, TENSORS, VALUES
 from optimizer.strides import independent
 from trainer.checkpoint import WEIGHTS, expected_content
@@ -147,7 +148,7 @@ def _position(path: Path, scheduler: Any) -> dict[str, int]:
     position = scheduler.get("last_epoch") if isinstance(scheduler, Mapping) else None
     if type(position) is not int or position < 0:
         raise DamagedCheckpointError(
-            f"{path}: the scheduler's last_epoch must be a whole number >= 0; got {position!r}"
+            f"{path}: the scheduler's last_epoch must be a whole number >= 0; got {shown_value(position)}"
         )
     return {"last_epoch": position}
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optimizer.shown import listed
 from trainer.checkpoint import OPTIMIZER_VALUES, WEIGHTS
 from trainer.disk import read_json, read_tensors
 
@@ -43,8 +44,7 @@ def nonfinite_in(folder: Path, names: Iterable[str]) -> list[str]:
 
 def some(names: list[str]) -> str:
     """Return the names as text: the first few, and how many more there are."""
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return listed(names, _SHOWN)
 
 
 def is_nonfinite(tensor: Tensor, infinities_too: bool) -> bool:

@@ -7,6 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from optimizer.shown import listed, shown, shown_value
 from trainer.checkpoint import (
     OPTIMIZER_TENSORS,
     OPTIMIZER_VALUES,
@@ -17,20 +18,15 @@ from trainer.checkpoint import (
     read_progress,
 )
 from trainer.checkpoint_files import (
-    BEST,
-    LATEST,
     complete_checkpoints,
     existing_checkpoint,
-    is_folder,
     is_run,
     is_still_there,
-    pointed,
     read_checkpoint,
     read_manifest,
-    step_named_in,
-    step_of,
     verify,
 )
+from trainer.checkpoint_names import BEST, LATEST, is_folder, pointed, step_named_in, step_of
 from trainer.checkpoint_writing import DAMAGED
 from trainer.disk import DamagedCheckpointError, opened_tensors, read_json, stat_of
 from trainer.errors import NewerFormatError, UnreadableError
@@ -54,7 +50,9 @@ def inspection(path: Path) -> str:
 def _inspected(folder: Path) -> str:
     manifest, progress = read_manifest(folder), read_progress(folder)
     if strange := [name for name in progress.values["components"] if f"{name}/{WEIGHTS}" not in manifest["files"]]:
-        raise DamagedCheckpointError(f"{folder}: has no weights of {strange[0]!r}, which its trainer.json names")
+        raise DamagedCheckpointError(
+            f"{folder}: has no weights of {shown_value(strange[0])}, which its trainer.json names"
+        )
     rows = [_row(folder, name, progress, manifest) for name in progress.values["components"]]
     with expected_content(folder / TRAINER):
         data = progress.values["data"]
@@ -117,7 +115,7 @@ def _leads_nowhere(checkpoints: Path, name: str) -> bool:
 def _own(folder: Path, name: str) -> str:
     """Return a line on the state of the objective or the data set."""
     tensors, values, weight = _extent(folder / f"{name}.safetensors")
-    plain = ", ".join(path.partition(".")[2] for path in own_values(folder, name))
+    plain = listed([path.partition(".")[2] for path in own_values(folder, name)])
     extent = f"{tensors} tensors, {count(values)} values, {size(weight)}" if tensors else "no tensors"
     return f"state of {name}: {extent}" + (f"; {plain}" if plain else "")
 
@@ -130,17 +128,17 @@ def _files(folder: Path, manifest: Mapping[str, Any]) -> str:
 
 def _row(folder: Path, name: str, progress: Progress, manifest: Mapping[str, Any]) -> tuple[str, ...]:
     tensors, values, weights = _extent(folder / name / WEIGHTS)
-    how = str(progress.values["components"][name])
-    start = (name, how, str(tensors), count(values), size(weights))
+    how = shown(progress.values["components"][name])
+    start = (shown(name), how, str(tensors), count(values), size(weights))
     path = folder / name / OPTIMIZER_VALUES
     if f"{name}/{OPTIMIZER_VALUES}" not in manifest["files"]:
         return *start, "-", "-", "-", "-"
     saved = read_json(path)
     with expected_content(path):
         lrs = [_number(group["lr"]) for group in saved["param_groups"]]
-        position = str(saved.get("scheduler", {}).get("last_epoch", "-"))
+        position = shown(saved.get("scheduler", {}).get("last_epoch", "-"))
     with expected_content(folder / TRAINER):
-        kind = str(progress.values["config"]["model"]["component_optims"][name]["type"])
+        kind = shown(progress.values["config"]["model"]["component_optims"][name]["type"])
     lr = f"{lrs[0]:.4g}" if len(set(lrs)) == 1 else f"{min(lrs):.4g} to {max(lrs):.4g}"
     return *start, kind, size(_extent(folder / name / OPTIMIZER_TENSORS)[2]), position, lr
 

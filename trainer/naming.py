@@ -11,6 +11,7 @@ from optimizer import NamedState
 from optimizer.combined import PART
 from optimizer.named_loading import as_in
 from optimizer.named_state import state_by_id, state_by_name
+from optimizer.shown import joined, listed, shown
 from optimizer.state_checks import compare_shapes
 from optimizer.track import INITIAL, POSITION
 from trainer.checkpoint import OPTIMIZER_VALUES, WEIGHTS, expected_content, read_optimizer
@@ -32,7 +33,7 @@ def with_names(found: Positional, component: nn.Module | None) -> NamedState | N
         state = component.state_dict()
         own = {name: list(value.shape) for name, value in state.items() if isinstance(value, Tensor)}
         if problems := compare_shapes(shapes, own):
-            raise ValueError(f"{found.source}: the weights do not fit the config's component: {'; '.join(problems)}")
+            raise ValueError(f"{found.source}: the weights do not fit the config's component: {joined(problems)}")
     if found.optimizer is None:
         return None
     with expected_content(found.source):
@@ -101,7 +102,7 @@ def _names(found: Positional, component: nn.Module | None) -> dict[Any, str]:
         if len(names) == len(positions):
             return dict(zip(positions, names, strict=True))
     raise ValueError(
-        f"has {len(positions)} parameters; the config's component trains {len(trainable)}: {', '.join(trainable)}"
+        f"has {len(positions)} parameters; the config's component trains {len(trainable)}: {listed(trainable)}"
     )
 
 
@@ -109,8 +110,8 @@ def _check(found: Positional, names: Mapping[Any, str], shapes: Mapping[str, lis
     """Raise ValueError, with all that is wrong, unless every name has weights and all state their shapes."""
     assert found.optimizer is not None, "there is an optimizer to check"
     given = Counter(names.values())
-    problems = [f"{name} is there twice" for name, times in sorted(given.items()) if times > 1]
-    problems += [f"{name} is not among the weights" for name in sorted(given.keys() - shapes.keys())]
+    problems = [f"{shown(name)} is there twice" for name, times in sorted(given.items()) if times > 1]
+    problems += [f"{shown(name)} is not among the weights" for name in sorted(given.keys() - shapes.keys())]
     for position, entries in found.optimizer["state"].items():
         name = names.get(position)
         if name is None:
@@ -118,12 +119,12 @@ def _check(found: Positional, names: Mapping[Any, str], shapes: Mapping[str, lis
                 problems.append(f"the state of position {position} is of no parameter")
             continue
         problems += [
-            f"{entry} of {name} has shape {list(value.shape)}, the parameter {shapes[name]}"
+            f"{shown(entry)} of {shown(name)} has shape {list(value.shape)}, the parameter {shapes[name]}"
             for entry, value in entries.items()
             if name in shapes and isinstance(value, Tensor) and not _fits(list(value.shape), shapes[name])
         ]
     if problems:
-        raise ValueError(f"the optimizer's state does not fit: {'; '.join(problems)}")
+        raise ValueError(f"the optimizer's state does not fit: {joined(problems)}")
 
 
 def _fits(shape: list[int], parameter: list[int]) -> bool:

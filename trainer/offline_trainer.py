@@ -18,7 +18,7 @@ from trainer.config import ExperimentConfig
 from trainer.data import Batch, DataSet, in_order
 from trainer.data_checks import check_parts
 from trainer.device import chosen_device, on_device
-from trainer.errors import ConfigError, user_code
+from trainer.errors import ConfigError, resume_command, user_code
 from trainer.evaluation import (
     check_means,
     evaluate,
@@ -46,6 +46,7 @@ from trainer.rng import seed_all, separate_rng
 from trainer.savable import check_lengths
 from trainer.save_rehearsal import RehearsedContents
 from trainer.saving import Saving, writing
+from trainer.terminal import say
 from trainer.updates import updates
 
 CALIBRATION_BATCHES = 50
@@ -190,7 +191,7 @@ class OfflineTrainer:
 
     def say(self, line: str) -> None:
         """Print a line, above the progress bar if there is one."""
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(self.console, line)
 
     def save(self, is_last: bool = False) -> None:
         """Write a checkpoint of this moment, or let it be written. is_last: of the run.
@@ -238,7 +239,8 @@ class OfflineTrainer:
 
     def _stop(self, number: signal.Signals) -> NoReturn:
         self.saving.check_written(self.step)
-        raise StoppedBySignal(f"{number.name}: stopped after {self.step} updates; they are saved")
+        way_on = f"`{resume_command(self.config.train.run_dir)}` continues there"
+        raise StoppedBySignal(f"{number.name}: stopped after {self.step} updates; they are saved; {way_on}")
 
     def _draw(self) -> None:
         run_dir = self.config.train.run_dir

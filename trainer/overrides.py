@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from optimizer.validation import brief
+from optimizer.shown import shown_value
 from trainer.errors import ConfigError
 from trainer.plain_values import plain
 from trainer.yaml_values import read_yaml
@@ -77,7 +77,7 @@ def _place(config: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
         place = place[parent]
         if not isinstance(place, dict):
             remedy = ". Override the list as a whole" if isinstance(place, list) else ""
-            found = f"{'.'.join(parents[: depth + 1])} is {brief(place)}"
+            found = f"{'.'.join(parents[: depth + 1])} is {shown_value(place)}"
             raise ValueError(f"--{key}: {found}, which has no fields{remedy}")
     return place, last
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from optimizer.shown import joined
 from optimizer.state_checks import compare_shapes
 from optimizer.state_tree import filled, outline
 from optimizer.strides import independent
@@ -211,7 +212,7 @@ class OwnState:
             return
         problems = compare_shapes(_shapes(state), _shapes({name: one.value for name, one in held.items()}))
         if problems:
-            raise ValueError(f"it does not fit {type(part).__name__}: {'; '.join(problems)}")
+            raise ValueError(f"it does not fit {type(part).__name__}: {joined(problems)}")
         for module in {id(one.module): one.module for one in held.values()}.values():
             own = {one.key: state[name] for name, one in held.items() if one.module is module}
             if isinstance(module, Objective):

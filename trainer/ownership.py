@@ -8,11 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from optimizer.files import ASIDE
-from trainer.checkpoint_files import BEST, LATEST, MANIFEST, STEP, foreign_files, read_manifest
+from optimizer.shown import listed
+from trainer.checkpoint_files import MANIFEST, foreign_files, read_manifest
+from trainer.checkpoint_names import BEST, LATEST, STEP
 from trainer.checkpoint_writing import DAMAGED, LEFTOVERS
 from trainer.config_file import read_config_file
 from trainer.disk import DamagedCheckpointError, remove, remove_all, unreadable
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, resume_command
 from trainer.lock import LOCK
 from trainer.metrics import METRICS, NOT_UNDERSTOOD, looks_like_metrics
 from trainer.paths import path_of
@@ -47,15 +49,14 @@ def run_to_overwrite(run_dir: Path, overwrite: bool) -> bool:
         raise ConfigError(f"train.run_dir: {run_dir} exists and is not a run. Choose another directory.")
     if not overwrite:
         raise ConfigError(
-            f"train.run_dir: {run_dir} holds a run already. Take it up with `innerstep resume {run_dir}`,"
+            f"train.run_dir: {run_dir} holds a run already. Take it up with `{resume_command(run_dir)}`,"
             " choose another --train.run_dir, or delete it with --overwrite."
         )
     _refuse_place(run_dir)
     foreign = list(_foreign(run_dir))
     if foreign:
-        more = f" and {len(foreign) - _SHOWN} more" if len(foreign) > _SHOWN else ""
         raise ConfigError(
-            f"train.run_dir: {run_dir} holds what the run did not write: {', '.join(foreign[:_SHOWN])}{more}."
+            f"train.run_dir: {run_dir} holds what the run did not write: {listed(foreign, _SHOWN)}."
             " --overwrite removes a run's own files only. Move these away, or choose another --train.run_dir."
         )
     return True

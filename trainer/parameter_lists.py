@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 from torch.optim import Optimizer
 
+from optimizer.shown import listed
 from trainer.errors import UserCodeError
 
 _SHOWN = 8
@@ -69,5 +70,4 @@ def _differences(own: Mapping[int, str], trains: Mapping[int, str], stepped: Map
 
 
 def _names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return listed(names, _SHOWN)

@@ -14,9 +14,11 @@ from optimizer import NamedState, StateMismatchError, load_named_state
 from optimizer.files import check_is_file
 from optimizer.named_state import renamed, restricted, shapes_of
 from optimizer.registry import nearest
+from optimizer.shown import bounded, joined, listed, shown, shown_value
 from optimizer.state_checks import compare_shapes
 from trainer import checkpoint
-from trainer.checkpoint_files import MANIFEST, checkpoint_at, damages, is_file, read_manifest
+from trainer.checkpoint_files import MANIFEST, checkpoint_at, damages, read_manifest
+from trainer.checkpoint_names import is_file
 from trainer.config import ModelConfig
 from trainer.disk import DamagedCheckpointError, read_tensors, reading, stat_of
 from trainer.errors import ConfigError
@@ -144,7 +146,7 @@ def with_new_names(values: Mapping[str, Value], rules: Mapping[str, str]) -> dic
     result: dict[str, Value] = {}
     for name, value in values.items():
         if new_name(name) in result:
-            raise ValueError(f"rename: two tensors would be called {new_name(name)!r}")
+            raise ValueError(f"rename: two tensors would be called {shown_value(new_name(name))}")
         result[new_name(name)] = value
     for pattern in rules:
         if not any(_regex(pattern).fullmatch(name) for name in values):
@@ -174,12 +176,10 @@ def _in_checkpoint(folder: Path, component: str) -> Source:
     manifest = read_manifest(folder)
     there = {name.rpartition("/")[0] for name in manifest["files"]} - {""}
     if component not in there:
-        raise ValueError(
-            f"{folder}: has no component {component!r}{nearest(component, sorted(there))} It has"
-            f" {', '.join(sorted(there))}."
-        )
+        names = sorted(there)
+        raise ValueError(f"{folder}: has no component {component!r}{nearest(component, names)} It has {listed(names)}.")
     if problems := damages(folder, manifest, f"{component}/"):
-        raise DamagedCheckpointError("\n".join(problems))
+        raise DamagedCheckpointError(bounded("\n".join(problems)))
     return Source(folder / component, folder / component / checkpoint.WEIGHTS)
 
 
@@ -189,23 +189,23 @@ def _fitting(saved: Mapping[str, Any], own: Mapping[str, Any], init: InitConfig,
     problems = compare_shapes(saved_shapes, own_shapes)
     if init.strict and problems:
         raise StateMismatchError(
-            f"{path}: the {what} {'do' if what == 'weights' else 'does'} not fit: {'; '.join(problems)}"
+            f"{path}: the {what} {'do' if what == 'weights' else 'does'} not fit: {joined(problems)}"
         )
     chosen = [name for name in own_shapes if saved_shapes.get(name) == own_shapes[name]]
     if not chosen:
-        raise StateMismatchError(f"{path}: nothing of the {what} fits: {'; '.join(problems) or 'it is empty'}")
+        raise StateMismatchError(f"{path}: nothing of the {what} fits: {joined(problems) or 'it is empty'}")
     return chosen
 
 
 def _check_kinds(saved: Mapping[str, Tensor], own: Mapping[str, Tensor], names: Sequence[str], path: Path) -> None:
     """Raise StateMismatchError where numbers would become others: whole numbers, real ones and complex ones differ."""
     wrong = [
-        f"{name} (saved {saved[name].dtype}, here {own[name].dtype})"
+        f"{shown(name)} (saved {saved[name].dtype}, here {own[name].dtype})"
         for name in names
         if _kind(saved[name]) != _kind(own[name])
     ]
     if wrong:
-        raise StateMismatchError(f"{path}: the weights do not fit: of another kind of number: {', '.join(wrong)}")
+        raise StateMismatchError(f"{path}: the weights do not fit: of another kind of number: {listed(wrong)}")
 
 
 def _kind(tensor: Tensor) -> tuple[bool, bool]:
@@ -227,4 +227,4 @@ def _at(state: NamedState, optimizer: Any) -> NamedState:
 def _report(headline: str, chosen: Sequence[str], saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
     kinds = {"not loaded, as it is not there": own.keys() - saved.keys(), "not used": saved.keys() - own.keys()}
     kinds["not loaded, as its shape differs"] = (own.keys() & saved.keys()) - set(chosen)
-    return [headline, *(f"  {kind}: {', '.join(sorted(names))}" for kind, names in kinds.items() if names)]
+    return [headline, *(f"  {kind}: {listed(sorted(names))}" for kind, names in kinds.items() if names)]

@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from optimizer.shown import visible
 from trainer.updates import Report
 
 
@@ -43,4 +44,4 @@ class RunProgress:
         self._bar.update(self._task, completed=report.step + 1, description=f"{self.rate(report.step):.1f} updates/s")
         losses = "  ".join(f"{name} {float(loss):.4f}" for name, loss in report.losses().items())
         lrs = "  ".join(f"{name} {lr:.2e}" for name, lr in report.lrs.items())
-        self._values.plain = f"{losses}\nlr  {lrs}"
+        self._values.plain = visible(f"{losses}\nlr  {lrs}")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from torch import nn
 
-from trainer.checkpoint_files import complete_checkpoints, newest_finite, step_of
+from trainer.checkpoint_files import complete_checkpoints, newest_finite
+from trainer.checkpoint_names import step_of
 from trainer.errors import (
     ConfigError,
     NewerFormatError,
@@ -16,6 +17,7 @@ from trainer.errors import (
     UnsavableError,
     UserCodeError,
     raised,
+    resume_command,
 )
 from trainer.evaluation import weights_and_statistics
 from trainer.gradients import first_nonfinite
@@ -100,6 +102,4 @@ def _way_on(run_dir: Path) -> str:
     if finite is None:
         return newest_checkpoint(checkpoints)
     target = run_dir if [finite] == newest else finite
-    return (
-        f"The newest finite checkpoint: after {step_of(finite)} updates. `innerstep resume {target}` continues there."
-    )
+    return f"The newest finite checkpoint: after {step_of(finite)} updates. `{resume_command(target)}` continues there."

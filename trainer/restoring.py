@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from optimizer import SCHEDULE_REGISTRY, Horizon
 from optimizer.embedded_scheduler import NO_CURVE
+from optimizer.shown import bounded, shown, shown_value
 from trainer import checkpoint
 from trainer.checkpoint_files import read_manifest
 from trainer.component_optimizer import resolved_fields
@@ -73,7 +74,8 @@ def leaves(value: Any, path: str = "") -> dict[str, Any]:
 
 def table(rows: list[Row]) -> str:
     """Return the differences as lines."""
-    return "\n".join(f"  {path}: saved {before!r}, now {after!r}" for path, before, after in rows)
+    lines = [f"  {shown(path)}: saved {shown_value(before)}, now {shown_value(after)}" for path, before, after in rows]
+    return bounded("\n".join(lines))
 
 
 def refuse(rows: list[Row], on_change: str | None, saved: Mapping[str, Any], config: ExperimentConfig) -> None:
@@ -98,7 +100,9 @@ def with_saved_values(
     known = {*strings(trusted), *strings(config.model_dump(mode="json"))}
     for text in strings(saved["config"]):
         if "." in text and text not in known:  # it may be a dotted path
-            raise ValueError(f"names {text!r}, which the run's config does not. Put it there, if it is yours.")
+            raise ValueError(
+                f"names {shown_value(text)}, which the run's config does not. Put it there, if it is yours."
+            )
     raw, kept = config.model_dump(mode="json"), brought_up(saved, config)["config"]
     raw |= {"seed": kept["seed"], "data": raw["data"] | kept["data"], "train": raw["train"] | kept["train"]}
     for name, fields in kept["model"]["components"].items():

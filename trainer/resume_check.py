@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from trainer.checkpoint_files import folder_name
+from trainer.checkpoint_names import folder_name
 from trainer.config import ExperimentConfig, load_config
 from trainer.differences import differences
 from trainer.errors import ConfigError

@@ -1,6 +1,7 @@
 """A run's directory: starting one, and taking one up again."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ from rich.console import Console
 from optimizer.importing import announcing
 from optimizer.validation import explain
 from trainer.checkpoint import TRAINER, expected_content, read_progress
-from trainer.checkpoint_files import LATEST, checkpoint_at, is_file, point
+from trainer.checkpoint_files import checkpoint_at
+from trainer.checkpoint_names import LATEST, is_file, point
 from trainer.checkpoint_writing import clear_leftovers, recover
 from trainer.config import ExperimentConfig, load_config
 from trainer.config_file import read_config_file
 from trainer.disk import DamagedCheckpointError, write_atomically
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, resume_command
+from trainer.interruption import StoppedBySignal
 from trainer.lock import locked
 from trainer.metrics import METRICS, NOT_UNDERSTOOD, MetricsFile
 from trainer.offline_trainer import OfflineTrainer, Result
@@ -24,7 +27,9 @@ from trainer.paths import as_text, path_of
 from trainer.plugins import heading_of_folders
 from trainer.restoring import with_saved_values
 from trainer.saving import writing
+from trainer.streams import steady
 from trainer.taking_up import Say, asked_for, newest_good, set_damaged_aside
+from trainer.terminal import say, show
 from trainer.upgrades import strings
 from trainer.version import heading, newer
 from trainer.yaml_values import write_yaml
@@ -43,7 +48,13 @@ def train(
     source: the file that the config, its run directory included, was read from, if it is given as a config.
     Raises ConfigError, before anything is written, for whatever cannot work.
     """
-    console = console or Console()
+    with steady(console) as steady_console:
+        return _train(config, overwrite, steady_console, source)
+
+
+def _train(
+    config: ExperimentConfig | Mapping[str, Any] | str | Path, overwrite: bool, console: Console, source: Path | None
+) -> Result:
     source = Path(config) if isinstance(config, str | Path) else source
     config = config if isinstance(config, ExperimentConfig) else load_config(config)
     run_dir = config.train.run_dir
@@ -56,8 +67,9 @@ def train(
         trainer.saving.check_lock = lock.check
         _clear(run_dir, run_to_overwrite(run_dir, overwrite))  # another process may have been quicker
         _write_config(config)
-        _show(console, trainer.plan())
-        return trainer.run()
+        with _resumable(run_dir):
+            show(console, trainer.plan())
+            return trainer.run()
 
 
 def resume(target: str | Path, overrides: Mapping[str, Any] | None = None, *, console: Console | None = None) -> Result:
@@ -66,11 +78,10 @@ def resume(target: str | Path, overrides: Mapping[str, Any] | None = None, *, co
     target: the run's directory, or one of its checkpoints' folders, or its checkpoints/latest or checkpoints/best.
     Raises ConfigError if there is no run, or `overrides` change what cannot change in a run.
     """
-    console = console or Console()
     run_dir, folder = _run_and_checkpoint(Path(target))
     _refuse_another_directory(run_dir, overrides)
-    with locked(run_dir, _say(console)) as lock:
-        with announcing(lambda module: _show(console, f"{run_dir / CONFIG} imports {module}")):
+    with steady(console) as console, _resumable(run_dir), locked(run_dir, _say(console)) as lock:
+        with announcing(lambda module: say(console, f"{run_dir / CONFIG} imports {module}")):
             config = load_config(run_dir / CONFIG, {**_for_now(overrides), "train.run_dir": as_text(run_dir)})
         trainer = _taken_up(config, folder, console)
         trainer.saving.check_lock = lock.check
@@ -81,10 +92,10 @@ def resume(target: str | Path, overrides: Mapping[str, Any] | None = None, *, co
                 _write_config(trainer.config, None if on_change == "keep" else on_change)
             not_ours = MetricsFile(run_dir / METRICS).keep_before(trainer.step)
         if not_ours:
-            _show(console, f"{run_dir / METRICS}: {not_ours} lines that are not a run's, moved to {NOT_UNDERSTOOD}")
+            say(console, f"{run_dir / METRICS}: {not_ours} lines that are not a run's, moved to {NOT_UNDERSTOOD}")
         _tidy(run_dir, _say(console))
-        _show(console, trainer.plan())
-        _show(console, f"resuming after {trainer.step} of {trainer.horizon.total_steps} updates")
+        show(console, trainer.plan())
+        say(console, f"resuming after {trainer.step} of {trainer.horizon.total_steps} updates")
         return trainer.run()
 
 
@@ -187,9 +198,16 @@ def _write_config(config: ExperimentConfig, on_change: str | None = None) -> Non
         raise ConfigError(f"train.run_dir: cannot write to {config.train.run_dir}: {error.strerror}") from error
 
 
-def _show(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+@contextmanager
+def _resumable(run_dir: Path) -> Iterator[None]:
+    """Run the body, in which there is a run. Raises KeyboardInterrupt, if it is interrupted, with the way to go on."""
+    try:
+        yield
+    except StoppedBySignal:
+        raise
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted; `{resume_command(run_dir)}` continues the run") from None
 
 
 def _say(console: Console, style: str | None = None) -> Say:
-    return lambda text: console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+    return lambda text: say(console, text, style)

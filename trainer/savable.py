@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from optimizer.savable_tensors import unsavable_name, unsavable_tensor
-from trainer.checkpoint_files import Files, folder_name
+from trainer.checkpoint_files import Files
+from trainer.checkpoint_names import folder_name
 from trainer.errors import ConfigError
 
 _SHOWN = 12

@@ -13,17 +13,8 @@ import torch
 from torch import Tensor
 
 from optimizer.files import flush
-from trainer.checkpoint_files import (
-    BEST,
-    Files,
-    complete_checkpoints,
-    folder_name,
-    is_finite,
-    is_folder,
-    point,
-    pointed,
-    step_of,
-)
+from trainer.checkpoint_files import Files, complete_checkpoints, is_finite
+from trainer.checkpoint_names import BEST, folder_name, is_folder, point, pointed, step_of
 from trainer.checkpoint_writing import clear_leftovers, remove_checkpoints, write_checkpoint
 from trainer.config import BestConfig, TrainConfig
 from trainer.errors import NewerFormatError, SaveError, UnreadableError, raised

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainer.checkpoint_files import complete_checkpoints, foreign_files, step_of, verify
+from trainer.checkpoint_files import complete_checkpoints, foreign_files, verify
+from trainer.checkpoint_names import step_of
 from trainer.checkpoint_writing import set_aside
 from trainer.disk import DamagedCheckpointError
-from trainer.errors import ConfigError, NewerFormatError
+from trainer.errors import ConfigError, NewerFormatError, resume_command
 from trainer.health import nonfinite_in, some
 
 Say = Callable[[str], None]
@@ -56,9 +57,7 @@ def asked_for(folder: Path, say: Say) -> Choice:
         manifest = verify(folder)
     except DamagedCheckpointError as error:
         run = folder.parent.parent
-        raise ConfigError(
-            f"damaged checkpoint: {error}\n`innerstep resume {run}` takes the newest good one."
-        ) from error
+        raise ConfigError(f"damaged checkpoint: {error}\n`{resume_command(run)}` takes the newest good one.") from error
     _describe(folder, manifest, say)
     return Choice(folder)
 
@@ -90,7 +89,7 @@ def _describe(folder: Path, manifest: Mapping[str, Any], say: Say) -> None:
         newest = "There is no finite checkpoint."
         if finite is not None:
             newest = (
-                f"The newest finite checkpoint: after {step_of(finite)} updates; `innerstep resume {finite}` takes it."
+                f"The newest finite checkpoint: after {step_of(finite)} updates; `{resume_command(finite)}` takes it."
             )
         say(f"{folder}: not finite: {some(names)}. {newest}")
 

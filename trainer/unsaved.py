@@ -9,6 +9,8 @@ import torch
 import xxhash
 from torch import Tensor, nn
 
+from optimizer.shown import listed
+
 SHOWN = 8
 """How many names are listed in full."""
 
@@ -37,9 +39,8 @@ class Unsaved:
         now = self._marks()
         changed = [name for name, mark in now.items() if before.get(name, mark) != mark]
         if changed:
-            more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
             say(
-                f"warning: training changes {', '.join(changed[:SHOWN])}{more}, which is not saved: a resumed run may"
+                f"warning: training changes {listed(changed, SHOWN)}, which is not saved: a resumed run may"
                 " differ. Register a buffer as persistent, keep counts in buffers, and give an objective or data set"
                 " a state_dict and load_state_dict (docs/parts.md)."
             )

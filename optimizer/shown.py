@@ -1,0 +1,118 @@
+"""Text that comes from files and users, as a message shows it: without control characters, and of a limited length."""
+
+import reprlib
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any
+from unicodedata import category
+
+LONGEST = 200
+"""Characters of one name or value in a message."""
+MOST = 50
+"""Names of a list in a message, and mistakes of a config."""
+_LINES, _LAST_LINES = 60, 10
+_CHARACTERS, _LAST_CHARACTERS = 8000, 1500
+"""How much of a whole message is shown, and how much of that is its end, where the remedy is."""
+
+
+def shown(text: Any, longest: int = LONGEST) -> str:
+    """Return a name or another piece of text as one line of at most `longest` characters, and the count of the rest.
+
+    Line breaks and whatever else has no glyph are shown as escapes (\\n, \\x1b, \\u202e); all letters stay.
+    """
+    whole = str(text)
+    cut = whole[:longest]
+    if not cut.isprintable():
+        cut = "".join(map(_visible_character, cut))
+    return cut if len(whole) <= longest else f"{cut}… ({len(whole):,} characters)"
+
+
+def shown_value(value: Any) -> str:
+    """Return what `repr` does, in a time and a length that do not depend on how large `value` is."""
+    return shown(_BRIEF.repr(value), 2 * LONGEST)
+
+
+def listed(names: Sequence[Any], most: int = MOST) -> str:
+    """Return the first `most` names, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(map(shown, names[:most])) + (f" and {more:,} more" if more > 0 else "")
+
+
+def joined(problems: Sequence[str]) -> str:
+    """Return the first problems of a list as one line, and how many more there are."""
+    more = len(problems) - MOST
+    return "; ".join(problems[:MOST]) + (f"; and {more:,} more" if more > 0 else "")
+
+
+def as_table(differing: Mapping[Any, tuple[Any, Any]]) -> str:
+    """Return what differs, by name, as one line: what was saved, and what there is now."""
+    rows = [
+        f"{shown(name)}: saved {shown_value(saved)}, now {shown_value(now)}" for name, (saved, now) in differing.items()
+    ]
+    return joined(rows)
+
+
+def visible(text: str) -> str:
+    """Return `text` with its lines and tabs as they are, and every other character without a glyph as an escape."""
+    if text.isprintable():
+        return text
+    return "\n".join(
+        line if line.isprintable() else "".join(c if c == "\t" else _visible_character(c) for c in line)
+        for line in text.split("\n")
+    )
+
+
+def bounded(text: str) -> str:
+    """Return a message as it is, or its beginning and its end, and between them how much is left out."""
+    lines = text.split("\n")
+    if len(lines) > _LINES:
+        head = _LINES - _LAST_LINES
+        left_out = f"… {len(lines) - head - _LAST_LINES:,} more lines …"
+        text = "\n".join([*lines[:head], left_out, *lines[-_LAST_LINES:]])
+    if len(text) > _CHARACTERS:
+        head = _CHARACTERS - _LAST_CHARACTERS
+        left_out = f" … {len(text) - _CHARACTERS:,} more characters … "
+        text = text[:head] + left_out + text[-_LAST_CHARACTERS:]
+    return text
+
+
+def _visible_character(character: str) -> str:
+    if character.isprintable() or category(character) == "Zs":  # spaces of other widths
+        return character
+    return character.encode("unicode_escape").decode()
+
+
+class _Brief(reprlib.Repr):
+    """`repr` of the first items of a container, in its order, and of the beginning of a text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 6
+        self.maxdict = self.maxlist = self.maxtuple = self.maxset = self.maxfrozenset = self.maxdeque = 20
+        self.maxother = self.maxlong = 2 * LONGEST
+
+    def repr_str(self, text: str, level: int) -> str:
+        return repr(text) if len(text) <= LONGEST else f"{text[:LONGEST]!r}… ({len(text):,} characters)"
+
+    def repr_dict(self, values: dict[Any, Any], level: int) -> str:
+        if values and level <= 0:
+            return "{…}"
+        pairs = islice(values.items(), self.maxdict)
+        items = [f"{self.repr1(key, level - 1)}: {self.repr1(value, level - 1)}" for key, value in pairs]
+        more = [f"… {len(values) - self.maxdict:,} more"] if len(values) > self.maxdict else []
+        return "{" + ", ".join([*items, *more]) + "}"
+
+    def repr_int(self, number: int, level: int) -> str:
+        if number.bit_length() > 1000:  # Python refuses to print one of some thousand digits
+            return f"a whole number of {number.bit_length():,} bits"
+        return repr(number)
+
+    def repr_instance(self, value: Any, level: int) -> str:
+        try:
+            text = repr(value)
+        except Exception:  # of a class that is not ours
+            return object.__repr__(value)
+        return text if len(text) <= self.maxother else text[: self.maxother] + "…"
+
+
+_BRIEF = _Brief()
