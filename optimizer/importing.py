@@ -111,7 +111,9 @@ def object_at(path: str) -> Any:
     except AttributeError:
         known = [known for known in dir(module) if not known.startswith("_")]
         raise NotImportedError(f"{module_name} has no {name}{_meant(name, known)}") from None
-    except Exception as error:  # a module's own __getattr__
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a module's own __getattr__
         raise NotImportedError(f"{path} cannot be imported: {_described(error)}") from error
 
 

@@ -1,5 +1,6 @@
 """Modules of a user's, as files beside a config, and configs that name them."""
 
+import re
 import sys
 
 import pytest
@@ -43,10 +44,10 @@ def _forgets(monkeypatch):
 
 
 def forget(*names):
-    """Forget modules, as another process would not know them, and the folders on the path that are no code of ours."""
+    """Forget modules, as another process would not know them, and the temporary folders on the path."""
     for name in names:
         sys.modules.pop(name, None)
-    sys.path[:] = [folder for folder in sys.path if "pytest-of" not in folder]
+    sys.path[:] = [folder for folder in sys.path if "pytest-" not in folder]
 
 
 def plugged(run_dir, plugins=("beside_parts",), **changed):
@@ -70,9 +71,7 @@ def written(folder, config, **modules):
 
 
 def readme_example():
-    """Return the README's small config with the plugin that it shows, and the plugin's source."""
-    import re
-
+    """Return the README's small config, what it says to change there for a plugin, and the plugin's source."""
     blocks = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
     source = next(text for kind, text in blocks if kind == "python" and "my_parts.py" in text)
     whole, added = (text for kind, text in blocks if kind == "yaml")

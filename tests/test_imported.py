@@ -138,7 +138,7 @@ def test_its_signature_is_checked(params, message):
     ("path", "message"),
     [
         ("pytorch_optimizer.Loin", "pytorch_optimizer has no Loin; did you mean 'Lion'"),
-        ("no_such_package.Lion", "No module named 'no_such_package'"),
+        ("no_such_package.Lion", "there is no module 'no_such_package'"),
         ("torch.nn.Linear", "is not a OptimizerFactory"),
         ("test_imported.WithoutLR", "no argument lr"),
         ("test_imported.NameTaken", "argument 'schedule' has the name of a field"),

@@ -2,16 +2,21 @@
 
 import ast
 import copy
+import itertools
 import sys
+from contextlib import suppress
 
 import pytest
 import yaml
 from conftest import DIGITS
+from pydantic import BaseModel, ValidationError
 from sample_files import _forgets, forget, written  # noqa: F401  # a fixture
 from test_imports import SOURCES
 
 import trainer
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, SCHEDULE_REGISTRY, Registry, UnknownKeyError, no_plugins
+from optimizer.validation import check_arguments, signature_model
+from trainer import DATASET_REGISTRY, MODEL_REGISTRY, OBJECTIVE_REGISTRY
 from trainer.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("_forgets")
@@ -113,6 +118,24 @@ def test_no_place_in_a_config_imports_a_strangers_module(cli, tmp_path, place):
 def test_nothing_of_python_or_torch_is_reached_by_a_dotted_path(tmp_path, change):
     with no_plugins(), pytest.raises(ConfigError, match=r"--no-plugins, or no_plugins.* not imported: "):
         trainer.load_config(config(tmp_path, change))
+
+
+REGISTRIES = (OPTIMIZER_BUILDER_REGISTRY, SCHEDULE_REGISTRY, MODEL_REGISTRY, DATASET_REGISTRY, OBJECTIVE_REGISTRY)
+NAMED = ("stranger.thing", {"type": "stranger.Thing"}, [{"type": "stranger.Thing"}], {"lr": {"type": "stranger.Thing"}})
+
+
+@pytest.mark.parametrize("registry", REGISTRIES, ids=lambda registry: registry.name)
+def test_no_parameter_of_any_key_imports_a_strangers_module(tmp_path, monkeypatch, registry):
+    (tmp_path / "stranger.py").write_text(STRANGER)
+    monkeypatch.syspath_prepend(tmp_path)
+    with no_plugins():
+        for cls in registry.values():
+            model = cls if issubclass(cls, BaseModel) else signature_model(cls)
+            names = [field.alias or name for name, field in model.model_fields.items()]
+            for name, value in itertools.product(names, NAMED):
+                with suppress(ValidationError):
+                    check_arguments(cls, {name: value})
+    assert not (tmp_path / "RAN").exists()
 
 
 def test_all_that_a_config_would_import_is_named_at_once(cli, tmp_path):
