@@ -296,7 +296,7 @@ def interrupted_at_once(connection, arguments, place):
 
 @pytest.mark.parametrize("place", ["build", "train"])
 def test_an_interrupt_offers_the_way_on_where_there_is_one(lives, tmp_path, place):
-    run = tmp_path / "a run's $HOME; ls"
+    run = tmp_path / "a run's (one); ls"
     ours, theirs = lives.context.Pipe()
     process = lives.context.Process(target=interrupted_at_once, args=(theirs, ["train", written(run)], place))
     process.start()
@@ -307,7 +307,7 @@ def test_an_interrupt_offers_the_way_on_where_there_is_one(lives, tmp_path, plac
     if place == "build":
         assert printed == "interrupted\n"
     else:
-        quoted = f"'{tmp_path}/a run'\"'\"'s $HOME; ls'"
+        quoted = f"'{tmp_path}/a run'\"'\"'s (one); ls'"
         assert printed.endswith(f"\ninterrupted; `innerstep resume {quoted}` continues the run\n")
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from trainer.checkpoint_cli import checkpoint_app
-from trainer.command_arguments import OverridesCommand
+from trainer.command_arguments import KEY, OverridesCommand
 from trainer.streams import steady_process
 
 app = typer.Typer(
@@ -99,7 +99,7 @@ def plan(context: typer.Context, config: _Config, no_plugins: _NoPlugins = False
 )
 def plot(
     context: typer.Context,
-    target: Annotated[str, typer.Argument(metavar="CONFIG|KEY", help="A YAML or JSON file, or a key.")],
+    target: Annotated[str, typer.Argument(metavar=KEY, help="A YAML or JSON file, or a key.")],
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="A .png or .svg to write, in place of text.")
     ] = None,
@@ -208,7 +208,7 @@ def _shown_in_one_line(show: Any) -> Any:
 
     def shown(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
         if issubclass(category, PartWarning):
-            typer.secho(f"warning: {message}", fg="yellow", err=True)
+            _complain(f"warning: {message}", "yellow")
         else:
             show(message, category, *place, **options)
 
@@ -237,11 +237,6 @@ def _complain(text: str, style: str | None = None) -> None:
 
 
 def _overrides(context: typer.Context) -> dict[str, Any]:
-    from trainer.errors import ConfigError
     from trainer.overrides import parse_overrides
 
-    overrides = parse_overrides(context.args)
-    for key in overrides:
-        if key.replace("_", "-").lower().startswith(("no-plugin", "noplugin")):
-            raise ConfigError(f"--{key}: there is no such option. Write --no-plugins, without a value.")
-    return overrides
+    return parse_overrides(context.args)

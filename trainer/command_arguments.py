@@ -7,6 +7,9 @@ import typer
 from typer.core import TyperCommand
 
 _SECTIONS = ("seed", "plugins", "data", "model", "train", "resume")
+KEY = "CONFIG|KEY"
+"""The argument of a command that takes a config or a key, whose parameters are overrides too."""
+_ARGUMENTS = ("CONFIG", "RUN", KEY)
 _CONFIG = ("config", "config-path", "config-file", "config-name", "cfg")
 """What other tools call the option that names the config."""
 
@@ -19,9 +22,9 @@ class OverridesCommand(TyperCommand):
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]  # typer's Context
         options = {name for parameter in self.get_params(ctx) for name in parameter.opts}
-        takes_config = any(parameter.metavar == "CONFIG" for parameter in self.params)
+        argument = next((parameter.metavar for parameter in self.params if parameter.metavar in _ARGUMENTS), "")
         own, overrides = _separated(args, options)
-        _refuse_misspelt(overrides, sorted(options), f"{ctx.command_path} CONFIG" if takes_config else None)
+        _refuse_misspelt(overrides, sorted(options), argument, f"{ctx.command_path} {argument}")
         rest = super().parse_args(ctx, own)
         ctx.args = [*ctx.args, *overrides]
         return rest
@@ -43,15 +46,17 @@ def _separated(args: Sequence[str], options: set[str]) -> tuple[list[str], list[
     return own, overrides
 
 
-def _refuse_misspelt(overrides: Sequence[str], options: Sequence[str], usage: str | None) -> None:
+def _refuse_misspelt(overrides: Sequence[str], options: Sequence[str], argument: str, usage: str) -> None:
     from trainer.errors import ConfigError
 
-    for argument in overrides:
-        flag = argument.partition("=")[0]
+    for override in overrides:
+        flag = override.partition("=")[0]
         name = flag.removeprefix("--")
-        if not argument.startswith("--") or "." in name or name in _SECTIONS:
+        if not override.startswith("--") or "." in name or name in _SECTIONS:
             continue
-        if usage is not None and name.replace("_", "-") in _CONFIG:
+        if argument == "CONFIG" and name.replace("_", "-") in _CONFIG:
             raise ConfigError(f"{flag}: the config is an argument and not an option: {usage}")
-        if close := get_close_matches(flag, options, n=1, cutoff=0.75):
-            raise ConfigError(f"{flag}: there is no such option; did you mean {close[0]}?")
+        close = get_close_matches(flag, [*options, *(f"--{section}" for section in _SECTIONS)], n=1, cutoff=0.75)
+        if close or argument != KEY:  # else it may be a parameter of the key
+            meant = f"; did you mean {close[0]}?" if close else f". Options: {', '.join(options)}; --dotted.key=value."
+            raise ConfigError(f"{flag}: there is no such option{meant}")

@@ -1,6 +1,6 @@
 """What goes wrong through the user's doing, told in one screen."""
 
-import importlib
+import os
 import shlex
 import sys
 import traceback
@@ -85,7 +85,8 @@ def user_line(error: BaseException) -> str:
 
 def user_frames(error: BaseException) -> list[traceback.FrameSummary]:
     """Return the lines that `error` came through, outside of torch, of innerstep, and of importing a module."""
-    libraries = [Path(__file__).parent, Path(__file__).parent.parent / "optimizer", Path(importlib.__file__).parent]
+    ours = [Path(__file__).parent, Path(__file__).parent.parent / "optimizer"]
+    libraries = [*ours, Path(os.__file__).parent / "importlib"]
     if "torch" in sys.modules:
         libraries.append(Path(str(sys.modules["torch"].__file__)).parent)
     return [
