@@ -21,7 +21,7 @@ class OverridesCommand(TyperCommand):
         options = {name for parameter in self.get_params(ctx) for name in parameter.opts}
         takes_config = any(parameter.metavar == "CONFIG" for parameter in self.params)
         own, overrides = _separated(args, options)
-        _refuse_misspelt(overrides, sorted(options), f"{ctx.command_path} CONFIG" if takes_config else None)
+        _refuse_misspelt(overrides, sorted(options), f"innerstep {ctx.info_name} CONFIG" if takes_config else None)
         rest = super().parse_args(ctx, own)
         ctx.args = [*ctx.args, *overrides]
         return rest
