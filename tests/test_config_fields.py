@@ -1,5 +1,6 @@
 """What the fields of a config take, whatever the source: text as typed, paths, bounded numbers, booleans, tuples."""
 
+import math
 import os
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from rich.console import Console
 from sample_runs import ADAMW, config
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon
+from optimizer.schedule import short
 from trainer import ConfigError, load_config, resume, train
 from trainer.config_file import read_config_file
 from trainer.offline_trainer import OfflineTrainer
@@ -268,3 +270,15 @@ def test_a_message_about_a_long_value_is_short():
     assert "must be a valid integer" in told
     assert len(told) < 500
     assert os.linesep not in told
+
+
+def test_a_run_of_any_length_is_planned():
+    warmup = {"type": "adamw_warmup_cosine_decay", "params": {"peak_lr": 1e-3, "start_lr": 1e-5, "warmup_steps": 3}}
+    told = OfflineTrainer(load_config(one(optim=warmup, total_steps=2**62)), QUIET).plan()
+    assert f"{2**62} updates of 8 samples" in told
+    raw = one(total_steps=None, epochs=2**62)
+    assert "train.epochs: must make less than 2^63 updates" in refused(raw)
+
+
+def test_an_infinite_lr_is_shown_as_it_is():
+    assert [short(value) for value in (2.5e-3, 0.0, math.inf)] == ["2.5e-03", "0", "inf"]

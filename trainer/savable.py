@@ -12,6 +12,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
+from optimizer.validation import brief
 from trainer.checkpoint_files import Files, folder_name
 from trainer.errors import ConfigError, raised
 
@@ -70,7 +71,7 @@ def check_lengths(run_dir: Path, components: Collection[str]) -> None:
     for name in deepest.parts:
         if len(os.fsencode(name)) > name_max:
             path = f"model.components.{name}" if name in components else "train.run_dir"
-            raise ConfigError(f"{path}: a name of a folder must have at most {name_max} bytes; got {name!r}")
+            raise ConfigError(f"{path}: a name of a folder must have at most {name_max} bytes; got {brief(name)}")
     if len(os.fsencode(deepest)) >= path_max:
         raise ConfigError(
             f"train.run_dir: the longest path in it would have {len(os.fsencode(deepest))} bytes, and must have fewer"
