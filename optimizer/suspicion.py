@@ -121,12 +121,13 @@ class _Run:
             around = [steps[near] for near in (index - 1, index + 1) if 0 <= near < len(steps)]
             if step <= least or any(step < 4 * other for other in around):
                 continue
-            between = [value_at(update) for update in range(grid[index], grid[index + 1] + 1)]
+            first, last = _steepest(value_at, grid[index], grid[index + 1])
+            between = [value_at(update) for update in range(first, last + 1)]
             changes = [abs(after - before) for before, after in itertools.pairwise(between)]
             at = max(range(len(changes)), key=changes.__getitem__)
             if changes[at] > least:
                 return (
-                    f"the {self._option} jumps at update {grid[index] + at + 1}, from {short(between[at])}"
+                    f"the {self._option} jumps at update {first + at + 1}, from {short(between[at])}"
                     f" to {short(between[at + 1])}"
                 )
         return ""
@@ -136,3 +137,14 @@ class _Run:
             f"only the first {self._grid[-1] + 1} of {self._total_steps} updates were checked: {self._schedule.key}"
             " goes from update to update"
         )
+
+
+def _steepest(value_at: Value, first: int, last: int) -> tuple[int, int]:
+    """Return at most 1,000 updates from `first` to `last` over which the value changes most, as their ends."""
+    while last - first > 1000:
+        updates = [first + offset for offset in spread(last - first + 1, 100)]
+        values = [value_at(update) for update in updates]
+        changes = [abs(after - before) for before, after in itertools.pairwise(values)]
+        at = max(range(len(changes)), key=changes.__getitem__)
+        first, last = updates[at], updates[at + 1]
+    return first, last

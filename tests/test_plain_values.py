@@ -3,6 +3,7 @@
 import datetime
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -270,3 +271,11 @@ def test_what_is_written_is_read_back(config):
 def test_the_configs_of_older_runs_are_read():
     for path in sorted((ROOT / "tests/golden").glob("*/config.yaml")):
         assert read_config_file(path)["train"]["total_steps"] > 0
+
+
+def test_a_pipe_and_an_endless_file_are_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "c.yaml")
+    with pytest.raises(ConfigError, match="is a pipe; write the config to a file first"):
+        read_config_file(tmp_path / "c.yaml")
+    with pytest.raises(ConfigError, match="must have at most 1,000,000 bytes"):
+        read_config_file(Path("/dev/zero"))

@@ -84,7 +84,7 @@ def test_a_malformed_preset_is_refused(tmp_path, monkeypatch, preset, message):
 
 
 def test_params_of_another_kind_are_refused_with_a_preset_too(tmp_path):
-    with pytest.raises(ConfigError, match=r"model.component_optims.first.params: must be a valid dictionary"):
+    with pytest.raises(ConfigError, match=r"model.component_optims.first.params: must be a mapping"):
         load_config(config(tmp_path, two(), {"first": {"type": "preset", "params": ["lr"]}, "second": ADAMW}))
 
 

@@ -24,7 +24,7 @@ class OverridesCommand(TyperCommand):
         options = {name for parameter in self.get_params(ctx) for name in parameter.opts}
         argument = next((parameter.metavar for parameter in self.params if parameter.metavar in _ARGUMENTS), "")
         own, overrides = _separated(args, options)
-        _refuse_misspelt(overrides, sorted(options), argument, f"{ctx.command_path} {argument}")
+        _refuse_misspelt(overrides, sorted(options), argument, f"innerstep {ctx.info_name} {argument}")
         rest = super().parse_args(ctx, own)
         ctx.args = [*ctx.args, *overrides]
         return rest

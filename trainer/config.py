@@ -183,8 +183,13 @@ class TrainConfig(Config):
     """Whether to draw the learning rates and the losses at the end (needs the extra `plot`)."""
 
     def horizon(self, steps_per_epoch: int) -> Horizon:
-        """Return the length of the run over data with this many batches in an epoch."""
-        return Horizon(self.total_steps or (self.epochs or 0) * steps_per_epoch, steps_per_epoch)
+        """Return the length of the run over data with this many batches in an epoch. Raises ConfigError."""
+        total_steps = self.total_steps or (self.epochs or 0) * steps_per_epoch
+        if total_steps >= 2**63:
+            raise ConfigError(
+                f"train.epochs: must make less than 2^63 updates; {self.epochs} of {steps_per_epoch} make {total_steps}"
+            )
+        return Horizon(total_steps, steps_per_epoch)
 
     @model_validator(mode="after")
     def _check_length(self) -> Self:
