@@ -20,6 +20,7 @@ from rich.console import Console
 
 from trainer import train
 from trainer.checkpoint_files import verify
+from trainer.streams import steady_process
 
 OPTIONS = {"save_every": 4, "total_steps": 12}
 BROKEN_AT = 5
@@ -149,6 +150,24 @@ def command(lives, tmp_path, arguments, prepare, streams):
 def test_a_run_is_the_same_whatever_its_terminal(lives, whole, tmp_path, prepare, streams):
     assert command(lives, tmp_path, ["train", written(tmp_path / "run")], prepare, streams) == 0
     check_is(tmp_path / "run", whole)
+
+
+def without_descriptors(report):
+    os.closerange(0, 3)
+    with steady_process():
+        opened = os.open(report, os.O_CREAT | os.O_WRONLY)
+        for descriptor in (1, 2):
+            os.write(descriptor, b"from C\n")
+            assert os.get_inheritable(descriptor)
+        os.write(opened, str(opened).encode())
+
+
+def test_no_file_gets_the_number_of_a_closed_stream(lives, tmp_path):
+    """Libraries in C, and compilers, write to the numbers 1 and 2."""
+    process = lives.context.Process(target=without_descriptors, args=(tmp_path / "report",))
+    process.start()
+    process.join(60)
+    assert int((tmp_path / "report").read_text()) > 2
 
 
 @pytest.mark.parametrize("prepare", [full, of_ascii, not_there])
