@@ -103,6 +103,7 @@ FLOW = [
     "trainer.config",
     "trainer.disk",
     "trainer.checkpoint_files",
+    "trainer.beside_training",
     "trainer.savable",
     "trainer.checkpoint",
     "trainer.health",

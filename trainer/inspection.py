@@ -7,6 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from trainer.beside_training import is_still_there, read_checkpoint
 from trainer.checkpoint import (
     OPTIMIZER_TENSORS,
     OPTIMIZER_VALUES,
@@ -23,9 +24,7 @@ from trainer.checkpoint_files import (
     existing_checkpoint,
     is_folder,
     is_run,
-    is_still_there,
     pointed,
-    read_checkpoint,
     read_manifest,
     step_named_in,
     step_of,
