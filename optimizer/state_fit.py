@@ -132,7 +132,13 @@ def _mis_shaped(entries: Entries, parameter: Tensor, like: frozenset[Any]) -> li
             problems.append(f"{entry} is {shown(value, 80)}, where a tensor is expected")
         elif value.shape != parameter.shape:
             problems.append(f"{entry} has shape {list(value.shape)}, and its parameter {list(parameter.shape)}")
+        elif _kind(value) != _kind(parameter):
+            problems.append(f"{entry} is {value.dtype}, another kind of number than its parameter, {parameter.dtype}")
     return problems
+
+
+def _kind(tensor: Tensor) -> tuple[bool, bool]:
+    return tensor.is_floating_point(), tensor.is_complex()
 
 
 def _small(parameter: Tensor) -> Tensor:

@@ -261,6 +261,19 @@ def test_lerobots_files_are_files_too(cli, tmp_path, name, kind):
     assert (code, f"error: {folder / name}: " in printed, NOT_FILES[kind][1] in printed) == (2, True, True), printed
 
 
+@pytest.mark.parametrize("kind", [torch.int16, torch.bool, torch.complex64])
+def test_weights_of_another_kind_of_number_than_the_configs_are_refused(cli, tmp_path, kind):
+    raw = config(tmp_path / "run", {"policy": {"type": "normed"}}, {"policy": {"type": "sgd"}}, total_steps=1)
+    train(raw, console=QUIET)
+    weights = load_file(tmp_path / "run/checkpoints/step_00000001/policy/model.safetensors")
+    torch.save({**weights, "norm.weight": weights["norm.weight"].to(kind)}, tmp_path / "policy.pt")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(raw))
+    arguments = ("checkpoint", "convert", tmp_path, tmp_path / "out", "--to", "innerstep", "--config")
+    code, printed = cli(*arguments, tmp_path / "config.yaml")
+    message = f"policy.pt: the weights do not fit: of another kind of number: norm.weight (saved {kind}, here torch.f"
+    assert (code, message in printed, (tmp_path / "out").exists()) == (2, True, False), printed
+
+
 def test_lerobots_json_is_json_or_there_is_none(cli, tmp_path):
     raw = config(tmp_path / "run", {"first": {"type": "normed"}}, {"first": {"type": "sgd"}}, total_steps=2)
     train(raw, console=QUIET)

@@ -115,6 +115,7 @@ FLOW = [
     "trainer.disk",
     "trainer.checkpoint_names",
     "trainer.checkpoint_files",
+    "trainer.beside_training",
     "trainer.savable",
     "trainer.checkpoint",
     "trainer.health",

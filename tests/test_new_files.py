@@ -11,7 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from optimizer.files import replacing, write_json, write_tensors
+from optimizer.files import open_to_append, replacing, write_json, write_tensors
 from trainer import checkpoint_writing, disk, resume, train
 from trainer.checkpoint_files import complete_checkpoints, verify
 
@@ -62,6 +62,20 @@ def test_a_link_or_a_file_in_the_place_of_a_new_file_is_not_written(tmp_path, wr
             write(path, content)
         assert victim.read_text() == "precious"
         path.unlink()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/null"), lambda path: path.mkdir()])
+def test_nothing_is_appended_to_what_is_not_a_file(tmp_path, make):
+    path = tmp_path / "metrics.jsonl"
+    make(path)
+    with pytest.raises(OSError, match=r"metrics\.jsonl"):
+        open_to_append(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # somebody may wait at the other end of a pipe
+    try:
+        with pytest.raises(OSError, match=r"metrics\.jsonl"):
+            open_to_append(path)
+    finally:
+        os.close(reader)
 
 
 def test_links_under_any_name_that_could_be_guessed_are_not_followed(run, tmp_path):

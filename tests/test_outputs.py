@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 from sample_runs import config
-from test_foreign_files import NOT_FILES
+from test_foreign_files import DAMAGE, NOT_FILES
 
 from trainer import checkpoint_files, checkpoint_names, exporting, inspection, resume, train
 from trainer.checkpoint_files import complete_checkpoints
@@ -129,6 +129,17 @@ def test_a_conversion_goes_into_a_new_folder_only(cli, whole, tmp_path, kind):
 @pytest.fixture
 def copy(whole, tmp_path):
     return shutil.copytree(whole, tmp_path / "run")
+
+
+@pytest.mark.parametrize("kind", ["a terabyte of nothing", "a pipe", "a device", "a link to itself"])
+@pytest.mark.parametrize("file", ["checkpoints/latest", "checkpoints/step_00000006/manifest.json"])
+def test_a_file_of_the_run_that_is_none_is_neither_read_nor_waited_for(cli, copy, file, kind):
+    (copy / file).unlink()
+    {**DAMAGE, **NOT_FILES}[kind][0](copy / file)
+    code, printed = cli("checkpoint", "verify", copy)
+    assert (code, f"{copy / file}: " in printed, "Traceback" in printed) == (1, True, False), printed
+    code, printed = cli("checkpoint", "inspect", copy)
+    assert (code, "Traceback" in printed) == (0 if file.endswith("latest") else 2, False), printed
 
 
 def removing_once(monkeypatch, module, name, folder):

@@ -149,6 +149,14 @@ class TestFit:
             optimizer.load_state_dict(saved)
         assert str(optimizer.state_dict()) == str(before)
 
+    @pytest.mark.parametrize("kind", [torch.int32, torch.bool, torch.complex64])
+    def test_moments_of_another_kind_of_number_are_refused(self, kind):
+        optimizer = stepped(nn.Linear(5, 3), "adamw", updates=1)
+        saved = copy.deepcopy(optimizer.state_dict())
+        saved["state"][1]["exp_avg_sq"] = saved["state"][1]["exp_avg_sq"].to(kind)
+        with pytest.raises(StateMismatchError, match=f"bias: exp_avg_sq is {kind}, another kind of number than its"):
+            optimizer.load_state_dict(saved)
+
     @pytest.mark.parametrize("key", ["sgd", "pytorch_optimizer.Lion"])
     def test_a_class_that_keeps_nothing_of_it_refuses_it(self, key):
         saved = stepped(nn.Linear(5, 3), "Adagrad").state_dict()

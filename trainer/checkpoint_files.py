@@ -2,9 +2,9 @@
 
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any
 
 from optimizer.shown import bounded, shown, shown_value
 from trainer.checkpoint_names import BEST, LATEST, STEP, is_file, is_folder, pointed, step_of
@@ -17,14 +17,13 @@ from trainer.disk import (
     stat_of,
     unreadable,
 )
-from trainer.errors import NewerFormatError, UnreadableError
+from trainer.errors import NewerFormatError
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 _TRIES = 5
 _WEIGHTS = "model.safetensors"
 
-Result = TypeVar("Result")
 Files = Mapping[str, Mapping[str, Any]]
 """What a checkpoint's files hold, by path: tensors for .safetensors, plain values for .json."""
 
@@ -73,28 +72,6 @@ def existing_checkpoint(path: Path) -> Path:
             f" checkpoints/{LATEST} or checkpoints/{BEST}."
         )
     return folder
-
-
-def read_checkpoint(path: Path, read: Callable[[Path], Result]) -> Result:
-    """Return what `read` returns for the checkpoint that `path` leads to, as in `existing_checkpoint`.
-
-    A run that trains removes checkpoints. If that happens to the one that is read, the next one is: what is missing
-    then is not damage.
-    """
-    while True:
-        folder = existing_checkpoint(path)
-        before = stat_of(folder)
-        try:
-            return read(folder)
-        except (DamagedCheckpointError, UnreadableError):
-            if is_still_there(folder, before):
-                raise
-
-
-def is_still_there(folder: Path, before: os.stat_result | None) -> bool:
-    """Return whether a folder was neither removed nor replaced since its `stat_of` was `before`."""
-    now = stat_of(folder)
-    return now is not None and before is not None and os.path.samestat(now, before)
 
 
 def complete_checkpoints(checkpoints: Path) -> list[Path]:

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from optimizer.files import write_tensors
 from optimizer.registry import nearest
+from trainer.beside_training import read_checkpoint
 from trainer.checkpoint import WEIGHTS
-from trainer.checkpoint_files import read_checkpoint, verify
+from trainer.checkpoint_files import verify
 from trainer.disk import read_tensors, written_out
 from trainer.errors import ConfigError
 from trainer.tables import count

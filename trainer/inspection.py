@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from optimizer.shown import listed, shown, shown_value
+from trainer.beside_training import is_still_there, read_checkpoint
 from trainer.checkpoint import (
     OPTIMIZER_TENSORS,
     OPTIMIZER_VALUES,
@@ -21,8 +22,6 @@ from trainer.checkpoint_files import (
     complete_checkpoints,
     existing_checkpoint,
     is_run,
-    is_still_there,
-    read_checkpoint,
     read_manifest,
     verify,
 )

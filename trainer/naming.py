@@ -17,6 +17,7 @@ from optimizer.track import INITIAL, POSITION
 from trainer.checkpoint import OPTIMIZER_VALUES, WEIGHTS, expected_content, read_optimizer
 from trainer.disk import read_tensors
 from trainer.foreign import Positional
+from trainer.parts import check_kinds
 
 _OPTIONS = ("lr", "initial_lr")
 """What torch keeps in a group as a tensor if it is given as one."""
@@ -31,9 +32,10 @@ def with_names(found: Positional, component: nn.Module | None) -> NamedState | N
     shapes = {name: list(tensor.shape) for name, tensor in found.weights.items()}
     if component is not None:
         state = component.state_dict()
-        own = {name: list(value.shape) for name, value in state.items() if isinstance(value, Tensor)}
-        if problems := compare_shapes(shapes, own):
+        own = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+        if problems := compare_shapes(shapes, {name: list(value.shape) for name, value in own.items()}):
             raise ValueError(f"{found.source}: the weights do not fit the config's component: {joined(problems)}")
+        check_kinds(found.weights, own, list(own), found.source)
     if found.optimizer is None:
         return None
     with expected_content(found.source):

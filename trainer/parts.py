@@ -60,7 +60,7 @@ def load_part(name: str, init: InitConfig, component: nn.Module) -> tuple[list[s
     state = component.state_dict()
     own = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     chosen = _fitting(saved, own, init, source.weights, "weights")
-    _check_kinds(saved, own, chosen, source.weights)
+    check_kinds(saved, own, chosen, source.weights)
     component.load_state_dict({**state, **{key: saved[key] for key in chosen}}, strict=init.strict)
     lines = _report(f"{name}: {len(chosen)} of {len(own)} tensors from {source.weights}", chosen, saved, own)
     trained = {key for key, _ in component.named_parameters()}
@@ -197,7 +197,7 @@ def _fitting(saved: Mapping[str, Any], own: Mapping[str, Any], init: InitConfig,
     return chosen
 
 
-def _check_kinds(saved: Mapping[str, Tensor], own: Mapping[str, Tensor], names: Sequence[str], path: Path) -> None:
+def check_kinds(saved: Mapping[str, Tensor], own: Mapping[str, Tensor], names: Sequence[str], path: Path) -> None:
     """Raise StateMismatchError where numbers would become others: whole numbers, real ones and complex ones differ."""
     wrong = [
         f"{shown(name)} (saved {saved[name].dtype}, here {own[name].dtype})"
