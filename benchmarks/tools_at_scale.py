@@ -5,7 +5,7 @@ import io
 import json
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -153,11 +153,19 @@ def _rows(what: str, sizes: tuple[int, int], costs: dict[str, list[tuple[float, 
     return "\n".join([f"| | {' | '.join(header)} |", "|---" * (len(header) + 1) + "|", *rows])
 
 
+def tables() -> Iterator[str]:
+    """Yield the tables as they are ready: all of them take minutes."""
+    yield table("parameters", PARAMETERS, many_parameters)
+    yield table("components", COMPONENTS, many_components)
+    yield metrics()
+
+
 def measured() -> str:
     """Return all tables."""
-    tables = [table("parameters", PARAMETERS, many_parameters), table("components", COMPONENTS, many_components)]
-    return "\n\n".join([*tables, metrics()])
+    return "\n\n".join(tables())
 
 
 if __name__ == "__main__":
-    print(f"{machine()}\n\n{measured()}")
+    print(machine(), flush=True)
+    for one in tables():
+        print(f"\n{one}", flush=True)
