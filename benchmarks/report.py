@@ -11,6 +11,7 @@ import loop
 import optimizers
 import scaling
 import step_overhead
+import tools_at_scale
 from matplotlib.figure import Figure
 from measuring import machine, table
 
@@ -71,6 +72,13 @@ every checksum first. How long training waits with `save_async` is the copy.
 
 {checkpoints}
 
+## Tools with many parameters, components, and lines of metrics
+
+CPU time of whole commands on one thread, and by how much the process grows at most, each in a process of its own
+(`benchmarks/tools_at_scale.py`). About 170 MB of the growth of those that train or plan are libraries that they import.
+
+{tools}
+
 ## Imports
 
 Whole processes, medians of 11, bytecode compiled before (`benchmarks/import_time.py`).
@@ -123,6 +131,7 @@ def main() -> None:
         hundred=scaling.hundred_components(),
         growth="\n\n".join(scaling.all_growth()),
         checkpoints=checkpoints.measured(),
+        tools=tools_at_scale.measured(),
         imports=import_time.measured(),
     )
     (DOCS / "benchmarks.md").write_text(page, encoding="utf-8")

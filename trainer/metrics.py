@@ -24,6 +24,7 @@ METRICS = "metrics.jsonl"
 NOT_UNDERSTOOD = "metrics.jsonl.bad"
 """Where lines go that are not ours: notes, and what a power failure or a second process left."""
 HELD_OUT = "held_out"
+_EVALUATION = b'"held_out"'
 
 _CHUNK = 1 << 16
 _USUAL = re.compile(
@@ -135,8 +136,10 @@ def evaluation_text(step: int, metrics: Mapping[str, float]) -> str:
 def written_evaluation(path: Path, step: int) -> dict[str, float] | None:
     """Return what an evaluation after `step` updates gave, if it was written to the metrics file `path`."""
     found: bytes | None = None
-    for text, mark in _lines(path) if path.exists() else ():
-        found = text if mark == (HELD_OUT, step) else found
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        for text in file:
+            if _EVALUATION in text and _mark(text) == (HELD_OUT, step):  # most lines are not worth a closer look
+                found = text
     if found is None:
         return None
     return {name: value for name, value in decoded_line(found).items() if name not in ("split", "step", "epoch")}
