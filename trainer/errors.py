@@ -2,9 +2,9 @@
 
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
+from types import TracebackType
 
 
 class ConfigError(ValueError):
@@ -49,22 +49,34 @@ def missing_extra(what: str, package: str, extra: str) -> ConfigError:
     return ConfigError(f"{what} needs {package}, which is not installed. Run: pip install 'innerstep[{extra}]'")
 
 
-@contextmanager
-def user_code(what: str) -> Iterator[None]:
-    """Run the body, which is the user's. Raises UserCodeError that says what failed, in which line of theirs."""
-    try:
-        yield
-    except (ConfigError, SaveError, UserCodeError, NonFiniteError):
-        raise
-    except (Exception, SystemExit) as error:  # a metric may call sys.exit
-        raise UserCodeError(f"{what} fails: {raised(error)}") from error
+class user_code(AbstractContextManager[None]):  # noqa: N801 used as a function is
+    """Run the body, which is the user's. Raises UserCodeError that says what failed, in which line of theirs.
+
+    Whatever it raises is meant, and not Exceptions alone: a metric may call sys.exit, and libraries in Rust raise
+    BaseExceptions. Only an interruption by the keyboard goes on its way. (A class, as a generator cannot raise an error
+    whose cause is StopIteration: contextlib takes it for that.)
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        known = ConfigError | SaveError | UserCodeError | NonFiniteError | KeyboardInterrupt
+        if error is not None and not isinstance(error, known):
+            raise UserCodeError(f"{self._what} fails: {raised(error)}") from error
 
 
 def raised(error: BaseException) -> str:
     """Return the type and the message of `error`, and the last line of the user's that it came through."""
     frames = user_frames(error) or traceback.extract_tb(error.__traceback__)
     where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{where}"
+    try:
+        message = str(error)
+    except Exception as second:  # an error of the user's may have a message of its own
+        message = f"without a message, as its own fails: {type(second).__name__}"
+    return f"{type(error).__name__}: {message}{where}"
 
 
 def user_frames(error: BaseException) -> list[traceback.FrameSummary]:
