@@ -30,7 +30,7 @@ FAILURES = {
     "explode": "RuntimeError: the simulator has no licence (sample_faulty_parts.py:",
     "leave": "SystemExit: 7 (sample_faulty_parts.py:",
     "panic": "PanicError: index out of bounds (sample_faulty_parts.py:",
-    "exhausted": "StopIteration:  (sample_faulty_parts.py:",
+    "exhausted": "RuntimeError: StopIteration (sample_faulty_parts.py:",
     "mute": "MuteError: without a message, as its own fails: AttributeError (sample_faulty_parts.py:",
     "rows": "ValueError: a loss must be a scalar; got the shape [3]. Take its mean over the batch. (sample_faulty_par",
     "detached": "ValueError: the loss has no gradient: it was detached",
@@ -184,9 +184,6 @@ def test_a_run_stopped_between_checkpoint_and_evaluation_evaluates_when_it_is_re
     options = {"eval_every": 3, "save_every": 3, "keep_best": {}, "keep_last": 9}
     train(config(tmp_path / "whole", two(), optims, **options), console=quiet)
 
-    class KilledError(KeyboardInterrupt):
-        pass
-
     for moment in ("evaluate", "report"):  # before the evaluation, and once it is written
         from trainer import offline_trainer
 
@@ -195,13 +192,13 @@ def test_a_run_stopped_between_checkpoint_and_evaluation_evaluates_when_it_is_re
         def killed(*given, original=original, calls=calls):
             calls.append(given)
             if len(calls) == 2:
-                raise KilledError
+                raise KeyboardInterrupt
             return original(*given)
 
         run = tmp_path / moment
         with monkeypatch.context() as patch:
             patch.setattr(offline_trainer, moment, killed)
-            with pytest.raises(KilledError):
+            with pytest.raises(KeyboardInterrupt):
                 train(config(run, two(), optims, **options), console=quiet)
         assert (run / "checkpoints/latest").read_text() == "step_00000006\n"
         resume(run, console=quiet)

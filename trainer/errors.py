@@ -2,9 +2,9 @@
 
 import sys
 import traceback
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 
 class ConfigError(ValueError):
@@ -49,23 +49,26 @@ def missing_extra(what: str, package: str, extra: str) -> ConfigError:
     return ConfigError(f"{what} needs {package}, which is not installed. Run: pip install 'innerstep[{extra}]'")
 
 
-class user_code(AbstractContextManager[None]):  # noqa: N801 used as a function is
-    """Run the body, which is the user's. Raises UserCodeError that says what failed, in which line of theirs.
+@contextmanager
+def user_code(what: str) -> Iterator[None]:
+    """Run the body, which is the user's. Raises UserCodeError that says what failed, in which line of theirs."""
+    try:
+        yield
+    except (ConfigError, SaveError, UserCodeError, NonFiniteError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # a metric may call sys.exit, and libraries in Rust raise no Exceptions
+        error = by_the_user(error)
+        raise UserCodeError(f"{what} fails: {raised(error)}") from error
 
-    Whatever it raises is meant, and not Exceptions alone: a metric may call sys.exit, and libraries in Rust raise
-    BaseExceptions. Only an interruption by the keyboard goes on its way. (A class, as a generator cannot raise an error
-    whose cause is StopIteration: contextlib takes it for that.)
+
+def by_the_user(error: BaseException) -> BaseException:
+    """Return `error`, or a RuntimeError in place of StopIteration.
+
+    Python makes it one in a generator, as the loop is, and loses the user's line; an error that StopIteration causes
+    does not get through contextlib.
     """
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        known = ConfigError | SaveError | UserCodeError | NonFiniteError | KeyboardInterrupt
-        if error is not None and not isinstance(error, known):
-            raise UserCodeError(f"{self._what} fails: {raised(error)}") from error
+    stop = error.__cause__ if type(error) is RuntimeError else error
+    return RuntimeError("StopIteration").with_traceback(stop.__traceback__) if type(stop) is StopIteration else error
 
 
 def raised(error: BaseException) -> str:

@@ -1,9 +1,8 @@
 """Where a run fails: what is whole is saved, and the user is told where it failed and how to continue."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import NoReturn
 
 from torch import nn
 
@@ -16,6 +15,7 @@ from trainer.errors import (
     UnreadableError,
     UnsavableError,
     UserCodeError,
+    by_the_user,
     raised,
 )
 from trainer.evaluation import weights_and_statistics
@@ -25,36 +25,29 @@ from trainer.run import Run
 from trainer.saving import newest_checkpoint
 
 
-class rescuing(AbstractContextManager[None]):  # noqa: N801 used as a function is; a class as `user_code` is
-    """Run the body. Where it fails, by whatever but an interruption, save what is whole.
+@contextmanager
+def rescuing(run: Run) -> Iterator[None]:
+    """Run the body. Where it fails, save what is whole.
 
     Raises UserCodeError or NonFiniteError, whose message says where the body failed, what is saved and how to
     continue; ConfigError as it is, if no update was made yet.
     """
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None or isinstance(error, SaveError | UnreadableError | KeyboardInterrupt):
-            return
-        if isinstance(error, UnsavableError):
-            raise UserCodeError(f"{error}\n{_way_on(self._run.config.train.run_dir)}") from error
-        if not isinstance(error, ConfigError) or self._run.step > self._run.begun:
-            _rescue(self._run, error)
-
-
-def _rescue(run: Run, error: BaseException) -> NoReturn:
-    if type(error) is RuntimeError and isinstance(error.__cause__, StopIteration):
-        error = error.__cause__  # which Python makes a RuntimeError in a generator, as the loop is one
-    known = isinstance(error, ConfigError | UserCodeError | NonFiniteError)
-    problems = [] if known else parameter_problems(run.components, run.optimizers)
-    what = "\n".join([f"{_place(run)}: {str(error) if known else raised(error)}", *problems])
-    kind = NonFiniteError if isinstance(error, NonFiniteError) else UserCodeError
-    hint = " --train.on_nonfinite=skip leaves such updates out." if kind is NonFiniteError else ""
-    raise kind(f"{what}\n{_rescued(run, what)}{hint}") from (error.__cause__ or error if known else error)
+    try:
+        yield
+    except (SaveError, UnreadableError, KeyboardInterrupt):
+        raise
+    except UnsavableError as error:
+        raise UserCodeError(f"{error}\n{_way_on(run.config.train.run_dir)}") from error
+    except BaseException as error:  # libraries in Rust raise no Exceptions
+        if isinstance(error, ConfigError) and run.step == run.begun:
+            raise
+        error = by_the_user(error)
+        known = isinstance(error, ConfigError | UserCodeError | NonFiniteError)
+        problems = [] if known else parameter_problems(run.components, run.optimizers)
+        what = "\n".join([f"{_place(run)}: {str(error) if known else raised(error)}", *problems])
+        kind = NonFiniteError if isinstance(error, NonFiniteError) else UserCodeError
+        hint = " --train.on_nonfinite=skip leaves such updates out." if kind is NonFiniteError else ""
+        raise kind(f"{what}\n{_rescued(run, what)}{hint}") from (error.__cause__ or error if known else error)
 
 
 def check_weights(components: nn.ModuleDict) -> None:
