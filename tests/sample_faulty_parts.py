@@ -1,6 +1,8 @@
 """Objectives, data and components that fail in the middle of a run."""
 
+import os
 import sys
+import tempfile
 
 import torch
 from sample_parts import Noise, Regression
@@ -38,7 +40,34 @@ def leave(loss, components):
     sys.exit(7)
 
 
-WAYS = {way.__name__: way for way in (nan_loss, infinite_loss, nan_gradient, rows, detached, explode, leave)}
+class PanicError(BaseException):
+    """What libraries in Rust raise is no Exception."""
+
+
+def panic(loss, components):
+    raise PanicError("index out of bounds")
+
+
+def exhausted(loss, components):
+    return loss * next(iter(()))
+
+
+class MuteError(Exception):
+    def __str__(self):
+        return self.text
+
+
+def mute(loss, components):
+    raise MuteError
+
+
+def wander(loss, components):
+    os.chdir(tempfile.gettempdir())
+    return loss
+
+
+_WAYS = (nan_loss, infinite_loss, nan_gradient, rows, detached, explode, leave, panic, exhausted, mute, wander)
+WAYS = {way.__name__: way for way in _WAYS}
 
 
 @OBJECTIVE_REGISTRY.register("faulty")
@@ -99,6 +128,36 @@ class _OnlySecond:
         self._learner.step(loss, "second")
 
 
+RETURNED = {
+    "nothing": lambda outcome, size: None,
+    "number": lambda outcome, size: 0.5,
+    "no losses": lambda outcome, size: Outcome({}),
+    "vector": lambda outcome, size: Outcome(outcome.losses, {"sizes": torch.ones(3)}),
+    "text": lambda outcome, size: Outcome(outcome.losses, lambda: {"note": "seven"}),
+    "short": lambda outcome, size: Outcome({"late": outcome.total}) if size != 7 else outcome,
+    "numbers": lambda outcome, size: Outcome(
+        outcome.losses, {"half": 0.5, "two": 2, "rows": torch.tensor(3), "true": torch.tensor([True])}
+    ),
+    "some": lambda outcome, size: Outcome(outcome.losses, {"rows": size} if size == 7 else {}),
+}
+
+
+@OBJECTIVE_REGISTRY.register("returning")
+class Returning(Regression):
+    """Returns something else of an update than `regression` does, or, if its losses do so, of every batch."""
+
+    def __init__(self, way: str, in_losses: bool = False) -> None:
+        self._way, self._in_losses = RETURNED[way], in_losses
+
+    def losses(self, components, batch):
+        outcome = super().losses(components, batch)
+        return self._way(outcome, len(batch["x"])) if self._in_losses else outcome
+
+    def update(self, components, batch, learner, step):
+        outcome = super().update(components, batch, learner)
+        return outcome if self._in_losses else self._way(outcome, len(batch["x"]))
+
+
 @OBJECTIVE_REGISTRY.register("faulty_actor_critic")
 class FaultyActorCritic(Regression):
     """Steps `second`, and fails before it steps `first`, in one update."""
@@ -139,6 +198,8 @@ class SpoiltSplit(TensorSplit):
             return {name: tensor[:0] for name, tensor in made.items()}
         elif self._way == "gone":
             raise FileNotFoundError("episode_000042.parquet")
+        elif self._way == "panic":
+            raise PanicError("index out of bounds")
         return made
 
 

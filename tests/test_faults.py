@@ -27,7 +27,7 @@ def test_killed_again_and_again_a_run_ends_as_if_it_had_not_been(lives, tmp_path
     assert faults.end_of(tmp_path / "whole").differences(killed.end) == []
 
 
-class KilledError(BaseException):
+class KilledError(KeyboardInterrupt):
     """In place of a SIGKILL: nothing catches it."""
 
 

@@ -197,7 +197,7 @@ def test_killed_while_it_removes_a_run_the_next_command_goes_through(cli, run, m
         with monkeypatch.context() as patched:
             for owner, name in ((ownership.Path, "rename"), (ownership.Path, "unlink"), (ownership, "remove")):
                 patched.setattr(owner, name, counted(getattr(owner, name)))
-            patched.setattr("trainer.runs._write_config", counted(lambda config: None))
+            patched.setattr("trainer.runs._write_config", counted(lambda run_dir, config: None))
             patched.setattr("trainer.runs.OfflineTrainer.run", lambda self: None)
             try:
                 config = json.loads((run.parent / "c.json").read_text())

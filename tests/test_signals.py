@@ -158,7 +158,7 @@ def refused_at_update(number):
     checkpoint_writing.write_json = refuse
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR2])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR2, signal.SIGXCPU])
 def test_a_warning_may_be_followed_by_one_signal_more(lives, whole, tmp_path, number):
     """A cluster warns with SIGUSR1 and sends SIGTERM later: the checkpoint is finished all the same."""
     run = tmp_path / "run"
@@ -179,6 +179,21 @@ def test_what_a_process_ignores_stays_ignored():
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_limit_of_cpu_time_that_was_met_ends_nothing_any_more():
+    """The kernel sends its signal each second from then on."""
+    before = signal.getsignal(signal.SIGXCPU)
+    try:
+        with Interruption():
+            assert signal.getsignal(signal.SIGXCPU) is not before
+        assert signal.getsignal(signal.SIGXCPU) is before
+        with Interruption() as interruption:
+            os.kill(os.getpid(), signal.SIGXCPU)
+            assert interruption.signal is signal.SIGXCPU
+        os.kill(os.getpid(), signal.SIGXCPU)
+    finally:
+        signal.signal(signal.SIGXCPU, before)
 
 
 def test_outside_the_main_thread_and_afterwards_nothing_is_changed():

@@ -29,6 +29,9 @@ def told_by(made, console):
 FAILURES = {
     "explode": "RuntimeError: the simulator has no licence (sample_faulty_parts.py:",
     "leave": "SystemExit: 7 (sample_faulty_parts.py:",
+    "panic": "PanicError: index out of bounds (sample_faulty_parts.py:",
+    "exhausted": "RuntimeError: StopIteration (sample_faulty_parts.py:",
+    "mute": "MuteError: without a message, as its own fails: AttributeError (sample_faulty_parts.py:",
     "rows": "ValueError: a loss must be a scalar; got the shape [3]. Take its mean over the batch. (sample_faulty_par",
     "detached": "ValueError: the loss has no gradient: it was detached",
 }
@@ -56,6 +59,7 @@ def test_a_failure_names_update_and_line_and_saves(tmp_path, quiet, way, save_as
         ("text", "a batch must be a dict of tensors; its 'note' is a str"),
         ("empty", "a batch of 4 samples must have one row a sample in each tensor; its 'x' is of 0 rows"),
         ("gone", "FileNotFoundError: episode_000042.parquet (sample_faulty_parts.py:"),
+        ("panic", "PanicError: index out of bounds (sample_faulty_parts.py:"),
     ],
 )
 def test_a_bad_batch_is_named_and_nothing_is_lost(tmp_path, quiet, way, what, workers):
@@ -67,22 +71,83 @@ def test_a_bad_batch_is_named_and_nothing_is_lost(tmp_path, quiet, way, what, wo
     told = told_by(made, quiet)
     update = int(told.removeprefix("update ").partition(" ")[0])
     assert 0 < update < 12, "the sample must not come first"
-    if workers and way in ("list", "text", "gone"):
+    if workers and way in ("list", "text", "gone", "panic"):
         what = {"list": "cannot be made: ", "text": "cannot be made: TypeError: a batch is a dict"}.get(way, what)
     assert what in told
     assert f"after {update} updates. `innerstep resume" in told
     assert (run / "checkpoints" / f"step_{update:08d}").is_dir()
 
 
+@pytest.mark.parametrize("way", ["explode", "leave", "panic", "exhausted", "mute"])
 @pytest.mark.parametrize("where", ["evaluation", "metric"])
-def test_the_state_is_saved_before_an_evaluation_or_a_metric_fails(tmp_path, quiet, where):
+def test_the_state_is_saved_before_an_evaluation_or_a_metric_fails(tmp_path, quiet, where, way):
     run = tmp_path / "run"
-    told = told_by(faulty(run, "explode", at=[7], where=where, eval_every=8, save_every=None), quiet)
+    told = told_by(faulty(run, way, at=[7], where=where, eval_every=8, save_every=None), quiet)
     what = {"evaluation": "the evaluation fails", "metric": "a metric fails"}[where]
-    assert told.startswith(
-        f"after 8 updates: {what}: RuntimeError: the simulator has no licence (sample_faulty_parts.py:"
-    )
+    assert told.startswith(f"after 8 updates: {what}: {FAILURES[way]}")
     assert (run / "checkpoints/step_00000008").is_dir()
+
+
+@pytest.mark.parametrize("way", ["panic", "leave", "exhausted"])
+def test_what_is_no_exception_is_named_before_the_run_too(tmp_path, quiet, way):
+    """By the first look at the model."""
+    with pytest.raises(ConfigError, match=r"^train\.objective: fails on a batch of .*sample_faulty_parts\.py:"):
+        train(faulty(tmp_path / "run", way, where="evaluation", at=[0]), console=quiet)
+    assert not (tmp_path / "run").exists()
+
+
+def returning(run, way, in_losses=False, **changed):
+    made = config(run, MLPS, {"first": ADAMW, "second": ADAMW}, objective="returning", **changed)
+    made["train"]["objective"]["params"] = {"way": way, "in_losses": in_losses}
+    made["plugins"].append("sample_faulty_parts")
+    return made
+
+
+@pytest.mark.parametrize(
+    ("way", "problem"),
+    [
+        ("nothing", "got a NoneType"),
+        ("number", "got a float"),
+        ("no losses", "its losses are {}"),
+        ("vector", "the metric 'sizes' has shape [3]. Take its mean over the batch."),
+        ("text", "the metric 'note' is a str"),
+        ("short", "not each batch of this update has the loss 'late'"),
+    ],
+)
+def test_what_an_update_must_return_is_told_and_nothing_is_lost(tmp_path, quiet, way, problem):
+    told = told_by(returning(tmp_path / "run", way, data={"batch_size": 7}, accumulate=6), quiet)  # the last has 5
+    assert told.splitlines()[0] == (
+        "after 1 updates: train.objective: its update must return an Outcome of scalar tensors; " + problem
+    )
+    assert (tmp_path / "run/checkpoints/step_00000001").is_dir()
+
+
+def test_metrics_may_be_numbers_and_of_some_batches(tmp_path, quiet):
+    """Of some: they are means over the batches that have them."""
+    train(returning(tmp_path / "a", "numbers", in_losses=True), console=quiet)
+    *_, update, evaluation = metrics_of(tmp_path / "a")
+    for line in (update, evaluation):
+        assert (line["half"], line["two"], line["rows"], line["true"]) == (0.5, 2, 3, 1)
+    train(returning(tmp_path / "b", "some", in_losses=True, data={"batch_size": 7}, accumulate=6), console=quiet)
+    *_, update, evaluation = metrics_of(tmp_path / "b")
+    assert (update["rows"], evaluation["rows"]) == (7, 7)
+
+
+@pytest.mark.parametrize("where", ["loss", "evaluation"])
+def test_a_run_stays_where_it_began_though_users_code_changes_the_working_directory(
+    tmp_path, quiet, monkeypatch, where
+):
+    for at, place in (([2], "wandering"), ([], "whole")):
+        (tmp_path / place).mkdir()
+        monkeypatch.chdir(tmp_path / place)
+        optims = {"first": ADAMW, "second": ADAMW}
+        train(faulty("run", "wander", at, where, optims, eval_every=3, save_every=4), console=quiet)
+        monkeypatch.chdir(tmp_path / place)
+        resume("run", {"train.total_steps": 14}, console=quiet)
+    runs = [tmp_path / place / "run" for place in ("wandering", "whole")]
+    assert metrics_of(runs[0]) == metrics_of(runs[1])
+    folders = [sorted(path.name for path in (run / "checkpoints").iterdir()) for run in runs]
+    assert folders[0] == folders[1] == ["latest", *(f"step_{step:08d}" for step in (4, 8, 12, 14))]
 
 
 def test_an_update_that_has_moved_a_component_is_not_saved(tmp_path, quiet):
@@ -119,9 +184,6 @@ def test_a_run_stopped_between_checkpoint_and_evaluation_evaluates_when_it_is_re
     options = {"eval_every": 3, "save_every": 3, "keep_best": {}, "keep_last": 9}
     train(config(tmp_path / "whole", two(), optims, **options), console=quiet)
 
-    class KilledError(BaseException):
-        pass
-
     for moment in ("evaluate", "report"):  # before the evaluation, and once it is written
         from trainer import offline_trainer
 
@@ -130,13 +192,13 @@ def test_a_run_stopped_between_checkpoint_and_evaluation_evaluates_when_it_is_re
         def killed(*given, original=original, calls=calls):
             calls.append(given)
             if len(calls) == 2:
-                raise KilledError
+                raise KeyboardInterrupt
             return original(*given)
 
         run = tmp_path / moment
         with monkeypatch.context() as patch:
             patch.setattr(offline_trainer, moment, killed)
-            with pytest.raises(KilledError):
+            with pytest.raises(KeyboardInterrupt):
                 train(config(run, two(), optims, **options), console=quiet)
         assert (run / "checkpoints/latest").read_text() == "step_00000006\n"
         resume(run, console=quiet)

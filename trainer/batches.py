@@ -140,7 +140,9 @@ class _NumberedBatches(Dataset[Batch | _Failure]):
         seed_all(int(words[0]))
         try:
             return _to_send(self.make(number))
-        except Exception as error:  # the split is the user's code, which may raise anything
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # the split is the user's code, which may raise anything
             at = f"data: batch {index} of epoch {epoch} (from 0)"
             reason = str(error) if isinstance(error, ConfigError) else f"{at} cannot be made: {raised(error)}"
             return _Failure(reason, traceback.format_exc())

@@ -39,9 +39,9 @@ def first_batch(split: Any, what: str, samples: int) -> Batch:
     indices = torch.arange(min(samples, len(split)))
     try:
         batch = split.batch(indices)
-    except ConfigError:
+    except (ConfigError, KeyboardInterrupt):
         raise
-    except Exception as error:  # a split is the user's code, which may raise anything
+    except BaseException as error:  # a split is the user's code, which may raise anything
         raise ConfigError(f"data: {what} cannot make a batch of samples {indices.tolist()}: {raised(error)}") from error
     if problem := batch_problem(batch, len(indices)):
         raise ConfigError(f"data: {what}: {problem}")

@@ -66,16 +66,31 @@ def user_code(what: str) -> Iterator[None]:
     """Run the body, which is the user's. Raises UserCodeError that says what failed, in which line of theirs."""
     try:
         yield
-    except (ConfigError, SaveError, UserCodeError, NonFiniteError):
+    except (ConfigError, SaveError, UserCodeError, NonFiniteError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:  # a metric may call sys.exit
+    except BaseException as error:  # a metric may call sys.exit, and libraries in Rust raise no Exceptions
+        error = by_the_user(error)
         raise UserCodeError(f"{what} fails: {raised(error)}") from error
+
+
+def by_the_user(error: BaseException) -> BaseException:
+    """Return `error`, or a RuntimeError in place of StopIteration.
+
+    Python makes it one in a generator, as the loop is, and loses the user's line; an error that StopIteration causes
+    does not get through contextlib.
+    """
+    stop = error.__cause__ if type(error) is RuntimeError else error
+    return RuntimeError("StopIteration").with_traceback(stop.__traceback__) if type(stop) is StopIteration else error
 
 
 def raised(error: BaseException) -> str:
     """Return the type and the message of `error`, and the last line of the user's that it came through."""
     frames = user_frames(error) or traceback.extract_tb(error.__traceback__)
-    return f"{type(error).__name__}: {error}{_place(frames)}"
+    try:
+        message = str(error)
+    except Exception as second:  # an error of the user's may have a message of its own
+        message = f"without a message, as its own fails: {type(second).__name__}"
+    return f"{type(error).__name__}: {message}{_place(frames)}"
 
 
 def user_line(error: BaseException) -> str:

@@ -114,21 +114,23 @@ def evaluate(
 ) -> dict[str, float]:
     """Return the means of all losses and metrics over `held_out`, and the sum of the losses as `loss`.
 
+    A value that some batches lack is the mean over those that have it.
+
     calibration: training batches to measure BatchNorm statistics over, where some weights are averaged
     ones; None: the running statistics are right.
     """
     components.eval()
     sums: dict[str, float] = defaultdict(float)
-    samples = 0
+    samples: dict[str, int] = defaultdict(int)
     statistics = nullcontext() if calibration is None else recalibrated_batch_norm(objective, components, calibration)
     try:
         with autocast, statistics:
             for batch in held_out:
                 outcome = objective.losses(components, batch)
                 size = len(next(iter(batch.values())))
-                samples += size
                 for name, value in named_values(outcome).items():
                     sums[name] += float(value) * size
+                    samples[name] += size
     finally:
         train_mode(components)
-    return {name: total / samples for name, total in sums.items()}
+    return {name: total / samples[name] for name, total in sums.items()}

@@ -8,8 +8,8 @@ from typing import Any, Self
 
 SIGNALS = tuple(
     signal.Signals(getattr(signal, name))
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")  # a lost terminal; a cluster's warning
-    if hasattr(signal, name)  # Windows lacks the last three
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")  # a lost terminal; warnings
+    if hasattr(signal, name)  # Windows lacks the last four
 )
 """Those that ask a run to stop."""
 _ORDERS = (signal.SIGINT, signal.SIGTERM)
@@ -52,5 +52,7 @@ class Interruption:
 
     def _restore(self) -> None:
         for number, handler in self._before.items():
+            if number == self.signal and number.name == "SIGXCPU":  # it comes each second from now on
+                handler = signal.SIG_IGN
             signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: it was not Python's
         self._before = {}

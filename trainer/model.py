@@ -48,9 +48,9 @@ def prepare(objective: Objective, components: nn.ModuleDict, data: DataSet, load
     before = list(components)
     try:
         objective.prepare(components, data)
-    except ConfigError:
+    except (ConfigError, KeyboardInterrupt):
         raise
-    except Exception as error:  # an objective is the user's code, which may raise anything
+    except BaseException as error:  # an objective is the user's code, which may raise anything
         raise ConfigError(f"train.objective: its prepare fails: {raised(error)}") from error
     for name in before:
         if name not in components:

@@ -16,8 +16,8 @@ from trainer.data import Batch, DataSet
 class Outcome:
     """What a batch gave.
 
-    losses, metrics: scalar tensors by name; their means over the batch. The metrics may be a function that makes them
-    of what is there already: in training they are only asked for where they are logged.
+    losses, metrics: scalar tensors by name, the means over the batch; a metric may be a number. The metrics may be a
+    function that makes them of what is there already: in training they are only asked for where they are logged.
     """
 
     losses: Mapping[str, Tensor]
@@ -32,6 +32,31 @@ class Outcome:
         """The sum of the losses."""
         first, *rest = self.losses.values()
         return sum(rest, start=first)
+
+
+def loss_problem(outcome: Any) -> str | None:
+    """Return what keeps `outcome` from being an Outcome whose losses are scalars, or None."""
+    if not isinstance(outcome, Outcome):
+        return f"got a {type(outcome).__name__}"
+    if not isinstance(outcome.losses, Mapping) or not outcome.losses:
+        return f"its losses are {outcome.losses!r}"
+    return _problem("loss", outcome.losses, Tensor)
+
+
+def metric_problem(metrics: Any) -> str | None:
+    """Return what keeps `metrics` from being scalar tensors or numbers by name, or None."""
+    if not isinstance(metrics, Mapping):
+        return f"its metrics are a {type(metrics).__name__}"
+    return _problem("metric", metrics, Tensor | int | float)
+
+
+def _problem(kind: str, values: Mapping[Any, Any], taken: Any) -> str | None:
+    for name, value in values.items():
+        if isinstance(value, Tensor) and value.numel() != 1:
+            return f"the {kind} {name!r} has shape {list(value.shape)}. Take its mean over the batch."
+        if not isinstance(value, taken):
+            return f"the {kind} {name!r} is a {type(value).__name__}"
+    return None
 
 
 class Learns(Protocol):

@@ -72,6 +72,7 @@ class OfflineTrainer:
     """
 
     def __init__(self, config: ExperimentConfig, console: Console, resumed: bool = False) -> None:
+        config = _in_place(config)
         self.config, self.console = config, console
         self.device = chosen_device(config.train.device)
         check_lengths(config.train.run_dir, config.model.components)
@@ -291,3 +292,9 @@ class OfflineTrainer:
 
     def _on_device(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         return (on_device(batch, self.device) for batch in batches)
+
+
+def _in_place(config: ExperimentConfig) -> ExperimentConfig:
+    """Return `config` with the whole path of its run directory: users' code may change the working directory."""
+    train = config.train.model_copy(update={"run_dir": config.train.run_dir.absolute()})
+    return config.model_copy(update={"train": train})

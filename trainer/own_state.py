@@ -169,7 +169,9 @@ class OwnState:
             json.dumps(plan, ensure_ascii=False).encode()
             for path, tensor in tensors.items():
                 _check_savable(path, tensor)
-        except Exception as error:  # the part is the user's code, which may raise anything
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # the part is the user's code, which may raise anything
             what = str(error) if isinstance(error, ValueError) else raised(error)
             raise ValueError(f"{PARTS[name]}: its state cannot be saved: {what}. {_TAKEN}") from error
         return plan, tensors
@@ -207,7 +209,9 @@ class OwnState:
         if not held:
             try:
                 part.load_state_dict(state)
-            except Exception as error:  # likewise
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # likewise
                 raise ValueError(f"{type(part).__name__}.load_state_dict fails: {raised(error)}") from error
             return
         problems = compare_shapes(_shapes(state), _shapes({name: one.value for name, one in held.items()}))

@@ -104,7 +104,9 @@ def data_fingerprint(data: DataSet, seed: int) -> dict[str, Any]:
     try:
         own = data.fingerprint()
         state = copy.deepcopy(data.state_dict())  # it may be the data set's own objects
-    except Exception as error:  # the data set is the user's code, which may raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the data set is the user's code, which may raise anything
         raise ConfigError(f"data: {type(data).__name__}.fingerprint fails: {raised(error)}") from error
     if own is not None:
         return {"fingerprint": str(own)}
@@ -126,7 +128,9 @@ def _of_part(part: Split, samples: int) -> dict[str, Any]:
         exact = {name: tensor for name, tensor in batch.items() if name not in floats}
         sketches = {name: _sketch(tensor) for name, tensor in floats.items()}
         return {"samples": length, "batch": shapes, "checksum": _checksum(exact), "sketch": sketches}
-    except Exception:  # likewise; the run meets the error where it needs these samples, and names the batch
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # likewise; the run meets the error where it needs these samples, and names the batch
         return {"samples": length}
 
 

@@ -1,6 +1,6 @@
 """Small batches through the model before anything is written, to see that its parts fit together."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,7 +22,7 @@ from trainer.model import (
     refuse_shared_parameters,
     train_mode,
 )
-from trainer.objective import Objective, Outcome
+from trainer.objective import Objective, Outcome, loss_problem, metric_problem
 
 
 def bring_into_form(
@@ -92,12 +92,15 @@ def _outcome(objective: Objective, components: nn.ModuleDict, batch: Batch) -> O
     try:
         with torch.no_grad(), _kept_buffers(components):
             outcome = objective.losses(components, batch)
-            problem = _problem_of_outcome(outcome)
+            problem = loss_problem(outcome)
             if problem is None:
-                return Outcome(outcome.losses, outcome.measured())
-    except ConfigError:
+                metrics = outcome.measured()
+                problem = metric_problem(metrics)
+            if problem is None:
+                return Outcome(outcome.losses, metrics)
+    except (ConfigError, KeyboardInterrupt):
         raise
-    except Exception as error:  # components and objectives are users' code, which may raise anything
+    except BaseException as error:  # components and objectives are users' code, which may raise anything
         path, given = running[-1] if running else ("train.objective", f"a batch of {_shapes(batch)}")
         raise ConfigError(f"{path}: fails on {given}: {raised(error)}") from error
     finally:
@@ -116,23 +119,6 @@ def _enter(running: list[tuple[str, str]], name: str) -> Any:
 
 def _shapes(batch: Batch) -> str:
     return ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in batch.items())
-
-
-def _problem_of_outcome(outcome: Any) -> str | None:
-    if not isinstance(outcome, Outcome):
-        return f"got a {type(outcome).__name__}"
-    if not isinstance(outcome.losses, Mapping) or not outcome.losses:
-        return f"its losses are {outcome.losses!r}"
-    metrics = outcome.measured()
-    if not isinstance(metrics, Mapping):
-        return f"its metrics are a {type(metrics).__name__}"
-    for kind, values in (("loss", outcome.losses), ("metric", metrics)):
-        for name, value in values.items():
-            if isinstance(value, Tensor) and value.numel() != 1:
-                return f"the {kind} {name!r} has shape {list(value.shape)}. Take its mean over the batch."
-            if not isinstance(value, Tensor) and (kind == "loss" or not isinstance(value, int | float)):
-                return f"the {kind} {name!r} is a {type(value).__name__}"
-    return None
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from trainer.errors import (
     UnreadableError,
     UnsavableError,
     UserCodeError,
+    by_the_user,
     raised,
     resume_command,
 )
@@ -35,13 +36,14 @@ def rescuing(run: Run) -> Iterator[None]:
     """
     try:
         yield
-    except (SaveError, UnreadableError):
+    except (SaveError, UnreadableError, KeyboardInterrupt):
         raise
     except UnsavableError as error:
         raise UserCodeError(f"{error}\n{_way_on(run.config.train.run_dir)}") from error
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # libraries in Rust raise no Exceptions
         if isinstance(error, ConfigError) and run.step == run.begun:
             raise
+        error = by_the_user(error)
         known = isinstance(error, ConfigError | UserCodeError | NonFiniteError)
         problems = [] if known else parameter_problems(run.components, run.optimizers)
         what = "\n".join([f"{_place(run)}: {str(error) if known else raised(error)}", *problems])

@@ -62,11 +62,12 @@ def _train(
         refuse_a_copy(source, run_dir)
     run_to_overwrite(run_dir, overwrite)
     trainer = OfflineTrainer(config, console)
+    run_dir = trainer.config.train.run_dir
     _make(run_dir)
     with locked(run_dir, _say(console)) as lock:
         trainer.saving.check_lock = lock.check
         _clear(run_dir, run_to_overwrite(run_dir, overwrite))  # another process may have been quicker
-        _write_config(config)
+        _write_config(run_dir, config)
         with _resumable(run_dir):
             show(console, trainer.plan())
             return trainer.run()
@@ -78,7 +79,7 @@ def resume(target: str | Path, overrides: Mapping[str, Any] | None = None, *, co
     target: the run's directory, or one of its checkpoints' folders, or its checkpoints/latest or checkpoints/best.
     Raises ConfigError if there is no run, or `overrides` change what cannot change in a run.
     """
-    run_dir, folder = _run_and_checkpoint(Path(target))
+    run_dir, folder = _run_and_checkpoint(Path(target).absolute())
     _refuse_another_directory(run_dir, overrides)
     with steady(console) as console, _resumable(run_dir), locked(run_dir, _say(console)) as lock:
         with announcing(lambda module: say(console, f"{run_dir / CONFIG} imports {module}")):
@@ -89,7 +90,7 @@ def resume(target: str | Path, overrides: Mapping[str, Any] | None = None, *, co
             if overrides:
                 # on_change holds for a resume of this resume too, after a kill before its first checkpoint.
                 on_change = config.resume.on_change
-                _write_config(trainer.config, None if on_change == "keep" else on_change)
+                _write_config(run_dir, trainer.config, None if on_change == "keep" else on_change)
             not_ours = MetricsFile(run_dir / METRICS).keep_before(trainer.step)
         if not_ours:
             say(console, f"{run_dir / METRICS}: {not_ours} lines that are not a run's, moved to {NOT_UNDERSTOOD}")
@@ -146,7 +147,7 @@ def _run_and_checkpoint(target: Path) -> tuple[Path, Path | None]:
     if is_file(target / CONFIG):
         return target, None
     try:
-        folder = checkpoint_at(target.absolute())
+        folder = checkpoint_at(target)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if folder is not None and is_file(folder.parent.parent / CONFIG):
@@ -184,7 +185,7 @@ def _clear(run_dir: Path, holds_a_run: bool) -> None:
         raise ConfigError(f"train.run_dir: {run_dir} cannot be deleted: {error}") from error
 
 
-def _write_config(config: ExperimentConfig, on_change: str | None = None) -> None:
+def _write_config(run_dir: Path, config: ExperimentConfig, on_change: str | None = None) -> None:
     """Write the config with every default filled in, so that it means the same under later versions."""
     resolved = config.model_dump(mode="json") | {"resume": {"on_change": on_change}}
     for name, optim in config.model.component_optims.items():
@@ -192,10 +193,10 @@ def _write_config(config: ExperimentConfig, on_change: str | None = None) -> Non
         if isinstance(factory, BaseModel):
             resolved["model"]["component_optims"][name]["params"] = factory.model_dump(mode="json")
     try:
-        folders = heading_of_folders(strings(resolved), config.train.run_dir)
-        write_atomically(config.train.run_dir / CONFIG, heading() + folders + write_yaml(resolved))
+        folders = heading_of_folders(strings(resolved), run_dir)
+        write_atomically(run_dir / CONFIG, heading() + folders + write_yaml(resolved))
     except OSError as error:
-        raise ConfigError(f"train.run_dir: cannot write to {config.train.run_dir}: {error.strerror}") from error
+        raise ConfigError(f"train.run_dir: cannot write to {run_dir}: {error.strerror}") from error
 
 
 @contextmanager

@@ -33,7 +33,7 @@ class Saving:
         self._train, self._say = train, say
         self._folder = train.run_dir / "checkpoints"
         self._thread: threading.Thread | None = None
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         self._step, self._is_last = 0, False
         self._written: int | None = None
         self._snapshot: dict[str, dict[str, Any]] = {}
@@ -169,7 +169,9 @@ class Saving:
             if is_best:
                 point(self._folder, BEST, folder)
             self._written = step
-        except Exception as error:  # whatever it is: from a thread it would be lost
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever it is: from a thread it would be lost
             self._failure = error
         else:
             self._tidy(step)

@@ -14,7 +14,7 @@ from trainer.data_checks import batch_problem
 from trainer.device import on_device
 from trainer.errors import UserCodeError
 from trainer.learner import Learner
-from trainer.objective import Objective, Outcome
+from trainer.objective import Objective, Outcome, loss_problem, metric_problem
 
 
 @dataclass(frozen=True)
@@ -33,21 +33,44 @@ class Report:
     skipped: dict[str, int]
 
     def losses(self) -> dict[str, Tensor]:
-        """Return the mean of each loss over all samples."""
+        """Return the mean of each loss over all samples. Raises UserCodeError for what is no Outcome."""
+        for outcome in self.outcomes:
+            _check_outcome(loss_problem(outcome))
+            if differ := outcome.losses.keys() ^ self.outcomes[0].losses.keys():
+                _check_outcome(f"not each batch of this update has the loss {min(differ)!r}")
         return self._means([outcome.losses for outcome in self.outcomes])
 
     def metrics(self) -> dict[str, Tensor]:
-        """Return the mean of each metric over all samples. Metrics may be code of the user's, which runs here."""
-        return self._means([outcome.measured() for outcome in self.outcomes])
+        """Return the mean of each metric over all samples of the batches that have it.
+
+        Metrics may be code of the user's, which runs here. Raises UserCodeError for what is no metric.
+        """
+        measured = [outcome.measured() for outcome in self.outcomes]
+        for metrics in measured:
+            _check_outcome(metric_problem(metrics))
+        return self._means(measured)
 
     def _means(self, values: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        return {name: self._mean([each[name].detach() for each in values]) for name in values[0]}
+        means = {}
+        for name in dict.fromkeys(name for each in values for name in each):
+            having = [(each[name], size) for each, size in zip(values, self.sizes, strict=True) if name in each]
+            tensors, sizes = zip(*having, strict=True)
+            means[name] = _mean([torch.as_tensor(value).detach() for value in tensors], sizes)
+        return means
 
-    def _mean(self, values: Sequence[Tensor]) -> Tensor:
-        stacked = torch.stack(list(values))
-        if len(set(self.sizes)) == 1:
-            return stacked.mean(0)
-        return (stacked * torch.tensor(self.sizes, device=stacked.device)).sum(0) / sum(self.sizes)
+
+def _check_outcome(problem: str | None) -> None:
+    if problem is not None:
+        raise UserCodeError(f"train.objective: its update must return an Outcome of scalar tensors; {problem}")
+
+
+def _mean(values: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
+    stacked = torch.stack(list(values))
+    if not stacked.is_floating_point():  # counts, and what is true or false
+        stacked = stacked.double()
+    if len(set(sizes)) == 1:
+        return stacked.mean(0)
+    return (stacked * torch.tensor(sizes, device=stacked.device)).sum(0) / sum(sizes)
 
 
 def updates(
