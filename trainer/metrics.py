@@ -132,7 +132,7 @@ def is_evaluation(line: Line, step: int) -> bool:
 
 
 def read_metrics(path: Path) -> list[Line]:
-    """Return the lines of a metrics file that are ours; none if there is no file. What was NaN or infinite is NaN."""
+    """Return the lines of a metrics file that are ours; none if there is no file."""
     return [line for _, line in _lines(path) if line is not None] if path.exists() else []
 
 
