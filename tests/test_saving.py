@@ -119,9 +119,10 @@ def test_an_infinite_evaluation_is_judged_alike_after_a_kill(tmp_path, quiet, mo
             raise KilledError
         return original(saving, step, metrics)
 
-    with monkeypatch.context() as patch, pytest.raises(KilledError):
+    with monkeypatch.context() as patch:
         patch.setattr(Saving, "is_best", killed)
-        train(made, console=quiet)
+        with pytest.raises(KilledError):
+            train(made, console=quiet)
     resume(tmp_path / "run", console=quiet)
     assert (tmp_path / "run/checkpoints/best").read_text() == f"step_{best:08d}\n"
 

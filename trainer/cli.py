@@ -152,8 +152,9 @@ def _interruptible() -> Iterator[None]:
     except StoppedBySignal as stop:
         typer.echo(f"{stop}; `innerstep resume RUN` goes on", err=True)
         raise typer.Exit(STOPPED_AND_SAVED) from None
-    except KeyboardInterrupt:
-        typer.echo("interrupted; `innerstep resume RUN` goes on from the newest checkpoint", err=True)
+    except KeyboardInterrupt as interrupt:  # with a message if it is no signal's
+        told = str(interrupt) or "interrupted; `innerstep resume RUN` goes on from the newest checkpoint"
+        typer.echo(told, err=True)
         sys.stdout.flush()
         os._exit(INTERRUPTED)  # at once: a checkpoint that is being written would be waited for
 

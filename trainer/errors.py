@@ -64,7 +64,7 @@ def raised(error: BaseException) -> str:
     """Return the type and the message of `error`, and the last line of the user's that it came through."""
     frames = user_frames(error) or traceback.extract_tb(error.__traceback__)
     where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{where}"
+    return f"{type(error).__name__}{': ' if str(error) else ''}{error}{where}"
 
 
 def user_frames(error: BaseException) -> list[traceback.FrameSummary]:

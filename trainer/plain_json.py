@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 _TAG = "nonfinite"
 _WORDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -69,5 +69,5 @@ def _word(value: float) -> str:
     return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
 
 
-def _is_word(value: Any) -> bool:
+def _is_word(value: Any) -> TypeGuard[str]:
     return isinstance(value, str) and value in _WORDS
