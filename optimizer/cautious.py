@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from optimizer.clipping import has_overflowed
 from optimizer.combined import Combined
 from optimizer.float64_step import in_float64, keep_saved, put_back, why_not_in_float64
-from optimizer.memory_layout import check_memory
+from optimizer.memory_layout import called, check_memory
 
 AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
 
@@ -117,8 +117,8 @@ def cautious_step(optimizer: Any, caution: Caution, step: Callable[[], Any]) -> 
     GradScaler skips moves nothing. Raises RuntimeError for sparse gradients and for tensors whose memory was freed.
     """
     for group in optimizer.param_groups:
-        for p in group["params"]:
-            _check_tensors(p)
+        for p, name in zip(group["params"], called(group), strict=True):
+            _check_tensors(p, name)
     if has_overflowed(optimizer):
         return None
     with in_float64(optimizer) as moved:
@@ -140,13 +140,13 @@ def _move(p: Tensor, moved: Tensor, keep: float, sign: float, caution: Caution) 
     p.copy_(decayed - step * mask / (mean.clamp(min=caution.min_mean) + caution.eps))
 
 
-def _check_tensors(p: Tensor) -> None:
+def _check_tensors(p: Tensor, name: str) -> None:
     if p.grad is not None and p.grad.layout != torch.strided:
         raise RuntimeError(
             "use_cautious_optimizer: a cautious step does not support sparse gradients, as its mean is over the whole"
             " parameter. Make them dense (nn.Embedding(sparse=False)) or set use_cautious_optimizer: false."
         )
-    for tensor, what in ((p, "a parameter"), (p.grad, "the gradient of a parameter")):
+    for tensor, what in ((p, name), (p.grad, f"the gradient of {name}")):
         if tensor is not None:
             check_memory(tensor, what)
 

@@ -146,7 +146,9 @@ class ScheduledFactory(Config):
         """
         factory = self.resolved(horizon)
         defaults = {name: getattr(factory, name) for name in factory.option_names()} | {"lr": factory.base_lr}
-        return Preview(factory.curve, defaults, factory.option_schedules)
+        preview = Preview(factory.curve, defaults, factory.option_schedules)
+        preview.usual = self.usual_options()
+        return preview
 
     def _repr_svg_(self) -> str | None:
         """Return the curves as a notebook shows them: a picture, or nothing without matplotlib."""
@@ -173,6 +175,11 @@ class ScheduledFactory(Config):
     def options(self) -> dict[str, Any]:
         """Return the keyword arguments for the optimizer class."""
         return {name: getattr(self, name) for name in self.option_names()}
+
+    def usual_options(self) -> dict[str, Any]:
+        """Return the options of the optimizer class that have a default, with it."""
+        fields = type(self).model_fields
+        return {name: fields[name].default for name in self.option_names() if not fields[name].is_required()}
 
     def class_options(self, groups: list[dict[str, Any]]) -> dict[str, Any]:
         """Return `options` and the implementation that is right for `groups`. Raises ValueError if there is none."""

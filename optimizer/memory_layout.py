@@ -1,5 +1,6 @@
 """Tensors as memory: torch's fused kernels and ours go by address, and not by index."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -34,6 +35,11 @@ def extent(tensor: Tensor) -> int:
         return 0
     last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return (last + 1) * tensor.element_size()
+
+
+def called(group: Mapping[str, Any]) -> list[str]:
+    """Return what a message calls each parameter of an optimizer's group: by its name, where the group has names."""
+    return [f"parameter {name!r}" for name in group.get("param_names", ())] or ["a parameter"] * len(group["params"])
 
 
 def check_memory(tensor: Tensor, what: str) -> None:

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 _TAG = "nonfinite"
 _WORDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -26,25 +26,35 @@ def decoded(text: str | bytes) -> Any:
 
 
 def encoded_line(line: Mapping[str, Any]) -> str:
-    """Return a flat object as one line of JSON; values that are NaN or infinite are null and named in `nonfinite`."""
-    names = [name for name, value in line.items() if isinstance(value, float) and not math.isfinite(value)]
-    if names:
-        line = {**line, **dict.fromkeys(names), _TAG: names}
+    """Return a flat object as one line of JSON.
+
+    Values that are NaN or infinite are null, and `nonfinite` says by name what each was: "nan", "inf" or "-inf".
+    """
+    words = {
+        name: _word(value) for name, value in line.items() if isinstance(value, float) and not math.isfinite(value)
+    }
+    if words:
+        line = {**line, **dict.fromkeys(words), _TAG: words}
     return json.dumps(line, allow_nan=False)
 
 
 def decoded_line(text: str | bytes) -> Any:
-    """Return what a line holds: values that were NaN or infinite are NaN. Raises ValueError, RecursionError."""
+    """Return what `encoded_line` wrote, or any other JSON. Raises ValueError, RecursionError.
+
+    Older lines list the names alone: those values are NaN.
+    """
     line = json.loads(text)
-    if isinstance(line, dict) and isinstance(line.get(_TAG), list):
-        names = line.pop(_TAG)
-        line |= {name: math.nan for name in names if isinstance(name, str) and name in line}
+    if isinstance(line, dict) and isinstance(line.get(_TAG), list | dict):
+        words = line.pop(_TAG)
+        if isinstance(words, list):
+            words = dict.fromkeys((name for name in words if isinstance(name, str)), "nan")
+        line |= {name: _WORDS[word] for name, word in words.items() if name in line and _is_word(word)}
     return line
 
 
 def _tagged(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
-        return {_TAG: "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"}
+        return {_TAG: _word(value)}
     if isinstance(value, Mapping):
         return {key: _tagged(item) for key, item in value.items()}
     return [_tagged(item) for item in value] if isinstance(value, list | tuple) else value
@@ -52,4 +62,12 @@ def _tagged(value: Any) -> Any:
 
 def _untagged(found: dict[str, Any]) -> Any:
     word = found.get(_TAG)
-    return _WORDS[word] if len(found) == 1 and isinstance(word, str) and word in _WORDS else found
+    return _WORDS[word] if len(found) == 1 and _is_word(word) else found
+
+
+def _word(value: float) -> str:
+    return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
+
+
+def _is_word(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str) and value in _WORDS

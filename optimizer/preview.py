@@ -16,6 +16,8 @@ class Preview:
     """
 
     every = 1
+    usual: Mapping[str, Any] | None = None
+    """The options where none are given, as `warnings_about` takes them; None where nobody says."""
 
     def __init__(
         self, schedule: Schedule, defaults: Mapping[str, Any], option_schedules: Mapping[str, Schedule]

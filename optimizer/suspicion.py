@@ -1,11 +1,13 @@
 """What looks wrong in a curve, reported before a run is spent on it."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from optimizer.drawing import spread
 from optimizer.embedded_scheduler import EmbeddedScheduler
 from optimizer.schedule import Schedule, short
+from optimizer.track import Track, option_value
 
 Value = Callable[[int], float]
 
@@ -13,16 +15,40 @@ JUMP = 0.1
 """Share of the highest value that one update may change it by."""
 
 
-def warnings_about(scheduler: EmbeddedScheduler, total_steps: int) -> list[str]:
+def warnings_about(scheduler: EmbeddedScheduler, total_steps: int, usual: Mapping[str, Any] | None = None) -> list[str]:
     """Return what is suspicious about the options that `scheduler` moves over a run, one line each.
 
-    total_steps: updates of the run.
+    Args:
+        scheduler: The scheduler of an optimizer.
+        total_steps: Updates of the run.
+        usual: The values that the optimizer's options have where none are given. None: it is not known which are given.
     """
-    return [
-        line
-        for track in scheduler.tracks
-        for line in suspicions(track.schedule, track.before_reports(), total_steps, track.option)
-    ]
+    lines = [] if usual is None else [_unused(track, total_steps, usual) for track in scheduler.tracks]
+    for track in scheduler.tracks:
+        lines += suspicions(track.schedule, track.before_reports(), total_steps, track.option)
+    return [line for line in lines if line]
+
+
+def _unused(track: Track, total_steps: int, usual: Mapping[str, Any]) -> str:
+    """Return a line if the optimizer's own value of an option was given, and its schedule never gives that."""
+    base, option, schedule = track.base, track.option, track.schedule
+    name = "betas" if option in ("beta1", "beta2") and "betas" in usual else option
+    is_left_out = usual.get(name) is not None and base == option_value(usual, option)
+    if is_left_out or not schedule.absolute:
+        return ""
+    updates = spread(min(schedule.quick_reach() or total_steps, total_steps), 100)
+    try:
+        values = list(map(track.before_reports(), updates))
+        fields = [getattr(track.asked, name) for name in type(schedule).model_fields if "lr" in name]
+        if base in (values[0], max(values), *fields) or not track.ignores_base(updates):
+            return ""
+    except Exception:  # a function of the user's may raise anything, which `suspicions` reports
+        return ""
+    return (
+        f"{option} {base:g} has no effect on the curve: {schedule.key} sets the {option} itself, up to"
+        f" {short(max(values))}. Set its fields, and leave {option} out. (A group with its own {option} keeps its ratio"
+        " to it.)"
+    )
 
 
 def suspicions(schedule: Schedule, value_at: Value, total_steps: int, option: str = "lr") -> list[str]:

@@ -1,7 +1,7 @@
 """One option of an optimizer that follows a curve, and what a parameter group records of it."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -28,7 +28,7 @@ class Track:
     """One option that follows a curve.
 
     base: the optimizer's own value of the option. bases: each group's. shares: what the curve's value is
-    multiplied with in each group.
+    multiplied with in each group. asked: the schedule as it was given, and `schedule` as it is for `base`.
     """
 
     def __init__(self, option: str, schedule: Schedule, base: float) -> None:
@@ -40,19 +40,26 @@ class Track:
         self.curve = self.schedule.start()
         self.bases: list[float] = []
         self.shares: list[float] = []
-        self._base = base
+        self.base, self.asked = base, schedule
 
     def join(self, group: Group) -> None:
         """Take the value that `group` has as its own one."""
-        base = _option(group, self.option)
+        base = option_value(group, self.option)
         group[INITIAL + self.option] = base
         self.bases.append(base)
-        self.shares.append(base / self._base if self.schedule.absolute else base)
+        self.shares.append(base / self.base if self.schedule.absolute else base)
 
     def before_reports(self) -> Callable[[int], float]:
         """Return a function from the update to the optimizer's own value of the option, as if no metric ever came."""
-        curve, factor = self.schedule.start(), 1.0 if self.schedule.absolute else self._base
+        curve, factor = self.schedule.start(), 1.0 if self.schedule.absolute else self.base
         return lambda update: curve.lr_at(update) * factor
+
+    def ignores_base(self, updates: Sequence[int]) -> bool:
+        """Return whether the curve has the same values in `updates` whatever the optimizer's own value is."""
+        if not self.schedule.absolute:
+            return False
+        curve, other = self.schedule.start(), self.asked.for_lr(2.0 * self.base).start()
+        return all(curve.lr_at(update) == other.lr_at(update) for update in updates)
 
     def restore(self, state: dict[str, Any]) -> bool:
         """Restore what metrics left behind; return False if `state` is not of such a curve, which then starts anew."""
@@ -69,7 +76,7 @@ class Track:
         highest = 1.0 if self.option in ("beta1", "beta2", "momentum") else math.inf
         length = getattr(self.schedule, self.schedule.length_field or "", None) or 1
         for update in spread(length * self.schedule.pace(), 200):
-            value = self.curve.lr_at(update) * (1.0 if self.schedule.absolute else self._base)
+            value = self.curve.lr_at(update) * (1.0 if self.schedule.absolute else self.base)
             if not 0.0 <= value < highest:
                 limit = "must be >= 0 and < 1" if highest == 1.0 else "must be >= 0"
                 raise ValueError(
@@ -86,7 +93,7 @@ def other_track(option: str, schedule: Schedule, defaults: Mapping[str, Any]) ->
             f"option_schedules.{option}: this optimizer has no such option{nearest(option, known)}"
             f" Known: {', '.join(known)}"
         )
-    if _option(defaults, option) == 0:
+    if option_value(defaults, option) == 0:
         raise ValueError(
             f"option_schedules.{option}: the optimizer's own {option} is 0, which no schedule moves. Set it to the"
             " value that the schedule starts from."
@@ -95,12 +102,13 @@ def other_track(option: str, schedule: Schedule, defaults: Mapping[str, Any]) ->
         raise ValueError(
             f"option_schedules.{option}: {schedule.key} moves the momentum; set its cycle_momentum to false"
         )
-    track = Track(option, schedule, _option(defaults, option))
+    track = Track(option, schedule, option_value(defaults, option))
     track.check_range()
     return track
 
 
-def _option(group: Mapping[str, Any], option: str) -> float:
+def option_value(group: Mapping[str, Any], option: str) -> float:
+    """Return the value of `option` in a group or among an optimizer's options; beta1 and beta2 are in its `betas`."""
     return float(group["betas"][int(option[-1]) - 1] if option in ("beta1", "beta2") else group[option])
 
 

@@ -1,6 +1,7 @@
 """Objectives, data and components that fail in the middle of a run."""
 
 import os
+import signal
 import sys
 import tempfile
 
@@ -66,8 +67,24 @@ def wander(loss, components):
     return loss
 
 
+def interrupt(loss, components):
+    raise KeyboardInterrupt
+
+
+def press_twice(loss, components):
+    """Press Ctrl-C twice."""
+    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
+
+
+def double(loss, components):
+    """A component turns float64 between the forward and the backward pass."""
+    components["first"].double()
+    return sum(parameter.square().sum() for parameter in components.parameters())
+
+
 _WAYS = (nan_loss, infinite_loss, nan_gradient, rows, detached, explode, leave, panic, exhausted, mute, wander)
-WAYS = {way.__name__: way for way in _WAYS}
+WAYS = {way.__name__: way for way in (*_WAYS, interrupt, press_twice, double)}
 
 
 @OBJECTIVE_REGISTRY.register("faulty")
@@ -92,6 +109,23 @@ class Faulty(Regression):
         if self._where == "metric" and step in self._at:
             return Outcome(outcome.losses, lambda: self._way(outcome.total, components))
         return outcome
+
+
+@OBJECTIVE_REGISTRY.register("counting_faulty")
+class CountingFaulty(Faulty):
+    """`faulty`, and counts its updates before it makes them."""
+
+    _count = 0
+
+    def update(self, components, batch, learner, step):
+        self._count += 1
+        return super().update(components, batch, learner, step)
+
+    def state_dict(self):
+        return {"count": self._count}
+
+    def load_state_dict(self, state):
+        self._count = state["count"]
 
 
 @OBJECTIVE_REGISTRY.register("parallel")

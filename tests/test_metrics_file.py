@@ -103,21 +103,35 @@ def strict(text):
     return json.loads(text, parse_constant=refuse)
 
 
-def test_what_is_not_finite_is_null_and_named_and_read_back_as_nan(tmp_path):
+def test_what_is_not_finite_is_null_and_named_and_read_back_as_it_was(tmp_path):
     path = tmp_path / "metrics.jsonl"
     metrics = MetricsFile(path)
-    metrics.write({"split": "train", "step": 0, "loss": math.inf, "lr/x": 0.5, "accuracy": math.nan})
+    values = {"loss": math.inf, "lr/x": 0.5, "accuracy": math.nan, "reward": -math.inf}
+    metrics.write({"split": "train", "step": 0, **values})
     metrics.write({"split": "train", "step": 1, "loss": 2.0})
     metrics.close()
     first, second = map(strict, path.read_text().splitlines())
-    assert (first["loss"], first["accuracy"], first["nonfinite"]) == (None, None, ["loss", "accuracy"])
+    assert first["nonfinite"] == {"loss": "inf", "accuracy": "nan", "reward": "-inf"}
+    assert {first[name] for name in first["nonfinite"]} == {None}
     assert "nonfinite" not in second
-    read = list(read_metrics(path))
-    assert math.isnan(read[0]["loss"])
-    assert math.isnan(read[0]["accuracy"])
-    assert read[0].keys() == {"split", "step", "loss", "lr/x", "accuracy"}
-    path.write_text('{"split": "train", "step": 0, "loss": NaN}\n')  # as earlier versions wrote it
-    assert math.isnan(next(read_metrics(path))["loss"])
+    assert repr(next(read_metrics(path))) == repr({"split": "train", "step": 0, **values})
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['"loss": NaN', '"loss": null, "nonfinite": ["loss"]', '"loss": null, "nonfinite": ["loss", "gone", 7]'],
+)
+def test_values_that_earlier_versions_wrote_as_not_finite_are_read(tmp_path, text):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"split": "train", "step": 0, {text}}}\n')
+    (read,) = read_metrics(path)
+    assert repr(read) == repr({"split": "train", "step": 0, "loss": math.nan})
+
+
+def test_words_that_are_not_known_change_nothing(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"split": "train", "step": 0, "loss": null, "nonfinite": {"loss": "huge", "gone": "inf"}}\n')
+    assert list(read_metrics(path)) == [{"split": "train", "step": 0, "loss": None}]
 
 
 def test_all_that_a_run_writes_is_json(tmp_path, monkeypatch):

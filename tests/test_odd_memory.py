@@ -157,3 +157,45 @@ def test_a_compiler_that_prints_odd_bytes_or_does_not_end_is_told_in_words(monke
         with pytest.raises(ValueError, match=f"has no compiled one here: .*{message}"):
             factory.build([nn.Parameter(torch.ones(3))])
     native.library.cache_clear()
+
+
+def free_gradient(p, state):
+    p.grad.untyped_storage().resize_(0)
+
+
+def free_moment(p, state):
+    next(value for value in state.values() if value.dim()).untyped_storage().resize_(0)
+
+
+def turn_moments(p, state):
+    state |= {name: value.double() for name, value in state.items() if value.dim()}
+
+
+def reshape_moments(p, state):
+    state |= {name: value.reshape(2, 6) for name, value in state.items() if value.dim()}
+
+
+NAMED = {
+    free_gradient: "the gradient of parameter 'inner.weight' of shape [3, 4]: needs 48 bytes",
+    free_moment: "of parameter 'inner.weight' of shape [3, 4]: needs 48 bytes",
+    turn_moments: "the tensors of parameter 'inner.weight' differ in type or device: torch.float32 [3, 4] on cpu",
+    reshape_moments: "the state of parameter 'inner.weight' of shape [3, 4]: ",
+}
+
+
+@pytest.mark.parametrize("spoil", NAMED, ids=lambda spoil: spoil.__name__)
+@pytest.mark.parametrize(
+    ("key", "options"), [("adamw", {}), ("sgd", {"momentum": 0.9}), ("adam", {"use_cautious_optimizer": True})]
+)
+def test_a_parameter_that_cannot_be_stepped_is_called_by_its_name(key, options, spoil):
+    module = nn.ModuleDict({"outer": nn.Linear(2, 2), "inner": nn.Linear(4, 3, bias=False)})
+    optimizer = OPTIMIZER_BUILDER_REGISTRY[key](lr=1e-2, grad_clip_norm=None, **options).build(module)
+    for p in module.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    spoil(module["inner"].weight, optimizer.state[module["inner"].weight])
+    outer = module["outer"].weight.detach().clone()
+    with pytest.raises((ValueError, RuntimeError, TypeError)) as raised:
+        optimizer.step()
+    assert NAMED[spoil] in str(raised.value)
+    assert torch.equal(outer, module["outer"].weight)

@@ -111,6 +111,12 @@ def test_a_folder_with_a_config_that_no_run_wrote_is_not_a_run(cli, tmp_path, ca
     assert everything(folder) == before
 
 
+def test_a_run_directory_inside_a_file_is_said_to_be_that(cli, tmp_path):
+    path = written(tmp_path / "run", tmp_path / "c.json")
+    code, printed = cli("train", path, f"--train.run_dir={path}/run")
+    assert (code, f"train.run_dir: {path}/run would be in a file. Choose another directory." in printed) == (2, True)
+
+
 def test_metrics_of_another_tool_beside_a_runs_config_are_not_a_run(cli, run):
     for name in (".lock", "checkpoints"):
         ownership.remove(run / name)

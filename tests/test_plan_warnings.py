@@ -194,6 +194,77 @@ def test_the_look_at_a_very_long_run_is_short(schedule, checked, monkeypatch):
     assert bool(told) == (checked is not None)
 
 
+ALONE = {
+    "one_cycle": {"max_lr": 0.02, "cycle_momentum": False},
+    "warmup_cosine_decay": {"peak_lr": 0.02, "warmup_steps": 10},
+    "CyclicLR": {"base_lr": 1e-3, "max_lr": 0.02, "step_size_up": 10, "cycle_momentum": False},
+    "StepLR": {"step_size": 50, "gamma": 0.5, "initial_lr": 0.02},
+    "chain": {"schedules": [{"type": "warmup_cosine_decay", "peak_lr": 0.02}]},
+}
+
+
+def unused(schedule, option="lr", **params):
+    made = OPTIMIZER_BUILDER_REGISTRY["adamw"](**{"schedule": schedule, **params})
+    preview = made.preview(Horizon(200, 20))
+    lines = warnings_about(preview.scheduler, 200, preview.usual)
+    return [line for line in lines if line.startswith(f"{option} ") and "has no effect" in line]
+
+
+@pytest.mark.parametrize("key", ALONE)
+def test_an_lr_beside_a_schedule_that_sets_its_own_is_reported(key):
+    schedule = {"type": key, **ALONE[key]}
+    (line,) = unused(schedule, lr=0.3)
+    assert line.startswith(f"lr 0.3 has no effect on the curve: {key} sets the lr itself, up to ")
+    assert unused(schedule) == []  # left out
+    assert unused(schedule, lr=1e-3) == []  # the default
+    if key != "chain":
+        assert unused(schedule, lr=0.02) == []  # what the schedule says
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {"type": "linear"},
+        {"type": "plateau"},
+        {"type": "StepLR", "step_size": 50},
+        {"type": "LinearWarmupCosineAnnealingLR", "warmup_epochs": 2, "max_epochs": 200},
+        {"type": "chain", "schedules": [{"type": "constant"}, {"type": "ExponentialLR", "gamma": 0.9}]},
+        {"type": "sequence", "schedules": [{"type": "one_cycle", "max_lr": 1}, {"type": "rex"}], "milestones": [100]},
+        {"type": "LambdaLR", "lr_lambda": "sample_functions.below_zero"},
+        {
+            "type": "cosine_decay_with_warmup",
+            "num_warmup_steps": 9,
+            "num_decay_steps": 200,
+            "peak_lr": 1,
+            "decay_lr": 0,
+        },
+    ],
+    ids=lambda schedule: schedule["type"],
+)
+def test_an_lr_that_moves_the_curve_is_not_reported(schedule):
+    assert unused(schedule, lr=0.3) == []
+
+
+def test_another_option_beside_a_schedule_that_sets_its_own_is_reported():
+    falling = {"type": "warmup_cosine_decay", "peak_lr": 0.2, "end_lr": 0.1}
+    for option, own, same in (("weight_decay", {"weight_decay": 0.5}, {"weight_decay": 0.2}), ("beta1", {}, {})):
+        own, same = (given or {"betas": betas} for given, betas in ((own, (0.8, 0.9)), (same, (0.2, 0.9))))
+        (line,) = unused({"type": "constant"}, option, option_schedules={option: falling}, **own)
+        assert f"warmup_cosine_decay sets the {option} itself, up to 2e-01" in line
+        assert unused({"type": "constant"}, option, option_schedules={option: falling}, **same) == []
+        assert unused({"type": "constant"}, option, option_schedules={option: falling}) == []
+
+
+def test_plan_and_plot_report_an_lr_without_effect(tmp_path, cli):
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(run_config(tmp_path, schedule={"type": "one_cycle", "max_lr": 0.5})))
+    line = "warning: first: lr 0.01 has no effect on the curve: one_cycle sets the lr itself, up to "
+    for command in ("plan", "plot"):
+        assert [each[: len(line)] for each in warned(cli(command, path)[1])] == [line]
+    printed = cli("plot", "one_cycle", "--max_lr=0.5")[1]
+    assert "no effect" not in printed  # where no lr was given
+
+
 def test_a_function_that_fails_late_is_a_line_and_no_traceback():
     schedule = {"type": "LambdaLR", "lr_lambda": "sample_functions.below_zero"}
     assert lines_of(schedule, 1000) == ["lr: the schedule gives -2e-05 for update 501"]

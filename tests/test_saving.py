@@ -1,6 +1,7 @@
 """When checkpoints are written, which are kept, and that a resume from any of them is the uninterrupted run."""
 
 import io
+import math
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -12,10 +13,15 @@ from sample_runs import ADAMW, PLATEAU, SCHEDULE_FREE, config, two
 
 from trainer import ConfigError, resume, saving, train
 from trainer.checkpoint_files import complete_checkpoints, verify
+from trainer.saving import Saving
 
 OPTIMS = {"first": SCHEDULE_FREE, "second": PLATEAU}
 PLAIN = {"first": ADAMW, "second": ADAMW}
 EVERY = {"save_every": 2, "eval_every": 3, "accumulate": 2, "precision": "fp16"}
+
+
+class KilledError(BaseException):
+    """The end of a process, for a test."""
 
 
 @pytest.fixture
@@ -91,6 +97,34 @@ def test_a_resume_remembers_the_best(tmp_path, quiet):
     resume(run / "checkpoints/step_00000004", console=quiet)
     assert (run / "checkpoints/best").read_text() == (whole / "checkpoints/best").read_text()
     assert steps(run) == steps(whole)
+
+
+@pytest.mark.parametrize(
+    ("mode", "losses", "best"),
+    [
+        ("max", (1.0, math.inf, 0.5, 2.0), 6),
+        ("max", (-math.inf, math.nan, -3.0, math.nan), 9),
+        ("min", (1.0, -math.inf, 0.5, -2.0), 6),
+        ("min", (math.inf, math.inf, math.nan, math.inf), 3),
+    ],
+)
+def test_an_infinite_evaluation_is_judged_alike_after_a_kill(tmp_path, quiet, monkeypatch, mode, losses, best):
+    """The run is killed between the line of the second evaluation and what follows from it."""
+    evaluations(monkeypatch, dict(zip((3, 6, 9, 12), losses, strict=True)))
+    made = config(tmp_path / "run", two(), PLAIN, eval_every=3, save_every=3, keep_best={"mode": mode})
+    original = Saving.is_best
+
+    def killed(saving, step, metrics):
+        if step == 6:
+            raise KilledError
+        return original(saving, step, metrics)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Saving, "is_best", killed)
+        with pytest.raises(KilledError):
+            train(made, console=quiet)
+    resume(tmp_path / "run", console=quiet)
+    assert (tmp_path / "run/checkpoints/best").read_text() == f"step_{best:08d}\n"
 
 
 def test_a_resume_does_not_miss_a_best_that_a_better_one_has_replaced(tmp_path):

@@ -3,15 +3,19 @@
 import io
 import json
 import multiprocessing
+import signal
+from pathlib import Path
 
 import pytest
 import sample_faulty_parts  # noqa: F401
+import trouble
 from conftest import files_of, metrics_of
 from rich.console import Console
 from sample_runs import ADAMW, PLATEAU, config, two
 from test_nonfinite import MLPS, faulty
 
-from trainer import ConfigError, UserCodeError, resume, train
+from trainer import ConfigError, NonFiniteError, UserCodeError, resume, train
+from trainer.own_state import own_values
 
 
 @pytest.fixture
@@ -165,6 +169,68 @@ def test_a_failure_at_the_first_update_leaves_nothing_to_resume(tmp_path, quiet)
     told = told_by(faulty(tmp_path / "run", "explode", at=[0]), quiet)
     assert "update 0 (epoch 0, batch 0 of 5" in told
     assert "The newest complete checkpoint: none." in told
+
+
+@pytest.mark.parametrize("save_async", [False, True])
+@pytest.mark.parametrize(("where", "place"), [("loss", "update 6 (epoch 1, batch 1 of 5"), ("evaluation", "after 7 u")])
+def test_an_interrupt_of_the_users_own_is_saved_as_a_failure_is(tmp_path, quiet, save_async, where, place):
+    run = tmp_path / "run"
+    often = {"eval_every": 7, "save_every": None, "save_async": save_async}
+    with pytest.raises(KeyboardInterrupt) as raised:
+        train(faulty(run, "interrupt", at=[6], where=where, **often), console=quiet)
+    told, done = str(raised.value), 6 if where == "loss" else 7
+    assert told.startswith(place)
+    assert ": KeyboardInterrupt (sample_faulty_parts.py:" in told
+    assert told.endswith(
+        f"The newest finite checkpoint: after {done} updates. `innerstep resume {run}` continues there."
+    )
+    assert (run / "checkpoints/latest").read_text() == f"step_{done:08d}\n"
+
+
+def test_an_interrupt_that_a_second_signal_made_saves_nothing(tmp_path, quiet):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored, as in the background
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(faulty(tmp_path / "run", "press_twice", save_every=None), console=quiet)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not (tmp_path / "run/checkpoints").exists()
+
+
+def test_the_command_says_where_an_interrupt_of_the_users_own_came_and_what_is_saved(tmp_path, lives):
+    run = tmp_path / "run"
+    (tmp_path / "config.json").write_text(json.dumps(faulty(run, "interrupt", at=[3])))
+    code, printed = trouble.command(lives, ["train", tmp_path / "config.json"], run)
+    assert code == 130
+    assert "update 3 (epoch 0, batch 3 of 5, all counted from 0): KeyboardInterrupt (sample_faulty_parts.py:" in printed
+    assert f"after 3 updates. `innerstep resume {run}` continues there." in printed
+    assert "Traceback" not in printed
+
+
+@pytest.mark.parametrize("optim", ["adamw", "sgd", "torch.optim.Adamax", "schedule_free_radam"])
+def test_a_weight_that_turns_float64_in_the_run_is_named(tmp_path, quiet, optim):
+    params = {"sgd": {"momentum": 0.9}}.get(optim, {})
+    optims = {"first": {"type": optim, "params": params}, "second": ADAMW}
+    told = told_by(faulty(tmp_path / "run", "double", at=[5], optims=optims), quiet)
+    assert told.startswith("update 5 (epoch 1, batch 0 of 5")
+    assert "model.components.first: its tensor 'layers.0.weight' was float32 [5, 4] before the first upd" in told
+    assert told.count("layers.0.weight' was") == 1
+    assert "The newest finite checkpoint: after 4 updates." in told
+
+
+@pytest.mark.parametrize(("way", "error"), [("explode", UserCodeError), ("nan_loss", NonFiniteError)])
+def test_state_that_a_failed_update_has_half_changed_is_said_to_be_that(tmp_path, quiet, way, error):
+    said = "The state of train.objective is saved as the failed update left it."
+    counting = faulty(tmp_path / "counting", way, objective="counting_faulty")
+    stateless, saved = faulty(tmp_path / "stateless", way), faulty(tmp_path / "saved", way, save_every=6)
+    saved["train"]["objective"]["type"] = "counting_faulty"
+    for made, expected in ((counting, True), (stateless, False), (saved, False)):
+        with pytest.raises(error) as raised:
+            train(made, console=quiet)
+        assert (said in str(raised.value)) == expected
+    for made, count in ((counting, 7), (saved, 6)):
+        folder = Path(made["train"]["run_dir"]) / "checkpoints/step_00000006"
+        assert own_values(folder, "objective") == {"objective.count": count}
 
 
 def test_the_command_shows_the_users_lines_alone(tmp_path, cli):

@@ -128,6 +128,11 @@ def load_weights(component_folder: Path, component: nn.Module) -> None:
     _lay_out(component, tensors)
 
 
+def weights_files(components: nn.ModuleDict) -> dict[str, dict[str, Tensor]]:
+    """Return the tensors in the weights file of each component; they are the component's own."""
+    return {f"{name}/{WEIGHTS}": _component_files(component)[WEIGHTS] for name, component in components.items()}
+
+
 def _component_files(component: nn.Module) -> dict[str, dict[str, Any]]:
     """Return what the folder of a component holds of its state dict."""
     state, nested = component.state_dict(), dict[str, Tensor]()

@@ -90,7 +90,7 @@ def raised(error: BaseException) -> str:
         message = str(error)
     except Exception as second:  # an error of the user's may have a message of its own
         message = f"without a message, as its own fails: {type(second).__name__}"
-    return f"{type(error).__name__}: {message}{_place(frames)}"
+    return f"{type(error).__name__}{': ' if message else ''}{message}{_place(frames)}"
 
 
 def user_line(error: BaseException) -> str:

@@ -21,7 +21,8 @@ class StoppedBySignal(KeyboardInterrupt):
 
 
 class Interruption:
-    """While entered, the first of SIGNALS is kept in `signal`; a second SIGINT or SIGTERM does what it always did.
+    """While entered, the first of SIGNALS is kept in `signal`; a second SIGINT or SIGTERM does what it always did, and
+    `is_at_once` says that it came.
 
     A signal that the process ignores (SIGHUP under nohup) stays ignored. Only the main thread gets signals; in another
     one nothing is changed.
@@ -29,6 +30,7 @@ class Interruption:
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self.is_at_once = False
         self._ordered = False
         self._before: dict[signal.Signals, Any] = {}
 
@@ -45,6 +47,7 @@ class Interruption:
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         if number in _ORDERS and self._ordered:
+            self.is_at_once = True
             self._restore()
             os.kill(os.getpid(), number)
         self._ordered = self._ordered or number in _ORDERS

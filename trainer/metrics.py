@@ -146,7 +146,7 @@ def written_evaluation(path: Path, step: int) -> dict[str, float] | None:
 
 
 def read_metrics(path: Path) -> Iterator[Line]:
-    """Yield the lines of a metrics file that are ours; none if there is no file. What was NaN or infinite is NaN."""
+    """Yield the lines of a metrics file that are ours; none if there is no file."""
     for text, mark in _lines(path) if path.exists() else ():
         if mark is not None:
             yield decoded_line(text)

@@ -120,8 +120,8 @@ class OfflineTrainer:
 
         The first signal that asks for it ends the run after the update and its checkpoint, with StoppedBySignal.
         Raises SaveError where something cannot be written, unless train.on_save_error says to continue; UserCodeError
-        where code of the user's fails; NonFiniteError by train.on_nonfinite. Of all three the message says what is
-        saved.
+        where code of the user's fails, or KeyboardInterrupt where it raises one; NonFiniteError by train.on_nonfinite.
+        Of all four the message says what is saved.
         """
         if self.step == 0:
             seed_all(self.config.seed)
@@ -131,7 +131,7 @@ class OfflineTrainer:
             RunProgress(self.console, self.step, self.horizon.total_steps) as progress,
             Interruption() as interruption,
             self.saving,
-            rescuing(self),
+            rescuing(self, interruption),
             self.batches,
         ):
             self._train(metrics, progress, interruption)

@@ -88,6 +88,15 @@ class OwnState:
                 self._say(f"{error}\nThe checkpoint is without this state. Of a resume: {_ANEW}.")
         return content
 
+    def parts_with_state(self) -> list[str]:
+        """Return where in the config the parts are that have state."""
+        found = []
+        for name, path in PARTS.items():
+            with suppress(ValueError):  # its state cannot be saved
+                if self._outlined(name)[0] is not None:
+                    found.append(path)
+        return found
+
     @contextmanager
     def kept(self) -> Iterator[None]:
         """Run the body, an evaluation, and put back afterwards what it has changed of the parts' state."""

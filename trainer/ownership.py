@@ -219,6 +219,7 @@ def _names(folder: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except NotADirectoryError as error:
-        raise ConfigError(f"train.run_dir: {folder} exists and is not a run. Choose another directory.") from error
+        what = "exists and is not a run" if os.path.lexists(folder) else "would be in a file"
+        raise ConfigError(f"train.run_dir: {folder} {what}. Choose another directory.") from error
     except OSError as error:
         raise unreadable(folder, error) from error

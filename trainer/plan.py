@@ -1,11 +1,12 @@
 """The plan: what each component is, whether it trains, and how. Shown before the first batch."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
-from optimizer import EmbeddedScheduler, Horizon
+from optimizer import EmbeddedScheduler, Horizon, ScheduledFactory
 from optimizer.kernels.choice import implementation_of
 from optimizer.suspicion import warnings_about
 from trainer.config import ExperimentConfig
@@ -46,13 +47,20 @@ def plan(
     for name, optimizer in optimizers.items():
         if isinstance(scheduler := getattr(optimizer, "scheduler", None), EmbeddedScheduler):
             own = config.model.component_optims[name].own_horizon(horizon)
-            lines += warning_lines(name, scheduler, own.total_steps)
+            factory = config.model.component_optims[name].factory
+            usual = factory.usual_options() if isinstance(factory, ScheduledFactory) else None
+            lines += warning_lines(name, scheduler, own.total_steps, usual)
     return "\n".join(lines)
 
 
-def warning_lines(name: str, scheduler: EmbeddedScheduler, total_steps: int) -> list[str]:
-    """Return a line for everything that looks wrong in a component's schedules over a run of `total_steps` updates."""
-    return [f"warning: {name}: {line}" for line in warnings_about(scheduler, total_steps)]
+def warning_lines(
+    name: str, scheduler: EmbeddedScheduler, total_steps: int, usual: Mapping[str, Any] | None
+) -> list[str]:
+    """Return a line for everything that looks wrong in a component's schedules over a run of `total_steps` updates.
+
+    usual: the optimizer's options where none are given, as `warnings_about` takes them.
+    """
+    return [f"warning: {name}: {line}" for line in warnings_about(scheduler, total_steps, usual)]
 
 
 def _row(name: str, config: ExperimentConfig, component: nn.Module, optimizer: Optimizer | None) -> tuple[str, ...]:

@@ -134,7 +134,7 @@ def _drawn(previews: Mapping[str, Preview], total_steps: int, out: Path | None) 
         lines += [
             f"note: {name} waits for {monitor}, and is drawn as before its first report" for monitor in preview.monitors
         ]
-        lines += warning_lines(name, preview.scheduler, -(-total_steps // preview.every))
+        lines += warning_lines(name, preview.scheduler, -(-total_steps // preview.every), preview.usual)
     return lines
 
 

@@ -22,22 +22,31 @@ from trainer.errors import (
 )
 from trainer.evaluation import weights_and_statistics
 from trainer.gradients import first_nonfinite
+from trainer.interruption import Interruption
 from trainer.parameter_lists import parameter_problems
 from trainer.run import Run
 from trainer.saving import newest_checkpoint
 
 
 @contextmanager
-def rescuing(run: Run) -> Iterator[None]:
+def rescuing(run: Run, interruption: Interruption) -> Iterator[None]:
     """Run the body. Where it fails, save what is whole.
 
+    interruption: knows whether a KeyboardInterrupt is that of a second signal: then nothing is saved.
+
     Raises UserCodeError or NonFiniteError, whose message says where the body failed, what is saved and how to
-    continue; ConfigError as it is, if no update was made yet.
+    continue; ConfigError as it is, if no update was made yet; KeyboardInterrupt, with such a message too if the body
+    raised it by itself.
     """
     try:
         yield
-    except (SaveError, UnreadableError, KeyboardInterrupt):
+    except (SaveError, UnreadableError):
         raise
+    except KeyboardInterrupt as error:
+        if interruption.is_at_once:
+            raise
+        what = f"{_place(run)}: {raised(error)}"
+        raise KeyboardInterrupt(f"{what}\n{_rescued(run, what)}") from error
     except UnsavableError as error:
         raise UserCodeError(f"{error}\n{_way_on(run.config.train.run_dir)}") from error
     except BaseException as error:  # libraries in Rust raise no Exceptions
@@ -46,6 +55,7 @@ def rescuing(run: Run) -> Iterator[None]:
         error = by_the_user(error)
         known = isinstance(error, ConfigError | UserCodeError | NonFiniteError)
         problems = [] if known else parameter_problems(run.components, run.optimizers)
+        problems = problems or run.contents.problems()
         what = "\n".join([f"{_place(run)}: {str(error) if known else raised(error)}", *problems])
         kind = NonFiniteError if isinstance(error, NonFiniteError) else UserCodeError
         hint = " --train.on_nonfinite=skip leaves such updates out." if kind is NonFiniteError else ""
@@ -84,6 +94,7 @@ def _rescued(run: Run, what: str) -> str:
             why = f"This update has moved {', '.join(sorted(moved))} already: what is trained since then is not saved. "
         elif run.step > run.begun and not run.saving.holds(run.step):
             run.save(is_last=True)
+            why = _half_changed(run.own.parts_with_state()) if in_update else ""
         run.saving.wait()
     except NonFiniteError as error:
         why = f"What is trained since then is not saved: {error}. "
@@ -92,6 +103,11 @@ def _rescued(run: Run, what: str) -> str:
         why = "" if told else f"Saving failed too: {str(error).rstrip('.')}. "
         why += "What is trained since then is not saved. "
     return why + _way_on(run.config.train.run_dir)
+
+
+def _half_changed(parts: list[str]) -> str:
+    """Return a sentence about state of the user's parts, of which there is no copy of before the update."""
+    return f"The state of {' and '.join(parts)} is saved as the failed update left it. " if parts else ""
 
 
 def _way_on(run_dir: Path) -> str:

@@ -13,6 +13,7 @@ from trainer.config import ExperimentConfig
 from trainer.data import DataSet
 from trainer.learner import Learner
 from trainer.own_state import OwnState
+from trainer.save_rehearsal import RehearsedContents
 from trainer.saving import Saving
 
 
@@ -27,6 +28,7 @@ class Run(Protocol):
     batches: ShuffledBatches
     horizon: Horizon
     learner: Learner
+    contents: RehearsedContents
     own: OwnState
     provenance: dict[str, Any]
     saving: Saving

@@ -206,8 +206,9 @@ def _resumable(run_dir: Path) -> Iterator[None]:
         yield
     except StoppedBySignal:
         raise
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"interrupted; `{resume_command(run_dir)}` continues the run") from None
+    except KeyboardInterrupt as error:  # which has a message if it is no signal's
+        told = str(error) or f"interrupted; `{resume_command(run_dir)}` continues the run"
+        raise KeyboardInterrupt(told) from None
 
 
 def _say(console: Console, style: str | None = None) -> Say:

@@ -15,6 +15,10 @@ from trainer.checkpoint_names import folder_name
 from trainer.errors import ConfigError
 
 _SHOWN = 12
+_REMEDY = (
+    "The run could not be resumed from that. Give the tensors their final shape and type in the constructor; leave out"
+    " what need not be saved with register_buffer(…, persistent=False)."
+)
 _NAME_MAX, _PATH_MAX = 255, 4096
 """Bytes of a file's name and of a path, where the system does not say."""
 
@@ -40,7 +44,12 @@ class SavedForm:
         self._form = _form(files)
 
     def check(self, files: Files) -> None:
-        """Raise ValueError, with a line for each tensor whose form is another one in `files`."""
+        """Raise ValueError, with the lines of `problems`, if there are some."""
+        if lines := self.problems(files):
+            raise ValueError("\n".join(lines))
+
+    def problems(self, files: Files) -> list[str]:
+        """Return a line for each tensor whose form is another one in `files`, and what to do."""
         now = _form(files)
         lines = [
             f"{_owner(path)}: its tensor {name!r} was {_described(before.get(name))} before the first update and is"
@@ -49,12 +58,7 @@ class SavedForm:
             for name in sorted({*before, *now.get(path, {})})
             if before.get(name) != now.get(path, {}).get(name)
         ]
-        if lines:
-            remedy = (
-                "The run could not be resumed from that. Give the tensors their final shape in the constructor; leave"
-                " out what need not be saved with register_buffer(…, persistent=False)."
-            )
-            raise ValueError("\n".join([*lines[:_SHOWN], remedy]))
+        return [*lines[:_SHOWN], _REMEDY] if lines else []
 
 
 def check_lengths(run_dir: Path, components: Collection[str]) -> None:

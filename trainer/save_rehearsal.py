@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from trainer.checkpoint import Progress, contents
+from trainer.checkpoint import Progress, contents, weights_files
 from trainer.checkpoint_files import Files
 from trainer.errors import ConfigError, UnsavableError, UserCodeError, raised
 from trainer.evaluation import weights_to_keep
@@ -41,6 +41,13 @@ class RehearsedContents:
         It belongs after the first update, which makes the optimizers' state. Raises UnsavableError as `make` does.
         """
         self.make(Progress(step, {}))
+
+    def problems(self) -> list[str]:
+        """Return a line for each weight whose shape or type is another one than before the first update."""
+        try:
+            return self._form.problems(weights_files(self._components))
+        except Exception:  # state_dict may be the user's code, which may raise anything
+            return []
 
     def make(self, progress: Progress) -> Files:
         """Return what a checkpoint is to hold; the tensors are the run's own. Schedule-free optimizers must be in eval

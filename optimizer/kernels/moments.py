@@ -55,10 +55,10 @@ def moment(optimizer: Any, p: Tensor, value: Tensor) -> Tensor:
     return laid_out_as(p, value)
 
 
-def check_moments(optimizer: Any, p: Tensor, names: Sequence[str], *, strict: bool) -> str | None:
+def check_moments(optimizer: Any, p: Tensor, who: str, names: Sequence[str], *, strict: bool) -> str | None:
     """Return why a kernel cannot take the state of `p` though the class can, or None.
 
-    names: of the state that has the shape of `p`. strict: whether a kernel is to take it.
+    who: what a message calls `p`. names: of the state that has its shape. strict: whether a kernel is to take it.
     Raises ValueError, TypeError or RuntimeError for state of another shape, type or place, which no step can take.
     """
     state = optimizer.state.get(p)
@@ -66,22 +66,22 @@ def check_moments(optimizer: Any, p: Tensor, names: Sequence[str], *, strict: bo
         return None
     missing = {"step", *MOMENTS} - state.keys() if tuple(names[:2]) == MOMENTS else ()
     if missing:
-        raise ValueError(f"the state of a parameter of shape {list(p.shape)} lacks {', '.join(sorted(missing))}")
+        raise ValueError(f"the state of {who} of shape {list(p.shape)} lacks {', '.join(sorted(missing))}")
     values = [(name, state[name]) for name in names if state.get(name) is not None]
     for name, value in values:
         if not isinstance(value, Tensor) or value.shape != p.shape:
             found = f"shape {list(value.shape)}" if isinstance(value, Tensor) else f"type {type(value).__name__}"
-            raise ValueError(f"the state of a parameter of shape {list(p.shape)}: {name} has {found}, not that shape")
-        check_memory(value, f"{name} of a parameter")
+            raise ValueError(f"the state of {who} of shape {list(p.shape)}: {name} has {found}, not that shape")
+        check_memory(value, f"{name} of {who}")
     if not strict:
         return None
     dtype = moment_dtype(optimizer, p)
     dtypes = (dtype, p.dtype) if p.dtype in HALVES else (dtype,)
     if any(value.dtype not in dtypes or value.device != p.device for _, value in values):
         found = ", ".join(f"{x.dtype} {list(x.shape)} on {x.device}" for x in (p, *(value for _, value in values)))
-        raise TypeError(f"a parameter's tensors differ: {found}")
+        raise TypeError(f"the tensors of {who} differ in type or device: {found}. Nothing was updated.")
     odd = next((odd for _, value in values if (odd := oddity(value)) is not None and not value.is_neg()), None)
-    return None if odd is None else f"the state of a parameter {odd}"
+    return None if odd is None else f"the state of {who} {odd}"
 
 
 def check_class_step(optimizer: Any, reason: str) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, UntypedStorage
 from optimizer.cautious import cautious_step
 from optimizer.clipping import has_overflowed
 from optimizer.kernels.moments import check_class_step, check_moments
-from optimizer.memory_layout import check_memory, extent, is_dense, lay_out, lies_as, oddity
+from optimizer.memory_layout import called, check_memory, extent, is_dense, lay_out, lies_as, oddity
 
 Group = dict[str, Any]
 
@@ -90,14 +90,14 @@ def checked(optimizer: Any, objection: Objection, moments: Sequence[str]) -> str
     reason: str | None = None
     for group in optimizer.param_groups:
         reason = reason or objection(optimizer, group)
-        for p in group["params"]:
-            check_memory(p, "a parameter")
+        for p, name in zip(group["params"], called(group), strict=True):
+            check_memory(p, name)
             if p.grad is not None:
-                check_memory(p.grad, "the gradient of a parameter")
-                reason = reason or _objection_to_gradient(p, p.grad)
+                check_memory(p.grad, f"the gradient of {name}")
+                reason = reason or _objection_to_gradient(p, p.grad, name)
     for group in optimizer.param_groups:
-        for p in group["params"]:
-            found = check_moments(optimizer, p, moments, strict=reason is None)
+        for p, name in zip(group["params"], called(group), strict=True):
+            found = check_moments(optimizer, p, name, moments, strict=reason is None)
             reason = reason or found
     if reason is None and signature is not None:
         optimizer.checked, optimizer.is_laid_out = signature, _is_laid_out(optimizer, moments)
@@ -127,27 +127,27 @@ def objection_to(group: Group, types: Mapping[str, Sequence[torch.dtype]], *, ga
     parameters = group["params"]
     if len({(p.dtype, p.device) for p in parameters}) > 1:
         return "a group has parameters of several types or devices"
-    for p in parameters:
+    for p, name in zip(parameters, called(group), strict=True):
         odd = oddity(p)
         if odd is not None:
-            return f"a parameter {odd}"
+            return f"{name} {odd}"
         if p.dtype not in types.get(p.device.type, ()):
-            return f"a parameter is {p.dtype} on {p.device}"
+            return f"{name} is {p.dtype} on {p.device}"
         if not (gaps or p.is_contiguous() or is_dense(p)):
-            return "a parameter has gaps in memory"
+            return f"{name} has gaps in memory"
         if p.numel() and p.storage_offset() * p.element_size() + extent(p) > p.untyped_storage().nbytes():
-            return "a parameter reaches beyond its memory"
+            return f"{name} reaches beyond its memory"
     ranges = sorted((p.data_ptr(), p.data_ptr() + extent(p)) for p in parameters if p.numel())
     overlap = any(later < end for (_, end), (later, _) in pairwise(ranges))
     return "two parameters share memory" if overlap else None
 
 
-def _objection_to_gradient(p: Tensor, gradient: Tensor) -> str | None:
+def _objection_to_gradient(p: Tensor, gradient: Tensor, name: str) -> str | None:
     odd = oddity(gradient)
     if odd is not None and not gradient.is_neg():  # a negated one is copied
-        return f"a gradient {odd}"
+        return f"the gradient of {name} {odd}"
     if gradient.shape != p.shape or gradient.dtype != p.dtype or gradient.device != p.device:
-        return f"a gradient is {gradient.dtype} {list(gradient.shape)} on {gradient.device}"
+        return f"the gradient of {name} is {gradient.dtype} {list(gradient.shape)} on {gradient.device}"
     return None
 
 
