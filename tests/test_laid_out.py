@@ -1,7 +1,8 @@
-"""A fused step of state and gradients that lie in memory in another order than their parameters."""
+"""A fused or compiled step of state and gradients that lie in memory in another order than their parameters."""
 
 import pytest
 import torch
+from conftest import NO_COMPILER
 from torch import nn
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY
@@ -51,7 +52,9 @@ def gradient(p, state):
         ("sgd", {"momentum": 0.9}, gradient),
     ],
 )
-def test_a_fused_step_reads_by_index_what_lies_in_another_order(key, options, change):
-    fused = stepped(change, key, {**options, "implementation": "fused"})
-    plain = stepped(lambda p, state: None, key, {**options, "implementation": "fused"})
-    assert torch.equal(fused, plain)
+@pytest.mark.parametrize("implementation", ["fused", pytest.param("compiled", marks=NO_COMPILER)])
+def test_a_step_reads_by_index_what_lies_in_another_order(key, options, change, implementation):
+    if implementation == "compiled" and key == "sgd":
+        options = {**options, "use_cautious_optimizer": True}  # without caution there is none
+    options = {**options, "implementation": implementation}
+    assert torch.equal(stepped(change, key, options), stepped(lambda p, state: None, key, options))

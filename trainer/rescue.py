@@ -22,7 +22,7 @@ from trainer.errors import (
 )
 from trainer.evaluation import weights_and_statistics
 from trainer.gradients import first_nonfinite
-from trainer.interruption import Interruption
+from trainer.interruption import Interruption, StoppedBySignal
 from trainer.parameter_lists import parameter_problems
 from trainer.run import Run
 from trainer.saving import newest_checkpoint
@@ -43,7 +43,7 @@ def rescuing(run: Run, interruption: Interruption) -> Iterator[None]:
     except (SaveError, UnreadableError):
         raise
     except KeyboardInterrupt as error:
-        if interruption.is_at_once:
+        if interruption.is_at_once or isinstance(error, StoppedBySignal):
             raise
         what = f"{_place(run)}: {raised(error)}"
         raise KeyboardInterrupt(f"{what}\n{_rescued(run, what)}") from error
