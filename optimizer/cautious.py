@@ -20,6 +20,7 @@ from optimizer.clipping import has_overflowed
 from optimizer.combined import Combined
 from optimizer.float64_step import in_float64, keep_saved, put_back, why_not_in_float64
 from optimizer.memory_layout import called, check_memory
+from optimizer.step_hooks import without_hooks
 
 AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
 
@@ -54,7 +55,7 @@ def CautiousOptimizer(base: AnyOptimizer, eps: float = 1e-8, min_mean: float = 0
     before = base.step
     if getattr(before, "_is_cautious", False):
         raise ValueError(ALREADY)
-    plain = getattr(type(base).step, "__wrapped__", type(base).step)
+    plain = without_hooks(type(base).step)
 
     def step(optimizer: Any, *args: Any, **options: Any) -> Any:
         optimizer._opt_called = True  # what torch's schedulers look for

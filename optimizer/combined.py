@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from optimizer.step_hooks import without_hooks
+
 PART = "part"
 """The key under which every parameter group says which of the optimizers updates it."""
 
@@ -78,5 +80,4 @@ def part_of(optimizer: Optimizer, group: Mapping[str, Any]) -> Optimizer:
 def step_without_hooks(optimizer: Optimizer) -> None:
     """Take a step of `optimizer` alone."""
     # The class's step calls the hooks that are registered for all optimizers, which the whole calls already.
-    step: Any = type(optimizer).step
-    getattr(step, "__wrapped__", step)(optimizer) if getattr(step, "hooked", False) else step(optimizer)
+    without_hooks(type(optimizer).step)(optimizer)

@@ -16,6 +16,7 @@ from optimizer.reentry import Entry
 from optimizer.schedule import Schedule
 from optimizer.state_checks import check_state_dict
 from optimizer.state_loading import fitted, restore_wide
+from optimizer.step_hooks import without_hooks
 from optimizer.track import ENTRY, POSITION, Group
 
 NO_POSITION = (
@@ -61,8 +62,7 @@ class ScheduledOptimizer(Optimizer):
         # base's step alone, so that the schedule moves after all of them; the base itself is left as it is.
         bases = cls.__mro__[cls.__mro__.index(ScheduledOptimizer) + 1 :]
         base_step: Any = next(base.__dict__["step"] for base in bases if "step" in base.__dict__)
-        plain = base_step.__wrapped__ if getattr(base_step, "hooked", False) else base_step
-        cls._base_step = Optimizer.profile_hook_step(plain)
+        cls._base_step = Optimizer.profile_hook_step(without_hooks(base_step))
 
     def embed(
         self,

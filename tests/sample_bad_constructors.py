@@ -5,7 +5,6 @@ import sys
 import torch
 from torch import nn
 
-from optimizer import OPTIMIZER_BUILDER_REGISTRY
 from trainer import DataSet
 
 
@@ -60,7 +59,3 @@ class FailingBuild:
 
     def build(self, params):
         raise ArithmeticError("no step size")
-
-
-for key, cls in {"failing_factory": FailingFactory, "failing_build": FailingBuild}.items():
-    OPTIMIZER_BUILDER_REGISTRY.register(key)(cls)

@@ -2,6 +2,13 @@
 
 from conftest import files_of
 
+from trainer.interruption import StoppedBySignal
+
+
+class KilledError(StoppedBySignal):
+    """In place of a SIGKILL: a run does nothing more, and saves nothing."""
+
+
 ADAMW = {"type": "adamw", "params": {"lr": 1e-2}}
 SCHEDULE_FREE = {"type": "schedule_free_radam", "params": {"lr": 0.1, "silent_sgd_phase": False}}
 WARMUP = {"type": "adamw_warmup_cosine_decay", "params": {"peak_lr": 1e-2, "start_lr": 1e-4, "warmup_steps": 3}}

@@ -14,7 +14,13 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 from torch.optim.lr_scheduler import LambdaLR, StepLR
 
-from optimizer import OPTIMIZER_BUILDER_REGISTRY, AdamWWithWarmupCosine, ScheduledOptimizer, scheduled
+from optimizer import (
+    OPTIMIZER_BUILDER_REGISTRY,
+    AdamWWithWarmupCosine,
+    CautiousOptimizer,
+    ScheduledOptimizer,
+    scheduled,
+)
 from optimizer.schedules.basic import Constant, WarmupCosineDecay
 
 CURVE = {"peak_lr": 1e-2, "start_lr": 1e-4, "end_lr": 1e-3, "total_steps": 20, "warmup_steps": 5}
@@ -358,3 +364,23 @@ def test_a_real_schedulers_state_gives_the_position():
     optimizer.load_state_dict(state)
     assert optimizer.scheduler.last_epoch == 4
     assert optimizer.param_groups[0]["lr"] == WarmupCosineDecay(**CURVE).lr_at(4)
+
+
+def test_hooks_fire_once_where_a_decorator_was_put_around_a_step_that_called_them():
+    """As torch.compile does with the steps of LBFGS and SparseAdam, when one was made before."""
+
+    class Decorated(torch.optim.SGD):
+        pass
+
+    weight = nn.Parameter(torch.ones(2))
+    Decorated([weight])
+    Decorated.step = torch.no_grad()(Decorated.step)
+    Decorated([weight])
+    cautious = CautiousOptimizer(Decorated([weight], lr=0.1))
+    inside = scheduled(Decorated)([weight], lr=0.1).embed(Constant())
+    for optimizer in (cautious, inside):
+        fired = []
+        optimizer.register_step_pre_hook(lambda *given, fired=fired: fired.append(given))
+        weight.grad = torch.ones(2)
+        optimizer.step()
+        assert len(fired) == 1

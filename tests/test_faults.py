@@ -9,7 +9,9 @@ from pathlib import Path
 import faults
 import pytest
 import torch
+from sample_runs import KilledError
 
+from optimizer import files
 from trainer import SaveError, checkpoint_names, disk
 from trainer.checkpoint_files import complete_checkpoints, verify
 from trainer.checkpoint_names import pointed, step_of
@@ -27,18 +29,14 @@ def test_killed_again_and_again_a_run_ends_as_if_it_had_not_been(lives, tmp_path
     assert faults.end_of(tmp_path / "whole").differences(killed.end) == []
 
 
-class KilledError(KeyboardInterrupt):
-    """In place of a SIGKILL: nothing catches it."""
-
-
 class Operations:
     """Counts what is done to the disk, and dies before operation number `fatal`."""
 
     def __init__(self, monkeypatch, fatal):
         self.count, self.fatal, self.fsync = 0, fatal, os.fsync  # which takes its time, and tells nothing here
         targets = [(Path, name) for name in ("rename", "replace", "mkdir", "unlink")]
-        targets += [(os, name) for name in ("fsync", "unlink", "rmdir")] + [(disk, "save_file")]
-        targets += [(tempfile, "mkdtemp"), (disk, "encoded")]
+        targets += [(os, name) for name in ("fsync", "unlink", "rmdir")] + [(files, "save_file")]
+        targets += [(tempfile, "mkdtemp"), (files, "encoded")]
         for owner, name in targets:
             monkeypatch.setattr(owner, name, self.counted(getattr(owner, name)))
 

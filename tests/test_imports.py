@@ -34,6 +34,7 @@ FLOW = [
     "optimizer.schedules.pytorch",
     "optimizer.schedules.plateau",
     "optimizer.schedules",
+    "optimizer.step_hooks",
     "optimizer.combined",
     "optimizer.memory_layout",
     "optimizer.float64_step",

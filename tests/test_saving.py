@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from conftest import files_of, metrics_of
 from rich.console import Console
-from sample_runs import ADAMW, PLATEAU, SCHEDULE_FREE, config, two
+from sample_runs import ADAMW, PLATEAU, SCHEDULE_FREE, KilledError, config, two
 
 from trainer import ConfigError, resume, saving, train
 from trainer.checkpoint_files import complete_checkpoints, verify
@@ -18,10 +18,6 @@ from trainer.saving import Saving
 OPTIMS = {"first": SCHEDULE_FREE, "second": PLATEAU}
 PLAIN = {"first": ADAMW, "second": ADAMW}
 EVERY = {"save_every": 2, "eval_every": 3, "accumulate": 2, "precision": "fp16"}
-
-
-class KilledError(BaseException):
-    """The end of a process, for a test."""
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import sample_faulty_parts  # noqa: F401
 import trouble
 from conftest import files_of, metrics_of
 from rich.console import Console
-from sample_runs import ADAMW, PLATEAU, config, two
+from sample_runs import ADAMW, PLATEAU, KilledError, config, two
 from test_nonfinite import MLPS, faulty
 
 from trainer import ConfigError, NonFiniteError, UserCodeError, resume, train
@@ -258,13 +258,13 @@ def test_a_run_stopped_between_checkpoint_and_evaluation_evaluates_when_it_is_re
         def killed(*given, original=original, calls=calls):
             calls.append(given)
             if len(calls) == 2:
-                raise KeyboardInterrupt
+                raise KilledError
             return original(*given)
 
         run = tmp_path / moment
         with monkeypatch.context() as patch:
             patch.setattr(offline_trainer, moment, killed)
-            with pytest.raises(KeyboardInterrupt):
+            with pytest.raises(KilledError):
                 train(config(run, two(), optims, **options), console=quiet)
         assert (run / "checkpoints/latest").read_text() == "step_00000006\n"
         resume(run, console=quiet)

@@ -21,10 +21,15 @@ class OverridesCommand(TyperCommand):
     """
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]  # typer's Context
-        options = {name for parameter in self.get_params(ctx) for name in parameter.opts}
+        options = {name for parameter in self.get_params(ctx) for name in parameter.opts if name.startswith("-")}
         argument = next((parameter.metavar for parameter in self.params if parameter.metavar in _ARGUMENTS), "")
         own, overrides = _separated(args, options)
-        _refuse_misspelt(overrides, sorted(options), argument, f"innerstep {ctx.info_name} {argument}")
+        _refuse_misspelt(
+            overrides,
+            sorted(option for option in options if option.startswith("-")),
+            argument,
+            f"innerstep {ctx.info_name} {argument}",
+        )
         rest = super().parse_args(ctx, own)
         ctx.args = [*ctx.args, *overrides]
         return rest
@@ -58,5 +63,9 @@ def _refuse_misspelt(overrides: Sequence[str], options: Sequence[str], argument:
             raise ConfigError(f"{flag}: the config is an argument and not an option: {usage}")
         close = get_close_matches(flag, [*options, *(f"--{section}" for section in _SECTIONS)], n=1, cutoff=0.75)
         if close or argument != KEY:  # else it may be a parameter of the key
-            meant = f"; did you mean {close[0]}?" if close else f". Options: {', '.join(options)}; --dotted.key=value."
+            meant = (
+                f"; did you mean {close[0]}?"
+                if close
+                else f". Options: {', '.join(options)}; an override is --dotted.key=value."
+            )
             raise ConfigError(f"{flag}: there is no such option{meant}")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from optimizer.savable_tensors import unsavable_name, unsavable_tensor
-from optimizer.shown import shown
+from optimizer.shown import shown_value
 from trainer.checkpoint_files import Files
 from trainer.checkpoint_names import folder_name
 from trainer.errors import ConfigError
@@ -72,7 +72,7 @@ def check_lengths(run_dir: Path, components: Collection[str]) -> None:
     for name in deepest.parts:
         if len(os.fsencode(name)) > name_max:
             path = f"model.components.{name}" if name in components else "train.run_dir"
-            raise ConfigError(f"{path}: a name of a folder must have at most {name_max} bytes; got {shown(name)}")
+            raise ConfigError(f"{path}: a name of a folder must have at most {name_max} bytes; got {shown_value(name)}")
     if len(os.fsencode(deepest)) >= path_max:
         raise ConfigError(
             f"train.run_dir: the longest path in it would have {len(os.fsencode(deepest))} bytes, and must have fewer"
