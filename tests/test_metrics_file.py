@@ -219,7 +219,7 @@ USES = {
 def test_what_is_not_a_file_is_not_waited_for(tmp_path, use, make):
     path = tmp_path / "metrics.jsonl"
     make(path)
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match=r"metrics\.jsonl"):
         USES[use](path)
 
 
@@ -234,7 +234,7 @@ def test_a_sparse_file_of_a_terabyte_is_refused(tmp_path, use):
 
 def test_a_file_that_is_flushed_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="Invalid"):
         flush(tmp_path / "pipe")
 
 

@@ -121,7 +121,7 @@ def returning(run, way, in_losses=False, **changed):
 def test_what_an_update_must_return_is_told_and_nothing_is_lost(tmp_path, quiet, way, problem):
     told = told_by(returning(tmp_path / "run", way, data={"batch_size": 7}, accumulate=6), quiet)  # the last has 5
     assert told.splitlines()[0] == (
-        "after 1 updates: train.objective: its update must return an Outcome of scalar tensors; " + problem
+        "after 1 update: train.objective: its update must return an Outcome of scalar tensors; " + problem
     )
     assert (tmp_path / "run/checkpoints/step_00000001").is_dir()
 

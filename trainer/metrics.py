@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from optimizer.files import check_is_file, check_size, flush, open_new, open_to_append, replacing
 from optimizer.plain_json import decoded_line, encoded_line
+from optimizer.shown import counted
 from trainer.objective import Outcome
 from trainer.updates import Report
 
@@ -134,7 +135,7 @@ def evaluation_text(step: int, metrics: Mapping[str, float]) -> str:
     only_loss = sum(name.startswith("loss/") for name in metrics) == 1  # then it is the total too
     shown = {name: value for name, value in metrics.items() if not (only_loss and name.startswith("loss/"))}
     values = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
-    return f"after {step} updates, held out: {values}"
+    return f"after {counted(step, 'update')}, held out: {values}"
 
 
 def written_evaluation(path: Path, step: int) -> dict[str, float] | None:
