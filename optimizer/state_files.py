@@ -216,13 +216,22 @@ def _has_names(optimizer: Optimizer) -> bool:
     return all("param_names" in group for group in optimizer.param_groups)
 
 
-def _of_lerobot(folder: Path, tensors: Mapping[str, Tensor], groups: list[dict[str, Any]]) -> dict[str, Any]:
+def lerobots_state(tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    """Return the state by position that LeRobot's file holds under names like state/0/exp_avg. Raises ValueError."""
     state: dict[int, dict[str, Tensor]] = {}
     for path, tensor in tensors.items():
         _, position, entry = path.split("/")
         state.setdefault(int(position), {})[entry] = tensor
-    groups = [{key: tuple(value) if key == "betas" else value for key, value in group.items()} for group in groups]
-    state_dict: dict[str, Any] = {"state": state, "param_groups": groups}
+    return state
+
+
+def lerobots_groups(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the groups in LeRobot's file as torch has them: JSON has lists only, and betas are a tuple."""
+    return [{key: tuple(value) if key == "betas" else value for key, value in group.items()} for group in groups]
+
+
+def _of_lerobot(folder: Path, tensors: Mapping[str, Tensor], groups: list[dict[str, Any]]) -> dict[str, Any]:
+    state_dict: dict[str, Any] = {"state": lerobots_state(tensors), "param_groups": lerobots_groups(groups)}
     scheduler = next(
         (path for path in (folder / LEROBOTS_SCHEDULER, folder.parent / LEROBOTS_SCHEDULER) if path.exists()), None
     )
