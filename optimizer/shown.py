@@ -72,7 +72,8 @@ def bounded(text: str) -> str:
     lines = text.split("\n")
     if len(lines) > _LINES:
         head = _LINES - _LAST_LINES
-        left_out = f"… {len(lines) - head - _LAST_LINES:,} more lines …"
+        more = len(lines) - head - _LAST_LINES
+        left_out = f"… {counted(more, 'more line', f'{more:,}')} …"
         text = "\n".join([*lines[:head], left_out, *lines[-_LAST_LINES:]])
     if len(text) > _CHARACTERS:
         head = _CHARACTERS - _LAST_CHARACTERS

@@ -103,7 +103,8 @@ def _load_part_optimizer(name: str, init: InitConfig, optimizer: Optimizer) -> l
         chosen = _fitting(state.values["shapes"], own, init, file, "optimizer's state")
         with checkpoint.expected_content(file):
             load_named_state(optimizer, _at(restricted(state, chosen, optimizer), optimizer), own_options=True)
-        lines.append(f"{name}: the optimizer's state of {len(chosen)} of {len(own)} parameters from {source.folder}")
+        of_own = counted(len(own), "parameter")
+        lines.append(f"{name}: the optimizer's state of {len(chosen)} of {of_own} from {source.folder}")
     if init.schedule:
         with checkpoint.expected_content(file):
             optimizer.load_state_dict({**optimizer.state_dict(), "scheduler": {"last_epoch": position}})
