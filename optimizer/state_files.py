@@ -168,11 +168,13 @@ def _read_together(folder: Path, names: list[str]) -> dict[str, _Read]:
     placed = {name: _read(folder / name) for name in there or names}
     calls = dict.fromkeys(one.call for one in placed.values())
     for call in calls:
-        chosen = {
-            name: one if one is not None and one.call == call else _not_placed(folder / name, call) or one
-            for name, one in ((name, placed.get(name)) for name in names)
-        }
-        found = {name: one for name, one in chosen.items() if one is not None and one.call in (call, None)}
+        found: dict[str, _Read] = {}
+        for name in names:
+            one = placed.get(name)
+            if call is not None and (one is None or one.call != call):
+                one = _not_placed(folder / name, call) or one
+            if one is not None and one.call in (call, None):  # None: a user saved it alone, and wants it so
+                found[name] = one
         if len(found) == len(names):
             return found
     for name in names:
@@ -183,11 +185,11 @@ def _read_together(folder: Path, names: list[str]) -> dict[str, _Read]:
     )
 
 
-def _not_placed(folder: Path, call: str | None) -> _Read | None:
+def _not_placed(folder: Path, call: str) -> _Read | None:
     """Return what a call saved in `folder` that has not got its place; None if there is no such thing."""
     for aside in sorted(folder.glob(f"{ASIDE}*")):
         with suppress(OSError, StateMismatchError):
-            if not aside.is_symlink() and call is not None and (one := _read(aside)).call == call:
+            if not aside.is_symlink() and (one := _read(aside)).call == call:
                 return one
     return None
 
