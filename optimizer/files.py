@@ -53,9 +53,14 @@ def check_is_file(path: Path) -> None:
 def content(path: Path, most: int) -> bytes:
     """Return what is in the file `path`, of at most `most` bytes. Raises OSError, also for a larger one."""
     check_is_file(path)
+    check_size(path, most)
+    return path.read_bytes()
+
+
+def check_size(path: Path, most: int) -> None:
+    """Raise an OSError if the file `path` has more than `most` bytes."""
     if (size := path.stat().st_size) > most:
         raise OSError(errno.EFBIG, f"it has {size:,} bytes, and must have at most {most:,}", str(path))
-    return path.read_bytes()
 
 
 @contextmanager
@@ -106,7 +111,12 @@ def open_to_append(path: Path) -> int:
 
     Raises OSError, also for a link and for what is not a file.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NO_LINK | _NO_WAIT, 0o666)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NO_LINK | _NO_WAIT, 0o666)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # the system's word for a pipe that nobody reads, and for a socket
+            check_is_file(path)
+        raise
     try:
         check_is_file(path)
     except BaseException:
@@ -139,7 +149,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
 def flush(path: Path) -> None:
     """Wait until a file or folder is on the disk; of a folder, if the file system can do so. Raises OSError."""
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY | _NO_WAIT)
     except PermissionError:
         if path.is_dir():  # Windows opens none, and one may be writable but not readable
             return

@@ -17,7 +17,7 @@ from optimizer.named_state import (
     shapes_of,
     state_by_id,
 )
-from optimizer.shown import joined, listed, shown_value
+from optimizer.shown import counted, joined, listed, shown_value
 from optimizer.state_checks import StateMismatchError, check_known, check_structure, compare_shapes
 from optimizer.state_fit import check_fit
 from optimizer.state_loading import fitted, matched, option_names, searchable
@@ -55,7 +55,8 @@ def load_state_by_position(optimizer: Optimizer, saved: NamedState) -> None:
     parameters = parameters_of(optimizer)
     if len(names) != len(parameters):
         raise StateMismatchError(
-            f"the optimizer state does not fit: it is of {len(names)} parameters, and here are {len(parameters)}"
+            f"the optimizer state does not fit: it is of {counted(len(names), 'parameter')}, and here"
+            f" are {len(parameters)}"
         )
     _check_shapes(saved.values["shapes"], {name: list(p.shape) for name, p in zip(names, parameters, strict=True)})
     _load(optimizer, saved, {name: position for position, name in enumerate(names)}, by_position=True)

@@ -16,6 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from optimizer.bench import HALF, HORIZON, Bench, expect, lrs, same, weights
 from optimizer.named_loading import load_named_state
 from optimizer.named_state import named_state
+from optimizer.shown import counted
 from optimizer.stand_in import ReadOnlyScheduler
 from optimizer.track import INITIAL, POSITION
 
@@ -29,7 +30,9 @@ def builds_an_optimizer_with_a_scheduler_inside(bench: Bench) -> None:
 def an_update_counts_once(bench: Bench) -> None:
     module, optimizer = bench.pair()
     for step in range(HORIZON.total_steps + 3):  # beyond its end too
-        expect(optimizer.scheduler.last_epoch == step, f"{optimizer.scheduler.last_epoch} after {step} updates")
+        expect(
+            optimizer.scheduler.last_epoch == step, f"{optimizer.scheduler.last_epoch} after {counted(step, 'update')}"
+        )
         reported = optimizer.scheduler.get_last_lr()
         expect(reported == lrs(optimizer), f"get_last_lr() is {reported} at update {step}: {lrs(optimizer)}")
         bench.update(module, optimizer, step)

@@ -38,6 +38,11 @@ def listed(names: Sequence[Any], most: int = MOST) -> str:
     return ", ".join(map(shown, names[:most])) + (f" and {more:,} more" if more > 0 else "")
 
 
+def counted(number: int, noun: str, text: str | None = None) -> str:
+    """Return a number and a noun, with an s unless it is one. text: the number as it is shown."""
+    return f"{number if text is None else text} {noun}" + ("" if number == 1 else "s")
+
+
 def joined(problems: Sequence[str]) -> str:
     """Return the first problems of a list as one line, and how many more there are."""
     more = len(problems) - MOST
@@ -67,7 +72,8 @@ def bounded(text: str) -> str:
     lines = text.split("\n")
     if len(lines) > _LINES:
         head = _LINES - _LAST_LINES
-        left_out = f"… {len(lines) - head - _LAST_LINES:,} more lines …"
+        more = len(lines) - head - _LAST_LINES
+        left_out = f"… {counted(more, 'more line', f'{more:,}')} …"
         text = "\n".join([*lines[:head], left_out, *lines[-_LAST_LINES:]])
     if len(text) > _CHARACTERS:
         head = _CHARACTERS - _LAST_CHARACTERS

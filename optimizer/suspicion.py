@@ -7,6 +7,7 @@ from typing import Any
 from optimizer.drawing import spread
 from optimizer.embedded_scheduler import EmbeddedScheduler
 from optimizer.schedule import Schedule, short
+from optimizer.shown import counted
 from optimizer.track import Track, option_value
 
 Value = Callable[[int], float]
@@ -111,7 +112,9 @@ class _Run:
         highest = max(values, default=0.0)
         warmup = self._schedule.rise_length() * self._schedule.pace()
         if highest <= self._peak * 1.001 and warmup >= self._total_steps:
-            return f"the warm-up takes the whole run: it has {warmup} updates, and the run {self._total_steps}"
+            return (
+                f"the warm-up takes the whole run: it has {counted(warmup, 'update')}, and the run {self._total_steps}"
+            )
         if highest <= self._peak * 1.001:
             return ""
         return (
@@ -125,8 +128,8 @@ class _Run:
         if length is None or (length - 1) * schedule.pace() < self._total_steps:
             return ""
         return (
-            f"the schedule is longer than the run: of its {length * schedule.pace()} updates {self._total_steps} are"
-            f" run, and the last is at {self._option} {short(self._values[-1])}"
+            f"the schedule is longer than the run: of its {counted(length * schedule.pace(), 'update')}"
+            f" {self._total_steps} are run, and the last is at {self._option} {short(self._values[-1])}"
         )
 
     def tail(self) -> str:
@@ -160,8 +163,8 @@ class _Run:
 
     def unchecked(self) -> str:
         return (
-            f"only the first {self._grid[-1] + 1} of {self._total_steps} updates were checked: {self._schedule.key}"
-            " goes from update to update"
+            f"only the first {self._grid[-1] + 1} of {counted(self._total_steps, 'update')} were checked:"
+            f" {self._schedule.key} goes from update to update"
         )
 
 

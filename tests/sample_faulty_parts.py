@@ -58,6 +58,14 @@ class MuteError(Exception):
         return self.text
 
 
+def poison(loss, components):
+    """Code of the user's spoils a weight, and with it the loss."""
+    weight = next(components["first"].parameters())
+    with torch.no_grad():
+        weight.view(-1)[0] = float("nan")
+    return loss * weight.sum().detach()
+
+
 def mute(loss, components):
     raise MuteError
 
@@ -84,7 +92,7 @@ def double(loss, components):
 
 
 _WAYS = (nan_loss, infinite_loss, nan_gradient, rows, detached, explode, leave, panic, exhausted, mute, wander)
-WAYS = {way.__name__: way for way in (*_WAYS, interrupt, press_twice, double)}
+WAYS = {way.__name__: way for way in (*_WAYS, interrupt, press_twice, double, poison)}
 
 
 @OBJECTIVE_REGISTRY.register("faulty")

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from sample_runs import ADAMW, SCHEDULE_FREE, WARMUP, config, two
 from test_checkpoint_files import flip
 
-from trainer import train
+from trainer import differences, train
 from trainer.checkpoint_writing import write_checkpoint
 from trainer.config import load_config
 from trainer.differences import largest_difference
@@ -147,6 +147,36 @@ def test_diff_shows_twenty_rows_unless_all_are_asked_for(cli, run):
     rows = re.findall(r"^(?:first|second) +(weights|state) +\S+ +(\S+) +\S+$", whole, re.MULTILINE)
     assert len(rows) == 20 + hidden
     assert rows == sorted(rows, key=lambda row: (row[0] == "weights", float(row[1])), reverse=True)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("moment", ["_of_values", "_of_tensors"])
+@pytest.mark.parametrize("late", [False, True])
+def test_diff_takes_the_next_checkpoint_where_a_run_that_trains_removed_one(
+    cli, run, kept, monkeypatch, which, moment, late
+):
+    pair = [step(kept, 12), step(kept, 12)]
+    pair[which] = run
+    whole = getattr(differences, moment)
+
+    def removing(sides):
+        result = whole(sides) if late else None
+        shutil.rmtree(step(run, 12), ignore_errors=True)
+        return result or whole(sides)
+
+    monkeypatch.setattr(differences, moment, removing)
+    code, printed = cli("checkpoint", "diff", *pair)
+    assert code == 1
+    assert printed.splitlines()[which] == f"{'AB'[which]}: {step(run, 10)}"
+    assert "only in" not in printed
+
+
+def test_diff_ends_where_the_checkpoint_that_it_was_given_is_removed(cli, run, kept, monkeypatch):
+    whole = differences._of_tensors
+    monkeypatch.setattr(differences, "_of_tensors", lambda sides: (whole(sides), shutil.rmtree(step(run, 12)))[0])
+    code, printed = cli("checkpoint", "diff", step(run, 12), kept)
+    assert code == 2
+    assert "step_00000012: there is no checkpoint here" in printed
 
 
 def test_diff_shows_the_config_by_dotted_path(cli, run, tmp_path):

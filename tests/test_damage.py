@@ -139,6 +139,29 @@ def test_a_damaged_checkpoint_that_was_asked_for_is_not_replaced_by_another(run,
     assert "takes the newest good one" in printed
 
 
+def resumed(run):
+    console = Console(file=io.StringIO(), width=1000)
+    resume(run, console=console)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("text", ["step_00000009\n", "", "nonsense", "\0" * 14])
+def test_a_resume_says_where_latest_names_nothing(run, text):
+    (run / "checkpoints/latest").write_text(text)
+    printed = resumed(run)
+    assert "checkpoints/latest: names no checkpoint that is there; step_00000004, the newest, is looked" in printed
+    assert (run / "checkpoints/latest").read_text() == "step_00000004\n"
+    assert "names no checkpoint" not in resumed(run)
+
+
+def test_a_resume_says_that_it_begins_anew_where_what_latest_names_was_all(run):
+    for folder in (run / "checkpoints").glob("step_*"):
+        shutil.rmtree(folder)
+    printed = resumed(run)
+    assert "checkpoints/latest: names no checkpoint that is there; there is no other: the run begins" in printed
+    assert "resuming after 0 of 4 updates" in printed
+
+
 @pytest.mark.parametrize("name", ["latest", "best"])
 def test_what_names_a_checkpoint_may_be_lost(whole, run, name):
     (run / "checkpoints" / name).write_bytes(b"\xff\0")

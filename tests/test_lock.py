@@ -141,7 +141,7 @@ def test_a_run_whose_lock_was_removed_and_taken_by_another_stops_at_its_next_sav
         save(self, step, files, is_last)
 
     monkeypatch.setattr(Saving, "save", removed)
-    with pytest.raises(SaveError, match=r"\.lock was removed .*process \d+ is training this run.*: after 1 updates"):
+    with pytest.raises(SaveError, match=r"\.lock was removed .*process \d+ is training this run.*: after 1 update\b"):
         train(faults.config(run, **{**SHORT, "on_save_error": "continue"}), console=Console(quiet=True))
     assert not (run / "checkpoints/step_00000002").exists()
     kill(started[0][0])

@@ -2,13 +2,15 @@
 
 import json
 import math
+import os
 import tracemalloc
 
 import pytest
 from sample_runs import ADAMW, config, two
 
+from optimizer.files import flush
 from trainer import pictures
-from trainer.metrics import MetricsFile, read_metrics, written_evaluation
+from trainer.metrics import MetricsFile, looks_like_metrics, read_metrics, written_evaluation
 
 
 def line(step, split="train", **values):
@@ -201,3 +203,55 @@ def test_pictures_show_the_first_and_last_point_and_not_millions(tmp_path, monke
         assert points[-1] == (count - 1, last)
         assert len(points) == len(set(points)) == (count if count <= 20_000 else 11_252)
     assert losses.series[1].points == [(count, 9.0)]
+
+
+USES = {
+    "keep_before": lambda path: MetricsFile(path).keep_before(2),
+    "write": lambda path: MetricsFile(path).write({"step": 1}),
+    "read_metrics": lambda path: list(read_metrics(path)),
+    "written_evaluation": lambda path: written_evaluation(path, 2),
+    "looks_like_metrics": looks_like_metrics,
+}
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.mkdir()])
+def test_what_is_not_a_file_is_not_waited_for(tmp_path, use, make):
+    path = tmp_path / "metrics.jsonl"
+    make(path)
+    with pytest.raises(OSError, match=r"metrics\.jsonl"):
+        USES[use](path)
+
+
+@pytest.mark.parametrize("use", USES.keys() - {"write"})
+def test_a_sparse_file_of_a_terabyte_is_refused(tmp_path, use):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(LINES))
+    os.truncate(path, 1 << 40)
+    with pytest.raises(OSError, match="must have at most"):
+        USES[use](path)
+
+
+def test_a_file_that_is_flushed_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="Invalid"):
+        flush(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("length", [90, 99, 100, 101, 198, 199, 200, 201, 1000])
+@pytest.mark.parametrize("place", [0, 2, 5])
+def test_a_line_too_long_for_the_memory_is_kept_elsewhere(tmp_path, monkeypatch, length, place):
+    monkeypatch.setattr("trainer.metrics._LONGEST", 100)
+    assert max(map(len, LINES)) < 80, "these are not too long"
+    odd = "x" * (length - 1) + "\n"
+    assert resumed(tmp_path, "".join(LINES[:place]) + odd + "".join(LINES[place:])) == (
+        "".join(LINES[:3]),
+        odd.encode(),
+        1,
+    )
+
+
+@pytest.mark.parametrize("length", [99, 100, 101, 250])
+def test_a_last_line_too_long_for_the_memory_is_dropped(tmp_path, monkeypatch, length):
+    monkeypatch.setattr("trainer.metrics._LONGEST", 100)
+    assert resumed(tmp_path, "".join(LINES[:3]) + "x" * length) == ("".join(LINES[:3]), b"", 0)

@@ -106,6 +106,17 @@ def test_the_sample_and_the_weights_that_are_not_finite_are_named(tmp_path, prin
         train(exploding, console=printed)
 
 
+def test_where_the_weights_are_not_finite_skipping_is_no_remedy(tmp_path, printed):
+    run = tmp_path / "run"
+    with pytest.raises(NonFiniteError) as stopped:
+        train(faulty(run, "poison"), console=printed)
+    told = str(stopped.value)
+    assert "What is trained since then is not saved: the weights are not finite: first." in told
+    assert f"after 4 updates. `innerstep resume {run}` continues there." in told
+    assert "on_nonfinite" not in told
+    assert are_finite(run)
+
+
 def test_skipped_updates_move_nothing_and_are_counted(tmp_path, printed):
     run = tmp_path / "run"
     train(faulty(run, at=(3, 4, 8), on_nonfinite="skip", save_every=None), console=printed)
@@ -188,7 +199,7 @@ def test_an_overflow_of_half_precision_is_no_end(tmp_path, printed):
     run = tmp_path / "run"
     train(faulty(run, "nan_gradient", at=[3], precision="fp16"), console=printed)
     assert metrics_of(run)[-1]["step"] == 12
-    assert "first: skipped 1 updates" in printed.file.getvalue()
+    assert "first: skipped 1 update," in printed.file.getvalue()
 
 
 def test_a_mask_that_is_infinite_by_design_is_no_fault(tmp_path, printed):

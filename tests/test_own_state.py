@@ -250,8 +250,8 @@ def test_the_tools_show_it(tmp_path, monkeypatch, cli):
     run, _ = run_of(tmp_path / "run", data={"type": "jittered"})
     sides = [run / f"checkpoints/step_0000000{step}" for step in (3, 6)]
     shown = inspection(run)
-    assert "state of objective: 1 tensors, 3 values, 12 B; updates, best.1" in shown
-    assert "state of data: 1 tensors, " in shown
+    assert "state of objective: 1 tensor, 3 values, 12 B; updates, best.1" in shown
+    assert "state of data: 1 tensor, " in shown
     identical, told = differences(*sides, show_all=True)
     assert not identical
     for line in ("objective.updates", "data.served", "state of objective: identical", "state of data: 1 of 1"):

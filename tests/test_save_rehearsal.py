@@ -194,7 +194,7 @@ def test_state_that_the_first_step_makes_can_be_checked_right_after_it(tmp_path)
     parameter = trainer.components["first"].head.weight
     trainer.optimizers["first"].state[parameter]["curve"] = object()
     with pytest.raises(
-        UserCodeError, match=r"after 1 updates, .*: model.component_optims.first: .* head.weight/curve is"
+        UserCodeError, match=r"after 1 update, .*: model.component_optims.first: .* head.weight/curve is"
     ):
         trainer.contents.check(1)
 

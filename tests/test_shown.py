@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 from rich.console import Console
 from safetensors.torch import save_file
 
-from optimizer.shown import bounded, joined, listed, shown, shown_value, visible
+from optimizer.shown import bounded, counted, joined, listed, shown, shown_value, visible
 from optimizer.validation import Config, explain
 from trainer import ConfigError, load_config, terminal, train
 from trainer.disk import checksum, checksum_of
@@ -72,6 +72,12 @@ def test_lists_say_how_much_more_there_is():
     names = [str(number) for number in range(300_000)]
     assert listed(names, 3) == "0, 1, 2 and 299,997 more"
     assert joined(names).endswith("48; 49; and 299,950 more")
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 updates"), (1, "1 update"), (2, "2 updates"), (21, "21 updates")])
+def test_one_thing_is_no_plural(number, text):
+    assert counted(number, "update") == text
+    assert counted(number, "value", f"{number}.0") == text.replace(" update", ".0 value")
 
 
 def test_a_message_keeps_its_beginning_and_its_remedy():

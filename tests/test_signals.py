@@ -11,6 +11,7 @@ import pytest
 import trouble
 from conftest import DIGITS, start
 
+from optimizer.shown import counted
 from trainer.interruption import Interruption
 
 STEP = 7
@@ -117,7 +118,7 @@ def test_a_signal_ends_the_run_after_the_update_and_its_checkpoint(lives, whole,
     after = faults.check_what_is_there(run) and (run / "checkpoints/latest").read_text().strip()
     done = int(after.removeprefix("step_"))
     way_on = f"`innerstep resume {run}` continues there"
-    assert f"{number.name}: stopped after {done} updates; they are saved; {way_on}" in printed
+    assert f"{number.name}: stopped after {counted(done, 'update')}; they are saved; {way_on}" in printed
     assert done in {at_update: (STEP,), at_evaluation: (2,), while_saving: (4, 5, 6)}[prepare]
     assert whole.differences(taken_up(lives, run)) == []
 

@@ -95,20 +95,62 @@ def test_only_what_a_save_left_is_removed(tmp_path):
     assert (tmp_path / "elsewhere" / VALUES).read_text() == "x"
 
 
-def test_optimizers_that_were_not_saved_by_one_call_are_not_loaded_as_one(tmp_path, monkeypatch):
-    both = {"actor": stepped(2), "critic": stepped(2)}
-    save_optimizer_state(both, tmp_path)
+BOTH = ("actor", "critic")
+
+
+def both(updates):
+    return {name: stepped(updates) for name in BOTH}
+
+
+def steps_of_both(folder, names=BOTH):
+    fresh = {name: OPTIMIZER_BUILDER_REGISTRY["adamw"]().build(nn.Linear(5, 2)) for name in names}
+    load_optimizer_state(fresh, folder)
+    return {int(state["step"]) for one in fresh.values() for state in one.state.values()}
+
+
+@pytest.mark.parametrize("names", [BOTH, BOTH[::-1]])
+@pytest.mark.parametrize("failure", [Killed(), OSError(errno.EIO, "Input/output error")])
+@pytest.mark.parametrize(("count", "left"), [(1, 2), (2, 6), (3, 6), (4, 6)])
+def test_a_save_of_several_is_there_for_all_of_them_or_for_none(tmp_path, monkeypatch, count, left, failure, names):
+    save_optimizer_state(both(2), tmp_path)
     with monkeypatch.context() as patched:
-        interrupted_at(patched, 3, Killed())
+        interrupted_at(patched, count, failure)
+        with pytest.raises(type(failure)):
+            save_optimizer_state(both(6), tmp_path)
+    assert steps_of_both(tmp_path, names) == {left}
+    save_optimizer_state(both(3), tmp_path)
+    assert steps_of_both(tmp_path, names) == {3}
+    assert {path.name for name in BOTH for path in (tmp_path / name).iterdir()} == {VALUES, TENSORS}
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_so_is_the_first_save(tmp_path, monkeypatch, count):
+    with monkeypatch.context() as patched:
+        interrupted_at(patched, count, Killed())
         with pytest.raises(Killed):
-            save_optimizer_state({"actor": stepped(6), "critic": stepped(6)}, tmp_path)
+            save_optimizer_state(both(6), tmp_path)
+    assert steps_of_both(tmp_path) == {6}
+
+
+def test_what_cannot_be_saved_of_one_leaves_all_as_they_were(tmp_path):
+    save_optimizer_state(both(2), tmp_path)
+    made = both(5)
+    made["critic"].param_groups[0]["odd"] = object()
+    with pytest.raises(ValueError, match="cannot be saved"):
+        save_optimizer_state(made, tmp_path)
+    assert steps_of_both(tmp_path) == {2}
+    assert {path.name for name in BOTH for path in (tmp_path / name).iterdir()} == {VALUES, TENSORS}
+
+
+def test_optimizers_that_were_not_saved_by_one_call_are_not_loaded_as_one(tmp_path):
+    save_optimizer_state(both(2), tmp_path)
+    save_optimizer_state({"actor": stepped(6)}, tmp_path)
     with pytest.raises(StateMismatchError, match=r"actor, critic were not saved together.*Load each alone"):
-        load_optimizer_state(both, tmp_path)
-    assert [steps_in(tmp_path / name) for name in both] == [{6}, {2}]
-    assert {int(state["step"]) for state in both["actor"].state.values()} == {2}, "nothing was loaded"
-    save_optimizer_state(stepped(3), tmp_path / "actor")
-    save_optimizer_state(stepped(3), tmp_path / "critic")
-    load_optimizer_state(both, tmp_path)
+        steps_of_both(tmp_path)
+    assert [steps_in(tmp_path / name) for name in BOTH] == [{6}, {2}]
+    for name in BOTH:
+        save_optimizer_state(stepped(3), tmp_path / name)
+    assert steps_of_both(tmp_path) == {3}, "one by one, as a user wants it"
 
 
 @pytest.mark.parametrize("umask", [0o007, 0o027])

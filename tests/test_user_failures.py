@@ -14,6 +14,7 @@ from rich.console import Console
 from sample_runs import ADAMW, PLATEAU, KilledError, config, two
 from test_nonfinite import MLPS, faulty
 
+from optimizer.shown import counted
 from trainer import ConfigError, NonFiniteError, UserCodeError, resume, train
 from trainer.own_state import own_values
 
@@ -78,7 +79,7 @@ def test_a_bad_batch_is_named_and_nothing_is_lost(tmp_path, quiet, way, what, wo
     if workers and way in ("list", "text", "gone", "panic"):
         what = {"list": "cannot be made: ", "text": "cannot be made: TypeError: a batch is a dict"}.get(way, what)
     assert what in told
-    assert f"after {update} updates. `innerstep resume" in told
+    assert f"after {counted(update, 'update')}. `innerstep resume" in told
     assert (run / "checkpoints" / f"step_{update:08d}").is_dir()
 
 
@@ -121,7 +122,7 @@ def returning(run, way, in_losses=False, **changed):
 def test_what_an_update_must_return_is_told_and_nothing_is_lost(tmp_path, quiet, way, problem):
     told = told_by(returning(tmp_path / "run", way, data={"batch_size": 7}, accumulate=6), quiet)  # the last has 5
     assert told.splitlines()[0] == (
-        "after 1 updates: train.objective: its update must return an Outcome of scalar tensors; " + problem
+        "after 1 update: train.objective: its update must return an Outcome of scalar tensors; " + problem
     )
     assert (tmp_path / "run/checkpoints/step_00000001").is_dir()
 
@@ -182,7 +183,7 @@ def test_an_interrupt_of_the_users_own_is_saved_as_a_failure_is(tmp_path, quiet,
     assert told.startswith(place)
     assert ": KeyboardInterrupt (sample_faulty_parts.py:" in told
     assert told.endswith(
-        f"The newest finite checkpoint: after {done} updates. `innerstep resume {run}` continues there."
+        f"The newest finite checkpoint: after {counted(done, 'update')}. `innerstep resume {run}` continues there."
     )
     assert (run / "checkpoints/latest").read_text() == f"step_{done:08d}\n"
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from optimizer.files import aside_of, flush, write_json, write_tensors
 from optimizer.registry import nearest
-from optimizer.shown import listed
+from optimizer.shown import counted, listed
 from optimizer.strides import independent
 from trainer.checkpoint import OPTIMIZER_TENSORS, OPTIMIZER_VALUES, WEIGHTS
 from trainer.checkpoint_files import checkpoint_at, verify
@@ -162,9 +162,11 @@ def _chosen(there: dict[str, Path], only: str | None, source: Path) -> dict[str,
 
 
 def _told(found: Positional) -> str:
-    parts = [f"{len(found.weights)} tensors"]
+    parts = [counted(len(found.weights), "tensor")]
     if found.optimizer is not None:
-        parts.append(f"the optimizer's state of {len(found.optimizer['state'])} parameters")
+        parts.append(f"the optimizer's state of {counted(len(found.optimizer['state']), 'parameter')}")
         scheduler = found.optimizer.get("scheduler")
-        parts.append(f"after {scheduler['last_epoch']} updates" if scheduler else "at no position of a schedule")
+        parts.append(
+            f"after {counted(scheduler['last_epoch'], 'update')}" if scheduler else "at no position of a schedule"
+        )
     return ", ".join(parts)

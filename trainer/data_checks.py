@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optimizer.shown import counted
 from trainer.data import Batch, DataSet
 from trainer.errors import ConfigError, raised
 
@@ -56,8 +57,9 @@ def batch_problem(batch: Any, samples: int) -> str | None:
         if not isinstance(value, Tensor):
             return f"a batch must be a dict of tensors; its {name!r} is a {type(value).__name__}"
         if value.dim() == 0 or value.size(0) != samples:
-            rows = "a number without rows" if value.dim() == 0 else f"of {value.size(0)} rows"
-            return f"a batch of {samples} samples must have one row a sample in each tensor; its {name!r} is {rows}"
+            rows = "a number without rows" if value.dim() == 0 else f"of {counted(value.size(0), 'row')}"
+            batch = f"a batch of {counted(samples, 'sample')}"
+            return f"{batch} must have one row a sample in each tensor; its {name!r} is {rows}"
     return None
 
 

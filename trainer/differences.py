@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optimizer.shown import shown, shown_value
+from optimizer.shown import counted, shown, shown_value
+from trainer.beside_training import read_checkpoint
 from trainer.checkpoint import (
     OPTIMIZER_TENSORS,
     OPTIMIZER_VALUES,
@@ -19,9 +20,8 @@ from trainer.checkpoint import (
     expected_content,
     read_progress,
 )
-from trainer.checkpoint_files import existing_checkpoint
-from trainer.checkpoint_names import is_file
-from trainer.disk import opened_tensors, read_json
+from trainer.checkpoint_names import is_file, is_folder
+from trainer.disk import DamagedCheckpointError, opened_tensors, read_json
 from trainer.own_state import PARTS, own_values
 from trainer.restoring import facts, leaves
 from trainer.tables import aligned
@@ -53,7 +53,10 @@ def differences(first: Path, second: Path, show_all: bool = False) -> tuple[bool
 
     NaN equals NaN. show_all: whether tables are shown whole. Raises ValueError where there is no checkpoint, or damage.
     """
-    sides = existing_checkpoint(first), existing_checkpoint(second)
+    return read_checkpoint(first, lambda a: read_checkpoint(second, lambda b: _compared((a, b), show_all)))
+
+
+def _compared(sides: Sides, show_all: bool) -> tuple[bool, str]:
     config, positions = _of_values(sides)
     tensors = _of_tensors(sides)
     blocks = [[f"A: {sides[0]}", f"B: {sides[1]}"]]
@@ -68,6 +71,9 @@ def differences(first: Path, second: Path, show_all: bool = False) -> tuple[bool
         head, *body = aligned([header, *lines], right=(3, 4))
         blocks.append([head, *_limited(body, show_all)])
     identical = not (config or positions or tensors.differ)
+    for folder in sides:
+        if not is_folder(folder):  # it was removed meanwhile, and what was not found is not what was not there
+            raise DamagedCheckpointError(f"{folder}: is missing")
     return identical, "\n\n".join("\n".join(block) for block in [*blocks, tensors.summary])
 
 
@@ -156,7 +162,7 @@ def _compare_files(sides: Sides, name: str, files: Mapping[str, str], found: _Te
             differing += 1
     found.differ |= differing > 0
     found.summary.append(
-        f"{shown(name)}: {differing} of {total} tensors differ" if differing else f"{shown(name)}: identical"
+        f"{shown(name)}: {differing} of {counted(total, 'tensor')} differ" if differing else f"{shown(name)}: identical"
     )
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from optimizer.files import write_tensors
 from optimizer.registry import nearest
+from optimizer.shown import counted
 from trainer.beside_training import read_checkpoint
 from trainer.checkpoint import WEIGHTS
 from trainer.checkpoint_files import verify
@@ -29,8 +30,9 @@ def export_weights(path: Path, out: Path, component: str | None = None, overwrit
     found = read_checkpoint(path, lambda folder: _weights(folder, component))
     with written_out(out) as aside:
         write_tensors(aside, found.tensors, {"format": "pt"})
-    values = count(sum(tensor.numel() for tensor in found.tensors.values()))
-    line = f"{out}: {len(found.tensors)} tensors, {values} values, of {', '.join(found.components)}"
+    values = sum(tensor.numel() for tensor in found.tensors.values())
+    extent = f"{counted(len(found.tensors), 'tensor')}, {counted(values, 'value', count(values))}"
+    line = f"{out}: {extent}, of {', '.join(found.components)}"
     return f"{found.note}\n{line}" if found.note else line
 
 

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from optimizer.files import write_new, write_tensors
 from optimizer.savable_tensors import unsavable_name
 from optimizer.shown import shown_value
-from optimizer.state_files import LEROBOTS_SCHEDULER, TENSORS, VALUES
+from optimizer.state_files import LEROBOTS_SCHEDULER, TENSORS, VALUES, lerobots_groups, lerobots_state
 from optimizer.strides import independent
 from trainer.checkpoint import WEIGHTS, expected_content
 from trainer.disk import DamagedCheckpointError, opened_tensors, read_json, read_json_list, read_tensors
@@ -46,12 +46,11 @@ def read_lerobot(folder: Path) -> Positional:
 
     Raises DamagedCheckpointError for a file that is missing or is none of LeRobot's.
     """
-    state: dict[int, dict[str, Tensor]] = {}
     with expected_content(folder / TENSORS):
-        for path, tensor in read_tensors(folder / TENSORS).items():
-            _, position, entry = path.split("/")
-            state.setdefault(int(position), {})[entry] = tensor
-    optimizer = {"state": state, "param_groups": _read_groups(folder / VALUES)}
+        optimizer: dict[str, Any] = {"state": lerobots_state(read_tensors(folder / TENSORS))}
+    groups = read_json_list(folder / VALUES)
+    with expected_content(folder / VALUES):
+        optimizer["param_groups"] = lerobots_groups(groups)
     scheduler = _first_file(folder / LEROBOTS_SCHEDULER, folder.parent / LEROBOTS_SCHEDULER)
     if scheduler is not None:
         optimizer["scheduler"] = _position(scheduler, read_json(scheduler))
@@ -136,12 +135,6 @@ def _json(component: Positional, values: Any) -> str:
         return json.dumps(values, indent=4, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{component.source}: LeRobot's JSON cannot hold an option: {error}") from error
-
-
-def _read_groups(path: Path) -> list[dict[str, Any]]:
-    groups = read_json_list(path)
-    with expected_content(path):
-        return [{key: tuple(value) if key == "betas" else value for key, value in group.items()} for group in groups]
 
 
 def _position(path: Path, scheduler: Any) -> dict[str, int]:

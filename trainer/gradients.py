@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from optimizer.clipping import factor_for, scale, total_norm
+from optimizer.shown import counted
 
 
 def all_finite(tensors: Sequence[Tensor]) -> bool:
@@ -44,7 +45,7 @@ def first_nonfinite(named: Iterable[tuple[str, Tensor | None]]) -> str | None:
     """Return the name of the first tensor that is not finite, and how many of its values are not; None if all are."""
     for name, tensor in named:
         if tensor is not None and (bad := count_nonfinite(tensor)):
-            return f"{name} ({bad:,} of {tensor.numel():,} values)"
+            return f"{name} ({bad:,} of {counted(tensor.numel(), 'value', f'{tensor.numel():,}')})"
     return None
 
 

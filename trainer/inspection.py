@@ -7,7 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from optimizer.shown import listed, shown, shown_value
+from optimizer.shown import counted, listed, shown, shown_value
 from trainer.beside_training import is_still_there, read_checkpoint
 from trainer.checkpoint import (
     OPTIMIZER_TENSORS,
@@ -56,7 +56,7 @@ def _inspected(folder: Path) -> str:
     with expected_content(folder / TRAINER):
         data = progress.values["data"]
         place = f"epoch {data['epoch']}, batch {data['batch']} of {data['steps_per_epoch']}"
-    headline = f"{folder}: after {progress.step} updates ({place})"
+    headline = f"{folder}: after {counted(progress.step, 'update')} ({place})"
     files = f"format version {manifest['format_version']}, {_files(folder, manifest)}"
     own = [_own(folder, name) for name in PARTS if (folder / f"{name}.json").is_file()]
     return "\n".join([headline, files, *aligned([_HEADER, *rows], right=_NUMBERS), *own])
@@ -115,14 +115,18 @@ def _own(folder: Path, name: str) -> str:
     """Return a line on the state of the objective or the data set."""
     tensors, values, weight = _extent(folder / f"{name}.safetensors")
     plain = listed([path.partition(".")[2] for path in own_values(folder, name)])
-    extent = f"{tensors} tensors, {count(values)} values, {size(weight)}" if tensors else "no tensors"
+    extent = (
+        f"{counted(tensors, 'tensor')}, {counted(values, 'value', count(values))}, {size(weight)}"
+        if tensors
+        else "no tensors"
+    )
     return f"state of {name}: {extent}" + (f"; {plain}" if plain else "")
 
 
 def _files(folder: Path, manifest: Mapping[str, Any]) -> str:
     with expected_content(folder):
         total = sum(description["size_bytes"] for description in manifest["files"].values())
-    return f"{size(total)} in {len(manifest['files'])} files"
+    return f"{size(total)} in {counted(len(manifest['files']), 'file')}"
 
 
 def _row(folder: Path, name: str, progress: Progress, manifest: Mapping[str, Any]) -> tuple[str, ...]:

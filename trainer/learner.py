@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optimizer.clipping import total_norm
+from optimizer.shown import counted
 from trainer.data import Batch
 from trainer.errors import ConfigError, NonFiniteError
 from trainer.gradients import all_finite, clip, first_nonfinite
@@ -266,17 +267,17 @@ def off_plan(learner: Learner, updates: range) -> list[str]:
         every, turns = learner.rules.every.get(name, 1), learner.turns.get(name, 0)
         planned = sum(update % every == 0 for update in updates)
         if turns == 0 and planned > 0:
-            lines.append(f"{name}: the objective did not step its optimizer in {len(updates)} updates")
+            lines.append(f"{name}: the objective did not step its optimizer in {counted(len(updates), 'update')}")
         elif abs(turns - planned) > (every > 1):  # an objective may take the other of two updates
             remedy = f"Set model.component_optims.{name}.every to the updates between two steps."
             if turns > len(updates):
                 remedy = "Give the schedule the length of the run in steps, where it has one."
             lines.append(
-                f"{name}: was stepped {turns} times in {len(updates)} updates, and planned were {planned}: its schedule"
-                f" is off the plan. {remedy}"
+                f"{name}: was stepped {counted(turns, 'time')} in {counted(len(updates), 'update')}, and"
+                f" planned were {planned}: its schedule is off the plan. {remedy}"
             )
         if skipped := learner.skipped.get(name):
-            lines.append(f"{name}: skipped {skipped} updates, as values were not finite")
+            lines.append(f"{name}: skipped {counted(skipped, 'update')}, as values were not finite")
     return lines
 
 

@@ -11,8 +11,9 @@ from io import SEEK_END, FileIO
 from pathlib import Path
 from typing import IO, Any
 
-from optimizer.files import flush, open_new, open_to_append, replacing
+from optimizer.files import check_is_file, check_size, flush, open_new, open_to_append, replacing
 from optimizer.plain_json import decoded_line, encoded_line
+from optimizer.shown import counted
 from trainer.objective import Outcome
 from trainer.updates import Report
 
@@ -27,6 +28,10 @@ HELD_OUT = "held_out"
 _EVALUATION = b'"held_out"'
 
 _CHUNK = 1 << 16
+_MOST = 1 << 36
+"""Bytes of a metrics file at most: more is a sparse file, which nobody would see the end of."""
+_LONGEST = 1 << 24
+"""Bytes of a line of ours at most: a longer one is not held in memory."""
 _USUAL = re.compile(
     rb'\{"split": "([a-z_]+)", "step": (0|[1-9][0-9]{0,17})'
     rb'(?:, "(?!split"|step")[ !#-\[\]-~]*+": -?(?:0|[1-9][0-9]{0,99}+)(?:\.[0-9]++)?+(?:[eE][-+]?[0-9]++)?+)*+\}\n'
@@ -130,16 +135,15 @@ def evaluation_text(step: int, metrics: Mapping[str, float]) -> str:
     only_loss = sum(name.startswith("loss/") for name in metrics) == 1  # then it is the total too
     shown = {name: value for name, value in metrics.items() if not (only_loss and name.startswith("loss/"))}
     values = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
-    return f"after {step} updates, held out: {values}"
+    return f"after {counted(step, 'update')}, held out: {values}"
 
 
 def written_evaluation(path: Path, step: int) -> dict[str, float] | None:
     """Return what an evaluation after `step` updates gave, if it was written to the metrics file `path`."""
     found: bytes | None = None
-    with suppress(FileNotFoundError), path.open("rb") as file:
-        for text in file:
-            if _EVALUATION in text and _mark(text) == (HELD_OUT, step):  # most lines are not worth a closer look
-                found = text
+    for text, _ in _texts(path) if os.path.lexists(path) else ():
+        if _EVALUATION in text and _mark(text) == (HELD_OUT, step):  # most lines are not worth a closer look
+            found = text
     if found is None:
         return None
     return {name: value for name, value in decoded_line(found).items() if name not in ("split", "step", "epoch")}
@@ -147,14 +151,15 @@ def written_evaluation(path: Path, step: int) -> dict[str, float] | None:
 
 def read_metrics(path: Path) -> Iterator[Line]:
     """Yield the lines of a metrics file that are ours; none if there is no file."""
-    for text, mark in _lines(path) if path.exists() else ():
+    for text, mark, _ in _lines(path) if os.path.lexists(path) else ():
         if mark is not None:
             yield decoded_line(text)
 
 
 def looks_like_metrics(path: Path) -> bool:
-    """Return whether a file is empty or one of its lines is ours."""
-    return path.stat().st_size == 0 or any(mark is not None for _, mark in _lines(path))
+    """Return whether a file is empty or one of its lines is ours. Raises OSError."""
+    check_is_file(path)
+    return path.stat().st_size == 0 or any(mark is not None for _, mark, _ in _lines(path))
 
 
 class _Spans:
@@ -196,24 +201,38 @@ def _sorted_out(path: Path, step: int) -> tuple[_Spans, _Spans, int]:
     """Return which parts to keep, which are not ours, and how many lines those are. The rest came after `step`."""
     kept, not_ours = _Spans(), _Spans()
     at = count = 0
-    for text, mark in _lines(path):
+    for _, mark, size in _lines(path):
         if mark is None:
             count += 1
-            not_ours.add(at, at + len(text))
+            not_ours.add(at, at + size)
         elif mark[1] < step or mark == (HELD_OUT, step):
-            kept.add(at, at + len(text))
-        at += len(text)
+            kept.add(at, at + size)
+        at += size
     return kept, not_ours, count
 
 
-def _lines(path: Path) -> Iterator[tuple[bytes, Mark | None]]:
-    """Yield each line and its mark; None for one that is not ours. A last line cut in half is left out."""
-    with path.open("rb") as file:
-        for text in file:
-            mark = _mark(text)
-            if mark is None and not text.endswith(b"\n"):
+def _lines(path: Path) -> Iterator[tuple[bytes, Mark | None, int]]:
+    """Yield each line, its mark (None: it is not ours) and its bytes. A last line cut in half is left out."""
+    for text, size in _texts(path):
+        mark = _mark(text)
+        if not text.endswith(b"\n"):
+            if mark is None:
                 return
-            yield text if text.endswith(b"\n") else text + b"\n", mark  # it lacks the end of the line alone
+            size += 1  # it lacks the end of the line alone
+        yield text, mark, size
+
+
+def _texts(path: Path) -> Iterator[tuple[bytes, int]]:
+    """Yield each line and its bytes; of one that is too long to be ours its end alone. Raises OSError."""
+    check_is_file(path)
+    check_size(path, _MOST)
+    with path.open("rb") as file:
+        while text := file.readline(_LONGEST):
+            size = len(text)
+            while len(text) == _LONGEST and not text.endswith(b"\n"):
+                text = b"\0" + file.readline(_LONGEST - 1)
+                size += len(text) - 1
+            yield text, size
 
 
 def _mark(text: bytes) -> Mark | None:

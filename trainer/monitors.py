@@ -6,6 +6,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from optimizer.registry import nearest
+from optimizer.shown import counted
 from trainer.config import ExperimentConfig
 from trainer.errors import ConfigError
 
@@ -49,7 +50,7 @@ def check_monitors(
         if every is None or every >= total_steps:
             raise ConfigError(
                 f"{path}: waits for {monitor!r}, but evaluations come at the end only. Set train.eval_every to less"
-                f" than the {total_steps} updates of the run."
+                f" than the {counted(total_steps, 'update')} of the run."
             )
 
 

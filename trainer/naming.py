@@ -11,7 +11,7 @@ from optimizer import NamedState
 from optimizer.combined import PART
 from optimizer.named_loading import as_in
 from optimizer.named_state import state_by_id, state_by_name
-from optimizer.shown import joined, listed, shown
+from optimizer.shown import counted, joined, listed, shown
 from optimizer.state_checks import compare_shapes
 from optimizer.track import INITIAL, POSITION
 from trainer.checkpoint import OPTIMIZER_VALUES, WEIGHTS, expected_content, read_optimizer
@@ -104,7 +104,8 @@ def _names(found: Positional, component: nn.Module | None) -> dict[Any, str]:
         if len(names) == len(positions):
             return dict(zip(positions, names, strict=True))
     raise ValueError(
-        f"has {len(positions)} parameters; the config's component trains {len(trainable)}: {listed(trainable)}"
+        f"has {counted(len(positions), 'parameter')}; the config's component trains {len(trainable)}:"
+        f" {listed(trainable)}"
     )
 
 

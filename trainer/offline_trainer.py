@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 from torch.optim import Optimizer
 
+from optimizer.shown import counted
 from trainer.batches import ShuffledBatches
 from trainer.checkpoint import Progress
 from trainer.component_optimizer import component_optimizer
@@ -234,14 +235,13 @@ class OfflineTrainer:
     def _shuffled(self, workers: int = 0, pin_memory: bool = False) -> ShuffledBatches:
         if pin_memory and self.device.type != "cuda":
             raise ConfigError(f"data.pin_memory: is for a CUDA device; the run's is {self.device}. Set it to false.")
-        data, seed, accumulate = self.config.data, self.config.seed, self.config.train.accumulate
-        rules = data.drop_last, accumulate, workers, pin_memory
-        return ShuffledBatches(self.data.train, data.batch_size, seed, *rules)
+        data, rules = self.config.data, (self.config.data.drop_last, self.config.train.accumulate, workers, pin_memory)
+        return ShuffledBatches(self.data.train, data.batch_size, self.config.seed, *rules)
 
     def _stop(self, number: signal.Signals) -> NoReturn:
         self.saving.check_written(self.step)
         way_on = f"`{resume_command(self.config.train.run_dir)}` continues there"
-        raise StoppedBySignal(f"{number.name}: stopped after {self.step} updates; they are saved; {way_on}")
+        raise StoppedBySignal(f"{number.name}: stopped after {counted(self.step, 'update')}; they are saved; {way_on}")
 
     def _draw(self) -> None:
         run_dir = self.config.train.run_dir

@@ -14,7 +14,7 @@ from optimizer import NamedState, StateMismatchError, load_named_state
 from optimizer.files import check_is_file
 from optimizer.named_state import renamed, restricted, shapes_of
 from optimizer.registry import nearest
-from optimizer.shown import bounded, joined, listed, shown, shown_value
+from optimizer.shown import bounded, counted, joined, listed, shown, shown_value
 from optimizer.state_checks import compare_shapes
 from trainer import checkpoint
 from trainer.checkpoint_files import MANIFEST, checkpoint_at, damages, read_manifest
@@ -62,7 +62,7 @@ def load_part(name: str, init: InitConfig, component: nn.Module) -> tuple[list[s
     chosen = _fitting(saved, own, init, source.weights, "weights")
     check_kinds(saved, own, chosen, source.weights)
     component.load_state_dict({**state, **{key: saved[key] for key in chosen}}, strict=init.strict)
-    lines = _report(f"{name}: {len(chosen)} of {len(own)} tensors from {source.weights}", chosen, saved, own)
+    lines = _report(f"{name}: {len(chosen)} of {counted(len(own), 'tensor')} from {source.weights}", chosen, saved, own)
     trained = {key for key, _ in component.named_parameters()}
     nonfinite = [key for key in chosen if is_nonfinite(saved[key], infinities_too=key in trained)]
     if nonfinite:
@@ -103,7 +103,8 @@ def _load_part_optimizer(name: str, init: InitConfig, optimizer: Optimizer) -> l
         chosen = _fitting(state.values["shapes"], own, init, file, "optimizer's state")
         with checkpoint.expected_content(file):
             load_named_state(optimizer, _at(restricted(state, chosen, optimizer), optimizer), own_options=True)
-        lines.append(f"{name}: the optimizer's state of {len(chosen)} of {len(own)} parameters from {source.folder}")
+        of_own = counted(len(own), "parameter")
+        lines.append(f"{name}: the optimizer's state of {len(chosen)} of {of_own} from {source.folder}")
     if init.schedule:
         with checkpoint.expected_content(file):
             optimizer.load_state_dict({**optimizer.state_dict(), "scheduler": {"last_epoch": position}})

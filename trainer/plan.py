@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 
 from optimizer import EmbeddedScheduler, Horizon, ScheduledFactory
 from optimizer.kernels.choice import implementation_of
+from optimizer.shown import counted
 from optimizer.suspicion import warnings_about
 from trainer.config import ExperimentConfig
 from trainer.model import is_frozen
@@ -32,11 +33,12 @@ def plan(
     lines = aligned(rows, right=[1])
     epochs = horizon.total_steps / (horizon.steps_per_epoch or 1)
     batches = f"{config.train.accumulate} batches of " if config.train.accumulate > 1 else ""
-    lines.append(f"{horizon.total_steps} updates of {batches}{config.data.batch_size} samples, {epochs:.1f} epochs")
+    batches += counted(config.data.batch_size, "sample")
+    lines.append(f"{counted(horizon.total_steps, 'update')} of {batches}, {epochs:.1f} epochs")
     if config.data.batch_size > samples:
         lines.append(
-            f"warning: data.batch_size: {config.data.batch_size} is more than the {samples} samples of the training"
-            f" data: each batch has these {samples}"
+            f"warning: data.batch_size: {config.data.batch_size} is more than the {counted(samples, 'sample')} of the"
+            f" training data: each batch has these {samples}"
         )
     lines += [line for name, optimizer in optimizers.items() for line in _groups(name, optimizer)]
     lines += [

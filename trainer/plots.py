@@ -18,6 +18,7 @@ from optimizer.drawing import spread, text
 from optimizer.importing import NotImportedError
 from optimizer.preview import Preview, panels
 from optimizer.registry import nearest
+from optimizer.shown import counted
 from optimizer.validation import explain, nest
 from trainer.batches import ShuffledBatches
 from trainer.config import ExperimentConfig
@@ -120,7 +121,7 @@ def _previews(config: ExperimentConfig, horizon: Horizon) -> dict[str, Preview]:
 
 def _drawn(previews: Mapping[str, Preview], total_steps: int, out: Path | None) -> list[str]:
     try:
-        drawn = panels(previews, spread(total_steps), f"over {total_steps} updates")
+        drawn = panels(previews, spread(total_steps), f"over {counted(total_steps, 'update')}")
     except ValueError as error:  # a function of the user's gave what no lr can be
         raise ConfigError(str(error)) from error
     if out is None:

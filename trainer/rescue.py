@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
+from optimizer.shown import counted
 from trainer.checkpoint_files import complete_checkpoints, newest_finite
 from trainer.checkpoint_names import step_of
 from trainer.errors import (
@@ -59,7 +60,7 @@ def rescuing(run: Run, interruption: Interruption) -> Iterator[None]:
         what = "\n".join([f"{_place(run)}: {str(error) if known else raised(error)}", *problems])
         kind = NonFiniteError if isinstance(error, NonFiniteError) else UserCodeError
         hint = " --train.on_nonfinite=skip leaves such updates out." if kind is NonFiniteError else ""
-        raise kind(f"{what}\n{_rescued(run, what)}{hint}") from (error.__cause__ or error if known else error)
+        raise kind(f"{what}\n{_rescued(run, what, hint)}") from (error.__cause__ or error if known else error)
 
 
 def check_weights(components: nn.ModuleDict) -> None:
@@ -72,16 +73,16 @@ def _place(run: Run) -> str:
     """Return where in the run something happens."""
     update, batches = run.learner.update, run.batches
     if update < run.step:
-        return f"after {run.step} updates"
+        return f"after {counted(run.step, 'update')}"
     epoch, offset = divmod(update, batches.steps_per_epoch)
     batch = offset * run.config.train.accumulate + run.learner.index
     return f"update {update} (epoch {epoch}, batch {batch} of {batches.batches_per_epoch}, all counted from 0)"
 
 
-def _rescued(run: Run, what: str) -> str:
+def _rescued(run: Run, what: str, hint: str = "") -> str:
     """Save, if the state is that between two updates and finite; return sentences that say what is there.
 
-    what: what is told of the failure already.
+    what: what is told of the failure already. hint: what is to end the sentences where the weights are finite.
     """
     why = ""
     in_update = run.learner.update == run.step
@@ -97,12 +98,12 @@ def _rescued(run: Run, what: str) -> str:
             why = _half_changed(run.own.parts_with_state()) if in_update else ""
         run.saving.wait()
     except NonFiniteError as error:
-        why = f"What is trained since then is not saved: {error}. "
+        why, hint = f"What is trained since then is not saved: {error}. ", ""
     except Exception as error:  # what failed first must be told
         told = isinstance(error, UnsavableError) and str(error.__cause__) in what
         why = "" if told else f"Saving failed too: {str(error).rstrip('.')}. "
         why += "What is trained since then is not saved. "
-    return why + _way_on(run.config.train.run_dir)
+    return why + _way_on(run.config.train.run_dir) + hint
 
 
 def _half_changed(parts: list[str]) -> str:
@@ -120,4 +121,5 @@ def _way_on(run_dir: Path) -> str:
     if finite is None:
         return newest_checkpoint(checkpoints)
     target = run_dir if [finite] == newest else finite
-    return f"The newest finite checkpoint: after {step_of(finite)} updates. `{resume_command(target)}` continues there."
+    done = counted(step_of(finite), "update")
+    return f"The newest finite checkpoint: after {done}. `{resume_command(target)}` continues there."

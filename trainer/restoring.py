@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from optimizer import SCHEDULE_REGISTRY, Horizon
 from optimizer.embedded_scheduler import NO_CURVE
-from optimizer.shown import bounded, shown, shown_value
+from optimizer.shown import bounded, counted, shown, shown_value
 from trainer import checkpoint
 from trainer.checkpoint_files import read_manifest
 from trainer.component_optimizer import resolved_fields
@@ -140,7 +140,7 @@ def restore_components(
             checkpoint.load_optimizer(folder / name, optimizer)
         elif "type" in differing:  # another class, or a component that was frozen
             _start_at(optimizer, own_step)
-            at = f"update {step}" if own_step == step else f"step {own_step}, after {step} updates"
+            at = f"update {step}" if own_step == step else f"step {own_step}, after {counted(step, 'update')}"
             say(f"{name}: its optimizer starts anew, with its schedule at {at}")
         else:
             with _without_warnings_of_another_curve():

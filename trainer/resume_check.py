@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from optimizer.shown import counted
 from trainer.checkpoint_names import folder_name
 from trainer.config import ExperimentConfig, load_config
 from trainer.differences import differences
@@ -109,7 +110,7 @@ def _compared(config: ExperimentConfig, updates: int | None, folder: Path) -> li
         found = _metrics_that_differ(checkpoints.parent / METRICS, again.parent / METRICS, point)
         identical, told = differences(checkpoints / folder_name(2 * half), again / folder_name(2 * half), show_all=True)
         if found or not identical:
-            problems.append(f"resumed after {point} updates (A: the uninterrupted run, B: the resumed one):")
+            problems.append(f"resumed after {counted(point, 'update')} (A: the uninterrupted run, B: the resumed one):")
             problems += [*found, *([] if identical else [told])]
     return problems
 

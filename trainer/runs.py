@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
 from optimizer.importing import announcing
+from optimizer.shown import counted
 from optimizer.validation import explain
 from trainer.checkpoint import TRAINER, expected_content, read_progress
 from trainer.checkpoint_files import checkpoint_at
@@ -93,10 +94,10 @@ def resume(target: str | Path, overrides: Mapping[str, Any] | None = None, *, co
                 _write_config(run_dir, trainer.config, None if on_change == "keep" else on_change)
             not_ours = MetricsFile(run_dir / METRICS).keep_before(trainer.step)
         if not_ours:
-            say(console, f"{run_dir / METRICS}: {not_ours} lines that are not a run's, moved to {NOT_UNDERSTOOD}")
+            say(console, f"{run_dir / METRICS}: {counted(not_ours, 'line')} not of a run, moved to {NOT_UNDERSTOOD}")
         _tidy(run_dir, _say(console))
         show(console, trainer.plan())
-        say(console, f"resuming after {trainer.step} of {trainer.horizon.total_steps} updates")
+        say(console, f"resuming after {trainer.step} of {counted(trainer.horizon.total_steps, 'update')}")
         return trainer.run()
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from optimizer.shown import counted
 from trainer.checkpoint import Progress, contents, weights_files
 from trainer.checkpoint_files import Files
 from trainer.errors import ConfigError, UnsavableError, UserCodeError, raised
@@ -61,7 +62,7 @@ class RehearsedContents:
             files = contents(self._components, self._optimizers, progress)
             self._form.check(files)
         except (UserCodeError, ValueError) as error:
-            raise UnsavableError(f"after {progress.step} updates, which cannot be saved: {error}") from error
+            raise UnsavableError(f"after {counted(progress.step, 'update')}, which cannot be saved: {error}") from error
         return files
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from optimizer.files import flush
+from optimizer.shown import counted
 from trainer.checkpoint_files import Files, complete_checkpoints, is_finite
 from trainer.checkpoint_names import BEST, folder_name, is_folder, point, pointed, step_of
 from trainer.checkpoint_writing import clear_leftovers, remove_checkpoints, write_checkpoint
@@ -74,7 +75,8 @@ class Saving:
             elif not is_folder(self._folder / folder_name(int(best["step"]))):
                 # If BEST names that checkpoint, its own evaluation, which comes after it, was better still.
                 if pointed(self._folder, BEST) != self._folder / folder_name(step):
-                    self._say(f"train.keep_best: the best, after {best['step']} updates, is not there: it starts anew")
+                    done = counted(best["step"], "update")
+                    self._say(f"train.keep_best: the best, after {done}, is not there: it starts anew")
             else:
                 self.best = dict(best)
 
@@ -138,7 +140,8 @@ class Saving:
     def check_written(self, step: int) -> None:
         """Raise SaveError unless the last checkpoint written is that after `step` updates."""
         if self._written != step:
-            raise SaveError(f"stopped after {step} updates, which are not saved. {newest_checkpoint(self._folder)}")
+            done = counted(step, "update")
+            raise SaveError(f"stopped after {done}, and not saved. {newest_checkpoint(self._folder)}")
 
     def __enter__(self) -> Self:
         return self
@@ -215,11 +218,11 @@ class Saving:
         if failure is not None and self._written != self._step and self.best.get("step") == self._step:
             self.best = self._best_before
         if isinstance(failure, OSError):
-            self.failed(f"saving the checkpoint after {self._step} updates failed: {failure}", failure)
+            self.failed(f"saving the checkpoint after {counted(self._step, 'update')} failed: {failure}", failure)
         elif isinstance(failure, SaveError | UnreadableError | NewerFormatError):
             raise failure
         elif failure is not None:  # what the rehearsal of saving cannot see
-            what = f"saving the checkpoint after {self._step} updates failed: {raised(failure)}"
+            what = f"saving the checkpoint after {counted(self._step, 'update')} failed: {raised(failure)}"
             raise SaveError(f"{what}. {newest_checkpoint(self._folder)}") from failure
 
 
@@ -241,7 +244,7 @@ def newest_checkpoint(checkpoints: Path) -> str:
         there = complete_checkpoints(checkpoints)
     except UnreadableError as error:
         return str(error)
-    newest = f"after {step_of(there[0])} updates" if there else "none"
+    newest = f"after {counted(step_of(there[0]), 'update')}" if there else "none"
     return f"The newest complete checkpoint: {newest}."
 
 

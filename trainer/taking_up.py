@@ -4,13 +4,15 @@ Foreign files are ignored, with a note. One that cannot be read, or that a newer
 is changed, and no older one is taken. Only damage makes a run go back, and what it goes back from is set aside.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from optimizer.shown import counted
 from trainer.checkpoint_files import complete_checkpoints, foreign_files, verify
-from trainer.checkpoint_names import step_of
+from trainer.checkpoint_names import LATEST, pointed, step_of
 from trainer.checkpoint_writing import set_aside
 from trainer.disk import DamagedCheckpointError
 from trainer.errors import ConfigError, NewerFormatError, resume_command
@@ -30,11 +32,16 @@ class Choice:
 def newest_good(run_dir: Path, say: Say) -> Choice:
     """Return the newest checkpoint of a run that is whole, and the damaged ones that were met before it.
 
-    say: prints a line for each damage. Raises ConfigError if there are checkpoints and all are damaged,
-    UnreadableError and NewerFormatError.
+    say: prints a line for each damage, and where LATEST names nothing. Raises ConfigError if there are checkpoints
+    and all are damaged, UnreadableError and NewerFormatError.
     """
     damaged: list[Path] = []
-    for folder in complete_checkpoints(run_dir / "checkpoints"):
+    checkpoints = run_dir / "checkpoints"
+    there = complete_checkpoints(checkpoints)
+    if os.path.lexists(checkpoints / LATEST) and pointed(checkpoints, LATEST) is None:
+        instead = f"{there[0].name}, the newest, is looked at" if there else "there is no other: the run begins anew"
+        say(f"{checkpoints / LATEST}: names no checkpoint that is there; {instead}")
+    for folder in there:
         try:
             manifest = verify(folder)
         except DamagedCheckpointError as error:
@@ -88,9 +95,8 @@ def _describe(folder: Path, manifest: Mapping[str, Any], say: Say) -> None:
         finite = _newest_finite(folder.parent)
         newest = "There is no finite checkpoint."
         if finite is not None:
-            newest = (
-                f"The newest finite checkpoint: after {step_of(finite)} updates; `{resume_command(finite)}` takes it."
-            )
+            done = counted(step_of(finite), "update")
+            newest = f"The newest finite checkpoint: after {done}; `{resume_command(finite)}` takes it."
         say(f"{folder}: not finite: {some(names)}. {newest}")
 
 

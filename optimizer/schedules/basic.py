@@ -9,6 +9,7 @@ from pydantic import model_validator
 from optimizer.horizon import Horizon
 from optimizer.lengths import Length, RunLength, known
 from optimizer.schedule import SCHEDULE_REGISTRY, Schedule, short
+from optimizer.shown import counted
 from optimizer.validation import Config, Fraction, NonNegativeNumber, PositiveCount, PositiveNumber
 
 
@@ -124,7 +125,8 @@ class OneCycleFields(Config):
             # PyTorch divides by the length of the rise less one update.
             self.refuse(
                 "pct_start",
-                f"must not make the rise exactly one update long; got {self.pct_start} of {self.total_steps} updates",
+                f"must not make the rise exactly one update long; got {self.pct_start}"
+                f" of {counted(self.total_steps, 'update')}",
             )
         return self
 

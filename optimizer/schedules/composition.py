@@ -10,6 +10,7 @@ from optimizer.curve import Curve
 from optimizer.horizon import Horizon
 from optimizer.lengths import Length, Relative, known
 from optimizer.schedule import SCHEDULE_REGISTRY, NestedSchedule, Schedule, resolved_at
+from optimizer.shown import counted
 from optimizer.validation import PositiveNumber, nest
 
 
@@ -135,7 +136,8 @@ class Sequence(Composition):
         if len(self.milestones) != len(self.schedules) - 1:
             self.refuse(
                 "milestones",
-                f"must be one less than the schedules; got {len(self.milestones)} for {len(self.schedules)} schedules",
+                f"must be one less than the schedules; got {len(self.milestones)} for"
+                f" {counted(len(self.schedules), 'schedule')}",
             )
         if known(*self.milestones) and self.milestones != sorted(self.milestones):
             self.refuse("milestones", f"must rise; got {self.milestones}")
