@@ -268,6 +268,28 @@ def test_a_plugin_that_leaves_is_named(tmp_path, monkeypatch):
     assert "first.type: component 'plugin_that_leaves.Model': plugin_that_leaves cannot be imported: SystemExit" in told
 
 
+@pytest.mark.parametrize("name", ["training", "_modules", "_parameters", "_buffers", "forward", "é", "a.b", ""])
+def test_a_name_that_a_module_cannot_have_is_refused(name):
+    told = refused(config("run", {"first": {"type": "normed"}, name: {"type": "normed"}}, {"first": ADAMW}))
+    assert "cannot be a component's name" in told
+
+
+def test_a_message_about_a_long_name_of_a_module_is_short():
+    for raw in (one(component={"type": f"{'x' * 5000}.{'y' * 5000}"}), {**one(), "plugins": ["z" * 10_000]}):
+        told = refused(raw)
+        assert "cannot be imported: there is no module" in told
+        assert len(told) < 1500
+
+
+def test_a_plugin_whose_error_has_no_message_is_named(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    code = "class E(Exception):\n    def __str__(self):\n        return 1 / self.zero\n\n\nraise E\n"
+    (tmp_path / "plugin_without_words.py").write_text(code)
+    told = refused({**one(), "plugins": ["plugin_without_words"]})
+    file = tmp_path / "plugin_without_words.py"
+    assert f"E: without a message, as its own fails: AttributeError ({file}:6)" in told
+
+
 def test_a_message_about_a_long_value_is_short():
     told = refused(one(component={"type": "normed", "params": {"width": "x" * 10_000}}))
     assert "must be a valid integer" in told

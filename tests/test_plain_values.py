@@ -275,7 +275,7 @@ def test_the_configs_of_older_runs_are_read():
 
 def test_a_pipe_and_an_endless_file_are_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "c.yaml")
-    with pytest.raises(ConfigError, match="is a pipe; write the config to a file first"):
+    with pytest.raises(ConfigError, match="is a named pipe; write the config to a file, or give it as /dev/stdin"):
         read_config_file(tmp_path / "c.yaml")
     with pytest.raises(ConfigError, match="must have at most 1,000,000 bytes"):
         read_config_file(Path("/dev/zero"))

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from optimizer.registry import nearest
+from optimizer.shown import nearest
 from trainer.config import ExperimentConfig
 from trainer.errors import ConfigError
 
