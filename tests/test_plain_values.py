@@ -279,3 +279,22 @@ def test_a_pipe_and_an_endless_file_are_refused_at_once(tmp_path):
         read_config_file(tmp_path / "c.yaml")
     with pytest.raises(ConfigError, match="must have at most 1,000,000 bytes"):
         read_config_file(Path("/dev/zero"))
+
+
+class Odd(os.PathLike):
+    def __fspath__(self):
+        raise KeyError("no path")
+
+    def __repr__(self):
+        raise KeyError("no words")
+
+
+class Unspeakable:
+    __repr__ = Odd.__repr__
+
+
+@pytest.mark.parametrize("value", [Odd(), Unspeakable(), {Unspeakable(): 1}, {10**5000: 1}, {"\ud800": 1}, {3: 1}])
+def test_a_value_that_cannot_even_be_shown_is_refused_with_its_path(value):
+    with pytest.raises(ValueError, match=r"^data\.params\b") as refusal:
+        plain({"data": {"params": value}})
+    str(refusal.value).encode()
