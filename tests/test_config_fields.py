@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import sample_bad_constructors  # noqa: F401
+import sample_bad_constructors
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -127,6 +127,8 @@ def test_paths_are_filled_in_and_written_so(tmp_path, monkeypatch):
     monkeypatch.setenv("RUNS", str(tmp_path / "ru$ns"))
     assert overridden("--train.run_dir=~/x").train.run_dir == tmp_path / "home/x"
     assert overridden("--train.run_dir=a~/~").train.run_dir == Path("a~/~")
+    monkeypatch.setenv("SHORT", "~/r")
+    assert overridden("--train.run_dir=$SHORT/x").train.run_dir == tmp_path / "home/r/x"
     assert overridden("--train.run_dir=./~/x").train.run_dir == Path("~/x")
     assert overridden("--train.run_dir=~/$$x/${RUNS}").train.run_dir == Path(f"{tmp_path}/home/$x/{tmp_path}/ru$ns")
     run_dir = train(one("$RUNS/x", total_steps=1), console=QUIET).run_dir
@@ -256,6 +258,12 @@ def test_whatever_a_part_raises_is_an_error_with_its_path(section, message, requ
     assert told.startswith(message)
     assert request.node.callspec.id in told
     assert "\n" not in told
+
+
+def test_a_class_whose_annotation_is_wrong_is_named_with_its_line():
+    told = refused(one(component={"type": f"{BAD}.BadAnnotation"}))
+    lines = Path(sample_bad_constructors.__file__).read_text().splitlines()
+    assert f"{sample_bad_constructors.__file__}:{lines.index('class BadAnnotation(nn.Module):') + 1})" in told
 
 
 def test_a_plugin_that_leaves_is_named(tmp_path, monkeypatch):
