@@ -298,3 +298,9 @@ def test_a_value_that_cannot_even_be_shown_is_refused_with_its_path(value):
     with pytest.raises(ValueError, match=r"^data\.params\b") as refusal:
         plain({"data": {"params": value}})
     str(refusal.value).encode()
+
+
+def test_a_number_in_quotes_is_a_key_whose_value_may_be_null():
+    assert read_yaml('{"1": null, "2": {"3": }}') == {"1": None, "2": {"3": None}}
+    with pytest.raises(ValueError, match="Write 1_000"):
+        read_yaml("{steps: 1,000}")
