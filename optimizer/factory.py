@@ -18,9 +18,10 @@ from optimizer.kernels.choice import kernel_for
 from optimizer.memory_layout import is_dense
 from optimizer.parameter_groups import Grouping, GroupRule, Params, parameter_groups, regrouped
 from optimizer.preview import Preview, panels
-from optimizer.registry import Registry, nearest
+from optimizer.registry import Registry
 from optimizer.schedule import NOTEBOOK, AnySchedule, Schedule
 from optimizer.schedules.basic import Constant
+from optimizer.shown import nearest
 from optimizer.validation import (
     Config,
     Fraction,

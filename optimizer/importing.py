@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from difflib import get_close_matches
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +16,8 @@ from pkgutil import iter_modules
 from threading import Lock
 from types import ModuleType
 from typing import Any
+
+from optimizer.shown import listed, nearest, shown, shown_value
 
 
 class NotImportedError(ValueError):
@@ -76,7 +77,7 @@ def refuse_under_no_plugins(*modules: str) -> None:
     """Raise NotImportedError that names `modules`, if nothing may be imported."""
     if _refusing and modules:
         rule = "--no-plugins, or no_plugins() in Python, allows only keys that are built in"
-        raise NotImportedError(f"{rule}; not imported: {', '.join(modules)}")
+        raise NotImportedError(f"{rule}; not imported: {listed(modules)}")
 
 
 def module_named(name: str) -> ModuleType:
@@ -97,7 +98,7 @@ def module_named(name: str) -> ModuleType:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # what is imported is users' and libraries' code, which may raise anything, or exit
-        raise NotImportedError(f"{name} cannot be imported: {_reason(name, error)}") from error
+        raise NotImportedError(f"{shown(name)} cannot be imported: {_reason(name, error)}") from error
     _note_place(top, beside)
     return module
 
@@ -110,11 +111,11 @@ def object_at(path: str) -> Any:
         return getattr(module, name)
     except AttributeError:
         known = [known for known in dir(module) if not known.startswith("_")]
-        raise NotImportedError(f"{module_name} has no {name}{_meant(name, known)}") from None
+        raise NotImportedError(f"{shown(module_name)} has no {shown(name)}{nearest(name, known)}") from None
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a module's own __getattr__
-        raise NotImportedError(f"{path} cannot be imported: {_described(error)}") from error
+        raise NotImportedError(f"{shown(path)} cannot be imported: {_described(error)}") from error
 
 
 def load_installed(group: str, register: Callable[[str, Any], None]) -> bool:
@@ -154,8 +155,8 @@ def folders_of(names: Iterator[str]) -> list[Path]:
 def _check_form(name: str) -> None:
     stem = name.removesuffix(".py").strip("./\\ ").replace("/", ".").replace("\\", ".")
     if name.endswith(".py") or any(not part.strip() or set(part) & set("/\\\0") for part in name.split(".")):
-        remedy = f"write {stem}" if stem else "write my_parts for my_parts.py"
-        raise NotImportedError(f"{name!r} is not the name of a module: {remedy}")
+        remedy = f"write {shown(stem)}" if stem else "write my_parts for my_parts.py"
+        raise NotImportedError(f"{shown_value(name)} is not the name of a module: {remedy}")
 
 
 def _spec_beside(top: str) -> ModuleSpec | None:
@@ -211,14 +212,17 @@ def _reason(name: str, error: BaseException) -> str:
     known = [] if "." in missing else [module.name for module in iter_modules([str(folder) for folder in folders])]
     then = "".join(f", then in {folder}" for folder in folders)
     return (
-        f"there is no module {missing!r}{_meant(missing, known)}"
+        f"there is no module {shown_value(missing)}{nearest(missing, known)}"
         f" Modules are looked for where Python finds installed packages{then}."
     )
 
 
 def _described(error: BaseException) -> str:
     """Return the type and the message of `error`, and the line of the user's that it came from."""
-    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    try:
+        text = error.msg if isinstance(error, SyntaxError) else str(error)
+    except Exception as second:  # an error of the user's may have a message of its own
+        text = f"without a message, as its own fails: {type(second).__name__}"
     line = _line(error)
     return f"{type(error).__name__}: {text}" + (f" ({line})" if line else "")
 
@@ -241,11 +245,6 @@ def _line(error: BaseException) -> str | None:
 
 def _is_below(file: str, folders: Sequence[Path]) -> bool:
     return any(Path(file).is_relative_to(folder) for folder in folders)
-
-
-def _meant(name: str, known: Sequence[str]) -> str:
-    close = get_close_matches(name, known, n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(map(repr, close))}?" if close else "."
 
 
 def _warn(text: str) -> None:

@@ -9,7 +9,8 @@ from torch.optim import Optimizer
 
 from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY
 from optimizer.horizon import Horizon
-from optimizer.registry import UnknownKeyError, nearest
+from optimizer.registry import UnknownKeyError
+from optimizer.shown import nearest
 
 KNOWN = ("optimizer", "scheduler", "steps", "use_policy_training_preset")
 

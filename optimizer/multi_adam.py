@@ -10,9 +10,9 @@ from optimizer.embedding import ScheduledOptimizer
 from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY
 from optimizer.horizon import Horizon
 from optimizer.parameter_groups import Params
-from optimizer.registry import nearest
 from optimizer.schedule import AnySchedule
 from optimizer.schedules.basic import Constant
+from optimizer.shown import nearest
 from optimizer.validation import Beta, Config, NonNegativeNumber, nest
 
 

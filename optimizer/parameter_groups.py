@@ -9,7 +9,7 @@ from typing import Any, Self
 from pydantic import ConfigDict, Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from optimizer.registry import nearest
+from optimizer.shown import nearest
 from optimizer.validation import Config, NonNegativeNumber
 
 Params = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]

@@ -1,18 +1,13 @@
 """A registry: a read-only mapping from a key to a class, filled by a decorator and by plugins."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
-from itertools import islice
 from typing import Any, TypeVar
 
 from optimizer.importing import NotImportedError, load_installed, object_at
+from optimizer.shown import nearest, shown_value
 
 T = TypeVar("T")
 C = TypeVar("C")
-
-
-_LONGEST_NAME, _COMPARED = 200, 1000
-"""The longest name that is compared with others, and with how many: comparing takes the product of their lengths."""
 
 
 class UnknownKeyError(KeyError):
@@ -20,15 +15,6 @@ class UnknownKeyError(KeyError):
 
     def __str__(self) -> str:
         return str(self.args[0])  # KeyError would show the message in quotes
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """End a sentence with which of `known` the user may have meant by `name`: '; did you mean …?' or '.'."""
-    if len(name) > _LONGEST_NAME:
-        return "."
-    by_folded = {candidate.lower(): candidate for candidate in islice(known, _COMPARED)}
-    close = get_close_matches(name.lower(), list(by_folded), n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(repr(by_folded[match]) for match in close)}?" if close else "."
 
 
 class Registry(Mapping[str, type[T]]):
@@ -83,7 +69,7 @@ class Registry(Mapping[str, type[T]]):
         hint = "`innerstep list` shows them all; a class of your own goes by its dotted path, my_pkg.module.Class."
         if self._entry_points is not None:
             hint = "`innerstep list` shows them all. Those of installed distributions are left out under --no-plugins."
-        raise UnknownKeyError(f"unknown {self.name} {key!r}{nearest(key, self._names())} {hint}")
+        raise UnknownKeyError(f"unknown {self.name} {shown_value(key)}{nearest(key, self._names())} {hint}")
 
     def __iter__(self) -> Iterator[str]:
         self._load_plugins()
@@ -109,7 +95,7 @@ class Registry(Mapping[str, type[T]]):
 
     def _check_kind(self, cls: type[Any], key: str) -> None:
         if not (isinstance(cls, type) and issubclass(cls, self._kind)):
-            raise TypeError(f"{self.name} {key!r}: {cls!r} is not a {self._kind.__name__}")
+            raise TypeError(f"{self.name} {shown_value(key)}: {shown_value(cls)} is not a {self._kind.__name__}")
 
     def _check_free(self, name: str, cls: type[Any]) -> None:
         if "." in name:
@@ -123,7 +109,7 @@ class Registry(Mapping[str, type[T]]):
         try:
             cls: type[T] = object_at(path)
         except NotImportedError as error:
-            raise UnknownKeyError(f"{self.name} {path!r}: {error}") from error
+            raise UnknownKeyError(f"{self.name} {shown_value(path)}: {error}") from error
         if path in self._adapted:
             return self._adapted[path]
         for base, adapter in self._adapters:
@@ -131,7 +117,7 @@ class Registry(Mapping[str, type[T]]):
                 try:
                     return self._adapted.setdefault(path, adapter(path, cls))
                 except ValueError as error:
-                    raise UnknownKeyError(f"{self.name} {path!r} cannot be used: {error}") from error
+                    raise UnknownKeyError(f"{self.name} {shown_value(path)} cannot be used: {error}") from error
         try:
             self._check_kind(cls, path)
         except TypeError as error:

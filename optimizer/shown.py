@@ -2,6 +2,7 @@
 
 import reprlib
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from itertools import islice
 from typing import Any
 from unicodedata import category
@@ -10,6 +11,8 @@ LONGEST = 200
 """Characters of one name or value in a message."""
 MOST = 50
 """Names of a list in a message, and mistakes of a config."""
+_COMPARED = 1000
+"""Names that one is compared with, of at most LONGEST characters: comparing takes the product of their lengths."""
 _LINES, _LAST_LINES = 60, 10
 _CHARACTERS, _LAST_CHARACTERS = 8000, 1500
 """How much of a whole message is shown, and how much of that is its end, where the remedy is."""
@@ -41,6 +44,15 @@ def listed(names: Sequence[Any], most: int = MOST) -> str:
 def counted(number: int, noun: str, text: str | None = None) -> str:
     """Return a number and a noun, with an s unless it is one. text: the number as it is shown."""
     return f"{number if text is None else text} {noun}" + ("" if number == 1 else "s")
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """End a sentence with which of `known` the user may have meant by `name`: '; did you mean …?' or '.'."""
+    if len(name) > LONGEST:
+        return "."
+    by_folded = {candidate.lower(): candidate for candidate in islice(known, _COMPARED)}
+    close = get_close_matches(name.lower(), list(by_folded), n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(shown_value(by_folded[match]) for match in close)}?" if close else "."
 
 
 def joined(problems: Sequence[str]) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from optimizer.drawing import spread
-from optimizer.registry import nearest
 from optimizer.schedule import Schedule
+from optimizer.shown import nearest
 from optimizer.validation import nest
 
 Group = dict[str, Any]

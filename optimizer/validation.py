@@ -25,8 +25,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCustomError
 
-from optimizer.registry import nearest
-from optimizer.shown import MOST, listed, shown, shown_value
+from optimizer.shown import MOST, listed, nearest, shown, shown_value
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import sample_bad_constructors  # noqa: F401
+import sample_bad_constructors
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -127,6 +127,8 @@ def test_paths_are_filled_in_and_written_so(tmp_path, monkeypatch):
     monkeypatch.setenv("RUNS", str(tmp_path / "ru$ns"))
     assert overridden("--train.run_dir=~/x").train.run_dir == tmp_path / "home/x"
     assert overridden("--train.run_dir=a~/~").train.run_dir == Path("a~/~")
+    monkeypatch.setenv("SHORT", "~/r")
+    assert overridden("--train.run_dir=$SHORT/x").train.run_dir == tmp_path / "home/r/x"
     assert overridden("--train.run_dir=./~/x").train.run_dir == Path("~/x")
     assert overridden("--train.run_dir=~/$$x/${RUNS}").train.run_dir == Path(f"{tmp_path}/home/$x/{tmp_path}/ru$ns")
     run_dir = train(one("$RUNS/x", total_steps=1), console=QUIET).run_dir
@@ -258,6 +260,12 @@ def test_whatever_a_part_raises_is_an_error_with_its_path(section, message, requ
     assert "\n" not in told
 
 
+def test_a_class_whose_annotation_is_wrong_is_named_with_its_line():
+    told = refused(one(component={"type": f"{BAD}.BadAnnotation"}))
+    lines = Path(sample_bad_constructors.__file__).read_text().splitlines()
+    assert f"{sample_bad_constructors.__file__}:{lines.index('class BadAnnotation(nn.Module):') + 1})" in told
+
+
 def test_a_plugin_that_leaves_is_named(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "plugin_that_leaves.py").write_text("import sys\n\nsys.exit(3)\n")
@@ -266,6 +274,28 @@ def test_a_plugin_that_leaves_is_named(tmp_path, monkeypatch):
     assert told.startswith(f"plugins.0: plugin_that_leaves cannot be imported: SystemExit: 3 ({file}:3)")
     told = refused(one(component={"type": "plugin_that_leaves.Model"}))
     assert "first.type: component 'plugin_that_leaves.Model': plugin_that_leaves cannot be imported: SystemExit" in told
+
+
+@pytest.mark.parametrize("name", ["training", "_modules", "_parameters", "_buffers", "forward", "é", "a.b", ""])
+def test_a_name_that_a_module_cannot_have_is_refused(name):
+    told = refused(config("run", {"first": {"type": "normed"}, name: {"type": "normed"}}, {"first": ADAMW}))
+    assert "cannot be a component's name" in told
+
+
+def test_a_message_about_a_long_name_of_a_module_is_short():
+    for raw in (one(component={"type": f"{'x' * 5000}.{'y' * 5000}"}), {**one(), "plugins": ["z" * 10_000]}):
+        told = refused(raw)
+        assert "cannot be imported: there is no module" in told
+        assert len(told) < 1500
+
+
+def test_a_plugin_whose_error_has_no_message_is_named(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    code = "class E(Exception):\n    def __str__(self):\n        return 1 / self.zero\n\n\nraise E\n"
+    (tmp_path / "plugin_without_words.py").write_text(code)
+    told = refused({**one(), "plugins": ["plugin_without_words"]})
+    file = tmp_path / "plugin_without_words.py"
+    assert f"E: without a message, as its own fails: AttributeError ({file}:6)" in told
 
 
 def test_a_message_about_a_long_value_is_short():

@@ -8,10 +8,10 @@ import pytest
 from conftest import ROOT
 
 FLOW = [
+    "optimizer.shown",
     "optimizer.importing",
     "optimizer.registry",
     "optimizer.horizon",
-    "optimizer.shown",
     "optimizer.validation",
     "optimizer.signatures",
     "optimizer.named_function",

@@ -275,7 +275,32 @@ def test_the_configs_of_older_runs_are_read():
 
 def test_a_pipe_and_an_endless_file_are_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "c.yaml")
-    with pytest.raises(ConfigError, match="is a pipe; write the config to a file first"):
+    with pytest.raises(ConfigError, match="is a named pipe; write the config to a file, or give it as /dev/stdin"):
         read_config_file(tmp_path / "c.yaml")
     with pytest.raises(ConfigError, match="must have at most 1,000,000 bytes"):
         read_config_file(Path("/dev/zero"))
+
+
+class Odd(os.PathLike):
+    def __fspath__(self):
+        raise KeyError("no path")
+
+    def __repr__(self):
+        raise KeyError("no words")
+
+
+class Unspeakable:
+    __repr__ = Odd.__repr__
+
+
+@pytest.mark.parametrize("value", [Odd(), Unspeakable(), {Unspeakable(): 1}, {10**5000: 1}, {"\ud800": 1}, {3: 1}])
+def test_a_value_that_cannot_even_be_shown_is_refused_with_its_path(value):
+    with pytest.raises(ValueError, match=r"^data\.params\b") as refusal:
+        plain({"data": {"params": value}})
+    str(refusal.value).encode()
+
+
+def test_a_number_in_quotes_is_a_key_whose_value_may_be_null():
+    assert read_yaml('{"1": null, "2": {"3": }}') == {"1": None, "2": {"3": None}}
+    with pytest.raises(ValueError, match="Write 1_000"):
+        read_yaml("{steps: 1,000}")

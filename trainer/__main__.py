@@ -2,4 +2,5 @@
 
 from trainer.cli import main
 
-main()
+if __name__ == "__main__":  # and not where a config names this module
+    main()

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from optimizer import SCHEDULE_REGISTRY, Registry, UnknownKeyError
 from optimizer.importing import NotImportedError
-from optimizer.registry import nearest
+from optimizer.shown import nearest
 from optimizer.validation import signature_model
 from trainer.config import ComponentConfig, DataConfig, ObjectiveConfig, OptimConfig
 from trainer.errors import ConfigError

@@ -1,5 +1,7 @@
 """A class by its key or dotted path, and its parameters, as the config names them."""
 
+import inspect
+from contextlib import suppress
 from typing import Any, ClassVar, Self
 
 from pydantic import Field, ValidationError, model_validator
@@ -49,5 +51,13 @@ class Choice(Config):
         except ValidationError as error:
             raise nest(error, ("params",)) from None
         except (Exception, SystemExit) as error:  # annotations and validators may be the user's
-            raise refusal(f"{self.type} cannot take parameters: {raised(error)}", ("params",)) from error
+            rule = f"{self.type}{_defined_in(self.chosen)} cannot take parameters: {raised(error)}"
+            raise refusal(rule, ("params",)) from error
         return self
+
+
+def _defined_in(cls: AnyClass) -> str:
+    """Return where the class begins, as " (file.py:3)"; "" if it has no source. Annotations have no lines."""
+    with suppress(OSError, TypeError):
+        return f" ({inspect.getsourcefile(cls)}:{inspect.getsourcelines(cls)[1]})"
+    return ""

@@ -115,7 +115,7 @@ def plot(
         raise ConfigError(f"--out: must end in .png or .svg; got {out}")
     if out is not None and not out.parent.is_dir():
         raise ConfigError(f"--out: there is no directory {out.parent}")
-    is_file = Path(target).suffix in (".yaml", ".yml", ".json") or Path(target).is_file()
+    is_file = Path(target).suffix in (".yaml", ".yml", ".json") or Path(target).is_file() or Path(target).is_fifo()
     overrides = _overrides(context)
     with _imports(no_plugins):
         lines = plot_config(load_config(target, overrides), out) if is_file else plot_key(target, overrides, out)

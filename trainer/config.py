@@ -15,7 +15,7 @@ import trainer.classification  # for its registration, like the next two
 import trainer.digits  # noqa: F401
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon, OptimizerFactory, Registry
 from optimizer.importing import looking_in
-from optimizer.registry import nearest
+from optimizer.shown import nearest
 from optimizer.validation import (
     Config,
     Count,
@@ -109,11 +109,10 @@ class ModelConfig(Config):
     @classmethod
     def _check_names(cls, components: dict[str, ComponentConfig]) -> dict[str, ComponentConfig]:
         folders: dict[str, str] = {}
+        taken = nn.ModuleDict()  # an instance has more names than its class
         for name in components:
-            if not re.fullmatch(NAME, name) or hasattr(nn.ModuleDict, name):
-                rule = (
-                    "cannot be a component's name: use letters, digits, _ and -, and no name of an nn.ModuleDict method"
-                )
+            if not re.fullmatch(NAME, name) or hasattr(taken, name):
+                rule = "cannot be a component's name: use letters, digits, _ and -, and no name that nn.ModuleDict has"
                 raise refusal(rule, (name,), name)
             if len(name.encode()) > _NAME_BYTES:
                 raise refusal(f"a component's name must have at most {_NAME_BYTES} bytes", (name,), name)

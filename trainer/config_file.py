@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,16 @@ from trainer.yaml_values import read_yaml
 
 _BYTES = 1_000_000
 """Of a config's file at most."""
+_DESCRIPTOR = re.compile(r"/dev/(stdin)|(?:/dev|/proc/self)/fd/([0-9]{1,6})")
+"""A file that the shell has opened: `innerstep plan <(sed s/a/b/ c.yaml)` gives /dev/fd/63."""
 _OTHER_ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x1f\x8b": "a gzip file", b"PK": "a zip file"}
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
     """Return the mapping in the YAML (or `.json`) file at `path`, which holds plain values only.
+
+    A pipe that is open already (/dev/stdin, /dev/fd/N) is read to its end. A named pipe is refused,
+    as it may have no writer.
 
     Raises ConfigError if it cannot be read, with line and column where it is not well-formed.
     """
@@ -34,11 +40,19 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
 
 def _content(path: Path) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with open(descriptor, "rb") as file:
-        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
-            raise ValueError("is a pipe; write the config to a file first")
-        content = file.read(_BYTES + 1)
+    opened = _DESCRIPTOR.fullmatch(str(path))
+    if opened:
+        descriptor = os.dup(int(opened[2] or 0))
+    else:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    content = b""
+    try:
+        if not opened and stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            raise ValueError("is a named pipe; write the config to a file, or give it as /dev/stdin")
+        while len(content) <= _BYTES and (part := os.read(descriptor, _BYTES)):
+            content += part
+    finally:
+        os.close(descriptor)
     if len(content) > _BYTES:
         raise ValueError(f"must have at most {_BYTES:,} bytes, and has more. Keep data in files of its own.")
     return content
@@ -66,9 +80,9 @@ def _read_json(text: str) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    mapping = dict(pairs)
-    if len(mapping) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for index, key in enumerate(keys) if key in keys[:index])
-        raise ValueError(f"the key {twice[:60]!r} is given twice")
+    mapping: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in mapping:
+            raise ValueError(f"the key {key[:60]!r} is given twice")
+        mapping[key] = value
     return mapping

@@ -7,8 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from optimizer.files import aside_of, flush, write_json, write_tensors
-from optimizer.registry import nearest
-from optimizer.shown import counted, listed
+from optimizer.shown import counted, listed, nearest
 from optimizer.strides import independent
 from trainer.checkpoint import OPTIMIZER_TENSORS, OPTIMIZER_VALUES, WEIGHTS
 from trainer.checkpoint_files import checkpoint_at, verify

@@ -7,8 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from optimizer.files import write_tensors
-from optimizer.registry import nearest
-from optimizer.shown import counted
+from optimizer.shown import counted, nearest
 from trainer.beside_training import read_checkpoint
 from trainer.checkpoint import WEIGHTS
 from trainer.checkpoint_files import verify

@@ -5,8 +5,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from optimizer.registry import nearest
-from optimizer.shown import counted
+from optimizer.shown import counted, nearest
 from trainer.config import ExperimentConfig
 from trainer.errors import ConfigError
 

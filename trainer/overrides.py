@@ -9,6 +9,8 @@ from trainer.errors import ConfigError
 from trainer.plain_values import plain
 from trainer.yaml_values import read_yaml
 
+_WITHOUT_SPACE = re.compile(r""" (?<=[\s{[,:])(?:"(?:[^"\\]|\\.)*" | '[^']*') | ([{,]\s*[\w.]+):(?=\S)""", re.VERBOSE)
+"""What is in quotes, or else a key with its colon, and the value right after it."""
 TakesText = Callable[[Mapping[str, Any], Sequence[str], str], bool]
 """Whether the field that a path leads to, in a config, takes this text as it was typed."""
 
@@ -88,7 +90,7 @@ def _read(key: str, text: str) -> Any:
     if re.fullmatch(r"\(.*\)", text):  # a Python tuple
         written = f"[{text[1:-1]}]"
     if text.startswith("{"):  # {momentum:0.9}, which is no mapping in YAML
-        written = re.sub(r"([{,]\s*[\w.]+):(?=\S)", r"\1: ", text)
+        written = _WITHOUT_SPACE.sub(lambda found: f"{found[1]}: " if found[1] else found[0], text)
     try:
         return read_yaml(written)
     except ValueError as error:

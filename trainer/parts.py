@@ -13,8 +13,7 @@ from torch.optim import Optimizer
 from optimizer import NamedState, StateMismatchError, load_named_state
 from optimizer.files import check_is_file
 from optimizer.named_state import renamed, restricted, shapes_of
-from optimizer.registry import nearest
-from optimizer.shown import bounded, counted, joined, listed, shown, shown_value
+from optimizer.shown import bounded, counted, joined, listed, nearest, shown, shown_value
 from optimizer.state_checks import compare_shapes
 from trainer import checkpoint
 from trainer.checkpoint_files import MANIFEST, checkpoint_at, damages, read_manifest

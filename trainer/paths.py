@@ -21,7 +21,7 @@ def expanded(text: str) -> str:
     if "\0" in text:
         raise ValueError(f"a path cannot hold the character NUL; got {text[:80]!r}")
     path = _VARIABLE.sub(lambda found: _value(found, text), text)
-    if text.startswith("~"):
+    if path.startswith("~"):
         path = os.path.expanduser(path)
         if path.startswith("~"):
             raise ValueError(f"there is no such user; got {text[:80]!r}. For a file of this name write ./~ in front")

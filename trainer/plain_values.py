@@ -5,6 +5,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from optimizer.shown import shown, shown_value
+
 NODES = 100_000
 """Values in a config at most, each alias counted as all that it stands for."""
 DEPTH = 64
@@ -51,8 +53,8 @@ def read_word(text: str) -> Any:
     if _LEADING_ZERO.fullmatch(text):
         digits = text.lstrip("+-0_") or "0"
         raise ValueError(
-            f"a number with leading zeros, which YAML 1.1 takes as octal; got {_cut(text)}."
-            f" Write {_cut(digits)}, or '{_cut(text)}' in quotes for text, or 0o… for octal."
+            f"a number with leading zeros, which YAML 1.1 takes as octal; got {shown(text)}."
+            f" Write {shown(digits)}, or '{shown(text)}' in quotes for text, or 0o… for octal."
         )
     if _OTHER_BASES.fullmatch(text):
         return _whole(text, 0)
@@ -94,12 +96,12 @@ def _copied(value: Any, path: str, budget: Budget, depth: int) -> Any:
         for key, item in value.items():
             inside = _join(path, key)
             if not isinstance(key, str):
-                raise ValueError(f"{inside}: a key must be text; got {_cut(repr(key))}. {_REMEDY}")
+                raise ValueError(f"{inside}: a key must be text; got {shown_value(key)}. {_REMEDY}")
             copy[_text(key, inside)] = _copied(item, inside, budget, depth + 1)
         return copy
     if isinstance(value, list | tuple):
         return [_copied(item, _join(path, index), budget, depth + 1) for index, item in enumerate(value)]
-    raise ValueError(f"{path or 'the config'}: got a {type(value).__name__}, {_cut(repr(value))}. {_REMEDY}")
+    raise ValueError(f"{path or 'the config'}: got a {type(value).__name__}, {shown_value(value)}. {_REMEDY}")
 
 
 def _scalar(value: Any) -> Any:
@@ -114,17 +116,12 @@ def _scalar(value: Any) -> Any:
         return int(value)
     if isinstance(value, float):
         return float(value)
-    if isinstance(value, os.PathLike):
-        path = os.fspath(value)
-        if not isinstance(path, str):
-            raise ValueError(f"a path must be text; got {_cut(repr(path))}")
-        return _text(path)
     try:
-        inner = value.item()
+        inner = os.fspath(value) if isinstance(value, os.PathLike) else value.item()
     except Exception as error:  # of whatever library it is from
         raise ValueError(f"got a {type(value).__name__} without a value: {error}") from error
     if not isinstance(inner, bool | int | float | str):
-        raise ValueError(f"got a {type(value).__name__} of {_cut(repr(inner))}. {_REMEDY}")
+        raise ValueError(f"got a {type(value).__name__} of {shown_value(inner)}. {_REMEDY}")
     return _scalar(inner)
 
 
@@ -138,26 +135,23 @@ def _text(text: str, path: str = "") -> str:
         text.encode()
     except UnicodeEncodeError:
         where = f"{path}: " if path else ""
-        raise ValueError(f"{where}text must be Unicode that UTF-8 can hold; got {_cut(ascii(text))}") from None
+        raise ValueError(f"{where}text must be Unicode that UTF-8 can hold; got {shown_value(text)}") from None
     return str.__str__(text)
 
 
 def _whole(text: str, base: int) -> int:
     if len(text) > _DIGITS or (number := int(text.replace("_", ""), base)).bit_length() > _BITS:
-        raise ValueError(f"a whole number of {len(text)} characters is too large; got {_cut(text)}")
+        raise ValueError(f"a whole number of {len(text)} characters is too large; got {shown(text)}")
     return number
 
 
 def _real(text: str) -> float:
     number = float(text.replace("_", "")) if len(text) <= _DIGITS else float("inf")
     if number in (float("inf"), float("-inf")):
-        raise ValueError(f"the number does not fit into a float; got {_cut(text)}")
+        raise ValueError(f"the number does not fit into a float; got {shown(text)}")
     return number
 
 
 def _join(path: str, part: Any) -> str:
-    return f"{path}.{_cut(str(part))}" if path else _cut(str(part))
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:40]}… ({len(text)} characters)"
+    name = shown(part) if isinstance(part, str) else shown_value(part)
+    return f"{path}.{name}" if path else name

@@ -17,8 +17,7 @@ from optimizer import (
 from optimizer.drawing import spread, text
 from optimizer.importing import NotImportedError
 from optimizer.preview import Preview, panels
-from optimizer.registry import nearest
-from optimizer.shown import counted
+from optimizer.shown import counted, nearest
 from optimizer.validation import explain, nest
 from trainer.batches import ShuffledBatches
 from trainer.config import ExperimentConfig

@@ -18,7 +18,9 @@ _LINES = 5
 
 def search_folders(config_file: Path) -> list[Path]:
     """Return where the modules of a config are looked for: its folder, where the config that a run was started with
-    found them, and last the working directory."""
+    found them, and last the working directory. The config in a pipe has no folder."""
+    if not config_file.is_file():
+        return working_directory()
     beside = Path(os.path.abspath(config_file)).parent
     folders = [beside, config_file.resolve().parent, *_remembered(config_file), *working_directory()]
     return list(dict.fromkeys(folder for folder in folders if os.path.isdir(folder)))  # also if it cannot be asked
@@ -75,8 +77,6 @@ def _follows(key: str, failed: Sequence[str]) -> bool:
 
 def _remembered(config_file: Path) -> list[Path]:
     """Return the folders in the heading of a run's config.yaml."""
-    if not config_file.is_file():  # a pipe, which cannot be read twice
-        return []
     try:
         with config_file.open(encoding="utf-8") as file:
             lines = [file.readline(100_000) for _ in range(_LINES)]

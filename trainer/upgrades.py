@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from optimizer import Horizon
-from optimizer.registry import nearest
+from optimizer.shown import nearest
 from optimizer.validation import check_arguments, explain, nest, signature_model
 from trainer.choice import Choice
 from trainer.component_optimizer import resolved_fields

@@ -23,6 +23,8 @@ def heading() -> str:
 
 def written_by(config_file: Path) -> str | None:
     """Return the version in the first line of a run's config.yaml; None if the file does not say one."""
+    if not config_file.is_file():  # a pipe, which cannot be read twice
+        return None
     try:
         with config_file.open(encoding="utf-8") as file:
             found = _HEADING.match(file.readline(200))

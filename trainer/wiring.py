@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from optimizer.registry import nearest
+from optimizer.shown import nearest
 from trainer.data import Batch
 from trainer.errors import ConfigError
 

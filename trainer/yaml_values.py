@@ -91,7 +91,8 @@ class _Anchored:
 class _Key:
     text: str
     event: Any
-    merges: bool = False
+    quoted: bool
+    merges: bool
 
 
 class _Reading:
@@ -184,8 +185,9 @@ class _Reading:
         if place.awaits_key():
             if not isinstance(value, str):
                 raise ValueError("a key must be text")
-            merges = value == _MERGE and isinstance(event, yaml.ScalarEvent) and event.implicit[0] and not event.tag
-            value = _Key(value, event, merges)
+            quoted = isinstance(event, yaml.ScalarEvent) and not event.implicit[0]
+            merges = value == _MERGE and isinstance(event, yaml.ScalarEvent) and not quoted and not event.tag
+            value = _Key(value, event, quoted, merges)
         place.items.append(value)
 
     def _in_flow(self) -> bool:
@@ -200,7 +202,7 @@ def _mapping(items: list[Any], in_flow: bool) -> dict[str, Any]:
         with _placed(key.event):
             if (key.text, key.merges) in own:
                 raise ValueError(f"the key {_shown(key.text)!r} is given twice")
-            if in_flow and value is None and key.text[:1].isdigit():
+            if in_flow and value is None and key.text[:1].isdigit() and not key.quoted:
                 raise ValueError(
                     f"a comma ends a value inside {{}}, and {_shown(key.text)} comes after one. Write 1_000"
                 )
