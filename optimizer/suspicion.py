@@ -45,9 +45,10 @@ def _unused(track: Track, total_steps: int, usual: Mapping[str, Any]) -> str:
             return ""
     except Exception:  # a function of the user's may raise anything, which `suspicions` reports
         return ""
+    remedy = f"leave {option} out" if usual.get(name) is not None else f"set {option} to one of them"
     return (
         f"{option} {base:g} has no effect on the curve: {schedule.key} sets the {option} itself, up to"
-        f" {short(max(values))}. Set its fields, and leave {option} out. (A group with its own {option} keeps its ratio"
+        f" {short(max(values))}. Set its fields, and {remedy}. (A group with its own {option} keeps its ratio"
         " to it.)"
     )
 

@@ -4,6 +4,7 @@ Each life of a run is a process of its own, forked from a server that has import
 hundredth of the time that a command takes, so that hundreds of kills are affordable.
 """
 
+import copy
 import io
 import multiprocessing
 import os
@@ -39,7 +40,7 @@ def config(run: Path, **changed: Any) -> dict[str, Any]:
     return {
         "plugins": ["sample_parts"],
         "data": {"type": "noise", "batch_size": 8, "params": {"samples": 50}},
-        "model": {"components": COMPONENTS, "component_optims": OPTIMS},
+        "model": copy.deepcopy({"components": COMPONENTS, "component_optims": OPTIMS}),  # tests change what they get
         "train": {
             "objective": {"type": "regression"},
             "total_steps": STEPS,

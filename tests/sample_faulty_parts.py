@@ -1,15 +1,19 @@
 """Objectives, data and components that fail in the middle of a run."""
 
 import os
+import random
 import signal
 import sys
 import tempfile
+from typing import Any
 
+import numpy as np
 import torch
 from sample_parts import Noise, Regression
 from torch import nn
 
 from trainer import DATASET_REGISTRY, MODEL_REGISTRY, OBJECTIVE_REGISTRY, Outcome, TensorSplit
+from trainer.errors import UnreadableError
 
 
 def nan_loss(loss, components):
@@ -70,6 +74,20 @@ def mute(loss, components):
     raise MuteError
 
 
+class MutePanicError(Exception):
+    def __str__(self):
+        raise PanicError
+
+
+def mute_panic(loss, components):
+    raise MutePanicError
+
+
+def unreadable(loss, components):
+    """What reading a checkpoint in an update may raise."""
+    raise UnreadableError("/teacher/model.safetensors: Input/output error")
+
+
 def wander(loss, components):
     os.chdir(tempfile.gettempdir())
     return loss
@@ -91,7 +109,21 @@ def double(loss, components):
     return sum(parameter.square().sum() for parameter in components.parameters())
 
 
-_WAYS = (nan_loss, infinite_loss, nan_gradient, rows, detached, explode, leave, panic, exhausted, mute, wander)
+_WAYS = (
+    nan_loss,
+    infinite_loss,
+    nan_gradient,
+    rows,
+    detached,
+    explode,
+    leave,
+    panic,
+    exhausted,
+    mute,
+    mute_panic,
+    unreadable,
+    wander,
+)
 WAYS = {way.__name__: way for way in (*_WAYS, interrupt, press_twice, double, poison)}
 
 
@@ -117,6 +149,22 @@ class Faulty(Regression):
         if self._where == "metric" and step in self._at:
             return Outcome(outcome.losses, lambda: self._way(outcome.total, components))
         return outcome
+
+
+@OBJECTIVE_REGISTRY.register("drawing_faulty")
+class DrawingFaulty(Faulty):
+    """`faulty` that draws from torch's generator in each update and, from `others_from` on, from the other two."""
+
+    def __init__(self, others_from: int = 0, **params: Any) -> None:
+        super().__init__(**params)
+        self._others_from = others_from
+
+    def losses(self, components, batch):
+        factor = 1.0 + torch.rand(())
+        if components.training and self._step >= self._others_from:
+            factor = factor * (random.random() + np.random.exponential())
+        outcome = super().losses(components, batch)
+        return Outcome({"squared": outcome.total * factor}, outcome.metrics)
 
 
 @OBJECTIVE_REGISTRY.register("counting_faulty")

@@ -34,6 +34,9 @@ class Loss(Objective):
 """A module with all that a run needs: keys beside_layer, beside_data and beside_loss."""
 
 
+_PATH = [*sys.path]
+
+
 @pytest.fixture
 def _forgets(monkeypatch):
     """Forget, after a test, the folders and modules that it brought in."""
@@ -44,10 +47,10 @@ def _forgets(monkeypatch):
 
 
 def forget(*names):
-    """Forget modules, as another process would not know them, and the temporary folders on the path."""
+    """Forget modules, as another process would not know them, and the folders that tests put on the path."""
     for name in names:
         sys.modules.pop(name, None)
-    sys.path[:] = [folder for folder in sys.path if "pytest-" not in folder]
+    sys.path[:] = [folder for folder in sys.path if folder in _PATH]
 
 
 def plugged(run_dir, plugins=("beside_parts",), **changed):

@@ -1,5 +1,7 @@
 """Configs of the short runs that many tests train."""
 
+import copy
+
 from conftest import files_of
 
 from trainer.interruption import StoppedBySignal
@@ -24,7 +26,7 @@ def config(run_dir, components, optims, *, objective="regression", **changed):
     return {
         "plugins": ["sample_parts"],
         "data": {"type": "noise", "batch_size": 8, **changed.pop("data", {})},
-        "model": {"components": components, "component_optims": optims},
+        "model": copy.deepcopy({"components": components, "component_optims": optims}),  # tests change what they get
         "train": {"objective": {"type": objective}, **steps, **changed},
     }
 

@@ -384,3 +384,20 @@ def test_hooks_fire_once_where_a_decorator_was_put_around_a_step_that_called_the
         weight.grad = torch.ones(2)
         optimizer.step()
         assert len(fired) == 1
+
+
+def test_a_step_that_says_itself_that_it_calls_the_hooks_is_taken_as_it_is():
+    class Marked(torch.optim.SGD):
+        def step(self, closure=None):
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.data.sub_(group["lr"] * p.grad)
+
+    Marked.step.hooked = True
+    for make in (lambda p: CautiousOptimizer(Marked([p], lr=0.1)), lambda p: scheduled(Marked)([p]).embed(Constant())):
+        weight = nn.Parameter(torch.ones(2))
+        optimizer = make(weight)
+        optimizer.param_groups[0]["lr"] = 0.1
+        weight.grad = torch.ones(2)
+        optimizer.step()
+        torch.testing.assert_close(weight.detach(), torch.full((2,), 0.9))

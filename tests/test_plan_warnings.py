@@ -270,3 +270,9 @@ def test_a_function_that_fails_late_is_a_line_and_no_traceback():
     assert lines_of(schedule, 1000) == ["lr: the schedule gives -2e-05 for update 501"]
     assert lines_of(schedule, 400) == []  # what comes after the run does not matter
     assert lines_of({"type": "test_plan_warnings.Counting", "end": 250}, 200) == []
+
+
+def test_an_lr_that_has_no_default_is_not_to_be_left_out():
+    made = OPTIMIZER_BUILDER_REGISTRY["adamw"](lr=0.3, schedule={"type": "one_cycle", "max_lr": 0.02})
+    (line, *_) = warnings_about(made.preview(Horizon(200, 20)).scheduler, 200, {"weight_decay": 0.01})
+    assert "up to 2e-02. Set its fields, and set lr to one of them." in line

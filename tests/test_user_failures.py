@@ -16,6 +16,7 @@ from test_nonfinite import MLPS, faulty
 
 from optimizer.shown import counted
 from trainer import ConfigError, NonFiniteError, UserCodeError, resume, train
+from trainer.checkpoint import read_progress
 from trainer.own_state import own_values
 
 
@@ -37,6 +38,8 @@ FAILURES = {
     "panic": "PanicError: index out of bounds (sample_faulty_parts.py:",
     "exhausted": "RuntimeError: StopIteration (sample_faulty_parts.py:",
     "mute": "MuteError: without a message, as its own fails: AttributeError (sample_faulty_parts.py:",
+    "mute_panic": "MutePanicError: without a message, as its own fails: PanicError (sample_faulty_parts.py:",
+    "unreadable": "UnreadableError: /teacher/model.safetensors: Input/output error (sample_faulty_parts.py:",
     "rows": "ValueError: a loss must be a scalar; got the shape [3]. Take its mean over the batch. (sample_faulty_par",
     "detached": "ValueError: the loss has no gradient: it was detached",
 }
@@ -53,6 +56,27 @@ def test_a_failure_names_update_and_line_and_saves(tmp_path, quiet, way, save_as
     failed, whole = (files_of(folder / "checkpoints/step_00000006") for folder in (run, tmp_path / "whole"))
     tensors = [name for name in whole if name.endswith(".safetensors")]
     assert {name: failed[name] for name in tensors} == {name: whole[name] for name in tensors}
+
+
+@pytest.mark.parametrize("others_from", [0, 3, 99])
+@pytest.mark.parametrize("changed", [{}, {"accumulate": 2}, {"save_async": True, "precision": "bf16"}], ids=str)
+def test_an_update_that_failed_draws_the_same_numbers_when_it_is_made_again(tmp_path, quiet, others_from, changed):
+    """Of every generator; from where the run draws: Python's and numpy's are followed once they have moved."""
+    for at, name in (([9], "failed"), ([], "whole")):
+        often = {"save_every": None if at else 9, **changed}
+        made = faulty(tmp_path / name, "rows", at, objective="drawing_faulty", **often)
+        made["model"]["components"] = two()
+        made["train"]["objective"]["params"]["others_from"] = others_from
+        if at:
+            assert told_by(made, quiet).startswith("update 9 (")
+        else:
+            train(made, console=quiet)
+    failed, whole = (tmp_path / name / "checkpoints/step_00000009" for name in ("failed", "whole"))
+    assert read_progress(failed).values["rng"] == read_progress(whole).values["rng"]
+    tensors = [name for name in files_of(whole) if name.endswith(".safetensors")]
+    assert "rng.safetensors" in tensors
+    for name in tensors:
+        assert (failed / name).read_bytes() == (whole / name).read_bytes(), name
 
 
 @pytest.mark.parametrize("workers", [0, 2])

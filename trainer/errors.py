@@ -88,7 +88,9 @@ def raised(error: BaseException) -> str:
     frames = user_frames(error) or traceback.extract_tb(error.__traceback__)
     try:
         message = str(error)
-    except Exception as second:  # an error of the user's may have a message of its own
+    except KeyboardInterrupt:
+        raise
+    except BaseException as second:  # an error of the user's may have a message of its own, made by whatever code
         message = f"without a message, as its own fails: {type(second).__name__}"
     return f"{type(error).__name__}{': ' if message else ''}{message}{_place(frames)}"
 

@@ -12,8 +12,9 @@ from torch.optim import Optimizer
 from optimizer.clipping import total_norm
 from optimizer.shown import counted
 from trainer.data import Batch
-from trainer.errors import ConfigError, NonFiniteError
+from trainer.errors import ConfigError, NonFiniteError, user_line
 from trainer.gradients import all_finite, clip, first_nonfinite
+from trainer.rng import KeptRandomNumbers
 from trainer.running_statistics import KeptStatistics
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -75,6 +76,7 @@ class Learner:
             for name in optimizers
         }
         self._statistics = KeptStatistics(components[name] for name in optimizers)
+        self._random = KeptRandomNumbers()
 
     def autocast(self) -> AbstractContextManager[object]:
         if self._dtype is None:
@@ -86,6 +88,7 @@ class Learner:
         self.update, self.sizes = update, tuple(sizes)
         self.stepped.clear()
         self._losses.clear()
+        self._random.keep()
         if self.rules.on_nonfinite != "continue":
             self._statistics.keep()
         if len(sizes) > 1:
@@ -117,6 +120,10 @@ class Learner:
     def undo_forward(self) -> None:
         """Put back the running statistics of before the update, whose batches may have left NaNs in them."""
         self._statistics.put_back()
+
+    def undo_draws(self) -> None:
+        """Put back the random generators to before the update, so that it draws the same numbers when made again."""
+        self._random.put_back()
 
     def lrs_now(self) -> dict[str, float]:
         """Return the lr that each component was stepped at in this update; of the others, that of their next step."""
@@ -256,7 +263,8 @@ class Learner:
             if not first:
                 raise
             raise ConfigError(
-                f"model.component_optims.{name}: {type(optimizer).__name__} fails in its first step: {error}"
+                f"model.component_optims.{name}: {type(optimizer).__name__} fails in its first step:"
+                f" {error}{user_line(error)}"
             ) from error
 
 

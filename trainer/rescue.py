@@ -41,8 +41,6 @@ def rescuing(run: Run, interruption: Interruption) -> Iterator[None]:
     """
     try:
         yield
-    except (SaveError, UnreadableError):
-        raise
     except KeyboardInterrupt as error:
         if interruption.is_at_once or isinstance(error, StoppedBySignal):
             raise
@@ -53,6 +51,8 @@ def rescuing(run: Run, interruption: Interruption) -> Iterator[None]:
     except BaseException as error:  # libraries in Rust raise no Exceptions
         if isinstance(error, ConfigError) and run.step == run.begun:
             raise
+        if isinstance(error, SaveError | UnreadableError) and not _is_in_update(run):
+            raise  # ours: within an update nothing of the run's is written or read
         error = by_the_user(error)
         known = isinstance(error, ConfigError | UserCodeError | NonFiniteError)
         problems = [] if known else parameter_problems(run.components, run.optimizers)
@@ -69,14 +69,18 @@ def check_weights(components: nn.ModuleDict) -> None:
         raise NonFiniteError(f"the weights are not finite: {found}")
 
 
+def _is_in_update(run: Run) -> bool:
+    return run.learner.update == run.step
+
+
 def _place(run: Run) -> str:
     """Return where in the run something happens."""
-    update, batches = run.learner.update, run.batches
-    if update < run.step:
+    batches = run.batches
+    if not _is_in_update(run):
         return f"after {counted(run.step, 'update')}"
-    epoch, offset = divmod(update, batches.steps_per_epoch)
+    epoch, offset = divmod(run.step, batches.steps_per_epoch)
     batch = offset * run.config.train.accumulate + run.learner.index
-    return f"update {update} (epoch {epoch}, batch {batch} of {batches.batches_per_epoch}, all counted from 0)"
+    return f"update {run.step} (epoch {epoch}, batch {batch} of {batches.batches_per_epoch}, all counted from 0)"
 
 
 def _rescued(run: Run, what: str, hint: str = "") -> str:
@@ -85,11 +89,12 @@ def _rescued(run: Run, what: str, hint: str = "") -> str:
     what: what is told of the failure already. hint: what is to end the sentences where the weights are finite.
     """
     why = ""
-    in_update = run.learner.update == run.step
+    in_update = _is_in_update(run)
     moved = run.learner.stepped if in_update else set()
     try:
         if in_update and not moved:
             run.learner.undo_forward()
+            run.learner.undo_draws()
         check_weights(run.components)
         if moved:
             why = f"This update has moved {', '.join(sorted(moved))} already: what is trained since then is not saved. "
