@@ -17,7 +17,7 @@ from threading import Lock
 from types import ModuleType
 from typing import Any
 
-from optimizer.shown import listed, nearest, shown, shown_value
+from optimizer.shown import listed, message_of, nearest, shown, shown_value
 
 
 class NotImportedError(ValueError):
@@ -219,10 +219,7 @@ def _reason(name: str, error: BaseException) -> str:
 
 def _described(error: BaseException) -> str:
     """Return the type and the message of `error`, and the line of the user's that it came from."""
-    try:
-        text = error.msg if isinstance(error, SyntaxError) else str(error)
-    except Exception as second:  # an error of the user's may have a message of its own
-        text = f"without a message, as its own fails: {type(second).__name__}"
+    text = error.msg if isinstance(error, SyntaxError) else message_of(error)
     line = _line(error)
     return f"{type(error).__name__}: {text}" + (f" ({line})" if line else "")
 

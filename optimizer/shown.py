@@ -55,6 +55,16 @@ def nearest(name: str, known: Sequence[str]) -> str:
     return f"; did you mean {' or '.join(shown_value(by_folded[match]) for match in close)}?" if close else "."
 
 
+def message_of(error: BaseException) -> str:
+    """Return the message of an error of anyone's, which may fail to give one."""
+    try:
+        return str(error)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as second:  # made by whatever code
+        return f"without a message, as its own fails: {type(second).__name__}"
+
+
 def joined(problems: Sequence[str]) -> str:
     """Return the first problems of a list as one line, and how many more there are."""
     more = len(problems) - MOST

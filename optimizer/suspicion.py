@@ -7,7 +7,7 @@ from typing import Any
 from optimizer.drawing import spread
 from optimizer.embedded_scheduler import EmbeddedScheduler
 from optimizer.schedule import Schedule, short
-from optimizer.shown import counted
+from optimizer.shown import counted, message_of
 from optimizer.track import Track, option_value
 
 Value = Callable[[int], float]
@@ -86,8 +86,10 @@ def _values(value_at: Value, updates: Sequence[int]) -> tuple[list[float], str]:
     for update in updates:
         try:
             value = value_at(update)
-        except Exception as error:  # a function of the user's may raise anything
-            return values, f"the schedule fails at update {update}: {type(error).__name__}: {error}"
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a function of the user's may raise anything, or exit
+            return values, f"the schedule fails at update {update}: {type(error).__name__}: {message_of(error)}"
         if not value >= 0.0:  # nor is NaN
             return values, f"the schedule gives {value:g} for update {update}"
         values.append(value)

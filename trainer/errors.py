@@ -85,13 +85,10 @@ def by_the_user(error: BaseException) -> BaseException:
 
 def raised(error: BaseException) -> str:
     """Return the type and the message of `error`, and the last line of the user's that it came through."""
+    from optimizer.shown import message_of  # `innerstep --help` imports this module, and must not import torch
+
     frames = user_frames(error) or traceback.extract_tb(error.__traceback__)
-    try:
-        message = str(error)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as second:  # an error of the user's may have a message of its own, made by whatever code
-        message = f"without a message, as its own fails: {type(second).__name__}"
+    message = message_of(error)
     return f"{type(error).__name__}{': ' if message else ''}{message}{_place(frames)}"
 
 
