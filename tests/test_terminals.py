@@ -15,6 +15,7 @@ import warnings
 import faults
 import pytest
 import sample_runs
+import torch
 from conftest import COMMAND, ROOT, metrics_of
 from rich.console import Console
 
@@ -37,8 +38,17 @@ def written(run):
     return run.with_name("config.json")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """What is compared is computed with as many threads as in the processes that `lives` starts."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(one_thread, tmp_path_factory):
     run = tmp_path_factory.mktemp("whole") / "run"
     train(written(run), console=Console(file=io.StringIO()))
     return run
@@ -354,7 +364,8 @@ def test_an_interrupt_offers_the_way_on_where_there_is_one(lives, tmp_path, plac
 )
 def test_the_command_in_a_shell(whole, tmp_path, line, code, said):
     run = tmp_path / "run"
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT}"}
+    paths = f"{ROOT / 'tests'}{os.pathsep}{ROOT}"
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         ["bash", "-c", line.format(COMMAND, written(run))], capture_output=True, cwd=ROOT, env=environment, timeout=100
     )
