@@ -2,6 +2,7 @@
 
 import re
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -38,12 +39,18 @@ _PATH = [*sys.path]
 
 
 @pytest.fixture
-def _forgets(monkeypatch):
-    """Forget, after a test, the folders and modules that it brought in."""
-    before = set(sys.modules)
+def _forgets(monkeypatch, tmp_path_factory):
+    """Forget, after a test, the folders and the modules of its own that it brought in."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield
-    forget(*(set(sys.modules) - before))
+    own = tmp_path_factory.getbasetemp()
+    forget(*(name for name, module in [*sys.modules.items()] if own in _place(module).parents))
+
+
+def _place(module):
+    """Return where a module lies: of a built-in one nowhere."""
+    found = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), None)
+    return Path(found) if isinstance(found, str) else Path()
 
 
 def forget(*names):
