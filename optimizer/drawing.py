@@ -1,7 +1,6 @@
 """Curves as pictures: a matplotlib figure, an SVG, or text for a terminal."""
 
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -87,8 +86,3 @@ def _is_log(panel: Panel) -> bool:
         return panel.log
     peaks = [max(series.values) for series in panel.series]
     return min(peaks) > 0 and max(peaks) > 20 * min(peaks)  # on one linear scale the smallest would be a flat line
-
-
-def spread(total: int, most: int = 2000) -> list[int]:
-    """Return at most about `most` of the updates 0 … total - 1, the first and the last included."""
-    return sorted({*range(0, total, max(1, math.ceil(total / most))), total - 1})

@@ -10,7 +10,8 @@ from torch import Tensor
 from optimizer.reentry import Entry, entry_at
 from optimizer.schedule import Schedule
 from optimizer.shown import as_table
-from optimizer.track import ENTRY, INITIAL, POSITION, Group, Track, other_track, set_option
+from optimizer.track import Track, other_track, set_option
+from optimizer.types import ENTRY, INITIAL, POSITION, ParamGroup
 
 NO_CURVE = {"type": "constant"}
 
@@ -70,7 +71,7 @@ class EmbeddedScheduler:
         momentum = ("beta1", "momentum") if self._moves_momentum else ()
         return frozenset((*momentum, *(track.option for track in self._tracks)))
 
-    def join(self, group: Group) -> None:
+    def join(self, group: ParamGroup) -> None:
         """Take `group` into the schedules where they stand; its values until now become its own ones."""
         if isinstance(group["lr"], Tensor):
             group["lr"] = group["lr"].clone()  # torch has all groups, and the defaults, share the one that it was given
@@ -80,18 +81,18 @@ class EmbeddedScheduler:
         self._written.append(group["lr"])
         self._write([group], first=len(self._written) - 1)
 
-    def advance(self, groups: list[Group]) -> None:
+    def advance(self, groups: list[ParamGroup]) -> None:
         """Count one update and write the values of the next."""
         if self._is_dry_step(groups):
             return
         self.last_epoch += 1
         self.write(groups)
 
-    def write(self, groups: list[Group]) -> None:
+    def write(self, groups: list[ParamGroup]) -> None:
         """Write the values of the coming update, and the position, into the groups."""
         self._write(groups)
 
-    def enter(self, lr: float, groups: list[Group], rising: bool | None = None) -> None:
+    def enter(self, lr: float, groups: list[ParamGroup], rising: bool | None = None) -> None:
         """Go on from where the curve is at `lr`, at the rate that ends it when it would have ended anyway.
 
         lr: the first group's for the coming update, as it was under another curve. groups: all of them; the values
@@ -111,7 +112,7 @@ class EmbeddedScheduler:
         self._mirror_entry(groups)
         self.write(groups)
 
-    def report(self, name: str, value: float, groups: list[Group]) -> None:
+    def report(self, name: str, value: float, groups: list[ParamGroup]) -> None:
         """Tell the curves a metric; where one of them is moved by it, write the values of the coming update."""
         if name in self._monitors:
             for track in self._tracks:
@@ -152,7 +153,7 @@ class EmbeddedScheduler:
         if not all(restored):
             warnings.warn("the saved state does not say what the metrics so far were: they start anew", stacklevel=4)
 
-    def take_over(self, groups: list[Group]) -> None:
+    def take_over(self, groups: list[ParamGroup]) -> None:
         """Put this object's own initial values, and those of the coming update, into groups that were
         loaded; warn where they were saved with others."""
         for track in self._tracks:
@@ -164,7 +165,7 @@ class EmbeddedScheduler:
         self._mirror_entry(groups)
         self.write(groups)
 
-    def _write(self, groups: list[Group], first: int = 0) -> None:
+    def _write(self, groups: list[ParamGroup], first: int = 0) -> None:
         """Write into `groups`, the first of which has the index `first` among all."""
         step, shares = self.last_epoch, self._lr.shares
         position = step if self._entry is None else self._entry.position_at(step)
@@ -186,13 +187,13 @@ class EmbeddedScheduler:
             for index, group in enumerate(groups, first):
                 set_option(group, track.option, value * track.shares[index])
 
-    def _mirror_entry(self, groups: list[Group]) -> None:
+    def _mirror_entry(self, groups: list[ParamGroup]) -> None:
         for group in groups:
             group.pop(ENTRY, None)
             if self._entry is not None:
                 group[ENTRY] = self._entry.mirror()
 
-    def _write_momentum(self, groups: list[Group], position: int) -> None:
+    def _write_momentum(self, groups: list[ParamGroup], position: int) -> None:
         momentum = self._lr.curve.momentum_at(position)
         if momentum is not None:
             for group in groups:
@@ -211,7 +212,7 @@ class EmbeddedScheduler:
                 " it is to start from."
             )
 
-    def _is_dry_step(self, groups: list[Group]) -> bool:
+    def _is_dry_step(self, groups: list[ParamGroup]) -> bool:
         # A tool (torch's distributed checkpoint) that steps only to make the optimizer's state puts a
         # zero lr into every group first. A zero of the schedule's own is the very object written here.
         for index, group in enumerate(groups):

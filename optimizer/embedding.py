@@ -17,7 +17,7 @@ from optimizer.schedule import Schedule
 from optimizer.state_checks import check_state_dict
 from optimizer.state_loading import fitted, restore_wide
 from optimizer.step_hooks import without_hooks
-from optimizer.track import ENTRY, POSITION, Group
+from optimizer.types import ENTRY, POSITION, ParamGroup
 
 NO_POSITION = (
     "the state dict does not say at which update the schedule stands: a plain optimizer saved it. Say it with"
@@ -133,7 +133,7 @@ class ScheduledOptimizer(Optimizer):
         """
         self.scheduler.report(name, float(value), self.param_groups)
 
-    def add_param_group(self, param_group: Group) -> None:
+    def add_param_group(self, param_group: ParamGroup) -> None:
         """Add a group, which joins the running schedule with its own lr as base lr."""
         super().add_param_group(param_group)
         if "scheduler" in self.__dict__:  # not yet while the optimizer is being made

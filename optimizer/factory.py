@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
 from optimizer.cautious import Caution
-from optimizer.drawing import spread, svg
+from optimizer.drawing import svg
 from optimizer.embedding import ScheduledOptimizer, scheduled
 from optimizer.horizon import Horizon
 from optimizer.kernels.choice import kernel_for
@@ -19,6 +19,7 @@ from optimizer.memory_layout import is_dense
 from optimizer.parameter_groups import Grouping, GroupRule, Params, parameter_groups, regrouped
 from optimizer.preview import Preview, panels
 from optimizer.registry import Registry
+from optimizer.sampling import sample_steps
 from optimizer.schedule import NOTEBOOK, AnySchedule, Schedule
 from optimizer.schedules.basic import Constant
 from optimizer.shown import nearest
@@ -154,7 +155,7 @@ class ScheduledFactory(Config):
     def _repr_svg_(self) -> str | None:
         """Return the curves as a notebook shows them: a picture, or nothing without matplotlib."""
         key = OPTIMIZER_BUILDER_REGISTRY.key_of(type(self))
-        drawn = panels({key: self.preview(NOTEBOOK)}, spread(NOTEBOOK.total_steps), f"of {key}")
+        drawn = panels({key: self.preview(NOTEBOOK)}, sample_steps(NOTEBOOK.total_steps), f"of {key}")
         try:
             return svg(drawn)
         except ImportError:

@@ -14,12 +14,12 @@ from torch.optim.lr_scheduler import LRScheduler
 from optimizer.embedding import ScheduledOptimizer
 from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY
 from optimizer.horizon import Horizon
-from optimizer.parameter_groups import Group
 from optimizer.schedule import SCHEDULE_REGISTRY, Schedule
 from optimizer.schedules.pytorch import scheduler_fields
 from optimizer.schedules.torch_schedule import TorchRun, TorchSchedule
 from optimizer.signatures import plain_types
 from optimizer.torch_optimizers import NOT_OPTIONS, OPTION_MEANINGS, TorchFactory
+from optimizer.types import ParamGroup
 from optimizer.validation import refusal
 
 STEPPED = 10_000
@@ -41,7 +41,7 @@ class ImportedFactory(TorchFactory):
             self.refuse("lr", "give one: the class leaves it out, and a schedule needs a number to go by")
         return self
 
-    def _make(self, groups: list[Group], options: dict[str, Any]) -> ScheduledOptimizer:
+    def _make(self, groups: list[ParamGroup], options: dict[str, Any]) -> ScheduledOptimizer:
         by_name = next(iter(inspect.signature(self.optimizer_class).parameters)).startswith("named")
         try:
             return (
@@ -150,14 +150,14 @@ def _validatable(annotation: Any) -> Any:
     return annotation
 
 
-def _named(groups: list[Group]) -> Any:
+def _named(groups: list[ParamGroup]) -> Any:
     """Return the parameters of the only group with their names, for a class that takes these and no groups."""
     if len(groups) > 1 or groups[0].keys() != {"params"} or not all(isinstance(p, tuple) for p in groups[0]["params"]):
         raise ValueError("it takes named parameters and no groups: build it from a module, without rules by name")
     return groups[0]["params"]
 
 
-def _with_names(optimizer: ScheduledOptimizer, groups: list[Group]) -> ScheduledOptimizer:
+def _with_names(optimizer: ScheduledOptimizer, groups: list[ParamGroup]) -> ScheduledOptimizer:
     """Return `optimizer`, whose class made groups of named parameters, with the names where torch has them."""
     names = {parameter: name for name, parameter in groups[0]["params"]}
     for group in optimizer.param_groups:

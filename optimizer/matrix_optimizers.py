@@ -12,8 +12,9 @@ from optimizer.by_type import ByType
 from optimizer.combined import Combined
 from optimizer.embedding import ScheduledOptimizer, scheduled
 from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY
-from optimizer.parameter_groups import Group, matching
+from optimizer.parameter_groups import matching
 from optimizer.torch_optimizers import TorchFactory, torch_factory
+from optimizer.types import ParamGroup
 
 Fallback = Annotated[TorchFactory, ByType(OPTIMIZER_BUILDER_REGISTRY, TorchFactory, "adamw", listed=False)]
 
@@ -59,7 +60,7 @@ class MatrixFactory(TorchFactory):
             return self.base_lr
         return self.fallback.base_lr
 
-    def _make(self, groups: list[Group], options: dict[str, Any]) -> ScheduledOptimizer:
+    def _make(self, groups: list[ParamGroup], options: dict[str, Any]) -> ScheduledOptimizer:
         matrices = _of(groups, self._takes)
         rest = _of(groups, lambda name, parameter: not self._takes(name, parameter))
         if self.fallback_match:
@@ -89,7 +90,7 @@ class MatrixFactory(TorchFactory):
     def _takes(self, name: str, parameter: Tensor) -> bool:
         return parameter.ndim == 2 and not any(fnmatchcase(name, pattern) for pattern in self.fallback_match)
 
-    def _refuse_foreign_options(self, groups: list[Group], fallback: TorchFactory) -> None:
+    def _refuse_foreign_options(self, groups: list[ParamGroup], fallback: TorchFactory) -> None:
         known = inspect.signature(fallback.optimizer_class).parameters
         for group in groups:
             for option in group.keys() - {"params", "param_names", *known}:
@@ -99,7 +100,7 @@ class MatrixFactory(TorchFactory):
                 )
 
 
-def _of(groups: list[Group], takes: Any) -> list[Group]:
+def _of(groups: list[ParamGroup], takes: Any) -> list[ParamGroup]:
     kept = [{**group, "params": [p for p in group["params"] if takes(_name(p), _tensor(p))]} for group in groups]
     return [group for group in kept if group["params"]]
 

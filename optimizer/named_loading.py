@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from optimizer.embedding import ScheduledOptimizer
 from optimizer.named_state import (
     GroupsByName,
     NamedState,
@@ -22,7 +21,7 @@ from optimizer.state_checks import StateMismatchError, check_known, check_struct
 from optimizer.state_fit import check_fit
 from optimizer.state_loading import fitted, matched, option_names, searchable
 from optimizer.state_tree import dtype_named, filled
-from optimizer.track import INITIAL
+from optimizer.types import INITIAL, HasSchedule
 
 
 def load_named_state(optimizer: Optimizer, saved: NamedState, own_options: bool = False) -> None:
@@ -89,7 +88,7 @@ def _load(
     state_dict = {**_merged(further_of(own_state), further), "state": _copied(state), "param_groups": groups}
     if "scheduler" in saved.values:
         state_dict["scheduler"] = saved.values["scheduler"]
-    if not isinstance(optimizer, ScheduledOptimizer):
+    if not isinstance(optimizer, HasSchedule):
         state_dict = fitted(optimizer, state_dict, ()) if own_options else _as_saved(optimizer, state_dict)
     optimizer.load_state_dict(state_dict)
 

@@ -10,10 +10,10 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from optimizer.shown import nearest
+from optimizer.types import ParamGroup
 from optimizer.validation import Config, NonNegativeNumber
 
 Params = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
-Group = dict[str, Any]
 
 
 class GroupRule(Config):
@@ -90,7 +90,7 @@ class _Named:
     rule: int | None = None
 
 
-def parameter_groups(params: Params) -> list[Group]:
+def parameter_groups(params: Params) -> list[ParamGroup]:
     """Return `params` as parameter groups. Of a module, only what requires a gradient is taken.
 
     Raises ValueError if there is nothing to optimize, something is no parameter, or a parameter or name comes twice.
@@ -114,7 +114,7 @@ def parameter_groups(params: Params) -> list[Group]:
     return groups
 
 
-def _group(index: int, given: Any) -> Group:
+def _group(index: int, given: Any) -> ParamGroup:
     """Return a copy of a group: torch writes its defaults into the dicts that it is given."""
     if not isinstance(given, Mapping):
         raise ValueError(f"parameter group {index}: must be a dict with `params`; got a {type(given).__name__}")
@@ -155,7 +155,7 @@ def _instead_of(given: Any) -> str:
     return ". Give it in a list" if isinstance(given, Tensor) else ""
 
 
-def regrouped(groups: list[Group], grouping: Grouping, module: nn.Module | None) -> list[Group]:
+def regrouped(groups: list[ParamGroup], grouping: Grouping, module: nn.Module | None) -> list[ParamGroup]:
     """Return the parameters of `groups` grouped anew by the rules, those with equal options together.
 
     A rule's options win over no_decay, and no_decay over a group's own; the first rule that matches a
@@ -194,7 +194,7 @@ def matching(names: list[str], patterns: Sequence[str], path: str) -> set[str]:
     return found
 
 
-def _named(group: Group) -> list[_Named]:
+def _named(group: ParamGroup) -> list[_Named]:
     options = {name: value for name, value in group.items() if name not in ("params", "param_names")}
     names = group.get("param_names")
     pairs = list(zip(names, group["params"], strict=True)) if names else group["params"]
@@ -262,8 +262,8 @@ def _layers_above(wanted: list[str], names: list[str]) -> list[int]:
     return [top - ranks[name] for name in wanted]
 
 
-def _merged(parameters: list[_Named]) -> list[Group]:
-    groups: dict[Hashable, Group] = {}
+def _merged(parameters: list[_Named]) -> list[ParamGroup]:
+    groups: dict[Hashable, ParamGroup] = {}
     for one in parameters:
         key = frozenset((name, _comparable(value)) for name, value in one.options.items())
         group = groups.setdefault(key, {**one.options, "params": []})
@@ -280,7 +280,7 @@ def _comparable(value: Any) -> Hashable:
     return str(value.tolist()) if isinstance(value, Tensor) else value  # a tensor's hash is its identity
 
 
-def _refuse_twice(groups: list[Group]) -> None:
+def _refuse_twice(groups: list[ParamGroup]) -> None:
     seen: dict[int, str] = {}
     called: set[str] = set()
     for group in groups:

@@ -18,7 +18,7 @@ from optimizer.named_loading import load_named_state
 from optimizer.named_state import named_state
 from optimizer.shown import counted
 from optimizer.stand_in import ReadOnlyScheduler
-from optimizer.track import INITIAL, POSITION
+from optimizer.types import INITIAL, POSITION
 
 
 def builds_an_optimizer_with_a_scheduler_inside(bench: Bench) -> None:

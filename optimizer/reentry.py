@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import cache
 from typing import Any, Self
 
-from optimizer.drawing import spread
+from optimizer.sampling import sample_steps
 from optimizer.schedule import Schedule
 
 NEAR = 0.01
@@ -100,7 +100,7 @@ class _Search:
         self._last = last
         self._lr = lr
         self._rising = rising
-        self._coarse = spread(last + 1, MOST)
+        self._coarse = sample_steps(last + 1, MOST)
         self._noise = NOISE * self.span()[1]
 
     def span(self) -> tuple[float, float]:

@@ -7,10 +7,11 @@ from pydantic import ValidationError
 
 from optimizer.by_type import ByType
 from optimizer.curve import Curve, PacedCurve
-from optimizer.drawing import Panel, Series, spread, svg
+from optimizer.drawing import Panel, Series, svg
 from optimizer.horizon import Horizon
 from optimizer.lengths import Relative
 from optimizer.registry import Registry
+from optimizer.sampling import sample_steps
 from optimizer.validation import Config, PositiveCount, nest, refusal
 
 NOTEBOOK = Horizon(total_steps=1000, steps_per_epoch=100)
@@ -135,7 +136,7 @@ class Schedule(Config, Curve, ABC):
     def _repr_svg_(self) -> str | None:
         """Return the curve as a notebook shows it: a picture, or nothing without matplotlib."""
         resolved = self.resolved(NOTEBOOK)
-        curve, updates = resolved.start(), spread(NOTEBOOK.total_steps)
+        curve, updates = resolved.start(), sample_steps(NOTEBOOK.total_steps)
         series = Series(self.key, [(update, curve.lr_at(update)) for update in updates])
         label = "learning rate" if self.absolute else "factor on the lr"
         try:

@@ -14,9 +14,7 @@ from optimizer.combined import PART, part_of
 from optimizer.shown import as_table, joined
 from optimizer.state_checks import StateMismatchError, compare_names
 from optimizer.state_fit import IMPLEMENTATION, Made, Makers, check_fit
-from optimizer.track import INITIAL
-
-Group = dict[str, Any]
+from optimizer.types import INITIAL, ParamGroup
 
 _OF_WRAPPERS = frozenset(("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
 """Parts of a parameter's name that torch's wrappers put in."""
@@ -30,7 +28,7 @@ class Match:
     """What is saved for a group. ids: its parameters, in the group's order. sources: the saved groups they are from."""
 
     ids: list[Hashable]
-    sources: list[Group]
+    sources: list[ParamGroup]
 
 
 class _Ids(list[Hashable]):
@@ -70,7 +68,7 @@ def fitted(optimizer: Optimizer, state_dict: Mapping[str, Any], moved: Collectio
     matches = matched(optimizer.param_groups, state_dict["param_groups"])
     saved = [match.sources[0] if match.sources else {} for match in matches]
     check_fit(optimizer, [match.ids for match in matches], saved, state_dict["state"])
-    groups: list[Group] = []
+    groups: list[ParamGroup] = []
     differing: dict[str, tuple[Any, Any]] = {}
     for own, match in zip(optimizer.param_groups, matches, strict=True):
         options = option_names(optimizer, own)
@@ -83,7 +81,7 @@ def fitted(optimizer: Optimizer, state_dict: Mapping[str, Any], moved: Collectio
     return {**state_dict, "param_groups": groups}
 
 
-def matched(own: list[Group], saved: list[Group]) -> list[Match]:
+def matched(own: list[ParamGroup], saved: list[ParamGroup]) -> list[Match]:
     """Return for each own group what is saved for it. Raises StateMismatchError where they cannot be matched."""
     if not all(isinstance(group, dict) and isinstance(group.get("params"), list) for group in saved):
         raise StateMismatchError("param_groups: must be groups with a list `params`, as state_dict() returns them")
@@ -98,7 +96,7 @@ def matched(own: list[Group], saved: list[Group]) -> list[Match]:
     return matches
 
 
-def _saved_ids(own: list[Group], saved: list[Group]) -> list[list[Hashable]]:
+def _saved_ids(own: list[ParamGroup], saved: list[ParamGroup]) -> list[list[Hashable]]:
     own_names, saved_names = _names(own), _names(saved)
     of_a_tool = any(isinstance(key, str) for group in saved for key in group["params"])
     if own_names is not None and saved_names is not None and not of_a_tool:  # torch.distributed.checkpoint has ordered
@@ -119,7 +117,7 @@ def _saved_ids(own: list[Group], saved: list[Group]) -> list[list[Hashable]]:
     return [list(group["params"]) for group in saved]
 
 
-def _names(groups: list[Group]) -> list[str] | None:
+def _names(groups: list[ParamGroup]) -> list[str] | None:
     """Return the parameters' names without what wrappers add; None unless there is one for each."""
     names: list[str] = []
     for group in groups:
@@ -140,7 +138,7 @@ def option_names(optimizer: Optimizer, group: Mapping[str, Any]) -> set[str]:
     return {"params", "param_names", "name", PART}.union(*(inspect.signature(init).parameters for init in inits))
 
 
-def _counted(sources: list[Group], options: set[str], own: Group) -> Group:
+def _counted(sources: list[ParamGroup], options: set[str], own: ParamGroup) -> ParamGroup:
     found = [{key: value for key, value in source.items() if key not in options} for source in sources]
     for other in found[1:]:
         for key, value in other.items():
@@ -152,7 +150,9 @@ def _counted(sources: list[Group], options: set[str], own: Group) -> Group:
     return found[0] if found else {}
 
 
-def _differing(own: Group, saved: Group, options: set[str], moved: Collection[str]) -> dict[str, tuple[Any, Any]]:
+def _differing(
+    own: ParamGroup, saved: ParamGroup, options: set[str], moved: Collection[str]
+) -> dict[str, tuple[Any, Any]]:
     pairs: dict[str, tuple[Any, Any]] = {}
     for name in (options & own.keys() & saved.keys()) - {"params", "param_names", "name", PART} - set(moved):
         now, before = _plain(own[name]), _plain(saved[name])

@@ -4,8 +4,8 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from optimizer.drawing import spread
 from optimizer.embedded_scheduler import EmbeddedScheduler
+from optimizer.sampling import sample_steps
 from optimizer.schedule import Schedule, short
 from optimizer.shown import counted, message_of
 from optimizer.track import Track, option_value
@@ -37,7 +37,7 @@ def _unused(track: Track, total_steps: int, usual: Mapping[str, Any]) -> str:
     is_left_out = usual.get(name) is not None and base == option_value(usual, option)
     if is_left_out or not schedule.absolute:
         return ""
-    updates = spread(min(schedule.quick_reach() or total_steps, total_steps), 100)
+    updates = sample_steps(min(schedule.quick_reach() or total_steps, total_steps), 100)
     try:
         values = list(map(track.before_reports(), updates))
         fields = [getattr(track.asked, name) for name in type(schedule).model_fields if "lr" in name]
@@ -63,11 +63,11 @@ def suspicions(schedule: Schedule, value_at: Value, total_steps: int, option: st
         option: The option that the curve moves.
     """
     reach = schedule.quick_reach() or 10 * total_steps
-    grid = spread(min(reach, total_steps), 10_000)
+    grid = sample_steps(min(reach, total_steps), 10_000)
     values, failure = _values(value_at, grid)
     if failure:
         return [f"{option}: {failure}"]
-    later = [total_steps + update for update in spread(min(10 * total_steps, reach) - total_steps, 2_000)]
+    later = [total_steps + update for update in sample_steps(min(10 * total_steps, reach) - total_steps, 2_000)]
     run = _Run(schedule, option, total_steps, grid, values)
     found = [run.first(), run.peak(later, _values(value_at, later)[0]) if reach > total_steps else ""]
     if grid[-1] == total_steps - 1:
@@ -174,7 +174,7 @@ class _Run:
 def _steepest(value_at: Value, first: int, last: int) -> tuple[int, int]:
     """Return at most 1,000 updates from `first` to `last` over which the value changes most, as their ends."""
     while last - first > 1000:
-        updates = [first + offset for offset in spread(last - first + 1, 100)]
+        updates = [first + offset for offset in sample_steps(last - first + 1, 100)]
         values = [value_at(update) for update in updates]
         changes = [abs(after - before) for before, after in itertools.pairwise(values)]
         at = max(range(len(changes)), key=changes.__getitem__)

@@ -6,22 +6,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from optimizer.drawing import spread
+from optimizer.sampling import sample_steps
 from optimizer.schedule import Schedule
 from optimizer.shown import nearest
+from optimizer.types import INITIAL, ParamGroup
 from optimizer.validation import nest
-
-Group = dict[str, Any]
-
-POSITION = "schedule_position"
-"""The key under which every parameter group mirrors the position, for tools that keep only groups."""
-
-ENTRY = "schedule_entry"
-"""The key under which every group mirrors where the curve was entered, if it was entered elsewhere."""
-
-INITIAL = "initial_"
-"""What goes before an option's name in a group to hold the group's own value of it, as `initial_lr` in
-torch.optim.lr_scheduler."""
 
 
 class Track:
@@ -42,7 +31,7 @@ class Track:
         self.shares: list[float] = []
         self.base, self.asked = base, schedule
 
-    def join(self, group: Group) -> None:
+    def join(self, group: ParamGroup) -> None:
         """Take the value that `group` has as its own one."""
         base = option_value(group, self.option)
         group[INITIAL + self.option] = base
@@ -75,7 +64,7 @@ class Track:
         """Raise ValueError if a value of the curve, where its end is known, is none that the option can have."""
         highest = 1.0 if self.option in ("beta1", "beta2", "momentum") else math.inf
         length = getattr(self.schedule, self.schedule.length_field or "", None) or 1
-        for update in spread(length * self.schedule.pace(), 200):
+        for update in sample_steps(length * self.schedule.pace(), 200):
             value = self.curve.lr_at(update) * (1.0 if self.schedule.absolute else self.base)
             if not 0.0 <= value < highest:
                 limit = "must be >= 0 and < 1" if highest == 1.0 else "must be >= 0"
@@ -112,7 +101,7 @@ def option_value(group: Mapping[str, Any], option: str) -> float:
     return float(group["betas"][int(option[-1]) - 1] if option in ("beta1", "beta2") else group[option])
 
 
-def set_option(group: Group, option: str, value: float) -> None:
+def set_option(group: ParamGroup, option: str, value: float) -> None:
     """Write `value` into `group`; beta1 and beta2 are the two of its `betas`."""
     if option in ("beta1", "beta2"):
         betas = list(group["betas"])

@@ -4,8 +4,8 @@ import json
 import random
 import struct
 
-from trainer.checkpoint_files import MANIFEST
 from trainer.disk import checksum, checksum_of
+from trainer.run_layout import MANIFEST
 
 DEEP = "[" * 600 + "]" * 600
 STRANGE = [

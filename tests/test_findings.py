@@ -13,9 +13,10 @@ import pytest
 from rich.console import Console
 
 from trainer import resume, train
-from trainer.checkpoint_files import MANIFEST, complete_checkpoints
+from trainer.checkpoint_files import complete_checkpoints
 from trainer.config import InitConfig
 from trainer.parts import find
+from trainer.run_layout import MANIFEST
 
 STEPS = {"total_steps": 4, "eval_every": 1, "keep_last": None}
 LAST = "checkpoints/step_00000004"

@@ -12,11 +12,12 @@ import torch
 from rich.console import Console
 
 from trainer import train
-from trainer.checkpoint_files import MANIFEST, complete_checkpoints
+from trainer.checkpoint_files import complete_checkpoints
 from trainer.checkpoint_names import step_of
 from trainer.config import load_config
 from trainer.disk import read_tensors
 from trainer.health import nonfinite_names
+from trainer.run_layout import MANIFEST
 from trainer.saving import Saving
 
 NAN, INF = math.nan, math.inf

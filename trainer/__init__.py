@@ -9,7 +9,7 @@ os.environ.setdefault("MKL_CBWR", "AUTO")
 os.environ.setdefault("MKL_DYNAMIC", "FALSE")
 
 if TYPE_CHECKING:
-    from trainer.components import MODEL_REGISTRY
+    from trainer.component import MODEL_REGISTRY
     from trainer.config import ExperimentConfig, load_config
     from trainer.data import DATASET_REGISTRY, DataSet, TensorSplit
     from trainer.errors import ConfigError, NonFiniteError, SaveError, UserCodeError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from trainer.runs import resume, train
 
 _OWNERS = {
-    "MODEL_REGISTRY": "components",
+    "MODEL_REGISTRY": "component",
     "ExperimentConfig": "config",
     "load_config": "config",
     "DATASET_REGISTRY": "data",

@@ -19,16 +19,16 @@ from optimizer.strides import independent, is_usual
 from trainer.disk import DamagedCheckpointError, read_json, read_tensors
 from trainer.errors import raised
 from trainer.rng import RngState, rng_state
+from trainer.run_layout import (
+    EXTRA_TENSORS,
+    EXTRA_VALUES,
+    OPTIMIZER_TENSORS,
+    OPTIMIZER_VALUES,
+    RNG_TENSORS,
+    TRAINER,
+    WEIGHTS,
+)
 from trainer.savable import check_savable
-
-WEIGHTS = "model.safetensors"
-EXTRA_VALUES = "extra_state.json"
-EXTRA_TENSORS = "extra_state.safetensors"
-"""What a state dict has that is no tensor: what `get_extra_state` of its modules returned. Absent without it."""
-OPTIMIZER_TENSORS = "optimizer.safetensors"
-OPTIMIZER_VALUES = "optimizer.json"
-TRAINER = "trainer.json"
-RNG_TENSORS = "rng.safetensors"
 
 
 @dataclass(frozen=True)

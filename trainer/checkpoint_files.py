@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from optimizer.shown import bounded, shown, shown_value
-from trainer.checkpoint_names import BEST, LATEST, STEP, is_file, is_folder, pointed, step_of
+from trainer.checkpoint_names import STEP, is_file, is_folder, pointed, step_of
 from trainer.disk import (
     DamagedCheckpointError,
     checksum,
@@ -18,11 +18,10 @@ from trainer.disk import (
     unreadable,
 )
 from trainer.errors import NewerFormatError
+from trainer.run_layout import BEST, CHECKPOINTS, CONFIG, LATEST, MANIFEST, WEIGHTS
 
 FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
 _TRIES = 5
-_WEIGHTS = "model.safetensors"
 
 Files = Mapping[str, Mapping[str, Any]]
 """What a checkpoint's files hold, by path: tensors for .safetensors, plain values for .json."""
@@ -34,9 +33,9 @@ def is_run(path: Path) -> bool:
     A component may be called `checkpoints`: a checkpoint is known by its manifest, or by its name, and a component by
     its weights.
     """
-    if not is_folder(path / "checkpoints") or is_file(path / "checkpoints" / _WEIGHTS):
+    if not is_folder(path / CHECKPOINTS) or is_file(path / CHECKPOINTS / WEIGHTS):
         return False
-    if is_file(path / "config.yaml"):
+    if is_file(path / CONFIG):
         return True
     return not is_file(path / MANIFEST) and STEP.fullmatch(path.name) is None
 
@@ -53,7 +52,7 @@ def checkpoint_at(path: Path) -> Path | None:
             raise ValueError(f"{path}: names no checkpoint that is there. Give the run, or one of its checkpoints.")
         return folder
     if is_run(path):
-        folders = complete_checkpoints(path / "checkpoints")
+        folders = complete_checkpoints(path / CHECKPOINTS)
         if not folders:
             raise ValueError(f"{path}: this run has no checkpoint yet")
         return folders[0]

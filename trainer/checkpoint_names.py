@@ -8,9 +8,8 @@ from pathlib import Path
 
 from trainer.disk import stat_of, unreadable, write_atomically
 from trainer.errors import UnreadableError
+from trainer.run_layout import LATEST
 
-LATEST = "latest"
-BEST = "best"
 UNFINISHED = ".unfinished-"
 """How the names of folders begin that a checkpoint is written in, with what LATEST is to say."""
 STEP = re.compile(r"step_[0-9]+")

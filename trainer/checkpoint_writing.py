@@ -12,10 +12,11 @@ from typing import Any
 from torch import Tensor
 
 from optimizer.files import ASIDE, flush, write_json, write_new, write_tensors
-from trainer.checkpoint_files import FORMAT_VERSION, MANIFEST, Files
-from trainer.checkpoint_names import LATEST, STEP, UNFINISHED, folder_name, is_folder, will_name
+from trainer.checkpoint_files import FORMAT_VERSION, Files
+from trainer.checkpoint_names import STEP, UNFINISHED, folder_name, is_folder, will_name
 from trainer.disk import checksum, checksum_of, remove, remove_all
 from trainer.health import nonfinite_names
+from trainer.run_layout import LATEST, MANIFEST
 
 DAMAGED = "damaged-"
 """How the names of damaged checkpoints begin that a resume has set aside."""

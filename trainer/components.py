@@ -3,10 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from optimizer import Registry
 from optimizer.validation import Beta, PositiveCount
-
-MODEL_REGISTRY: Registry[nn.Module] = Registry("component", nn.Module, entry_points="innerstep.models")
+from trainer.component import MODEL_REGISTRY
 
 Size = PositiveCount
 Rate = Beta

@@ -27,7 +27,7 @@ from optimizer.validation import (
     refusal,
 )
 from trainer.choice import Choice
-from trainer.components import MODEL_REGISTRY
+from trainer.component import MODEL_REGISTRY
 from trainer.config_file import read_config_file
 from trainer.data import DATASET_REGISTRY, DataSet
 from trainer.errors import ConfigError

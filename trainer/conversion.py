@@ -9,7 +9,6 @@ from torch import nn
 from optimizer.files import aside_of, flush, write_json, write_tensors
 from optimizer.shown import counted, listed, nearest
 from optimizer.strides import independent
-from trainer.checkpoint import OPTIMIZER_TENSORS, OPTIMIZER_VALUES, WEIGHTS
 from trainer.checkpoint_files import checkpoint_at, verify
 from trainer.checkpoint_names import is_folder
 from trainer.config import ExperimentConfig, load_config
@@ -27,6 +26,7 @@ from trainer.foreign import (
 from trainer.init_config import InitConfig
 from trainer.naming import by_position, with_names
 from trainer.parts import find
+from trainer.run_layout import OPTIMIZER_TENSORS, OPTIMIZER_VALUES, WEIGHTS
 
 INNERSTEP, LEROBOT, TORCH = FORMATS = ("innerstep", "lerobot", "torch")
 

@@ -11,19 +11,12 @@ from torch import Tensor
 
 from optimizer.shown import counted, shown, shown_value
 from trainer.beside_training import read_checkpoint
-from trainer.checkpoint import (
-    OPTIMIZER_TENSORS,
-    OPTIMIZER_VALUES,
-    RNG_TENSORS,
-    TRAINER,
-    WEIGHTS,
-    expected_content,
-    read_progress,
-)
+from trainer.checkpoint import expected_content, read_progress
 from trainer.checkpoint_names import is_file, is_folder
 from trainer.disk import DamagedCheckpointError, opened_tensors, read_json
 from trainer.own_state import PARTS, own_values
 from trainer.restoring import facts, leaves
+from trainer.run_layout import OPTIMIZER_TENSORS, OPTIMIZER_VALUES, RNG_TENSORS, TRAINER, WEIGHTS
 from trainer.tables import aligned
 
 SHOWN = 20

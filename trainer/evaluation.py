@@ -3,41 +3,16 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim import Optimizer
 
+from trainer.component import is_frozen, train_mode
 from trainer.data import Batch, Split
 from trainer.errors import ConfigError
-from trainer.model import is_frozen, train_mode
 from trainer.objective import Objective, Outcome
 from trainer.running_statistics import statistics_of
-
-
-def is_schedule_free(optimizer: Optimizer) -> bool:
-    """Return whether `optimizer` trains at other weights than those to evaluate, and can switch."""
-    return callable(getattr(optimizer, "train", None)) and callable(getattr(optimizer, "eval", None))
-
-
-def train_at_training_weights(optimizers: Iterable[Any]) -> None:
-    """Switch the optimizers that have other weights to evaluate to those to train."""
-    for optimizer in filter(is_schedule_free, optimizers):
-        optimizer.train()
-
-
-@contextmanager
-def weights_to_keep(optimizers: Iterable[Any]) -> Iterator[None]:
-    """Run the body with the weights to evaluate, save and export, then go back to those to train."""
-    switching = [optimizer for optimizer in optimizers if is_schedule_free(optimizer)]
-    for optimizer in switching:
-        optimizer.eval()
-    try:
-        yield
-    finally:
-        train_at_training_weights(switching)
 
 
 @contextmanager

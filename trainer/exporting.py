@@ -9,10 +9,10 @@ from torch import Tensor
 from optimizer.files import write_tensors
 from optimizer.shown import counted, nearest
 from trainer.beside_training import read_checkpoint
-from trainer.checkpoint import WEIGHTS
 from trainer.checkpoint_files import verify
 from trainer.disk import read_tensors, written_out
 from trainer.errors import ConfigError
+from trainer.run_layout import WEIGHTS
 from trainer.tables import count
 from trainer.taking_up import foreign_note
 

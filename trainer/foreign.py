@@ -16,8 +16,9 @@ from optimizer.savable_tensors import unsavable_name
 from optimizer.shown import shown_value
 from optimizer.state_files import LEROBOTS_SCHEDULER, TENSORS, VALUES, lerobots_groups, lerobots_state
 from optimizer.strides import independent
-from trainer.checkpoint import WEIGHTS, expected_content
+from trainer.checkpoint import expected_content
 from trainer.disk import DamagedCheckpointError, opened_tensors, read_json, read_json_list, read_tensors
+from trainer.run_layout import WEIGHTS
 from trainer.torch_files import read_torch_file, write_torch_file
 
 TRAINING_STATE = "training_state"

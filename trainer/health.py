@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from optimizer.shown import listed
-from trainer.checkpoint import OPTIMIZER_VALUES, WEIGHTS
 from trainer.disk import read_json, read_tensors
+from trainer.run_layout import OPTIMIZER_VALUES, WEIGHTS
 
 _SHOWN = 4
 

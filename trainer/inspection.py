@@ -9,15 +9,7 @@ from typing import Any
 
 from optimizer.shown import counted, listed, shown, shown_value
 from trainer.beside_training import is_still_there, read_checkpoint
-from trainer.checkpoint import (
-    OPTIMIZER_TENSORS,
-    OPTIMIZER_VALUES,
-    TRAINER,
-    WEIGHTS,
-    Progress,
-    expected_content,
-    read_progress,
-)
+from trainer.checkpoint import Progress, expected_content, read_progress
 from trainer.checkpoint_files import (
     complete_checkpoints,
     existing_checkpoint,
@@ -25,12 +17,13 @@ from trainer.checkpoint_files import (
     read_manifest,
     verify,
 )
-from trainer.checkpoint_names import BEST, LATEST, is_folder, pointed, step_named_in, step_of
+from trainer.checkpoint_names import is_folder, pointed, step_named_in, step_of
 from trainer.checkpoint_writing import DAMAGED
 from trainer.disk import DamagedCheckpointError, opened_tensors, read_json, stat_of
 from trainer.errors import NewerFormatError, UnreadableError
 from trainer.health import some
 from trainer.own_state import PARTS, own_values
+from trainer.run_layout import BEST, CHECKPOINTS, LATEST, OPTIMIZER_TENSORS, OPTIMIZER_VALUES, TRAINER, WEIGHTS
 from trainer.tables import aligned, count, size
 from trainer.taking_up import foreign_note, nonfinite_weights
 
@@ -69,7 +62,7 @@ def verification(path: Path) -> tuple[bool, str]:
     results: list[tuple[bool, list[str]]] = []
     while not results:
         folder = existing_checkpoint(path)
-        checkpoints = path / "checkpoints" if is_run(path) else None
+        checkpoints = path / CHECKPOINTS if is_run(path) else None
         folders = [folder] if checkpoints is None else sorted(complete_checkpoints(checkpoints), key=step_of)
         results = [result for one in folders if (result := _verified(one)) is not None]
     lines, whole = [line for _, lines in results for line in lines], all(good for good, _ in results)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import ConfigError, SaveError
+from trainer.run_layout import CHECKPOINTS, LOCK
 from trainer.saving import newest_checkpoint, writing
 
 fcntl: Any
@@ -18,7 +19,6 @@ try:
 except ImportError:  # not on Windows, where a run goes without its lock
     fcntl = None
 
-LOCK = ".lock"
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 """What a file system answers that has no locks: NFS without its daemon, Lustre without an option, some FUSE mounts."""
 _MINE = 20  # a process's number, and nothing else, is in a lock's file
@@ -63,7 +63,7 @@ class RunLock:
         try:
             new = self._taken()
         except (ConfigError, _NoLocksError) as error:
-            there_is = newest_checkpoint(self._run_dir / "checkpoints")
+            there_is = newest_checkpoint(self._run_dir / CHECKPOINTS)
             raise SaveError(
                 f"{self._path} was removed while this run was training, and cannot be taken again: {error} This run"
                 f" stops, so that two do not write into one directory. {there_is}"

@@ -15,15 +15,13 @@ from optimizer.files import check_is_file, check_size, flush, open_new, open_to_
 from optimizer.plain_json import decoded_line, encoded_line
 from optimizer.shown import counted
 from trainer.objective import Outcome
+from trainer.run_layout import NOT_UNDERSTOOD
 from trainer.updates import Report
 
 Line = dict[str, Any]
 Mark = tuple[str, int]
 """What every line of ours has: its split and its step."""
 
-METRICS = "metrics.jsonl"
-NOT_UNDERSTOOD = "metrics.jsonl.bad"
-"""Where lines go that are not ours: notes, and what a power failure or a second process left."""
 HELD_OUT = "held_out"
 _EVALUATION = b'"held_out"'
 

@@ -87,18 +87,6 @@ def freeze(components: nn.ModuleDict, config: ModelConfig) -> None:
                 parameter.requires_grad = False  # requires_grad_() refuses parameters without a shape yet
 
 
-def is_frozen(component: nn.Module) -> bool:
-    """Return whether no parameter of `component` requires a gradient."""
-    return not any(parameter.requires_grad for parameter in component.parameters())
-
-
-def train_mode(components: nn.ModuleDict) -> None:
-    """Put the trainable components in train mode and the frozen ones in eval mode."""
-    components.training = True  # for objectives that ask; evaluating has set it to false
-    for component in components.values():
-        component.train(not is_frozen(component))
-
-
 def refuse_shapeless_parameters(components: nn.ModuleDict) -> None:
     """Raise ConfigError if a lazy module has not been run, so that its parameters have no shape."""
     for name, component in components.items():

@@ -8,9 +8,7 @@ from torch.optim import Optimizer
 from optimizer.shown import counted, nearest
 from trainer.config import ExperimentConfig
 from trainer.errors import ConfigError
-
-PREFIX = "val_"
-"""What goes before the name of a held-out metric to be the name that a `monitor` gives."""
+from trainer.objective import HELD_OUT_PREFIX
 
 
 def report(optimizers: Iterable[Optimizer], metrics: Mapping[str, float]) -> None:
@@ -18,7 +16,7 @@ def report(optimizers: Iterable[Optimizer], metrics: Mapping[str, float]) -> Non
     for optimizer in optimizers:
         if hasattr(optimizer, "report_metric"):
             for name, value in metrics.items():
-                optimizer.report_metric(PREFIX + name, value)
+                optimizer.report_metric(HELD_OUT_PREFIX + name, value)
 
 
 def check_monitors(
@@ -29,7 +27,7 @@ def check_monitors(
     metrics: the names of an evaluation's metrics. evaluates: whether there is held-out data. total_steps: updates
     in the run.
     """
-    reported = [PREFIX + name for name in metrics]
+    reported = [HELD_OUT_PREFIX + name for name in metrics]
     waiting = [
         (f"model.component_optims.{name}.params.{field}", monitor)
         for name, optimizer in optimizers.items()

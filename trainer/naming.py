@@ -13,11 +13,12 @@ from optimizer.named_loading import as_in
 from optimizer.named_state import state_by_id, state_by_name
 from optimizer.shown import counted, joined, listed, shown
 from optimizer.state_checks import compare_shapes
-from optimizer.track import INITIAL, POSITION
-from trainer.checkpoint import OPTIMIZER_VALUES, WEIGHTS, expected_content, read_optimizer
+from optimizer.types import INITIAL, POSITION
+from trainer.checkpoint import expected_content, read_optimizer
 from trainer.disk import read_tensors
 from trainer.foreign import Positional
 from trainer.parts import check_kinds
+from trainer.run_layout import OPTIMIZER_VALUES, WEIGHTS
 
 _OPTIONS = ("lr", "initial_lr")
 """What torch keeps in a group as a tensor if it is given as one."""

@@ -121,4 +121,7 @@ class Objective(ABC):
         return outcome
 
 
+HELD_OUT_PREFIX = "val_"
+"""The prefix of the name of a held-out metric, as a `monitor` names it."""
+
 OBJECTIVE_REGISTRY: Registry[Objective] = Registry("objective", Objective, entry_points="innerstep.objectives")

@@ -12,26 +12,21 @@ from rich.console import Console
 from torch.optim import Optimizer
 
 from optimizer.shown import counted
+from trainer.averaged_weights import averaged_weights, switches_weights, train_at_training_weights
 from trainer.batches import ShuffledBatches
 from trainer.checkpoint import Progress
+from trainer.component import is_frozen, train_mode
 from trainer.component_optimizer import component_optimizer
 from trainer.config import ExperimentConfig
 from trainer.data import Batch, DataSet, in_order
 from trainer.data_checks import check_parts
 from trainer.device import chosen_device, on_device
 from trainer.errors import ConfigError, resume_command, user_code
-from trainer.evaluation import (
-    check_means,
-    evaluate,
-    is_schedule_free,
-    named_values,
-    train_at_training_weights,
-    weights_to_keep,
-)
+from trainer.evaluation import check_means, evaluate, named_values
 from trainer.interruption import Interruption, StoppedBySignal
 from trainer.learner import Learner, Rules, off_plan
-from trainer.metrics import METRICS, MetricsFile, evaluation_text, training_line, written_evaluation
-from trainer.model import build_components, is_frozen, train_mode
+from trainer.metrics import MetricsFile, evaluation_text, training_line, written_evaluation
+from trainer.model import build_components
 from trainer.monitors import check_monitors, report
 from trainer.objective import Objective
 from trainer.own_state import OwnState
@@ -44,6 +39,7 @@ from trainer.rehearsal import bring_into_form
 from trainer.rescue import check_weights, rescuing
 from trainer.resuming import restore_run, saved_values
 from trainer.rng import seed_all, separate_rng
+from trainer.run_layout import METRICS
 from trainer.savable import check_lengths
 from trainer.save_rehearsal import RehearsedContents
 from trainer.saving import Saving, writing
@@ -181,8 +177,8 @@ class OfflineTrainer:
     def evaluate(self) -> dict[str, float]:
         """Return losses and metrics on the held-out data; training goes on as if nothing had been done."""
         assert self.data.held_out is not None, "there is nothing to evaluate on"
-        averaged = any(is_schedule_free(optimizer) for optimizer in self.optimizers.values())
-        with separate_rng(self.config.seed), weights_to_keep(self.optimizers.values()), self.own.kept():
+        averaged = any(switches_weights(optimizer) for optimizer in self.optimizers.values())
+        with separate_rng(self.config.seed), averaged_weights(self.optimizers.values()), self.own.kept():
             return evaluate(
                 self.objective,
                 self.components,
@@ -202,7 +198,7 @@ class OfflineTrainer:
         """
         if self.config.train.on_nonfinite == "stop":
             check_weights(self.components)
-        with weights_to_keep(self.optimizers.values()):
+        with averaged_weights(self.optimizers.values()):
             progress = Progress(self.step, saved_values(self))
             files = {**self.contents.make(progress), **self.own.files()}
             self.saving.save(self.step, files, is_last)

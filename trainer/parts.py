@@ -16,13 +16,14 @@ from optimizer.named_state import renamed, restricted, shapes_of
 from optimizer.shown import bounded, counted, joined, listed, nearest, shown, shown_value
 from optimizer.state_checks import compare_shapes
 from trainer import checkpoint
-from trainer.checkpoint_files import MANIFEST, checkpoint_at, damages, read_manifest
+from trainer.checkpoint_files import checkpoint_at, damages, read_manifest
 from trainer.checkpoint_names import is_file
 from trainer.config import ModelConfig
 from trainer.disk import DamagedCheckpointError, read_tensors, reading, stat_of
 from trainer.errors import ConfigError
 from trainer.health import is_nonfinite, some
 from trainer.init_config import InitConfig
+from trainer.run_layout import MANIFEST, OPTIMIZER_VALUES, WEIGHTS
 
 Value = TypeVar("Value")
 
@@ -90,9 +91,9 @@ def _load_part_optimizer(name: str, init: InitConfig, optimizer: Optimizer) -> l
     Options (lr, betas …) stay the config's. Raises ValueError for what is not there, is damaged, or does not fit.
     """
     source = find(init, name)
-    if source.folder is None or not is_file(source.folder / checkpoint.OPTIMIZER_VALUES):
+    if source.folder is None or not is_file(source.folder / OPTIMIZER_VALUES):
         raise ValueError(f"{source.folder or source.weights}: holds no optimizer's state")
-    file = source.folder / checkpoint.OPTIMIZER_VALUES
+    file = source.folder / OPTIMIZER_VALUES
     with checkpoint.expected_content(file):
         state = renamed(checkpoint.read_optimizer(source.folder), _renaming(init.rename))
         position = state.values.get("scheduler", {}).get("last_epoch")
@@ -124,16 +125,16 @@ def find(init: InitConfig, name: str) -> Source:
         raise ValueError(
             f"{path}: must end in .safetensors. `innerstep checkpoint convert` takes the files of torch.save over."
         )
-    if not is_file(path / checkpoint.WEIGHTS):
+    if not is_file(path / WEIGHTS):
         raise ValueError(
-            f"{path / checkpoint.WEIGHTS}: is missing. Give a run, a checkpoint, a component's folder in one, or a"
+            f"{path / WEIGHTS}: is missing. Give a run, a checkpoint, a component's folder in one, or a"
             " .safetensors file."
         )
     if init.component is not None:
         raise ValueError(f"{path}: is one component's folder, in which there is no component {init.component!r}")
     if is_file(path.parent / MANIFEST):
         return _in_checkpoint(path.parent, path.name)
-    return Source(path, path / checkpoint.WEIGHTS)
+    return Source(path, path / WEIGHTS)
 
 
 def with_new_names(values: Mapping[str, Value], rules: Mapping[str, str]) -> dict[str, Value]:
@@ -180,7 +181,7 @@ def _in_checkpoint(folder: Path, component: str) -> Source:
         raise ValueError(f"{folder}: has no component {component!r}{nearest(component, names)} It has {listed(names)}.")
     if problems := damages(folder, manifest, f"{component}/"):
         raise DamagedCheckpointError(bounded("\n".join(problems)))
-    return Source(folder / component, folder / component / checkpoint.WEIGHTS)
+    return Source(folder / component, folder / component / WEIGHTS)
 
 
 def _fitting(saved: Mapping[str, Any], own: Mapping[str, Any], init: InitConfig, path: Path, what: str) -> list[str]:

@@ -7,7 +7,8 @@ from pathlib import Path
 from optimizer.drawing import Panel, Series, figure
 from optimizer.files import open_new, replacing
 from trainer.errors import missing_extra
-from trainer.metrics import HELD_OUT, METRICS, read_metrics
+from trainer.metrics import HELD_OUT, read_metrics
+from trainer.run_layout import METRICS
 
 PICTURES = ("learning_rates.png", "losses.png")
 

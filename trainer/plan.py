@@ -10,8 +10,8 @@ from optimizer import EmbeddedScheduler, Horizon, ScheduledFactory
 from optimizer.kernels.choice import implementation_of
 from optimizer.shown import counted
 from optimizer.suspicion import warnings_about
+from trainer.component import is_frozen
 from trainer.config import ExperimentConfig
-from trainer.model import is_frozen
 from trainer.tables import aligned, count
 
 _BY_GROUP = ("betas", "momentum", "eps", "part")

@@ -14,9 +14,10 @@ from optimizer import (
     ScheduledFactory,
     UnknownKeyError,
 )
-from optimizer.drawing import spread, text
+from optimizer.drawing import text
 from optimizer.importing import NotImportedError
 from optimizer.preview import Preview, panels
+from optimizer.sampling import sample_steps
 from optimizer.shown import counted, nearest
 from optimizer.validation import explain, nest
 from trainer.batches import ShuffledBatches
@@ -120,7 +121,7 @@ def _previews(config: ExperimentConfig, horizon: Horizon) -> dict[str, Preview]:
 
 def _drawn(previews: Mapping[str, Preview], total_steps: int, out: Path | None) -> list[str]:
     try:
-        drawn = panels(previews, spread(total_steps), f"over {counted(total_steps, 'update')}")
+        drawn = panels(previews, sample_steps(total_steps), f"over {counted(total_steps, 'update')}")
     except ValueError as error:  # a function of the user's gave what no lr can be
         raise ConfigError(str(error)) from error
     if out is None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from optimizer import UnknownKeyError
 from optimizer.validation import UNKNOWN_KEY, refusal
-from trainer.components import MODEL_REGISTRY
+from trainer.component import MODEL_REGISTRY
 
 PRESET = "preset"
 

@@ -8,20 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from optimizer.savable_tensors import without_values
+from trainer.component import train_mode
 from trainer.config import ModelConfig
 from trainer.data import Batch, DataSet
 from trainer.data_checks import HELD_OUT, TRAIN, first_batch
 from trainer.device import on_device
 from trainer.errors import ConfigError, raised
-from trainer.model import (
-    Loaded,
-    freeze,
-    move,
-    prepare,
-    refuse_shapeless_parameters,
-    refuse_shared_parameters,
-    train_mode,
-)
+from trainer.model import Loaded, freeze, move, prepare, refuse_shapeless_parameters, refuse_shared_parameters
 from trainer.objective import Objective, Outcome, loss_problem, metric_problem
 
 

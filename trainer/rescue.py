@@ -26,6 +26,7 @@ from trainer.gradients import first_nonfinite
 from trainer.interruption import Interruption, StoppedBySignal
 from trainer.parameter_lists import parameter_problems
 from trainer.run import Run
+from trainer.run_layout import CHECKPOINTS
 from trainer.saving import newest_checkpoint
 
 
@@ -118,7 +119,7 @@ def _half_changed(parts: list[str]) -> str:
 
 def _way_on(run_dir: Path) -> str:
     """Return which checkpoint is the newest finite one, and the command that continues from it."""
-    checkpoints = run_dir / "checkpoints"
+    checkpoints = run_dir / CHECKPOINTS
     try:
         finite, newest = newest_finite(checkpoints), complete_checkpoints(checkpoints)[:1]
     except (UnreadableError, NewerFormatError) as error:

@@ -17,6 +17,7 @@ from trainer.checkpoint_files import read_manifest
 from trainer.component_optimizer import resolved_fields
 from trainer.config import ComponentConfig, DataConfig, ExperimentConfig, OptimConfig, TrainConfig
 from trainer.errors import ConfigError
+from trainer.run_layout import OPTIMIZER_VALUES, WEIGHTS
 from trainer.upgrades import LASTING, brought_up, strings, unknown_fields
 
 Row = tuple[str, Any, Any]
@@ -129,7 +130,7 @@ def restore_components(
     """
     step, listed = checkpoint.read_progress(folder).step, read_manifest(folder)["files"]
     for name, component in components.items():
-        if f"{name}/{checkpoint.WEIGHTS}" not in listed:  # what is there besides was not verified
+        if f"{name}/{WEIGHTS}" not in listed:  # what is there besides was not verified
             raise ValueError(f"{folder}: has no component {name!r}")
         checkpoint.load_weights(folder / name, component)
     for name, optimizer in optimizers.items():
@@ -152,7 +153,7 @@ def restore_components(
 def _enter(name: str, optimizer: Any, component_folder: Path) -> None:
     """Enter the schedule of `optimizer` where its lr is the saved one."""
     first = optimizer.param_groups[0]["param_names"][0]
-    with checkpoint.expected_content(component_folder / checkpoint.OPTIMIZER_VALUES):
+    with checkpoint.expected_content(component_folder / OPTIMIZER_VALUES):
         values = checkpoint.read_optimizer(component_folder).values
         lr = float(next(group["lr"] for group in values["param_groups"] if first in group["param_names"]))
         rising = _was_rising(values.get("scheduler"))

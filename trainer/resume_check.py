@@ -15,9 +15,9 @@ from trainer.config import ExperimentConfig, load_config
 from trainer.differences import differences
 from trainer.errors import ConfigError
 from trainer.interruption import StoppedBySignal
-from trainer.metrics import METRICS
 from trainer.offline_trainer import OfflineTrainer
 from trainer.rng import seed_all, separate_rng
+from trainer.run_layout import CHECKPOINTS, METRICS
 from trainer.saving import Saving
 
 UPDATES = 6
@@ -80,7 +80,7 @@ class _Halves(OfflineTrainer):
         self.config.train.run_dir.mkdir(parents=True)
         with suppress(StoppedBySignal):
             self.run()
-        return self.config.train.run_dir / "checkpoints"
+        return self.config.train.run_dir / CHECKPOINTS
 
 
 class _Saves(Saving):

@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from trainer import checkpoint
+from trainer.averaged_weights import train_at_training_weights
 from trainer.errors import ConfigError
-from trainer.evaluation import train_at_training_weights
 from trainer.provenance import say_what_differs
 from trainer.restoring import changes, lasting, refuse, restore_components, table
 from trainer.rng import set_rng_state
 from trainer.run import Run
+from trainer.run_layout import TRAINER
 from trainer.upgrades import brought_up
 
 
@@ -40,7 +41,7 @@ def restore_run(run: Run, folder: Path) -> None:
             rule = f"must be >= {progress.step}, the updates done; got {run.horizon.total_steps}"
             raise ConfigError(f"train.total_steps: {rule}")
         now = {"data": _place_in_data(run), "config": lasting(run.config, run.optimizers, run.horizon)}
-        with checkpoint.expected_content(folder / checkpoint.TRAINER):
+        with checkpoint.expected_content(folder / TRAINER):
             rows = changes(brought_up(progress.values, run.config), now)
         if on_change not in ("override", "rescale"):
             refuse(rows, on_change, progress.values, run.config)
@@ -60,7 +61,7 @@ def restore_run(run: Run, folder: Path) -> None:
 
 
 def _restore_values(run: Run, folder: Path, progress: checkpoint.Progress) -> None:
-    with checkpoint.expected_content(folder / checkpoint.TRAINER):
+    with checkpoint.expected_content(folder / TRAINER):
         run.learner.load_state_dict(progress.values["scaler"])
         run.learner.skipped = {str(name): int(count) for name, count in progress.values.get("skipped", {}).items()}
         run.evaluation_is_due = progress.values.get("evaluated", True) is False

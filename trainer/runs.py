@@ -11,9 +11,9 @@ from rich.console import Console
 from optimizer.importing import announcing
 from optimizer.shown import counted
 from optimizer.validation import explain
-from trainer.checkpoint import TRAINER, expected_content, read_progress
+from trainer.checkpoint import expected_content, read_progress
 from trainer.checkpoint_files import checkpoint_at
-from trainer.checkpoint_names import LATEST, is_file, point
+from trainer.checkpoint_names import is_file, point
 from trainer.checkpoint_writing import clear_leftovers, recover
 from trainer.config import ExperimentConfig, load_config
 from trainer.config_file import read_config_file
@@ -21,12 +21,13 @@ from trainer.disk import DamagedCheckpointError, write_atomically
 from trainer.errors import ConfigError, resume_command
 from trainer.interruption import StoppedBySignal
 from trainer.lock import locked
-from trainer.metrics import METRICS, NOT_UNDERSTOOD, MetricsFile
+from trainer.metrics import MetricsFile
 from trainer.offline_trainer import OfflineTrainer, Result
-from trainer.ownership import CONFIG, refuse_a_copy, remove_leftovers, remove_run, run_to_overwrite
+from trainer.ownership import refuse_a_copy, remove_leftovers, remove_run, run_to_overwrite
 from trainer.paths import as_text, path_of
 from trainer.plugins import heading_of_folders
 from trainer.restoring import with_saved_values
+from trainer.run_layout import CHECKPOINTS, CONFIG, LATEST, METRICS, NOT_UNDERSTOOD, TRAINER
 from trainer.saving import writing
 from trainer.streams import steady
 from trainer.taking_up import Say, asked_for, newest_good, set_damaged_aside
@@ -103,7 +104,7 @@ def resume(target: str | Path, overrides: Mapping[str, Any] | None = None, *, co
 
 def _taken_up(config: ExperimentConfig, folder: Path | None, console: Console) -> OfflineTrainer:
     """Return the trainer of a run where the checkpoint in `folder`, or the newest good one, stands."""
-    run_dir, checkpoints, say = config.train.run_dir, config.train.run_dir / "checkpoints", _say(console, "red")
+    run_dir, checkpoints, say = config.train.run_dir, config.train.run_dir / CHECKPOINTS, _say(console, "red")
     with writing(run_dir):
         recover(checkpoints)
     choice = newest_good(run_dir, say) if folder is None else asked_for(folder, say)
@@ -123,7 +124,7 @@ def _tidy(run_dir: Path, say: Say) -> None:
     """Remove what killed processes left, as far as that is possible."""
     try:
         remove_leftovers(run_dir)
-        clear_leftovers(run_dir / "checkpoints")
+        clear_leftovers(run_dir / CHECKPOINTS)
     except OSError as error:
         say(f"{run_dir}: what a killed process left there cannot be removed: {error}. The run continues.")
 

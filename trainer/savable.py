@@ -13,6 +13,7 @@ from optimizer.shown import shown_value
 from trainer.checkpoint_files import Files
 from trainer.checkpoint_names import folder_name
 from trainer.errors import ConfigError
+from trainer.run_layout import CHECKPOINTS, OPTIMIZER_TENSORS
 
 _SHOWN = 12
 _REMEDY = (
@@ -65,7 +66,7 @@ def check_lengths(run_dir: Path, components: Collection[str]) -> None:
     """Raise ConfigError if a file of the run would have a longer name or path than its file system takes."""
     place = run_dir.absolute()
     longest = max(components, key=lambda name: len(os.fsencode(name)))
-    deepest = place / "checkpoints" / f".unfinished-{folder_name(0)}" / longest / "optimizer.safetensors"
+    deepest = place / CHECKPOINTS / f".unfinished-{folder_name(0)}" / longest / OPTIMIZER_TENSORS
     # os.path.exists: Path.exists raises for a name that is too long.
     there = next(parent for parent in (place, *place.parents) if os.path.exists(parent))
     name_max, path_max = _limit(there, "PC_NAME_MAX", _NAME_MAX), _limit(there, "PC_PATH_MAX", _PATH_MAX)

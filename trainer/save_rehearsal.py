@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optimizer.shown import counted
+from trainer.averaged_weights import averaged_weights
 from trainer.checkpoint import Progress, contents, weights_files
 from trainer.checkpoint_files import Files
 from trainer.errors import ConfigError, UnsavableError, UserCodeError, raised
-from trainer.evaluation import weights_to_keep
 from trainer.parameter_lists import check_parameters, parameter_problems
 from trainer.savable import SavedForm
 
@@ -27,7 +27,7 @@ class RehearsedContents:
     def __init__(self, components: nn.ModuleDict, optimizers: Mapping[str, Optimizer]) -> None:
         self._components, self._optimizers = components, optimizers
         try:
-            with weights_to_keep(optimizers.values()):
+            with averaged_weights(optimizers.values()):
                 files = contents(components, optimizers, Progress(0, {}))
         except ValueError as error:
             raise ConfigError(str(error)) from error

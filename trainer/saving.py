@@ -15,12 +15,12 @@ from torch import Tensor
 from optimizer.files import flush
 from optimizer.shown import counted
 from trainer.checkpoint_files import Files, complete_checkpoints, is_finite
-from trainer.checkpoint_names import BEST, folder_name, is_folder, point, pointed, step_of
+from trainer.checkpoint_names import folder_name, is_folder, point, pointed, step_of
 from trainer.checkpoint_writing import clear_leftovers, remove_checkpoints, write_checkpoint
 from trainer.config import BestConfig, TrainConfig
 from trainer.errors import NewerFormatError, SaveError, UnreadableError, raised
-from trainer.metrics import METRICS
-from trainer.monitors import PREFIX
+from trainer.objective import HELD_OUT_PREFIX
+from trainer.run_layout import BEST, CHECKPOINTS, METRICS
 
 
 class Saving:
@@ -32,7 +32,7 @@ class Saving:
 
     def __init__(self, train: TrainConfig, say: Callable[[str], None]) -> None:
         self._train, self._say = train, say
-        self._folder = train.run_dir / "checkpoints"
+        self._folder = train.run_dir / CHECKPOINTS
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._step, self._is_last = 0, False
@@ -58,7 +58,7 @@ class Saving:
         rule = self._train.keep_best
         if rule is None:
             return False
-        value = metrics[rule.monitor.removeprefix(PREFIX)]
+        value = metrics[rule.monitor.removeprefix(HELD_OUT_PREFIX)]
         sign = 1.0 if rule.mode == "max" else -1.0
         if value != value or (self.best and sign * value <= sign * float(self.best["value"])):
             return False
@@ -110,7 +110,7 @@ class Saving:
         try:
             self.point_best()
         except OSError as error:
-            self.failed(f"checkpoints/{BEST}: cannot be written: {error}", error)
+            self.failed(f"{CHECKPOINTS}/{BEST}: cannot be written: {error}", error)
         self._tidy(self._step)
 
     def save(self, step: int, files: Files, is_last: bool = False) -> None:

@@ -12,11 +12,12 @@ from typing import Any
 
 from optimizer.shown import counted
 from trainer.checkpoint_files import complete_checkpoints, foreign_files, verify
-from trainer.checkpoint_names import LATEST, pointed, step_of
+from trainer.checkpoint_names import pointed, step_of
 from trainer.checkpoint_writing import set_aside
 from trainer.disk import DamagedCheckpointError
 from trainer.errors import ConfigError, NewerFormatError, resume_command
 from trainer.health import nonfinite_in, some
+from trainer.run_layout import CHECKPOINTS, LATEST
 
 Say = Callable[[str], None]
 
@@ -36,7 +37,7 @@ def newest_good(run_dir: Path, say: Say) -> Choice:
     and all are damaged, UnreadableError and NewerFormatError.
     """
     damaged: list[Path] = []
-    checkpoints = run_dir / "checkpoints"
+    checkpoints = run_dir / CHECKPOINTS
     there = complete_checkpoints(checkpoints)
     if os.path.lexists(checkpoints / LATEST) and pointed(checkpoints, LATEST) is None:
         instead = f"{there[0].name}, the newest, is looked at" if there else "there is no other: the run begins anew"
