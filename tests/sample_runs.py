@@ -18,6 +18,10 @@ PLATEAU = {
     "type": "adamw",
     "params": {"lr": 1e-2, "schedule": {"type": "plateau", "patience": 0, "threshold": 0.5, "factor": 0.5}},
 }
+MLPS = {
+    name: {"type": "mlp", "params": {"in_features": 4, "out_features": 4, "hidden": [5]}}
+    for name in ("first", "second")
+}
 
 
 def config(run_dir, components, optims, *, objective="regression", **changed):
@@ -47,3 +51,11 @@ def weights(run):
     """Return the weights files of a run's newest checkpoint by component."""
     newest = run / "checkpoints" / (run / "checkpoints" / "latest").read_text().strip()
     return {name: content for name, content in files_of(newest).items() if name.endswith("model.safetensors")}
+
+
+def faulty(run, way="nan_loss", at=(6,), where="loss", optims=None, **changed):
+    optims = optims or {"first": ADAMW, "second": WARMUP}
+    made = config(run, MLPS, optims, **{"objective": "faulty", "save_every": 4, **changed})
+    made["plugins"].append("sample_faulty_parts")
+    made["train"]["objective"]["params"] = {"way": way, "at": list(at), "where": where}
+    return made

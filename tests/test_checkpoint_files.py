@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from sample_damage import flip
 
 from trainer.checkpoint_files import complete_checkpoints, verify
 from trainer.checkpoint_names import point
@@ -68,12 +69,6 @@ def test_what_is_removed_is_gone(checkpoint):
     other = write_checkpoint(checkpoint.parent, 8, FILES)
     remove_checkpoints([checkpoint])
     assert names(checkpoint.parent) == ["latest", other.name]
-
-
-def flip(path, at=None):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2 if at is None else at] ^= 1
-    path.write_bytes(content)
 
 
 DAMAGES = {

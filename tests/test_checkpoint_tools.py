@@ -11,8 +11,8 @@ from mutations import seal
 from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import load_file
+from sample_damage import flip
 from sample_runs import ADAMW, SCHEDULE_FREE, WARMUP, config, two
-from test_checkpoint_files import flip
 
 from trainer import differences, train
 from trainer.checkpoint_writing import write_checkpoint

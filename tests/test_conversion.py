@@ -9,10 +9,10 @@ import torch
 import yaml
 from rich.console import Console
 from safetensors.torch import load_file, save_file, save_model
+from sample_damage import flip
+from sample_lerobot_files import lerobots_files
 from sample_runs import config, two
 from schedulefree import RAdamScheduleFree
-from test_checkpoint_files import flip
-from test_lerobot import lerobots_files
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 

@@ -9,8 +9,7 @@ import torch
 from conftest import metrics_of
 from rich.console import Console
 from safetensors.torch import load_file
-from sample_runs import ADAMW, config
-from test_nonfinite import MLPS
+from sample_runs import ADAMW, MLPS, config
 
 from trainer import ConfigError, train
 from trainer.config import load_config

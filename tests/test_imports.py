@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from sources import SOURCES
 
 FLOW = [
     "optimizer.shown",
@@ -169,13 +170,6 @@ FLOW = [
 ]
 CORE = {"torch", "schedulefree", "pydantic", "pydantic_core", "yaml", "safetensors", "numpy", "rich", "typer", "xxhash"}
 EXTRAS = {"sklearn", "matplotlib"}
-
-
-def module_name(path):
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-
-
-SOURCES = {module_name(path): path for package in ("optimizer", "trainer") for path in (ROOT / package).rglob("*.py")}
 
 
 def imports(path, tree=None):

@@ -1,12 +1,11 @@
 """What users of LeRobot call by its names, and the files that they have."""
 
 import dataclasses
-import json
 
 import pytest
 import torch
 from pydantic import ValidationError
-from safetensors.torch import save_file
+from sample_lerobot_files import lerobots_files
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -215,18 +214,6 @@ def test_another_models_state_is_refused_by_name(tmp_path):
     save_optimizer_state(OPTIMIZER_BUILDER_REGISTRY["adamw"]().build(Policy()), tmp_path)
     with pytest.raises(StateMismatchError, match=r"missing: weight.*extra: backbone"):
         load_optimizer_state(OPTIMIZER_BUILDER_REGISTRY["adamw"]().build(nn.Linear(3, 3, bias=False)), tmp_path)
-
-
-def lerobots_files(optimizer, scheduler, folder):
-    """Write what LeRobot's save_optimizer_state and save_scheduler_state write (lerobot/optim)."""
-    state = optimizer.state_dict()
-    flat = {
-        f"state/{position}/{entry}": t for position, entries in state["state"].items() for entry, t in entries.items()
-    }
-    save_file(flat, folder / "optimizer_state.safetensors")
-    (folder / "optimizer_param_groups.json").write_text(json.dumps(state["param_groups"]))
-    plain = {key: value for key, value in scheduler.state_dict().items() if key != "lr_lambdas"}
-    (folder / "scheduler_state.json").write_text(json.dumps(plain))
 
 
 def test_a_run_that_lerobot_saved_goes_on(tmp_path):

@@ -11,7 +11,7 @@ import yaml
 from conftest import DIGITS
 from pydantic import BaseModel, ValidationError
 from sample_files import _forgets, forget, written  # noqa: F401  # a fixture
-from test_imports import SOURCES
+from sources import SOURCES
 
 import trainer
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, SCHEDULE_REGISTRY, Registry, UnknownKeyError, no_plugins

@@ -9,14 +9,10 @@ import torch
 from conftest import files_of, metrics_of
 from rich.console import Console
 from safetensors.torch import load_file
-from sample_runs import ADAMW, SCHEDULE_FREE, WARMUP, config, two
+from sample_runs import ADAMW, MLPS, SCHEDULE_FREE, config, faulty, two
 
 from trainer import NonFiniteError, resume, train
 
-MLPS = {
-    name: {"type": "mlp", "params": {"in_features": 4, "out_features": 4, "hidden": [5]}}
-    for name in ("first", "second")
-}
 CAUTIOUS = {"type": "adamw", "params": {"lr": 1e-2, "use_cautious_optimizer": True}}
 CLIPPED = {"type": "sgd", "params": {"lr": 1e-2, "momentum": 0.9, "grad_clip_norm": 0.5}}
 PLAIN = {"type": "adam", "params": {"lr": 1e-2, "grad_clip_norm": None}}
@@ -25,14 +21,6 @@ PLAIN = {"type": "adam", "params": {"lr": 1e-2, "grad_clip_norm": None}}
 @pytest.fixture
 def printed():
     return Console(file=io.StringIO(), width=1000)
-
-
-def faulty(run, way="nan_loss", at=(6,), where="loss", optims=None, **changed):
-    optims = optims or {"first": ADAMW, "second": WARMUP}
-    made = config(run, MLPS, optims, **{"objective": "faulty", "save_every": 4, **changed})
-    made["plugins"].append("sample_faulty_parts")
-    made["train"]["objective"]["params"] = {"way": way, "at": list(at), "where": where}
-    return made
 
 
 def are_finite(run):

@@ -14,8 +14,8 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
+from sample_damage import DAMAGE, NOT_FILES
 from sample_runs import config
-from test_foreign_files import DAMAGE, NOT_FILES
 
 from trainer import checkpoint_files, checkpoint_names, exporting, inspection, resume, train
 from trainer.checkpoint_files import complete_checkpoints

@@ -194,7 +194,7 @@ def test_a_config_with_hostile_keys_is_answered_in_one_screen(cli, tmp_path):
 
 def test_everything_is_printed_in_one_place():
     """`print` is refused by the linter; these would go around the escapes and the streams that cannot fail."""
-    from test_imports import SOURCES
+    from sources import SOURCES
 
     around = ("typer.echo", "typer.secho", "click.echo", "console.print(")
     texts = {name: path.read_text() for name, path in SOURCES.items()}

@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 import torch
-from test_torch_schedules import CASES, flat, of_torch, parameter
+from sample_torch_schedules import CASES, flat, of_torch, parameter
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, SCHEDULE_REGISTRY, Horizon
 from optimizer.schedules import torch_leaps

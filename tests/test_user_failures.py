@@ -11,8 +11,7 @@ import sample_faulty_parts  # noqa: F401
 import trouble
 from conftest import files_of, metrics_of
 from rich.console import Console
-from sample_runs import ADAMW, PLATEAU, KilledError, config, two
-from test_nonfinite import MLPS, faulty
+from sample_runs import ADAMW, MLPS, PLATEAU, KilledError, config, faulty, two
 
 from optimizer.shown import counted
 from trainer import ConfigError, NonFiniteError, UserCodeError, resume, train

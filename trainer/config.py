@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from torch import nn
 
 import trainer.classification  # for its registration, like the next two
+import trainer.components
 import trainer.digits  # noqa: F401
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon, OptimizerFactory, Registry
 from optimizer.importing import looking_in
