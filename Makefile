@@ -34,8 +34,8 @@ bench: .venv/test.stamp
 soak: .venv/test.stamp
 	$(BIN)/python benchmarks/kill_and_resume.py
 	$(BIN)/python benchmarks/soak.py
-	INNERSTEP_MUTATIONS=6000 $(BIN)/pytest tests/test_mutations.py
-	INNERSTEP_CONFIG_MUTATIONS=10000 $(BIN)/pytest tests/test_config_mutations.py
+	INNERSTEP_MUTATIONS=6000 $(BIN)/pytest tests/reliability/test_mutations.py
+	INNERSTEP_CONFIG_MUTATIONS=10000 $(BIN)/pytest tests/reliability/test_config_mutations.py
 
 figures: .venv/demo.stamp
 	$(BIN)/python docs/draw_figures.py

@@ -15,10 +15,10 @@ from measuring import machine, medians, table
 from torch import nn
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY
-from trainer import checkpoint
-from trainer.checkpoint_files import complete_checkpoints, verify
-from trainer.config import TrainConfig
-from trainer.saving import Saving
+from trainer.checkpoint import contents as checkpoint
+from trainer.checkpoint.directory import complete_checkpoints, verify
+from trainer.checkpoint.manager import Saving
+from trainer.config.schema import TrainConfig
 
 SYNCHRONOUS = "torch.save"
 

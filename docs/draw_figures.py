@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from optimizer import SCHEDULE_REGISTRY, Horizon
-from optimizer.drawing import Panel, Series, figure
-from optimizer.sampling import sample_steps
+from optimizer.charts import Panel, Series, figure
+from optimizer.schedules.sampling import sample_steps
 
 FOLDER = Path(__file__).parent / "figures"
 RUN = Horizon(total_steps=1000, steps_per_epoch=100)

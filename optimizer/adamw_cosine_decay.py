@@ -5,13 +5,13 @@ from typing import Any, ClassVar, Self
 
 from torch.optim import AdamW, Optimizer
 
-from optimizer.adamw_options import AdamWOptions
-from optimizer.cautious import Caution
-from optimizer.embedding import ScheduledOptimizer
-from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY, ScheduledFactory
-from optimizer.horizon import Horizon
-from optimizer.schedule import Schedule
-from optimizer.schedules.basic import WarmupCosineDecay, WarmupCosineFields
+from .factories.adamw_options import AdamWOptions
+from .factories.base import OPTIMIZER_BUILDER_REGISTRY, ScheduledFactory
+from .scheduled.optimizer import ScheduledOptimizer
+from .schedules.base import Schedule
+from .schedules.basic import WarmupCosineDecay, WarmupCosineFields
+from .schedules.horizon import Horizon
+from .transforms.cautious import Caution
 
 
 class AdamWWithWarmupCosine(ScheduledOptimizer, AdamW):

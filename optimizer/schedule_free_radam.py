@@ -5,9 +5,9 @@ from typing import ClassVar
 from schedulefree.radam_schedulefree import RAdamScheduleFree
 from torch.optim import Optimizer
 
-from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY
-from optimizer.schedule_free import ExactAveraging, ScheduleFreeFactory
-from optimizer.validation import Beta, NonNegativeNumber, PositiveBeta, PositiveNumber
+from .config.validation import Beta, NonNegativeNumber, PositiveBeta, PositiveNumber
+from .factories.base import OPTIMIZER_BUILDER_REGISTRY
+from .factories.schedule_free import ExactAveraging, ScheduleFreeFactory
 
 
 class ExactRAdamScheduleFree(ExactAveraging, RAdamScheduleFree):

@@ -11,40 +11,41 @@ from typing import Any, NoReturn
 from rich.console import Console
 from torch.optim import Optimizer
 
-from optimizer.shown import counted
-from trainer.averaged_weights import averaged_weights, switches_weights, train_at_training_weights
-from trainer.batches import ShuffledBatches
-from trainer.checkpoint import Progress
-from trainer.component import is_frozen, train_mode
-from trainer.component_optimizer import component_optimizer
-from trainer.config import ExperimentConfig
-from trainer.data import Batch, DataSet, in_order
-from trainer.data_checks import check_parts
-from trainer.device import chosen_device, on_device
-from trainer.errors import ConfigError, resume_command, user_code
-from trainer.evaluation import check_means, evaluate, named_values
-from trainer.interruption import Interruption, StoppedBySignal
-from trainer.learner import Learner, Rules, off_plan
-from trainer.metrics import MetricsFile, evaluation_text, training_line, written_evaluation
-from trainer.model import build_components
-from trainer.monitors import check_monitors, report
-from trainer.objective import Objective
-from trainer.own_state import OwnState
-from trainer.parts import load_part_optimizers
-from trainer.pictures import draw_pictures, require_plotting
-from trainer.plan import plan
-from trainer.progress import RunProgress
-from trainer.provenance import provenance
-from trainer.rehearsal import bring_into_form
-from trainer.rescue import check_weights, rescuing
-from trainer.resuming import restore_run, saved_values
-from trainer.rng import seed_all, separate_rng
-from trainer.run_layout import METRICS
-from trainer.savable import check_lengths
-from trainer.save_rehearsal import RehearsedContents
-from trainer.saving import Saving, writing
-from trainer.terminal import say
-from trainer.updates import updates
+from optimizer.config import counted
+
+from .checkpoint.contents import Progress
+from .checkpoint.dry_save import RehearsedContents
+from .checkpoint.init_from import load_part_optimizers
+from .checkpoint.manager import Saving, writing
+from .checkpoint.own_state import OwnState
+from .checkpoint.provenance import provenance
+from .checkpoint.savable import check_lengths
+from .config.schema import ExperimentConfig
+from .errors import ConfigError, resume_command, user_code
+from .interfaces.component import is_frozen, train_mode
+from .interfaces.dataset import Batch, DataSet, in_order
+from .interfaces.objective import Objective
+from .loop.averaged_weights import averaged_weights, switches_weights, train_at_training_weights
+from .loop.batches import ShuffledBatches
+from .loop.data_checks import check_parts
+from .loop.evaluation import check_means, evaluate, named_values
+from .loop.gradient_updates import Learner, Rules, off_plan
+from .loop.loop import updates
+from .loop.metric_monitors import check_monitors, report
+from .reporting.metrics_file import MetricsFile, evaluation_text, training_line, written_evaluation
+from .reporting.plan_table import plan
+from .reporting.progress_bar import RunProgress
+from .reporting.run_plots import draw_pictures, require_plotting
+from .rescue import check_weights, rescuing
+from .resuming import restore_run, saved_values
+from .run_layout import METRICS
+from .runtime.device import chosen_device, on_device
+from .runtime.rng import seed_all, separate_rng
+from .runtime.signals import Interruption, StoppedBySignal
+from .runtime.terminal import say
+from .setup.components import build_components
+from .setup.dry_run import bring_into_form
+from .setup.optimizers import component_optimizer
 
 CALIBRATION_BATCHES = 50
 """Training batches that BatchNorm statistics are measured over before an evaluation at averaged weights."""

@@ -7,18 +7,19 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from optimizer.files import ASIDE
-from optimizer.shown import listed
-from trainer.checkpoint_files import foreign_files, read_manifest
-from trainer.checkpoint_names import STEP
-from trainer.checkpoint_writing import DAMAGED, LEFTOVERS
-from trainer.config_file import read_config_file
-from trainer.disk import DamagedCheckpointError, remove, remove_all, unreadable
-from trainer.errors import ConfigError, resume_command
-from trainer.metrics import looks_like_metrics
-from trainer.paths import path_of
-from trainer.pictures import PICTURES
-from trainer.run_layout import BEST, CHECKPOINTS, CONFIG, LATEST, LOCK, MANIFEST, METRICS, NOT_UNDERSTOOD
+from optimizer.config import listed
+from optimizer.state import ASIDE
+
+from .checkpoint.directory import foreign_files, read_manifest
+from .checkpoint.names import STEP
+from .checkpoint.writing import DAMAGED, LEFTOVERS
+from .config.paths import path_of
+from .config.yaml_file import read_config_file
+from .errors import ConfigError, resume_command
+from .reporting.metrics_file import looks_like_metrics
+from .reporting.run_plots import PICTURES
+from .run_layout import BEST, CHECKPOINTS, CONFIG, LATEST, LOCK, MANIFEST, METRICS, NOT_UNDERSTOOD
+from .runtime.files import DamagedCheckpointError, remove, remove_all, unreadable
 
 _REMOVED = ".removed-"
 _SECTIONS = {"seed", "plugins", "data", "model", "train", "resume"}

@@ -9,16 +9,17 @@ from typing import Any
 
 from rich.console import Console
 
-from optimizer.shown import counted
-from trainer.checkpoint_names import folder_name
-from trainer.config import ExperimentConfig, load_config
-from trainer.differences import differences
-from trainer.errors import ConfigError
-from trainer.interruption import StoppedBySignal
-from trainer.offline_trainer import OfflineTrainer
-from trainer.rng import seed_all, separate_rng
-from trainer.run_layout import CHECKPOINTS, METRICS
-from trainer.saving import Saving
+from optimizer.config import counted
+
+from .checkpoint.manager import Saving
+from .checkpoint.names import folder_name
+from .checkpoint.tools.diff import differences
+from .config.schema import ExperimentConfig, load_config
+from .errors import ConfigError
+from .offline_trainer import OfflineTrainer
+from .run_layout import CHECKPOINTS, METRICS
+from .runtime.rng import seed_all, separate_rng
+from .runtime.signals import StoppedBySignal
 
 UPDATES = 6
 """Updates of each half, where they are left out and the run is long enough."""

@@ -3,15 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from trainer import checkpoint
-from trainer.averaged_weights import train_at_training_weights
-from trainer.errors import ConfigError
-from trainer.provenance import say_what_differs
-from trainer.restoring import changes, lasting, refuse, restore_components, table
-from trainer.rng import set_rng_state
-from trainer.run import Run
-from trainer.run_layout import TRAINER
-from trainer.upgrades import brought_up
+from .checkpoint import contents as checkpoint
+from .checkpoint.provenance import say_what_differs
+from .checkpoint.restore import changes, lasting, refuse, restore_components, table
+from .checkpoint.upgrades import brought_up
+from .errors import ConfigError
+from .loop.averaged_weights import train_at_training_weights
+from .run import Run
+from .run_layout import TRAINER
+from .runtime.rng import set_rng_state
 
 
 def saved_values(run: Run) -> dict[str, Any]:

@@ -8,13 +8,14 @@ from torch import nn
 from torch.optim import Optimizer
 
 from optimizer import Horizon
-from trainer.batches import ShuffledBatches
-from trainer.config import ExperimentConfig
-from trainer.data import DataSet
-from trainer.learner import Learner
-from trainer.own_state import OwnState
-from trainer.save_rehearsal import RehearsedContents
-from trainer.saving import Saving
+
+from .checkpoint.dry_save import RehearsedContents
+from .checkpoint.manager import Saving
+from .checkpoint.own_state import OwnState
+from .config.schema import ExperimentConfig
+from .interfaces.dataset import DataSet
+from .loop.batches import ShuffledBatches
+from .loop.gradient_updates import Learner
 
 
 class Run(Protocol):

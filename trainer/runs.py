@@ -8,33 +8,32 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
-from optimizer.importing import announcing
-from optimizer.shown import counted
-from optimizer.validation import explain
-from trainer.checkpoint import expected_content, read_progress
-from trainer.checkpoint_files import checkpoint_at
-from trainer.checkpoint_names import is_file, point
-from trainer.checkpoint_writing import clear_leftovers, recover
-from trainer.config import ExperimentConfig, load_config
-from trainer.config_file import read_config_file
-from trainer.disk import DamagedCheckpointError, write_atomically
-from trainer.errors import ConfigError, resume_command
-from trainer.interruption import StoppedBySignal
-from trainer.lock import locked
-from trainer.metrics import MetricsFile
-from trainer.offline_trainer import OfflineTrainer, Result
-from trainer.ownership import refuse_a_copy, remove_leftovers, remove_run, run_to_overwrite
-from trainer.paths import as_text, path_of
-from trainer.plugins import heading_of_folders
-from trainer.restoring import with_saved_values
-from trainer.run_layout import CHECKPOINTS, CONFIG, LATEST, METRICS, NOT_UNDERSTOOD, TRAINER
-from trainer.saving import writing
-from trainer.streams import steady
-from trainer.taking_up import Say, asked_for, newest_good, set_damaged_aside
-from trainer.terminal import say, show
-from trainer.upgrades import strings
-from trainer.version import heading, newer
-from trainer.yaml_values import write_yaml
+from optimizer.config import announcing, counted, explain
+
+from .checkpoint.contents import expected_content, read_progress
+from .checkpoint.directory import checkpoint_at
+from .checkpoint.manager import writing
+from .checkpoint.names import is_file, point
+from .checkpoint.restore import with_saved_values
+from .checkpoint.selection import Say, asked_for, newest_good, set_damaged_aside
+from .checkpoint.upgrades import strings
+from .checkpoint.writing import clear_leftovers, recover
+from .config.paths import as_text, path_of
+from .config.plugins import heading_of_folders
+from .config.schema import ExperimentConfig, load_config
+from .config.yaml_file import read_config_file
+from .config.yaml_values import write_yaml
+from .errors import ConfigError, resume_command
+from .offline_trainer import OfflineTrainer, Result
+from .ownership import refuse_a_copy, remove_leftovers, remove_run, run_to_overwrite
+from .reporting.metrics_file import MetricsFile
+from .run_layout import CHECKPOINTS, CONFIG, LATEST, METRICS, NOT_UNDERSTOOD, TRAINER
+from .run_lock import locked
+from .runtime.files import DamagedCheckpointError, write_atomically
+from .runtime.signals import StoppedBySignal
+from .runtime.streams import steady
+from .runtime.terminal import say, show
+from .runtime.version import heading, newer
 
 
 def train(

@@ -6,11 +6,11 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from optimizer.horizon import Horizon
-from optimizer.lengths import Length, RunLength, known
-from optimizer.schedule import SCHEDULE_REGISTRY, Schedule, short
-from optimizer.shown import counted
-from optimizer.validation import Config, Fraction, NonNegativeNumber, PositiveCount, PositiveNumber
+from ..config.messages import counted
+from ..config.validation import Config, Fraction, NonNegativeNumber, PositiveCount, PositiveNumber
+from .base import SCHEDULE_REGISTRY, Schedule, short
+from .durations import Length, RunLength, known
+from .horizon import Horizon
 
 
 @SCHEDULE_REGISTRY.register("constant")

@@ -6,12 +6,12 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from optimizer.curve import Curve
-from optimizer.horizon import Horizon
-from optimizer.lengths import Length, Relative, known
-from optimizer.schedule import SCHEDULE_REGISTRY, NestedSchedule, Schedule, resolved_at
-from optimizer.shown import counted
-from optimizer.validation import PositiveNumber, nest
+from ..config.messages import counted
+from ..config.validation import PositiveNumber, nest
+from .base import SCHEDULE_REGISTRY, NestedSchedule, Schedule, resolved_at
+from .curve import Curve
+from .durations import Length, Relative, known
+from .horizon import Horizon
 
 
 class Composition(Schedule):

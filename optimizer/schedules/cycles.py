@@ -6,9 +6,9 @@ from typing import ClassVar, Self
 
 from pydantic import model_validator
 
-from optimizer.lengths import Length, PositiveLength, RunLength
-from optimizer.schedule import SCHEDULE_REGISTRY, Schedule, short
-from optimizer.validation import Count, Fraction, PositiveNumber
+from ..config.validation import Count, Fraction, PositiveNumber
+from .base import SCHEDULE_REGISTRY, Schedule, short
+from .durations import Length, PositiveLength, RunLength
 
 
 @SCHEDULE_REGISTRY.register("cosine_decay_restarts", aliases=("sgdr",))

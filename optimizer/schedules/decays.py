@@ -10,10 +10,10 @@ from typing import ClassVar, Self
 
 from pydantic import model_validator
 
-from optimizer.lengths import Length, PositiveLength
-from optimizer.schedule import SCHEDULE_REGISTRY, Schedule, short
-from optimizer.schedules.hugging_face import WarmupThenDecay
-from optimizer.validation import Fraction, Number, PositiveNumber
+from ..config.validation import Fraction, Number, PositiveNumber
+from .base import SCHEDULE_REGISTRY, Schedule, short
+from .durations import Length, PositiveLength
+from .hugging_face import WarmupThenDecay
 
 
 class DecayToMinimum(WarmupThenDecay):

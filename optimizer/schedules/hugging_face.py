@@ -10,9 +10,9 @@ from typing import ClassVar, Self
 
 from pydantic import Field, field_validator
 
-from optimizer.lengths import Length, RunLength
-from optimizer.schedule import SCHEDULE_REGISTRY, Schedule, short
-from optimizer.validation import NonNegativeNumber, PositiveCount, PositiveNumber
+from ..config.validation import NonNegativeNumber, PositiveCount, PositiveNumber
+from .base import SCHEDULE_REGISTRY, Schedule, short
+from .durations import Length, RunLength
 
 
 class WarmupThenDecay(Schedule):

@@ -3,11 +3,11 @@
 import math
 from typing import ClassVar, Literal, Self
 
-import optimizer.schedules.hugging_face  # noqa: F401 registers what `diffuser` names
-from optimizer.curve import Curve
-from optimizer.lengths import Length, PositiveLength, RunLength
-from optimizer.schedule import SCHEDULE_REGISTRY, Schedule, short
-from optimizer.validation import NonNegativeNumber, PositiveCount, PositiveNumber
+from ..config.validation import NonNegativeNumber, PositiveCount, PositiveNumber
+from . import hugging_face  # noqa: F401 registers what `diffuser` names
+from .base import SCHEDULE_REGISTRY, Schedule, short
+from .curve import Curve
+from .durations import Length, PositiveLength, RunLength
 
 
 @SCHEDULE_REGISTRY.register("cosine_decay_with_warmup")

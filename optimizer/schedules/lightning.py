@@ -5,9 +5,9 @@ from typing import ClassVar, Self
 
 from pydantic import model_validator
 
-from optimizer.lengths import Length, PositiveLength, known
-from optimizer.schedule import SCHEDULE_REGISTRY, Schedule, short
-from optimizer.validation import NonNegativeNumber, PositiveNumber
+from ..config.validation import NonNegativeNumber, PositiveNumber
+from .base import SCHEDULE_REGISTRY, Schedule, short
+from .durations import Length, PositiveLength, known
 
 
 @SCHEDULE_REGISTRY.register("LinearWarmupCosineAnnealingLR")

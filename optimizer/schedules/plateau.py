@@ -8,9 +8,9 @@ import torch
 from pydantic import model_validator
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from optimizer.curve import Curve
-from optimizer.schedule import SCHEDULE_REGISTRY, Schedule, short
-from optimizer.validation import Count, NonNegativeNumber, PositiveBeta, PositiveCount, PositiveNumber
+from ..config.validation import Count, NonNegativeNumber, PositiveBeta, PositiveCount, PositiveNumber
+from .base import SCHEDULE_REGISTRY, Schedule, short
+from .curve import Curve
 
 
 class MetricSchedule(Schedule):

@@ -8,13 +8,13 @@ from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import SWALR
 
-from optimizer.lengths import Length, PositiveLength
-from optimizer.named_function import NamedFunction
-from optimizer.schedule import SCHEDULE_REGISTRY, NestedSchedule, Schedule
-from optimizer.schedules.torch_composites import TorchChain, TorchSequence
-from optimizer.schedules.torch_schedule import TorchSchedule
-from optimizer.signatures import plain_types
-from optimizer.validation import NonNegativeNumber, PositiveNumber
+from ..config.function_path import NamedFunction
+from ..config.signatures import plain_types
+from ..config.validation import NonNegativeNumber, PositiveNumber
+from .base import SCHEDULE_REGISTRY, NestedSchedule, Schedule
+from .durations import Length, PositiveLength
+from .torch_composites import TorchChain, TorchSequence
+from .torch_schedule import TorchSchedule
 
 ELSEWHERE = {
     "LRScheduler",  # the base class

@@ -6,12 +6,12 @@ from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import SWALR
 
-from optimizer.curve import Curve
-from optimizer.lengths import Length, known
-from optimizer.schedule import SCHEDULE_REGISTRY, Schedule
-from optimizer.schedules.composition import Chain, Sequence, turns
-from optimizer.schedules.torch_leaps import QUICK
-from optimizer.schedules.torch_schedule import TorchRun, TorchSchedule
+from .base import SCHEDULE_REGISTRY, Schedule
+from .composition import Chain, Sequence, turns
+from .curve import Curve
+from .durations import Length, known
+from .torch_leaps import QUICK
+from .torch_schedule import TorchRun, TorchSchedule
 
 GOING_ON = {lr_scheduler.MultiplicativeLR, SWALR}
 """In a sequence these start from the lr that they find; all others from the optimizer's."""

@@ -8,11 +8,11 @@ from pydantic import Field, model_validator
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
-from optimizer.curve import Curve
-from optimizer.named_function import function_named
-from optimizer.schedule import Schedule
-from optimizer.schedules.torch_leaps import CosineAnnealingThenHold, can_leap, leap, quick_reach
-from optimizer.validation import PositiveNumber, refusal
+from ..config.function_path import function_named
+from ..config.validation import PositiveNumber, refusal
+from .base import Schedule
+from .curve import Curve
+from .torch_leaps import CosineAnnealingThenHold, can_leap, leap, quick_reach
 
 OWN_FIELDS = {"initial_lr", "interval", "frequency", "steps_per_epoch"}
 

@@ -8,10 +8,10 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from optimizer.lengths import Length, PositiveLength, RunLength, known
-from optimizer.schedule import SCHEDULE_REGISTRY, Schedule, short
-from optimizer.schedules.hugging_face import WarmupThenDecay
-from optimizer.validation import Fraction, NonNegativeNumber, PositiveNumber
+from ..config.validation import Fraction, NonNegativeNumber, PositiveNumber
+from .base import SCHEDULE_REGISTRY, Schedule, short
+from .durations import Length, PositiveLength, RunLength, known
+from .hugging_face import WarmupThenDecay
 
 
 @SCHEDULE_REGISTRY.register("inverse_sqrt")

@@ -1,0 +1,61 @@
+"""What a component starts from: the config's `init_from`."""
+
+import os
+import re
+from typing import Any, ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from optimizer.config import Config, refusal
+
+from .paths import UserPath, path_of
+
+NAME = r"[A-Za-z_][\w-]*"
+"""Of a component."""
+
+
+class InitConfig(Config):
+    """Where a component starts from. As text: its `path`."""
+
+    from_text: ClassVar[bool] = True
+    """An override takes its text as it was typed."""
+
+    path: UserPath
+    """A run (its newest checkpoint is taken), a checkpoint, a component's folder in one, or a .safetensors file;
+    with :COMPONENT at its end, the component there."""
+    component: str | None = None
+    """The component's name there; left out: its name here."""
+    weights: bool = True
+    """Whether to load the weights and buffers."""
+    optimizer: bool = False
+    """Whether to load the optimizer's state; its options stay those of this config."""
+    schedule: bool = False
+    """Whether to take the schedule's position over."""
+    strict: bool = True
+    """Whether every tensor must be there, none more, and each of the same shape; false: what fits is loaded."""
+    rename: dict[str, str] = Field(default_factory=dict)
+    """New names by the names there, with *: {"encoder.*": "backbone.*"}. The first rule that matches holds."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, raw: Any) -> Any:
+        raw = {"path": raw} if isinstance(raw, str) else raw
+        if isinstance(raw, dict) and isinstance(raw.get("path"), str) and raw.get("component") is None:
+            path, separator, component = raw["path"].rpartition(":")
+            if separator and re.fullmatch(NAME, component) and not _is_there(raw["path"]):
+                return {**raw, "path": path, "component": component}
+        return raw
+
+    @model_validator(mode="after")
+    def _check_rules(self) -> Self:
+        for pattern, name in self.rename.items():
+            if pattern.count("*") != name.count("*"):
+                raise refusal(f"must have as many * as the name there; got {name!r}", ("rename", pattern), name)
+        if not (self.weights or self.optimizer or self.schedule):
+            raise refusal("says to load nothing: set weights, optimizer or schedule to true", ())
+        return self
+
+
+def _is_there(text: str) -> bool:
+    path = path_of(text)
+    return path is not None and os.path.exists(path)
