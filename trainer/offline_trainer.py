@@ -14,9 +14,9 @@ from torch.optim import Optimizer
 from optimizer.config import counted
 
 from .checkpoint.contents import Progress
-from .checkpoint.dry_save import RehearsedContents
+from .checkpoint.dry_save import TriedContents
 from .checkpoint.init_from import load_part_optimizers
-from .checkpoint.manager import Saving, writing
+from .checkpoint.manager import CheckpointManager, writing
 from .checkpoint.own_state import OwnState
 from .checkpoint.provenance import provenance
 from .checkpoint.savable import check_lengths
@@ -29,8 +29,8 @@ from .loop.averaged_weights import averaged_weights, switches_weights, train_at_
 from .loop.batches import ShuffledBatches
 from .loop.data_checks import check_parts
 from .loop.evaluation import check_means, evaluate, named_values
-from .loop.gradient_updates import Learner, Rules, off_plan
-from .loop.loop import updates
+from .loop.gradient_updates import GradientUpdater, Rules, off_plan
+from .loop.loop import training_loop
 from .loop.metric_monitors import check_monitors, report
 from .reporting.metrics_file import MetricsFile, evaluation_text, training_line, written_evaluation
 from .reporting.plan_table import plan
@@ -42,7 +42,7 @@ from .run_layout import METRICS
 from .runtime.device import chosen_device, on_device
 from .runtime.rng import seed_all, separate_rng
 from .runtime.signals import Interruption, StoppedBySignal
-from .runtime.terminal import say
+from .runtime.terminal import log
 from .setup.components import build_components
 from .setup.dry_run import bring_into_form
 from .setup.optimizers import component_optimizer
@@ -80,7 +80,7 @@ class OfflineTrainer:
         check_parts(self.data)
         self.batches = self._shuffled(config.data.workers, config.data.pin_memory)
         self.horizon = config.train.horizon(self.batches.steps_per_epoch)
-        self.components, loaded = build_components(config.model, config.seed, not resumed, self.say)
+        self.components, loaded = build_components(config.model, config.seed, not resumed, self.log)
         self.objective: Objective = config.train.objective.make("train.objective")
         check_means(self.objective, config.train.accumulate, self.data.held_out, config.data.batch_size)
         one_sample = self.batches.smallest_batch == 1
@@ -90,21 +90,21 @@ class OfflineTrainer:
             )
         self.optimizers = self._build_optimizers()
         if not resumed:
-            load_part_optimizers(config.model, self.optimizers, self.say)
+            load_part_optimizers(config.model, self.optimizers, self.log)
         train_at_training_weights(self.optimizers.values())
         evaluates, total = self.data.held_out is not None, self.horizon.total_steps
         check_monitors(config, self.optimizers, named_values(outcome), evaluates, total)
         train = config.train
         every = {name: config.model.component_optims[name].every for name in self.optimizers}
         rules = Rules(train.precision, train.grad_clip_norm, train.on_nonfinite, every)
-        self.learner = Learner(self.components, self.optimizers, self.device, rules, self.say)
-        self.contents = RehearsedContents(self.components, self.optimizers)
-        self.own = OwnState(self.objective, self.data, self.components, config.data.workers, self.say)
+        self.learner = GradientUpdater(self.components, self.optimizers, self.device, rules, self.log)
+        self.contents = TriedContents(self.components, self.optimizers)
+        self.own = OwnState(self.objective, self.data, self.components, config.data.workers, self.log)
         self.provenance = provenance(self.device, self.optimizers, self.data, config.seed)
         if train.compile:
             for component in self.components.values():
                 component.compile()
-        self.saving = Saving(train, self.say)
+        self.saving = CheckpointManager(train, self.log)
         self.step = self.begun = 0
         self.metrics: dict[str, float] = {}
         self.evaluation_is_due = False
@@ -136,7 +136,7 @@ class OfflineTrainer:
         if interruption.signal is not None and (self.evaluation_is_due or not self._is_over()):
             self._stop(interruption.signal)
         for line in [*self._off_plan(), *self.saving.missing_best()]:
-            self.say(line)
+            self.log(line)
         if self.config.train.pictures:
             self._draw()
         return Result(self.config.train.run_dir, self.step, self.metrics)
@@ -148,7 +148,7 @@ class OfflineTrainer:
         if self.evaluation_is_due:  # the checkpoint that the run resumes from was written before it
             self._evaluate_and_keep(metrics, written_evaluation(metrics.path, self.step))
         steps = range(self.step, self.horizon.total_steps)
-        reports = updates(
+        reports = training_loop(
             self.objective, self.components, self.batches, self.learner, steps, train.log_every, self.device
         )
         for update in reports:
@@ -169,7 +169,7 @@ class OfflineTrainer:
                 self._evaluate_and_keep(metrics)
             if self.step == self.begun + NOTICED_AFTER:
                 for notice in self._off_plan():
-                    self.say(notice)
+                    self.log(notice)
             if interruption.signal is not None:  # one that comes later than this is for the next update
                 if not self.saving.holds(self.step):
                     self.save(is_last=True)
@@ -188,9 +188,9 @@ class OfflineTrainer:
                 self.learner.autocast(),
             )
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Print a line, above the progress bar if there is one."""
-        say(self.console, line)
+        log(self.console, line)
 
     def save(self, is_last: bool = False) -> None:
         """Write a checkpoint of this moment, or let it be written. is_last: of the run.
@@ -244,7 +244,7 @@ class OfflineTrainer:
         run_dir = self.config.train.run_dir
         with writing(run_dir), user_code(f"the run is done and saved; drawing {run_dir / METRICS}"):
             for path in draw_pictures(run_dir):
-                self.say(f"drew {path}")
+                self.log(f"drew {path}")
 
     def _write(self, metrics: MetricsFile, line: dict[str, Any]) -> None:
         try:
@@ -265,7 +265,7 @@ class OfflineTrainer:
         else:
             self.metrics = dict(written)
         report(self.optimizers.values(), self.metrics)
-        self.say(evaluation_text(self.step, self.metrics))
+        self.log(evaluation_text(self.step, self.metrics))
         self.evaluation_is_due = False
         if self.saving.is_best(self.step, self.metrics):
             if self.saving.holds(self.step):

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from optimizer.config import counted
 
-from .checkpoint.manager import Saving
+from .checkpoint.manager import CheckpointManager
 from .checkpoint.names import folder_name
 from .checkpoint.tools.diff import differences
 from .config.schema import ExperimentConfig, load_config
@@ -69,7 +69,7 @@ class _Halves(OfflineTrainer):
 
     def __init__(self, config: ExperimentConfig, resumed: bool) -> None:
         super().__init__(config, Console(quiet=True), resumed)
-        self.saving: _Saves = _Saves(config.train, self.say)
+        self.saving: _Saves = _Saves(config.train, self.log)
 
     def save(self, is_last: bool = False) -> None:
         super().save(is_last)
@@ -84,7 +84,7 @@ class _Halves(OfflineTrainer):
         return self.config.train.run_dir / CHECKPOINTS
 
 
-class _Saves(Saving):
+class _Saves(CheckpointManager):
     after: Collection[int] = ()
 
     def due(self, step: int) -> bool:

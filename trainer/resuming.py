@@ -47,12 +47,12 @@ def restore_run(run: Run, folder: Path) -> None:
             refuse(rows, on_change, progress.values, run.config)
         else:
             rows_told = table(rows) or "  nothing"
-            run.say(f"resume.on_change={on_change}; what differs from the checkpoint:\n{rows_told}")
-        restore_components(folder, run.components, run.optimizers, run.learner.rules.every, rows, on_change, run.say)
+            run.log(f"resume.on_change={on_change}; what differs from the checkpoint:\n{rows_told}")
+        restore_components(folder, run.components, run.optimizers, run.learner.rules.every, rows, on_change, run.log)
         with checkpoint.expected_content(folder):
             train_at_training_weights(run.optimizers.values())
         run.own.restore(folder, progress, [row[0] for row in rows], on_change, run.device)
-        say_what_differs(progress.values["provenance"], run.provenance, run.data, run.config.seed, run.say)
+        say_what_differs(progress.values["provenance"], run.provenance, run.data, run.config.seed, run.log)
         _restore_values(run, folder, progress)
     except ValueError as error:
         raise ConfigError(str(error)) from error

@@ -9,13 +9,13 @@ from torch.optim import Optimizer
 
 from optimizer import Horizon
 
-from .checkpoint.dry_save import RehearsedContents
-from .checkpoint.manager import Saving
+from .checkpoint.dry_save import TriedContents
+from .checkpoint.manager import CheckpointManager
 from .checkpoint.own_state import OwnState
 from .config.schema import ExperimentConfig
 from .interfaces.dataset import DataSet
 from .loop.batches import ShuffledBatches
-from .loop.gradient_updates import Learner
+from .loop.gradient_updates import GradientUpdater
 
 
 class Run(Protocol):
@@ -28,11 +28,11 @@ class Run(Protocol):
     components: nn.ModuleDict
     batches: ShuffledBatches
     horizon: Horizon
-    learner: Learner
-    contents: RehearsedContents
+    learner: GradientUpdater
+    contents: TriedContents
     own: OwnState
     provenance: dict[str, Any]
-    saving: Saving
+    saving: CheckpointManager
     step: int
     begun: int
     evaluation_is_due: bool
@@ -42,7 +42,7 @@ class Run(Protocol):
         """The optimizers by component."""
         ...
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Print a line."""
         ...
 

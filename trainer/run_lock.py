@@ -35,7 +35,7 @@ class RunLock:
     of the file, as it does by copying the directory. Where a file system has no locks, only other threads are kept out.
     """
 
-    def __init__(self, run_dir: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, run_dir: Path, log: Callable[[str], None]) -> None:
         self._run_dir, self._path = run_dir, run_dir / LOCK
         self._descriptor: int | None = None
         self._process = os.getpid()
@@ -43,7 +43,7 @@ class RunLock:
             with writing(run_dir):
                 self._descriptor = self._taken()
         except _NoLocksError as error:
-            say(
+            log(
                 f"{run_dir}: no lock is held, as the file system has none ({error})."
                 " Take care that no other process trains this run."
             )
@@ -141,10 +141,10 @@ class _NoLocksError(Exception):
 
 
 @contextmanager
-def locked(run_dir: Path, say: Callable[[str], None] = print) -> Iterator[RunLock]:
+def locked(run_dir: Path, log: Callable[[str], None] = print) -> Iterator[RunLock]:
     """Run the body while no other process or thread does so for this run; a process that dies leaves no lock behind.
 
-    say: prints a line, where the file system has no locks. Raises ConfigError if another one is at it, SaveError if the
+    log: prints a line, where the file system has no locks. Raises ConfigError if another one is at it, SaveError if the
     directory cannot be written.
     """
     with writing(run_dir):
@@ -153,7 +153,7 @@ def locked(run_dir: Path, say: Callable[[str], None] = print) -> Iterator[RunLoc
     with _changing:
         if key in _held:
             raise ConfigError(f"{run_dir}: this process is training this run, in another thread. Wait for it to end.")
-        lock = _held[key] = RunLock(run_dir, say)
+        lock = _held[key] = RunLock(run_dir, log)
     try:
         yield lock
     finally:

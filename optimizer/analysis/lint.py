@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..config.messages import counted, message_of
-from ..scheduled.option import Track, option_value
+from ..scheduled.option import ScheduledOption, option_value
 from ..scheduled.scheduler import EmbeddedScheduler
 from ..schedules.base import Schedule, short
 from ..schedules.sampling import sample_steps
@@ -26,11 +26,11 @@ def warnings_about(scheduler: EmbeddedScheduler, total_steps: int, usual: Mappin
     """
     lines = [] if usual is None else [_unused(track, total_steps, usual) for track in scheduler.tracks]
     for track in scheduler.tracks:
-        lines += suspicions(track.schedule, track.before_reports(), total_steps, track.option)
+        lines += schedule_warnings(track.schedule, track.before_reports(), total_steps, track.option)
     return [line for line in lines if line]
 
 
-def _unused(track: Track, total_steps: int, usual: Mapping[str, Any]) -> str:
+def _unused(track: ScheduledOption, total_steps: int, usual: Mapping[str, Any]) -> str:
     """Return a line if the optimizer's own value of an option was given, and its schedule never gives that."""
     base, option, schedule = track.base, track.option, track.schedule
     name = "betas" if option in ("beta1", "beta2") and "betas" in usual else option
@@ -43,7 +43,7 @@ def _unused(track: Track, total_steps: int, usual: Mapping[str, Any]) -> str:
         fields = [getattr(track.asked, name) for name in type(schedule).model_fields if "lr" in name]
         if base in (values[0], max(values), *fields) or not track.ignores_base(updates):
             return ""
-    except Exception:  # a function of the user's may raise anything, which `suspicions` reports
+    except Exception:  # a function of the user's may raise anything, which `schedule_warnings` reports
         return ""
     remedy = f"leave {option} out" if usual.get(name) is not None else f"set {option} to one of them"
     return (
@@ -53,7 +53,7 @@ def _unused(track: Track, total_steps: int, usual: Mapping[str, Any]) -> str:
     )
 
 
-def suspicions(schedule: Schedule, value_at: Value, total_steps: int, option: str = "lr") -> list[str]:
+def schedule_warnings(schedule: Schedule, value_at: Value, total_steps: int, option: str = "lr") -> list[str]:
     """Return what is suspicious about a run of `total_steps` updates on a curve, one line each.
 
     Args:

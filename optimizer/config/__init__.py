@@ -10,7 +10,7 @@ from .importing import (
     refuse_under_no_plugins,
 )
 from .messages import bounded, counted, joined, listed, message_of, nearest, shown, shown_value, visible
-from .tagged_field import ByType
+from .tagged_field import TaggedField
 from .validation import (
     UNKNOWN_KEY,
     Beta,
@@ -32,7 +32,6 @@ from .validation import (
 __all__ = [
     "UNKNOWN_KEY",
     "Beta",
-    "ByType",
     "Config",
     "Count",
     "NonNegativeNumber",
@@ -40,6 +39,7 @@ __all__ = [
     "PartWarning",
     "PositiveCount",
     "PositiveNumber",
+    "TaggedField",
     "announcing",
     "arguments_model",
     "bounded",

@@ -64,9 +64,9 @@ def looking_in(folders: Sequence[Path]) -> Iterator[None]:
 
 
 @contextmanager
-def announcing(say: Callable[[str], None]) -> Iterator[None]:
-    """Call `say` with "MODULE (FILE)" before each module that is imported and does not belong to innerstep."""
-    token = _ANNOUNCE.set(say)
+def announcing(log: Callable[[str], None]) -> Iterator[None]:
+    """Call `log` with "MODULE (FILE)" before each module that is imported and does not belong to innerstep."""
+    token = _ANNOUNCE.set(log)
     try:
         yield
     finally:
@@ -166,15 +166,15 @@ def _spec_beside(top: str) -> ModuleSpec | None:
 
 
 def _announce(name: str, top: str) -> None:
-    say = _ANNOUNCE.get()
-    if say is None or top in OURS:
+    log = _ANNOUNCE.get()
+    if log is None or top in OURS:
         return
     try:
         spec = sys.modules[top].__spec__ if top in sys.modules else find_spec(top)
     except (ImportError, ValueError):
         spec = None
     if spec is not None:
-        say(f"{name} ({spec.origin or ', '.join(spec.submodule_search_locations or ())})")
+        log(f"{name} ({spec.origin or ', '.join(spec.submodule_search_locations or ())})")
 
 
 def _note_place(top: str, beside: ModuleSpec | None) -> None:

@@ -9,7 +9,7 @@ from .registry import Registry, UnknownKeyError
 from .validation import UNKNOWN_KEY, Config, construct, refusal
 
 
-class ByType:
+class TaggedField:
     """Reads `{type: KEY, **fields}` as the class registered under KEY, and writes it back so by its `config()`.
 
     base: what the values are instances of. example: a key, for messages. listed: whether the JSON schema

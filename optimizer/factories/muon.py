@@ -8,15 +8,15 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from ..config.tagged_field import ByType
+from ..config.tagged_field import TaggedField
 from ..scheduled.optimizer import ScheduledOptimizer, scheduled
-from ..transforms.composite_optimizer import Combined
+from ..transforms.composite_optimizer import CompositeOptimizer
 from ..types import ParamGroup
 from .base import OPTIMIZER_BUILDER_REGISTRY
 from .parameter_groups import matching
 from .torch_optim import TorchFactory, torch_factory
 
-Fallback = Annotated[TorchFactory, ByType(OPTIMIZER_BUILDER_REGISTRY, TorchFactory, "adamw", listed=False)]
+Fallback = Annotated[TorchFactory, TaggedField(OPTIMIZER_BUILDER_REGISTRY, TorchFactory, "adamw", listed=False)]
 
 SHARED = (
     "schedule",
@@ -83,7 +83,7 @@ class MatrixFactory(TorchFactory):
         make: Any = self.optimizer_class
         make_other: Any = self.fallback.optimizer_class
         parts = [make(matrices, **options), make_other(rest, **self.fallback.class_options(rest))]
-        whole: Any = scheduled(Combined)
+        whole: Any = scheduled(CompositeOptimizer)
         optimizer: ScheduledOptimizer = whole(parts)
         return optimizer.embed(self.curve, **self._embedded())
 

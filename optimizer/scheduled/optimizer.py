@@ -16,7 +16,7 @@ from ..transforms.cautious import ALREADY, Caution, check_caution, register_exac
 from ..transforms.clipping import clip_before_step, has_overflowed
 from ..transforms.step_hooks import without_hooks
 from ..types import ENTRY, POSITION, ParamGroup
-from .rescale import Entry
+from .rescale import CurveWarp
 from .scheduler import EmbeddedScheduler
 
 NO_POSITION = (
@@ -60,8 +60,8 @@ class ScheduledOptimizer(Optimizer):
         super().__init_subclass__(**options)
         # torch wraps the `step` that it finds in a class, so that it calls the hooks. Here the hooks are for the
         # base's step alone, so that the schedule moves after all of them; the base itself is left as it is.
-        bases = cls.__mro__[cls.__mro__.index(ScheduledOptimizer) + 1 :]
-        base_step: Any = next(base.__dict__["step"] for base in bases if "step" in base.__dict__)
+        base_values = cls.__mro__[cls.__mro__.index(ScheduledOptimizer) + 1 :]
+        base_step: Any = next(base.__dict__["step"] for base in base_values if "step" in base.__dict__)
         cls._base_step = Optimizer.profile_hook_step(without_hooks(base_step))
 
     def embed(
@@ -256,10 +256,10 @@ def _saved_position(state_dict: Mapping[str, Any]) -> Mapping[str, Any] | None:
     if isinstance(saved, Mapping) and "last_epoch" in saved:
         if type(saved["last_epoch"]) is not int or saved["last_epoch"] < 0:
             raise ValueError(f"scheduler.last_epoch: must be a whole number >= 0; got {saved['last_epoch']!r}")
-        Entry.from_state(saved.get("entry"))
+        CurveWarp.from_state(saved.get("entry"))
         return saved
     groups = state_dict["param_groups"]
     positions = {int(group[POSITION]) for group in groups if POSITION in group}
     entry = next((group[ENTRY] for group in groups if ENTRY in group), None)
-    Entry.from_state(entry)
+    CurveWarp.from_state(entry)
     return {"last_epoch": max(positions), "entry": entry} if positions else None

@@ -13,7 +13,7 @@ from ..schedules.sampling import sample_steps
 from ..types import INITIAL, ParamGroup
 
 
-class Track:
+class ScheduledOption:
     """One option that follows a curve.
 
     base: the optimizer's own value of the option. bases: each group's. shares: what the curve's value is
@@ -27,16 +27,16 @@ class Track:
         except ValidationError as error:
             raise nest(error, ("schedule",) if option == "lr" else ("option_schedules", option)) from None
         self.curve = self.schedule.start()
-        self.bases: list[float] = []
-        self.shares: list[float] = []
+        self.base_values: list[float] = []
+        self.ratios: list[float] = []
         self.base, self.asked = base, schedule
 
     def join(self, group: ParamGroup) -> None:
         """Take the value that `group` has as its own one."""
         base = option_value(group, self.option)
         group[INITIAL + self.option] = base
-        self.bases.append(base)
-        self.shares.append(base / self.base if self.schedule.absolute else base)
+        self.base_values.append(base)
+        self.ratios.append(base / self.base if self.schedule.absolute else base)
 
     def before_reports(self) -> Callable[[int], float]:
         """Return a function from the update to the optimizer's own value of the option, as if no metric ever came."""
@@ -73,7 +73,7 @@ class Track:
                 )
 
 
-def other_track(option: str, schedule: Schedule, defaults: Mapping[str, Any]) -> Track:
+def other_option(option: str, schedule: Schedule, defaults: Mapping[str, Any]) -> ScheduledOption:
     """Return the track of an option besides the lr. Raises ValueError if `schedule` cannot move it."""
     known = [name for name, value in defaults.items() if type(value) in (int, float) and name != "lr"]
     known += ["beta1", "beta2"] if "betas" in defaults else []
@@ -91,7 +91,7 @@ def other_track(option: str, schedule: Schedule, defaults: Mapping[str, Any]) ->
         raise ValueError(
             f"option_schedules.{option}: {schedule.key} moves the momentum; set its cycle_momentum to false"
         )
-    track = Track(option, schedule, option_value(defaults, option))
+    track = ScheduledOption(option, schedule, option_value(defaults, option))
     track.check_range()
     return track
 

@@ -20,7 +20,7 @@ NOISE = 1e-12
 
 
 @dataclass(frozen=True)
-class Entry:
+class CurveWarp:
     """The map from updates to positions on a curve that was entered elsewhere than at its beginning.
 
     at: the first update of the map. position: where it is on the curve. rate: positions that an update takes.
@@ -61,7 +61,7 @@ class Entry:
         return cls(state["at"], state["position"], float(rate))
 
 
-def entry_at(schedule: Schedule, share: float, lr: float, update: int, rising: bool | None = None) -> Entry:
+def entry_at(schedule: Schedule, share: float, lr: float, update: int, rising: bool | None = None) -> CurveWarp:
     """Return the entry into `schedule` at which `update` runs at `lr`, and the curve ends when it would anyway.
 
     share: what the curve's value is multiplied with to give an lr. rising: whether the lr was on its way up, which
@@ -86,7 +86,7 @@ def entry_at(schedule: Schedule, share: float, lr: float, update: int, rising: b
     position = step * pace + update % pace
     end = (last + 1) * pace - 1
     rate = (end - position) / (end - update) if isinstance(length, int) and update < end else 1.0
-    return Entry(update, position, rate)
+    return CurveWarp(update, position, rate)
 
 
 class _Search:

@@ -10,8 +10,8 @@ from torch import Tensor
 from ..config.messages import as_table
 from ..schedules.base import Schedule
 from ..types import ENTRY, INITIAL, POSITION, ParamGroup
-from .option import Track, other_track, set_option
-from .rescale import Entry, entry_at
+from .option import ScheduledOption, other_option, set_option
+from .rescale import CurveWarp, entry_at
 
 NO_CURVE = {"type": "constant"}
 
@@ -28,11 +28,11 @@ class EmbeddedScheduler:
         self, schedule: Schedule, defaults: Mapping[str, Any], option_schedules: Mapping[str, Schedule]
     ) -> None:
         self.last_epoch = 0
-        self._entry: Entry | None = None
+        self._entry: CurveWarp | None = None
         if schedule.absolute and float(defaults["lr"]) == 0.0:
             raise ValueError(f"lr: must be > 0 under {schedule.key}, of which a group gets its lr's share; got 0")
-        self._lr = Track("lr", schedule, float(defaults["lr"]))
-        self._others = [other_track(name, other, defaults) for name, other in option_schedules.items()]
+        self._lr = ScheduledOption("lr", schedule, float(defaults["lr"]))
+        self._others = [other_option(name, other, defaults) for name, other in option_schedules.items()]
         self._tracks = [self._lr, *self._others]
         self._written: list[float | Tensor] = []
         self._monitors = set().union(*(track.curve.monitors() for track in self._tracks))
@@ -51,14 +51,14 @@ class EmbeddedScheduler:
         return {track.option: track.schedule for track in self._others}
 
     @property
-    def tracks(self) -> list[Track]:
+    def tracks(self) -> list[ScheduledOption]:
         """The options that move, the lr first."""
         return list(self._tracks)
 
     @property
     def base_lrs(self) -> list[float]:
         """Each group's own lr."""
-        return self._lr.bases
+        return self._lr.base_values
 
     @property
     def monitors(self) -> frozenset[str]:
@@ -92,7 +92,7 @@ class EmbeddedScheduler:
         """Write the values of the coming update, and the position, into the groups."""
         self._write(groups)
 
-    def enter(self, lr: float, groups: list[ParamGroup], rising: bool | None = None) -> None:
+    def resume_at_lr(self, lr: float, groups: list[ParamGroup], rising: bool | None = None) -> None:
         """Go on from where the curve is at `lr`, at the rate that ends it when it would have ended anyway.
 
         lr: the first group's for the coming update, as it was under another curve. groups: all of them; the values
@@ -108,7 +108,7 @@ class EmbeddedScheduler:
                 f"the schedule is moved by metrics ({names}): its lr is not a function of the update, so that there"
                 f" is no position to enter it at for the lr {lr:g}. Override the lr instead."
             )
-        self._entry = entry_at(self.schedule, self._lr.shares[0], float(lr), self.last_epoch, rising)
+        self._entry = entry_at(self.schedule, self._lr.ratios[0], float(lr), self.last_epoch, rising)
         self._mirror_entry(groups)
         self.write(groups)
 
@@ -141,7 +141,7 @@ class EmbeddedScheduler:
         A plain LRScheduler's state will do: only `last_epoch` is needed. The groups are not written.
         Raises ValueError for an entry that is none.
         """
-        entry = Entry.from_state(state.get("entry"))
+        entry = CurveWarp.from_state(state.get("entry"))
         own, saved = _flat(self.state_dict()), _flat(state)
         _warn_of_another_curve({name: (saved[name], own.get(name)) for name in saved if saved[name] != own.get(name)})
         self.last_epoch = int(state["last_epoch"])
@@ -158,7 +158,7 @@ class EmbeddedScheduler:
         loaded; warn where they were saved with others."""
         for track in self._tracks:
             key = INITIAL + track.option
-            for group, base in zip(groups, track.bases, strict=True):
+            for group, base in zip(groups, track.base_values, strict=True):
                 saved = group.get(key, base)
                 _warn_of_another_curve({key: (saved, base)} if saved != base else {})
                 group[key] = base
@@ -167,17 +167,17 @@ class EmbeddedScheduler:
 
     def _write(self, groups: list[ParamGroup], first: int = 0) -> None:
         """Write into `groups`, the first of which has the index `first` among all."""
-        step, shares = self.last_epoch, self._lr.shares
+        step, ratios = self.last_epoch, self._lr.ratios
         position = step if self._entry is None else self._entry.position_at(step)
         lr = self._lr.curve.lr_at(position)
         if not lr >= 0.0:  # nor is NaN
             raise ValueError(f"the schedule {self.schedule.key} gives the lr {lr} for update {step}")
         for index, group in enumerate(groups, first):
             if isinstance(group["lr"], Tensor):  # in place: a compiled step is not traced again
-                group["lr"].fill_(lr * shares[index])
+                group["lr"].fill_(lr * ratios[index])
                 group[POSITION] = _filled(group.get(POSITION), step)
             else:
-                group["lr"] = lr * shares[index]
+                group["lr"] = lr * ratios[index]
                 group[POSITION] = step
             self._written[index] = group["lr"]
         if self._moves_momentum:
@@ -185,7 +185,7 @@ class EmbeddedScheduler:
         for track in self._others:
             value = track.curve.lr_at(position)
             for index, group in enumerate(groups, first):
-                set_option(group, track.option, value * track.shares[index])
+                set_option(group, track.option, value * track.ratios[index])
 
     def _mirror_entry(self, groups: list[ParamGroup]) -> None:
         for group in groups:

@@ -7,10 +7,10 @@ from pydantic import ValidationError
 
 from ..charts import Panel, Series, svg
 from ..config.registry import Registry
-from ..config.tagged_field import ByType
+from ..config.tagged_field import TaggedField
 from ..config.validation import Config, PositiveCount, nest, refusal
 from .curve import Curve, PacedCurve
-from .durations import Relative
+from .durations import RelativeDuration
 from .horizon import Horizon
 from .sampling import sample_steps
 
@@ -55,12 +55,12 @@ class Schedule(Config, Curve, ABC):
             value = getattr(self, name)
             if name == self.length_field and value is None and (horizon or self.needs_length()):
                 changes[name] = -(-total_steps_from(horizon, name) // pace)
-            elif isinstance(value, Relative):
+            elif isinstance(value, RelativeDuration):
                 changes[name] = round(value.updates(horizon, name, self.steps_per_epoch) / pace)
-            elif isinstance(value, list) and any(isinstance(item, Relative) for item in value):
+            elif isinstance(value, list) and any(isinstance(item, RelativeDuration) for item in value):
                 known = self.steps_per_epoch
                 changes[name] = [
-                    round(item.updates(horizon, name, known) / pace) if isinstance(item, Relative) else item
+                    round(item.updates(horizon, name, known) / pace) if isinstance(item, RelativeDuration) else item
                     for item in value
                 ]
             elif isinstance(value, list) and any(isinstance(item, Schedule) for item in value):
@@ -101,7 +101,8 @@ class Schedule(Config, Curve, ABC):
         values = [getattr(self, name) for name in type(self).model_fields]
         items = [item for value in values for item in (value if isinstance(value, list) else [value])]
         return all(
-            item.is_resolved() if isinstance(item, Schedule) else not isinstance(item, Relative) for item in items
+            item.is_resolved() if isinstance(item, Schedule) else not isinstance(item, RelativeDuration)
+            for item in items
         )
 
     def for_lr(self, lr: float) -> Self:
@@ -190,5 +191,5 @@ def short(value: float) -> str:
     return f"{mantissa.rstrip('0').rstrip('.')}e{exponent}" if value else "0"
 
 
-AnySchedule = Annotated[Schedule, ByType(SCHEDULE_REGISTRY, Schedule, "constant", listed=True)]
-NestedSchedule = Annotated[Schedule, ByType(SCHEDULE_REGISTRY, Schedule, "constant", listed=False)]
+AnySchedule = Annotated[Schedule, TaggedField(SCHEDULE_REGISTRY, Schedule, "constant", listed=True)]
+NestedSchedule = Annotated[Schedule, TaggedField(SCHEDULE_REGISTRY, Schedule, "constant", listed=False)]

@@ -10,7 +10,7 @@ from ..config.messages import counted
 from ..config.validation import PositiveNumber, nest
 from .base import SCHEDULE_REGISTRY, NestedSchedule, Schedule, resolved_at
 from .curve import Curve
-from .durations import Length, Relative, known
+from .durations import Length, RelativeDuration, known
 from .horizon import Horizon
 
 
@@ -145,7 +145,8 @@ class Sequence(Composition):
 
     def resolved(self, horizon: Horizon | None) -> Self:
         milestones = [
-            start.updates(horizon, "milestones") if isinstance(start, Relative) else start for start in self.milestones
+            start.updates(horizon, "milestones") if isinstance(start, RelativeDuration) else start
+            for start in self.milestones
         ]
         known_turns = turns(milestones)
         starts = [0, *(milestones[turn - 1] for turn in known_turns[1:])]

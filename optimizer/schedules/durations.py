@@ -12,7 +12,7 @@ from .horizon import Horizon
 _RELATIVE = re.compile(r"(\d+(?:\.\d+)?) ?(ep|%)")
 
 
-class Relative(str):
+class RelativeDuration(str):
     """A length that only a horizon makes a number of updates: "10ep" or "5%"."""
 
     def updates(self, horizon: Horizon | None, field: str, steps_per_epoch: int | None = None) -> int:
@@ -40,7 +40,7 @@ def _read(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
     if isinstance(value, str) and (match := _RELATIVE.fullmatch(value)):
         if match[2] == "%" and float(match[1]) > 100:
             raise PydanticCustomError("share", "must be at most the whole run, 100%")
-        return Relative(value)
+        return RelativeDuration(value)
     if isinstance(value, str) and not value.isdigit():
         raise PydanticCustomError(
             "length", 'must be a number of updates, of epochs as in "10ep", or a share as in "5%"'

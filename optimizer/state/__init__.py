@@ -21,7 +21,7 @@ from .files import LEROBOTS_SCHEDULER, TENSORS, VALUES, lerobots_groups, lerobot
 from .named import renamed, restricted, shapes_of, state_by_id, state_by_name
 from .named_loading import as_in
 from .plain_json import decoded, decoded_line, encoded_line
-from .pytree_json import filled, outline
+from .pytree_json import from_json, to_json
 from .savable_tensors import unsavable_name, unsavable_tensor, without_values
 from .strides import independent, is_usual, unpacked
 
@@ -41,21 +41,21 @@ __all__ = [
     "decoded",
     "decoded_line",
     "encoded_line",
-    "filled",
     "flush",
+    "from_json",
     "independent",
     "is_usual",
     "lerobots_groups",
     "lerobots_state",
     "open_new",
     "open_to_append",
-    "outline",
     "renamed",
     "replacing",
     "restricted",
     "shapes_of",
     "state_by_id",
     "state_by_name",
+    "to_json",
     "unpacked",
     "unsavable_name",
     "unsavable_tensor",

@@ -62,14 +62,14 @@ def save_optimizer_state(optimizer: Optimizer | Mapping[str, Optimizer], save_di
     folder = Path(save_dir)
     if isinstance(optimizer, Mapping):
         optimizers = {folder / name: one for name, one in optimizer.items()}
-        further = {_CALL: secrets.token_hex(8)}
+        extra = {_CALL: secrets.token_hex(8)}
     else:
-        optimizers, further = {folder: optimizer}, {}
+        optimizers, extra = {folder: optimizer}, {}
     asides: dict[Path, Path] = {}
     placed = False
     try:
         for place, one in optimizers.items():
-            asides[place] = _written_aside(one, place, further)
+            asides[place] = _written_aside(one, place, extra)
         for place, aside in asides.items():
             for name in (TENSORS, VALUES):
                 (aside / name).replace(place / name)
@@ -103,12 +103,12 @@ def load_optimizer_state(optimizer: Saved, save_dir: str | Path) -> Saved:
     return optimizer
 
 
-def _written_aside(optimizer: Optimizer, folder: Path, further: Mapping[str, Any]) -> Path:
+def _written_aside(optimizer: Optimizer, folder: Path, extra: Mapping[str, Any]) -> Path:
     """Write the two files of an optimizer into a new folder in `folder`, and return it."""
     named = _has_names(optimizer)
     state = named_state(optimizer) if named else state_by_position(optimizer)
     _check_savable(state.tensors)
-    values = {**state.values, **further} | ({} if named else {BY_POSITION: True})
+    values = {**state.values, **extra} | ({} if named else {BY_POSITION: True})
     folder.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=folder))  # nobody else may enter it: no link can be put there
     try:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..config.messages import joined, listed, shown
-from ..transforms.composite_optimizer import part_of, step_without_hooks
+from ..transforms.composite_optimizer import owner_of, step_without_hooks
 from .checks import StateMismatchError
 
 IMPLEMENTATION = frozenset(("fused", "foreach", "capturable", "differentiable"))
@@ -48,7 +48,7 @@ class Makers:
 
     def class_of(self, group: Group) -> type[Any]:
         """Return the class that updates a group of the optimizer, without the schedule that is mixed in."""
-        mro = type(part_of(self._optimizer, group)).__mro__
+        mro = type(owner_of(self._optimizer, group)).__mro__
         return next(base for base in mro if not hasattr(base, "embed"))
 
     def entries(self, group: Group, parameter: Tensor, options: Group | None = None) -> dict[Any, Made] | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..config.messages import as_table, joined
-from ..transforms.composite_optimizer import PART, part_of
+from ..transforms.composite_optimizer import MEMBER, owner_of
 from ..types import INITIAL, ParamGroup
 from .checks import StateMismatchError, compare_names
 from .fit import IMPLEMENTATION, Made, Makers, check_fit
@@ -133,9 +133,9 @@ def _names(groups: list[ParamGroup]) -> list[str] | None:
 
 def option_names(optimizer: Optimizer, group: Mapping[str, Any]) -> set[str]:
     """Return what is configuration in `group`: the arguments of its class. The rest is what the class counts there."""
-    mro = type(part_of(optimizer, group)).__mro__
+    mro = type(owner_of(optimizer, group)).__mro__
     inits = [cls.__dict__["__init__"] for cls in mro if "__init__" in cls.__dict__]
-    return {"params", "param_names", "name", PART}.union(*(inspect.signature(init).parameters for init in inits))
+    return {"params", "param_names", "name", MEMBER}.union(*(inspect.signature(init).parameters for init in inits))
 
 
 def _counted(sources: list[ParamGroup], options: set[str], own: ParamGroup) -> ParamGroup:
@@ -154,7 +154,7 @@ def _differing(
     own: ParamGroup, saved: ParamGroup, options: set[str], moved: Collection[str]
 ) -> dict[str, tuple[Any, Any]]:
     pairs: dict[str, tuple[Any, Any]] = {}
-    for name in (options & own.keys() & saved.keys()) - {"params", "param_names", "name", PART} - set(moved):
+    for name in (options & own.keys() & saved.keys()) - {"params", "param_names", "name", MEMBER} - set(moved):
         now, before = _plain(own[name]), _plain(saved[name])
         if name == "betas" and isinstance(before, list):
             kept = [index for index in range(len(now)) if f"beta{index + 1}" not in moved]

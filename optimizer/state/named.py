@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .checks import check_known, check_structure, two_dicts
-from .pytree_json import filled, outline, paths, with_paths
+from .pytree_json import from_json, paths, to_json, with_paths
 
-FURTHER = ":further"
+EXTRA = ":further"
 """Where the paths of tensors begin that belong to no parameter."""
 
 _NOTHING: dict[str, Any] = {"list": [{"dict": []}, {"dict": []}]}
@@ -52,7 +52,7 @@ def state_by_name(state_dict: Mapping[str, Any], shapes: dict[str, list[int]], o
                 tensors[f"{name}/{entry}"] = value
             else:
                 written = entry if isinstance(entry, str) else f"[{entry}]"  # a key in JSON is text
-                plain.setdefault(name, {})[written] = outline(value, f"{name}/{written}", tensors)
+                plain.setdefault(name, {})[written] = to_json(value, f"{name}/{written}", tensors)
     groups = [
         {key: _plain(key, value, options) for key, value in group.items() if key != "params"}
         for group in state_dict["param_groups"]
@@ -60,9 +60,9 @@ def state_by_name(state_dict: Mapping[str, Any], shapes: dict[str, list[int]], o
     values = {"param_groups": groups, "shapes": shapes, "state": dict(sorted(plain.items()))}
     values |= {key: state_dict[key] for key in ("scheduler",) if key in state_dict}
     of_no_parameter = {key: value for key, value in state_dict["state"].items() if key not in names}
-    further = _without_bytes(further_of(state_dict))
-    if of_no_parameter or further:  # what a class keeps besides
-        values["further"] = outline([of_no_parameter, further], FURTHER, tensors)
+    extra = _without_bytes(extra_of(state_dict))
+    if of_no_parameter or extra:  # what a class keeps besides
+        values["further"] = to_json([of_no_parameter, extra], EXTRA, tensors)
     return NamedState(tensors, values)
 
 
@@ -86,20 +86,20 @@ def state_by_id(saved: NamedState, ids: Mapping[str, Any]) -> tuple[dict[Any, An
 
     ids: what stands for each parameter there, by name.
     """
-    of_no_parameter, further = two_dicts(filled(saved.values.get("further", _NOTHING), saved.tensors))
+    of_no_parameter, extra = two_dicts(from_json(saved.values.get("further", _NOTHING), saved.tensors))
     state: dict[Any, Any] = {}
     nested = {path for entries in saved.values["state"].values() for plan in entries.values() for path in paths(plan)}
     for path in sorted(saved.tensors.keys() - nested):
         name, _, entry = path.rpartition("/")
-        if not path.startswith(f"{FURTHER}/"):
+        if not path.startswith(f"{EXTRA}/"):
             check_known(name, ids)
             state.setdefault(ids[name], {})[entry] = saved.tensors[path]
     for name, entries in saved.values["state"].items():
         check_known(name, ids)
         for written, plan in entries.items():
             key = int(written[1:-1]) if re.fullmatch(r"\[\d+\]", written) else written
-            state.setdefault(ids[name], {})[key] = filled(plan, saved.tensors)
-    return {**state, **of_no_parameter}, further
+            state.setdefault(ids[name], {})[key] = from_json(plan, saved.tensors)
+    return {**state, **of_no_parameter}, extra
 
 
 def renamed(state: NamedState, new_name: Callable[[str], str]) -> NamedState:
@@ -147,7 +147,7 @@ def _owner(path: str, names: Container[str]) -> str | None:
     return None
 
 
-def further_of(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+def extra_of(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a class adds to the state dict besides state and groups."""
     return {key: value for key, value in state_dict.items() if key not in ("state", "param_groups", "scheduler")}
 
@@ -194,5 +194,5 @@ def _plain(key: str, value: Any, options: Container[str]) -> Any:
     if isinstance(value, Tensor) and (key not in options or value.ndim):
         return {"scalar": value.tolist(), "dtype": str(value.dtype)}
     if isinstance(value, torch.dtype):
-        return outline(value, key, {})
+        return to_json(value, key, {})
     return value.item() if isinstance(value, Tensor) else value

@@ -12,8 +12,8 @@ from ..types import INITIAL, HasSchedule
 from .checks import StateMismatchError, check_known, check_structure, compare_shapes
 from .fit import check_fit
 from .loading import fitted, matched, option_names, searchable
-from .named import GroupsByName, NamedState, further_of, names_by_id, parameters_of, shapes_of, state_by_id
-from .pytree_json import dtype_named, filled
+from .named import GroupsByName, NamedState, extra_of, names_by_id, parameters_of, shapes_of, state_by_id
+from .pytree_json import dtype_named, from_json
 
 
 def load_named_state(optimizer: Optimizer, saved: NamedState, own_options: bool = False) -> None:
@@ -64,7 +64,7 @@ def _load(
     own_state = optimizer.state_dict()
     names = {param_id: name for name, param_id in ids.items()}
     own = [{**group, "param_names": [names[key] for key in group["params"]]} for group in own_state["param_groups"]]
-    state, further = state_by_id(saved, ids)
+    state, extra = state_by_id(saved, ids)
     own_groups = GroupsByName(own)
     groups = [_decoded(group, own_groups.sharing(group["param_names"])) for group in saved.values["param_groups"]]
     for group in groups:
@@ -77,7 +77,7 @@ def _load(
         ]
     if by_position:
         groups = [{key: value for key, value in group.items() if key != "param_names"} for group in groups]
-    state_dict = {**_merged(further_of(own_state), further), "state": _copied(state), "param_groups": groups}
+    state_dict = {**_merged(extra_of(own_state), extra), "state": _copied(state), "param_groups": groups}
     if "scheduler" in saved.values:
         state_dict["scheduler"] = saved.values["scheduler"]
     if not isinstance(optimizer, HasSchedule):
@@ -141,7 +141,7 @@ def as_in(own: Any, value: Any) -> Any:
     if isinstance(value, dict) and value.keys() == {"scalar", "dtype"}:
         return _tensor(value["scalar"], dtype=dtype_named(value["dtype"]))
     if isinstance(value, dict):
-        return filled(value, {})
+        return from_json(value, {})
     if isinstance(own, tuple) and isinstance(value, list):
         if len(own) != len(value):
             raise StateMismatchError(f"an option is {str(value)[:80]}, where the optimizer has {own}")

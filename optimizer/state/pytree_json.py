@@ -13,7 +13,7 @@ _DTYPE = "torch_dtype"
 _SEQUENCES: dict[str, type[Any]] = {"list": list, "tuple": tuple, "set": set}
 
 
-def outline(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+def to_json(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     """Return `value` as JSON takes it, its tensors put into `tensors` under paths below `path`.
 
     Raises ValueError for what is neither a tensor, nor plain, nor a container of such.
@@ -29,15 +29,15 @@ def outline(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
         return {_DTYPE: str(value).removeprefix("torch.")}
     if isinstance(value, dict) and all(type(key) in (int, str) for key in value):
         named = [(key, key if isinstance(key, str) else f"[{key}]", item) for key, item in value.items()]
-        return {"dict": [[key, outline(item, f"{path}/{name}", tensors)] for key, name, item in named]}
+        return {"dict": [[key, to_json(item, f"{path}/{name}", tensors)] for key, name, item in named]}
     for kind, cls in _SEQUENCES.items():
         if isinstance(value, cls):
-            return {kind: [outline(item, f"{path}/{index}", tensors) for index, item in enumerate(value)]}
+            return {kind: [to_json(item, f"{path}/{index}", tensors) for index, item in enumerate(value)]}
     raise ValueError(f"the state {path} is a {type(value).__name__}, which cannot be saved")
 
 
-def filled(plan: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Return the value that `outline` made `plan` of. Raises ValueError if it did not."""
+def from_json(plan: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """Return the value that `to_json` made `plan` of. Raises ValueError if it did not."""
     kind, content = _checked(plan)
     if kind is None:
         return content
@@ -48,9 +48,9 @@ def filled(plan: Any, tensors: Mapping[str, Tensor]) -> Any:
     if kind == _DTYPE:
         return dtype_named(content)
     if kind == "dict":
-        return {key: filled(item, tensors) for key, item in content}
+        return {key: from_json(item, tensors) for key, item in content}
     try:
-        return _SEQUENCES[kind](filled(item, tensors) for item in content)
+        return _SEQUENCES[kind](from_json(item, tensors) for item in content)
     except TypeError as error:
         raise ValueError(f"this is no {kind}: {error}") from error
 
@@ -76,7 +76,7 @@ def with_paths(plan: Any, new_path: Callable[[str], str]) -> Any:
 
 
 def paths(plan: Any) -> set[str]:
-    """Return the paths of the tensors in `plan`. Raises ValueError if it is none of `outline`."""
+    """Return the paths of the tensors in `plan`. Raises ValueError if it is none of `to_json`."""
     kind, content = _checked(plan)
     if kind is None or kind == _DTYPE:
         return set()

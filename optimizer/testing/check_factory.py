@@ -7,7 +7,7 @@ from torch import nn
 
 from ..factories.base import OPTIMIZER_BUILDER_REGISTRY
 from .checks import CHECKS
-from .harness import Bench
+from .harness import Harness
 
 
 class ConformanceError(AssertionError):
@@ -21,7 +21,7 @@ def check_factory(factory: Any, module: Callable[[], nn.Module] | None = None) -
     from inputs (N, 4); left out, two linear layers. Raises ConformanceError that lists what fails.
     """
     made = OPTIMIZER_BUILDER_REGISTRY[factory]() if isinstance(factory, str) else factory
-    bench = Bench(made, module)
+    bench = Harness(made, module)
     problems = []
     for check in CHECKS:
         try:

@@ -18,16 +18,16 @@ from ..scheduled.read_only import ReadOnlyScheduler
 from ..state.named import named_state
 from ..state.named_loading import load_named_state
 from ..types import INITIAL, POSITION
-from .harness import HALF, HORIZON, Bench, expect, lrs, same, weights
+from .harness import HALF, HORIZON, Harness, expect, lrs, same, weights
 
 
-def builds_an_optimizer_with_a_scheduler_inside(bench: Bench) -> None:
+def builds_an_optimizer_with_a_scheduler_inside(bench: Harness) -> None:
     _, optimizer = bench.pair()
     expect(isinstance(optimizer, Optimizer), f"build returns a {type(optimizer).__name__}")
     expect(optimizer.scheduler.last_epoch == 0, "its scheduler.last_epoch is not 0")
 
 
-def an_update_counts_once(bench: Bench) -> None:
+def an_update_counts_once(bench: Harness) -> None:
     module, optimizer = bench.pair()
     for step in range(HORIZON.total_steps + 3):  # beyond its end too
         expect(
@@ -38,7 +38,7 @@ def an_update_counts_once(bench: Bench) -> None:
         bench.update(module, optimizer, step)
 
 
-def closures_are_taken(bench: Bench) -> None:
+def closures_are_taken(bench: Harness) -> None:
     (module, optimizer), (other, twin) = bench.pair(), bench.pair()
     for step in range(3):
         bench.update(module, optimizer, step, with_closure=True)
@@ -47,7 +47,7 @@ def closures_are_taken(bench: Bench) -> None:
     expect(optimizer.scheduler.last_epoch == 3, f"{optimizer.scheduler.last_epoch} updates are counted of 3")
 
 
-def step_hooks_fire_once_and_see_the_lr_of_the_update(bench: Bench) -> None:
+def step_hooks_fire_once_and_see_the_lr_of_the_update(bench: Harness) -> None:
     module, optimizer = bench.pair()
     base = next(cls for cls in type(optimizer).__mro__ if cls.__module__.startswith("torch.optim"))
     if base not in (Optimizer, LBFGS):  # makes torch hook the step of the base class too
@@ -67,7 +67,7 @@ def step_hooks_fire_once_and_see_the_lr_of_the_update(bench: Bench) -> None:
     expect(seen == [used] * 3, f"a pre, a post and a global post hook saw the lrs {seen} of an update at {used}")
 
 
-def a_skipped_step_moves_nothing(bench: Bench) -> None:
+def a_skipped_step_moves_nothing(bench: Harness) -> None:
     pairs = [bench.pair(), bench.pair()]
     if _closure_only(pairs[0][1]):
         return  # torch's scaler takes neither
@@ -84,7 +84,7 @@ def a_skipped_step_moves_nothing(bench: Bench) -> None:
     expect(positions == [0, 1], f"of two optimizers the first was to be skipped; they stand at {positions}")
 
 
-def a_tools_dry_step_moves_nothing(bench: Bench) -> None:
+def a_tools_dry_step_moves_nothing(bench: Harness) -> None:
     module, optimizer = bench.pair()
     if _closure_only(optimizer):
         return  # torch's distributed checkpoint steps neither
@@ -97,7 +97,7 @@ def a_tools_dry_step_moves_nothing(bench: Bench) -> None:
     expect(optimizer.scheduler.last_epoch == 0, "the schedule moved")
 
 
-def distributed_checkpoint_round_trips(bench: Bench) -> None:
+def distributed_checkpoint_round_trips(bench: Harness) -> None:
     module, optimizer = bench.pair(HALF)
     if _closure_only(optimizer):
         return
@@ -109,7 +109,7 @@ def distributed_checkpoint_round_trips(bench: Bench) -> None:
     bench.go_on_alike((module, optimizer), (twin, second))
 
 
-def saving_leaves_no_trace(bench: Bench) -> None:
+def saving_leaves_no_trace(bench: Harness) -> None:
     (one, its), (other, others) = bench.pair(), bench.pair()
     for step in range(HALF):
         bench.update(one, its, step)
@@ -119,7 +119,7 @@ def saving_leaves_no_trace(bench: Bench) -> None:
     expect(same(one, weights(other)), "the weights differ from those of a run that was not saved")
 
 
-def a_loaded_state_goes_on_bit_exactly(bench: Bench) -> None:
+def a_loaded_state_goes_on_bit_exactly(bench: Harness) -> None:
     module, optimizer = bench.pair(HALF)
     switched = callable(getattr(optimizer, "eval", None))
     if switched:
@@ -135,7 +135,7 @@ def a_loaded_state_goes_on_bit_exactly(bench: Bench) -> None:
     bench.go_on_alike((module, optimizer), (twin, second))
 
 
-def state_by_name_goes_on_bit_exactly(bench: Bench) -> None:
+def state_by_name_goes_on_bit_exactly(bench: Harness) -> None:
     module, optimizer = bench.pair(HALF)
     twin, second = bench.pair()
     twin.load_state_dict(module.state_dict())
@@ -143,19 +143,19 @@ def state_by_name_goes_on_bit_exactly(bench: Bench) -> None:
     bench.go_on_alike((module, optimizer), (twin, second))
 
 
-def copies_go_on_bit_exactly(bench: Bench) -> None:
+def copies_go_on_bit_exactly(bench: Harness) -> None:
     bench.go_on_alike(bench.pair(HALF), copy.deepcopy(bench.pair(HALF)))
     bench.go_on_alike(bench.pair(HALF), pickle.loads(pickle.dumps(bench.pair(HALF))))
 
 
-def a_tool_that_keeps_only_the_groups_keeps_the_position(bench: Bench) -> None:
+def a_tool_that_keeps_only_the_groups_keeps_the_position(bench: Harness) -> None:
     state = bench.pair(HALF)[1].state_dict()
     _, fresh = bench.pair()
     fresh.load_state_dict({"state": state["state"], "param_groups": state["param_groups"]})
     expect(fresh.scheduler.last_epoch == HALF, f"{fresh.scheduler.last_epoch} in place of {HALF}")
 
 
-def a_state_without_a_position_is_refused_unless_not_strict(bench: Bench) -> None:
+def a_state_without_a_position_is_refused_unless_not_strict(bench: Harness) -> None:
     state = bench.pair(HALF)[1].state_dict()
     groups = [
         {name: value for name, value in group.items() if name != POSITION and not name.startswith(INITIAL)}
@@ -175,7 +175,7 @@ def a_state_without_a_position_is_refused_unless_not_strict(bench: Bench) -> Non
     expect(fresh.scheduler.last_epoch == HALF, "a torch scheduler's last_epoch was not taken")
 
 
-def an_lr_set_by_hand_holds_for_one_update(bench: Bench) -> None:
+def an_lr_set_by_hand_holds_for_one_update(bench: Harness) -> None:
     (module, optimizer), (other, untouched) = bench.pair(2), bench.pair(2)
     optimizer.param_groups[0]["lr"] *= 0.5
     bench.update(module, optimizer, 2)
@@ -183,7 +183,7 @@ def an_lr_set_by_hand_holds_for_one_update(bench: Bench) -> None:
     expect(lrs(optimizer) == lrs(untouched), f"after it the lr is {lrs(optimizer)[0]}, not {lrs(untouched)[0]}")
 
 
-def a_late_group_joins_the_schedule(bench: Bench) -> None:
+def a_late_group_joins_the_schedule(bench: Harness) -> None:
     module, optimizer = bench.pair(HALF)
     if isinstance(optimizer, LBFGS):
         return  # it takes one group
@@ -197,7 +197,7 @@ def a_late_group_joins_the_schedule(bench: Bench) -> None:
         bench.update(module, optimizer, step)
 
 
-def a_second_scheduler_is_refused(bench: Bench) -> None:
+def a_second_scheduler_is_refused(bench: Harness) -> None:
     _, optimizer = bench.pair()
     try:
         LambdaLR(optimizer, lambda _: 1.0)
@@ -206,7 +206,7 @@ def a_second_scheduler_is_refused(bench: Bench) -> None:
     raise AssertionError("one could be attached")
 
 
-def a_stand_in_reports_the_lr_and_moves_nothing(bench: Bench) -> None:
+def a_stand_in_reports_the_lr_and_moves_nothing(bench: Harness) -> None:
     _, optimizer = bench.pair(2)
     stand_in = ReadOnlyScheduler(optimizer)
     before = lrs(optimizer)
@@ -215,7 +215,7 @@ def a_stand_in_reports_the_lr_and_moves_nothing(bench: Bench) -> None:
     expect(optimizer.scheduler.last_epoch == 2, "its step() moved the schedule")
 
 
-def no_model_is_kept_alive(bench: Bench) -> None:
+def no_model_is_kept_alive(bench: Harness) -> None:
     module, optimizer = bench.pair(1)
     watched = weakref.ref(optimizer), weakref.ref(module)
     gc.disable()

@@ -13,7 +13,7 @@ HORIZON = Horizon(total_steps=30, steps_per_epoch=10)
 HALF = 7  # updates before something is saved, copied or added
 
 
-class Bench:
+class Harness:
     """A factory under test, with modules for its optimizers and updates that depend on their number alone."""
 
     def __init__(self, factory: Any, module: Callable[[], nn.Module] | None = None) -> None:

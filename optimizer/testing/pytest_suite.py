@@ -12,7 +12,7 @@ from typing import Any
 
 from ..factories.base import OPTIMIZER_BUILDER_REGISTRY
 from .checks import CHECKS
-from .harness import Bench
+from .harness import Harness
 
 
 def pytest_generate_tests(metafunc: Any) -> None:
@@ -25,9 +25,9 @@ def pytest_generate_tests(metafunc: Any) -> None:
     metafunc.parametrize(("factory", "check"), pairs, ids=ids)
 
 
-def test_promise(factory: Any, check: Callable[[Bench], None]) -> None:
+def test_promise(factory: Any, check: Callable[[Harness], None]) -> None:
     """Fails with what was seen instead."""
-    check(Bench(factory))
+    check(Harness(factory))
 
 
 def _factory(name: str) -> Any:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .clipping import has_overflowed
-from .composite_optimizer import Combined
+from .composite_optimizer import CompositeOptimizer
 from .float64_step import in_float64, keep_saved, put_back, why_not_in_float64
 from .memory_layout import called, check_memory
 from .step_hooks import without_hooks
@@ -166,7 +166,7 @@ def _is_decoupled(optimizer: Optimizer, group: dict[str, Any]) -> bool:
     for flag in ("decoupled_weight_decay", "weight_decouple"):  # PyTorch's, pytorch_optimizer's
         if flag in group:
             return bool(group[flag])
-    owner = optimizer.part_of(group) if isinstance(optimizer, Combined) else optimizer
+    owner = optimizer.owner_of(group) if isinstance(optimizer, CompositeOptimizer) else optimizer
     if isinstance(owner, DECOUPLED):
         return True
     if any(base.__module__.startswith("torch.optim.") for base in type(owner).__mro__ if base is not Optimizer):

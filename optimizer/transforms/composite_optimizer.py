@@ -8,11 +8,11 @@ from torch.optim import Optimizer
 
 from .step_hooks import without_hooks
 
-PART = "part"
+MEMBER = "part"
 """The key under which every parameter group says which of the optimizers updates it."""
 
 
-class Combined(Optimizer):
+class CompositeOptimizer(Optimizer):
     """Optimizers over different parameters, with one state, one list of groups and one step.
 
     parts: the optimizers, each already made over its own parameters. They keep no state of their own.
@@ -24,23 +24,23 @@ class Combined(Optimizer):
         # An option that only some of the optimizers know is no default of the whole.
         shared = {name: first[name] for name in first if all(name in part.defaults for part in parts)}
         groups = [
-            {**_with_names(group), PART: index} for index, part in enumerate(parts) for group in part.param_groups
+            {**_with_names(group), MEMBER: index} for index, part in enumerate(parts) for group in part.param_groups
         ]
         super().__init__(groups, shared)
         self._share()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the optimizer that its `part` names by number; the first, if it names none."""
-        if not 0 <= param_group.setdefault(PART, 0) < len(self._parts):
-            raise ValueError(f"part: must be from 0 to {len(self._parts) - 1}; got {param_group[PART]}")
-        part = self._parts[param_group[PART]]
+        if not 0 <= param_group.setdefault(MEMBER, 0) < len(self._parts):
+            raise ValueError(f"part: must be from 0 to {len(self._parts) - 1}; got {param_group[MEMBER]}")
+        part = self._parts[param_group[MEMBER]]
         super().add_param_group({**part.defaults, **param_group})
         if self.__dict__.get("_shared"):
             self._share()
 
-    def part_of(self, group: Mapping[str, Any]) -> Optimizer:
+    def owner_of(self, group: Mapping[str, Any]) -> Optimizer:
         """Return the optimizer that updates `group`."""
-        part: int = group[PART]
+        part: int = group[MEMBER]
         return self._parts[part]
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]  # torch's overloads
@@ -60,7 +60,7 @@ class Combined(Optimizer):
     def _share(self) -> None:
         """Hand the optimizers their groups and the state, which are replaced when a state is loaded."""
         for index, part in enumerate(self._parts):
-            groups = [group for group in self.param_groups if group[PART] == index]
+            groups = [group for group in self.param_groups if group[MEMBER] == index]
             part.__setstate__({"state": self.state, "param_groups": groups})
         self._shared = True
 
@@ -72,9 +72,9 @@ def _with_names(group: dict[str, Any]) -> dict[str, Any]:
     return {**{name: value for name, value in group.items() if name != "param_names"}, "params": named}
 
 
-def part_of(optimizer: Optimizer, group: Mapping[str, Any]) -> Optimizer:
+def owner_of(optimizer: Optimizer, group: Mapping[str, Any]) -> Optimizer:
     """Return the optimizer that updates `group`: `optimizer`, or the one of its parts."""
-    return optimizer.part_of(group) if isinstance(optimizer, Combined) else optimizer
+    return optimizer.owner_of(group) if isinstance(optimizer, CompositeOptimizer) else optimizer
 
 
 def step_without_hooks(optimizer: Optimizer) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .composite_optimizer import Combined
+from .composite_optimizer import CompositeOptimizer
 from .memory_layout import check_memory
 
 HALVES = (torch.float16, torch.bfloat16)
@@ -155,7 +155,7 @@ def why_not_in_float64(optimizer: Any) -> str | None:
         if name not in ("param_groups", "state") and _holds(value, parameters.keys()):
             return f"it keeps parameters in its attribute {name}, and would move them there"
     for group in optimizer.param_groups:
-        owner: Any = type(optimizer.part_of(group) if isinstance(optimizer, Combined) else optimizer)
+        owner: Any = type(optimizer.owner_of(group) if isinstance(optimizer, CompositeOptimizer) else optimizer)
         owner = getattr(owner, "_scheduled_base", owner)
         for p in (
             {p.ndim: p for p in group["params"]}.values() if not owner.__module__.startswith("torch.optim") else ()

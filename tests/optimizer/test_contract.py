@@ -15,7 +15,7 @@ from sample_optimizers import FALLBACK, HORIZON, KEYS, PARAMS, PATHS, built, opt
 from torch import nn
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon, NamedState, OptimizerFactory, load_named_state, named_state
-from optimizer.transforms.composite_optimizer import Combined
+from optimizer.transforms.composite_optimizer import CompositeOptimizer
 
 # It says so whenever an lr moves.
 pytestmark = pytest.mark.filterwarnings("ignore:Learning rate changed between steps:UserWarning")
@@ -27,7 +27,7 @@ TORCH = {
 }
 BASES = {
     **TORCH,
-    "muon" + FALLBACK: Combined,
+    "muon" + FALLBACK: CompositeOptimizer,
     "adamw_cosine_schedule": torch.optim.AdamW,
     "adamw_warmup_cosine_decay": torch.optim.AdamW,
 }

@@ -73,7 +73,7 @@ def resumed(saved, pair, **options):
     """Load `saved`, an optimizer's state, into `pair`, entered where the saved lr is."""
     _, optimizer = pair
     optimizer.load_state_dict(copy.deepcopy(saved))
-    optimizer.scheduler.enter(float(saved["param_groups"][0]["lr"]), optimizer.param_groups, **options)
+    optimizer.scheduler.resume_at_lr(float(saved["param_groups"][0]["lr"]), optimizer.param_groups, **options)
     return pair
 
 
@@ -86,7 +86,7 @@ def at_update(done, steps, key="adamw_warmup_cosine_decay", **changed):
 
 def steepest(optimizer, steps):
     curve = optimizer.scheduler.schedule.start()
-    lrs = [curve.lr_at(update) * optimizer.scheduler._lr.shares[0] for update in range(steps)]
+    lrs = [curve.lr_at(update) * optimizer.scheduler._lr.ratios[0] for update in range(steps)]
     return lrs, max(abs(after - before) for before, after in itertools.pairwise(lrs))
 
 
@@ -98,7 +98,7 @@ def test_another_horizon_goes_on_at_the_lr_and_ends_when_it_would(key, steps):
     assert lr_of(pair[1]) == pytest.approx(lr, abs=step)
     lrs = [lr_of(pair[1]), *trace(pair, steps - 300 + 5)]
     assert lrs[steps - 300 - 1] == curve[-1] != lrs[steps - 300 - 10]
-    past_the_end = pair[1].scheduler.schedule.start().lr_at(steps) * pair[1].scheduler._lr.shares[0]
+    past_the_end = pair[1].scheduler.schedule.start().lr_at(steps) * pair[1].scheduler._lr.ratios[0]
     assert lrs[steps - 300 :] == [past_the_end] * 6
     assert lrs == sorted(lrs, reverse=True), "down, and not up again"
 
@@ -143,7 +143,7 @@ def test_an_lr_out_of_reach_is_refused_and_changes_nothing():
     optimizer.load_state_dict(saved)
     before = copy.deepcopy(optimizer.state_dict()["scheduler"]), lr_of(optimizer)
     with pytest.raises(ValueError, match=rf"from 1e-05 to 0\.0005 and never comes within 1% of {lr:g}.* override"):
-        optimizer.scheduler.enter(lr, optimizer.param_groups)
+        optimizer.scheduler.resume_at_lr(lr, optimizer.param_groups)
     assert (optimizer.state_dict()["scheduler"], lr_of(optimizer)) == before
 
 
@@ -151,7 +151,7 @@ def test_an_lr_out_of_reach_is_refused_and_changes_nothing():
 def test_what_is_no_lr_is_refused(lr):
     _, optimizer = optimizer_of(600)
     with pytest.raises(ValueError, match="lr: must be a number >= 0"):
-        optimizer.scheduler.enter(lr, optimizer.param_groups)
+        optimizer.scheduler.resume_at_lr(lr, optimizer.param_groups)
 
 
 @pytest.mark.parametrize("done", [3, 20, 45])
@@ -182,7 +182,7 @@ class TestOtherCurves:
     def test_a_jump_is_not_passed_through(self):
         _, optimizer = adamw({"type": "StepLR", "step_size": 40, "gamma": 0.1}, 5)
         with pytest.raises(ValueError, match=r"never comes within 1% of 0\.0005"):
-            optimizer.scheduler.enter(5e-4, optimizer.param_groups)
+            optimizer.scheduler.resume_at_lr(5e-4, optimizer.param_groups)
 
     def test_a_constant_stays_where_it_is(self):
         saved = adamw({"type": "constant"}, 70)[1].state_dict()
@@ -190,7 +190,7 @@ class TestOtherCurves:
         entry = optimizer.state_dict()["scheduler"]["entry"]
         assert entry == {"at": 70, "position": 70, "rate": 1.0}
         with pytest.raises(ValueError, match="override"):
-            optimizer.scheduler.enter(2e-3, optimizer.param_groups)
+            optimizer.scheduler.resume_at_lr(2e-3, optimizer.param_groups)
 
     def test_without_a_length_it_goes_on_at_its_own_pace(self):
         saved = adamw({"type": "inverse_sqrt", "num_warmup_steps": 10}, 400)[1]
@@ -215,7 +215,7 @@ class TestOtherCurves:
         for options in ({"schedule": schedule}, {"option_schedules": {"weight_decay": schedule}}):
             _, optimizer = optimizer_of(600, "adamw", **{**FACTORIES["adamw"], **options})
             with pytest.raises(ValueError, match=r"moved by metrics \(loss\).*[Oo]verride"):
-                optimizer.scheduler.enter(1e-3, optimizer.param_groups)
+                optimizer.scheduler.resume_at_lr(1e-3, optimizer.param_groups)
 
     def test_after_the_end_of_a_shorter_run_the_lr_holds(self):
         saved, lr = at_update(595, 600)
@@ -237,11 +237,11 @@ class TestOtherCurves:
         lr = lr_of(optimizer)
         if optimizer.scheduler.monitors:
             with pytest.raises(ValueError, match="moved by metrics"):
-                optimizer.scheduler.enter(lr, optimizer.param_groups)
+                optimizer.scheduler.resume_at_lr(lr, optimizer.param_groups)
             assert lr_of(optimizer) == lr
             return
         state = json.loads(json.dumps(optimizer.state_dict()["scheduler"]))
-        optimizer.scheduler.enter(lr, optimizer.param_groups)
+        optimizer.scheduler.resume_at_lr(lr, optimizer.param_groups)
         assert lr_of(optimizer) == pytest.approx(lr, rel=0.01, abs=1e-15)
         assert all(value >= 0.0 for value in trace(saved, 30))
         config = json.loads(json.dumps(optimizer.scheduler.schedule.config()))
@@ -291,7 +291,7 @@ def test_a_tensor_lr_is_entered_in_place():
     _, optimizer = optimizer_of(1200, "adamw", lr=1e-3, capturable=False)
     optimizer.load_state_dict(saved)
     tensor = optimizer.param_groups[0]["lr"] = torch.tensor(lr)
-    optimizer.scheduler.enter(tensor, optimizer.param_groups)
+    optimizer.scheduler.resume_at_lr(tensor, optimizer.param_groups)
     assert optimizer.param_groups[0]["lr"] is tensor
     assert float(tensor) == pytest.approx(lr, rel=0.01)
 

@@ -65,20 +65,20 @@ class Model:
         schedule = SCHEDULES[name]
         key = "schedule_free_sgd" if name == "schedule-free" else "sgd"
         self.factory = OPTIMIZER_BUILDER_REGISTRY[key](lr=LR, momentum=0.9, schedule=schedule)
-        self.formula, self.updates, self.shares = LRS.get(name), 0, [1.0]
+        self.formula, self.updates, self.ratios = LRS.get(name), 0, [1.0]
         plateau = {name: value for name, value in schedule.items() if name != "type"}
         stand_in = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=LR)
         self.plateau = ReduceLROnPlateau(stand_in, **plateau) if schedule["type"] == "plateau" else None
 
     def lrs(self):
         lr = self.plateau.get_last_lr()[0] if self.plateau is not None else self.formula(self.updates)
-        return [lr * share for share in self.shares]
+        return [lr * share for share in self.ratios]
 
 
 def fresh(model, module):
     groups = [
         {"params": [p]} | ({"lr": LR * share} if share != 1.0 else {})
-        for p, share in zip(module, model.shares, strict=True)
+        for p, share in zip(module, model.ratios, strict=True)
     ]
     return model.factory.build(groups, horizon=HORIZON)
 
@@ -107,7 +107,7 @@ def apply(event, model, module, optimizer, scaler):
         if model.plateau is not None:
             model.plateau.step(value)
     elif kind == "group":
-        model.shares.append(value)
+        model.ratios.append(value)
         module.append(nn.Parameter(torch.ones(2)))
         optimizer.add_param_group({"params": [module[-1]], "lr": LR * value})
     elif kind == "save":

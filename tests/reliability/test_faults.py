@@ -15,8 +15,8 @@ from optimizer.state import atomic_files as files
 from trainer import SaveError
 from trainer.checkpoint import names as checkpoint_names
 from trainer.checkpoint.directory import complete_checkpoints, verify
-from trainer.checkpoint.manager import Saving
-from trainer.checkpoint.names import pointed, step_of
+from trainer.checkpoint.manager import CheckpointManager
+from trainer.checkpoint.names import read_pointer, step_of
 from trainer.checkpoint.writing import clear_leftovers
 from trainer.config.schema import load_config
 from trainer.runs import train
@@ -58,7 +58,7 @@ LOSSES = {1: 0.5, 2: 0.4, 3: 0.6, 4: 0.7, 5: 0.3}
 
 def saving(run):
     keep = {"keep_last": 2, "keep_best": {}, "total_steps": 9}
-    return Saving(load_config(faults.config(run, **keep)).train, pytest.fail)
+    return CheckpointManager(load_config(faults.config(run, **keep)).train, pytest.fail)
 
 
 def save_five_times(run):
@@ -103,7 +103,7 @@ def check_after_kill(run, done):
         again = saving(run)
         again.best = disk.read_json(there[0] / "c.json")["best"]
         again.point_best()
-        assert pointed(checkpoints, "best") == checkpoints / checkpoint_names.folder_name(again.best["step"])
+        assert read_pointer(checkpoints, "best") == checkpoints / checkpoint_names.folder_name(again.best["step"])
 
 
 def test_what_gets_its_name_is_on_the_disk_already(tmp_path, monkeypatch):
@@ -143,7 +143,7 @@ def test_killed_while_it_writes_its_config_a_run_begins_anew(tmp_path):
 
 def test_what_fails_beside_training_is_not_lost(tmp_path):
     raw = load_config(faults.config(tmp_path, save_async=True)).train
-    saves = Saving(raw, pytest.fail)
+    saves = CheckpointManager(raw, pytest.fail)
     saves.save(1, {"b.json": {"b": object()}})
     with pytest.raises(SaveError, match="TypeError: Object of type object is not JSON serializable"):
         saves.wait()

@@ -14,7 +14,7 @@ from rich.console import Console
 from trainer import train
 from trainer.checkpoint.directory import complete_checkpoints
 from trainer.checkpoint.health import nonfinite_names
-from trainer.checkpoint.manager import Saving
+from trainer.checkpoint.manager import CheckpointManager
 from trainer.checkpoint.names import step_of
 from trainer.config.schema import load_config
 from trainer.run_layout import MANIFEST
@@ -68,7 +68,7 @@ def test_every_type_is_looked_at(dtype):
 def saved(run, finite, **rules):
     """Save after each update, finite or not as `finite` says; return the steps of the checkpoints that are left."""
     often = {"total_steps": 20, "eval_every": 1, "keep_best": None}
-    saving = Saving(load_config(faults.config(run, **often, **rules)).train, pytest.fail)
+    saving = CheckpointManager(load_config(faults.config(run, **often, **rules)).train, pytest.fail)
     run.mkdir(exist_ok=True)
     for step, is_finite in enumerate(finite, 1):
         saving.save(step, files() if is_finite else files(weight=NAN))
@@ -103,9 +103,9 @@ def test_nothing_is_removed_where_a_pointer_cannot_be_read(tmp_path, monkeypatch
     often = {"total_steps": 9, "eval_every": 1, "keep_best": {}, "keep_last": 1}
     run = tmp_path / "run"
     run.mkdir()
-    saves = Saving(load_config(faults.config(run, **often)).train, said.append)
+    saves = CheckpointManager(load_config(faults.config(run, **often)).train, said.append)
     with monkeypatch.context() as patched:
-        patched.setattr(saving, "pointed", unreadable)
+        patched.setattr(saving, "read_pointer", unreadable)
         for step in (1, 2, 3):
             saves.save(step, files())
     assert len(said) == 1, "it is said once"
@@ -120,7 +120,7 @@ def test_the_best_is_kept_by_what_the_run_knows(tmp_path, lost):
     run = tmp_path / "run"
     run.mkdir()
     often = {"total_steps": 9, "eval_every": 1, "keep_best": {}, "keep_last": 1}
-    saves = Saving(load_config(faults.config(run, **often)).train, pytest.fail)
+    saves = CheckpointManager(load_config(faults.config(run, **often)).train, pytest.fail)
     for step, loss in ((1, 0.5), (2, 0.1), (3, 0.6), (4, 0.7)):
         if step == 3 and lost == "removed":
             (run / "checkpoints/best").unlink()

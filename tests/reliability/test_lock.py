@@ -15,7 +15,7 @@ from rich.console import Console
 
 from trainer import ConfigError, SaveError, resume, train
 from trainer import run_lock as locks
-from trainer.checkpoint.manager import Saving
+from trainer.checkpoint.manager import CheckpointManager
 from trainer.run_lock import locked
 
 SHORT = {"total_steps": 3, "eval_every": 1, "keep_best": None}
@@ -132,7 +132,7 @@ def test_a_lock_that_was_removed_is_taken_again_if_nobody_has_it(run, how):
 
 
 def test_a_run_whose_lock_was_removed_and_taken_by_another_stops_at_its_next_save(tmp_path, monkeypatch):
-    run, save, started = tmp_path / "run", Saving.save, []
+    run, save, started = tmp_path / "run", CheckpointManager.save, []
 
     def removed(self, step, files, is_last=False):
         if step == 2:
@@ -140,7 +140,7 @@ def test_a_run_whose_lock_was_removed_and_taken_by_another_stops_at_its_next_sav
             started.append(other_process(run))
         save(self, step, files, is_last)
 
-    monkeypatch.setattr(Saving, "save", removed)
+    monkeypatch.setattr(CheckpointManager, "save", removed)
     with pytest.raises(SaveError, match=r"\.lock was removed .*process \d+ is training this run.*: after 1 update\b"):
         train(faults.config(run, **{**SHORT, "on_save_error": "continue"}), console=Console(quiet=True))
     assert not (run / "checkpoints/step_00000002").exists()

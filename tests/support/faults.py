@@ -103,16 +103,16 @@ def check_what_is_there(run: Path) -> int:
 
     Raises DamagedCheckpointError or AssertionError.
     """
-    from trainer.checkpoint.directory import pointed, verify
+    from trainer.checkpoint.directory import read_pointer, verify
 
     checkpoints = run / "checkpoints"
     folders = sorted(checkpoints.glob("step_*"))
     for folder in folders:
         assert verify(folder)["step"] == int(folder.name.removeprefix("step_"))
     if (checkpoints / "latest").exists():
-        assert pointed(checkpoints, "latest") in folders, "latest names a checkpoint that is not there"
+        assert read_pointer(checkpoints, "latest") in folders, "latest names a checkpoint that is not there"
     if (checkpoints / "best").exists():
-        assert pointed(checkpoints, "best") in folders, "best names a checkpoint that is not there"
+        assert read_pointer(checkpoints, "best") in folders, "best names a checkpoint that is not there"
     text = (run / "metrics.jsonl").read_text() if (run / "metrics.jsonl").exists() else ""
     for line in text.split("\n")[:-1]:  # the last may be cut in half
         loads(line)

@@ -7,7 +7,7 @@ import torch
 from sample_damage import flip
 
 from trainer.checkpoint.directory import complete_checkpoints, verify
-from trainer.checkpoint.names import point
+from trainer.checkpoint.names import write_pointer
 from trainer.checkpoint.writing import clear_leftovers, remove_checkpoints, write_checkpoint
 from trainer.runtime.files import DamagedCheckpointError
 
@@ -55,7 +55,7 @@ def test_the_newest_comes_first_and_what_a_resume_left_behind_last(checkpoint):
         write_checkpoint(checkpoint.parent, step, FILES)
     steps = [100_000_000, 10, 9, 7]
     assert [int(path.name[5:]) for path in complete_checkpoints(checkpoint.parent)] == steps
-    point(checkpoint.parent, "latest", checkpoint.with_name("step_00000009"))
+    write_pointer(checkpoint.parent, "latest", checkpoint.with_name("step_00000009"))
     assert [int(path.name[5:]) for path in complete_checkpoints(checkpoint.parent)] == [9, 7, 100_000_000, 10]
 
 

@@ -224,7 +224,7 @@ def test_an_option_that_needs_a_state_which_is_not_there_is_refused(tmp_path, op
 
 
 def test_a_kill_before_the_next_checkpoint_does_not_ask_again(tmp_path, monkeypatch):
-    from trainer.checkpoint.manager import Saving
+    from trainer.checkpoint.manager import CheckpointManager
 
     class KilledError(BaseException):
         pass
@@ -235,7 +235,7 @@ def test_a_kill_before_the_next_checkpoint_does_not_ask_again(tmp_path, monkeypa
     whole, run = (trained(tmp_path / name) for name in ("whole", "run"))
     resumed(whole, {"train.total_steps": 24}, on_change="rescale")
     with monkeypatch.context() as patch:
-        patch.setattr(Saving, "save", killed)
+        patch.setattr(CheckpointManager, "save", killed)
         with pytest.raises(KilledError):
             resumed(run, {"train.total_steps": 24}, on_change="rescale")
     resume(run, console=Console(quiet=True))

@@ -14,7 +14,7 @@ from sample_runs import ADAMW, PLATEAU, SCHEDULE_FREE, KilledError, config, two
 from trainer import ConfigError, resume, train
 from trainer.checkpoint import manager as saving
 from trainer.checkpoint.directory import complete_checkpoints, verify
-from trainer.checkpoint.manager import Saving
+from trainer.checkpoint.manager import CheckpointManager
 
 OPTIMS = {"first": SCHEDULE_FREE, "second": PLATEAU}
 PLAIN = {"first": ADAMW, "second": ADAMW}
@@ -109,7 +109,7 @@ def test_an_infinite_evaluation_is_judged_alike_after_a_kill(tmp_path, quiet, mo
     """The run is killed between the line of the second evaluation and what follows from it."""
     evaluations(monkeypatch, dict(zip((3, 6, 9, 12), losses, strict=True)))
     made = config(tmp_path / "run", two(), PLAIN, eval_every=3, save_every=3, keep_best={"mode": mode})
-    original = Saving.is_best
+    original = CheckpointManager.is_best
 
     def killed(saving, step, metrics):
         if step == 6:
@@ -117,7 +117,7 @@ def test_an_infinite_evaluation_is_judged_alike_after_a_kill(tmp_path, quiet, mo
         return original(saving, step, metrics)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Saving, "is_best", killed)
+        patch.setattr(CheckpointManager, "is_best", killed)
         with pytest.raises(KilledError):
             train(made, console=quiet)
     resume(tmp_path / "run", console=quiet)

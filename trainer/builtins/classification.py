@@ -9,7 +9,7 @@ from torch import nn
 from ..errors import ConfigError
 from ..interfaces.dataset import Batch, DataSet
 from ..interfaces.objective import OBJECTIVE_REGISTRY, Objective, Outcome
-from .dataflow import Wiring
+from .dataflow import Dataflow
 
 
 @OBJECTIVE_REGISTRY.register("classification")
@@ -22,11 +22,11 @@ class Classification(Objective):
     """
 
     def __init__(self, wiring: Sequence[str] | None = None, input: str = "image", label: str = "label") -> None:  # noqa: A002 the user's word
-        self._wiring = None if wiring is None else Wiring(wiring)
+        self._wiring = None if wiring is None else Dataflow(wiring)
         self._input, self._label = input, label
 
     def prepare(self, components: nn.ModuleDict, data: DataSet) -> None:
-        self._wiring = self._wiring or Wiring.chain(list(components), self._input)
+        self._wiring = self._wiring or Dataflow.chain(list(components), self._input)
         entries = list(data.train.batch(torch.zeros(1, dtype=torch.int64)))
         self._wiring.check(list(components), entries, "train.objective.params.wiring")
         if self._label not in entries:

@@ -21,7 +21,7 @@ class _Call:
     arguments: list[str]
 
 
-class Wiring:
+class Dataflow:
     """A list of calls. lines: `result = component(name, …)`, where a name is an entry of the batch or an
     earlier result. Raises ValueError for a line of another form.
     """
@@ -30,7 +30,7 @@ class Wiring:
         self._calls = [_parsed(line) for line in lines]
 
     @classmethod
-    def chain(cls, components: Sequence[str], start: str) -> "Wiring":
+    def chain(cls, components: Sequence[str], start: str) -> "Dataflow":
         """Return the wiring that passes the batch's entry `start` through `components` one after another."""
         names = [start, *components]
         return cls([f"{name} = {name}({before})" for before, name in zip(names, components, strict=False)])

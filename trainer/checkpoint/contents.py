@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from optimizer import NamedState, load_named_state, named_state
 from optimizer.config import joined, shown_value
-from optimizer.state import compare_shapes, filled, independent, is_usual, outline
+from optimizer.state import compare_shapes, from_json, independent, is_usual, to_json
 
 from ..errors import raised
 from ..run_layout import EXTRA_TENSORS, EXTRA_VALUES, OPTIMIZER_TENSORS, OPTIMIZER_VALUES, RNG_TENSORS, TRAINER, WEIGHTS
@@ -127,7 +127,7 @@ def weights_files(components: nn.ModuleDict) -> dict[str, dict[str, Tensor]]:
 def _component_files(component: nn.Module) -> dict[str, dict[str, Any]]:
     """Return what the folder of a component holds of its state dict."""
     state, nested = component.state_dict(), dict[str, Tensor]()
-    extra = {key: outline(value, key, nested) for key, value in state.items() if not isinstance(value, Tensor)}
+    extra = {key: to_json(value, key, nested) for key, value in state.items() if not isinstance(value, Tensor)}
     files = {WEIGHTS: {key: value for key, value in state.items() if isinstance(value, Tensor)}}
     return {**files, EXTRA_VALUES: extra, EXTRA_TENSORS: nested} if extra else files
 
@@ -137,7 +137,7 @@ def _read_extra(component_folder: Path) -> dict[str, Any]:
         return {}
     plans, tensors = read_json(component_folder / EXTRA_VALUES), read_tensors(component_folder / EXTRA_TENSORS)
     with expected_content(component_folder / EXTRA_VALUES):
-        return {key: filled(plan, tensors) for key, plan in plans.items()}
+        return {key: from_json(plan, tensors) for key, plan in plans.items()}
 
 
 @contextmanager

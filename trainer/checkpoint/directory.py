@@ -11,7 +11,7 @@ from optimizer.config import bounded, shown, shown_value
 from ..errors import NewerFormatError
 from ..run_layout import BEST, CHECKPOINTS, CONFIG, LATEST, MANIFEST, WEIGHTS
 from ..runtime.files import DamagedCheckpointError, checksum, checksum_of, read_json, reading, stat_of, unreadable
-from .names import STEP, is_file, is_folder, pointed, step_of
+from .names import STEP, is_file, is_folder, read_pointer, step_of
 
 FORMAT_VERSION = 1
 _TRIES = 5
@@ -40,7 +40,7 @@ def checkpoint_at(path: Path) -> Path | None:
     Raises ValueError for a run that has no checkpoint, and for a LATEST or BEST that names none; UnreadableError.
     """
     if path.name in (LATEST, BEST) and is_file(path):
-        folder = pointed(path.parent, path.name)
+        folder = read_pointer(path.parent, path.name)
         if folder is None:
             raise ValueError(f"{path}: names no checkpoint that is there. Give the run, or one of its checkpoints.")
         return folder
@@ -73,7 +73,7 @@ def complete_checkpoints(checkpoints: Path) -> list[Path]:
     Raises UnreadableError if the folder or LATEST cannot be read.
     """
     folders = sorted(_folders(checkpoints), key=step_of, reverse=True)
-    latest = pointed(checkpoints, LATEST)
+    latest = read_pointer(checkpoints, LATEST)
     if latest is None:
         return folders
     return [folder for folder in folders if step_of(folder) <= step_of(latest)] + [

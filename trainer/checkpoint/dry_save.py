@@ -18,7 +18,7 @@ from .directory import Files
 from .savable import SavedForm
 
 
-class RehearsedContents:
+class TriedContents:
     """What the checkpoints of a run hold.
 
     Making it makes the contents of a checkpoint, and loads each component's state back into the component: no file is

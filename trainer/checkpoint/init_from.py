@@ -69,8 +69,8 @@ def load_part(name: str, init: InitConfig, component: nn.Module) -> tuple[list[s
     return chosen, lines
 
 
-def load_part_optimizers(model: ModelConfig, optimizers: Mapping[str, Optimizer], say: Callable[[str], None]) -> None:
-    """Load what `init_from` names of optimizers and schedules. say: prints a line. Raises ConfigError."""
+def load_part_optimizers(model: ModelConfig, optimizers: Mapping[str, Optimizer], log: Callable[[str], None]) -> None:
+    """Load what `init_from` names of optimizers and schedules. log: prints a line. Raises ConfigError."""
     for name, config in model.components.items():
         init, path = config.init_from, f"model.components.{name}.init_from"
         if init is None or not (init.optimizer or init.schedule):
@@ -79,7 +79,7 @@ def load_part_optimizers(model: ModelConfig, optimizers: Mapping[str, Optimizer]
             raise ConfigError(f"{path}: {name} is frozen and has no optimizer. Set optimizer and schedule to false.")
         try:
             for line in _load_part_optimizer(name, init, optimizers[name]):
-                say(line)
+                log(line)
         except ValueError as error:
             raise ConfigError(f"{path}: {error}") from error
 

@@ -20,19 +20,19 @@ from ..errors import NewerFormatError, SaveError, UnreadableError, raised
 from ..interfaces.objective import HELD_OUT_PREFIX
 from ..run_layout import BEST, CHECKPOINTS, METRICS
 from .directory import Files, complete_checkpoints, is_finite
-from .names import folder_name, is_folder, point, pointed, step_of
+from .names import folder_name, is_folder, read_pointer, step_of, write_pointer
 from .writing import clear_leftovers, remove_checkpoints, write_checkpoint
 
 
-class Saving:
+class CheckpointManager:
     """The checkpoints of one run.
 
-    train: says when and how. say: prints a line, for what went wrong where training goes on nevertheless.
+    train: says when and how. log: prints a line, for what went wrong where training goes on nevertheless.
     With `save_async`, `save` copies the tensors and a thread writes them; there is one such thread at most.
     """
 
-    def __init__(self, train: TrainConfig, say: Callable[[str], None]) -> None:
-        self._train, self._say = train, say
+    def __init__(self, train: TrainConfig, log: Callable[[str], None]) -> None:
+        self._train, self._say = train, log
         self._folder = train.run_dir / CHECKPOINTS
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
@@ -75,7 +75,7 @@ class Saving:
                 self._say(f"train.keep_best: {rule.mode} {rule.monitor} is another rule: the best starts anew")
             elif not is_folder(self._folder / folder_name(int(best["step"]))):
                 # If BEST names that checkpoint, its own evaluation, which comes after it, was better still.
-                if pointed(self._folder, BEST) != self._folder / folder_name(step):
+                if read_pointer(self._folder, BEST) != self._folder / folder_name(step):
                     done = counted(best["step"], "update")
                     self._say(f"train.keep_best: the best, after {done}, is not there: it starts anew")
             else:
@@ -87,8 +87,8 @@ class Saving:
         if folder is None or not is_folder(folder):
             self.best = {}
             (self._folder / BEST).unlink(missing_ok=True)
-        elif folder != pointed(self._folder, BEST):
-            point(self._folder, BEST, folder)
+        elif folder != read_pointer(self._folder, BEST):
+            write_pointer(self._folder, BEST, folder)
 
     def missing_best(self) -> list[str]:
         """Return a line if the run should have a best checkpoint and has none, as no evaluation gave a number."""
@@ -171,7 +171,7 @@ class Saving:
                 flush(metrics)
             folder = write_checkpoint(self._folder, step, files)
             if is_best:
-                point(self._folder, BEST, folder)
+                write_pointer(self._folder, BEST, folder)
             self._written = step
         except KeyboardInterrupt:
             raise
@@ -200,7 +200,7 @@ class Saving:
             return []
         there = [folder for folder in complete_checkpoints(self._folder) if step_of(folder) <= step]
         kept, old = there[: self._train.keep_last], there[self._train.keep_last :]
-        best = {pointed(self._folder, BEST)}  # which may name one that is older than the best, not saved yet
+        best = {read_pointer(self._folder, BEST)}  # which may name one that is older than the best, not saved yet
         if self.best:
             best.add(self._folder / folder_name(int(self.best["step"])))
         if old and not any(map(is_finite, kept)):

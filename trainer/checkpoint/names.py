@@ -18,12 +18,12 @@ _LONGEST = 1000
 """Bytes of LATEST and BEST at most."""
 
 
-def point(checkpoints: Path, name: str, folder: Path) -> None:
+def write_pointer(checkpoints: Path, name: str, folder: Path) -> None:
     """Let the file `name`, LATEST or BEST, name the checkpoint in `folder`."""
     write_atomically(checkpoints / name, folder.name + "\n")
 
 
-def pointed(checkpoints: Path, name: str) -> Path | None:
+def read_pointer(checkpoints: Path, name: str) -> Path | None:
     """Return the folder that the file `name` names; None if there is no such file, or no such folder.
 
     A checkpoint that has its place, and that LATEST was about to name when the process was killed, counts as named.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from optimizer.config import joined
-from optimizer.state import compare_shapes, filled, independent, outline
+from optimizer.state import compare_shapes, from_json, independent, to_json
 
 from ..errors import ConfigError, raised
 from ..interfaces.dataset import DataSet
@@ -56,15 +56,15 @@ class OwnState:
         data: DataSet,
         components: nn.ModuleDict,
         workers: int,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
         """Take the parts as they are before the first update.
 
-        workers: processes that make batches, each with a copy of the data set. say: prints a line. Raises ConfigError
+        workers: processes that make batches, each with a copy of the data set. log: prints a line. Raises ConfigError
         for state that could not be saved and restored.
         """
         self._parts: dict[str, Any] = {"objective": objective, "data": data}
-        self._components, self._say = components, say
+        self._components, self._say = components, log
         for name in self._parts:
             self._check(name, workers)
         stateless = {PARTS[name]: part for name, part in self._parts.items() if not _defines(part)}
@@ -104,7 +104,7 @@ class OwnState:
             with suppress(ValueError):  # what cannot be saved cannot be put back either; the next save reports it
                 plan, tensors = self._outlined(name)
                 if plan is not None:
-                    states[name] = filled(plan, {path: tensor.detach().clone() for path, tensor in tensors.items()})
+                    states[name] = from_json(plan, {path: tensor.detach().clone() for path, tensor in tensors.items()})
         try:
             yield
         finally:
@@ -169,11 +169,11 @@ class OwnState:
         return {f"{name}.json": values, f"{name}.safetensors": independent(tensors)}
 
     def _outlined(self, name: str) -> tuple[Any, dict[str, Tensor]]:
-        """Return a part's state as `outline` has it, with its tensors; None if it has no state. Raises ValueError."""
+        """Return a part's state as `to_json` has it, with its tensors; None if it has no state. Raises ValueError."""
         tensors: dict[str, Tensor] = {}
         try:
             state = self._state(self._parts[name])
-            plan = outline(state, name, tensors) if state else None
+            plan = to_json(state, name, tensors) if state else None
             json.dumps(plan, ensure_ascii=False).encode()
             for path, tensor in tensors.items():
                 _check_savable(path, tensor)
@@ -264,7 +264,7 @@ def _read(folder: Path, name: str, device: torch.device) -> Any:
     values, tensors = read_json(folder / f"{name}.json"), read_tensors(folder / f"{name}.safetensors")
     with expected_content(folder / f"{name}.json"):
         moved = {path: tensors[path].to(device) for path in values["on_device"]}
-        state = filled(values["state"], {**tensors, **moved})
+        state = from_json(values["state"], {**tensors, **moved})
         if not isinstance(state, dict):
             raise ValueError("the state is no dict")
         return state

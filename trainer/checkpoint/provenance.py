@@ -49,7 +49,7 @@ def provenance(device: torch.device, optimizers: Mapping[str, Optimizer], data: 
 
 
 def say_what_differs(
-    saved: Mapping[str, Any], now: Mapping[str, Any], data: DataSet, seed: int, say: Callable[[str], None]
+    saved: Mapping[str, Any], now: Mapping[str, Any], data: DataSet, seed: int, log: Callable[[str], None]
 ) -> None:
     """Print one line on software and machine and one on the data, each only where something differs.
 
@@ -57,7 +57,7 @@ def say_what_differs(
     """
     for line in (settings_that_differ(saved, now), data_that_differs(saved, now, data, seed)):
         if line is not None:
-            say(line)
+            log(line)
 
 
 def settings_that_differ(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:

@@ -120,7 +120,7 @@ def restore_components(
     every: Mapping[str, int],
     rows: list[Row],
     on_change: str | None,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> None:
     """Load weights and optimizers from the checkpoint in `folder`.
 
@@ -143,7 +143,7 @@ def restore_components(
         elif "type" in differing:  # another class, or a component that was frozen
             _start_at(optimizer, own_step)
             at = f"update {step}" if own_step == step else f"step {own_step}, after {counted(step, 'update')}"
-            say(f"{name}: its optimizer starts anew, with its schedule at {at}")
+            log(f"{name}: its optimizer starts anew, with its schedule at {at}")
         else:
             with _without_warnings_of_another_curve():
                 checkpoint.load_optimizer(folder / name, optimizer, own_options=True)
@@ -159,7 +159,7 @@ def _enter(name: str, optimizer: Any, component_folder: Path) -> None:
         lr = float(next(group["lr"] for group in values["param_groups"] if first in group["param_names"]))
         rising = _was_rising(values.get("scheduler"))
     try:
-        optimizer.scheduler.enter(lr, optimizer.param_groups, rising)
+        optimizer.scheduler.resume_at_lr(lr, optimizer.param_groups, rising)
     except ValueError as error:
         raise ConfigError(f"model.component_optims.{name}: resume.on_change=rescale: {error}") from error
 

@@ -17,7 +17,7 @@ from ..run_layout import CHECKPOINTS, LATEST
 from ..runtime.files import DamagedCheckpointError
 from .directory import complete_checkpoints, foreign_files, verify
 from .health import nonfinite_in, some
-from .names import pointed, step_of
+from .names import read_pointer, step_of
 from .writing import set_aside
 
 Say = Callable[[str], None]
@@ -31,26 +31,26 @@ class Choice:
     damaged: list[Path] = field(default_factory=list)
 
 
-def newest_good(run_dir: Path, say: Say) -> Choice:
+def newest_good(run_dir: Path, log: Say) -> Choice:
     """Return the newest checkpoint of a run that is whole, and the damaged ones that were met before it.
 
-    say: prints a line for each damage, and where LATEST names nothing. Raises ConfigError if there are checkpoints
+    log: prints a line for each damage, and where LATEST names nothing. Raises ConfigError if there are checkpoints
     and all are damaged, UnreadableError and NewerFormatError.
     """
     damaged: list[Path] = []
     checkpoints = run_dir / CHECKPOINTS
     there = complete_checkpoints(checkpoints)
-    if os.path.lexists(checkpoints / LATEST) and pointed(checkpoints, LATEST) is None:
+    if os.path.lexists(checkpoints / LATEST) and read_pointer(checkpoints, LATEST) is None:
         instead = f"{there[0].name}, the newest, is looked at" if there else "there is no other: the run begins anew"
-        say(f"{checkpoints / LATEST}: names no checkpoint that is there; {instead}")
+        log(f"{checkpoints / LATEST}: names no checkpoint that is there; {instead}")
     for folder in there:
         try:
             manifest = verify(folder)
         except DamagedCheckpointError as error:
-            say(f"damaged checkpoint: {error}")
+            log(f"damaged checkpoint: {error}")
             damaged.append(folder)
         else:
-            _describe(folder, manifest, say)
+            _describe(folder, manifest, log)
             return Choice(folder, damaged)
     if damaged:
         raise ConfigError(
@@ -60,21 +60,21 @@ def newest_good(run_dir: Path, say: Say) -> Choice:
     return Choice(None)
 
 
-def asked_for(folder: Path, say: Say) -> Choice:
+def asked_for(folder: Path, log: Say) -> Choice:
     """Return the checkpoint in `folder`. Raises ConfigError if it is damaged, UnreadableError and NewerFormatError."""
     try:
         manifest = verify(folder)
     except DamagedCheckpointError as error:
         run = folder.parent.parent
         raise ConfigError(f"damaged checkpoint: {error}\n`{resume_command(run)}` takes the newest good one.") from error
-    _describe(folder, manifest, say)
+    _describe(folder, manifest, log)
     return Choice(folder)
 
 
-def set_damaged_aside(choice: Choice, say: Say) -> None:
+def set_damaged_aside(choice: Choice, log: Say) -> None:
     """Give the damaged checkpoints that the run goes back from names of their own. Raises OSError."""
     for folder in choice.damaged:
-        say(f"{folder}: damaged, and kept as {set_aside(folder).name}")
+        log(f"{folder}: damaged, and kept as {set_aside(folder).name}")
 
 
 def foreign_note(folder: Path, manifest: Mapping[str, Any]) -> str:
@@ -88,10 +88,10 @@ def nonfinite_weights(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
     return [] if manifest.get("finite") is True else nonfinite_in(folder, manifest["files"])
 
 
-def _describe(folder: Path, manifest: Mapping[str, Any], say: Say) -> None:
+def _describe(folder: Path, manifest: Mapping[str, Any], log: Say) -> None:
     """Say what a user should know of a checkpoint that is whole."""
     if note := foreign_note(folder, manifest):
-        say(note)
+        log(note)
     names = nonfinite_weights(folder, manifest)
     if names:
         finite = _newest_finite(folder.parent)
@@ -99,7 +99,7 @@ def _describe(folder: Path, manifest: Mapping[str, Any], say: Say) -> None:
         if finite is not None:
             done = counted(step_of(finite), "update")
             newest = f"The newest finite checkpoint: after {done}; `{resume_command(finite)}` takes it."
-        say(f"{folder}: not finite: {some(names)}. {newest}")
+        log(f"{folder}: not finite: {some(names)}. {newest}")
 
 
 def _newest_finite(checkpoints: Path) -> Path | None:

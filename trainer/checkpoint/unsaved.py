@@ -31,7 +31,7 @@ class Unsaved:
         self._components, self._parts = components, parts
         self._before: dict[str, str] | None = self._marks()
 
-    def report(self, say: Callable[[str], None]) -> None:
+    def report(self, log: Callable[[str], None]) -> None:
         """Print one line on what has changed since, the first time that this is called."""
         if self._before is None:
             return
@@ -39,7 +39,7 @@ class Unsaved:
         now = self._marks()
         changed = [name for name, mark in now.items() if before.get(name, mark) != mark]
         if changed:
-            say(
+            log(
                 f"warning: training changes {listed(changed, SHOWN)}, which is not saved: a resumed run may"
                 " differ. Register a buffer as persistent, keep counts in buffers, and give an objective or data set"
                 " a state_dict and load_state_dict (docs/parts.md)."

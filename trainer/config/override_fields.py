@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from optimizer import UnknownKeyError
-from optimizer.config import ByType, arguments_model
+from optimizer.config import TaggedField, arguments_model
 
 from .class_choice import Choice
 from .overrides import TakesText
@@ -60,7 +60,7 @@ def _is_text(kind: Any) -> bool:
 
 def _inside(kind: Any, part: str, place: Any) -> Iterator[Any]:
     """Yield what may stand at `part` in a value of `kind`. place: the value, as far as it is there."""
-    if isinstance(kind, ByType):
+    if isinstance(kind, TaggedField):
         cls = _registered(kind.registry, place)
         yield from [str] if part == "type" else [] if cls is None else _inside(cls, part, place)
     elif get_origin(kind) in (dict, Mapping):
@@ -76,7 +76,7 @@ def _inside(kind: Any, part: str, place: Any) -> Iterator[Any]:
 
 def _kinds(annotation: Any, metadata: Sequence[Any] = ()) -> Iterator[Any]:
     """Yield the kinds of value that an annotation allows."""
-    by_type = [note for note in metadata if isinstance(note, ByType)]
+    by_type = [note for note in metadata if isinstance(note, TaggedField)]
     if by_type:
         yield from by_type
     elif get_origin(annotation) is Annotated:

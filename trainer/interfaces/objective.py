@@ -60,7 +60,7 @@ def _problem(kind: str, values: Mapping[Any, Any], taken: Any) -> str | None:
     return None
 
 
-class Learns(Protocol):
+class Updater(Protocol):
     """What an objective is handed to learn with."""
 
     def autocast(self) -> AbstractContextManager[object]:
@@ -109,7 +109,7 @@ class Objective(ABC):
     def losses(self, components: nn.ModuleDict, batch: Batch) -> Outcome:
         """Return the losses and metrics of `batch`. Called for held-out data too, without gradients."""
 
-    def update(self, components: nn.ModuleDict, batch: Batch, learner: Learns, step: int = 0) -> Outcome:
+    def update(self, components: nn.ModuleDict, batch: Batch, learner: Updater, step: int = 0) -> Outcome:
         """Learn from `batch` in update number `step`, counted from 0: one loss for all components.
 
         An objective with several backward passes overrides this and calls `learner.step` for each, in

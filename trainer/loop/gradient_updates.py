@@ -35,14 +35,14 @@ class Rules:
     every: Mapping[str, int] = field(default_factory=dict)
 
 
-class Learner:
+class GradientUpdater:
     """Updates components by the gradients of losses.
 
-    components: the whole model. optimizers: by component name. say: prints a line.
+    components: the whole model. optimizers: by component name. log: prints a line.
     `rules.grad_clip_norm` is the joint L2 norm that the gradients of all components stepped at once are scaled down
     to, before what each optimizer's own `grad_clip_norm` does.
     Of an update of several batches, `step` keeps the gradients until the last batch; every sample weighs the same.
-    After `step`, `lrs` holds the lr which each component's last update ran at, and, while `measuring`,
+    After `step`, `lrs` holds the lr which each component's last update ran at, and, while `record_norms`,
     `grad_norms` the joint L2 norm of its gradients before clipping, as a scalar tensor. `turns` counts how often each
     component's turn came; `skipped`, how often it was not moved then, as values were not finite; `stepped` names
     those that the present update has moved so far.
@@ -54,10 +54,10 @@ class Learner:
         optimizers: Mapping[str, Optimizer],
         device: torch.device,
         rules: Rules,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
         self.optimizers, self.rules = optimizers, rules
-        self.measuring = False
+        self.record_norms = False
         self.stepped: set[str] = set()
         self.lrs: dict[str, float] = {}
         self.grad_norms: dict[str, Tensor] = {}
@@ -66,7 +66,7 @@ class Learner:
         self.update, self.index = 0, 0
         self.sizes: tuple[int, ...] = (1,)
         self.batch: Batch = {}
-        self._components, self._device, self._say = components, device, say
+        self._components, self._device, self._say = components, device, log
         self._backward: set[str] = set()
         self._losses: dict[tuple[str, ...], list[Tensor]] = {}
         self._last_step: dict[str, int] = {}
@@ -201,7 +201,7 @@ class Learner:
             )
         if self._scaler is not None:
             self._scaler.unscale_(self.optimizers[name])
-        if self.measuring:
+        if self.record_norms:
             self.grad_norms[name] = total_norm(self._gradients(name))
 
     def _is_healthy(self, names: tuple[str, ...]) -> bool:
@@ -269,7 +269,7 @@ class Learner:
             ) from error
 
 
-def off_plan(learner: Learner, updates: range) -> list[str]:
+def off_plan(learner: GradientUpdater, updates: range) -> list[str]:
     """Return a line for each component that was not stepped in `updates` as often as planned, or skipped some."""
     lines = []
     for name in learner.optimizers:

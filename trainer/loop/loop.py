@@ -14,11 +14,11 @@ from ..interfaces.objective import Objective, Outcome, loss_problem, metric_prob
 from ..runtime.device import on_device
 from .batches import ShuffledBatches
 from .data_checks import batch_problem
-from .gradient_updates import Learner
+from .gradient_updates import GradientUpdater
 
 
 @dataclass(frozen=True)
-class Report:
+class UpdateReport:
     """What an update did, over all its batches. step: its number, from 0. logged: whether it goes into the metrics.
     outcomes: of its batches, detached when read; sizes: their samples. lrs, grad_norms: by component. skipped: updates
     that each component has skipped so far. All but the sizes are there in a logged update only."""
@@ -73,19 +73,19 @@ def _mean(values: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
     return (stacked * torch.tensor(sizes, device=stacked.device)).sum(0) / sum(sizes)
 
 
-def updates(
+def training_loop(
     objective: Objective,
     components: nn.ModuleDict,
     batches: ShuffledBatches,
-    learner: Learner,
+    learner: GradientUpdater,
     steps: range,
     log_every: int,
     device: torch.device,
-) -> Iterator[Report]:
+) -> Iterator[UpdateReport]:
     """Run the updates numbered `steps` and yield a report of each."""
     update = _told_the_step(objective)
     for step in steps:
-        learner.measuring = step % log_every == 0 or step == steps[-1]
+        learner.record_norms = step % log_every == 0 or step == steps[-1]
         outcomes = []
         sizes = batches.sizes(step)
         learner.begin_update(step, sizes)
@@ -97,24 +97,24 @@ def updates(
                 raise UserCodeError(f"data: {problem}")
             learner.batch = on_device(batch, device)
             outcomes.append(update(components, learner.batch, learner, step))
-        yield Report(
+        yield UpdateReport(
             step=step,
             epoch=step // batches.steps_per_epoch,
-            logged=learner.measuring,
-            outcomes=outcomes if learner.measuring else (),
+            logged=learner.record_norms,
+            outcomes=outcomes if learner.record_norms else (),
             sizes=sizes,
-            lrs=learner.lrs_now() if learner.measuring else {},
+            lrs=learner.lrs_now() if learner.record_norms else {},
             grad_norms={name: norm for name, norm in learner.grad_norms.items() if name in learner.stepped},
-            skipped=learner.skipped.copy() if learner.measuring else {},
+            skipped=learner.skipped.copy() if learner.record_norms else {},
         )
 
 
-def _told_the_step(objective: Objective) -> Callable[[nn.ModuleDict, Batch, Learner, int], Outcome]:
+def _told_the_step(objective: Objective) -> Callable[[nn.ModuleDict, Batch, GradientUpdater, int], Outcome]:
     """Return `objective.update`, which is handed the update's number if it takes that."""
     update: Any = objective.update
     parameters = inspect.signature(update).parameters
     if "step" in parameters and parameters["step"].kind is inspect.Parameter.POSITIONAL_ONLY:
-        return cast("Callable[[nn.ModuleDict, Batch, Learner, int], Outcome]", update)
+        return cast("Callable[[nn.ModuleDict, Batch, GradientUpdater, int], Outcome]", update)
     if "step" in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
         return lambda components, batch, learner, step: update(components, batch, learner, step=step)
     return lambda components, batch, learner, step: update(components, batch, learner)

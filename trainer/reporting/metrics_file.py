@@ -24,7 +24,7 @@ from optimizer.state import (
 )
 
 from ..interfaces.objective import Outcome
-from ..loop.loop import Report
+from ..loop.loop import UpdateReport
 from ..run_layout import NOT_UNDERSTOOD
 
 Line = dict[str, Any]
@@ -120,7 +120,7 @@ class MetricsFile:
         return self._file
 
 
-def training_line(report: Report, updates_per_second: float) -> Line:
+def training_line(report: UpdateReport, updates_per_second: float) -> Line:
     """Return the line for a training update."""
     losses = report.losses()
     return {

@@ -11,11 +11,11 @@ from rich.text import Text
 
 from optimizer.config import visible
 
-from ..loop.loop import Report
+from ..loop.loop import UpdateReport
 
 
 class RunProgress:
-    """A bar with the rate, and below it losses and lr by component; on a pipe only what `say` is given."""
+    """A bar with the rate, and below it losses and lr by component; on a pipe only what `log` is given."""
 
     def __init__(self, console: Console, done: int, total: int) -> None:
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
@@ -40,7 +40,7 @@ class RunProgress:
         """Return the updates a second since the start, after update `step`."""
         return (step + 1 - self._first) / max(time.monotonic() - self._started, 1e-9)
 
-    def show(self, report: Report) -> None:
+    def show(self, report: UpdateReport) -> None:
         """Show a logged update."""
         self._bar.update(self._task, completed=report.step + 1, description=f"{self.rate(report.step):.1f} updates/s")
         losses = "  ".join(f"{name} {float(loss):.4f}" for name, loss in report.losses().items())

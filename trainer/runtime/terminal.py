@@ -28,15 +28,15 @@ def output(text: str) -> None:
 
 def report(text: str) -> None:
     """Print what a command has done. It is done also where that cannot be written."""
-    say(Console(file=cast(IO[str], unfailing(sys.stdout))), text)
+    log(Console(file=cast(IO[str], unfailing(sys.stdout))), text)
 
 
 def complain(text: str, style: str | None = None) -> None:
     """Print a message on the standard error stream."""
-    say(Console(stderr=True, file=cast(IO[str], unfailing(sys.stderr))), text, style)
+    log(Console(stderr=True, file=cast(IO[str], unfailing(sys.stderr))), text, style)
 
 
-def say(console: Console, text: str, style: str | None = None) -> None:
+def log(console: Console, text: str, style: str | None = None) -> None:
     """Print a message of limited length."""
     show(console, bounded(text), style)
 

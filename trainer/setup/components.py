@@ -18,13 +18,13 @@ Loaded = Mapping[str, Mapping[str, nn.Parameter]]
 
 
 def build_components(
-    config: ModelConfig, seed: int, load_initial: bool, say: Callable[[str], None]
+    config: ModelConfig, seed: int, load_initial: bool, log: Callable[[str], None]
 ) -> tuple[nn.ModuleDict, Loaded]:
     """Return the components by name, and which of their parameters `init_from` loaded.
 
     Each is initialised from the seed and its own name, so that to add or to reorder components changes
     none of the others. load_initial: whether to load what `init_from` names, which a resumed run does
-    not need, and may not have any more. say: prints a line.
+    not need, and may not have any more. log: prints a line.
 
     Raises ConfigError where a component's class refuses its parameters, or init_from does not fit.
     """
@@ -34,7 +34,7 @@ def build_components(
         torch.manual_seed((seed + zlib.crc32(name.encode())) % 2**63)
         components[name] = component_config.make(f"model.components.{name}")
         if component_config.init_from is not None and load_initial:
-            loaded[name] = _load(name, component_config, components[name], say)
+            loaded[name] = _load(name, component_config, components[name], log)
     freeze(components, config)
     refuse_shared_parameters(components)
     return components, loaded
@@ -111,7 +111,7 @@ def refuse_shared_parameters(components: nn.ModuleDict) -> None:
 
 
 def _load(
-    name: str, config: ComponentConfig, component: nn.Module, say: Callable[[str], None]
+    name: str, config: ComponentConfig, component: nn.Module, log: Callable[[str], None]
 ) -> dict[str, nn.Parameter]:
     """Load what `init_from` of a component names, and return the parameters that it loaded."""
     path = f"model.components.{name}.init_from"
@@ -123,6 +123,6 @@ def _load(
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from error
     for line in lines:
-        say(line)
+        log(line)
     chosen = set(names)
     return {name: parameter for name, parameter in component.named_parameters() if name in chosen}

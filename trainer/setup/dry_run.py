@@ -40,18 +40,18 @@ def bring_into_form(
     prepare(objective, components, data, loaded)
     move(components, device)
     freeze(components, model)
-    outcome = rehearse(objective, components, train)
+    outcome = dry_run(objective, components, train)
     if held_out is not None:
-        outcome = rehearse(objective, components, held_out)
+        outcome = dry_run(objective, components, held_out)
     if one_sample:
-        rehearse_one_sample(objective, components, on_device(first_batch(data.train, TRAIN, 1), device))
+        dry_run_one_sample(objective, components, on_device(first_batch(data.train, TRAIN, 1), device))
     freeze(components, model)
     refuse_shapeless_parameters(components)
     refuse_shared_parameters(components)
     return outcome
 
 
-def rehearse(objective: Objective, components: nn.ModuleDict, batch: Batch) -> Outcome:
+def dry_run(objective: Objective, components: nn.ModuleDict, batch: Batch) -> Outcome:
     """Return the losses and metrics of `batch` in eval mode, without gradients. Lazy modules get their parameters.
 
     Raises ConfigError that names the component which cannot take its input, and the line that failed.
@@ -60,7 +60,7 @@ def rehearse(objective: Objective, components: nn.ModuleDict, batch: Batch) -> O
     return _outcome(objective, components, batch)
 
 
-def rehearse_one_sample(objective: Objective, components: nn.ModuleDict, batch: Batch) -> None:
+def dry_run_one_sample(objective: Objective, components: nn.ModuleDict, batch: Batch) -> None:
     """Run a batch of one sample in train mode, which some modules (BatchNorm over single values) cannot do.
 
     Raises ConfigError with what failed.

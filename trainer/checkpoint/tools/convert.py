@@ -18,7 +18,7 @@ from ..directory import checkpoint_at, verify
 from ..init_from import find
 from ..names import is_folder
 from .external_formats import (
-    Positional,
+    PositionalState,
     lerobots_folder,
     read_lerobot,
     read_torch,
@@ -26,7 +26,7 @@ from .external_formats import (
     write_lerobot,
     write_torch,
 )
-from .positional_state import by_position, with_names
+from .positional_state import by_position, name_by_model
 
 INNERSTEP, LEROBOT, TORCH = FORMATS = ("innerstep", "lerobot", "torch")
 
@@ -96,7 +96,7 @@ def _to_innerstep(
 ) -> list[tuple[str, str]]:
     lines = []
     for name, found in _read(source, kind, config, only).items():
-        state = with_names(found, None if config is None else _component(config, name))
+        state = name_by_model(found, None if config is None else _component(config, name))
         folder = out / name
         folder.mkdir()
         write_tensors(folder / WEIGHTS, independent(found.weights))
@@ -110,7 +110,7 @@ def _to_innerstep(
     return lines
 
 
-def _read(source: Path, kind: str, config: ExperimentConfig | None, only: str | None) -> Mapping[str, Positional]:
+def _read(source: Path, kind: str, config: ExperimentConfig | None, only: str | None) -> Mapping[str, PositionalState]:
     """Return the components in `source` by name."""
     if kind == TORCH:
         return {
@@ -160,7 +160,7 @@ def _chosen(there: dict[str, Path], only: str | None, source: Path) -> dict[str,
     return {only: there[only]}
 
 
-def _told(found: Positional) -> str:
+def _told(found: PositionalState) -> str:
     parts = [counted(len(found.weights), "tensor")]
     if found.optimizer is not None:
         parts.append(f"the optimizer's state of {counted(len(found.optimizer['state']), 'parameter')}")

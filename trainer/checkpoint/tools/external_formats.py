@@ -35,7 +35,7 @@ OPTIMIZER_FILE = "_opt.pt"
 
 
 @dataclass(frozen=True)
-class Positional:
+class PositionalState:
     """One component. optimizer: a state dict of torch.optim, and in it the schedule's position under "scheduler", if
     it is known; None where there is no optimizer. source: where it was read.
     """
@@ -50,7 +50,7 @@ def lerobots_folder(path: Path) -> Path | None:
     return next((folder for folder in (path, path / TRAINING_STATE) if os.path.lexists(folder / TENSORS)), None)
 
 
-def read_lerobot(folder: Path) -> Positional:
+def read_lerobot(folder: Path) -> PositionalState:
     """Return what is in a folder of LeRobot's optimizer state, with the weights beside it.
 
     Raises DamagedCheckpointError for a file that is missing or is none of LeRobot's.
@@ -67,7 +67,7 @@ def read_lerobot(folder: Path) -> Positional:
     weights = _first_file(*there)
     if weights is None:
         raise DamagedCheckpointError(f"{there[0]}: is missing, as is {there[1]}. Put the weights into one of them.")
-    return Positional(_with_shared_tensors(weights), optimizer, folder)
+    return PositionalState(_with_shared_tensors(weights), optimizer, folder)
 
 
 def torch_names(folder: Path) -> list[str]:
@@ -77,7 +77,7 @@ def torch_names(folder: Path) -> list[str]:
     return [name for name in names if name.strip(".")]  # others are no names of folders: "..pt" would be "."
 
 
-def read_torch(folder: Path, name: str) -> Positional:
+def read_torch(folder: Path, name: str) -> PositionalState:
     """Return what is in NAME.pt and NAME_opt.pt. Raises DamagedCheckpointError, also for files that would run code."""
     path, optimizer_path = folder / f"{name}.pt", folder / f"{name}{OPTIMIZER_FILE}"
     weights = read_torch_file(path)
@@ -86,7 +86,7 @@ def read_torch(folder: Path, name: str) -> Positional:
     if problem := next(filter(None, map(unsavable_name, weights)), None):
         raise DamagedCheckpointError(f"{path}: has a tensor that cannot be saved: {problem}")
     if not os.path.lexists(optimizer_path):
-        return Positional(weights, None, path)
+        return PositionalState(weights, None, path)
     optimizer = read_torch_file(optimizer_path)
     if lacking := [key for key in ("state", "param_groups") if key not in optimizer]:
         raise DamagedCheckpointError(
@@ -97,10 +97,10 @@ def read_torch(folder: Path, name: str) -> Positional:
         optimizer = {**optimizer, "state": dict(optimizer["state"]), "param_groups": groups}
     if "scheduler" in optimizer:
         optimizer["scheduler"] = _position(optimizer_path, optimizer["scheduler"])
-    return Positional(weights, optimizer, optimizer_path)
+    return PositionalState(weights, optimizer, optimizer_path)
 
 
-def write_lerobot(folder: Path, component: Positional) -> None:
+def write_lerobot(folder: Path, component: PositionalState) -> None:
     """Write the files of LeRobot into `folder`. Raises ValueError for a state that they cannot hold, OSError."""
     folder.mkdir()
     write_tensors(folder / WEIGHTS, component.weights, {"format": "pt"})
@@ -125,7 +125,7 @@ def write_lerobot(folder: Path, component: Positional) -> None:
         write_new(folder / LEROBOTS_SCHEDULER, _json(component, state))
 
 
-def write_torch(folder: Path, name: str, component: Positional) -> None:
+def write_torch(folder: Path, name: str, component: PositionalState) -> None:
     """Write NAME.pt and, of a component with an optimizer, NAME_opt.pt.
 
     Raises ValueError if another component's files have these names, OSError.
@@ -138,7 +138,7 @@ def write_torch(folder: Path, name: str, component: Positional) -> None:
         write_torch_file(folder / f"{name}{OPTIMIZER_FILE}", component.optimizer)
 
 
-def _json(component: Positional, values: Any) -> str:
+def _json(component: PositionalState, values: Any) -> str:
     """Return `values` as LeRobot writes them, who has no form for what is not finite: that is refused."""
     try:
         return json.dumps(values, indent=4, allow_nan=False)

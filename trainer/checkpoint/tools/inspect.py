@@ -17,7 +17,7 @@ from ..concurrent_reading import is_still_there, read_checkpoint
 from ..contents import Progress, expected_content, read_progress
 from ..directory import complete_checkpoints, existing_checkpoint, is_run, read_manifest, verify
 from ..health import some
-from ..names import is_folder, pointed, step_named_in, step_of
+from ..names import is_folder, read_pointer, step_named_in, step_of
 from ..own_state import PARTS, own_values
 from ..selection import foreign_note, nonfinite_weights
 from ..writing import DAMAGED
@@ -92,7 +92,7 @@ def _leads_nowhere(checkpoints: Path, name: str) -> bool:
     """Return whether LATEST or BEST is there and names no checkpoint, nor another one a moment later."""
     while os.path.lexists(checkpoints / name):
         text = step_named_in(checkpoints / name)
-        if pointed(checkpoints, name) is not None:
+        if read_pointer(checkpoints, name) is not None:
             return False
         if step_named_in(checkpoints / name) == text:
             return os.path.lexists(checkpoints / name)

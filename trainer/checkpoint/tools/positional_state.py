@@ -10,20 +10,20 @@ from torch import Tensor, nn
 from optimizer import NamedState
 from optimizer.config import counted, joined, listed, shown
 from optimizer.state import as_in, compare_shapes, state_by_id, state_by_name
-from optimizer.transforms import PART
+from optimizer.transforms import MEMBER
 from optimizer.types import INITIAL, POSITION
 
 from ...run_layout import OPTIMIZER_VALUES, WEIGHTS
 from ...runtime.files import read_tensors
 from ..contents import expected_content, read_optimizer
 from ..init_from import check_kinds
-from .external_formats import Positional
+from .external_formats import PositionalState
 
 _OPTIONS = ("lr", "initial_lr")
 """What torch keeps in a group as a tensor if it is given as one."""
 
 
-def with_names(found: Positional, component: nn.Module | None) -> NamedState | None:
+def name_by_model(found: PositionalState, component: nn.Module | None) -> NamedState | None:
     """Return the optimizer's state of `found` by parameter name; None if it has none.
 
     component: tells the names where the state has none, and what the weights must be. Raises ValueError for weights
@@ -49,33 +49,33 @@ def with_names(found: Positional, component: nn.Module | None) -> NamedState | N
         return state_by_name(state_dict, {name: shapes[name] for name in names.values()}, _OPTIONS)
 
 
-def by_position(folder: Path) -> Positional:
+def by_position(folder: Path) -> PositionalState:
     """Return what is in a component's folder as a state dict of the bare class takes it.
 
     Raises ValueError for damage, and for an optimizer that is of several classes.
     """
     weights, path = read_tensors(folder / WEIGHTS), folder / OPTIMIZER_VALUES
     if not path.is_file():
-        return Positional(weights, None, folder)
+        return PositionalState(weights, None, folder)
     saved = read_optimizer(folder)
     with expected_content(path):
         groups = saved.values["param_groups"]
-        if len({group.get(PART) for group in groups}) > 1:
+        if len({group.get(MEMBER) for group in groups}) > 1:
             raise ValueError("its optimizer is of several classes, whose state no single class elsewhere takes")
         names = [name for group in groups for name in group["param_names"]]
         ids = {name: position for position, name in enumerate(names)}
-        state, further = state_by_id(saved, ids)
+        state, extra = state_by_id(saved, ids)
         bare = [{**_bare(group), "params": [ids[name] for name in group["param_names"]]} for group in groups]
-        optimizer = {**further, "state": state, "param_groups": bare}
+        optimizer = {**extra, "state": state, "param_groups": bare}
         if "scheduler" in saved.values:
             optimizer["scheduler"] = {"last_epoch": saved.values["scheduler"]["last_epoch"]}
-    return Positional(weights, optimizer, folder)
+    return PositionalState(weights, optimizer, folder)
 
 
 def _bare(group: Mapping[str, Any]) -> dict[str, Any]:
     """Return a group without what only an optimizer with a schedule inside has, each value in torch's own type."""
     known = {*group, "beta1", "beta2"} - {"lr"}  # torch's schedulers keep an initial_lr too
-    ours = {POSITION, PART, *(INITIAL + option for option in known)}
+    ours = {POSITION, MEMBER, *(INITIAL + option for option in known)}
     values = {key: as_in(None, value) for key, value in group.items() if key not in ours}
     return {
         key: tuple(value) if isinstance(value, list) and key != "param_names" else value
@@ -83,7 +83,7 @@ def _bare(group: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _names(found: Positional, component: nn.Module | None) -> dict[Any, str]:
+def _names(found: PositionalState, component: nn.Module | None) -> dict[Any, str]:
     """Return the parameters' names by position."""
     assert found.optimizer is not None, "there is an optimizer to name the parameters of"
     groups = found.optimizer["param_groups"]
@@ -109,7 +109,7 @@ def _names(found: Positional, component: nn.Module | None) -> dict[Any, str]:
     )
 
 
-def _check(found: Positional, names: Mapping[Any, str], shapes: Mapping[str, list[int]]) -> None:
+def _check(found: PositionalState, names: Mapping[Any, str], shapes: Mapping[str, list[int]]) -> None:
     """Raise ValueError, with all that is wrong, unless every name has weights and all state their shapes."""
     assert found.optimizer is not None, "there is an optimizer to check"
     given = Counter(names.values())
