@@ -94,12 +94,12 @@ def convert(
     no_plugins: Annotated[bool, typer.Option("--no-plugins", help="Import nothing that CONFIG names.")] = False,
 ) -> None:
     """Take weights and optimizers over from LeRobot or plain PyTorch, or there."""
-    from optimizer.config import importing
+    from optimizer import no_plugins as without_plugins
 
     from ..checkpoint.tools.convert import convert as write_converted
     from ..runtime.terminal import report
 
-    with _mistakes(), importing.no_plugins() if no_plugins else nullcontext():
+    with _mistakes(), without_plugins() if no_plugins else nullcontext():
         report("\n".join(write_converted(source, out, to, config, component)))
 
 

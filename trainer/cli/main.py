@@ -191,14 +191,15 @@ def _run() -> None:
 @contextmanager
 def _imports(no_plugins: bool) -> Iterator[None]:
     """Run a command that may import what a config or a key names, also from the working directory, or must not."""
-    from optimizer.config import importing
+    from optimizer import no_plugins as without_plugins
+    from optimizer.config import looking_in
 
     from ..config.plugins import working_directory
 
     with (
         warnings.catch_warnings(),
-        importing.looking_in(working_directory()),
-        importing.no_plugins() if no_plugins else nullcontext(),
+        looking_in(working_directory()),
+        without_plugins() if no_plugins else nullcontext(),
     ):
         warnings.showwarning = _shown_in_one_line(warnings.showwarning)
         yield
