@@ -44,7 +44,21 @@ class AdamWWithWarmupCosine(ScheduledOptimizer, AdamW):
 
 @OPTIMIZER_BUILDER_REGISTRY.register("adamw_warmup_cosine_decay")
 class AdamWWithWarmupCosineFactory(WarmupCosineFields, AdamWOptions, ScheduledFactory):
-    """AdamW whose lr rises linearly from start_lr to peak_lr and falls on half a cosine to end_lr."""
+    """AdamW whose lr rises linearly from start_lr to peak_lr and falls on half a cosine to end_lr.
+
+    Examples:
+        >>> import torch
+        >>> from optimizer import OPTIMIZER_BUILDER_REGISTRY
+        >>> key = "adamw_warmup_cosine_decay"
+        >>> factory = OPTIMIZER_BUILDER_REGISTRY[key](peak_lr=1e-3, warmup_steps=2, total_steps=5)
+        >>> optimizer = factory.build(torch.nn.Linear(2, 1))
+        >>> lrs = []
+        >>> for _ in range(6):
+        ...     lrs += optimizer.scheduler.get_last_lr()
+        ...     optimizer.step()
+        >>> [round(lr, 6) for lr in lrs]
+        [0.0, 0.0005, 0.001, 0.0005, 0.0, 0.0]
+    """
 
     optimizer_class: ClassVar[type[Optimizer]] = AdamW
     fused_by_default: ClassVar[bool] = True

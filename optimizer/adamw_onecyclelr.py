@@ -43,7 +43,20 @@ class AdamWWithOneCycle(ScheduledOptimizer, AdamW):
 
 @OPTIMIZER_BUILDER_REGISTRY.register("adamw_cosine_schedule")
 class AdamWWithOneCycleFactory(OneCycleFields, AdamWOptions, ScheduledFactory):
-    """AdamW whose lr follows PyTorch's OneCycleLR and holds its last value after it."""
+    """AdamW whose lr follows PyTorch's OneCycleLR and holds its last value after the cycle.
+
+    Examples:
+        >>> import torch
+        >>> from optimizer import OPTIMIZER_BUILDER_REGISTRY
+        >>> factory = OPTIMIZER_BUILDER_REGISTRY["adamw_cosine_schedule"](max_lr=1e-2, total_steps=5, pct_start=0.6)
+        >>> optimizer = factory.build(torch.nn.Linear(2, 1))
+        >>> lrs = []
+        >>> for _ in range(6):
+        ...     lrs += optimizer.scheduler.get_last_lr()
+        ...     optimizer.step()
+        >>> [round(lr, 6) for lr in lrs]
+        [0.0004, 0.0052, 0.01, 0.005, 0.0, 0.0]
+    """
 
     optimizer_class: ClassVar[type[Optimizer]] = AdamW
     fused_by_default: ClassVar[bool] = True

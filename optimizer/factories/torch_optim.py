@@ -77,7 +77,18 @@ def torch_factory(
 ) -> type[TorchFactory]:
     """Return a factory of `optimizer_class` whose fields are the class's arguments, with its defaults.
 
-    base: what the factory is besides. module: where it can be found under its name, for pickle.
+    Args:
+        key: The key under which the factory will be registered.
+        optimizer_class: A class with the constructor of a torch.optim optimizer.
+        base: Base class of the factory.
+        module: Module in which pickle finds the factory by its name.
+
+    Examples:
+        >>> import torch
+        >>> from optimizer import torch_factory
+        >>> factory = torch_factory("my_sgd", torch.optim.SGD)(lr=0.1, schedule={"type": "constant"})
+        >>> factory.build(torch.nn.Linear(2, 1)).param_groups[0]["lr"]
+        0.1
     """
     types = plain_types(optimizer_class)
     fields: dict[str, Any] = {}

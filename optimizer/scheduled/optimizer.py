@@ -210,7 +210,17 @@ class ScheduledOptimizer(Optimizer):
 
 
 def scheduled(optimizer_class: type[Optimizer]) -> type[ScheduledOptimizer]:
-    """Return `optimizer_class` with ScheduledOptimizer mixed in; call `embed` on what it makes."""
+    """Return `optimizer_class` with ScheduledOptimizer mixed in; call `embed` on its instances.
+
+    Examples:
+        >>> import torch
+        >>> from optimizer import SCHEDULE_REGISTRY, scheduled
+        >>> schedule = SCHEDULE_REGISTRY["linear"](num_training_steps=4)
+        >>> optimizer = scheduled(torch.optim.SGD)(torch.nn.Linear(2, 1).parameters(), lr=0.1).embed(schedule)
+        >>> optimizer.step()
+        >>> round(optimizer.param_groups[0]["lr"], 4)
+        0.075
+    """
     if issubclass(optimizer_class, ScheduledOptimizer):
         return optimizer_class
     return _mixed(optimizer_class)  # type: ignore[arg-type]  # to mypy an Optimizer type is not hashable

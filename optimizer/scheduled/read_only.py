@@ -8,11 +8,24 @@ from .optimizer import ScheduledOptimizer
 
 
 class ReadOnlyScheduler(LRScheduler):
-    """Stands for the schedule inside `optimizer` where a tool wants a scheduler beside the optimizer.
+    """A scheduler object for tools that require one: it reports the schedule inside `optimizer` and moves nothing.
 
-    `get_last_lr()` and `last_epoch` are those of the schedule inside. `step()` does nothing: the
-    optimizer's own step moves the schedule. Its state is empty, as the optimizer's state holds all of it.
-    Raises ValueError for an optimizer that has no schedule inside.
+    `step()` does nothing, as the optimizer's own step moves the schedule. Its state is empty: the optimizer's state
+    holds the position.
+
+    Raises:
+        ValueError: The optimizer has no schedule inside.
+
+    Examples:
+        >>> import torch
+        >>> from optimizer import OPTIMIZER_BUILDER_REGISTRY, ReadOnlyScheduler
+        >>> factory = OPTIMIZER_BUILDER_REGISTRY["sgd"](lr=0.1, schedule={"type": "linear", "num_training_steps": 4})
+        >>> optimizer = factory.build(torch.nn.Linear(2, 1))
+        >>> scheduler = ReadOnlyScheduler(optimizer)
+        >>> optimizer.step()
+        >>> scheduler.step()
+        >>> scheduler.last_epoch, round(scheduler.get_last_lr()[0], 4)
+        (1, 0.075)
     """
 
     def __init__(self, optimizer: ScheduledOptimizer) -> None:

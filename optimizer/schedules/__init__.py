@@ -1,4 +1,4 @@
-"""The schedules that innerstep brings, by family. Importing this registers them all."""
+"""The built-in schedules, by family. Importing this package registers all of them."""
 
 from . import (  # noqa: F401 they register their schedules
     basic,

@@ -1,4 +1,4 @@
-"""What a schedule is: a validated, pure function of the update count."""
+"""The base class of schedules: validated, pure functions of the update count."""
 
 from abc import ABC, abstractmethod
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -15,15 +15,29 @@ from .horizon import Horizon
 from .sampling import sample_steps
 
 NOTEBOOK = Horizon(total_steps=1000, steps_per_epoch=100)
-"""How long the run is that a notebook shows a curve over, where nothing says it."""
+"""The run over which a notebook draws a curve."""
 
 
 class Schedule(Config, Curve, ABC):
-    """The values that an optimizer's lr (or another option) takes from update to update. Update k counts from 0.
+    """The values of an optimizer's lr, or of another option, by update. Update k counts from 0 and runs at lr_at(k).
 
-    absolute: whether `lr_at` is a learning rate, of which a parameter group with an lr of its own gets
-    its share, or a factor on every group's own lr. length_field: the field that is the length of the run
-    if it is left out. jumps: whether sudden changes are what the schedule is for.
+    Attributes:
+        absolute: Whether `lr_at` returns a learning rate, from which each parameter group gets its share, or a factor
+            on each group's own lr.
+        length_field: The field that is the length of the run if it is omitted; None: there is no such field.
+        jumps: Whether sudden changes are the purpose of the schedule.
+
+    Examples:
+        A custom schedule is a class with fields and `lr_at`.
+
+        >>> from optimizer import Schedule
+        >>> class Halving(Schedule):
+        ...     absolute = False  # a factor on the lr
+        ...     every: int = 10
+        ...     def lr_at(self, step: int) -> float:
+        ...         return 0.5 ** (step // self.every)
+        >>> [Halving(every=4).lr_at(k) for k in (0, 3, 4, 8)]
+        [1.0, 1.0, 0.5, 0.25]
     """
 
     absolute: ClassVar[bool]
@@ -31,21 +45,34 @@ class Schedule(Config, Curve, ABC):
     jumps: ClassVar[bool] = False
 
     interval: Literal["step", "epoch"] = "step"
-    """What one step of the schedule is: an update, or an epoch, at whose end alone the value changes."""
+    """Unit of a step of the schedule: an update, or an epoch. In epochs, the value changes only at their ends."""
     frequency: PositiveCount = 1
-    """Updates or epochs that one step of the schedule takes."""
+    """Updates or epochs in a step of the schedule."""
     steps_per_epoch: PositiveCount | None = None
-    """Updates in an epoch; left out, the data's."""
+    """Updates in an epoch. If omitted, the number in one pass over the data."""
 
     @abstractmethod
     def lr_at(self, step: int) -> float:
-        """Return the learning rate (or the factor) at `step`: the update's number, unless `interval` or
-        `frequency` make the schedule's steps longer than an update."""
+        """Return the learning rate, or the factor, at a step.
+
+        Args:
+            step: The number of the update, from 0; with `interval: epoch` or a `frequency`, the number of the step.
+        """
 
     def resolved(self, horizon: Horizon | None) -> Self:
-        """Return this schedule with what was left out, or is relative, taken from `horizon`.
+        """Return this schedule with omitted and relative lengths replaced by numbers of steps.
 
-        Raises ValidationError where something is missing still, or does not fit the horizon.
+        Args:
+            horizon: The length of the run; None if it is unknown.
+
+        Raises:
+            ValidationError: A length needs a horizon that is not given, or does not fit into it.
+
+        Examples:
+            >>> from optimizer import SCHEDULE_REGISTRY, Horizon
+            >>> schedule = SCHEDULE_REGISTRY["cosine"](num_warmup_steps="5%").resolved(Horizon(total_steps=1000))
+            >>> schedule.num_warmup_steps, schedule.num_training_steps
+            (50, 1000)
         """
         pace = self.pace(horizon)
         changes: dict[str, Any] = {}
@@ -70,7 +97,7 @@ class Schedule(Config, Curve, ABC):
         return self.replaced(**changes) if changes else self
 
     def moves_momentum(self) -> bool:
-        """Return whether the schedule moves the momentum (beta1) too."""
+        """Return whether the schedule also moves the momentum (beta1)."""
         return False
 
     def needs_length(self) -> bool:
@@ -78,26 +105,26 @@ class Schedule(Config, Curve, ABC):
         return True
 
     def inner_schedules(self) -> list["Schedule"]:
-        """Return the schedules that this one is made of."""
+        """Return the schedules inside this one."""
         values = [getattr(self, name) for name in type(self).model_fields]
         return [item for value in values if isinstance(value, list) for item in value if isinstance(item, Schedule)]
 
     def may_jump(self) -> bool:
-        """Return whether sudden changes are what this schedule, or one inside, is for."""
+        """Return whether sudden changes are the purpose of this schedule or of one inside."""
         return self.jumps or any(schedule.may_jump() for schedule in self.inner_schedules())
 
     def rise_length(self) -> int:
-        """Return the steps before the decay, where a field says how many they are; otherwise 0."""
+        """Return the steps before the decay if a field holds their number, else 0."""
         steps = getattr(self, "num_warmup_steps", 0)
         return steps if isinstance(steps, int) else 0
 
     def quick_reach(self) -> int | None:
-        """Return the updates that can be looked at quickly; None: all, as each costs the same wherever it is."""
+        """Return the number of updates whose values are quick to compute; None if all are."""
         reaches = [reach for schedule in self.inner_schedules() if (reach := schedule.quick_reach()) is not None]
         return min(reaches) * self.pace() if reaches else None
 
     def is_resolved(self) -> bool:
-        """Return whether every length, here and in schedules inside, is a plain number."""
+        """Return whether every length, here and in the schedules inside, is a plain number."""
         values = [getattr(self, name) for name in type(self).model_fields]
         items = [item for value in values for item in (value if isinstance(value, list) else [value])]
         return all(
@@ -106,24 +133,24 @@ class Schedule(Config, Curve, ABC):
         )
 
     def for_lr(self, lr: float) -> Self:
-        """Return this schedule for an optimizer whose own lr is `lr`."""
+        """Return this schedule for an optimizer with the lr `lr`."""
         return self
 
     def start(self) -> Curve:
-        """Return the curve for one optimizer to follow, by the number of its updates."""
+        """Return the curve of one optimizer, a function of its updates."""
         pace = self.pace(None)
         return self.follow() if pace == 1 else PacedCurve(self.follow(), pace)
 
     def follow(self) -> Curve:
-        """Return the curve in the schedule's own steps. A pure function is its own curve."""
+        """Return the curve as a function of the schedule's steps. A pure schedule is its own curve."""
         return self
 
     def summary(self) -> str:
-        """Return the curve in one short line, as the plan shows it."""
+        """Return one short line for the plan that describes the curve."""
         return self.key
 
     def pace_summary(self) -> str:
-        """Return how long the schedule's steps are, as the plan shows it; nothing if each is an update."""
+        """Return the length of the schedule's steps as text for the plan; empty if each is an update."""
         if self.interval == "step" and self.frequency == 1:
             return ""
         unit = "update" if self.interval == "step" else "epoch"
@@ -135,7 +162,7 @@ class Schedule(Config, Curve, ABC):
         return SCHEDULE_REGISTRY.key_of(type(self))
 
     def _repr_svg_(self) -> str | None:
-        """Return the curve as a notebook shows it: a picture, or nothing without matplotlib."""
+        """Return the curve as an SVG for a notebook; None without matplotlib."""
         resolved = self.resolved(NOTEBOOK)
         curve, updates = resolved.start(), sample_steps(NOTEBOOK.total_steps)
         series = Series(self.key, [(update, curve.lr_at(update)) for update in updates])
@@ -146,14 +173,18 @@ class Schedule(Config, Curve, ABC):
             return None
 
     def config(self) -> dict[str, Any]:
-        """Return the flat dict that builds this schedule again: its key as `type`, and its fields."""
+        """Return the flat dict from which this schedule can be built again: its key as `type`, and its fields."""
         pace = {"interval": "step", "frequency": 1, "steps_per_epoch": None}
         fields = self.model_dump()
         usual = {name for name, default in pace.items() if fields[name] == default}
         return {"type": self.key, **{name: value for name, value in fields.items() if name not in usual}}
 
     def pace(self, horizon: Horizon | None = None) -> int:
-        """Return the updates that one step of the schedule takes."""
+        """Return the number of updates in a step of the schedule.
+
+        Raises:
+            ValidationError: `interval` is epoch, and neither `steps_per_epoch` nor `horizon` holds the epoch's length.
+        """
         if self.interval == "step":
             return self.frequency
         per_epoch = self.steps_per_epoch or (horizon.steps_per_epoch if horizon else None)
@@ -168,7 +199,11 @@ SCHEDULE_REGISTRY: Registry[Schedule] = Registry("schedule", Schedule, entry_poi
 
 
 def resolved_at(schedule: Schedule, horizon: Horizon | None, field: str, index: int) -> Schedule:
-    """Return `schedule` resolved, with `field` and `index` before the path of an error."""
+    """Return `schedule.resolved(horizon)`.
+
+    Raises:
+        ValidationError: As `resolved` raises it, its path below `field` and `index`.
+    """
     try:
         return schedule.resolved(horizon)
     except ValidationError as error:
@@ -176,7 +211,11 @@ def resolved_at(schedule: Schedule, horizon: Horizon | None, field: str, index: 
 
 
 def total_steps_from(horizon: Horizon | None, field: str) -> int:
-    """Return the horizon's total_steps for `field`. Raises ValidationError there if there is no horizon."""
+    """Return the horizon's total_steps.
+
+    Raises:
+        ValidationError: At `field`, if `horizon` is None.
+    """
     if horizon is None:
         rule = "not given, and there is no horizon to take it from; give it, or build(params, horizon=Horizon(…))"
         raise refusal(rule, (field,))
@@ -184,7 +223,7 @@ def total_steps_from(horizon: Horizon | None, field: str) -> int:
 
 
 def short(value: float) -> str:
-    """Return `value` in scientific notation without needless zeros: 2.5e-03; inf and nan as they are."""
+    """Return `value` in scientific notation without trailing zeros, such as 2.5e-03; inf and nan unchanged."""
     mantissa, point, exponent = f"{value:.2e}".partition("e")
     if not point:
         return mantissa

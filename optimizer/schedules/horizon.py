@@ -1,4 +1,4 @@
-"""How long a run is."""
+"""The length of a run."""
 
 import operator
 from dataclasses import dataclass
@@ -6,10 +6,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Horizon:
-    """The length of a run, from which a factory takes what its config leaves out.
+    """The length of a run, from which a factory takes the lengths that its config omits.
 
-    total_steps: updates in the whole run. steps_per_epoch: updates in one pass over the data.
-    Raises ValueError unless both are positive whole numbers.
+    Args:
+        total_steps: Updates in the whole run.
+        steps_per_epoch: Updates in one pass over the data; None if unknown.
+
+    Raises:
+        ValueError: A length is not a positive whole number below 2^63.
+
+    Examples:
+        >>> from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon
+        >>> factory = OPTIMIZER_BUILDER_REGISTRY["adamw_warmup_cosine_decay"](peak_lr=1e-3, warmup_steps="2ep")
+        >>> known = factory.resolved(Horizon(total_steps=1000, steps_per_epoch=50))
+        >>> known.warmup_steps, known.total_steps
+        (100, 1000)
     """
 
     total_steps: int
@@ -20,7 +31,7 @@ class Horizon:
             value = getattr(self, name)
             if value is None and name == "steps_per_epoch":
                 continue
-            try:  # whole numbers of numpy and torch too
+            try:  # also takes whole numbers of numpy and torch
                 number = 0 if isinstance(value, bool) else operator.index(value)
             except TypeError:
                 number = 0

@@ -110,7 +110,7 @@ def test_a_late_position_is_loaded_at_once():
             "torch_schedule",
             "Halving is stepped 300 times to update 300",
         ),
-        ({"type": "ExponentialLR", "gamma": 0.9}, "torch_leaps", "ExponentialLR: 300 changes of the lr are gone"),
+        ({"type": "ExponentialLR", "gamma": 0.9}, "torch_leaps", "ExponentialLR: 300 changes of the lr"),
     ],
 )
 def test_a_long_way_is_announced(schedule, module, message, monkeypatch):

@@ -60,7 +60,8 @@ def description(key: str) -> str:
 def _described(registry: Registry[Any], cls: type[Any]) -> str:
     key = registry.key_of(cls)
     aliases = f" (also {', '.join(registry.aliases_of(key))})" if registry.aliases_of(key) else ""
-    doc = "\n".join(f"  {line.strip()}".rstrip() for line in (cls.__doc__ or "").strip().splitlines())
+    text = inspect.cleandoc(cls.__doc__ or "").partition("\n\nExamples:\n")[0]
+    doc = "\n".join(f"  {line}".rstrip() for line in text.splitlines())
     lines = [
         f"{registry.name} {key}{aliases}: {cls.__module__}.{cls.__qualname__}{_source(cls)}",
         doc,
