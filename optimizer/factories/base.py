@@ -3,7 +3,7 @@
 import inspect
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import torch
 from pydantic import Field, ValidationError, model_validator
@@ -29,6 +29,10 @@ from .parameter_groups import Grouping, GroupRule, Params, parameter_groups, reg
 @runtime_checkable
 class OptimizerFactory(Protocol):
     """What the registry holds: the hyperparameters as constructor arguments, and `build`."""
+
+    if TYPE_CHECKING:  # so that a type checker accepts `OPTIMIZER_BUILDER_REGISTRY[key](lr=1e-3)`
+
+        def __init__(self, **hyperparameters: Any) -> None: ...
 
     def build(self, params: Any, horizon: Horizon | None = None) -> Optimizer:
         """Return an optimizer over `params`. horizon: the length of the run."""
