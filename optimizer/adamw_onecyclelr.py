@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Self
 
 from torch.optim import AdamW, Optimizer
 
-from .config.validation import PositiveNumber
+from .config.fields import PositiveNumber
 from .factories.adamw_options import AdamWOptions
 from .factories.base import OPTIMIZER_BUILDER_REGISTRY, ScheduledFactory
 from .scheduled.optimizer import ScheduledOptimizer

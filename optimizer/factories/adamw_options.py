@@ -1,6 +1,7 @@
 """The options of AdamW, as the keys with a schedule of their own have them."""
 
-from ..config.validation import Beta, Config, NonNegativeNumber
+from ..config.fields import Beta, NonNegativeNumber
+from ..config.validation import Config
 
 
 class AdamWOptions(Config):

@@ -12,9 +12,11 @@ from torch.optim import Adam, AdamW, Optimizer
 
 from ..analysis.preview import Preview, panels
 from ..charts import svg
+from ..config.errors import nest, refusal
+from ..config.fields import Fraction, NonNegativeNumber, PositiveFraction, PositiveNumber
 from ..config.messages import nearest
 from ..config.registry import Registry
-from ..config.validation import Config, Fraction, NonNegativeNumber, PositiveFraction, PositiveNumber, nest, refusal
+from ..config.validation import Config
 from ..kernels.registry import kernel_for
 from ..scheduled.optimizer import ScheduledOptimizer, scheduled
 from ..schedules.base import NOTEBOOK, AnySchedule, Schedule

@@ -11,8 +11,8 @@ from schedulefree.sgd_schedulefree import SGDScheduleFree
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from ..config.errors import refusal
 from ..config.signatures import plain_types
-from ..config.validation import refusal
 from ..scheduled.optimizer import ScheduledOptimizer
 from ..schedules.base import SCHEDULE_REGISTRY, Schedule
 from ..schedules.horizon import Horizon

@@ -6,8 +6,10 @@ from typing import Any, ClassVar
 from pydantic import Field, ValidationError, field_validator
 from torch import nn
 
+from ..config.errors import nest
+from ..config.fields import Beta, NonNegativeNumber
 from ..config.messages import nearest
-from ..config.validation import Beta, Config, NonNegativeNumber, nest
+from ..config.validation import Config
 from ..scheduled.optimizer import ScheduledOptimizer
 from ..schedules.base import AnySchedule
 from ..schedules.basic import Constant

@@ -16,7 +16,7 @@ from .base import OPTIMIZER_BUILDER_REGISTRY
 from .parameter_groups import matching
 from .torch_optim import TorchFactory, torch_factory
 
-Fallback = Annotated[TorchFactory, TaggedField(OPTIMIZER_BUILDER_REGISTRY, TorchFactory, "adamw", listed=False)]
+Fallback = Annotated[TorchFactory, TaggedField(OPTIMIZER_BUILDER_REGISTRY, TorchFactory, "adamw", inline_schema=False)]
 
 SHARED = (
     "schedule",

@@ -9,8 +9,9 @@ from typing import Any, Self
 from pydantic import ConfigDict, Field, field_validator, model_validator
 from torch import Tensor, nn
 
+from ..config.fields import NonNegativeNumber
 from ..config.messages import nearest
-from ..config.validation import Config, NonNegativeNumber
+from ..config.validation import Config
 from ..types import ParamGroup
 
 Params = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]

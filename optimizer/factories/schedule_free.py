@@ -12,7 +12,7 @@ from schedulefree.sgd_schedulefree import SGDScheduleFree
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..config.validation import Beta, Count, NonNegativeNumber, Number, PositiveBeta, PositiveNumber
+from ..config.fields import Beta, Count, NonNegativeNumber, Number, PositiveBeta, PositiveNumber
 from ..scheduled.optimizer import ScheduledOptimizer
 from .base import OPTIMIZER_BUILDER_REGISTRY, FreeScheduleFactory
 

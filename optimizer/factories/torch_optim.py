@@ -8,8 +8,10 @@ import torch
 from pydantic import Field, create_model, model_validator
 from torch.optim import Optimizer
 
+from ..config.attribute_docs import attribute_docstring
+from ..config.errors import refusal
+from ..config.fields import NonNegativeNumber
 from ..config.signatures import plain_types
-from ..config.validation import NonNegativeNumber, attribute_docstring, refusal
 from .base import OPTIMIZER_BUILDER_REGISTRY, FreeScheduleFactory
 
 NOT_OPTIONS = {"params", "foreach", "fused", "differentiable"}

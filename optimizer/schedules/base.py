@@ -6,9 +6,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import ValidationError
 
 from ..charts import Panel, Series, svg
+from ..config.errors import nest, refusal
+from ..config.fields import PositiveCount
 from ..config.registry import Registry
 from ..config.tagged_field import TaggedField
-from ..config.validation import Config, PositiveCount, nest, refusal
+from ..config.validation import Config
 from .curve import Curve, PacedCurve
 from .durations import RelativeDuration
 from .horizon import Horizon
@@ -230,5 +232,5 @@ def short(value: float) -> str:
     return f"{mantissa.rstrip('0').rstrip('.')}e{exponent}" if value else "0"
 
 
-AnySchedule = Annotated[Schedule, TaggedField(SCHEDULE_REGISTRY, Schedule, "constant", listed=True)]
-NestedSchedule = Annotated[Schedule, TaggedField(SCHEDULE_REGISTRY, Schedule, "constant", listed=False)]
+AnySchedule = Annotated[Schedule, TaggedField(SCHEDULE_REGISTRY, Schedule, "constant", inline_schema=True)]
+NestedSchedule = Annotated[Schedule, TaggedField(SCHEDULE_REGISTRY, Schedule, "constant", inline_schema=False)]

@@ -6,8 +6,9 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
+from ..config.fields import Fraction, NonNegativeNumber, PositiveCount, PositiveNumber
 from ..config.messages import counted
-from ..config.validation import Config, Fraction, NonNegativeNumber, PositiveCount, PositiveNumber
+from ..config.validation import Config
 from .base import SCHEDULE_REGISTRY, Schedule, short
 from .durations import Length, RunLength, known
 from .horizon import Horizon

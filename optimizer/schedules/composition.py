@@ -6,8 +6,9 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from ..config.errors import nest
+from ..config.fields import PositiveNumber
 from ..config.messages import counted
-from ..config.validation import PositiveNumber, nest
 from .base import SCHEDULE_REGISTRY, NestedSchedule, Schedule, resolved_at
 from .curve import Curve
 from .durations import Length, RelativeDuration, known

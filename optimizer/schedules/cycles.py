@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 
 from pydantic import model_validator
 
-from ..config.validation import Count, Fraction, PositiveNumber
+from ..config.fields import Count, Fraction, PositiveNumber
 from .base import SCHEDULE_REGISTRY, Schedule, short
 from .durations import Length, PositiveLength, RunLength
 

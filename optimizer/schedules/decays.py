@@ -10,7 +10,7 @@ from typing import ClassVar, Self
 
 from pydantic import model_validator
 
-from ..config.validation import Fraction, Number, PositiveNumber
+from ..config.fields import Fraction, Number, PositiveNumber
 from .base import SCHEDULE_REGISTRY, Schedule, short
 from .durations import Length, PositiveLength
 from .hugging_face import WarmupThenDecay

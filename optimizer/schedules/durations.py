@@ -6,7 +6,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, PlainSerializer, ValidatorFunctionWrapHandler, WithJsonSchema, WrapValidator
 from pydantic_core import PydanticCustomError
 
-from ..config.validation import Count, PositiveCount, refusal
+from ..config.errors import refusal
+from ..config.fields import Count, PositiveCount
 from .horizon import Horizon
 
 _RELATIVE = re.compile(r"(\d+(?:\.\d+)?) ?(ep|%)")

@@ -10,7 +10,7 @@ from typing import ClassVar, Self
 
 from pydantic import Field, field_validator
 
-from ..config.validation import NonNegativeNumber, PositiveCount, PositiveNumber
+from ..config.fields import NonNegativeNumber, PositiveCount, PositiveNumber
 from .base import SCHEDULE_REGISTRY, Schedule, short
 from .durations import Length, RunLength
 

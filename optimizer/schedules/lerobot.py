@@ -3,7 +3,7 @@
 import math
 from typing import ClassVar, Literal, Self
 
-from ..config.validation import NonNegativeNumber, PositiveCount, PositiveNumber
+from ..config.fields import NonNegativeNumber, PositiveCount, PositiveNumber
 from . import hugging_face  # noqa: F401 registers what `diffuser` names
 from .base import SCHEDULE_REGISTRY, Schedule, short
 from .curve import Curve

@@ -5,7 +5,7 @@ from typing import ClassVar, Self
 
 from pydantic import model_validator
 
-from ..config.validation import NonNegativeNumber, PositiveNumber
+from ..config.fields import NonNegativeNumber, PositiveNumber
 from .base import SCHEDULE_REGISTRY, Schedule, short
 from .durations import Length, PositiveLength, known
 

@@ -8,9 +8,9 @@ from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import SWALR
 
-from ..config.function_path import NamedFunction
+from ..config.fields import NonNegativeNumber, PositiveNumber
+from ..config.function_path import FunctionPath
 from ..config.signatures import plain_types
-from ..config.validation import NonNegativeNumber, PositiveNumber
 from .base import SCHEDULE_REGISTRY, NestedSchedule, Schedule
 from .durations import Length, PositiveLength
 from .torch_composites import TorchChain, TorchSequence
@@ -48,8 +48,8 @@ def _of_torch(schedule: Schedule) -> Schedule:
 TYPES: dict[Any, Any] = {
     "milestones": list[PositiveLength],
     (lr_scheduler.SequentialLR, "milestones"): list[Length],
-    "lr_lambda": NamedFunction,
-    "scale_fn": NamedFunction | None,
+    "lr_lambda": FunctionPath,
+    "scale_fn": FunctionPath | None,
     "gamma": PositiveNumber,
     "power": NonNegativeNumber,
     "eta_min": NonNegativeNumber,

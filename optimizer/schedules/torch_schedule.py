@@ -8,8 +8,9 @@ from pydantic import Field, model_validator
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
-from ..config.function_path import function_named
-from ..config.validation import PositiveNumber, refusal
+from ..config.errors import refusal
+from ..config.fields import PositiveNumber
+from ..config.function_path import function_at
 from .base import Schedule
 from .curve import Curve
 from .torch_leaps import CosineAnnealingThenHold, can_leap, leap, quick_reach
@@ -59,7 +60,7 @@ class TorchSchedule(Schedule):
         options = {name: getattr(self, name) for name in type(self).model_fields if name not in OWN_FIELDS}
         for name in ("lr_lambda", "scale_fn"):
             if options.get(name):
-                options[name] = function_named(options[name])
+                options[name] = function_at(options[name])
         make: Any = HOLDING.get(self.scheduler_class, self.scheduler_class)
         scheduler: LRScheduler = make(optimizer, **options)
         return scheduler

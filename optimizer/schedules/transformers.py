@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from ..config.validation import Fraction, NonNegativeNumber, PositiveNumber
+from ..config.fields import Fraction, NonNegativeNumber, PositiveNumber
 from .base import SCHEDULE_REGISTRY, Schedule, short
 from .durations import Length, PositiveLength, RunLength, known
 from .hugging_face import WarmupThenDecay

@@ -140,8 +140,8 @@ def test_its_signature_is_checked(params, message):
         ("pytorch_optimizer.Loin", "pytorch_optimizer has no Loin; did you mean 'Lion'"),
         ("no_such_package.Lion", "there is no module 'no_such_package'"),
         ("torch.nn.Linear", "is not a OptimizerFactory"),
-        ("test_imported.WithoutLR", "no argument lr"),
-        ("test_imported.NameTaken", "argument 'schedule' has the name of a field"),
+        ("test_dotted_path.WithoutLR", "no argument lr"),
+        ("test_dotted_path.NameTaken", "argument 'schedule' has the name of a field"),
     ],
 )
 def test_what_cannot_be_used_is_said_to_be_so(path, message):
@@ -150,9 +150,9 @@ def test_what_cannot_be_used_is_said_to_be_so(path, message):
 
 
 def test_a_scheduler_by_path_runs_as_its_own_object():
-    schedule = {"type": "test_imported.Halving", "every": 3}
+    schedule = {"type": "test_dotted_path.Halving", "every": 3}
     factory = OPTIMIZER_BUILDER_REGISTRY["sgd"](lr=1.0, schedule=schedule)
-    assert factory.model_dump()["schedule"]["type"] == "test_imported.Halving"
+    assert factory.model_dump()["schedule"]["type"] == "test_dotted_path.Halving"
     assert type(factory)(**factory.model_dump(mode="json")) == factory
     assert pickle.loads(pickle.dumps(factory)) == factory
     optimizer = factory.build(nn.Linear(2, 2), horizon=Horizon(10))
@@ -162,7 +162,7 @@ def test_a_scheduler_by_path_runs_as_its_own_object():
         optimizer.step()
     assert lrs == [1.0] * 3 + [0.5] * 3 + [0.25] * 3
     with pytest.raises(ValidationError, match="every must be positive"):
-        SCHEDULE_REGISTRY["test_imported.Halving"](every=0)
+        SCHEDULE_REGISTRY["test_dotted_path.Halving"](every=0)
 
 
 class Capped(torch.optim.SGD):

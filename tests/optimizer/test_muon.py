@@ -132,7 +132,7 @@ def test_only_matrices_need_no_fallback_and_others_are_named_without():
         ({"fallback": {"type": "adamw", "lrr": 1}}, r"fallback.lrr"),
         ({"fallback": {"type": "muon"}}, "cannot be Muon"),
         ({"fallback": {"type": "lbfgs"}}, "cannot be LBFGS"),
-        ({"fallback": {"type": "schedule_free_radam"}}, "cannot stand here"),
+        ({"fallback": {"type": "schedule_free_radam"}}, "schedule_free_radam is not allowed here"),
         ({"fallback": {"type": "adamw", "schedule": {"type": "linear"}}}, "schedule holds for the whole optimizer"),
         ({"fallback": {"type": "adamw", "grad_clip_norm": 1.0}}, "grad_clip_norm holds for the whole"),
         ({"fallback_match": ["2.*"]}, "needs a fallback"),
