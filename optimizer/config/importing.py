@@ -253,7 +253,7 @@ def _line(error: BaseException) -> str | None:
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith("<frozen") and not _is_below(frame.filename, [python, *ours])
+        if not frame.filename.startswith(("<frozen", "<string")) and not _is_below(frame.filename, [python, *ours])
     ]
     own = [frame for frame in frames if not _is_below(frame.filename, libraries)]
     last = next(reversed(own or frames), None)
