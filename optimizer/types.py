@@ -5,6 +5,9 @@ from typing import Any, Protocol, runtime_checkable
 ParamGroup = dict[str, Any]
 """A parameter group of torch's: `params`, and the options of the class by name."""
 
+Options = dict[str, Any]
+"""Options of an optimizer class, by the names of its arguments."""
+
 StateDict = dict[str, Any]
 """What `state_dict()` of an optimizer returns."""
 

@@ -49,11 +49,11 @@ class Registry(Mapping[str, type[T]]):
         """
 
         def add(cls: type[C]) -> type[C]:
-            self._check_kind(cls, key)
+            checked = self._checked_class(cls, key)
             for name in (key, *aliases):
                 self._check_free(name, cls)
             self._aliases[key] = aliases
-            self._classes[key] = cls  # type: ignore[assignment]  # C is a T, as _check_kind has checked
+            self._classes[key] = checked
             self._keys.update({name.lower(): key for name in (key, *aliases)})
             return cls
 
@@ -103,9 +103,10 @@ class Registry(Mapping[str, type[T]]):
     def _names(self) -> list[str]:
         return [name for key in self._classes for name in (key, *self._aliases[key])]
 
-    def _check_kind(self, cls: object, key: str) -> None:
+    def _checked_class(self, cls: object, key: str) -> type[T]:
         if not (isinstance(cls, type) and issubclass(cls, self._kind)):
             raise TypeError(f"{self.name} {shown_value(key)}: {shown_value(cls)} is not a {self._kind.__name__}")
+        return cls
 
     def _check_free(self, name: str, cls: type) -> None:
         if "." in name:
@@ -117,22 +118,21 @@ class Registry(Mapping[str, type[T]]):
 
     def _import(self, path: str) -> type[T]:
         try:
-            cls: type[T] = object_at(path)
+            found = object_at(path)
         except NotImportedError as error:
             raise UnknownKeyError(f"{self.name} {shown_value(path)}: {error}") from error
         if path in self._adapted:
             return self._adapted[path]
         for base, adapter in self._adapters:
-            if isinstance(cls, type) and issubclass(cls, base) and not issubclass(cls, self._kind):
+            if isinstance(found, type) and issubclass(found, base) and not issubclass(found, self._kind):
                 try:
-                    return self._adapted.setdefault(path, adapter(path, cls))
+                    return self._adapted.setdefault(path, adapter(path, found))
                 except ValueError as error:
                     raise UnknownKeyError(f"{self.name} {shown_value(path)} cannot be used: {error}") from error
         try:
-            self._check_kind(cls, path)
+            return self._checked_class(found, path)
         except TypeError as error:
             raise UnknownKeyError(str(error)) from None
-        return cls
 
     def _load_plugins(self) -> None:
         group = self._entry_points

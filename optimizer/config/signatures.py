@@ -24,7 +24,7 @@ _TYPING_ONLY_NAMES: dict[str, Annotation] = {
 """Names in annotations written as text that a class's own module may import for type checkers only."""
 
 
-def plain_types(cls: type) -> dict[str, Annotation]:
+def plain_types(cls: type[Any]) -> dict[str, Annotation]:
     """Return the type of each named argument of `cls`, from its annotation, else from its default."""
     try:
         hints = get_type_hints(cls.__init__, localns=_TYPING_ONLY_NAMES)
@@ -47,7 +47,8 @@ def plain_type(annotation: Annotation) -> Annotation:
     """
     if annotation in (float, int):
         return Number if annotation is float else Whole
-    origin, arguments = get_origin(annotation), get_args(annotation)
+    origin: object = get_origin(annotation)
+    arguments = get_args(annotation)
     if origin in (Union, types.UnionType):
         kept = [
             plain_type(argument)

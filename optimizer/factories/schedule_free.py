@@ -1,4 +1,4 @@
-"""The schedule-free family of the schedulefree library: averaging stands in for a decay of the lr.
+"""The schedule-free family of the schedulefree library: averaging in place of a decay of the lr.
 
 Source: Defazio et al. 2024, arXiv:2405.15682.
 """

@@ -5,7 +5,6 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import ValidationError
 
-from ..charts import Panel, Series, svg
 from ..config.errors import nest, refusal
 from ..config.fields import PositiveCount
 from ..config.registry import Registry
@@ -165,14 +164,13 @@ class Schedule(Config, Curve, ABC):
 
     def _repr_svg_(self) -> str | None:
         """Return the curve as an SVG for a notebook; None without matplotlib."""
+        from ..charts import Panel, Series, notebook_svg
+
         resolved = self.resolved(NOTEBOOK)
         curve, updates = resolved.start(), sample_steps(NOTEBOOK.total_steps)
         series = Series(self.key, [(update, curve.lr_at(update)) for update in updates])
         label = "learning rate" if self.absolute else "factor on the lr"
-        try:
-            return svg([Panel(f"{self.key}: {resolved.summary()}", label, [series])])
-        except ImportError:
-            return None
+        return notebook_svg([Panel(f"{self.key}: {resolved.summary()}", label, [series])])
 
     def config(self) -> dict[str, Any]:
         """Return the flat dict from which this schedule can be built again: its key as `type`, and its fields."""
