@@ -14,6 +14,7 @@ from .scheduled.optimizer import ScheduledOptimizer, scheduled
 from .scheduled.read_only import ReadOnlyScheduler
 from .scheduled.scheduler import EmbeddedScheduler
 from .schedules.base import SCHEDULE_REGISTRY, Schedule
+from .schedules.durations import Duration, PositiveDuration, RunLength
 from .schedules.horizon import Horizon
 from .schedules.torch_schedule import TorchSchedule
 from .state.checks import StateMismatchError
@@ -32,14 +33,17 @@ __all__ = [
     "AdamWWithWarmupCosineFactory",
     "CautiousOptimizer",
     "ConformanceError",
+    "Duration",
     "EmbeddedScheduler",
     "FreeScheduleFactory",
     "Horizon",
     "NamedState",
     "OptimizerFactory",
+    "PositiveDuration",
     "RAdamScheduleFreeFactory",
     "ReadOnlyScheduler",
     "Registry",
+    "RunLength",
     "Schedule",
     "ScheduledFactory",
     "ScheduledOptimizer",

@@ -106,7 +106,7 @@ class Registry(Mapping[str, type[T]]):
     def _checked_class(self, cls: object, key: str) -> type[T]:
         if not (isinstance(cls, type) and issubclass(cls, self._kind)):
             raise TypeError(f"{self.name} {shown_value(key)}: {shown_value(cls)} is not a {self._kind.__name__}")
-        return cls
+        return cls  # type: ignore[return-value]  # `kind` stands for T at run time
 
     def _check_free(self, name: str, cls: type) -> None:
         if "." in name:

@@ -29,16 +29,19 @@ class Schedule(Config, Curve, ABC):
         jumps: Whether sudden changes are the purpose of the schedule.
 
     Examples:
-        A custom schedule is a class with fields and `lr_at`.
+        A custom schedule is a class with fields and `lr_at`. A field of the type `Duration`, `PositiveDuration` or
+        `RunLength` takes updates, epochs ("10ep") or a share of the run ("5%"); `resolved` replaces them by numbers.
 
-        >>> from optimizer import Schedule
+        >>> from optimizer import Horizon, PositiveDuration, Schedule
         >>> class Halving(Schedule):
         ...     absolute = False  # a factor on the lr
-        ...     every: int = 10
+        ...     every: PositiveDuration = 10
         ...     def lr_at(self, step: int) -> float:
         ...         return 0.5 ** (step // self.every)
         >>> [Halving(every=4).lr_at(k) for k in (0, 3, 4, 8)]
         [1.0, 1.0, 0.5, 0.25]
+        >>> Halving(every="5%").resolved(Horizon(total_steps=200)).every
+        10
     """
 
     absolute: ClassVar[bool]

@@ -10,7 +10,7 @@ from ..config.fields import Fraction, NonNegativeNumber, PositiveCount, Positive
 from ..config.messages import counted
 from ..config.validation import Config
 from .base import SCHEDULE_REGISTRY, Schedule, short
-from .durations import Length, RunLength, known
+from .durations import Duration, RunLength, all_resolved
 from .horizon import Horizon
 
 
@@ -50,7 +50,7 @@ class WarmupCosineFields(Config):
     """The lr of update `total_steps - 1` and of all later updates."""
     total_steps: RunLength = None
     """Updates until `end_lr`. If omitted or `auto`, the length of the run."""
-    warmup_steps: Length = 0
+    warmup_steps: Duration = 0
     """Updates of the linear warm-up; with 0, update 0 runs at `peak_lr`."""
 
     @model_validator(mode="after")
@@ -58,7 +58,7 @@ class WarmupCosineFields(Config):
         for name in ("start_lr", "end_lr"):
             if getattr(self, name) > self.peak_lr:
                 self.refuse(name, f"must be <= peak_lr; got {getattr(self, name)} with peak_lr {self.peak_lr}")
-        ready = known(self.total_steps, self.warmup_steps)
+        ready = all_resolved(self.total_steps, self.warmup_steps)
         if ready and self.total_steps is not None and self.warmup_steps >= self.total_steps:
             self.refuse(
                 "warmup_steps",
@@ -146,7 +146,7 @@ class OneCycleFields(Config):
     def _check_phases(self) -> Self:
         if self.total_steps is not None and self.epochs is not None:
             self.refuse("epochs", f"give total_steps or epochs, not both; got {self.total_steps} and {self.epochs}")
-        if self.total_steps is not None and known(self.total_steps) and self.pct_start * self.total_steps == 1.0:
+        if self.total_steps is not None and all_resolved(self.total_steps) and self.pct_start * self.total_steps == 1.0:
             # PyTorch divides by the length of the rise minus one update.
             self.refuse(
                 "pct_start",

@@ -11,7 +11,7 @@ from ..config.fields import PositiveNumber
 from ..config.messages import counted
 from .base import SCHEDULE_REGISTRY, NestedSchedule, Schedule, resolved_at
 from .curve import Curve
-from .durations import Length, RelativeDuration, known
+from .durations import Duration, RelativeDuration, all_resolved
 from .horizon import Horizon
 
 
@@ -144,7 +144,7 @@ class Sequence(Composition):
         [0.0, 0.0005, 0.001, 0.0005, 0.0, 0.0]
     """
 
-    milestones: list[Length]
+    milestones: list[Duration]
     """Updates at which the second schedule, the third … begin; a first milestone of 0 skips the first schedule."""
 
     @model_validator(mode="after")
@@ -155,7 +155,7 @@ class Sequence(Composition):
                 f"must be one less than the schedules; got {len(self.milestones)} for"
                 f" {counted(len(self.schedules), 'schedule')}",
             )
-        if known(*self.milestones) and self.milestones != sorted(self.milestones):
+        if all_resolved(*self.milestones) and self.milestones != sorted(self.milestones):
             self.refuse("milestones", f"must rise; got {self.milestones}")
         return self
 

@@ -8,7 +8,7 @@ from pydantic import model_validator
 
 from ..config.fields import Count, Fraction, PositiveNumber
 from .base import SCHEDULE_REGISTRY, Schedule, short
-from .durations import Length, PositiveLength, RunLength
+from .durations import Duration, PositiveDuration, RunLength
 
 
 @SCHEDULE_REGISTRY.register("cosine_decay_restarts", aliases=("sgdr",))
@@ -35,9 +35,9 @@ class CosineDecayRestarts(Schedule):
     absolute: ClassVar[bool] = False
     jumps: ClassVar[bool] = True
 
-    num_warmup_steps: Length = 0
+    num_warmup_steps: Duration = 0
     """Updates of the linear warm-up. With a warm-up, update 0 runs at lr 0."""
-    first_decay_steps: PositiveLength
+    first_decay_steps: PositiveDuration
     """Updates of the first cosine."""
     t_mul: PositiveNumber = 2.0
     """Length of each cosine as a multiple of the one before, at least 1."""

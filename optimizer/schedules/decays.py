@@ -12,7 +12,7 @@ from pydantic import model_validator
 
 from ..config.fields import Fraction, Number, PositiveNumber
 from .base import SCHEDULE_REGISTRY, Schedule, short
-from .durations import Length, PositiveLength
+from .durations import Duration, PositiveDuration
 from .hugging_face import WarmupThenDecay
 
 
@@ -152,9 +152,9 @@ class Endless(Schedule):
 
     absolute: ClassVar[bool] = False
 
-    num_warmup_steps: Length = 0
+    num_warmup_steps: Duration = 0
     """Updates of the linear warm-up. With a warm-up, update 0 runs at lr 0."""
-    decay_steps: PositiveLength
+    decay_steps: PositiveDuration
     """Updates in which `decay_rate` is applied once."""
     decay_rate: PositiveNumber
     """Strength of the decay in `decay_steps` updates, as the formula has it."""

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 
 from ..config.fields import NonNegativeNumber, PositiveCount, PositiveNumber
 from .base import SCHEDULE_REGISTRY, Schedule, short
-from .durations import Length, RunLength
+from .durations import Duration, RunLength
 
 
 class WarmupThenDecay(Schedule):
@@ -21,7 +21,7 @@ class WarmupThenDecay(Schedule):
     absolute: ClassVar[bool] = False
     length_field: ClassVar[str | None] = "num_training_steps"
 
-    num_warmup_steps: Length = 0
+    num_warmup_steps: Duration = 0
     """Updates of the linear warm-up. With a warm-up, update 0 runs at lr 0."""
     num_training_steps: RunLength = None
     """Updates in the run. If omitted or `auto`, the horizon's total_steps."""
@@ -187,7 +187,7 @@ class ConstantWithWarmup(Schedule):
 
     absolute: ClassVar[bool] = False
 
-    num_warmup_steps: Length = 1000
+    num_warmup_steps: Duration = 1000
     """Updates of the linear warm-up."""
 
     def lr_at(self, update: int) -> float:

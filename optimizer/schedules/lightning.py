@@ -7,7 +7,7 @@ from pydantic import model_validator
 
 from ..config.fields import NonNegativeNumber, PositiveNumber
 from .base import SCHEDULE_REGISTRY, Schedule, short
-from .durations import Length, PositiveLength, known
+from .durations import Duration, PositiveDuration, all_resolved
 
 
 @SCHEDULE_REGISTRY.register("LinearWarmupCosineAnnealingLR")
@@ -36,9 +36,9 @@ class LinearWarmupCosineAnnealing(Schedule):
 
     absolute: ClassVar[bool] = True
 
-    warmup_epochs: Length
+    warmup_epochs: Duration
     """Steps of the warm-up; the last of them already runs at the peak."""
-    max_epochs: PositiveLength
+    max_epochs: PositiveDuration
     """Steps until eta_min."""
     warmup_start_lr: NonNegativeNumber = 0.0
     """The lr of step 0; unused without a warm-up."""
@@ -49,7 +49,7 @@ class LinearWarmupCosineAnnealing(Schedule):
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:
-        if known(self.warmup_epochs, self.max_epochs) and self.warmup_epochs >= self.max_epochs:
+        if all_resolved(self.warmup_epochs, self.max_epochs) and self.warmup_epochs >= self.max_epochs:
             self.refuse(
                 "warmup_epochs",
                 f"must be < max_epochs; got {self.warmup_epochs} with max_epochs {self.max_epochs}",

@@ -9,7 +9,7 @@ from torch.optim.swa_utils import SWALR
 from .base import SCHEDULE_REGISTRY, Schedule
 from .composition import Chain, Sequence, turns
 from .curve import Curve
-from .durations import Length, known
+from .durations import Duration, all_resolved
 from .torch_leaps import QUICK
 from .torch_schedule import TorchRun, TorchSchedule
 
@@ -65,13 +65,13 @@ class TorchChain(TorchComposite):
 class TorchSequence(TorchComposite):
     """Base of SequentialLR. A scheduler without updates (milestones that start with 0, or are equal) is skipped."""
 
-    milestones: list[Length]
+    milestones: list[Duration]
 
     def check_values(self) -> None:
         given, parts = len(self.milestones), len(self.schedulers)
         if given != parts - 1:
             self.refuse("milestones", f"must be one less than the schedulers; got {given} for {parts} schedulers")
-        if known(*self.milestones) and self.milestones != sorted(self.milestones):
+        if all_resolved(*self.milestones) and self.milestones != sorted(self.milestones):
             self.refuse("milestones", f"must rise; got {self.milestones}")
 
     def make(self, optimizer: Optimizer) -> LRScheduler:

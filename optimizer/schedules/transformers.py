@@ -11,7 +11,7 @@ from pydantic import model_validator
 
 from ..config.fields import Fraction, NonNegativeNumber, PositiveNumber
 from .base import SCHEDULE_REGISTRY, Schedule, short
-from .durations import Length, PositiveLength, RunLength, known
+from .durations import Duration, PositiveDuration, RunLength, all_resolved
 from .hugging_face import WarmupThenDecay
 
 
@@ -35,9 +35,9 @@ class InverseSqrt(Schedule):
 
     absolute: ClassVar[bool] = False
 
-    num_warmup_steps: Length = 0
+    num_warmup_steps: Duration = 0
     """Updates of the linear warm-up. With a warm-up, update 0 runs at lr 0."""
-    timescale: PositiveLength | None = None
+    timescale: PositiveDuration | None = None
     """Updates after the warm-up until the factor is 1 / sqrt(2). If omitted, num_warmup_steps, or else 10,000."""
 
     def lr_at(self, update: int) -> float:
@@ -166,11 +166,11 @@ class WarmupStableDecay(Schedule):
     absolute: ClassVar[bool] = False
     length_field: ClassVar[str | None] = "num_training_steps"
 
-    num_warmup_steps: Length
+    num_warmup_steps: Duration
     """Updates of the warm-up."""
-    num_decay_steps: Length
+    num_decay_steps: Duration
     """Updates of the decay."""
-    num_stable_steps: Length | None = None
+    num_stable_steps: Duration | None = None
     """Updates at factor 1. If omitted, the rest of the run."""
     num_training_steps: RunLength = None
     """Updates in the run. If omitted or `auto`, the horizon's total_steps."""
@@ -188,7 +188,7 @@ class WarmupStableDecay(Schedule):
         if self.decay_type == "exponential" and self.min_lr_ratio == 0:
             self.refuse("min_lr_ratio", "must be > 0 for an exponential decay; got 0")
         lengths = (self.num_training_steps, self.num_warmup_steps, self.num_decay_steps)
-        if known(*lengths) and self.num_stable_steps is None and self._stable() < 0:
+        if all_resolved(*lengths) and self.num_stable_steps is None and self._stable() < 0:
             self.refuse(
                 "num_decay_steps",
                 f"warm-up and decay must fit into the run; got {self.num_warmup_steps} + {self.num_decay_steps}"

@@ -119,7 +119,7 @@ def test_rules_reach_both():
 def test_only_matrices_need_no_fallback_and_others_are_named_without():
     assert isinstance(MUON().build(nn.Linear(3, 3, bias=False)), torch.optim.Muon)
     assert isinstance(MUON(fallback={"type": "adamw"}).build(nn.Linear(3, 3, bias=False)), torch.optim.Muon)
-    with pytest.raises(ValueError, match=r"takes matrices only, and these are not matrices: 0.bias, 1.weight, 1.bias, 2.bias"):
+    with pytest.raises(ValueError, match=r"these are not matrices: 0.bias, 1.weight, 1.bias, 2.bias"):
         MUON().build(net())
     with pytest.raises(ValueError, match="there is no matrix"):
         MUON(fallback={"type": "adamw"}).build(nn.LayerNorm(3))

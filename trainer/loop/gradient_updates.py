@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optimizer.config import counted
+from optimizer.factories import trainable_parameters
 from optimizer.transforms import total_norm
 
 from ..errors import ConfigError, NonFiniteError, user_line
@@ -72,10 +73,7 @@ class GradientUpdater:
         self._last_step: dict[str, int] = {}
         self._dtype = _AUTOCAST.get(rules.precision)
         self._scaler = torch.amp.GradScaler(device.type) if rules.precision == "fp16" else None
-        self._parameters = {
-            name: [parameter for parameter in components[name].parameters() if parameter.requires_grad]
-            for name in optimizers
-        }
+        self._parameters = {name: [*trainable_parameters(components[name]).values()] for name in optimizers}
         self._statistics = KeptStatistics(components[name] for name in optimizers)
         self._random = KeptRandomNumbers()
 

@@ -7,8 +7,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from optimizer import EmbeddedScheduler, Horizon, ScheduledFactory
-from optimizer.analysis import warnings_about
+from optimizer.analysis import schedule_warnings
 from optimizer.config import counted
+from optimizer.factories import trainable_parameters
 from optimizer.kernels import implementation_of
 
 from ..config.schema import ExperimentConfig
@@ -61,14 +62,14 @@ def warning_lines(
 ) -> list[str]:
     """Return a line for everything that looks wrong in a component's schedules over a run of `total_steps` updates.
 
-    usual: the optimizer's options where none are given, as `warnings_about` takes them.
+    usual: the optimizer's options where none are given, as `schedule_warnings` takes them.
     """
-    return [f"warning: {name}: {line}" for line in warnings_about(scheduler, total_steps, usual)]
+    return [f"warning: {name}: {line}" for line in schedule_warnings(scheduler, total_steps, usual)]
 
 
 def _row(name: str, config: ExperimentConfig, component: nn.Module, optimizer: Optimizer | None) -> tuple[str, ...]:
     total = sum(parameter.numel() for parameter in component.parameters())
-    trainable = sum(parameter.numel() for parameter in component.parameters() if parameter.requires_grad)
+    trainable = sum(parameter.numel() for parameter in trainable_parameters(component).values())
     if optimizer is None:
         return name, count(total), "frozen" if is_frozen(component) else "yes", "-", "-", "-"
     trains = "yes" if trainable == total else f"{count(trainable)} of it"
