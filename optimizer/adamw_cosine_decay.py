@@ -17,8 +17,20 @@ from .transforms.cautious import Caution
 class AdamWWithWarmupCosine(ScheduledOptimizer, AdamW):
     """torch.optim.AdamW with `WarmupCosineDecay` inside.
 
-    schedule: the fields of `WarmupCosineDecay`, and AdamW's own options but lr, all by keyword.
-    Raises ValidationError if the schedule's values do not fit together.
+    Args:
+        params: Parameters, named parameters or parameter groups. A group's own lr is a share of `peak_lr`.
+        peak_lr: The lr at the end of the warm-up.
+        total_steps: Updates in the run.
+        warmup_steps: Updates of the warm-up.
+        start_lr: The lr of update 0, if there is a warm-up.
+        end_lr: The lr of the last update, and after it.
+        grad_clip_norm: The joint L2 norm that gradients are scaled down to; 0 or None: no clipping.
+        option_schedules: Schedules of other options, by option.
+        caution: The parameters of cautious steps; None: steps are not cautious.
+        **adamw_options: AdamW's other options.
+
+    Raises:
+        ValidationError: The values of the schedule do not fit together.
     """
 
     def __init__(

@@ -18,9 +18,18 @@ from .transforms.cautious import Caution
 class AdamWWithOneCycle(ScheduledOptimizer, AdamW):
     """torch.optim.AdamW with PyTorch's OneCycleLR inside.
 
-    options: OneCycleLR's (with cycle_momentum off by default) and AdamW's, by keyword. lr: what a
-    parameter group's own lr is compared with (left out: max_lr); the cycle sets the lr itself.
-    Raises ValidationError if the cycle's values do not fit together.
+    Args:
+        params: Parameters, named parameters or parameter groups.
+        max_lr: The highest lr of the cycle.
+        total_steps: Updates in the cycle.
+        lr: The lr of which a parameter group's own lr is a share; None: `max_lr`. The cycle sets the lr itself.
+        grad_clip_norm: The joint L2 norm that gradients are scaled down to; 0 or None: no clipping.
+        option_schedules: Schedules of other options, by option.
+        caution: The parameters of cautious steps; None: steps are not cautious.
+        **options: OneCycleLR's other options (`cycle_momentum` is off by default), and AdamW's.
+
+    Raises:
+        ValidationError: The values of the cycle do not fit together.
     """
 
     def __init__(
@@ -62,7 +71,7 @@ class AdamWWithOneCycleFactory(OneCycleFields, AdamWOptions, ScheduledFactory):
     fused_by_default: ClassVar[bool] = True
 
     lr: PositiveNumber | None = None
-    """What a parameter group's own lr is compared with (left out: max_lr); the cycle sets the lr itself."""
+    """The lr of which a parameter group's own lr is a share (left out: max_lr); the cycle sets the lr itself."""
     cycle_momentum: bool = False
     """Whether beta1 moves against the lr, between base_momentum and max_momentum."""
 

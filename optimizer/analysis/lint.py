@@ -99,7 +99,7 @@ def _values(value_at: Value, updates: Sequence[int]) -> tuple[list[float], str]:
 
 
 class _Run:
-    """The values of an option at some updates of a run, and the warnings about them; an empty line is no warning."""
+    """The values of an option at some updates of a run, and the warnings about them, as text or empty."""
 
     def __init__(
         self, schedule: Schedule, option: str, total_steps: int, grid: Sequence[int], values: Sequence[float]

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from .errors import refusal
+from .fields import FieldDefinitions
 from .validation import Config
 
 T = TypeVar("T")
@@ -52,7 +53,7 @@ def signature_model(function: Callable[..., object]) -> type[Config]:
     may not.
     """
     parameters = inspect.signature(function, eval_str=True).parameters.values()
-    fields: dict[str, Any] = {}
+    fields: FieldDefinitions = {}
     takes_any = False
     for index, parameter in enumerate(parameters):
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):

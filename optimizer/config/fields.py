@@ -1,6 +1,6 @@
 """Types of fields: numbers within a range, which do not take true and false for 1 and 0."""
 
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
@@ -8,6 +8,9 @@ from pydantic_core import PydanticCustomError
 from .errors import TOO_LARGE
 
 T = TypeVar("T")
+
+FieldDefinitions = dict[str, Any]
+"""Fields by name as pydantic's `create_model` takes them: a type, and a `Field` or a default."""
 
 
 def _refuse_bool(value: T) -> T:

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ..config.errors import refusal
+from ..config.fields import FieldDefinitions
 from ..config.signatures import Annotation, plain_types
 from ..scheduled.optimizer import ScheduledOptimizer
 from ..schedules.base import SCHEDULE_REGISTRY, Schedule
@@ -24,7 +25,7 @@ from .base import OPTIMIZER_BUILDER_REGISTRY
 from .torch_optim import NOT_OPTIONS, OPTION_MEANINGS, TorchFactory, summary_of
 
 Rebuilt = tuple[Callable[[str, dict[str, object]], object], tuple[str, dict[str, object]]]
-"""What pickle calls to build an object again: a function, and its arguments."""
+"""The function that pickle calls to build an object again, and its arguments."""
 
 STEPPED = 10_000
 """Steps of another library's scheduler that are tried when it is built and checked for warnings: about 0.1 s."""
@@ -109,7 +110,7 @@ def imported_factory(path: str, optimizer_class: type[Optimizer]) -> type[Import
             f"it takes a model (its first argument is {first.name!r}), which it updates in another way than by step()"
         )
     types = plain_types(optimizer_class)
-    fields: dict[str, Any] = {}
+    fields: FieldDefinitions = {}
     for parameter in parameters:
         name = parameter.name
         if name in NOT_OPTIONS or name not in types:
@@ -121,7 +122,7 @@ def imported_factory(path: str, optimizer_class: type[Optimizer]) -> type[Import
             default = ... if parameter.default is parameter.empty else parameter.default
             fields[name] = (_validatable(types[name]), Field(default, description=meaning))
         else:
-            fields[name] = (Any, Field(None, description=f"{meaning} Left out, the class's own default."))
+            fields[name] = (Annotation, Field(None, description=f"{meaning} Left out, the class's own default."))
     if "lr" not in fields:
         raise ValueError("it has no argument lr for a schedule to change")
     factory = create_model(optimizer_class.__name__, __base__=ImportedFactory, __module__=__name__, **fields)
@@ -145,11 +146,11 @@ def imported_schedule(path: str, scheduler_class: type[LRScheduler]) -> type[Sch
 
 
 def _validatable(annotation: Annotation) -> Annotation:
-    """Return `annotation`, or Any in place of one that pydantic cannot validate."""
+    """Return `annotation`, or one that allows everything in place of one that pydantic cannot validate."""
     try:
         TypeAdapter(annotation)
     except PydanticSchemaGenerationError:  # a library's own type
-        return Any
+        return Annotation
     return annotation
 
 

@@ -1,7 +1,7 @@
 """`multi_adam`: several Adams by name, over several sets of parameters."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 from pydantic import Field, ValidationError, field_validator
 from torch import nn
@@ -14,6 +14,7 @@ from ..scheduled.optimizer import ScheduledOptimizer
 from ..schedules.base import AnySchedule
 from ..schedules.basic import Constant
 from ..schedules.horizon import Horizon
+from ..types import Options
 from .base import OPTIMIZER_BUILDER_REGISTRY, ScheduledFactory
 from .parameter_groups import Params, trainable_parameters
 
@@ -24,7 +25,7 @@ class MultiAdamFactory(Config):
 
     builds_multiple_optimizers: ClassVar[bool] = True
 
-    optimizer_groups: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    optimizer_groups: dict[str, Options] = Field(default_factory=dict)
     """Options of `adam` that are different for a set, by its name. The other sets have the shared options."""
     lr: NonNegativeNumber = 1e-3
     """Learning rate."""
@@ -41,7 +42,7 @@ class MultiAdamFactory(Config):
 
     @field_validator("optimizer_groups")
     @classmethod
-    def _check_groups(cls, groups: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    def _check_groups(cls, groups: dict[str, Options]) -> dict[str, Options]:
         for name, options in groups.items():
             try:
                 OPTIMIZER_BUILDER_REGISTRY["adam"](**options)

@@ -4,7 +4,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
 import torch
 from pydantic import Field, create_model, model_validator
@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from ..config.attribute_docs import attribute_docstring
 from ..config.errors import refusal
-from ..config.fields import NonNegativeNumber
+from ..config.fields import FieldDefinitions, NonNegativeNumber
 from ..config.messages import message_of
 from ..config.signatures import plain_types
 from ..types import Options
@@ -111,7 +111,7 @@ def torch_factory(
     is_torchs = optimizer_class.__module__.startswith("torch.optim.")
     source = "PyTorch" if is_torchs else optimizer_class.__name__
     types = plain_types(optimizer_class)
-    fields: dict[str, Any] = {}
+    fields: FieldDefinitions = {}
     for name, parameter in inspect.signature(optimizer_class).parameters.items():
         if name not in NOT_OPTIONS:
             meaning = OPTION_MEANINGS.get(name, f"See {source}.")

@@ -167,7 +167,8 @@ def test_a_class_that_must_be_stepped_is_looked_at_as_far_as_the_line_says(monke
     monkeypatch.setattr(Counting, "steps", 0)
     (line,) = lines_of({"type": "test_plan_warnings.Counting"}, 10**7)
     assert line == (
-        "only the first 10000 of 10000000 updates were checked: test_plan_warnings.Counting is computed update by update"
+        "only the first 10000 of 10000000 updates were checked:"
+        " test_plan_warnings.Counting is computed update by update"
     )
     assert Counting.steps < 50_000
     assert lines_of({"type": "test_plan_warnings.Counting"}, 5000) == []
