@@ -29,7 +29,7 @@ SHOWN = 20
 _ADVICE = (
     "What an objective or a data set changes in training belongs into its state_dict, what a component changes into"
     " parameters and persistent buffers; random numbers must come from torch, numpy or python's random, or from a"
-    " generator whose state is saved (docs/parts.md)."
+    " generator whose state is saved (docs/extending.md)."
 )
 
 
