@@ -7,6 +7,8 @@ import logging
 import statistics
 import warnings
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from textwrap import fill
 
@@ -23,6 +25,7 @@ from measuring import machine, medians, table
 DOCS = Path(__file__).parent.parent / "docs"
 OURS, OTHERS = "tab:blue", "tab:gray"
 
+PEERS = ("schedulefree", "heavyball", "pytorch_optimizer", "timm", "accelerate", "lightning")
 WIDTH = 120
 """Of a line of the page."""
 KEPT = "## Measured separately"
@@ -30,7 +33,8 @@ KEPT = "## Measured separately"
 
 PAGE = """# Benchmarks
 
-`make bench` measures again and writes this page down to "Measured separately". Measured on {machine}.
+`make bench` measures again and writes this page down to "Measured separately". Measured on {machine},
+with {peers}.
 
 - Times are medians of rounds in which all contenders take turns in one process.
 - The base of every ratio is the row with 1.00 in its table; below 1 is faster than the base.
@@ -117,6 +121,12 @@ Whole processes, medians of 11, bytecode compiled before (`benchmarks/import_tim
 Times = Mapping[str, float]
 
 
+def peers() -> str:
+    """Return the libraries that are compared with, and their versions."""
+    installed = [name for name in PEERS if find_spec(name) is not None]
+    return ", ".join(f"{name} {version(name)}" for name in installed)
+
+
 def agreement(pairs: Sequence[tuple[Times, Times]]) -> str:
     """Return by how much the ratios of contenders differ between one process and separate ones, as a sentence."""
     apart: dict[str, float] = {}
@@ -184,6 +194,7 @@ def main() -> None:
     loops = loop.times()
     page = PAGE.format(
         machine=machine(),
+        peers=peers(),
         agreement=agreement([(together[title], alone[title]) for title in together]),
         steps="\n\n".join(tables),
         memory=optimizers.memory(),

@@ -225,13 +225,19 @@ def test_the_tests_that_the_checklist_names_are_there():
     named = re.findall(r"`(test_\w+\.py)::([\w:]+)`", text)
     assert len(named) > 60
     for file, name in named:
-        source = (ROOT / "tests" / file).read_text()
+        source = next((ROOT / "tests").rglob(file)).read_text()
         *classes, function = name.split("::")
         assert re.search(rf"def {function}\(", source), f"{file}::{name}"
         assert all(f"class {one}:" in source for one in classes), f"{file}::{name}"
-    rows = re.findall(r"^\| ([ABCD]\d+b?) \|", text, re.MULTILINE)
+    rows = re.findall(r"^- \*\*([ABCD]\d+b?)\*\* ", text, re.MULTILINE)
     expected = [f"A{n}" for n in range(1, 25)] + ["A5b", "A9b"] + [f"B{n}" for n in range(1, 16)] + ["C2"]
     assert sorted(rows) == sorted(expected + [f"D{n}" for n in range(1, 22)])
+
+
+def test_the_test_files_that_the_docs_name_are_there():
+    for page in ("docs/reliability.md", "docs/integrations.md", "docs/limits.md"):
+        for file in re.findall(r"`(test_\w+\.py)", (ROOT / page).read_text()):
+            assert [*(ROOT / "tests").rglob(file)], f"{page}: {file}"
 
 
 def test_contributing_names_every_file():

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from conftest import ROOT
 from test_docs import blocks
 
 WITHOUT = "needs the extra `interop`"
@@ -59,10 +58,3 @@ def test_the_hugging_face_trainer_resumes_in_the_middle_of_the_schedule(program)
 
 def test_every_program_of_the_page_is_run():
     assert len(blocks(PAGE, "python")) == 4
-
-
-def test_the_tests_that_the_table_names_are_there():
-    rows = [line for line in (ROOT / PAGE).read_text().splitlines() if line.startswith("|") and "test_" in line]
-    assert len(rows) == 9
-    for row in rows:
-        assert (ROOT / "tests" / row.split("`")[-2]).is_file(), row
