@@ -33,6 +33,12 @@ def test_the_readmes_library_example_runs():
     assert names["optimizer"].scheduler.last_epoch == 200
 
 
+def test_the_optimizer_readmes_example_runs():
+    names = {}
+    exec(blocks("optimizer/README.md", "python")[0], names)
+    assert names["optimizer"].scheduler.last_epoch == 0
+
+
 @pytest.mark.usefixtures("_scratch")
 def test_the_readmes_yaml_trains_and_its_commands_work(cli, tmp_path):
     (tmp_path / "small.yaml").write_text(blocks("README.md", "yaml")[0])
