@@ -7,10 +7,10 @@ from torch.optim import AdamW, Optimizer
 
 from .factories.adamw_options import AdamWOptions
 from .factories.base import OPTIMIZER_BUILDER_REGISTRY, ScheduledFactory
-from .scheduled.optimizer import ScheduledOptimizer
 from .schedules.base import Schedule
 from .schedules.basic import WarmupCosineDecay, WarmupCosineFields
 from .schedules.horizon import Horizon
+from .scheduling.optimizer import ScheduledOptimizer
 from .transforms.cautious import Caution
 
 

@@ -8,10 +8,10 @@ from torch.optim import AdamW, Optimizer
 from .config.validation import PositiveNumber
 from .factories.adamw_options import AdamWOptions
 from .factories.base import OPTIMIZER_BUILDER_REGISTRY, ScheduledFactory
-from .scheduled.optimizer import ScheduledOptimizer
 from .schedules.base import Schedule
 from .schedules.basic import OneCycle, OneCycleFields
 from .schedules.horizon import Horizon
+from .scheduling.optimizer import ScheduledOptimizer
 from .transforms.cautious import Caution
 
 

@@ -15,7 +15,7 @@ OPTIMIZER = [
     "schedules",
     "transforms",
     "state",
-    "scheduled",
+    "scheduling",
     "kernels",
     "analysis",
     "factories",

@@ -16,11 +16,11 @@ from ..config.messages import nearest
 from ..config.registry import Registry
 from ..config.validation import Config, Fraction, NonNegativeNumber, PositiveFraction, PositiveNumber, nest, refusal
 from ..kernels.registry import kernel_for
-from ..scheduled.optimizer import ScheduledOptimizer, scheduled
 from ..schedules.base import NOTEBOOK, AnySchedule, Schedule
 from ..schedules.basic import Constant
 from ..schedules.horizon import Horizon
 from ..schedules.sampling import sample_steps
+from ..scheduling.optimizer import ScheduledOptimizer, scheduled
 from ..transforms.cautious import Caution
 from ..transforms.memory_layout import is_dense
 from .parameter_groups import Grouping, GroupRule, Params, parameter_groups, regrouped

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..config.validation import Beta, Count, NonNegativeNumber, Number, PositiveBeta, PositiveNumber
-from ..scheduled.optimizer import ScheduledOptimizer
+from ..scheduling.optimizer import ScheduledOptimizer
 from .base import OPTIMIZER_BUILDER_REGISTRY, FreeScheduleFactory
 
 LATE_WEIGHTS = (

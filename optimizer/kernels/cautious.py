@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..scheduled.optimizer import MOMENTS
+from ..scheduling.optimizer import MOMENTS
 from ..transforms.cautious import Caution
 from ..transforms.float64_step import HALVES
 from ..transforms.memory_layout import laid_out_as

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from ..scheduled.optimizer import MOMENTS
+from ..scheduling.optimizer import MOMENTS
 from ..transforms.memory_layout import laid_out_as
 from .moments import adam_state, check_class_step, count
 from .stepping import Group, checked, loss_of, objection_to, step_of_class

@@ -8,7 +8,7 @@ import torch
 from schedulefree.radam_schedulefree import RAdamScheduleFree
 from torch.optim import SGD, Adagrad, Adam, Optimizer
 
-from ..scheduled.optimizer import ScheduledOptimizer
+from ..scheduling.optimizer import ScheduledOptimizer
 from . import cautious, compiled, fused, schedule_free_radam
 from .cautious import cautious_adam_step, cautious_sgd_step
 from .compiled import compiled_adam_step, compiled_schedule_free_radam_step, compiled_sgd_step

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from optimizer import SCHEDULE_REGISTRY, Horizon
 from optimizer.config import bounded, counted, shown, shown_value
-from optimizer.scheduled import NO_CURVE
+from optimizer.scheduling import NO_CURVE
 
 from ..config.schema import ComponentConfig, DataConfig, ExperimentConfig, OptimConfig, TrainConfig
 from ..errors import ConfigError
