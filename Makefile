@@ -6,7 +6,7 @@ INSTALL = $(PIP_INSTALL) --editable
 # One process for each core, each with one thread. Tests that need two threads set them.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
 
-.PHONY: demo test test-slow test-versions check format docs bench soak figures clean
+.PHONY: demo test test-slow test-versions check format docs bench soak figures config-fields clean
 
 demo: .venv/demo.stamp
 	$(BIN)/innerstep train configs/digits.yaml --overwrite
@@ -44,6 +44,9 @@ soak: .venv/test.stamp
 
 figures: .venv/demo.stamp
 	$(BIN)/python docs/draw_figures.py
+
+config-fields: .venv/test.stamp
+	$(BIN)/python docs/write_config_fields.py
 
 clean:
 	rm -rf .venv runs dist site

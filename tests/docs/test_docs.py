@@ -109,7 +109,7 @@ def schedule_blocks():
 @pytest.mark.parametrize("schedule", [*schedule_blocks()])
 def test_a_schedule_as_the_docs_write_it(tmp_path, schedule):
     (tmp_path / "block.yaml").write_text(yaml.safe_dump({"schedule": schedule}))
-    raw = trainer.config_file.read_config_file(tmp_path / "block.yaml")["schedule"]  # where 1e-3 is a number
+    raw = trainer.config.yaml_file.read_config_file(tmp_path / "block.yaml")["schedule"]  # where 1e-3 is a number
     factory = optimizer.OPTIMIZER_BUILDER_REGISTRY["adamw"](lr=1e-3, schedule=raw)
     built = factory.build(torch.nn.Linear(2, 2), horizon=optimizer.Horizon(20_000, 1000))
     built.step()
@@ -154,7 +154,7 @@ OPTIMIZERS = [
 @pytest.mark.parametrize("text", OPTIMIZERS)
 def test_an_optimizer_as_the_docs_write_it(tmp_path, text):
     (tmp_path / "block.yaml").write_text(text)
-    raw = trainer.config_file.read_config_file(tmp_path / "block.yaml")
+    raw = trainer.config.yaml_file.read_config_file(tmp_path / "block.yaml")
     factory = optimizer.OPTIMIZER_BUILDER_REGISTRY[raw["type"]](**raw["params"])
     backbone = torch.nn.ModuleList([torch.nn.ModuleDict({"norm": torch.nn.LayerNorm(3)})])
     parts = {"embed": torch.nn.Embedding(5, 3), "backbone": backbone, "recurrent": torch.nn.GRUCell(3, 3)}

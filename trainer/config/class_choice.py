@@ -20,9 +20,9 @@ class Choice(Config):
     registry: ClassVar[Registry[Any]]
 
     type: str
-    """A key (`innerstep list` shows them), or the dotted path of a class."""
+    """Key of a class (`innerstep list` lists them), or its dotted path: `my_package.my_module.MyClass`."""
     params: dict[str, Any] = Field(default_factory=dict)
-    """The class's parameters (`innerstep describe KEY` shows them)."""
+    """Parameters of the class (`innerstep describe KEY` lists them). Those left out have the class's defaults."""
 
     @property
     def chosen(self) -> AnyClass:

@@ -50,29 +50,29 @@ class DataConfig(Choice):
     registry: ClassVar[Registry[DataSet]] = DATASET_REGISTRY
 
     batch_size: PositiveCount = 64
-    """Samples an update."""
+    """Samples in a batch, in training and in an evaluation. An update takes `train.accumulate` batches."""
     drop_last: bool = False
-    """Whether to leave out the last batch of an epoch if it is short."""
+    """Whether to leave out the last batch of an epoch if it is short; false: the batch is trained on."""
     workers: Count = 0
-    """Processes that make the training batches ahead; 0: the run makes them itself, one at a time."""
+    """Processes that make the training batches in advance; 0: the run makes each batch itself when it needs it."""
     pin_memory: bool = False
-    """Whether training batches are put into pinned memory, from where a CUDA device copies while it computes."""
+    """Whether training batches are put into pinned memory, from which a CUDA device copies in the background."""
 
 
 class ComponentConfig(Choice):
     registry: ClassVar[Registry[nn.Module]] = MODEL_REGISTRY
 
     freeze: bool = False
-    """Whether the component is left as it is: no gradients, eval mode, buffers untouched, no optimizer."""
+    """Whether the component stays as it is: no gradients, no optimizer, eval mode, fixed buffers; false: it trains."""
     init_from: InitConfig | None = None
-    """What to start from: PATH, PATH:COMPONENT, or a mapping that says more."""
+    """Saved weights to start from: PATH, PATH:COMPONENT, or a mapping; null: random weights from `seed`."""
 
 
 class OptimConfig(Choice):
     registry: ClassVar[Registry[OptimizerFactory]] = OPTIMIZER_BUILDER_REGISTRY
 
     every: PositiveCount = 1
-    """Updates of the run between two steps of the component; its schedule and horizon count its own steps."""
+    """Updates from one step of the component to the next; 1: every update steps it. Its schedule counts its steps."""
 
     def own_horizon(self, horizon: Horizon) -> Horizon:
         """Return the length of a run in steps of the component."""
@@ -93,9 +93,10 @@ class ObjectiveConfig(Choice):
 
 class ModelConfig(Config):
     components: dict[str, ComponentConfig] = Field(min_length=1)
-    """The components by name, in the order in which they are built."""
+    """The components by name, at least one, in the order in which they are built."""
     component_optims: dict[str, OptimConfig] = Field(default_factory=dict)
-    """One optimizer for each trainable component."""
+    """The optimizers by the name of their component: one for each that trains. An entry for a frozen one is skipped.
+    `type: preset` takes the optimizer that the component's class recommends."""
 
     @model_validator(mode="before")
     @classmethod
@@ -136,50 +137,52 @@ class ModelConfig(Config):
 
 class BestConfig(Config):
     monitor: str = "val_loss"
-    """The evaluation's metric, `val_` and its name."""
+    """Metric of an evaluation to compare: `val_` and its name. The default is the loss on the held-out samples."""
     mode: Literal["min", "max"] = "min"
-    """Whether the lowest or the highest value is the best."""
+    """Whether the lowest (min) or the highest (max) value is the best."""
 
 
 class TrainConfig(Config):
     objective: ObjectiveConfig
-    """What is minimised."""
+    """The objective, which computes the losses to minimise."""
     total_steps: PositiveCount | None = None
-    """Updates in the run; or give `epochs`."""
+    """Length of the run in updates. Exactly one of `total_steps` and `epochs` is given."""
     epochs: PositiveCount | None = None
-    """Passes over the training data; or give `total_steps`."""
+    """Length of the run in passes over the training samples. Exactly one of `total_steps` and `epochs` is given."""
     run_dir: UserPath
-    """Where the run's files go."""
+    """Directory of the run's files; `~` and `$NAME` are filled in. A relative path starts at the working directory."""
     device: str = "auto"
-    """cpu, cuda, cuda:1 …; auto: a CUDA device if there is one."""
+    """Device to train on: `cpu`, `cuda` or `cuda:1`, say; auto: the current CUDA device if any, else the CPU."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Autocast's type; fp16 scales the loss."""
+    """Number type of the forward pass: bf16 and fp16 by torch.autocast; fp32: without it. Weights keep their type. fp16
+    scales the loss, and skips an update whose gradients overflow."""
     accumulate: PositiveCount = 1
-    """Batches that make one update, in which every sample weighs the same; an epoch's last update has those left."""
+    """Batches in one update; every sample in it weighs the same. An epoch's last update has the remaining ones."""
     compile: bool = False
     """Whether torch.compile compiles each component's forward and backward pass."""
     grad_clip_norm: NonNegativeNumber | None = None
     """Joint L2 norm that the gradients of all components are scaled down to; 0 or null: no clipping."""
     log_every: PositiveCount = 10
-    """Updates between two lines of metrics."""
+    """Updates from one training line in metrics.jsonl to the next. The first and the last update always have one."""
     eval_every: PositiveCount | None = None
-    """Updates between two evaluations; left out: at the end only."""
+    """Updates from one evaluation on the held-out samples to the next; null: none before the one at the end."""
     save_every: PositiveCount | None = None
-    """Updates between two checkpoints; left out: by the clock and at the end."""
+    """Updates from one checkpoint to the next; null: none by updates. There is always one at the end."""
     save_every_minutes: PositiveNumber | None = 30.0
-    """Minutes between two checkpoints, beside those by updates; null: none by the clock."""
+    """Minutes from one checkpoint to the next, in addition to those by updates; null: none by the clock."""
     save_async: bool = False
-    """Whether training goes on while a copy of what is saved is written."""
+    """Whether training continues while a checkpoint is written, from a copy of it in CPU memory."""
     keep_last: PositiveCount | None = None
-    """How many checkpoints stay, the newest; left out: all."""
+    """Number of newest checkpoints to keep; null: all. The best one, and the newest finite one, are always kept."""
     keep_best: BestConfig | None = None
-    """What to save and keep the best checkpoint by, besides; {} for the lowest val_loss."""
+    """Metric by which the best checkpoint is saved and kept as well; `{}`: the lowest val_loss; null: no best one."""
     on_nonfinite: Literal["stop", "skip", "continue"] = "stop"
-    """What to do when a loss or a gradient is NaN or infinite: stop before the step, leave the step out, or take it."""
+    """At a loss or gradient that is NaN or infinite: stop ends the run before the step, skip leaves the step out,
+    continue takes the step; nothing is checked."""
     on_save_error: Literal["stop", "continue"] = "stop"
-    """What to do when a checkpoint or a line of metrics cannot be written."""
+    """If a checkpoint or a line of metrics cannot be written: stop ends the run, continue reports it and trains on."""
     pictures: bool = False
-    """Whether to draw the learning rates and the losses at the end (needs the extra `plot`)."""
+    """Whether to draw learning_rates.png and losses.png at the end; true needs the extra `plot`."""
 
     def horizon(self, steps_per_epoch: int) -> Horizon:
         """Return the length of the run over data with this many batches in an epoch. Raises ConfigError."""
@@ -200,22 +203,26 @@ class TrainConfig(Config):
 
 class ResumeConfig(Config):
     on_change: Literal["keep", "override", "rescale"] | None = None
-    """Which optimizers' configs and ways of training hold where this config and the checkpoint's differ: the
-    checkpoint's; this config's; this config's, with each schedule entered where the lr is continuous. Left out:
-    the resume stops and shows the differences. Every resume with overrides asks anew."""
+    """Which values hold where this config and the checkpoint's differ: keep: the checkpoint's; override: this config's;
+    rescale: this config's, with each schedule entered where its lr is continuous. null: the resume stops and shows the
+    differences. It holds for one resume: each resume with overrides asks again."""
 
 
 class ExperimentConfig(Config):
-    """A whole experiment."""
+    """A whole experiment: what one config file holds."""
 
     seed: Count = 0
-    """Where all randomness starts."""
+    """Seed of all random numbers: initial weights, order of the samples, dropout."""
     plugins: list[str] = Field(default_factory=list)
-    """Modules to import first, for what they register: by name, from beside the config or where Python finds them."""
+    """Modules to import first, for the keys that they register. They are looked for beside the config too."""
     data: DataConfig
+    """The data set, and how its samples become batches."""
     model: ModelConfig
+    """The components and their optimizers."""
     train: TrainConfig
+    """The objective, the length of the run, the device, and what is logged and saved."""
     resume: ResumeConfig = Field(default_factory=ResumeConfig)
+    """How `innerstep resume` treats a config that differs from the checkpoint's."""
 
     @field_validator("plugins", mode="before")
     @classmethod
