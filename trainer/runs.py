@@ -14,7 +14,7 @@ from .checkpoint.contents import expected_content, read_progress
 from .checkpoint.directory import checkpoint_at
 from .checkpoint.manager import writing
 from .checkpoint.names import is_file, write_pointer
-from .checkpoint.restore import with_saved_values
+from .checkpoint.on_change import with_saved_values
 from .checkpoint.selection import Say, asked_for, newest_good, set_damaged_aside
 from .checkpoint.upgrades import strings
 from .checkpoint.writing import clear_leftovers, recover

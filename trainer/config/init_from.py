@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from optimizer.config import Config, refusal
 
+from .marks import MayChange
 from .paths import UserPath, path_of
 
 NAME = r"[A-Za-z_][\w-]*"
@@ -20,20 +21,20 @@ class InitConfig(Config):
     from_text: ClassVar[bool] = True
     """An override takes its text as it was typed."""
 
-    path: UserPath
+    path: MayChange[UserPath]
     """A run (its newest checkpoint is taken), a checkpoint, a component's folder in one, or a .safetensors file;
     with :COMPONENT at its end, the component there."""
-    component: str | None = None
+    component: MayChange[str | None] = None
     """The component's name there; left out: its name here."""
-    weights: bool = True
+    weights: MayChange[bool] = True
     """Whether to load the weights and buffers."""
-    optimizer: bool = False
+    optimizer: MayChange[bool] = False
     """Whether to load the optimizer's state; its options stay those of this config."""
-    schedule: bool = False
+    schedule: MayChange[bool] = False
     """Whether to take the schedule's position over."""
-    strict: bool = True
+    strict: MayChange[bool] = True
     """Whether every tensor must be there, none more, and each of the same shape; false: what fits is loaded."""
-    rename: dict[str, str] = Field(default_factory=dict)
+    rename: MayChange[dict[str, str]] = Field(default_factory=dict)
     """New names by the names there, with *: {"encoder.*": "backbone.*"}. The first rule that matches holds."""
 
     @model_validator(mode="before")

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from torch import nn
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon, OptimizerFactory, Registry
@@ -33,6 +33,7 @@ from ..interfaces.objective import OBJECTIVE_REGISTRY, Objective
 from ..runtime.version import newer, written_by
 from .class_choice import Choice
 from .init_from import NAME, InitConfig
+from .marks import FixedInRun, MayChange
 from .override_fields import text_fields
 from .overrides import apply_overrides
 from .paths import UserPath
@@ -49,29 +50,29 @@ _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{digit}" for port in ("com", "
 class DataConfig(Choice):
     registry: ClassVar[Registry[DataSet]] = DATASET_REGISTRY
 
-    batch_size: PositiveCount = 64
+    batch_size: FixedInRun[PositiveCount] = 64
     """Samples an update."""
-    drop_last: bool = False
+    drop_last: FixedInRun[bool] = False
     """Whether to leave out the last batch of an epoch if it is short."""
-    workers: Count = 0
+    workers: MayChange[Count] = 0
     """Processes that make the training batches ahead; 0: the run makes them itself, one at a time."""
-    pin_memory: bool = False
+    pin_memory: MayChange[bool] = False
     """Whether training batches are put into pinned memory, from where a CUDA device copies while it computes."""
 
 
 class ComponentConfig(Choice):
     registry: ClassVar[Registry[nn.Module]] = MODEL_REGISTRY
 
-    freeze: bool = False
+    freeze: FixedInRun[bool] = False
     """Whether the component is left as it is: no gradients, eval mode, buffers untouched, no optimizer."""
-    init_from: InitConfig | None = None
+    init_from: MayChange[InitConfig | None] = None
     """What to start from: PATH, PATH:COMPONENT, or a mapping that says more."""
 
 
 class OptimConfig(Choice):
     registry: ClassVar[Registry[OptimizerFactory]] = OPTIMIZER_BUILDER_REGISTRY
 
-    every: PositiveCount = 1
+    every: FixedInRun[PositiveCount] = 1
     """Updates of the run between two steps of the component; its schedule and horizon count its own steps."""
 
     def own_horizon(self, horizon: Horizon) -> Horizon:
@@ -86,15 +87,36 @@ class OptimConfig(Choice):
         factory: OptimizerFactory = construct(self.chosen, self.params)
         return factory
 
+    def resolved_params(self, horizon: Horizon) -> dict[str, Any]:
+        """Return the plain parameters with defaults and lengths filled in, for comparison.
+
+        Args:
+            horizon: The length of the run in updates.
+
+        Raises:
+            ValidationError: A value is missing, or does not fit the horizon.
+        """
+        factory: Any = self.factory
+        if not isinstance(factory, BaseModel):
+            return dict(self.params)
+        resolved = factory.resolved(self.own_horizon(horizon)) if hasattr(factory, "resolved") else factory
+        return resolved.model_dump(mode="json")
+
+    def _validate_params(self) -> None:
+        if issubclass(self.chosen, BaseModel):
+            _ = self.factory  # it validates its own fields, and is kept: none is validated twice
+        else:
+            super()._validate_params()
+
 
 class ObjectiveConfig(Choice):
     registry: ClassVar[Registry[Objective]] = OBJECTIVE_REGISTRY
 
 
 class ModelConfig(Config):
-    components: dict[str, ComponentConfig] = Field(min_length=1)
+    components: FixedInRun[dict[str, ComponentConfig]] = Field(min_length=1)
     """The components by name, in the order in which they are built."""
-    component_optims: dict[str, OptimConfig] = Field(default_factory=dict)
+    component_optims: FixedInRun[dict[str, OptimConfig]] = Field(default_factory=dict)
     """One optimizer for each trainable component."""
 
     @model_validator(mode="before")
@@ -135,50 +157,50 @@ class ModelConfig(Config):
 
 
 class BestConfig(Config):
-    monitor: str = "val_loss"
+    monitor: MayChange[str] = "val_loss"
     """The evaluation's metric, `val_` and its name."""
-    mode: Literal["min", "max"] = "min"
+    mode: MayChange[Literal["min", "max"]] = "min"
     """Whether the lowest or the highest value is the best."""
 
 
 class TrainConfig(Config):
-    objective: ObjectiveConfig
+    objective: FixedInRun[ObjectiveConfig]
     """What is minimised."""
-    total_steps: PositiveCount | None = None
+    total_steps: MayChange[PositiveCount | None] = None
     """Updates in the run; or give `epochs`."""
-    epochs: PositiveCount | None = None
+    epochs: MayChange[PositiveCount | None] = None
     """Passes over the training data; or give `total_steps`."""
-    run_dir: UserPath
+    run_dir: MayChange[UserPath]
     """Where the run's files go."""
-    device: str = "auto"
+    device: MayChange[str] = "auto"
     """cpu, cuda, cuda:1 …; auto: a CUDA device if there is one."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: FixedInRun[Literal["fp32", "bf16", "fp16"]] = "fp32"
     """Autocast's type; fp16 scales the loss."""
-    accumulate: PositiveCount = 1
+    accumulate: FixedInRun[PositiveCount] = 1
     """Batches that make one update, in which every sample weighs the same; an epoch's last update has those left."""
-    compile: bool = False
+    compile: FixedInRun[bool] = False
     """Whether torch.compile compiles each component's forward and backward pass."""
-    grad_clip_norm: NonNegativeNumber | None = None
+    grad_clip_norm: FixedInRun[NonNegativeNumber | None] = None
     """Joint L2 norm that the gradients of all components are scaled down to; 0 or null: no clipping."""
-    log_every: PositiveCount = 10
+    log_every: MayChange[PositiveCount] = 10
     """Updates between two lines of metrics."""
-    eval_every: PositiveCount | None = None
+    eval_every: MayChange[PositiveCount | None] = None
     """Updates between two evaluations; left out: at the end only."""
-    save_every: PositiveCount | None = None
+    save_every: MayChange[PositiveCount | None] = None
     """Updates between two checkpoints; left out: by the clock and at the end."""
-    save_every_minutes: PositiveNumber | None = 30.0
+    save_every_minutes: MayChange[PositiveNumber | None] = 30.0
     """Minutes between two checkpoints, beside those by updates; null: none by the clock."""
-    save_async: bool = False
+    save_async: MayChange[bool] = False
     """Whether training goes on while a copy of what is saved is written."""
-    keep_last: PositiveCount | None = None
+    keep_last: MayChange[PositiveCount | None] = None
     """How many checkpoints stay, the newest; left out: all."""
-    keep_best: BestConfig | None = None
+    keep_best: MayChange[BestConfig | None] = None
     """What to save and keep the best checkpoint by, besides; {} for the lowest val_loss."""
-    on_nonfinite: Literal["stop", "skip", "continue"] = "stop"
+    on_nonfinite: MayChange[Literal["stop", "skip", "continue"]] = "stop"
     """What to do when a loss or a gradient is NaN or infinite: stop before the step, leave the step out, or take it."""
-    on_save_error: Literal["stop", "continue"] = "stop"
+    on_save_error: MayChange[Literal["stop", "continue"]] = "stop"
     """What to do when a checkpoint or a line of metrics cannot be written."""
-    pictures: bool = False
+    pictures: MayChange[bool] = False
     """Whether to draw the learning rates and the losses at the end (needs the extra `plot`)."""
 
     def horizon(self, steps_per_epoch: int) -> Horizon:
@@ -199,7 +221,7 @@ class TrainConfig(Config):
 
 
 class ResumeConfig(Config):
-    on_change: Literal["keep", "override", "rescale"] | None = None
+    on_change: MayChange[Literal["keep", "override", "rescale"] | None] = None
     """Which optimizers' configs and ways of training hold where this config and the checkpoint's differ: the
     checkpoint's; this config's; this config's, with each schedule entered where the lr is continuous. Left out:
     the resume stops and shows the differences. Every resume with overrides asks anew."""
@@ -208,14 +230,14 @@ class ResumeConfig(Config):
 class ExperimentConfig(Config):
     """A whole experiment."""
 
-    seed: Count = 0
+    seed: FixedInRun[Count] = 0
     """Where all randomness starts."""
-    plugins: list[str] = Field(default_factory=list)
+    plugins: MayChange[list[str]] = Field(default_factory=list)
     """Modules to import first, for what they register: by name, from beside the config or where Python finds them."""
-    data: DataConfig
-    model: ModelConfig
-    train: TrainConfig
-    resume: ResumeConfig = Field(default_factory=ResumeConfig)
+    data: FixedInRun[DataConfig]
+    model: FixedInRun[ModelConfig]
+    train: FixedInRun[TrainConfig]
+    resume: MayChange[ResumeConfig] = Field(default_factory=ResumeConfig)
 
     @field_validator("plugins", mode="before")
     @classmethod
