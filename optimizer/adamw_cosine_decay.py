@@ -65,7 +65,10 @@ class AdamWWithWarmupCosineFactory(WarmupCosineFields, AdamWOptions, ScheduledFa
 
     @property
     def curve(self) -> WarmupCosineDecay:
-        return WarmupCosineDecay(**{name: getattr(self, name) for name in WarmupCosineFields.model_fields})
+        # The fields are the schedule's own: they have been validated.
+        return WarmupCosineDecay.model_construct(
+            **{name: getattr(self, name) for name in WarmupCosineFields.model_fields}
+        )
 
     @property
     def base_lr(self) -> float:
@@ -73,7 +76,8 @@ class AdamWWithWarmupCosineFactory(WarmupCosineFields, AdamWOptions, ScheduledFa
 
     def resolved(self, horizon: Horizon | None = None) -> Self:
         known = super().resolved(horizon)
-        return known.replaced(**self.curve.resolved(horizon).model_dump(include=set(WarmupCosineFields.model_fields)))
+        curve = self.curve.resolved(horizon)
+        return known.model_copy(update={name: getattr(curve, name) for name in WarmupCosineFields.model_fields})
 
     def _make(self, groups: list[dict[str, Any]], options: dict[str, Any]) -> ScheduledOptimizer:
         return AdamWWithWarmupCosine(

@@ -68,7 +68,8 @@ class AdamWWithOneCycleFactory(OneCycleFields, AdamWOptions, ScheduledFactory):
 
     @property
     def curve(self) -> OneCycle:
-        return OneCycle(**{name: getattr(self, name) for name in OneCycleFields.model_fields})
+        # The fields are the schedule's own: they have been validated.
+        return OneCycle.model_construct(**{name: getattr(self, name) for name in OneCycleFields.model_fields})
 
     @property
     def base_lr(self) -> float:
@@ -76,7 +77,8 @@ class AdamWWithOneCycleFactory(OneCycleFields, AdamWOptions, ScheduledFactory):
 
     def resolved(self, horizon: Horizon | None = None) -> Self:
         known = super().resolved(horizon)
-        return known.replaced(**self.curve.resolved(horizon).model_dump(include=set(OneCycleFields.model_fields)))
+        curve = self.curve.resolved(horizon)
+        return known.model_copy(update={name: getattr(curve, name) for name in OneCycleFields.model_fields})
 
     def _make(self, groups: list[dict[str, Any]], options: dict[str, Any]) -> ScheduledOptimizer:
         cycle = self.curve.model_dump(include=set(OneCycleFields.model_fields))

@@ -101,7 +101,9 @@ class ScheduledFactory(Config):
         return float(self.options()["lr"])
 
     def resolved(self, horizon: Horizon | None = None) -> Self:
-        """Return this factory with what was left out taken from `horizon`.
+        """Return this factory with the lengths that were left out taken from `horizon`.
+
+        Only the schedules change, and each is validated as it is filled in; the factory is not validated again.
 
         Raises ValidationError where something is missing still, or does not fit the horizon.
         """
@@ -111,7 +113,7 @@ class ScheduledFactory(Config):
                 schedules[option] = schedule.resolved(horizon)
             except ValidationError as error:
                 raise nest(error, ("option_schedules", option)) from None
-        return self.replaced(option_schedules=schedules) if schedules else self
+        return self.model_copy(update={"option_schedules": schedules}) if schedules else self
 
     def build(self, params: Params, horizon: Horizon | None = None) -> ScheduledOptimizer:
         """Return the optimizer with its schedule inside.
@@ -245,7 +247,7 @@ class FreeScheduleFactory(ScheduledFactory):
             schedule = self.schedule.resolved(horizon)
         except ValidationError as error:
             raise nest(error, ("schedule",)) from None
-        return super().resolved(horizon).replaced(schedule=schedule)
+        return super().resolved(horizon).model_copy(update={"schedule": schedule})
 
 
 def _check_group_options(groups: list[dict[str, Any]], options: Sequence[str]) -> None:
