@@ -15,10 +15,10 @@ from measuring import machine, medians, table
 from torch import nn
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY
-from trainer import checkpoint
-from trainer.checkpoint_files import complete_checkpoints, verify
-from trainer.config import TrainConfig
-from trainer.saving import Saving
+from trainer.checkpoint import contents as checkpoint
+from trainer.checkpoint.directory import complete_checkpoints, verify
+from trainer.checkpoint.manager import CheckpointManager
+from trainer.config.schema import TrainConfig
 
 SYNCHRONOUS = "torch.save"
 
@@ -103,9 +103,9 @@ class Savers:
         self._savings[name].save(self._step, self._state.contents(self._step))
 
 
-def _saving(folder: Path, asynchronous: bool) -> Saving:
+def _saving(folder: Path, asynchronous: bool) -> CheckpointManager:
     fields = {"objective": {"type": "classification"}, "total_steps": 1, "run_dir": folder}
-    return Saving(TrainConfig.model_validate(fields | {"save_async": asynchronous}), print)
+    return CheckpointManager(TrainConfig.model_validate(fields | {"save_async": asynchronous}), print)
 
 
 def saved(savers: Savers, rounds: int) -> dict[str, float]:

@@ -19,9 +19,9 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from trainer.config import ExperimentConfig
-from trainer.data import DataSet, TensorSplit
-from trainer.digits import Digits
+from trainer.builtins.digits import Digits
+from trainer.config.schema import ExperimentConfig
+from trainer.interfaces.dataset import DataSet, TensorSplit
 from trainer.offline_trainer import OfflineTrainer
 
 UPDATES, BATCH, ROUNDS = 1000, 32, 7

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
 import faults  # type: ignore[import-not-found]  # the tests' own, beside which its parts are found
 
 SEEDS = 5

@@ -18,9 +18,12 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from trainer import train
-from trainer.cli import main as command
+from trainer.cli.main import main as command
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "tests")]  # its parts, by name
+sys.path[:0] = [
+    str(Path(__file__).parent),
+    str(Path(__file__).parent.parent / "tests" / "support"),
+]  # its parts, by name
 
 PARAMETERS, COMPONENTS, LINES = (5_000, 20_000), (100, 500), (100_000, 1_000_000)
 LINE = {

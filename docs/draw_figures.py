@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from optimizer import SCHEDULE_REGISTRY, Horizon
-from optimizer.drawing import Panel, Series, figure, spread
+from optimizer.charts import Panel, Series, figure
+from optimizer.schedules.sampling import sample_steps
 
 FOLDER = Path(__file__).parent / "figures"
 RUN = Horizon(total_steps=1000, steps_per_epoch=100)
@@ -92,7 +93,7 @@ def line(key: str, fields: dict[str, Any], run: Horizon = RUN) -> Series:
     curve, scale = schedule.start(), 1.0 if schedule.absolute else LR
     shown = ", ".join(f"{name} {value}" for name, value in fields.items() if name in TOLD_APART_BY)
     label = f"{key}, {shown}" if shown else key
-    return Series(label, [(update, curve.lr_at(update) * scale) for update in spread(run.total_steps)])
+    return Series(label, [(update, curve.lr_at(update) * scale) for update in sample_steps(run.total_steps)])
 
 
 def plateau() -> list[Series]:

@@ -1,29 +1,27 @@
 """Optimizers with their learning-rate schedule inside, built from a key and validated parameters."""
 
-import optimizer.imported  # for what they register, like the next three
-import optimizer.matrix_optimizers
-import optimizer.multi_adam
-import optimizer.schedules  # noqa: F401
-from optimizer.adamw_cosine_decay import AdamWWithWarmupCosine, AdamWWithWarmupCosineFactory
-from optimizer.adamw_onecyclelr import AdamWWithOneCycle, AdamWWithOneCycleFactory
-from optimizer.cautious import CautiousOptimizer
-from optimizer.conformance import ConformanceError, check_factory
-from optimizer.embedded_scheduler import EmbeddedScheduler
-from optimizer.embedding import ScheduledOptimizer, scheduled
-from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY, FreeScheduleFactory, OptimizerFactory, ScheduledFactory
-from optimizer.horizon import Horizon
-from optimizer.importing import no_plugins
-from optimizer.lerobot import make_optimizer_and_scheduler
-from optimizer.named_loading import load_named_state
-from optimizer.named_state import NamedState, named_state
-from optimizer.registry import Registry, UnknownKeyError
-from optimizer.schedule import SCHEDULE_REGISTRY, Schedule
-from optimizer.schedule_free_radam import RAdamScheduleFreeFactory
-from optimizer.schedules.torch_schedule import TorchSchedule
-from optimizer.stand_in import ReadOnlyScheduler
-from optimizer.state_checks import StateMismatchError
-from optimizer.state_files import load_optimizer_state, save_optimizer_state
-from optimizer.torch_optimizers import TorchFactory, torch_factory
+from . import schedules  # noqa: F401 registers its schedules
+from .adamw_cosine_decay import AdamWWithWarmupCosine, AdamWWithWarmupCosineFactory
+from .adamw_onecyclelr import AdamWWithOneCycle, AdamWWithOneCycleFactory
+from .config.importing import no_plugins
+from .config.registry import Registry, UnknownKeyError
+from .factories import dotted_path, multi_adam, muon  # noqa: F401 they register their keys
+from .factories.base import OPTIMIZER_BUILDER_REGISTRY, FreeScheduleFactory, OptimizerFactory, ScheduledFactory
+from .factories.torch_optim import TorchFactory, torch_factory
+from .interop.lerobot import make_optimizer_and_scheduler
+from .schedule_free_radam import RAdamScheduleFreeFactory
+from .schedules.base import SCHEDULE_REGISTRY, Schedule
+from .schedules.horizon import Horizon
+from .schedules.torch_schedule import TorchSchedule
+from .scheduling.optimizer import ScheduledOptimizer, scheduled
+from .scheduling.read_only import ReadOnlyScheduler
+from .scheduling.scheduler import EmbeddedScheduler
+from .state.checks import StateMismatchError
+from .state.files import load_optimizer_state, save_optimizer_state
+from .state.named import NamedState, named_state
+from .state.named_loading import load_named_state
+from .testing.check_factory import ConformanceError, check_factory
+from .transforms.cautious import CautiousOptimizer
 
 __all__ = [
     "OPTIMIZER_BUILDER_REGISTRY",

@@ -5,13 +5,13 @@ from typing import Any, ClassVar, Self
 
 from torch.optim import AdamW, Optimizer
 
-from optimizer.adamw_options import AdamWOptions
-from optimizer.cautious import Caution
-from optimizer.embedding import ScheduledOptimizer
-from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY, ScheduledFactory
-from optimizer.horizon import Horizon
-from optimizer.schedule import Schedule
-from optimizer.schedules.basic import WarmupCosineDecay, WarmupCosineFields
+from .factories.adamw_options import AdamWOptions
+from .factories.base import OPTIMIZER_BUILDER_REGISTRY, ScheduledFactory
+from .schedules.base import Schedule
+from .schedules.basic import WarmupCosineDecay, WarmupCosineFields
+from .schedules.horizon import Horizon
+from .scheduling.optimizer import ScheduledOptimizer
+from .transforms.cautious import Caution
 
 
 class AdamWWithWarmupCosine(ScheduledOptimizer, AdamW):
@@ -44,14 +44,31 @@ class AdamWWithWarmupCosine(ScheduledOptimizer, AdamW):
 
 @OPTIMIZER_BUILDER_REGISTRY.register("adamw_warmup_cosine_decay")
 class AdamWWithWarmupCosineFactory(WarmupCosineFields, AdamWOptions, ScheduledFactory):
-    """AdamW whose lr rises linearly from start_lr to peak_lr and falls on half a cosine to end_lr."""
+    """AdamW whose lr rises linearly from start_lr to peak_lr and falls on half a cosine to end_lr.
+
+    Examples:
+        >>> import torch
+        >>> from optimizer import OPTIMIZER_BUILDER_REGISTRY
+        >>> key = "adamw_warmup_cosine_decay"
+        >>> factory = OPTIMIZER_BUILDER_REGISTRY[key](peak_lr=1e-3, warmup_steps=2, total_steps=5)
+        >>> optimizer = factory.build(torch.nn.Linear(2, 1))
+        >>> lrs = []
+        >>> for _ in range(6):
+        ...     lrs += optimizer.scheduler.get_last_lr()
+        ...     optimizer.step()
+        >>> [round(lr, 6) for lr in lrs]
+        [0.0, 0.0005, 0.001, 0.0005, 0.0, 0.0]
+    """
 
     optimizer_class: ClassVar[type[Optimizer]] = AdamW
     fused_by_default: ClassVar[bool] = True
 
     @property
     def curve(self) -> WarmupCosineDecay:
-        return WarmupCosineDecay(**{name: getattr(self, name) for name in WarmupCosineFields.model_fields})
+        # The fields are the schedule's own: they have been validated.
+        return WarmupCosineDecay.model_construct(
+            **{name: getattr(self, name) for name in WarmupCosineFields.model_fields}
+        )
 
     @property
     def base_lr(self) -> float:
@@ -59,7 +76,8 @@ class AdamWWithWarmupCosineFactory(WarmupCosineFields, AdamWOptions, ScheduledFa
 
     def resolved(self, horizon: Horizon | None = None) -> Self:
         known = super().resolved(horizon)
-        return known.replaced(**self.curve.resolved(horizon).model_dump(include=set(WarmupCosineFields.model_fields)))
+        curve = self.curve.resolved(horizon)
+        return known.model_copy(update={name: getattr(curve, name) for name in WarmupCosineFields.model_fields})
 
     def _make(self, groups: list[dict[str, Any]], options: dict[str, Any]) -> ScheduledOptimizer:
         return AdamWWithWarmupCosine(

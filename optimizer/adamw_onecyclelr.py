@@ -5,14 +5,14 @@ from typing import Any, ClassVar, Self
 
 from torch.optim import AdamW, Optimizer
 
-from optimizer.adamw_options import AdamWOptions
-from optimizer.cautious import Caution
-from optimizer.embedding import ScheduledOptimizer
-from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY, ScheduledFactory
-from optimizer.horizon import Horizon
-from optimizer.schedule import Schedule
-from optimizer.schedules.basic import OneCycle, OneCycleFields
-from optimizer.validation import PositiveNumber
+from .config.validation import PositiveNumber
+from .factories.adamw_options import AdamWOptions
+from .factories.base import OPTIMIZER_BUILDER_REGISTRY, ScheduledFactory
+from .schedules.base import Schedule
+from .schedules.basic import OneCycle, OneCycleFields
+from .schedules.horizon import Horizon
+from .scheduling.optimizer import ScheduledOptimizer
+from .transforms.cautious import Caution
 
 
 class AdamWWithOneCycle(ScheduledOptimizer, AdamW):
@@ -43,7 +43,20 @@ class AdamWWithOneCycle(ScheduledOptimizer, AdamW):
 
 @OPTIMIZER_BUILDER_REGISTRY.register("adamw_cosine_schedule")
 class AdamWWithOneCycleFactory(OneCycleFields, AdamWOptions, ScheduledFactory):
-    """AdamW whose lr follows PyTorch's OneCycleLR and holds its last value after it."""
+    """AdamW whose lr follows PyTorch's OneCycleLR and holds its last value after the cycle.
+
+    Examples:
+        >>> import torch
+        >>> from optimizer import OPTIMIZER_BUILDER_REGISTRY
+        >>> factory = OPTIMIZER_BUILDER_REGISTRY["adamw_cosine_schedule"](max_lr=1e-2, total_steps=5, pct_start=0.6)
+        >>> optimizer = factory.build(torch.nn.Linear(2, 1))
+        >>> lrs = []
+        >>> for _ in range(6):
+        ...     lrs += optimizer.scheduler.get_last_lr()
+        ...     optimizer.step()
+        >>> [round(lr, 6) for lr in lrs]
+        [0.0004, 0.0052, 0.01, 0.005, 0.0, 0.0]
+    """
 
     optimizer_class: ClassVar[type[Optimizer]] = AdamW
     fused_by_default: ClassVar[bool] = True
@@ -55,7 +68,8 @@ class AdamWWithOneCycleFactory(OneCycleFields, AdamWOptions, ScheduledFactory):
 
     @property
     def curve(self) -> OneCycle:
-        return OneCycle(**{name: getattr(self, name) for name in OneCycleFields.model_fields})
+        # The fields are the schedule's own: they have been validated.
+        return OneCycle.model_construct(**{name: getattr(self, name) for name in OneCycleFields.model_fields})
 
     @property
     def base_lr(self) -> float:
@@ -63,7 +77,8 @@ class AdamWWithOneCycleFactory(OneCycleFields, AdamWOptions, ScheduledFactory):
 
     def resolved(self, horizon: Horizon | None = None) -> Self:
         known = super().resolved(horizon)
-        return known.replaced(**self.curve.resolved(horizon).model_dump(include=set(OneCycleFields.model_fields)))
+        curve = self.curve.resolved(horizon)
+        return known.model_copy(update={name: getattr(curve, name) for name in OneCycleFields.model_fields})
 
     def _make(self, groups: list[dict[str, Any]], options: dict[str, Any]) -> ScheduledOptimizer:
         cycle = self.curve.model_dump(include=set(OneCycleFields.model_fields))

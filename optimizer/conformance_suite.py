@@ -1,36 +1,3 @@
-"""The promises as tests of one's own factory, each factory with each promise:
+"""The documented name of the tests in `optimizer.testing.pytest_suite`, for `pytest --pyargs`."""
 
-    INNERSTEP_FACTORIES="my_key my_package.module.MyFactory" pytest --pyargs optimizer.conformance_suite
-
-A name is a key or the dotted path of a factory's class, which is made without arguments; or of a factory.
-"""
-
-import os
-from collections.abc import Callable
-from importlib import import_module
-from typing import Any
-
-from optimizer.bench import Bench
-from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY
-from optimizer.promises import CHECKS
-
-
-def pytest_generate_tests(metafunc: Any) -> None:
-    """Ask pytest for a test of every promise with every factory. Raises ValueError if none is named."""
-    names = os.environ.get("INNERSTEP_FACTORIES", "").split()
-    if not names:
-        raise ValueError("INNERSTEP_FACTORIES: must name the factories to test: keys, or dotted paths")
-    pairs = [(_factory(name), check) for name in names for check in CHECKS]
-    ids = [f"{name}-{check.__name__}" for name in names for check in CHECKS]
-    metafunc.parametrize(("factory", "check"), pairs, ids=ids)
-
-
-def test_promise(factory: Any, check: Callable[[Bench], None]) -> None:
-    """Fails with what was seen instead."""
-    check(Bench(factory))
-
-
-def _factory(name: str) -> Any:
-    module, _, attribute = name.rpartition(".")
-    found: Any = getattr(import_module(module), attribute) if module else OPTIMIZER_BUILDER_REGISTRY[name]
-    return found() if isinstance(found, type) else found
+from .testing.pytest_suite import *  # noqa: F403 pytest collects what stands in the module that it is given

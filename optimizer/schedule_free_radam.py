@@ -5,9 +5,9 @@ from typing import ClassVar
 from schedulefree.radam_schedulefree import RAdamScheduleFree
 from torch.optim import Optimizer
 
-from optimizer.factory import OPTIMIZER_BUILDER_REGISTRY
-from optimizer.schedule_free import ExactAveraging, ScheduleFreeFactory
-from optimizer.validation import Beta, NonNegativeNumber, PositiveBeta, PositiveNumber
+from .config.validation import Beta, NonNegativeNumber, PositiveBeta, PositiveNumber
+from .factories.base import OPTIMIZER_BUILDER_REGISTRY
+from .factories.schedule_free import ExactAveraging, ScheduleFreeFactory
 
 
 class ExactRAdamScheduleFree(ExactAveraging, RAdamScheduleFree):
@@ -16,7 +16,24 @@ class ExactRAdamScheduleFree(ExactAveraging, RAdamScheduleFree):
 
 @OPTIMIZER_BUILDER_REGISTRY.register("schedule_free_radam")
 class RAdamScheduleFreeFactory(ScheduleFreeFactory):
-    """schedulefree.RAdamScheduleFree: RAdam without warm-up or decay; eval() to evaluate and save, then train()."""
+    """schedulefree.RAdamScheduleFree: RAdam without warm-up or decay; eval() to evaluate and save, then train().
+
+    Examples:
+        >>> import torch
+        >>> from optimizer import OPTIMIZER_BUILDER_REGISTRY
+        >>> module = torch.nn.Linear(1, 1, bias=False)
+        >>> optimizer = OPTIMIZER_BUILDER_REGISTRY["schedule_free_radam"](lr=0.01).build(module)
+        >>> for _ in range(10):
+        ...     module.weight.grad = torch.ones(1, 1)
+        ...     optimizer.step()
+        >>> trained = module.weight.item()
+        >>> optimizer.eval()  # from the training weights to their average
+        >>> module.weight.item() > trained  # the average lags behind
+        True
+        >>> optimizer.train()  # and back
+        >>> abs(module.weight.item() - trained) < 1e-6
+        True
+    """
 
     optimizer_class: ClassVar[type[Optimizer]] = ExactRAdamScheduleFree
 

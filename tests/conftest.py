@@ -39,7 +39,7 @@ def cli(monkeypatch, capsys):
     """Run the command line in this process; return (exit code, what it printed)."""
 
     def run(*arguments):
-        from trainer.cli import main
+        from trainer.cli.main import main
 
         monkeypatch.setattr(sys, "argv", ["innerstep", *map(str, arguments)])
         with pytest.raises(SystemExit) as stop:
@@ -61,7 +61,7 @@ def needs(package):
 
 def start(*arguments, **options):
     """Start the command line as a process of its own, which hears SIGINT even if the tests run in the background."""
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT}"}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'tests/support'}{os.pathsep}{ROOT}"}
     return subprocess.Popen(
         [str(COMMAND), *map(str, arguments)],
         stdout=subprocess.PIPE,

@@ -9,31 +9,32 @@ os.environ.setdefault("MKL_CBWR", "AUTO")
 os.environ.setdefault("MKL_DYNAMIC", "FALSE")
 
 if TYPE_CHECKING:
-    from trainer.components import MODEL_REGISTRY
-    from trainer.config import ExperimentConfig, load_config
-    from trainer.data import DATASET_REGISTRY, DataSet, TensorSplit
-    from trainer.errors import ConfigError, NonFiniteError, SaveError, UserCodeError
-    from trainer.interruption import StoppedBySignal
-    from trainer.objective import OBJECTIVE_REGISTRY, Objective, Outcome
-    from trainer.offline_trainer import Result
-    from trainer.resume_check import check_resumes
-    from trainer.runs import resume, train
+    from .config.load import load_config
+    from .config.schema import ExperimentConfig
+    from .errors import ConfigError, NonFiniteError, SaveError, UserCodeError
+    from .interfaces.component import MODEL_REGISTRY
+    from .interfaces.dataset import DATASET_REGISTRY, DataSet, TensorSplit
+    from .interfaces.objective import OBJECTIVE_REGISTRY, Objective, Outcome
+    from .offline_trainer import Result
+    from .resume_check import check_resumes
+    from .runs import resume, train
+    from .runtime.signals import StoppedBySignal
 
 _OWNERS = {
-    "MODEL_REGISTRY": "components",
-    "ExperimentConfig": "config",
-    "load_config": "config",
-    "DATASET_REGISTRY": "data",
-    "DataSet": "data",
-    "TensorSplit": "data",
+    "MODEL_REGISTRY": "interfaces.component",
+    "ExperimentConfig": "config.schema",
+    "load_config": "config.load",
+    "DATASET_REGISTRY": "interfaces.dataset",
+    "DataSet": "interfaces.dataset",
+    "TensorSplit": "interfaces.dataset",
     "ConfigError": "errors",
     "NonFiniteError": "errors",
     "SaveError": "errors",
     "UserCodeError": "errors",
-    "StoppedBySignal": "interruption",
-    "OBJECTIVE_REGISTRY": "objective",
-    "Objective": "objective",
-    "Outcome": "objective",
+    "StoppedBySignal": "runtime.signals",
+    "OBJECTIVE_REGISTRY": "interfaces.objective",
+    "Objective": "interfaces.objective",
+    "Outcome": "interfaces.objective",
     "Result": "offline_trainer",
     "check_resumes": "resume_check",
     "resume": "runs",

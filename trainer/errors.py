@@ -85,7 +85,7 @@ def by_the_user(error: BaseException) -> BaseException:
 
 def raised(error: BaseException) -> str:
     """Return the type and the message of `error`, and the last line of the user's that it came through."""
-    from optimizer.shown import message_of  # `innerstep --help` imports this module, and must not import torch
+    from optimizer.config import message_of  # `innerstep --help` imports this module, and must not import torch
 
     frames = user_frames(error) or traceback.extract_tb(error.__traceback__)
     message = message_of(error)

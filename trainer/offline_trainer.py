@@ -11,44 +11,42 @@ from typing import Any, NoReturn
 from rich.console import Console
 from torch.optim import Optimizer
 
-from optimizer.shown import counted
-from trainer.batches import ShuffledBatches
-from trainer.checkpoint import Progress
-from trainer.component_optimizer import component_optimizer
-from trainer.config import ExperimentConfig
-from trainer.data import Batch, DataSet, in_order
-from trainer.data_checks import check_parts
-from trainer.device import chosen_device, on_device
-from trainer.errors import ConfigError, resume_command, user_code
-from trainer.evaluation import (
-    check_means,
-    evaluate,
-    is_schedule_free,
-    named_values,
-    train_at_training_weights,
-    weights_to_keep,
-)
-from trainer.interruption import Interruption, StoppedBySignal
-from trainer.learner import Learner, Rules, off_plan
-from trainer.metrics import METRICS, MetricsFile, evaluation_text, training_line, written_evaluation
-from trainer.model import build_components, is_frozen, train_mode
-from trainer.monitors import check_monitors, report
-from trainer.objective import Objective
-from trainer.own_state import OwnState
-from trainer.parts import load_part_optimizers
-from trainer.pictures import draw_pictures, require_plotting
-from trainer.plan import plan
-from trainer.progress import RunProgress
-from trainer.provenance import provenance
-from trainer.rehearsal import bring_into_form
-from trainer.rescue import check_weights, rescuing
-from trainer.resuming import restore_run, saved_values
-from trainer.rng import seed_all, separate_rng
-from trainer.savable import check_lengths
-from trainer.save_rehearsal import RehearsedContents
-from trainer.saving import Saving, writing
-from trainer.terminal import say
-from trainer.updates import updates
+from optimizer.config import counted
+
+from .checkpoint.contents import Progress
+from .checkpoint.dry_save import TriedContents
+from .checkpoint.fingerprint import run_fingerprint
+from .checkpoint.init_from import load_part_optimizers
+from .checkpoint.manager import CheckpointManager, writing
+from .checkpoint.own_state import OwnState
+from .checkpoint.provenance import provenance
+from .checkpoint.savable import check_lengths
+from .config.schema import ExperimentConfig
+from .errors import ConfigError, resume_command, user_code
+from .interfaces.component import is_frozen, train_mode
+from .interfaces.dataset import Batch, DataSet, in_order
+from .interfaces.objective import Objective
+from .loop.averaged_weights import averaged_weights, switches_weights, train_at_training_weights
+from .loop.batches import ShuffledBatches
+from .loop.data_checks import check_parts
+from .loop.evaluation import check_means, evaluate, named_values
+from .loop.gradient_updates import GradientUpdater, Rules, off_plan
+from .loop.loop import training_loop
+from .loop.metric_monitors import check_monitors, report
+from .reporting.metrics_file import MetricsFile, evaluation_text, training_line, written_evaluation
+from .reporting.plan_table import plan
+from .reporting.progress_bar import RunProgress
+from .reporting.run_plots import draw_pictures, require_plotting
+from .rescue import check_weights, rescuing
+from .resuming import restore_run, saved_values
+from .run_layout import METRICS
+from .runtime.device import chosen_device, on_device
+from .runtime.rng import seed_all, separate_rng
+from .runtime.signals import Interruption, StoppedBySignal
+from .runtime.terminal import log
+from .setup.components import build_components
+from .setup.dry_run import bring_into_form
+from .setup.optimizers import component_optimizer
 
 CALIBRATION_BATCHES = 50
 """Training batches that BatchNorm statistics are measured over before an evaluation at averaged weights."""
@@ -83,7 +81,7 @@ class OfflineTrainer:
         check_parts(self.data)
         self.batches = self._shuffled(config.data.workers, config.data.pin_memory)
         self.horizon = config.train.horizon(self.batches.steps_per_epoch)
-        self.components, loaded = build_components(config.model, config.seed, not resumed, self.say)
+        self.components, loaded = build_components(config.model, config.seed, not resumed, self.log)
         self.objective: Objective = config.train.objective.make("train.objective")
         check_means(self.objective, config.train.accumulate, self.data.held_out, config.data.batch_size)
         one_sample = self.batches.smallest_batch == 1
@@ -92,22 +90,23 @@ class OfflineTrainer:
                 self.objective, self.components, self.data, config.model, loaded, self.device, one_sample
             )
         self.optimizers = self._build_optimizers()
+        self.fingerprint = run_fingerprint(config, self.optimizers, self.horizon)
         if not resumed:
-            load_part_optimizers(config.model, self.optimizers, self.say)
+            load_part_optimizers(config.model, self.optimizers, self.log)
         train_at_training_weights(self.optimizers.values())
         evaluates, total = self.data.held_out is not None, self.horizon.total_steps
         check_monitors(config, self.optimizers, named_values(outcome), evaluates, total)
         train = config.train
         every = {name: config.model.component_optims[name].every for name in self.optimizers}
         rules = Rules(train.precision, train.grad_clip_norm, train.on_nonfinite, every)
-        self.learner = Learner(self.components, self.optimizers, self.device, rules, self.say)
-        self.contents = RehearsedContents(self.components, self.optimizers)
-        self.own = OwnState(self.objective, self.data, self.components, config.data.workers, self.say)
+        self.learner = GradientUpdater(self.components, self.optimizers, self.device, rules, self.log)
+        self.contents = TriedContents(self.components, self.optimizers)
+        self.own = OwnState(self.objective, self.data, self.components, config.data.workers, self.log)
         self.provenance = provenance(self.device, self.optimizers, self.data, config.seed)
         if train.compile:
             for component in self.components.values():
                 component.compile()
-        self.saving = Saving(train, self.say)
+        self.saving = CheckpointManager(train, self.log)
         self.step = self.begun = 0
         self.metrics: dict[str, float] = {}
         self.evaluation_is_due = False
@@ -139,7 +138,7 @@ class OfflineTrainer:
         if interruption.signal is not None and (self.evaluation_is_due or not self._is_over()):
             self._stop(interruption.signal)
         for line in [*self._off_plan(), *self.saving.missing_best()]:
-            self.say(line)
+            self.log(line)
         if self.config.train.pictures:
             self._draw()
         return Result(self.config.train.run_dir, self.step, self.metrics)
@@ -151,7 +150,7 @@ class OfflineTrainer:
         if self.evaluation_is_due:  # the checkpoint that the run resumes from was written before it
             self._evaluate_and_keep(metrics, written_evaluation(metrics.path, self.step))
         steps = range(self.step, self.horizon.total_steps)
-        reports = updates(
+        reports = training_loop(
             self.objective, self.components, self.batches, self.learner, steps, train.log_every, self.device
         )
         for update in reports:
@@ -172,7 +171,7 @@ class OfflineTrainer:
                 self._evaluate_and_keep(metrics)
             if self.step == self.begun + NOTICED_AFTER:
                 for notice in self._off_plan():
-                    self.say(notice)
+                    self.log(notice)
             if interruption.signal is not None:  # one that comes later than this is for the next update
                 if not self.saving.holds(self.step):
                     self.save(is_last=True)
@@ -181,8 +180,8 @@ class OfflineTrainer:
     def evaluate(self) -> dict[str, float]:
         """Return losses and metrics on the held-out data; training goes on as if nothing had been done."""
         assert self.data.held_out is not None, "there is nothing to evaluate on"
-        averaged = any(is_schedule_free(optimizer) for optimizer in self.optimizers.values())
-        with separate_rng(self.config.seed), weights_to_keep(self.optimizers.values()), self.own.kept():
+        averaged = any(switches_weights(optimizer) for optimizer in self.optimizers.values())
+        with separate_rng(self.config.seed), averaged_weights(self.optimizers.values()), self.own.kept():
             return evaluate(
                 self.objective,
                 self.components,
@@ -191,9 +190,9 @@ class OfflineTrainer:
                 self.learner.autocast(),
             )
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Print a line, above the progress bar if there is one."""
-        say(self.console, line)
+        log(self.console, line)
 
     def save(self, is_last: bool = False) -> None:
         """Write a checkpoint of this moment, or let it be written. is_last: of the run.
@@ -202,7 +201,7 @@ class OfflineTrainer:
         """
         if self.config.train.on_nonfinite == "stop":
             check_weights(self.components)
-        with weights_to_keep(self.optimizers.values()):
+        with averaged_weights(self.optimizers.values()):
             progress = Progress(self.step, saved_values(self))
             files = {**self.contents.make(progress), **self.own.files()}
             self.saving.save(self.step, files, is_last)
@@ -247,7 +246,7 @@ class OfflineTrainer:
         run_dir = self.config.train.run_dir
         with writing(run_dir), user_code(f"the run is done and saved; drawing {run_dir / METRICS}"):
             for path in draw_pictures(run_dir):
-                self.say(f"drew {path}")
+                self.log(f"drew {path}")
 
     def _write(self, metrics: MetricsFile, line: dict[str, Any]) -> None:
         try:
@@ -268,7 +267,7 @@ class OfflineTrainer:
         else:
             self.metrics = dict(written)
         report(self.optimizers.values(), self.metrics)
-        self.say(evaluation_text(self.step, self.metrics))
+        self.log(evaluation_text(self.step, self.metrics))
         self.evaluation_is_due = False
         if self.saving.is_best(self.step, self.metrics):
             if self.saving.holds(self.step):

@@ -7,21 +7,20 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from optimizer.files import ASIDE
-from optimizer.shown import listed
-from trainer.checkpoint_files import MANIFEST, foreign_files, read_manifest
-from trainer.checkpoint_names import BEST, LATEST, STEP
-from trainer.checkpoint_writing import DAMAGED, LEFTOVERS
-from trainer.config_file import read_config_file
-from trainer.disk import DamagedCheckpointError, remove, remove_all, unreadable
-from trainer.errors import ConfigError, resume_command
-from trainer.lock import LOCK
-from trainer.metrics import METRICS, NOT_UNDERSTOOD, looks_like_metrics
-from trainer.paths import path_of
-from trainer.pictures import PICTURES
+from optimizer.config import listed
+from optimizer.state import ASIDE
 
-CONFIG = "config.yaml"
-_CHECKPOINTS = "checkpoints"
+from .checkpoint.directory import foreign_files, read_manifest
+from .checkpoint.names import STEP
+from .checkpoint.writing import DAMAGED, LEFTOVERS
+from .config.paths import path_of
+from .config.yaml_file import read_config_file
+from .errors import ConfigError, resume_command
+from .reporting.metrics_file import looks_like_metrics
+from .reporting.run_plots import PICTURES
+from .run_layout import BEST, CHECKPOINTS, CONFIG, LATEST, LOCK, MANIFEST, METRICS, NOT_UNDERSTOOD
+from .runtime.files import DamagedCheckpointError, remove, remove_all, unreadable
+
 _REMOVED = ".removed-"
 _SECTIONS = {"seed", "plugins", "data", "model", "train", "resume"}
 """What a config has that a run wrote, with every default filled in."""
@@ -100,7 +99,7 @@ def remove_run(run_dir: Path) -> None:
 
     Links are removed, and not what they lead to.
     """
-    checkpoints = run_dir / _CHECKPOINTS
+    checkpoints = run_dir / CHECKPOINTS
     if checkpoints.is_dir() and not checkpoints.is_symlink():
         _remove_in(checkpoints, [name for name in _names(checkpoints) if _is_checkpoints_own(name)])
         with suppress(OSError):  # litter is in it, or it is a place to mount something
@@ -120,8 +119,8 @@ def remove_leftovers(run_dir: Path) -> None:
 def _is_free(run_dir: Path) -> bool:
     """Return whether a run may begin in `run_dir`: at most a process was killed there before its config was written."""
     names = [name for name in _names(run_dir) if not _LITTER.fullmatch(name)]
-    empty = _CHECKPOINTS in names and not any(True for _ in _foreign(run_dir)) and not _steps(run_dir)
-    return all(_is_leftover(name) or name == LOCK or (name == _CHECKPOINTS and empty) for name in names)
+    empty = CHECKPOINTS in names and not any(True for _ in _foreign(run_dir)) and not _steps(run_dir)
+    return all(_is_leftover(name) or name == LOCK or (name == CHECKPOINTS and empty) for name in names)
 
 
 def _remove_in(folder: Path, names: list[str]) -> None:
@@ -152,9 +151,9 @@ def _foreign(run_dir: Path) -> Iterator[str]:
     """Yield the paths, relative to `run_dir`, of what a run did not write."""
     for name in _names(run_dir):
         path = run_dir / name
-        if name == _CHECKPOINTS:
+        if name == CHECKPOINTS:
             if path.is_dir() and not path.is_symlink():
-                yield from (f"{_CHECKPOINTS}/{inside}" for inside in _foreign_checkpoints(path))
+                yield from (f"{CHECKPOINTS}/{inside}" for inside in _foreign_checkpoints(path))
         elif not (_is_leftover(name) or _LITTER.fullmatch(name) or (name in _FILES and not _is_real_folder(path))):
             yield name
 
@@ -180,11 +179,11 @@ def _foreign_in(folder: Path) -> list[str]:
 
 
 def _has_checkpoints(run_dir: Path) -> bool:
-    return any(os.path.lexists(run_dir / _CHECKPOINTS / name / MANIFEST) for name in _steps(run_dir))
+    return any(os.path.lexists(run_dir / CHECKPOINTS / name / MANIFEST) for name in _steps(run_dir))
 
 
 def _steps(run_dir: Path) -> list[str]:
-    folder = run_dir / _CHECKPOINTS
+    folder = run_dir / CHECKPOINTS
     return [name for name in _names(folder) if _is_step(name)] if folder.is_dir() else []
 
 

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from torch import nn
 
-from optimizer.shown import counted
-from trainer.checkpoint_files import complete_checkpoints, newest_finite
-from trainer.checkpoint_names import step_of
-from trainer.errors import (
+from optimizer.config import counted
+
+from .checkpoint.directory import complete_checkpoints, newest_finite
+from .checkpoint.manager import newest_checkpoint
+from .checkpoint.names import step_of
+from .errors import (
     ConfigError,
     NewerFormatError,
     NonFiniteError,
@@ -21,12 +23,12 @@ from trainer.errors import (
     raised,
     resume_command,
 )
-from trainer.evaluation import weights_and_statistics
-from trainer.gradients import first_nonfinite
-from trainer.interruption import Interruption, StoppedBySignal
-from trainer.parameter_lists import parameter_problems
-from trainer.run import Run
-from trainer.saving import newest_checkpoint
+from .loop.evaluation import weights_and_statistics
+from .loop.gradients import first_nonfinite
+from .loop.parameter_lists import parameter_problems
+from .run import Run
+from .run_layout import CHECKPOINTS
+from .runtime.signals import Interruption, StoppedBySignal
 
 
 @contextmanager
@@ -118,7 +120,7 @@ def _half_changed(parts: list[str]) -> str:
 
 def _way_on(run_dir: Path) -> str:
     """Return which checkpoint is the newest finite one, and the command that continues from it."""
-    checkpoints = run_dir / "checkpoints"
+    checkpoints = run_dir / CHECKPOINTS
     try:
         finite, newest = newest_finite(checkpoints), complete_checkpoints(checkpoints)[:1]
     except (UnreadableError, NewerFormatError) as error:

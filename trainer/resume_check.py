@@ -9,16 +9,18 @@ from typing import Any
 
 from rich.console import Console
 
-from optimizer.shown import counted
-from trainer.checkpoint_names import folder_name
-from trainer.config import ExperimentConfig, load_config
-from trainer.differences import differences
-from trainer.errors import ConfigError
-from trainer.interruption import StoppedBySignal
-from trainer.metrics import METRICS
-from trainer.offline_trainer import OfflineTrainer
-from trainer.rng import seed_all, separate_rng
-from trainer.saving import Saving
+from optimizer.config import counted
+
+from .checkpoint.manager import CheckpointManager
+from .checkpoint.names import folder_name
+from .checkpoint.tools.diff import differences
+from .config.load import load_config
+from .config.schema import ExperimentConfig
+from .errors import ConfigError
+from .offline_trainer import OfflineTrainer
+from .run_layout import CHECKPOINTS, METRICS
+from .runtime.rng import seed_all, separate_rng
+from .runtime.signals import StoppedBySignal
 
 UPDATES = 6
 """Updates of each half, where they are left out and the run is long enough."""
@@ -68,7 +70,7 @@ class _Halves(OfflineTrainer):
 
     def __init__(self, config: ExperimentConfig, resumed: bool) -> None:
         super().__init__(config, Console(quiet=True), resumed)
-        self.saving: _Saves = _Saves(config.train, self.say)
+        self.saving: _Saves = _Saves(config.train, self.log)
 
     def save(self, is_last: bool = False) -> None:
         super().save(is_last)
@@ -80,10 +82,10 @@ class _Halves(OfflineTrainer):
         self.config.train.run_dir.mkdir(parents=True)
         with suppress(StoppedBySignal):
             self.run()
-        return self.config.train.run_dir / "checkpoints"
+        return self.config.train.run_dir / CHECKPOINTS
 
 
-class _Saves(Saving):
+class _Saves(CheckpointManager):
     after: Collection[int] = ()
 
     def due(self, step: int) -> bool:

@@ -3,14 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from trainer import checkpoint
-from trainer.errors import ConfigError
-from trainer.evaluation import train_at_training_weights
-from trainer.provenance import say_what_differs
-from trainer.restoring import changes, lasting, refuse, restore_components, table
-from trainer.rng import set_rng_state
-from trainer.run import Run
-from trainer.upgrades import brought_up
+from .checkpoint import contents as checkpoint
+from .checkpoint.fingerprint import changes
+from .checkpoint.on_change import refuse, table
+from .checkpoint.provenance import say_what_differs
+from .checkpoint.restore import restore_components
+from .checkpoint.upgrades import brought_up
+from .errors import ConfigError
+from .loop.averaged_weights import train_at_training_weights
+from .run import Run
+from .run_layout import TRAINER
+from .runtime.rng import set_rng_state
 
 
 def saved_values(run: Run) -> dict[str, Any]:
@@ -19,7 +22,7 @@ def saved_values(run: Run) -> dict[str, Any]:
         "data": _place_in_data(run),
         "horizon": {"total_steps": run.horizon.total_steps, "steps_per_epoch": run.horizon.steps_per_epoch},
         "components": {name: "trains" if name in run.optimizers else "frozen" for name in run.components},
-        "config": lasting(run.config, run.optimizers, run.horizon),
+        "config": run.fingerprint,
         "scaler": run.learner.state_dict(),
         "skipped": run.learner.skipped,
         "evaluated": not run.evaluation_is_due,
@@ -39,19 +42,19 @@ def restore_run(run: Run, folder: Path) -> None:
         if progress.step > run.horizon.total_steps:
             rule = f"must be >= {progress.step}, the updates done; got {run.horizon.total_steps}"
             raise ConfigError(f"train.total_steps: {rule}")
-        now = {"data": _place_in_data(run), "config": lasting(run.config, run.optimizers, run.horizon)}
-        with checkpoint.expected_content(folder / checkpoint.TRAINER):
+        now = {"data": _place_in_data(run), "config": run.fingerprint}
+        with checkpoint.expected_content(folder / TRAINER):
             rows = changes(brought_up(progress.values, run.config), now)
         if on_change not in ("override", "rescale"):
             refuse(rows, on_change, progress.values, run.config)
         else:
             rows_told = table(rows) or "  nothing"
-            run.say(f"resume.on_change={on_change}; what differs from the checkpoint:\n{rows_told}")
-        restore_components(folder, run.components, run.optimizers, run.learner.rules.every, rows, on_change, run.say)
+            run.log(f"resume.on_change={on_change}; what differs from the checkpoint:\n{rows_told}")
+        restore_components(folder, run.components, run.optimizers, run.learner.rules.every, rows, on_change, run.log)
         with checkpoint.expected_content(folder):
             train_at_training_weights(run.optimizers.values())
         run.own.restore(folder, progress, [row[0] for row in rows], on_change, run.device)
-        say_what_differs(progress.values["provenance"], run.provenance, run.data, run.config.seed, run.say)
+        say_what_differs(progress.values["provenance"], run.provenance, run.data, run.config.seed, run.log)
         _restore_values(run, folder, progress)
     except ValueError as error:
         raise ConfigError(str(error)) from error
@@ -60,7 +63,7 @@ def restore_run(run: Run, folder: Path) -> None:
 
 
 def _restore_values(run: Run, folder: Path, progress: checkpoint.Progress) -> None:
-    with checkpoint.expected_content(folder / checkpoint.TRAINER):
+    with checkpoint.expected_content(folder / TRAINER):
         run.learner.load_state_dict(progress.values["scaler"])
         run.learner.skipped = {str(name): int(count) for name, count in progress.values.get("skipped", {}).items()}
         run.evaluation_is_due = progress.values.get("evaluated", True) is False

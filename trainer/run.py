@@ -8,13 +8,14 @@ from torch import nn
 from torch.optim import Optimizer
 
 from optimizer import Horizon
-from trainer.batches import ShuffledBatches
-from trainer.config import ExperimentConfig
-from trainer.data import DataSet
-from trainer.learner import Learner
-from trainer.own_state import OwnState
-from trainer.save_rehearsal import RehearsedContents
-from trainer.saving import Saving
+
+from .checkpoint.dry_save import TriedContents
+from .checkpoint.manager import CheckpointManager
+from .checkpoint.own_state import OwnState
+from .config.schema import ExperimentConfig
+from .interfaces.dataset import DataSet
+from .loop.batches import ShuffledBatches
+from .loop.gradient_updates import GradientUpdater
 
 
 class Run(Protocol):
@@ -27,11 +28,12 @@ class Run(Protocol):
     components: nn.ModuleDict
     batches: ShuffledBatches
     horizon: Horizon
-    learner: Learner
-    contents: RehearsedContents
+    fingerprint: dict[str, Any]
+    learner: GradientUpdater
+    contents: TriedContents
     own: OwnState
     provenance: dict[str, Any]
-    saving: Saving
+    saving: CheckpointManager
     step: int
     begun: int
     evaluation_is_due: bool
@@ -41,7 +43,7 @@ class Run(Protocol):
         """The optimizers by component."""
         ...
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Print a line."""
         ...
 

@@ -8,32 +8,33 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
-from optimizer.importing import announcing
-from optimizer.shown import counted
-from optimizer.validation import explain
-from trainer.checkpoint import TRAINER, expected_content, read_progress
-from trainer.checkpoint_files import checkpoint_at
-from trainer.checkpoint_names import LATEST, is_file, point
-from trainer.checkpoint_writing import clear_leftovers, recover
-from trainer.config import ExperimentConfig, load_config
-from trainer.config_file import read_config_file
-from trainer.disk import DamagedCheckpointError, write_atomically
-from trainer.errors import ConfigError, resume_command
-from trainer.interruption import StoppedBySignal
-from trainer.lock import locked
-from trainer.metrics import METRICS, NOT_UNDERSTOOD, MetricsFile
-from trainer.offline_trainer import OfflineTrainer, Result
-from trainer.ownership import CONFIG, refuse_a_copy, remove_leftovers, remove_run, run_to_overwrite
-from trainer.paths import as_text, path_of
-from trainer.plugins import heading_of_folders
-from trainer.restoring import with_saved_values
-from trainer.saving import writing
-from trainer.streams import steady
-from trainer.taking_up import Say, asked_for, newest_good, set_damaged_aside
-from trainer.terminal import say, show
-from trainer.upgrades import strings
-from trainer.version import heading, newer
-from trainer.yaml_values import write_yaml
+from optimizer.config import announcing, counted, explain
+
+from .checkpoint.contents import expected_content, read_progress
+from .checkpoint.directory import checkpoint_at
+from .checkpoint.manager import writing
+from .checkpoint.names import is_file, write_pointer
+from .checkpoint.on_change import with_saved_values
+from .checkpoint.selection import Say, asked_for, newest_good, set_damaged_aside
+from .checkpoint.upgrades import strings
+from .checkpoint.writing import clear_leftovers, recover
+from .config.load import load_config
+from .config.paths import as_text, path_of
+from .config.plugins import heading_of_folders
+from .config.schema import ExperimentConfig
+from .config.yaml_file import read_config_file
+from .config.yaml_values import write_yaml
+from .errors import ConfigError, resume_command
+from .offline_trainer import OfflineTrainer, Result
+from .ownership import refuse_a_copy, remove_leftovers, remove_run, run_to_overwrite
+from .reporting.metrics_file import MetricsFile
+from .run_layout import CHECKPOINTS, CONFIG, LATEST, METRICS, NOT_UNDERSTOOD, TRAINER
+from .run_lock import locked
+from .runtime.files import DamagedCheckpointError, write_atomically
+from .runtime.signals import StoppedBySignal
+from .runtime.streams import steady
+from .runtime.terminal import log, show
+from .runtime.version import heading, newer
 
 
 def train(
@@ -83,7 +84,7 @@ def resume(target: str | Path, overrides: Mapping[str, Any] | None = None, *, co
     run_dir, folder = _run_and_checkpoint(Path(target).absolute())
     _refuse_another_directory(run_dir, overrides)
     with steady(console) as console, _resumable(run_dir), locked(run_dir, _say(console)) as lock:
-        with announcing(lambda module: say(console, f"{run_dir / CONFIG} imports {module}")):
+        with announcing(lambda module: log(console, f"{run_dir / CONFIG} imports {module}")):
             config = load_config(run_dir / CONFIG, {**_for_now(overrides), "train.run_dir": as_text(run_dir)})
         trainer = _taken_up(config, folder, console)
         trainer.saving.check_lock = lock.check
@@ -94,19 +95,19 @@ def resume(target: str | Path, overrides: Mapping[str, Any] | None = None, *, co
                 _write_config(run_dir, trainer.config, None if on_change == "keep" else on_change)
             not_ours = MetricsFile(run_dir / METRICS).keep_before(trainer.step)
         if not_ours:
-            say(console, f"{run_dir / METRICS}: {counted(not_ours, 'line')} not of a run, moved to {NOT_UNDERSTOOD}")
+            log(console, f"{run_dir / METRICS}: {counted(not_ours, 'line')} not of a run, moved to {NOT_UNDERSTOOD}")
         _tidy(run_dir, _say(console))
         show(console, trainer.plan())
-        say(console, f"resuming after {trainer.step} of {counted(trainer.horizon.total_steps, 'update')}")
+        log(console, f"resuming after {trainer.step} of {counted(trainer.horizon.total_steps, 'update')}")
         return trainer.run()
 
 
 def _taken_up(config: ExperimentConfig, folder: Path | None, console: Console) -> OfflineTrainer:
     """Return the trainer of a run where the checkpoint in `folder`, or the newest good one, stands."""
-    run_dir, checkpoints, say = config.train.run_dir, config.train.run_dir / "checkpoints", _say(console, "red")
+    run_dir, checkpoints, log = config.train.run_dir, config.train.run_dir / CHECKPOINTS, _say(console, "red")
     with writing(run_dir):
         recover(checkpoints)
-    choice = newest_good(run_dir, say) if folder is None else asked_for(folder, say)
+    choice = newest_good(run_dir, log) if folder is None else asked_for(folder, log)
     if choice.folder is not None and config.resume.on_change == "keep":
         config = _with_saved_values(config, choice.folder)
     trainer = OfflineTrainer(config, console, resumed=choice.folder is not None)
@@ -114,18 +115,18 @@ def _taken_up(config: ExperimentConfig, folder: Path | None, console: Console) -
         trainer.restore(choice.folder)
         with writing(run_dir):
             set_damaged_aside(choice, _say(console))
-            point(checkpoints, LATEST, choice.folder)  # those after it are of another history from now on
+            write_pointer(checkpoints, LATEST, choice.folder)  # those after it are of another history from now on
             trainer.saving.point_best()
     return trainer
 
 
-def _tidy(run_dir: Path, say: Say) -> None:
+def _tidy(run_dir: Path, log: Say) -> None:
     """Remove what killed processes left, as far as that is possible."""
     try:
         remove_leftovers(run_dir)
-        clear_leftovers(run_dir / "checkpoints")
+        clear_leftovers(run_dir / CHECKPOINTS)
     except OSError as error:
-        say(f"{run_dir}: what a killed process left there cannot be removed: {error}. The run continues.")
+        log(f"{run_dir}: what a killed process left there cannot be removed: {error}. The run continues.")
 
 
 def _refuse_another_directory(run_dir: Path, overrides: Mapping[str, Any] | None) -> None:
@@ -213,4 +214,4 @@ def _resumable(run_dir: Path) -> Iterator[None]:
 
 
 def _say(console: Console, style: str | None = None) -> Say:
-    return lambda text: say(console, text, style)
+    return lambda text: log(console, text, style)

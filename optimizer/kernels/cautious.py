@@ -1,6 +1,6 @@
 """Cautious steps of Adam, AdamW and SGD in blocks, without a copy of the parameters.
 
-The formula is that of `optimizer.cautious`, which stays the reference. Parameters in half precision are stepped in
+The formula is that of `transforms.cautious`, which stays the reference. Parameters in half precision are stepped in
 float32, with such moments, and rounded once. A parameter's steps wait, in memory as large
 as the largest parameter, until it is known how many of its coordinates agree.
 """
@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from optimizer.cautious import Caution
-from optimizer.embedding import MOMENTS
-from optimizer.float64_step import HALVES
-from optimizer.kernels.blocks import Lists, Tensors, bundles
-from optimizer.kernels.moments import adam_state, count, moment, moment_dtype
-from optimizer.kernels.stepping import Group, objection_to, stepped
-from optimizer.memory_layout import laid_out_as
+from ..scheduling.optimizer import MOMENTS
+from ..transforms.cautious import Caution
+from ..transforms.float64_step import HALVES
+from ..transforms.memory_layout import laid_out_as
+from .blocks import Lists, Tensors, bundles
+from .moments import adam_state, count, moment, moment_dtype
+from .stepping import Group, objection_to, stepped
 
 BUFFER = ("momentum_buffer",)
 """SGD's, as its state has it."""

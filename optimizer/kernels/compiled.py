@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from optimizer.cautious import Caution
-from optimizer.embedding import MOMENTS
-from optimizer.kernels import native
-from optimizer.kernels.cautious import BUFFER, decay_of, penalty_of, sgd_buffer
-from optimizer.kernels.moments import adam_state, count
-from optimizer.kernels.schedule_free_radam import STATE, begin_update, check_train_mode
-from optimizer.kernels.stepping import Group, objection_to, stepped
-from optimizer.memory_layout import laid_out_as
+from ..scheduling.optimizer import MOMENTS
+from ..transforms.cautious import Caution
+from ..transforms.memory_layout import laid_out_as
+from . import native
+from .cautious import BUFFER, decay_of, penalty_of, sgd_buffer
+from .moments import adam_state, count
+from .schedule_free_radam import STATE, begin_update, check_train_mode
+from .stepping import Group, objection_to, stepped
 
 FAILURES: dict[tuple[str, torch.dtype, torch.dtype], str] = {}
 """What is missing to compile, by device and types, since an optimizer was last built."""
@@ -63,7 +63,7 @@ def uncompilable(device: str, dtype: torch.dtype, state_dtype: torch.dtype) -> s
         if device == "cpu":
             native.library(dtype, state_dtype)
         else:
-            from optimizer.kernels import gpu  # noqa: F401
+            from . import gpu  # noqa: F401
     except (OSError, ImportError) as error:
         FAILURES[device, dtype, state_dtype] = str(error)
         return str(error)
@@ -115,7 +115,7 @@ def _sign(group: Group) -> float:
 
 def _run(name: str, rows: list[Any], numbers: list[Any], choice: bool = False) -> None:
     if rows and rows[0][0].is_cuda:
-        from optimizer.kernels import gpu
+        from . import gpu
 
         gpu.run(name, rows, numbers, choice)
     else:

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from optimizer.embedding import MOMENTS
-from optimizer.kernels.moments import adam_state, check_class_step, count
-from optimizer.kernels.stepping import Group, checked, loss_of, objection_to, step_of_class
-from optimizer.memory_layout import laid_out_as
+from ..scheduling.optimizer import MOMENTS
+from ..transforms.memory_layout import laid_out_as
+from .moments import adam_state, check_class_step, count
+from .stepping import Group, checked, loss_of, objection_to, step_of_class
 
 STATE = (*MOMENTS, "max_exp_avg_sq")
 STATES = ("momentum_buffer", "sum", *STATE)

@@ -2,7 +2,7 @@
 
 A program takes one block of one row, the tensors of one parameter, which it finds by their addresses, in tables that
 the host makes. Cautious steps count in a first launch where update and gradient agree, and move in a second, as in
-`optimizer.kernels.cautious`: Adam's reads and writes nine words a coordinate. Every operation is rounded as IEEE 754
+`kernels.cautious`: Adam's reads and writes nine words a coordinate. Every operation is rounded as IEEE 754
 says and none are fused: what Triton's interpreter computes on the CPU is what a device is to compute.
 """
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from optimizer.embedding import MOMENTS
-from optimizer.float64_step import HALVES
-from optimizer.memory_layout import check_memory, laid_out_as, oddity
+from ..scheduling.optimizer import MOMENTS
+from ..transforms.float64_step import HALVES
+from ..transforms.memory_layout import check_memory, laid_out_as, oddity
 
 CHANGED = (
     "state_dtype: a group has changed since the optimizer was built ({reason}), and the step that it would take now"

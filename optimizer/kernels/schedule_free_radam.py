@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from optimizer.kernels.blocks import Lists, bundles
-from optimizer.kernels.stepping import Group, objection_to, stepped
-from optimizer.memory_layout import laid_out_as
+from ..transforms.memory_layout import laid_out_as
+from .blocks import Lists, bundles
+from .stepping import Group, objection_to, stepped
 
 EVALUATING = "step() in eval mode: the gradients are those of the averaged weights. Call train() before training."
 

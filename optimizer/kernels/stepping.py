@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, UntypedStorage
 
-from optimizer.cautious import cautious_step
-from optimizer.clipping import has_overflowed
-from optimizer.kernels.moments import check_class_step, check_moments
-from optimizer.memory_layout import called, check_memory, extent, is_dense, lay_out, lies_as, oddity
+from ..transforms.cautious import cautious_step
+from ..transforms.clipping import has_overflowed
+from ..transforms.memory_layout import called, check_memory, extent, is_dense, lay_out, lies_as, oddity
+from .moments import check_class_step, check_moments
 
 Group = dict[str, Any]
 

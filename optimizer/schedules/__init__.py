@@ -1,12 +1,17 @@
-"""The schedules that innerstep brings, by family. Importing this registers them all."""
+"""The built-in schedules, by family. Importing this package registers all of them."""
 
-import optimizer.schedules.basic
-import optimizer.schedules.composition
-import optimizer.schedules.cycles
-import optimizer.schedules.decays
-import optimizer.schedules.hugging_face
-import optimizer.schedules.lerobot
-import optimizer.schedules.lightning
-import optimizer.schedules.plateau
-import optimizer.schedules.pytorch
-import optimizer.schedules.transformers  # noqa: F401
+from . import (  # noqa: F401 they register their schedules
+    basic,
+    composition,
+    cycles,
+    decays,
+    hugging_face,
+    lerobot,
+    lightning,
+    plateau,
+    pytorch,
+    transformers,
+)
+from .sampling import sample_steps
+
+__all__ = ["sample_steps"]

@@ -1,4 +1,4 @@
-"""The schedules that innerstep brings."""
+"""innerstep's own curves: a constant, a warm-up with a cosine decay, and the 1cycle policy."""
 
 import math
 from collections.abc import Sequence
@@ -6,16 +6,28 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from optimizer.horizon import Horizon
-from optimizer.lengths import Length, RunLength, known
-from optimizer.schedule import SCHEDULE_REGISTRY, Schedule, short
-from optimizer.shown import counted
-from optimizer.validation import Config, Fraction, NonNegativeNumber, PositiveCount, PositiveNumber
+from ..config.messages import counted
+from ..config.validation import Config, Fraction, NonNegativeNumber, PositiveCount, PositiveNumber
+from .base import SCHEDULE_REGISTRY, Schedule, short
+from .durations import Length, RunLength, known
+from .horizon import Horizon
 
 
 @SCHEDULE_REGISTRY.register("constant")
 class Constant(Schedule):
-    """Every group keeps its own lr."""
+    """A factor of 1: every parameter group keeps its own lr.
+
+    Formula:
+        factor(k) = 1.
+
+    Source: `constant` in diffusers.optimization and transformers.optimization.
+
+    Examples:
+        >>> from optimizer import SCHEDULE_REGISTRY
+        >>> schedule = SCHEDULE_REGISTRY["constant"]()
+        >>> [schedule.lr_at(k) for k in (0, 1, 1000)]
+        [1.0, 1.0, 1.0]
+    """
 
     absolute: ClassVar[bool] = False
 
@@ -27,18 +39,18 @@ class Constant(Schedule):
 
 
 class WarmupCosineFields(Config):
-    """The fields of the linear warm-up and cosine decay, shared by the schedule and the optimizer key."""
+    """Fields of the linear warm-up and cosine decay, shared by the schedule and the optimizer key."""
 
     peak_lr: PositiveNumber
-    """The highest lr, at update `warmup_steps`."""
+    """The highest lr, reached at update `warmup_steps`."""
     start_lr: NonNegativeNumber = 0.0
-    """The lr of update 0."""
+    """The lr of update 0; unused without a warm-up."""
     end_lr: NonNegativeNumber = 0.0
-    """The lr of update `total_steps - 1` and of every later one."""
+    """The lr of update `total_steps - 1` and of all later updates."""
     total_steps: RunLength = None
-    """Updates until `end_lr`; left out, or auto: the length of the run."""
+    """Updates until `end_lr`. If omitted or `auto`, the length of the run."""
     warmup_steps: Length = 0
-    """Updates of the linear warm-up; 0 starts at `peak_lr`."""
+    """Updates of the linear warm-up; with 0, update 0 runs at `peak_lr`."""
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:
@@ -57,11 +69,23 @@ class WarmupCosineFields(Config):
 
 @SCHEDULE_REGISTRY.register("warmup_cosine_decay")
 class WarmupCosineDecay(WarmupCosineFields, Schedule):
-    """Linear from start_lr to peak_lr, then half a cosine to end_lr, then end_lr.
+    """Linear warm-up from start_lr to peak_lr, then half a cosine to end_lr, which holds.
 
-    lr(0) = start_lr, lr(warmup_steps) = peak_lr, lr(total_steps - 1) = end_lr. Where the last two meet
-    (warmup_steps = total_steps - 1) the update runs at peak_lr. The cosine is that of Loshchilov &
-    Hutter 2017 (arXiv:1608.03983), without restarts.
+    Formula:
+        lr(k) = start_lr + (peak_lr - start_lr) * k / W, for k < W;
+        lr(k) = end_lr + (peak_lr - end_lr) * (1 + cos(pi * (k - W) / (N - 1 - W))) / 2, for W <= k < N - 1;
+        lr(k) = end_lr, for k >= N - 1;
+        with W = warmup_steps and N = total_steps. If W = N - 1, update W runs at peak_lr.
+
+    Source: Loshchilov & Hutter 2017 (arXiv:1608.03983), without restarts.
+
+    Examples:
+        >>> from optimizer import SCHEDULE_REGISTRY
+        >>> schedule = SCHEDULE_REGISTRY["warmup_cosine_decay"](
+        ...     peak_lr=1e-3, start_lr=1e-5, end_lr=1e-5, warmup_steps=10, total_steps=101
+        ... )
+        >>> [round(schedule.lr_at(k), 6) for k in (0, 10, 55, 100, 1000)]
+        [1e-05, 0.001, 0.000505, 1e-05, 1e-05]
     """
 
     absolute: ClassVar[bool] = True
@@ -90,39 +114,39 @@ class WarmupCosineDecay(WarmupCosineFields, Schedule):
 
 
 class OneCycleFields(Config):
-    """The fields of the 1cycle policy, named as in torch.optim.lr_scheduler.OneCycleLR."""
+    """Fields of the 1cycle policy, named as in torch.optim.lr_scheduler.OneCycleLR."""
 
     max_lr: PositiveNumber
     """The highest lr."""
     total_steps: RunLength = None
-    """Updates in the cycle; left out, `epochs` x `steps_per_epoch`, or the length of the run."""
+    """Updates in the cycle. If omitted, `epochs` x `steps_per_epoch`, or else the length of the run."""
     epochs: PositiveCount | None = None
-    """With `steps_per_epoch` (the data's, if left out) another way to give `total_steps`."""
+    """Epochs in the cycle: with `steps_per_epoch`, another way to give `total_steps`."""
     steps_per_epoch: PositiveCount | None = None
-    """Updates in an epoch."""
+    """Updates in an epoch. If omitted, the number in one pass over the data."""
     pct_start: Fraction = 0.3
-    """The share of the cycle spent on the rise."""
+    """Share of the cycle in which the lr rises."""
     anneal_strategy: Literal["cos", "linear"] = "cos"
-    """The shape of rise and fall."""
+    """Shape of the rise and of the fall."""
     cycle_momentum: bool = True
-    """Whether momentum (beta1) moves against the lr."""
+    """Whether momentum (beta1) moves opposite to the lr."""
     base_momentum: Fraction = 0.85
-    """Momentum where the lr is highest."""
+    """Momentum at the highest lr."""
     max_momentum: Fraction = 0.95
-    """Momentum where the lr is lowest."""
+    """Momentum at the lowest lr."""
     div_factor: PositiveNumber = 25.0
     """The first lr is max_lr / div_factor."""
     final_div_factor: PositiveNumber = 1e4
     """The last lr is max_lr / div_factor / final_div_factor."""
     three_phase: bool = False
-    """Whether the fall first mirrors the rise and only then goes to the last lr."""
+    """Whether the fall mirrors the rise first and reaches the last lr in a third phase."""
 
     @model_validator(mode="after")
     def _check_phases(self) -> Self:
         if self.total_steps is not None and self.epochs is not None:
             self.refuse("epochs", f"give total_steps or epochs, not both; got {self.total_steps} and {self.epochs}")
         if self.total_steps is not None and known(self.total_steps) and self.pct_start * self.total_steps == 1.0:
-            # PyTorch divides by the length of the rise less one update.
+            # PyTorch divides by the length of the rise minus one update.
             self.refuse(
                 "pct_start",
                 f"must not make the rise exactly one update long; got {self.pct_start}"
@@ -133,9 +157,25 @@ class OneCycleFields(Config):
 
 @SCHEDULE_REGISTRY.register("one_cycle", aliases=("OneCycleLR",))
 class OneCycle(OneCycleFields, Schedule):
-    """PyTorch's OneCycleLR, bit for bit. Past its end, where that class raises, the last value holds.
+    """PyTorch's OneCycleLR, bit for bit: a rise to max_lr, then a fall to the last lr, which holds.
+
+    PyTorch's class raises past the end of the cycle.
+
+    Formula:
+        lr(k) = v + (w - v) * (1 - cos(pi * (k - a) / (b - a))) / 2, from one corner (a, v) to the next one (b, w);
+        lr(k) = v + (w - v) * (k - a) / (b - a), if anneal_strategy is linear;
+        corners (0, first), (R, max_lr) and (N - 1, last), with three_phase also (2 * R, first) before the last one;
+        with N = total_steps, R = pct_start * N - 1, first = max_lr / div_factor, last = first / final_div_factor.
 
     Source: Smith & Topin 2018 (arXiv:1708.07120), in the form of torch.optim.lr_scheduler.OneCycleLR.
+
+    Examples:
+        >>> from optimizer import SCHEDULE_REGISTRY
+        >>> schedule = SCHEDULE_REGISTRY["one_cycle"](max_lr=1e-2, total_steps=100)
+        >>> [round(schedule.lr_at(k), 8) for k in (0, 29, 64, 99, 1000)]
+        [0.0004, 0.01, 0.00500002, 4e-08, 4e-08]
+        >>> [round(schedule.momentum_at(k), 4) for k in (0, 29, 99)]
+        [0.95, 0.85, 0.95]
     """
 
     absolute: ClassVar[bool] = True
@@ -173,9 +213,9 @@ class OneCycle(OneCycleFields, Schedule):
         return f"{short(first)} ↗ {short(self.max_lr)} ({peak}) ↘ {short(last)} ({self.total_steps})"
 
     def _between(self, update: int, corners: Sequence[float]) -> float:
-        """Return the value at `update` between `corners`: the values at the start, and at the end of each phase.
+        """Return the value at `update` between `corners`: the first value, and the value at the end of each phase.
 
-        The operations and their order are those of PyTorch's class, so that the bits are too.
+        Operations and their order are those of PyTorch's class, so that the results agree bit for bit.
         """
         if self.total_steps is None:
             raise ValueError("total_steps is not known yet: call resolved(horizon) first")

@@ -1,4 +1,4 @@
-"""Schedules made of schedules: one after another, or multiplied."""
+"""Schedules of schedules: one after another, or multiplied."""
 
 from abc import abstractmethod
 from bisect import bisect_right
@@ -6,23 +6,23 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from optimizer.curve import Curve
-from optimizer.horizon import Horizon
-from optimizer.lengths import Length, Relative, known
-from optimizer.schedule import SCHEDULE_REGISTRY, NestedSchedule, Schedule, resolved_at
-from optimizer.shown import counted
-from optimizer.validation import PositiveNumber, nest
+from ..config.messages import counted
+from ..config.validation import PositiveNumber, nest
+from .base import SCHEDULE_REGISTRY, NestedSchedule, Schedule, resolved_at
+from .curve import Curve
+from .durations import Length, RelativeDuration, known
+from .horizon import Horizon
 
 
 class Composition(Schedule):
-    """Base: factors and learning rates go together, as factors are made learning rates by the optimizer's."""
+    """Base of the schedules of schedules. A factor is multiplied by the optimizer's lr, so that both kinds combine."""
 
     absolute: ClassVar[bool] = True
 
     schedules: list[NestedSchedule] = Field(min_length=1)
-    """The schedules, each {type: KEY, …}."""
+    """The schedules, each written as {type: KEY, …}."""
     initial_lr: PositiveNumber | None = None
-    """The lr that factors are multiplied with; left out, the optimizer's."""
+    """The lr by which factors are multiplied. If omitted, the optimizer's."""
 
     @model_validator(mode="after")
     def _check_pace(self) -> Self:
@@ -54,7 +54,7 @@ class Composition(Schedule):
 
 
 class _Joined(Curve):
-    """Curves together: what metrics do to them."""
+    """Base of the combined curves: forwards metrics to them and saves their state."""
 
     def __init__(self, composition: Composition) -> None:
         self._schedules = composition.schedules
@@ -75,7 +75,7 @@ class _Joined(Curve):
 class _InTurn(_Joined):
     def __init__(self, sequence: "Sequence") -> None:
         super().__init__(sequence)
-        self._starts = [0, *sequence.milestones]  # of equal ones the last has the turn
+        self._starts = [0, *sequence.milestones]  # of equal starts the last one counts
 
     def lr_at(self, update: int) -> float:
         turn = bisect_right(self._starts, update) - 1
@@ -84,9 +84,9 @@ class _InTurn(_Joined):
 
     def momentum_at(self, update: int) -> float | None:
         turn = bisect_right(self._starts, update) - 1
-        while turn >= 0:  # where a schedule leaves momentum alone, it stays where an earlier one left it
+        while turn >= 0:  # a schedule that does not set momentum keeps the value of the one before it
             since = update - self._starts[turn]
-            momentum = self._curves[turn].momentum_at(since) if since >= 0 else None  # < 0: a part of no updates
+            momentum = self._curves[turn].momentum_at(since) if since >= 0 else None  # < 0: it has no updates
             if momentum is not None:
                 return momentum
             update, turn = self._starts[turn] - 1, turn - 1
@@ -115,21 +115,36 @@ class _Multiplied(_Joined):
 
 
 def turns(milestones: list[int]) -> list[int]:
-    """Return the indices of the parts that have updates: not of one that ends where it begins."""
+    """Return the indices of the schedules that have updates: those that end after they begin."""
     starts = [0, *milestones]
     return [index for index, start in enumerate(starts) if start not in starts[index + 1 :]]
 
 
 @SCHEDULE_REGISTRY.register("sequence", aliases=("join_schedules",))
 class Sequence(Composition):
-    """Schedules one after another, each counting from 0 where it begins.
+    """Schedules one after another, each counting its updates from 0.
 
-    What a schedule takes from the length of the run (a length left out, or in per cent) it takes from the
-    length of its own part. A part of no updates (milestones that start with 0, or are equal) is left out.
+    A length that is omitted, or given in per cent, refers to the part of the run that its schedule covers. A schedule
+    without updates (milestones that start with 0, or are equal) is skipped.
+
+    Formula:
+        lr(k) = value_i(k - b_i), for b_i <= k < b_(i+1), if schedule i is absolute;
+        lr(k) = initial_lr * value_i(k - b_i), if it is a factor;
+        with b_0 = 0 and the milestones b_1, b_2, ...
+
+    Source: optax.join_schedules; the closed form of torch.optim.lr_scheduler.SequentialLR, for any schedules.
+
+    Examples:
+        >>> from optimizer import SCHEDULE_REGISTRY
+        >>> warmup = {"type": "constant_with_warmup", "num_warmup_steps": 10}
+        >>> decay = {"type": "cosine", "num_training_steps": 100}
+        >>> schedule = SCHEDULE_REGISTRY["sequence"](schedules=[warmup, decay], milestones=[10], initial_lr=1e-3)
+        >>> [round(schedule.lr_at(k), 6) for k in (0, 5, 10, 60, 110, 1000)]
+        [0.0, 0.0005, 0.001, 0.0005, 0.0, 0.0]
     """
 
     milestones: list[Length]
-    """Updates at which the second schedule, the third … begin; 0 leaves the first one out."""
+    """Updates at which the second schedule, the third … begin; a first milestone of 0 skips the first schedule."""
 
     @model_validator(mode="after")
     def _check_milestones(self) -> Self:
@@ -145,7 +160,8 @@ class Sequence(Composition):
 
     def resolved(self, horizon: Horizon | None) -> Self:
         milestones = [
-            start.updates(horizon, "milestones") if isinstance(start, Relative) else start for start in self.milestones
+            start.updates(horizon, "milestones") if isinstance(start, RelativeDuration) else start
+            for start in self.milestones
         ]
         known_turns = turns(milestones)
         starts = [0, *(milestones[turn - 1] for turn in known_turns[1:])]
@@ -169,7 +185,22 @@ class Sequence(Composition):
 
 @SCHEDULE_REGISTRY.register("chain")
 class Chain(Composition):
-    """The product of schedules, all of them from update 0 on: a warm-up times a decay, say."""
+    """The product of schedules that all start at update 0, a warm-up times a decay for example.
+
+    Formula:
+        lr(k) = initial_lr * factor_1(k) * factor_2(k) * ...;
+        an absolute schedule has the factor lr_i(k) / initial_lr.
+
+    Source: torch.optim.lr_scheduler.ChainedScheduler, in closed form and for any schedules.
+
+    Examples:
+        >>> from optimizer import SCHEDULE_REGISTRY
+        >>> warmup = {"type": "constant_with_warmup", "num_warmup_steps": 10}
+        >>> drops = {"type": "step", "step_size": 30, "gamma": 0.5}
+        >>> schedule = SCHEDULE_REGISTRY["chain"](schedules=[warmup, drops], initial_lr=1e-3)
+        >>> [round(schedule.lr_at(k), 6) for k in (0, 5, 10, 30, 60)]
+        [0.0, 0.0005, 0.001, 0.0005, 0.00025]
+    """
 
     @model_validator(mode="after")
     def _check_momentum(self) -> Self:

@@ -1,4 +1,4 @@
-"""Schedules that go up again: warm restarts, and the fractal order of Chebyshev nodes. Factors on the lr."""
+"""Schedules that rise again: warm restarts, and Chebyshev nodes in fractal order. Factors on the lr."""
 
 import fractions
 import math
@@ -6,34 +6,47 @@ from typing import ClassVar, Self
 
 from pydantic import model_validator
 
-from optimizer.lengths import Length, PositiveLength, RunLength
-from optimizer.schedule import SCHEDULE_REGISTRY, Schedule, short
-from optimizer.validation import Count, Fraction, PositiveNumber
+from ..config.validation import Count, Fraction, PositiveNumber
+from .base import SCHEDULE_REGISTRY, Schedule, short
+from .durations import Length, PositiveLength, RunLength
 
 
 @SCHEDULE_REGISTRY.register("cosine_decay_restarts", aliases=("sgdr",))
 class CosineDecayRestarts(Schedule):
-    """Linear warm-up from 0, then half cosines, each `t_mul` times as long and `m_mul` times as high as the last.
+    """Linear warm-up from 0 to 1, then half cosines, each t_mul times as long and m_mul times as high as the last.
+
+    Formula:
+        factor(k) = k / W, for k < W;
+        factor(k) = m + (1 - m) * m_mul^i * (1 + cos(pi * (k - W - s_i) / d_i)) / 2, in cosine i = 0, 1, 2, ...;
+        factor(k) = m, after cycle_limit cosines, if that is not 0;
+        with W = num_warmup_steps, m = min_lr_ratio, d_i = first_decay_steps * t_mul^i, the length of cosine i, and
+        s_i = d_0 + ... + d_(i-1), its start.
 
     Source: Loshchilov & Hutter 2017 (arXiv:1608.03983), in the form of Keras' CosineDecayRestarts. timm's
-    cycle_mul and cycle_decay are t_mul and m_mul where min_lr_ratio is 0; with a minimum the heights differ.
+    cycle_mul and cycle_decay are t_mul and m_mul if min_lr_ratio is 0; with a minimum the heights differ.
+
+    Examples:
+        >>> from optimizer import SCHEDULE_REGISTRY
+        >>> schedule = SCHEDULE_REGISTRY["cosine_decay_restarts"](first_decay_steps=10, t_mul=2.0, m_mul=0.5)
+        >>> [round(schedule.lr_at(k), 4) for k in (0, 5, 10, 20, 29, 30)]
+        [1.0, 0.5, 0.5, 0.25, 0.0031, 0.25]
     """
 
     absolute: ClassVar[bool] = False
     jumps: ClassVar[bool] = True
 
     num_warmup_steps: Length = 0
-    """Updates of the linear warm-up from 0."""
+    """Updates of the linear warm-up. With a warm-up, update 0 runs at lr 0."""
     first_decay_steps: PositiveLength
     """Updates of the first cosine."""
     t_mul: PositiveNumber = 2.0
-    """Factor on the length of each further cosine, at least 1."""
+    """Length of each cosine as a multiple of the one before, at least 1."""
     m_mul: PositiveNumber = 1.0
-    """Factor on the height of each further cosine."""
+    """Height of each cosine as a multiple of the one before."""
     min_lr_ratio: Fraction = 0.0
     """The lowest factor."""
     cycle_limit: Count = 0
-    """Cosines after which the factor stays at the lowest; 0: no limit."""
+    """Cosines after which the lowest factor holds; 0: no limit."""
 
     @model_validator(mode="after")
     def _check_lengths(self) -> Self:
@@ -61,7 +74,7 @@ class CosineDecayRestarts(Schedule):
         near = round(cycle)
         if abs(cycle - near) > 1e-6 * max(1.0, cycle):
             return math.floor(cycle)
-        return near if since >= self._begun_exactly(near) else near - 1  # what the logarithm's rounding would decide
+        return near if since >= self._begun_exactly(near) else near - 1  # the rounding of the logarithm would decide
 
     def _begun(self, cycle: int) -> float:
         """Return the updates from the end of the warm-up to the start of a cosine."""
@@ -70,7 +83,7 @@ class CosineDecayRestarts(Schedule):
         return self.first_decay_steps * math.expm1(cycle * math.log1p(self.t_mul - 1.0)) / (self.t_mul - 1.0)
 
     def _begun_exactly(self, cycle: int) -> fractions.Fraction:
-        """Return the same as a fraction, with t_mul as the decimal number that it was written as."""
+        """Return the same as an exact fraction; t_mul is taken as the decimal number that its repr shows."""
         t_mul = fractions.Fraction(repr(self.t_mul))
         return self.first_decay_steps * (t_mul**cycle - 1) / (t_mul - 1)
 
@@ -80,10 +93,23 @@ class CosineDecayRestarts(Schedule):
 
 @SCHEDULE_REGISTRY.register("chebyshev")
 class Chebyshev(Schedule):
-    """Reciprocals of Chebyshev nodes in fractal order: single updates far above the lr, among many below.
+    """Reciprocals of Chebyshev nodes in fractal order: few updates far above the lr, most of them near its lower end.
 
-    Over the run, rounded up to a power of two. Source: Agarwal et al. 2021 (arXiv:2103.01338), with the nodes
-    of pytorch_optimizer's get_chebyshev_schedule, which begins its order two updates later.
+    Formula:
+        factor(k) = 1 / (c - r * cos(pi * (n_k + 0.5) / M)), for k < N; the last value holds;
+        with c = (big_m + small_m) / 2, r = (big_m - small_m) / 2, N = num_training_steps, and M the smallest
+        power of two >= N.
+        n_0, n_1, ... is the fractal order of M: (0) for M = 1, and for 2 * M each n of the order of M followed by
+        2 * M - 1 - n.
+
+    Source: Agarwal et al. 2021 (arXiv:2103.01338), with the nodes of pytorch_optimizer's get_chebyshev_schedule, whose
+    order starts two updates later.
+
+    Examples:
+        >>> from optimizer import SCHEDULE_REGISTRY
+        >>> schedule = SCHEDULE_REGISTRY["chebyshev"](num_training_steps=4, small_m=0.1)
+        >>> [round(schedule.lr_at(k), 3) for k in (0, 1, 2, 3, 1000)]
+        [7.449, 1.035, 2.647, 1.385, 1.385]
     """
 
     absolute: ClassVar[bool] = False
@@ -91,7 +117,7 @@ class Chebyshev(Schedule):
     jumps: ClassVar[bool] = True
 
     num_training_steps: RunLength = None
-    """The length of the run; left out, the horizon's."""
+    """Updates in the run. If omitted or `auto`, the horizon's total_steps."""
     small_m: PositiveNumber = 0.05
     """Lower end of the spectrum: the highest factor is near 1 / small_m."""
     big_m: PositiveNumber = 1.0
@@ -115,7 +141,7 @@ class Chebyshev(Schedule):
 
 
 def _fractal(index: int, nodes: int) -> int:
-    """Return what stands at `index` in the fractal order of `nodes`, a power of two, numbers."""
+    """Return the number at `index` in the fractal order of the numbers below `nodes`, a power of two."""
     if nodes == 1:
         return 0
     inner = _fractal(index // 2, nodes // 2)

@@ -1,7 +1,7 @@
-"""The schedules that diffusers and transformers share, with their names: factors on the lr over the run.
+"""The schedules that diffusers and transformers share, under their names: factors on the lr over the run.
 
-Source: diffusers.optimization and transformers.optimization. Theirs go on past the end of the run, where a
-cosine rises again; these hold their last value.
+Source: diffusers.optimization and transformers.optimization. Past the end of the run, where a cosine of theirs rises
+again, the last value holds here.
 """
 
 import math
@@ -10,25 +10,25 @@ from typing import ClassVar, Self
 
 from pydantic import Field, field_validator
 
-from optimizer.lengths import Length, RunLength
-from optimizer.schedule import SCHEDULE_REGISTRY, Schedule, short
-from optimizer.validation import NonNegativeNumber, PositiveCount, PositiveNumber
+from ..config.validation import NonNegativeNumber, PositiveCount, PositiveNumber
+from .base import SCHEDULE_REGISTRY, Schedule, short
+from .durations import Length, RunLength
 
 
 class WarmupThenDecay(Schedule):
-    """Base: a linear warm-up from 0, then a decay over the rest of the run."""
+    """Base of the schedules with a linear warm-up from 0 and a decay over the rest of the run."""
 
     absolute: ClassVar[bool] = False
     length_field: ClassVar[str | None] = "num_training_steps"
 
     num_warmup_steps: Length = 0
-    """Updates of the linear warm-up from 0; with any, update 0 moves nothing."""
+    """Updates of the linear warm-up. With a warm-up, update 0 runs at lr 0."""
     num_training_steps: RunLength = None
-    """The length of the run; left out, the horizon's."""
+    """Updates in the run. If omitted or `auto`, the horizon's total_steps."""
 
     @abstractmethod
     def decay(self, progress: float) -> float:
-        """Return the factor at `progress`, 0 at the end of the warm-up and 1 at the end of the run."""
+        """Return the factor at `progress`, from 0 at the end of the warm-up to 1 at the end of the run."""
 
     def lr_at(self, update: int) -> float:
         if update < self.num_warmup_steps:
@@ -44,7 +44,21 @@ class WarmupThenDecay(Schedule):
 
 @SCHEDULE_REGISTRY.register("linear")
 class Linear(WarmupThenDecay):
-    """Linear warm-up from 0, then a straight line to 0."""
+    """Linear warm-up from 0 to 1, then a straight line to 0 at the end of the run.
+
+    Formula:
+        factor(k) = k / W, for k < W;
+        factor(k) = 1 - p, for k >= W;
+        with W = num_warmup_steps, N = num_training_steps and p = min(1, (k - W) / (N - W)).
+
+    Source: get_linear_schedule_with_warmup of diffusers.optimization and transformers.optimization.
+
+    Examples:
+        >>> from optimizer import SCHEDULE_REGISTRY
+        >>> schedule = SCHEDULE_REGISTRY["linear"](num_warmup_steps=10, num_training_steps=110)
+        >>> [schedule.lr_at(k) for k in (0, 5, 10, 60, 110, 1000)]
+        [0.0, 0.5, 1.0, 0.5, 0.0, 0.0]
+    """
 
     def decay(self, progress: float) -> float:
         return 1.0 - progress
@@ -52,10 +66,25 @@ class Linear(WarmupThenDecay):
 
 @SCHEDULE_REGISTRY.register("cosine", aliases=("cosine_annealing_with_warmup",))
 class Cosine(WarmupThenDecay):
-    """Linear warm-up from 0, then a cosine to 0. LeRobot's cosine_annealing_with_warmup is the same."""
+    """Linear warm-up from 0 to 1, then a cosine to 0 at the end of the run.
+
+    Formula:
+        factor(k) = k / W, for k < W;
+        factor(k) = (1 + cos(2 * pi * num_cycles * p)) / 2, for k >= W;
+        with W = num_warmup_steps, N = num_training_steps and p = min(1, (k - W) / (N - W)).
+
+    Source: get_cosine_schedule_with_warmup of diffusers.optimization and transformers.optimization.
+    LeRobot's cosine_annealing_with_warmup is the same curve.
+
+    Examples:
+        >>> from optimizer import SCHEDULE_REGISTRY
+        >>> schedule = SCHEDULE_REGISTRY["cosine"](num_warmup_steps=10, num_training_steps=110)
+        >>> [round(schedule.lr_at(k), 4) for k in (0, 5, 10, 35, 60, 110, 1000)]
+        [0.0, 0.5, 1.0, 0.8536, 0.5, 0.0, 0.0]
+    """
 
     num_cycles: PositiveNumber = 0.5
-    """Waves in the decay; 0.5 goes from 1 to 0."""
+    """Waves of the cosine in the decay; 0.5 falls from 1 to 0 once."""
 
     def decay(self, progress: float) -> float:
         return max(0.0, 0.5 * (1.0 + math.cos(math.pi * self.num_cycles * 2.0 * progress)))
@@ -63,12 +92,29 @@ class Cosine(WarmupThenDecay):
 
 @SCHEDULE_REGISTRY.register("cosine_with_restarts")
 class CosineWithRestarts(WarmupThenDecay):
-    """Linear warm-up from 0, then `num_cycles` cosines to 0, each starting at the top."""
+    """Linear warm-up from 0 to 1, then num_cycles half cosines from 1 to 0.
+
+    Formula:
+        factor(k) = k / W, for k < W;
+        factor(k) = (1 + cos(pi * (C * p - floor(C * p)))) / 2, for W <= k < N, with p = (k - W) / (N - W);
+        factor(k) = 0, for k >= N;
+        with W = num_warmup_steps, N = num_training_steps and C = num_cycles.
+
+    Source: get_cosine_with_hard_restarts_schedule_with_warmup of diffusers.optimization and transformers.optimization.
+
+    Examples:
+        >>> from optimizer import SCHEDULE_REGISTRY
+        >>> schedule = SCHEDULE_REGISTRY["cosine_with_restarts"](
+        ...     num_warmup_steps=10, num_training_steps=110, num_cycles=2
+        ... )
+        >>> [round(schedule.lr_at(k), 4) for k in (0, 10, 35, 59, 60, 110, 1000)]
+        [0.0, 1.0, 0.5, 0.001, 1.0, 0.0, 0.0]
+    """
 
     jumps: ClassVar[bool] = True
 
     num_cycles: PositiveCount = 1
-    """Cosines in the decay."""
+    """Half cosines in the decay."""
 
     def lr_at(self, update: int) -> float:
         since = update - self.num_warmup_steps
@@ -78,24 +124,40 @@ class CosineWithRestarts(WarmupThenDecay):
         rest = max(1, self.num_training_steps - self.num_warmup_steps)
         if since >= rest:
             return self.decay(1.0)
-        # Whole numbers: in floating point, as in diffusers, some cosines start at the bottom (0.999… for 0).
+        # In integers: in floating point, as in diffusers, some cosines start at their end (remainder 0.999… for 0).
         return self.decay(self.num_cycles * since % rest / rest)
 
     def decay(self, progress: float) -> float:
-        """Return the factor at `progress` in a cosine, 0 at its top and 1 at its end."""
+        """Return the factor at `progress` in a half cosine, from 0 at its top to 1 at its end."""
         return max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 
 @SCHEDULE_REGISTRY.register("polynomial")
 class Polynomial(WarmupThenDecay):
-    """Linear warm-up from 0, then a power of the rest of the run, down to lr_end."""
+    """Linear warm-up from 0 to 1, then a power of the remaining share of the run, down to lr_end.
+
+    Formula:
+        factor(k) = k / W, for k < W;
+        factor(k) = ((lr - lr_end) * (1 - p)^power + lr_end) / lr, for k >= W;
+        with W = num_warmup_steps, N = num_training_steps, p = min(1, (k - W) / (N - W)) and lr = lr_init.
+
+    Source: get_polynomial_decay_schedule_with_warmup of diffusers.optimization and transformers.optimization.
+
+    Examples:
+        >>> from optimizer import SCHEDULE_REGISTRY
+        >>> schedule = SCHEDULE_REGISTRY["polynomial"](
+        ...     num_warmup_steps=10, num_training_steps=110, power=2.0, lr_init=1e-3, lr_end=1e-5
+        ... )
+        >>> [round(schedule.lr_at(k), 4) for k in (0, 5, 10, 60, 110, 1000)]
+        [0.0, 0.5, 1.0, 0.2575, 0.01, 0.01]
+    """
 
     power: PositiveNumber = 1.0
-    """The power; 1 is a straight line."""
+    """Power of the remaining share of the run; 1 is a straight line."""
     lr_end: NonNegativeNumber = 1e-7
-    """The last lr, of the optimizer's lr."""
+    """The lr at the end of the run."""
     lr_init: PositiveNumber | None = None
-    """The lr that lr_end is compared with; left out, the optimizer's."""
+    """The lr to which lr_end is compared. If omitted, the optimizer's."""
 
     def decay(self, progress: float) -> float:
         lr = self.lr_init or 1.0
@@ -109,12 +171,24 @@ class Polynomial(WarmupThenDecay):
 
 @SCHEDULE_REGISTRY.register("constant_with_warmup")
 class ConstantWithWarmup(Schedule):
-    """Linear warm-up from 0, then every group's own lr."""
+    """Linear warm-up from 0 to 1, then a constant: every parameter group's own lr.
+
+    Formula:
+        factor(k) = min(1, k / W), with W = num_warmup_steps.
+
+    Source: get_constant_schedule_with_warmup of diffusers.optimization and transformers.optimization.
+
+    Examples:
+        >>> from optimizer import SCHEDULE_REGISTRY
+        >>> schedule = SCHEDULE_REGISTRY["constant_with_warmup"](num_warmup_steps=10)
+        >>> [schedule.lr_at(k) for k in (0, 5, 10, 1000)]
+        [0.0, 0.5, 1.0, 1.0]
+    """
 
     absolute: ClassVar[bool] = False
 
     num_warmup_steps: Length = 1000
-    """Updates of the warm-up."""
+    """Updates of the linear warm-up."""
 
     def lr_at(self, update: int) -> float:
         return update / self.num_warmup_steps if update < self.num_warmup_steps else 1.0
@@ -125,13 +199,27 @@ class ConstantWithWarmup(Schedule):
 
 @SCHEDULE_REGISTRY.register("piecewise_constant")
 class PiecewiseConstant(Schedule):
-    """A factor for each stretch of updates, written as in diffusers: "1:10,0.1:20,0.005"."""
+    """A constant factor in each interval of updates, written as in diffusers: "1:10,0.1:20,0.005".
+
+    Formula:
+        factor(k) = f_i, for b_(i-1) <= k < b_i, with b_0 = 0;
+        factor(k) = f, for k >= b_n;
+        with step_rules = "f_1:b_1,...,f_n:b_n,f".
+
+    Source: get_piecewise_constant_schedule of diffusers.optimization.
+
+    Examples:
+        >>> from optimizer import SCHEDULE_REGISTRY
+        >>> schedule = SCHEDULE_REGISTRY["piecewise_constant"](step_rules="1:10,0.1:20,0.005")
+        >>> [schedule.lr_at(k) for k in (0, 9, 10, 19, 20, 1000)]
+        [1.0, 1.0, 0.1, 0.1, 0.005, 0.005]
+    """
 
     absolute: ClassVar[bool] = False
     jumps: ClassVar[bool] = True
 
     step_rules: str = Field(examples=["1:10,0.1:20,0.005"])
-    """FACTOR:BOUNDARY for each stretch, in order, then the factor afterwards."""
+    """FACTOR:BOUNDARY for each interval, in rising order, then the factor after the last boundary."""
 
     @field_validator("step_rules")
     @classmethod

@@ -1,22 +1,38 @@
-"""LeRobot's schedules, with its names, parameters and exactly its curves: factors on the lr."""
+"""LeRobot's schedules, with its names and parameters and exactly its curves: factors on the lr."""
 
 import math
 from typing import ClassVar, Literal, Self
 
-import optimizer.schedules.hugging_face  # noqa: F401 registers what `diffuser` names
-from optimizer.curve import Curve
-from optimizer.lengths import Length, PositiveLength, RunLength
-from optimizer.schedule import SCHEDULE_REGISTRY, Schedule, short
-from optimizer.validation import NonNegativeNumber, PositiveCount, PositiveNumber
+from ..config.validation import NonNegativeNumber, PositiveCount, PositiveNumber
+from . import hugging_face  # noqa: F401 registers what `diffuser` names
+from .base import SCHEDULE_REGISTRY, Schedule, short
+from .curve import Curve
+from .durations import Length, PositiveLength, RunLength
 
 
 @SCHEDULE_REGISTRY.register("cosine_decay_with_warmup")
 class CosineDecayWithWarmup(Schedule):
-    """LeRobot's CosineDecayWithWarmupSchedulerConfig, with exactly its curve: a factor on the lr.
+    """LeRobot's linear warm-up and cosine decay, with exactly its curve: a factor on the lr.
 
-    Two things that its users should know: the cosine counts from update 0 and not from the end of the
-    warm-up, so that the lr jumps down where they join; and peak_lr sets only the ratio decay_lr /
-    peak_lr, the peak itself is the optimizer's lr. `warmup_cosine_decay` has neither.
+    The cosine counts from update 0, not from the end of the warm-up, so that the lr jumps down between the two. peak_lr
+    sets only the ratio decay_lr / peak_lr; the peak itself is the optimizer's lr. `warmup_cosine_decay` has neither
+    property.
+
+    Formula:
+        factor(k) = f + (1 - f) * k / W, for k < W, with f = 1 / (W + 1);
+        factor(k) = a + (1 - a) * (1 + cos(pi * min(k, D) / D)) / 2, for k >= W, with a = decay_lr / peak_lr;
+        with W = num_warmup_steps and D = num_decay_steps. In a run of N < D updates, N = num_training_steps,
+        W becomes floor(W * N / D) and D becomes N.
+
+    Source: lerobot.optim.schedulers.CosineDecayWithWarmupSchedulerConfig.
+
+    Examples:
+        >>> from optimizer import SCHEDULE_REGISTRY
+        >>> schedule = SCHEDULE_REGISTRY["cosine_decay_with_warmup"](
+        ...     num_warmup_steps=49, num_decay_steps=100, peak_lr=1e-3, decay_lr=1e-4
+        ... )
+        >>> [round(schedule.lr_at(k), 4) for k in (0, 48, 49, 50, 100, 1000)]
+        [0.02, 0.98, 0.5641, 0.55, 0.1, 0.1]
     """
 
     absolute: ClassVar[bool] = False
@@ -25,13 +41,13 @@ class CosineDecayWithWarmup(Schedule):
     num_warmup_steps: Length
     """Updates of the linear warm-up."""
     num_decay_steps: PositiveLength
-    """Updates until decay_lr. A shorter run shortens both lengths in proportion."""
+    """Updates until decay_lr. A shorter run scales both lengths down in proportion."""
     peak_lr: PositiveNumber
-    """What decay_lr is compared with."""
+    """The lr to which decay_lr is compared."""
     decay_lr: NonNegativeNumber
-    """Where the decay ends, when peak_lr is the optimizer's lr."""
+    """The lr at the end of the decay, if peak_lr is the optimizer's lr."""
     num_training_steps: RunLength = None
-    """The length of the run; left out, the horizon's, or no shortening without one."""
+    """Updates in the run. If omitted, the horizon's total_steps; without a horizon nothing is scaled down."""
 
     def rise_length(self) -> int:
         if self.num_training_steps is None or self.num_training_steps >= self.num_decay_steps:
@@ -57,10 +73,25 @@ class CosineDecayWithWarmup(Schedule):
 
 @SCHEDULE_REGISTRY.register("vqbet")
 class VQBeT(Schedule):
-    """LeRobot's VQBeTSchedulerConfig: 1 while the VQ-VAE trains, then a warm-up from 0 and a cosine.
+    """LeRobot's schedule for VQ-BeT: 1 while the VQ-VAE trains, then a linear warm-up from 0 and a cosine.
 
-    The cosine is as long as the run less the warm-up: the run ends num_vqvae_training_steps before the
-    cosine does, and its last factor is not 0.
+    The run ends V updates before the cosine does, so that the last factor is above 0.
+
+    Formula:
+        factor(k) = 1, for k < V;
+        factor(k) = (k - V) / W, for V <= k < V + W;
+        factor(k) = (1 + cos(2 * pi * num_cycles * p)) / 2, for k >= V + W, with p = (min(k, N) - V - W) / (N - W);
+        with V = num_vqvae_training_steps, W = num_warmup_steps and N = num_training_steps.
+
+    Source: lerobot.optim.schedulers.VQBeTSchedulerConfig.
+
+    Examples:
+        >>> from optimizer import SCHEDULE_REGISTRY
+        >>> schedule = SCHEDULE_REGISTRY["vqbet"](
+        ...     num_vqvae_training_steps=20, num_warmup_steps=10, num_training_steps=110
+        ... )
+        >>> [round(schedule.lr_at(k), 4) for k in (0, 20, 25, 30, 80, 110, 1000)]
+        [1.0, 0.0, 0.5, 1.0, 0.5, 0.0955, 0.0955]
     """
 
     absolute: ClassVar[bool] = False
@@ -68,19 +99,19 @@ class VQBeT(Schedule):
     length_field: ClassVar[str | None] = "num_training_steps"
 
     num_warmup_steps: Length
-    """Updates of the warm-up, after the VQ-VAE's training."""
+    """Updates of the warm-up, which follows the training of the VQ-VAE."""
     num_vqvae_training_steps: Length
     """Updates in which the VQ-VAE trains."""
     num_cycles: NonNegativeNumber = 0.5
-    """Waves in the decay; 0.5 goes from 1 to 0, and 0 stays at 1."""
+    """Waves of the cosine in the decay; 0.5 falls from 1 to 0 once, 0 holds 1."""
     num_training_steps: RunLength = None
-    """The length of the run; left out, the horizon's."""
+    """Updates in the run. If omitted or `auto`, the horizon's total_steps."""
 
     def rise_length(self) -> int:
         return self.num_vqvae_training_steps + self.num_warmup_steps
 
     def decay_steps(self) -> int:
-        """Return the length of the cosine, as LeRobot has it: past the end of the run."""
+        """Return the length of the cosine in updates. As in LeRobot, it ends after the run."""
         assert self.num_training_steps is not None, "resolved(horizon) comes first"
         return self.num_training_steps - self.num_warmup_steps
 
@@ -103,7 +134,24 @@ class VQBeT(Schedule):
 
 @SCHEDULE_REGISTRY.register("vqbet_to_zero")
 class VQBeTToZero(VQBeT):
-    """`vqbet` with a cosine that ends with the run, and so at 0. The one to use in new configs."""
+    """`vqbet` with a cosine that ends with the run, and therefore at 0; recommended in new configs.
+
+    Formula:
+        factor(k) = 1, for k < V;
+        factor(k) = (k - V) / W, for V <= k < V + W;
+        factor(k) = (1 + cos(2 * pi * num_cycles * p)) / 2, for k >= V + W, with p = (min(k, N) - V - W) / (N - V - W);
+        with V = num_vqvae_training_steps, W = num_warmup_steps and N = num_training_steps.
+
+    Source: innerstep's correction of lerobot.optim.schedulers.VQBeTSchedulerConfig.
+
+    Examples:
+        >>> from optimizer import SCHEDULE_REGISTRY
+        >>> schedule = SCHEDULE_REGISTRY["vqbet_to_zero"](
+        ...     num_vqvae_training_steps=20, num_warmup_steps=10, num_training_steps=130
+        ... )
+        >>> [round(schedule.lr_at(k), 4) for k in (0, 20, 25, 30, 80, 130, 1000)]
+        [1.0, 0.0, 0.5, 1.0, 0.5, 0.0, 0.0]
+    """
 
     def decay_steps(self) -> int:
         return super().decay_steps() - self.num_vqvae_training_steps
@@ -111,7 +159,19 @@ class VQBeTToZero(VQBeT):
 
 @SCHEDULE_REGISTRY.register("step")
 class Step(Schedule):
-    """A factor of gamma every step_size updates, after a linear warm-up: what LeRobot's guide shows as an extension."""
+    """A factor of gamma every step_size updates, with a linear warm-up from 0.
+
+    Formula:
+        factor(k) = min(1, k / W) * gamma^floor(k / step_size), with W = num_warmup_steps.
+
+    Source: the step decay in LeRobot's guide, an example of an added schedule; without a warm-up, PyTorch's StepLR.
+
+    Examples:
+        >>> from optimizer import SCHEDULE_REGISTRY
+        >>> schedule = SCHEDULE_REGISTRY["step"](step_size=30, gamma=0.5, num_warmup_steps=10)
+        >>> [schedule.lr_at(k) for k in (0, 5, 10, 29, 30, 60)]
+        [0.0, 0.5, 1.0, 1.0, 0.5, 0.25]
+    """
 
     absolute: ClassVar[bool] = False
     jumps: ClassVar[bool] = True
@@ -121,7 +181,7 @@ class Step(Schedule):
     gamma: PositiveNumber = 0.1
     """Factor of each drop."""
     num_warmup_steps: Length = 0
-    """Updates of the linear warm-up from 0."""
+    """Updates of the linear warm-up. With a warm-up, update 0 runs at lr 0."""
 
     def lr_at(self, update: int) -> float:
         warmup = update / self.num_warmup_steps if update < self.num_warmup_steps else 1.0
@@ -134,10 +194,21 @@ class Step(Schedule):
 
 @SCHEDULE_REGISTRY.register("diffuser")
 class Diffuser(Schedule):
-    """LeRobot's DiffuserSchedulerConfig: one of diffusers' schedules by name.
+    """LeRobot's DiffuserSchedulerConfig: one of diffusers' schedules, chosen by name.
 
-    num_warmup_steps is 0 if left out, where diffusers itself raises. A `cosine` has half a wave, whatever
-    num_cycles is, as in diffusers; `type: cosine` takes both.
+    If num_warmup_steps is omitted it is 0, where diffusers raises. As in diffusers, the cosine has half a wave whatever
+    num_cycles is; `type: cosine` takes both.
+
+    Formula:
+        factor(k) = the factor of the schedule `name` at update k, with the same parameters.
+
+    Source: lerobot.optim.schedulers.DiffuserSchedulerConfig.
+
+    Examples:
+        >>> from optimizer import SCHEDULE_REGISTRY
+        >>> schedule = SCHEDULE_REGISTRY["diffuser"](name="linear", num_warmup_steps=10, num_training_steps=110)
+        >>> [schedule.lr_at(k) for k in (0, 5, 10, 60, 110, 1000)]
+        [0.0, 0.5, 1.0, 0.5, 0.0, 0.0]
     """
 
     absolute: ClassVar[bool] = False
@@ -146,17 +217,17 @@ class Diffuser(Schedule):
     name: Literal["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"] = (
         "cosine"
     )
-    """Which of them."""
+    """The key of the schedule."""
     num_warmup_steps: Length = 0
-    """Updates of the linear warm-up from 0."""
+    """Updates of the linear warm-up. With a warm-up, update 0 runs at lr 0."""
     num_cycles: PositiveCount = 1
-    """Cosines of cosine_with_restarts."""
+    """Half cosines of cosine_with_restarts."""
     power: PositiveNumber = 1.0
     """Power of polynomial."""
     lr_init: PositiveNumber | None = None
-    """The lr that polynomial's last one, 1e-7, is compared with; left out, the optimizer's."""
+    """The lr to which the last lr of polynomial, 1e-7, is compared. If omitted, the optimizer's."""
     num_training_steps: RunLength = None
-    """The length of the run; left out, the horizon's."""
+    """Updates in the run. If omitted or `auto`, the horizon's total_steps."""
 
     def follow(self) -> Curve:
         known = SCHEDULE_REGISTRY[self.name]
@@ -181,5 +252,5 @@ class Diffuser(Schedule):
 
     def summary(self) -> str:
         curve = self.follow()
-        assert isinstance(curve, Schedule), "these are formulas, and so their own curves"
+        assert isinstance(curve, Schedule), "each of these schedules is its own curve"
         return curve.summary()

@@ -1,36 +1,51 @@
-"""The schedule that users of Lightning and DynVision know from Lightning Bolts."""
+"""The schedule of Lightning Bolts, which users of Lightning and DynVision know."""
 
 import math
 from typing import ClassVar, Self
 
 from pydantic import model_validator
 
-from optimizer.lengths import Length, PositiveLength, known
-from optimizer.schedule import SCHEDULE_REGISTRY, Schedule, short
-from optimizer.validation import NonNegativeNumber, PositiveNumber
+from ..config.validation import NonNegativeNumber, PositiveNumber
+from .base import SCHEDULE_REGISTRY, Schedule, short
+from .durations import Length, PositiveLength, known
 
 
 @SCHEDULE_REGISTRY.register("LinearWarmupCosineAnnealingLR")
 class LinearWarmupCosineAnnealing(Schedule):
-    """Lightning Bolts' LinearWarmupCosineAnnealingLR, as DynVision uses it.
+    """Lightning Bolts' linear warm-up and cosine annealing, as DynVision uses it.
 
-    At step t < warmup_epochs the lr is warmup_start_lr + t (lr - warmup_start_lr) / (warmup_epochs - 1), then half a
-    cosine to eta_min at max_epochs, where it stays; theirs rises again. With `interval: epoch` a step is an
-    epoch, and the whole first one runs at warmup_start_lr.
+    The peak is held for the two steps W - 1 and W. After T, where Lightning Bolts' lr rises again, the last value
+    holds. With `interval: epoch` a step is an epoch, and all of epoch 0 runs at warmup_start_lr.
+
+    Formula:
+        lr(k) = warmup_start_lr + (initial_lr - warmup_start_lr) * k / (W - 1), for step k < W;
+        lr(k) = eta_min + (initial_lr - eta_min) * (1 + cos(pi * (k - W) / (T - W))) / 2, for W <= k <= T;
+        lr(k) = eta_min, for k > T;
+        with W = warmup_epochs and T = max_epochs.
+
+    Source: pl_bolts.optimizers.lr_scheduler.LinearWarmupCosineAnnealingLR.
+
+    Examples:
+        >>> from optimizer import SCHEDULE_REGISTRY
+        >>> schedule = SCHEDULE_REGISTRY["LinearWarmupCosineAnnealingLR"](
+        ...     warmup_epochs=5, max_epochs=25, warmup_start_lr=1e-5, initial_lr=1e-3
+        ... )
+        >>> [round(schedule.lr_at(k), 6) for k in (0, 2, 4, 5, 15, 25, 100)]
+        [1e-05, 0.000505, 0.001, 0.001, 0.0005, 0.0, 0.0]
     """
 
     absolute: ClassVar[bool] = True
 
     warmup_epochs: Length
-    """Steps of the warm-up, which takes the lr to its peak in one step less."""
+    """Steps of the warm-up; the last of them already runs at the peak."""
     max_epochs: PositiveLength
     """Steps until eta_min."""
     warmup_start_lr: NonNegativeNumber = 0.0
-    """The lr of step 0, if there is a warm-up."""
+    """The lr of step 0; unused without a warm-up."""
     eta_min: NonNegativeNumber = 0.0
-    """The last lr."""
+    """The lr of step `max_epochs` and of all later steps."""
     initial_lr: PositiveNumber | None = None
-    """The peak; left out, the optimizer's lr."""
+    """The peak. If omitted, the optimizer's lr."""
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:

@@ -1,4 +1,4 @@
-"""Schedules that a metric moves: the optimizer hears of it through `report_metric`."""
+"""Schedules that a metric moves. The metric is reported by `optimizer.report_metric`."""
 
 import math
 from collections import deque
@@ -8,28 +8,28 @@ import torch
 from pydantic import model_validator
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from optimizer.curve import Curve
-from optimizer.schedule import SCHEDULE_REGISTRY, Schedule, short
-from optimizer.validation import Count, NonNegativeNumber, PositiveBeta, PositiveCount, PositiveNumber
+from ..config.validation import Count, NonNegativeNumber, PositiveBeta, PositiveCount, PositiveNumber
+from .base import SCHEDULE_REGISTRY, Schedule, short
+from .curve import Curve
 
 
 class MetricSchedule(Schedule):
-    """Base of the schedules that a metric moves: each report of it counts as one step.
+    """Base of the schedules that a metric moves: each report of the metric is one step.
 
-    With `interval` or `frequency`, the first report in each such stretch counts.
+    With `interval` or `frequency`, only the first report in each interval counts.
     """
 
     absolute: ClassVar[bool] = True
     jumps: ClassVar[bool] = True
 
     monitor: str = "val_loss"
-    """The name of the metric, as it is reported; the trainer's are val_loss, val_accuracy …"""
+    """Name of the metric, as it is reported. The trainer reports val_loss, val_accuracy …"""
     mode: Literal["min", "max"] = "min"
-    """Whether a low or a high metric is good."""
+    """Whether lower or higher values of the metric are better."""
     min_lr: NonNegativeNumber = 0.0
     """The lowest lr."""
     initial_lr: PositiveNumber | None = None
-    """The lr it starts from; left out, the optimizer's."""
+    """The lr at the start. If omitted, the optimizer's."""
 
     def for_lr(self, lr: float) -> Self:
         lr = self.initial_lr or lr
@@ -38,7 +38,7 @@ class MetricSchedule(Schedule):
         return self.replaced(initial_lr=lr)
 
     def lr_at(self, update: int) -> float:
-        """Return the lr as long as no metric has been reported."""
+        """Return the lr before any metric is reported."""
         return self.initial_lr or 1.0
 
     def summary(self) -> str:
@@ -47,20 +47,40 @@ class MetricSchedule(Schedule):
 
 @SCHEDULE_REGISTRY.register("ReduceLROnPlateau", aliases=("reduce_lr_on_plateau", "plateau"))
 class ReduceOnPlateau(MetricSchedule):
-    """torch.optim.lr_scheduler.ReduceLROnPlateau: the lr falls when the metric has stopped to improve."""
+    """torch.optim.lr_scheduler.ReduceLROnPlateau: the lr falls when a metric stops improving.
+
+    Formula:
+        lr <- max(lr * factor, min_lr), after more than `patience` reports in a row without improvement.
+        An improvement is, with mode min, a value below best * (1 - threshold) (threshold_mode rel) or below
+        best - threshold (abs); with mode max, a value above best * (1 + threshold) or above best + threshold.
+
+    Source: torch.optim.lr_scheduler.ReduceLROnPlateau, run as its own object.
+
+    Examples:
+        >>> import torch
+        >>> from optimizer import OPTIMIZER_BUILDER_REGISTRY
+        >>> plateau = {"type": "ReduceLROnPlateau", "factor": 0.5, "patience": 1}
+        >>> optimizer = OPTIMIZER_BUILDER_REGISTRY["sgd"](lr=1.0, schedule=plateau).build(torch.nn.Linear(1, 1))
+        >>> lrs = []
+        >>> for loss in (3.0, 2.0, 2.0, 2.0, 2.0, 2.0):
+        ...     optimizer.report_metric("val_loss", loss)
+        ...     lrs += optimizer.scheduler.get_last_lr()
+        >>> lrs
+        [1.0, 1.0, 1.0, 0.5, 0.5, 0.25]
+    """
 
     factor: PositiveBeta = 0.1
     """Factor of each fall."""
     patience: Count = 10
-    """Reports without improvement that are put up with."""
+    """Reports in a row without improvement to tolerate."""
     threshold: NonNegativeNumber = 1e-4
-    """Improvement that counts."""
+    """Smallest change of the metric that is an improvement."""
     threshold_mode: Literal["rel", "abs"] = "rel"
     """Whether threshold is a share of the best value or a difference."""
     cooldown: Count = 0
-    """Reports after a fall that count neither way."""
+    """Reports after a fall in which a missing improvement does not count."""
     eps: NonNegativeNumber = 1e-8
-    """Smallest change of the lr that is made."""
+    """Smallest change of the lr; a smaller one is not made."""
 
     def follow(self) -> Curve:
         return _PlateauRun(self)
@@ -70,7 +90,7 @@ class ReduceOnPlateau(MetricSchedule):
 
 
 class _PlateauRun(Curve):
-    """PyTorch's scheduler over a stand-in optimizer."""
+    """PyTorch's scheduler over a dummy optimizer."""
 
     def __init__(self, schedule: ReduceOnPlateau) -> None:
         self._monitor = schedule.monitor
@@ -105,35 +125,53 @@ _COUNTERS = ("num_bad_epochs", "cooldown_counter", "last_epoch")
 
 @SCHEDULE_REGISTRY.register("greedy")
 class Greedy(MetricSchedule):
-    """transformers' GreedyLR: the lr rises while the metric improves and falls while it does not.
+    """transformers' GreedyLR: the lr rises while a metric improves and falls while it does not.
+
+    Formula:
+        lr <- min(lr / factor, max_lr), after more than `patience` improvements in a row;
+        lr <- max(lr * factor, min_lr), after more than `patience` reports in a row without improvement;
+        lr <- initial_lr, after `reset_start` falls at min_lr.
+        An improvement is defined as in ReduceLROnPlateau.
 
     Source: arXiv:2512.14527, in the form of transformers.optimization.GreedyLR.
+
+    Examples:
+        >>> import torch
+        >>> from optimizer import OPTIMIZER_BUILDER_REGISTRY
+        >>> greedy = {"type": "greedy", "factor": 0.5, "patience": 1, "min_lr": 0.25, "max_lr": 2.0}
+        >>> optimizer = OPTIMIZER_BUILDER_REGISTRY["sgd"](lr=1.0, schedule=greedy).build(torch.nn.Linear(1, 1))
+        >>> lrs = []
+        >>> for loss in (5.0, 4.0, 3.0, 3.0, 3.0, 3.0):
+        ...     optimizer.report_metric("val_loss", loss)
+        ...     lrs += optimizer.scheduler.get_last_lr()
+        >>> lrs
+        [1.0, 2.0, 2.0, 2.0, 1.0, 1.0]
     """
 
     factor: PositiveBeta = 0.95
-    """Factor of each fall; a rise is divided by it."""
+    """Factor of each fall; a rise divides by it."""
     patience: Count = 10
-    """Reports of one kind in a row that change nothing yet."""
+    """Reports of one kind in a row, with or without improvement, that leave the lr unchanged."""
     threshold: NonNegativeNumber = 1e-6
-    """Improvement that counts."""
+    """Smallest change of the metric that is an improvement."""
     threshold_mode: Literal["rel", "abs"] = "abs"
     """Whether threshold is a share of the best value or a difference."""
     cooldown: Count = 0
-    """Reports after a fall that count neither way."""
+    """Reports after a fall that are ignored."""
     warmup: Count = 0
-    """Reports after a rise that count neither way."""
+    """Reports after a rise that are ignored."""
     min_lr: NonNegativeNumber = 1e-3
     """The lowest lr."""
     max_lr: PositiveNumber = 1.0
     """The highest lr."""
     eps: NonNegativeNumber = 1e-8
-    """Smallest change of the lr that is made."""
+    """Smallest change of the lr; a smaller one is not made."""
     smooth: bool = False
-    """Whether the metric is averaged over `window_size` reports first."""
+    """Whether to average the metric over the last `window_size` reports first."""
     window_size: PositiveCount = 50
     """Reports in the average."""
     reset_start: Count = 500
-    """Falls at the lowest lr after which everything starts over."""
+    """Falls at the lowest lr after which lr, best value and counters start again."""
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:
@@ -149,7 +187,7 @@ class Greedy(MetricSchedule):
 
 
 class _GreedyRun(Curve):
-    _waiting: int  # reports that count neither way, after a change
+    _waiting: int  # reports to ignore after a change
 
     def __init__(self, schedule: Greedy) -> None:
         self._schedule = schedule
@@ -229,10 +267,10 @@ _GREEDY_STATE = ("good", "bad", "waiting", "falls_left")
 
 
 def _lr_in(state: dict[str, Any], initial_lr: float) -> float:
-    """Return the lr of a saved state for a run that began at `initial_lr`: the same share of it."""
+    """Return the saved lr, scaled to a run that started at `initial_lr`."""
     return float(state["lr"]) * (initial_lr / float(state["initial_lr"]))
 
 
 def _finite(best: float) -> float | None:
-    """Return `best`, or None for the infinite one before any report, for which JSON has no word."""
+    """Return `best`, or None for the infinite value before any report, which JSON cannot represent."""
     return None if math.isinf(best) else best

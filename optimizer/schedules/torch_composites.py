@@ -1,4 +1,4 @@
-"""PyTorch's schedulers of schedulers, also where they are nested in ways that its own objects step wrongly."""
+"""PyTorch's schedulers of schedulers, also nested in ways that its own objects step wrongly."""
 
 from typing import Any
 
@@ -6,22 +6,22 @@ from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import SWALR
 
-from optimizer.curve import Curve
-from optimizer.lengths import Length, known
-from optimizer.schedule import SCHEDULE_REGISTRY, Schedule
-from optimizer.schedules.composition import Chain, Sequence, turns
-from optimizer.schedules.torch_leaps import QUICK
-from optimizer.schedules.torch_schedule import TorchRun, TorchSchedule
+from .base import SCHEDULE_REGISTRY, Schedule
+from .composition import Chain, Sequence, turns
+from .curve import Curve
+from .durations import Length, known
+from .torch_leaps import QUICK
+from .torch_schedule import TorchRun, TorchSchedule
 
 GOING_ON = {lr_scheduler.MultiplicativeLR, SWALR}
-"""In a sequence these start from the lr that they find; all others from the optimizer's."""
+"""In a sequence these start from the lr that they find, all others from the optimizer's lr."""
 
 
 class TorchComposite(TorchSchedule):
     """Base of PyTorch's two schedulers of schedulers.
 
-    Of those nestings that PyTorch steps wrongly (a sequence around another or around a chain, a chain around a
-    sequence: pytorch#196243), this runs the parts as objects of their own and puts their values together itself.
+    PyTorch steps some nestings wrongly: a sequence around another sequence or a chain, and a chain around a sequence
+    (pytorch#196243). For these, each scheduler inside runs as a separate object, and this class combines their values.
     """
 
     schedulers: list[Any]
@@ -36,7 +36,7 @@ class TorchComposite(TorchSchedule):
         return Schedule.quick_reach(self)
 
     def parts(self) -> list[Schedule]:
-        """Return the schedulers inside, each for the lr that this one starts from."""
+        """Return the schedulers inside, each bound to the lr at which this one starts."""
         return [child.for_lr(self.initial_lr or 1.0) for child in self.schedulers]
 
 
@@ -52,7 +52,7 @@ class TorchChain(TorchComposite):
         return Chain(schedules=self.parts(), initial_lr=self.initial_lr or 1.0).follow()
 
     def quick_reach(self) -> int | None:
-        return min(super().quick_reach() or QUICK, QUICK * self.pace())  # each update of a chain is gone through
+        return min(super().quick_reach() or QUICK, QUICK * self.pace())  # a chain computes every update
 
     def holds_sequence(self) -> bool:
         """Return whether a SequentialLR is inside, at any depth."""
@@ -63,7 +63,7 @@ class TorchChain(TorchComposite):
 
 
 class TorchSequence(TorchComposite):
-    """Base of SequentialLR. A part of no updates (milestones that start with 0, or are equal) is left out."""
+    """Base of SequentialLR. A scheduler without updates (milestones that start with 0, or are equal) is skipped."""
 
     milestones: list[Length]
 
@@ -88,7 +88,7 @@ class TorchSequence(TorchComposite):
         for part, start in zip(parts[1:], milestones, strict=True):
             if (
                 part.scheduler_class in GOING_ON
-            ):  # in a pair, so that PyTorch takes it over the join, one update earlier
+            ):  # paired from one update earlier, so that PyTorch itself steps over the join
                 lr_before = placed[-1].start().lr_at(start - 1 - begins[-1])
                 pair = type(self)(schedulers=[hold(factor=1.0), part], milestones=[1])
                 placed.append(pair.model_copy(update={"initial_lr": lr_before}))

@@ -1,4 +1,4 @@
-"""PyTorch's schedulers moved on by many steps at once, to the very bits that single steps give."""
+"""Moves PyTorch's schedulers by many steps at once, bit for bit as single steps do."""
 
 import math
 import sys
@@ -11,17 +11,17 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 from torch.optim.swa_utils import SWALR
 
 MANY = 10_000_000
-"""Changes of the lr that take some seconds to go through."""
+"""Changes of the lr whose computation takes some seconds."""
 
 QUICK = 1_000_000
-"""Changes of the lr that are gone through in about a second."""
+"""Changes of the lr whose computation takes about a second."""
 
 FEW = 10_000
-"""Steps of PyTorch's that take some 0.1 s."""
+"""Steps of a PyTorch scheduler that take about 0.1 s."""
 
 
 class CosineAnnealingThenHold(CosineAnnealingLR):
-    """CosineAnnealingLR up to T_max. After it, where PyTorch's turns round and rises again, the lr holds."""
+    """CosineAnnealingLR up to T_max. After T_max, where PyTorch's lr rises again, the lr holds."""
 
     def get_lr(self) -> list[Any]:
         if self.last_epoch > self.T_max:
@@ -30,10 +30,11 @@ class CosineAnnealingThenHold(CosineAnnealingLR):
 
 
 class _Rule(NamedTuple):
-    """How a scheduler that works on the lr it finds changes it.
+    """How a scheduler changes the lr that it finds.
 
-    steps: from the scheduler and a later position to the positions up to there at which the lr changes.
-    lr: from the scheduler, the lr before and the position to the lr there.
+    Attributes:
+        steps: Function of the scheduler and a later position. Returns the positions up to it at which the lr changes.
+        lr: Function of the scheduler, the lr before and a position. Returns the lr at that position.
     """
 
     steps: Callable[[Any, int], Sequence[int]]
@@ -104,18 +105,21 @@ _FREE: dict[type[LRScheduler], Callable[[Any, int], None]] = {
     lr_scheduler.CyclicLR: _move_before,
     lr_scheduler.CosineAnnealingWarmRestarts: _move_before_in_cycle,
 }
-"""Schedulers whose lr depends on the position alone, whatever it was before, and what puts them one step before it."""
+"""Schedulers whose lr depends on the position alone, each with a function that moves it to one step before."""
 
 
 def can_leap(scheduler: Any) -> bool:
-    """Return whether `leap` can move `scheduler`; a class of another library must be stepped."""
+    """Return whether `leap` can move `scheduler`. A class of another library must be stepped."""
     if isinstance(scheduler, lr_scheduler.SequentialLR):
         return all(can_leap(child) for child in scheduler._schedulers)
     return type(scheduler) is SWALR or all(type(leaf) in _RULES or type(leaf) in _FREE for leaf in _leaves(scheduler))
 
 
 def quick_reach(scheduler: Any) -> int | None:
-    """Return how far a fresh `scheduler` that holds no other gets in about a second; None: anywhere."""
+    """Return the position that a new `scheduler` reaches in about a second; None if it reaches every position.
+
+    `scheduler` must not hold other schedulers.
+    """
     if type(scheduler) is SWALR:
         return None if scheduler.anneal_epochs < FEW else FEW
     if type(scheduler) in _FREE:
@@ -125,9 +129,12 @@ def quick_reach(scheduler: Any) -> int | None:
 
 
 def leap(scheduler: Any, steps: int) -> None:
-    """Move `scheduler`, over an optimizer with one group, on by `steps`.
+    """Move `scheduler`, over an optimizer with one group, by `steps`.
 
-    A sequence must hold no sequence and no chain, and a chain no sequence.
+    Args:
+        scheduler: A scheduler for which `can_leap` is true. A sequence must not hold a sequence or a chain, and a chain
+            must not hold a sequence.
+        steps: Number of steps, >= 0.
     """
     if isinstance(scheduler, lr_scheduler.SequentialLR):
         _leap_in_turn(scheduler, steps)
@@ -155,12 +162,12 @@ def _leap(leaves: Sequence[Any], steps: int) -> None:
 
 
 def _walked(leaves: Sequence[Any], lr: float, last: int) -> float:
-    """Return the lr at `last`, of schedulers that all work on the lr that they find."""
+    """Return the lr at `last` of schedulers that all change the lr that they find."""
     rules = [(leaf, _RULES[type(leaf)]) for leaf in leaves]
     longest = max(len(rule.steps(leaf, last)) for leaf, rule in rules)
     if longest > MANY:
         name = type(leaves[0]).__name__
-        warnings.warn(f"{name}: {longest} changes of the lr are gone through, which takes a while", stacklevel=2)
+        warnings.warn(f"{name}: {longest} changes of the lr are computed, which takes a while", stacklevel=2)
     if len(rules) == 1:
         ((leaf, rule),) = rules
         for step in rule.steps(leaf, last):
@@ -189,12 +196,12 @@ def _leap_in_turn(scheduler: Any, steps: int) -> None:
         leap(scheduler._schedulers[turn], stop - scheduler.last_epoch)
         scheduler.last_epoch = stop
         if ahead:
-            scheduler.step()  # to the milestone, where PyTorch starts the next one
+            scheduler.step()  # to the milestone, where PyTorch starts the next scheduler
 
 
 def _leap_averaging(scheduler: Any, steps: int) -> None:
     while steps and scheduler._step_count - 2 < scheduler.anneal_epochs:
         scheduler.step()
         steps -= 1
-    scheduler.last_epoch += steps  # at swa_lr by now
+    scheduler.last_epoch += steps  # the lr is swa_lr from here on
     scheduler._step_count += steps

@@ -1,4 +1,4 @@
-"""A schedule that runs a scheduler of PyTorch's, or one like them, as its own object."""
+"""A schedule that runs a scheduler of PyTorch, or of another library, as its own object."""
 
 import warnings
 from typing import Any, ClassVar, Self
@@ -8,47 +8,51 @@ from pydantic import Field, model_validator
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
-from optimizer.curve import Curve
-from optimizer.named_function import function_named
-from optimizer.schedule import Schedule
-from optimizer.schedules.torch_leaps import CosineAnnealingThenHold, can_leap, leap, quick_reach
-from optimizer.validation import PositiveNumber, refusal
+from ..config.function_path import function_named
+from ..config.validation import PositiveNumber, refusal
+from .base import Schedule
+from .curve import Curve
+from .torch_leaps import CosineAnnealingThenHold, can_leap, leap, quick_reach
 
 OWN_FIELDS = {"initial_lr", "interval", "frequency", "steps_per_epoch"}
 
 HOLDING: dict[type[LRScheduler], type[LRScheduler]] = {CosineAnnealingLR: CosineAnnealingThenHold}
 
 FEW = 16
-"""Steps that are taken one by one."""
+"""Steps up to which a scheduler is stepped and does not leap."""
 
 MANY = 100_000
-"""Steps of a class that must be stepped, of which a warning tells how many they are: some seconds."""
+"""Steps of a class that must be stepped, above which a warning reports their number: they take some seconds."""
 
 
 class TorchSchedule(Schedule):
     """Base of the schedules that run a class of torch.optim.lr_scheduler. The class checks its own options.
 
-    The object steps over a stand-in optimizer with one group, whose lr every group gets its share of. It
-    is exact to the last bit. A jump to a later position is a leap; only a class that is not PyTorch's is stepped there.
+    The scheduler steps over a dummy optimizer with one parameter group; the optimizer's groups follow its lr in
+    proportion to their own. A scheduler of PyTorch leaps to a later position, one of another library is stepped there.
     """
 
     absolute: ClassVar[bool] = True
     scheduler_class: ClassVar[type[LRScheduler]]
 
-    initial_lr: PositiveNumber | None = Field(None, description="The lr it starts from; left out, the optimizer's.")
+    initial_lr: PositiveNumber | None = Field(None, description="The lr at the start. If omitted, the optimizer's.")
 
     @model_validator(mode="after")
     def _check_by_class(self) -> Self:
         self.check_values()
         if self.is_resolved():
             try:
-                self.follow().lr_at(2)  # two steps, at which the class's own mistakes show
+                self.follow().lr_at(2)  # the class reports impossible values within two steps
             except (ValueError, TypeError, ArithmeticError) as error:
                 raise refusal(f"{self.scheduler_class.__name__} refuses these values: {error}") from error
         return self
 
     def check_values(self) -> None:
-        """Raise ValidationError for what the class does not check itself."""
+        """Check the values that the class itself does not check.
+
+        Raises:
+            ValidationError: A value is impossible.
+        """
 
     def make(self, optimizer: Optimizer) -> LRScheduler:
         """Return PyTorch's scheduler over `optimizer`."""
@@ -87,7 +91,7 @@ class TorchSchedule(Schedule):
 
 
 class TorchRun(Curve):
-    """PyTorch's scheduler over a stand-in optimizer, moved to any position."""
+    """A scheduler over a dummy optimizer, which can be moved to any position."""
 
     _done: int
     _group: dict[str, Any]
@@ -123,10 +127,10 @@ class TorchRun(Curve):
         self._scheduler = self._schedule.make(stand_in)
         self._done = 0
         self._group = stand_in.param_groups[0]
-        stand_in.step()  # no gradient, no effect; PyTorch warns of a scheduler stepped before its optimizer
+        stand_in.step()  # without a gradient, no effect; PyTorch warns about a scheduler stepped before its optimizer
 
     def __reduce__(self) -> Any:
-        return TorchRun, (self._schedule,)  # a copy finds its position by itself
+        return TorchRun, (self._schedule,)  # a copy moves to the position at its first use
 
 
 def _stand_in(lr: float) -> Optimizer:

@@ -1,6 +1,7 @@
-"""The schedules that only transformers has, with its names and parameters: factors on the lr.
+"""The schedules that only transformers has, under its names and with its parameters: factors on the lr.
 
-Source: transformers.optimization. Where theirs rise again after the end of the run, these hold their last value.
+Source: transformers.optimization. Past the end of the run, where some of its curves rise again, the last value
+holds here.
 """
 
 import math
@@ -8,22 +9,36 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from optimizer.lengths import Length, PositiveLength, RunLength, known
-from optimizer.schedule import SCHEDULE_REGISTRY, Schedule, short
-from optimizer.schedules.hugging_face import WarmupThenDecay
-from optimizer.validation import Fraction, NonNegativeNumber, PositiveNumber
+from ..config.validation import Fraction, NonNegativeNumber, PositiveNumber
+from .base import SCHEDULE_REGISTRY, Schedule, short
+from .durations import Length, PositiveLength, RunLength, known
+from .hugging_face import WarmupThenDecay
 
 
 @SCHEDULE_REGISTRY.register("inverse_sqrt")
 class InverseSqrt(Schedule):
-    """Linear warm-up from 0, then one over the square root of the updates done."""
+    """Linear warm-up from 0 to 1, then a decay by the inverse square root of the update.
+
+    Formula:
+        factor(k) = k / W, for k < W;
+        factor(k) = 1 / sqrt((k - W + T) / T), for k >= W;
+        with W = num_warmup_steps and T = timescale.
+
+    Source: get_inverse_sqrt_schedule of transformers.optimization.
+
+    Examples:
+        >>> from optimizer import SCHEDULE_REGISTRY
+        >>> schedule = SCHEDULE_REGISTRY["inverse_sqrt"](num_warmup_steps=100)
+        >>> [schedule.lr_at(k) for k in (0, 50, 100, 400, 10_000)]
+        [0.0, 0.5, 1.0, 0.5, 0.1]
+    """
 
     absolute: ClassVar[bool] = False
 
     num_warmup_steps: Length = 0
-    """Updates of the linear warm-up from 0."""
+    """Updates of the linear warm-up. With a warm-up, update 0 runs at lr 0."""
     timescale: PositiveLength | None = None
-    """Updates after the warm-up in which the lr falls to 0.7; left out, num_warmup_steps, or 10,000 if that is 0."""
+    """Updates after the warm-up until the factor is 1 / sqrt(2). If omitted, num_warmup_steps, or else 10,000."""
 
     def lr_at(self, update: int) -> float:
         if update < self.num_warmup_steps:
@@ -37,20 +52,20 @@ class InverseSqrt(Schedule):
 
 
 class CosineToMinimum(WarmupThenDecay):
-    """Base: a cosine that ends at a minimum, given as an lr or as a share of the optimizer's."""
+    """Base of the cosines that end at a minimum, given as an lr or as a share of the optimizer's lr."""
 
     num_cycles: PositiveNumber = 0.5
-    """Waves in the decay; 0.5 goes from 1 to the minimum."""
+    """Waves of the cosine in the decay; 0.5 falls from 1 to the minimum once."""
     min_lr: NonNegativeNumber | None = None
-    """The lowest lr; or give min_lr_rate."""
+    """The lowest lr. Give either this or min_lr_rate."""
     min_lr_rate: Fraction | None = None
-    """The lowest factor; or give min_lr."""
+    """The lowest factor. Give either this or min_lr."""
 
     @model_validator(mode="after")
     def _check_one_minimum(self) -> Self:
         if (self.min_lr is None) == (self.min_lr_rate is None):
             given = "neither" if self.min_lr is None else "both"
-            self.refuse("min_lr", f"give min_lr or min_lr_rate, one of them; got {given}")
+            self.refuse("min_lr", f"give exactly one of min_lr and min_lr_rate; got {given}")
         return self
 
     def decay(self, progress: float) -> float:
@@ -68,15 +83,50 @@ class CosineToMinimum(WarmupThenDecay):
 
 @SCHEDULE_REGISTRY.register("cosine_with_min_lr")
 class CosineWithMinLR(CosineToMinimum):
-    """Linear warm-up from 0, then a cosine to a minimum."""
+    """Linear warm-up from 0 to 1, then a cosine to a minimum at the end of the run.
+
+    Formula:
+        factor(k) = k / W, for k < W;
+        factor(k) = m + (1 - m) * (1 + cos(2 * pi * num_cycles * p)) / 2, for k >= W;
+        with W = num_warmup_steps, N = num_training_steps, p = min(1, (k - W) / (N - W)) and
+        m = min_lr_rate, or min_lr / lr.
+
+    Source: get_cosine_with_min_lr_schedule_with_warmup of transformers.optimization.
+
+    Examples:
+        >>> from optimizer import SCHEDULE_REGISTRY
+        >>> schedule = SCHEDULE_REGISTRY["cosine_with_min_lr"](
+        ...     num_warmup_steps=10, num_training_steps=110, min_lr_rate=0.1
+        ... )
+        >>> [round(schedule.lr_at(k), 4) for k in (0, 5, 10, 60, 110, 1000)]
+        [0.0, 0.5, 1.0, 0.55, 0.1, 0.1]
+    """
 
 
 @SCHEDULE_REGISTRY.register("cosine_warmup_with_min_lr")
 class CosineWarmupWithMinLR(CosineToMinimum):
-    """A linear warm-up that does not start at 0, then a cosine to a minimum at the very last update."""
+    """Linear warm-up from above 0 to 1, then a cosine to a minimum at the last update.
+
+    Formula:
+        factor(k) = (k + 1) / W, for k < W, if warmup_lr_rate is omitted;
+        factor(k) = r + (1 - r) * k / (W - 1), for k < W, with r = warmup_lr_rate;
+        factor(k) = m + (1 - m) * (1 + cos(2 * pi * num_cycles * p)) / 2, for k >= W;
+        with W = num_warmup_steps, N = num_training_steps, p = min(1, (k + 1 - W) / (N - W)) and
+        m = min_lr_rate, or min_lr / lr.
+
+    Source: get_cosine_with_min_lr_schedule_with_warmup_lr_rate of transformers.optimization.
+
+    Examples:
+        >>> from optimizer import SCHEDULE_REGISTRY
+        >>> schedule = SCHEDULE_REGISTRY["cosine_warmup_with_min_lr"](
+        ...     num_warmup_steps=10, num_training_steps=110, min_lr_rate=0.1
+        ... )
+        >>> [round(schedule.lr_at(k), 4) for k in (0, 4, 9, 59, 109, 1000)]
+        [0.1, 0.5, 1.0, 0.55, 0.1, 0.1]
+    """
 
     warmup_lr_rate: Fraction | None = None
-    """The factor of update 0; left out, one over num_warmup_steps."""
+    """The factor of update 0. If omitted, 1 / num_warmup_steps."""
 
     def lr_at(self, update: int) -> float:
         warmup = self.num_warmup_steps
@@ -89,9 +139,28 @@ class CosineWarmupWithMinLR(CosineToMinimum):
 
 @SCHEDULE_REGISTRY.register("warmup_stable_decay", aliases=("wsd",))
 class WarmupStableDecay(Schedule):
-    """A warm-up from the minimum, a stretch at 1, and a decay to the minimum.
+    """Warm-up from a minimum to 1, a stable phase at 1, and a decay to the minimum (WSD).
 
-    Source: Hu et al. 2024 (arXiv:2404.06395), with the shapes of transformers, and 1-square and exponential.
+    Formula:
+        factor(k) = m + (1 - m) * rise(k / W), for k < W;
+        factor(k) = 1, for W <= k < W + S;
+        factor(k) = m + (1 - m) * fall((k - W - S) / D), for W + S <= k < W + S + D;
+        factor(k) = m, for k >= W + S + D;
+        with W = num_warmup_steps, S = num_stable_steps, D = num_decay_steps and m = min_lr_ratio.
+        rise(x) is x (linear), (1 - cos(pi * x)) / 2 (cosine) or 1 - sqrt(1 - x) (1-sqrt);
+        fall(x) is 1 - x (linear), (1 + cos(2 * pi * num_cycles * x)) / 2 (cosine), 1 - sqrt(x) (1-sqrt) or
+        1 - x^2 (1-square). The exponential decay has the factor m^x.
+
+    Source: Hu et al. 2024 (arXiv:2404.06395), in the form of get_wsd_schedule of transformers.optimization,
+    which has neither 1-square nor exponential.
+
+    Examples:
+        >>> from optimizer import SCHEDULE_REGISTRY
+        >>> schedule = SCHEDULE_REGISTRY["warmup_stable_decay"](
+        ...     num_warmup_steps=10, num_decay_steps=20, num_training_steps=100, decay_type="1-sqrt"
+        ... )
+        >>> [schedule.lr_at(k) for k in (0, 5, 10, 80, 85, 100, 1000)]
+        [0.0, 0.5, 1.0, 1.0, 0.5, 0.0, 0.0]
     """
 
     absolute: ClassVar[bool] = False
@@ -100,19 +169,19 @@ class WarmupStableDecay(Schedule):
     num_warmup_steps: Length
     """Updates of the warm-up."""
     num_decay_steps: Length
-    """Updates of the decay, at the end."""
+    """Updates of the decay."""
     num_stable_steps: Length | None = None
-    """Updates at 1; left out, what the two others leave of the run."""
+    """Updates at factor 1. If omitted, the rest of the run."""
     num_training_steps: RunLength = None
-    """The length of the run; left out, the horizon's."""
+    """Updates in the run. If omitted or `auto`, the horizon's total_steps."""
     warmup_type: Literal["linear", "cosine", "1-sqrt"] = "linear"
-    """The shape of the warm-up."""
+    """Shape of the warm-up."""
     decay_type: Literal["linear", "cosine", "1-sqrt", "1-square", "exponential"] = "cosine"
-    """The shape of the decay."""
+    """Shape of the decay."""
     min_lr_ratio: Fraction = 0.0
-    """The factor at both ends."""
+    """The factor at update 0 and at the end."""
     num_cycles: PositiveNumber = 0.5
-    """Waves in a cosine decay; 0.5 goes from 1 to the minimum."""
+    """Waves of a cosine decay; 0.5 falls from 1 to the minimum once."""
 
     @model_validator(mode="after")
     def _check_fit(self) -> Self:

@@ -19,7 +19,7 @@ sys.path.insert(0, str(GOLDEN.parent))
 from rich.console import Console  # noqa: E402  # the tests' own parts are found now
 
 from trainer import resume, train  # noqa: E402
-from trainer.version import innerstep_version  # noqa: E402
+from trainer.runtime.version import innerstep_version  # noqa: E402
 
 NAME = f"checkpoint_{innerstep_version().replace('.', '_')}"
 RUN = GOLDEN / NAME

@@ -1,0 +1,88 @@
+"""Curves as pictures: a matplotlib figure, an SVG, or text for a terminal."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line. points: (update, value) in rising order. style: matplotlib's."""
+
+    label: str
+    points: Sequence[tuple[int, float]]
+    style: str = "-"
+
+    @property
+    def values(self) -> list[float]:
+        """The values alone."""
+        return [value for _, value in self.points]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Lines over the same updates. log: whether the axis is logarithmic; left out, where one scale hides a line."""
+
+    title: str
+    y_label: str
+    series: Sequence[Series]
+    log: bool | None = None
+
+
+def figure(panels: Sequence[Panel]) -> Any:
+    """Return a matplotlib figure with one panel below the other. Raises ImportError without matplotlib."""
+    from matplotlib.figure import Figure  # not pyplot: no display, no global state
+
+    made = Figure(figsize=(8, 4.5 if len(panels) == 1 else 2.8 * len(panels)), layout="constrained")
+    rows = made.subplots(len(panels), squeeze=False)
+    for axes, panel in zip(rows[:, 0], panels, strict=True):
+        axes.set(title=panel.title, xlabel="update", ylabel=panel.y_label)
+        axes.grid(alpha=0.3)
+        for series in panel.series:
+            axes.plot(*zip(*series.points, strict=True), series.style, label=series.label)
+        if _is_log(panel):
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(bottom=0)
+        axes.legend()
+    return made
+
+
+def svg(panels: Sequence[Panel]) -> str:
+    """Return the figure as SVG. Raises ImportError without matplotlib."""
+    written = io.StringIO()
+    figure(panels).savefig(written, format="svg")
+    return written.getvalue()
+
+
+def text(panels: Sequence[Panel], width: int = 72, height: int = 10) -> str:
+    """Return a chart of every line as text, `width` columns wide and `height` lines high."""
+    charts = [
+        "\n".join([f"{series.label}, {panel.y_label}", *_chart(series, width, height)])
+        for panel in panels
+        for series in panel.series
+    ]
+    return "\n\n".join(charts)
+
+
+def _chart(series: Series, width: int, height: int) -> list[str]:
+    last = series.points[-1][0]
+    columns: list[list[float]] = [[] for _ in range(width)]
+    for update, value in series.points:
+        columns[min(width - 1, update * width // (last + 1))].append(value)
+    top = max(series.values) or 1.0
+    rows = [[" "] * width for _ in range(height)]
+    for column, values in enumerate(columns):
+        for value in values:
+            rows[height - 1 - min(height - 1, int(value / top * height))][column] = "•"
+    labels = [f"{top:.2e}", *[""] * (height - 2), "0"]
+    lines = [f"{label:>9} ┤{''.join(row).rstrip()}" for label, row in zip(labels, rows, strict=True)]
+    return [*lines, f"{'':>9} └{'─' * width}", f"{'':>11}0{f'update {last}':>{width - 1}}"]
+
+
+def _is_log(panel: Panel) -> bool:
+    if panel.log is not None:
+        return panel.log
+    peaks = [max(series.values) for series in panel.series]
+    return min(peaks) > 0 and max(peaks) > 20 * min(peaks)  # on one linear scale the smallest would be a flat line

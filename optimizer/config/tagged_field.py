@@ -1,0 +1,59 @@
+"""A field that holds one of a registry's classes, written `{type: KEY, **fields}`."""
+
+from typing import Any
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import core_schema
+
+from .registry import Registry, UnknownKeyError
+from .validation import UNKNOWN_KEY, Config, construct, refusal
+
+
+class TaggedField:
+    """Reads `{type: KEY, **fields}` as the class registered under KEY, and writes it back so by its `config()`.
+
+    base: what the values are instances of. example: a key, for messages. listed: whether the JSON schema
+    lists the fields of every class; what stands inside one of them must not do it again.
+    """
+
+    def __init__(self, registry: Registry[Any], base: type[Config], example: str, *, listed: bool) -> None:
+        self.registry = registry
+        self._base = base
+        self._example = example
+        self._listed = listed
+
+    def read(self, value: Any) -> Any:
+        if isinstance(value, self._base):
+            return value
+        if not isinstance(value, dict) or not isinstance(value.get("type"), str):
+            raise refusal(
+                f"must be a mapping with a `type`, as in {{type: {self._example}}}; got {value!r}", value=value
+            )
+        fields = {name: field for name, field in value.items() if name != "type"}
+        try:
+            cls = self.registry[value["type"]]
+        except UnknownKeyError as error:
+            raise refusal(str(error), ("type",), value["type"], UNKNOWN_KEY) from None
+        if not issubclass(cls, self._base):
+            raise refusal(f"{value['type']} cannot stand here", ("type",), value["type"])
+        return construct(cls, fields)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        write = core_schema.plain_serializer_function_ser_schema(lambda value: value and value.config())
+        return core_schema.no_info_plain_validator_function(self.read, serialization=write)
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        title = self.registry.name
+        if not self._listed:
+            keys = {"anyOf": [{"enum": list(self.registry)}, {"type": "string", "pattern": "[.]"}]}
+            return {"type": "object", "title": title, "properties": {"type": keys}, "required": ["type"]}
+        choices = []
+        for key, cls in self.registry.items():
+            choice = cls.model_json_schema()
+            choice["title"] = title
+            choice["properties"] = {"type": {"const": key}, **choice.get("properties", {})}
+            choice["required"] = ["type", *choice.get("required", [])]
+            choices.append(choice)
+        return {"anyOf": choices}

@@ -1,0 +1,1 @@
+"""Factories: validated hyperparameters of an optimizer class, and `build`."""

@@ -1,0 +1,154 @@
+"""Every optimizer of torch.optim by key, its options read off the class: a newer torch brings its own."""
+
+import inspect
+from functools import partial
+from typing import Any, Self
+
+import torch
+from pydantic import Field, create_model, model_validator
+from torch.optim import Optimizer
+
+from ..config.signatures import plain_types
+from ..config.validation import NonNegativeNumber, attribute_docstring, refusal
+from .base import OPTIMIZER_BUILDER_REGISTRY, FreeScheduleFactory
+
+NOT_OPTIONS = {"params", "foreach", "fused", "differentiable"}
+"""Arguments that are no hyperparameters: `implementation` chooses between the first two, and a step that
+is differentiated through is no business of a config."""
+
+OPTION_MEANINGS = {
+    "lr": "Learning rate.",
+    "betas": "Decay rates of the running means of the gradient and of its square.",
+    "eps": "Added to the denominator (Adafactor: lower bounds of the squared update and of the step).",
+    "weight_decay": "Weight decay: decoupled in AdamW, Adafactor and Muon, else an L2 penalty added to the gradient.",
+    "momentum": "Share of the last step that is kept.",
+    "dampening": "Share of the gradient that momentum leaves out.",
+    "nesterov": "Whether the gradient is taken ahead of the momentum step.",
+    "amsgrad": "Whether to divide by the largest second moment so far.",
+    "maximize": "Whether to go up the gradient.",
+    "capturable": "Whether the step count is on the device, as a CUDA graph needs; innerstep refuses to be captured.",
+    "decoupled_weight_decay": "Whether weight decay shrinks the weights themselves, as in AdamW.",
+    "momentum_decay": "How fast momentum warms up.",
+    "centered": "Whether the squared gradient's mean is taken about the gradient's mean.",
+    "alpha": "Smoothing constant (RMSprop), or power of the lr's decay (ASGD).",
+    "rho": "Decay rate of the running mean of the squared gradient.",
+    "lambd": "Decay term.",
+    "t0": "Update at which averaging starts.",
+    "lr_decay": "Decay of the lr by the optimizer itself, over the number of updates.",
+    "initial_accumulator_value": "Where the sum of squared gradients starts.",
+    "beta2_decay": "Power of the update count in the decay rate of the second moment.",
+    "d": "Root mean square that an update is clipped to.",
+    "etas": "Factors by which a step shrinks and grows.",
+    "step_sizes": "The smallest and the largest step.",
+    "max_iter": "Iterations in one update.",
+    "max_eval": "Evaluations of the closure in one update; left out: 1.25 x max_iter.",
+    "tolerance_grad": "Largest gradient at which an update stops.",
+    "tolerance_change": "Smallest change at which an update stops.",
+    "history_size": "Past steps that curvature is estimated from.",
+    "line_search_fn": "null or strong_wolfe.",
+    "ns_coefficients": "Coefficients of the Newton-Schulz polynomial.",
+    "ns_steps": "Newton-Schulz iterations.",
+    "adjust_lr_fn": "How the lr depends on a matrix's shape: null or original, or match_rms_adamw.",
+}
+
+LEROBOT_CLIP_NORMS = {"adam": 10.0, "adamw": 10.0, "sgd": 10.0}
+"""Keys that LeRobot has too, with its default of `grad_clip_norm`."""
+
+
+class TorchFactory(FreeScheduleFactory):
+    """Base of the factories of torch.optim's classes. The class itself checks its options' ranges."""
+
+    @model_validator(mode="after")
+    def _check_by_class(self) -> Self:
+        options = self.options()
+        required = {name: value for name, value in options.items() if type(self).model_fields[name].is_required()}
+        message = _objection(self.optimizer_class, options)
+        # What it has against its own defaults too is no matter of the options: `build` will tell.
+        if message and message != _objection(self.optimizer_class, required):
+            for name, value in options.items():
+                if _objection(self.optimizer_class, {name: value}) == message:
+                    self.refuse(name, f"{message}; got {value!r}")
+            raise refusal(message)
+        return self
+
+
+def torch_factory(
+    key: str, optimizer_class: type[Optimizer], *, base: type[TorchFactory] = TorchFactory, module: str = __name__
+) -> type[TorchFactory]:
+    """Return a factory of `optimizer_class` whose fields are the class's arguments, with its defaults.
+
+    Args:
+        key: The key under which the factory will be registered.
+        optimizer_class: A class with the constructor of a torch.optim optimizer.
+        base: Base class of the factory.
+        module: Module in which pickle finds the factory by its name.
+
+    Examples:
+        >>> import torch
+        >>> from optimizer import torch_factory
+        >>> factory = torch_factory("my_sgd", torch.optim.SGD)(lr=0.1, schedule={"type": "constant"})
+        >>> factory.build(torch.nn.Linear(2, 1)).param_groups[0]["lr"]
+        0.1
+    """
+    types = plain_types(optimizer_class)
+    fields: dict[str, Any] = {}
+    for name, parameter in inspect.signature(optimizer_class).parameters.items():
+        if name not in NOT_OPTIONS:
+            meaning = OPTION_MEANINGS.get(name, "See PyTorch.")
+            limits = partial(_add_limits, optimizer_class, name, parameter.default)
+            fields[name] = (types[name], Field(parameter.default, description=meaning, json_schema_extra=limits))
+    if key in LEROBOT_CLIP_NORMS:
+        shared = attribute_docstring(FreeScheduleFactory, "grad_clip_norm")
+        fields["grad_clip_norm"] = (NonNegativeNumber | None, Field(LEROBOT_CLIP_NORMS[key], description=shared))
+    name = f"{optimizer_class.__name__}Factory"
+    made = create_model(name, __base__=base, __module__=module, **fields)
+    made.__doc__ = f"torch.optim.{optimizer_class.__name__}."
+    made.optimizer_class = optimizer_class
+    made.fused_by_default = key in ("adam", "adamw", "sgd", "adagrad")
+    return made
+
+
+def _objection(optimizer_class: type[Optimizer], options: dict[str, Any]) -> str | None:
+    """Return what the class has against `options`, as it says it itself."""
+    make: Any = optimizer_class
+    try:
+        make([torch.zeros(2, 2, requires_grad=True)], **options)
+    except Exception as error:  # libraries have errors of their own for this
+        return str(error) or f"{optimizer_class.__name__} refuses this"
+    return None
+
+
+def _add_limits(optimizer_class: type[Optimizer], name: str, default: Any, schema: dict[str, Any]) -> None:
+    """Write an option's range into its JSON schema, found by asking the class about a few values."""
+    if isinstance(default, tuple):
+        for index, item in enumerate(schema.get("prefixItems", ())):
+            before, after = default[:index], default[index + 1 :]
+            item |= _limits({value: {name: (*before, value, *after)} for value in _PROBES}, optimizer_class)
+    elif isinstance(default, int | float) and not isinstance(default, bool):
+        schema |= _limits({value: {name: value} for value in _PROBES}, optimizer_class)
+
+
+_PROBES = (-1.0, 0.0, 0.5, 1.0, 1.5)
+
+
+def _limits(options: dict[float, dict[str, Any]], optimizer_class: type[Optimizer]) -> dict[str, float]:
+    allowed = {value: _objection(optimizer_class, probe) is None for value, probe in options.items()}
+    limits: dict[str, float] = {}
+    if not allowed[-1.0]:
+        limits["minimum" if allowed[0.0] else "exclusiveMinimum"] = 0
+    if allowed[0.5] and not allowed[1.5]:
+        limits["maximum" if allowed[1.0] else "exclusiveMaximum"] = 1
+    return limits
+
+
+def _register_all() -> None:
+    """Register all but Muon, which matrix_optimizers.py does."""
+    for name in sorted(vars(torch.optim)):
+        cls = getattr(torch.optim, name)
+        if isinstance(cls, type) and issubclass(cls, Optimizer) and cls not in (Optimizer, torch.optim.Muon):
+            factory = torch_factory(name.lower(), cls)
+            globals()[factory.__name__] = factory  # where pickle looks for it
+            OPTIMIZER_BUILDER_REGISTRY.register(name.lower())(factory)
+
+
+_register_all()

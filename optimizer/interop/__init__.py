@@ -1,0 +1,1 @@
+"""Calls under the names that other libraries have for them."""

@@ -1,0 +1,91 @@
+"""Strides in files of contiguous tensors: they are state, as a product rounds by how its values lie in memory."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..transforms.memory_layout import is_dense
+
+STRIDES = "strides"
+"""The metadata entry: {NAME: the dimensions from the widest stride to the narrowest}, for what is not usual."""
+
+
+def independent(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors as `packed` takes them: without gaps in memory, none sharing it with another."""
+    seen: set[int] = set()
+    result = {}
+    for name, tensor in tensors.items():
+        storage = tensor.untyped_storage().data_ptr()
+        plain = tensor.detach().resolve_conj().resolve_neg()
+        if not is_dense(plain):
+            plain = plain.contiguous()
+        result[name] = plain.clone() if storage in seen else plain
+        seen.add(storage)
+    return result
+
+
+def packed(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> tuple[dict[str, Tensor], dict[str, str] | None]:
+    """Return the tensors contiguous, as safetensors takes them, and `metadata` with their strides, if there is any."""
+    orders = {name: _order(tensor) for name, tensor in tensors.items() if not is_usual(tensor)}
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    return contiguous, {**(metadata or {}), **({STRIDES: json.dumps(orders)} if orders else {})} or None
+
+
+def unpacked(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> dict[str, Tensor]:
+    """Return the tensors of a file with the strides that they were packed with.
+
+    Raises ValueError for strides that are not the order of a tensor's dimensions.
+    """
+    orders = _orders((metadata or {}).get(STRIDES, "{}"))
+    result = dict(tensors)
+    for name, order in orders.items():
+        tensor = result.get(name)
+        if tensor is None or not _is_order(order, tensor.ndim):
+            raise ValueError(f"{STRIDES}: {str(order)[:80]} is not the order of the dimensions of {name!r}")
+        result[name] = _laid_out(tensor, order)
+    return result
+
+
+def is_usual(tensor: Tensor) -> bool:
+    """Return whether `tensor` has the strides that a new one of its shape has, also where a size is 1 or 0."""
+    step = 1
+    for size, stride in zip(reversed(tensor.shape), reversed(tensor.stride()), strict=True):
+        if stride != step:
+            return False
+        step *= max(size, 1)
+    return True
+
+
+def _orders(text: str) -> dict[str, Any]:
+    try:
+        orders = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(f"{STRIDES}: nested too deeply") from error
+    if not isinstance(orders, dict):
+        raise ValueError(f"{STRIDES}: must be an object; got {text[:80]}")
+    return orders
+
+
+def _is_order(order: Any, dimensions: int) -> bool:
+    return (
+        isinstance(order, list)
+        and len(order) == dimensions
+        and all(type(index) is int for index in order)
+        and sorted(order) == list(range(dimensions))
+    )
+
+
+def _order(tensor: Tensor) -> list[int]:
+    """Return the dimensions from the widest stride to the narrowest; of equal ones, those of one element last."""
+    sizes, strides = tensor.shape, tensor.stride()
+    return sorted(range(tensor.ndim), key=lambda index: (-strides[index], sizes[index] == 1, index))
+
+
+def _laid_out(tensor: Tensor, order: list[int]) -> Tensor:
+    widest_first = torch.empty([tensor.shape[index] for index in order], dtype=tensor.dtype, device=tensor.device)
+    return widest_first.permute([order.index(index) for index in range(tensor.ndim)]).copy_(tensor)

@@ -1,0 +1,177 @@
+"""Cautious updates: only coordinates in which update and gradient agree move.
+
+With u the update's direction (without decoupled weight decay) and g the gradient, m = (u·g > 0), the step is
+u·m / (mean(m) + eps), the mean over the whole parameter. Source: Liang et al. 2024, arXiv:2411.16085,
+Algorithm 1. This is the reference: it works for any optimizer, whose step it has taken in float64, on copies of
+parameters, gradients and state. Of float64 parameters a step below 1e-16 of its weight is lost there, as no wider
+type holds it; the steps in blocks and the compiled ones never subtract weights.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import MethodType
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from .clipping import has_overflowed
+from .composite_optimizer import CompositeOptimizer
+from .float64_step import in_float64, keep_saved, put_back, why_not_in_float64
+from .memory_layout import called, check_memory
+from .step_hooks import without_hooks
+
+AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
+
+DECOUPLED = (torch.optim.Muon, torch.optim.Adafactor)
+"""Classes of PyTorch's whose weight decay is decoupled, and which do not say so in their groups."""
+
+
+ALREADY = "the optimizer is cautious already"
+
+
+@dataclass(frozen=True)
+class Caution:
+    """eps: added to the mean of the mask. min_mean: what the mean is at least (peers: 1e-3, with eps 0)."""
+
+    eps: float = 1e-8
+    min_mean: float = 0.0
+
+
+def CautiousOptimizer(base: AnyOptimizer, eps: float = 1e-8, min_mean: float = 0.0) -> AnyOptimizer:  # noqa: N802 the name that users know
+    """Make the steps of `base`, any optimizer, cautious, and return it; it stays what it is.
+
+    A copy of a plain optimizer of PyTorch's is not cautious, as it loses its hooks; those of innerstep's stay so.
+    Raises ValueError as `check_caution` does, for values that would divide by zero, and the second time.
+    """
+    if eps < 0 or min_mean < 0 or eps + min_mean == 0:
+        raise ValueError(f"eps and min_mean must be >= 0 and one of them > 0; got {eps} and {min_mean}")
+    check_caution(base)
+    caution = Caution(eps, min_mean)
+    if hasattr(base, "make_cautious"):
+        base.make_cautious(caution)
+        return base
+    before = base.step
+    if getattr(before, "_is_cautious", False):
+        raise ValueError(ALREADY)
+    plain = without_hooks(type(base).step)
+
+    def step(optimizer: Any, *args: Any, **options: Any) -> Any:
+        optimizer._opt_called = True  # what torch's schedulers look for
+        return without_closure(optimizer, caution, plain, args, options)
+
+    hooked: Any = Optimizer.profile_hook_step(step)
+    hooked._is_cautious = True
+    if hasattr(before, "_wrapped_by_lr_sched"):
+        hooked._wrapped_by_lr_sched = True
+    base.step = MethodType(hooked, base)  # type: ignore[method-assign]
+    register_exact_loads(base)
+    return base
+
+
+def without_closure(
+    optimizer: Any, caution: Caution, step: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]
+) -> Any:
+    """Evaluate the closure among the arguments, if there is one, at the parameters; then take `step` cautiously."""
+    closure, *rest = args or (options.pop("closure", None),)
+    loss = None
+    if closure is not None:
+        with torch.enable_grad():
+            loss = closure()
+    result = cautious_step(optimizer, caution, lambda: step(optimizer, *([None, *rest] if rest else []), **options))
+    return result if closure is None else loss
+
+
+def register_exact_loads(optimizer: Optimizer) -> None:
+    """Let half-precision parameters' state, which is float32, be loaded as it was saved."""
+    optimizer.register_load_state_dict_pre_hook(keep_saved)
+    optimizer.register_load_state_dict_post_hook(put_back)
+
+
+def check_caution(optimizer: Optimizer) -> None:
+    """Raise ValueError if steps of `optimizer` have no direction that a gradient could agree with, or it is
+    not known which part of a step is weight decay."""
+    name = type(optimizer).__name__
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    other = next((p for p in parameters if not p.is_floating_point()), None)
+    if other is not None:
+        raise ValueError(
+            f"{name} cannot be made cautious over parameters of {other.dtype}: step and gradient agree by their signs,"
+            " which only real numbers have. Train them by an optimizer without use_cautious_optimizer"
+        )
+    if isinstance(optimizer, torch.optim.LBFGS | torch.optim.SparseAdam) or callable(getattr(optimizer, "eval", None)):
+        raise ValueError(f"{name} cannot be made cautious: its step is not one direction for one dense gradient")
+    for group in optimizer.param_groups:
+        _is_decoupled(optimizer, group)
+    if any(p.dtype != torch.float64 for p in parameters):
+        reason = why_not_in_float64(optimizer)
+        if reason is not None:
+            raise ValueError(f"{name} cannot be made cautious: {reason}")
+
+
+@torch.no_grad()
+def cautious_step(optimizer: Any, caution: Caution, step: Callable[[], Any]) -> Any:
+    """Take a cautious step; return what `step`, the class's own without a closure, returns.
+
+    It is computed in float64 from the gradients as they are before it, and each weight is rounded once. A step that
+    GradScaler skips moves nothing. Raises RuntimeError for sparse gradients and for tensors whose memory was freed.
+    """
+    for group in optimizer.param_groups:
+        for p, name in zip(group["params"], called(group), strict=True):
+            _check_tensors(p, name)
+    if has_overflowed(optimizer):
+        return None
+    with in_float64(optimizer) as moved:
+        result = step()
+    for group in optimizer.param_groups:
+        keep, sign = 1.0 - _decay(optimizer, group), -1.0 if group.get("maximize") else 1.0
+        for p in group["params"]:
+            if p.grad is not None:
+                _move(p, moved.pop(p).detach(), keep, sign, caution)
+    return result
+
+
+def _move(p: Tensor, moved: Tensor, keep: float, sign: float, caution: Caution) -> None:
+    """Move `p` cautiously, where the class would have gone to `moved`."""
+    decayed = p.detach().to(torch.float64) * keep
+    step = decayed - moved
+    mask = step.sign() * p.grad.sign() * sign > 0  # type: ignore[union-attr]  # products of small numbers come to 0
+    mean = mask.to(torch.float64).mean()
+    p.copy_(decayed - step * mask / (mean.clamp(min=caution.min_mean) + caution.eps))
+
+
+def _check_tensors(p: Tensor, name: str) -> None:
+    if p.grad is not None and p.grad.layout != torch.strided:
+        raise RuntimeError(
+            "use_cautious_optimizer: a cautious step does not support sparse gradients, as its mean is over the whole"
+            " parameter. Make them dense (nn.Embedding(sparse=False)) or set use_cautious_optimizer: false."
+        )
+    for tensor, what in ((p, name), (p.grad, f"the gradient of {name}")):
+        if tensor is not None:
+            check_memory(tensor, what)
+
+
+def _decay(optimizer: Optimizer, group: dict[str, Any]) -> float:
+    """Return the share of the parameters that decoupled weight decay takes off in a step."""
+    if not _is_decoupled(optimizer, group):
+        return 0.0
+    lr = 1.0 if group.get("fixed_decay") else float(group["lr"])  # pytorch_optimizer's way to leave the lr out
+    return lr * float(group["weight_decay"])
+
+
+def _is_decoupled(optimizer: Optimizer, group: dict[str, Any]) -> bool:
+    if not group.get("weight_decay"):
+        return False
+    for flag in ("decoupled_weight_decay", "weight_decouple"):  # PyTorch's, pytorch_optimizer's
+        if flag in group:
+            return bool(group[flag])
+    owner = optimizer.owner_of(group) if isinstance(optimizer, CompositeOptimizer) else optimizer
+    if isinstance(owner, DECOUPLED):
+        return True
+    if any(base.__module__.startswith("torch.optim.") for base in type(owner).__mro__ if base is not Optimizer):
+        return False
+    raise ValueError(
+        f"{type(owner).__name__} does not say whether its weight decay is decoupled, which a cautious step leaves out:"
+        " set weight_decay to 0"
+    )

@@ -1,0 +1,46 @@
+"""The vocabulary that all of the library shares: the types of groups and state, and the keys that a group records."""
+
+from typing import Any, Protocol, runtime_checkable
+
+ParamGroup = dict[str, Any]
+"""A parameter group of torch's: `params`, and the options of the class by name."""
+
+StateDict = dict[str, Any]
+"""What `state_dict()` of an optimizer returns."""
+
+POSITION = "schedule_position"
+"""The key under which every parameter group mirrors the position, for tools that keep only groups."""
+
+ENTRY = "schedule_entry"
+"""The key under which every group mirrors where the curve was entered, if it was entered elsewhere."""
+
+INITIAL = "initial_"
+"""The prefix of an option's name under which a group holds the group's own value of it, as `initial_lr` in
+torch.optim.lr_scheduler."""
+
+
+@runtime_checkable
+class HasSchedule(Protocol):
+    """An optimizer that carries its schedule inside."""
+
+    @property
+    def scheduler(self) -> Any:
+        """The position, and the values that it writes into the groups."""
+        ...
+
+    def report_metric(self, name: str, value: float) -> None:
+        """Report a metric to the schedule inside."""
+        ...
+
+
+@runtime_checkable
+class SwitchesWeights(Protocol):
+    """An optimizer that trains at other weights than those to evaluate, and switches between the two."""
+
+    def train(self) -> None:
+        """Switch to the weights to train."""
+        ...
+
+    def eval(self) -> None:
+        """Switch to the weights to evaluate and save."""
+        ...

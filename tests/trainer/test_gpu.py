@@ -1,0 +1,107 @@
+"""What needs a CUDA device to be seen. Without one these tests say so and are skipped."""
+
+import copy
+import io
+
+import pytest
+import torch
+from conftest import files_of, metrics_of
+from rich.console import Console
+from sample_runs import ADAMW, SCHEDULE_FREE, WARMUP, config, drop, two
+
+from optimizer import OPTIMIZER_BUILDER_REGISTRY
+from optimizer.kernels.moments import fused_objection
+from trainer import TensorSplit, resume, train
+from trainer.loop.batches import ShuffledBatches
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; there is none here"),
+]
+
+
+@pytest.mark.parametrize("second", [ADAMW, SCHEDULE_FREE], ids=["adamw", "schedule_free"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_resume_equals_an_uninterrupted_run(tmp_path, second, precision):
+    options = {"save_every": 5, "eval_every": 4, "precision": precision, "device": "cuda"}
+    for name in ("whole", "parts"):
+        run = config(tmp_path / name, two(), {"first": WARMUP, "second": second}, **options)
+        train(run, console=Console(file=io.StringIO()))
+    for later in ("step_00000010", "step_00000012"):
+        drop(tmp_path / "parts" / "checkpoints" / later)
+    resume(tmp_path / "parts", console=Console(file=io.StringIO()))
+    whole, parts = (files_of(tmp_path / run / "checkpoints" / "step_00000012") for run in ("whole", "parts"))
+    assert whole == parts
+    assert metrics_of(tmp_path / "whole") == metrics_of(tmp_path / "parts")
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")  # Python 3.12 says so of every fork
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_in_pinned_memory_train_alike(tmp_path, workers):
+    pinned = ShuffledBatches(TensorSplit({"x": torch.arange(23)}), 4, 0, workers=workers, pin_memory=True)
+    with pinned:
+        assert next(pinned.of_update(0))["x"].is_pinned()
+    for name, data in (("plain", {}), ("pinned", {"pin_memory": True, "workers": workers})):
+        run = config(tmp_path / name, two(), {"first": WARMUP, "second": ADAMW}, data=data, device="cuda")
+        train(run, console=Console(file=io.StringIO()))
+    plain, found = (files_of(tmp_path / run / "checkpoints" / "step_00000012") for run in ("plain", "pinned"))
+    assert found == plain
+
+
+def test_auto_is_fused_and_a_skipped_step_moves_nothing():
+    module = torch.nn.Linear(4, 2, device="cuda")
+    optimizer = OPTIMIZER_BUILDER_REGISTRY["adamw"](grad_clip_norm=None).build(module)
+    assert optimizer.param_groups[0]["fused"]
+    scaler = torch.amp.GradScaler("cuda", init_scale=4.0)
+    for overflow in (False, True, False):
+        scaler.scale(module(torch.ones(3, 4, device="cuda")).square().mean()).backward()
+        if overflow:
+            module.weight.grad[0, 0] = float("inf")
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+    assert optimizer.scheduler.last_epoch == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "params"),
+    [
+        ("adamw", {"use_cautious_optimizer": True, "weight_decay": 0.1}),
+        ("sgd", {"use_cautious_optimizer": True, "momentum": 0.9, "nesterov": True}),
+        ("schedule_free_radam", {"weight_decay": 0.1}),
+    ],
+)
+def test_compiled_steps_are_those_of_the_cpu(key, params):
+    moved = []
+    for device, dtype in (("cuda", torch.float32), ("cpu", torch.float64)):
+        torch.manual_seed(0)
+        parameters = [torch.nn.Parameter(torch.randn(size).to(device, dtype)) for size in (3, 40_001, 1_000_000)]
+        factory = OPTIMIZER_BUILDER_REGISTRY[key](lr=0.01, implementation="compiled", **params)
+        optimizer = factory.build(parameters)
+        for _ in range(20):
+            for p in parameters:
+                p.grad = torch.randn(p.shape).to(device, dtype)
+            optimizer.step()
+        moved.append([p.detach().cpu().double() for p in parameters])
+    for ours, twin in zip(*moved, strict=True):
+        torch.testing.assert_close(ours, twin, rtol=1e-6, atol=1e-6)
+
+
+def test_moments_in_bfloat16_are_taken_by_the_fused_kernel_or_refused():
+    module = torch.nn.Linear(64, 32, device="cuda")
+    factory = OPTIMIZER_BUILDER_REGISTRY["adamw"](lr=0.01, state_dtype="bfloat16", grad_clip_norm=None)
+    if fused_objection(OPTIMIZER_BUILDER_REGISTRY["adamw"]().build(module)) is not None:
+        with pytest.raises(ValueError, match=r"state_dtype: bfloat16 needs .* found torch .* on cuda"):
+            factory.build(module)
+        return
+    twin = copy.deepcopy(module)
+    start = module.weight.detach().clone()
+    for net, optimizer in ((module, factory.build(module)), (twin, factory.replaced(state_dtype=None).build(twin))):
+        for update in range(20):
+            torch.manual_seed(update)
+            net.weight.grad, net.bias.grad = torch.randn_like(net.weight), torch.randn_like(net.bias)
+            optimizer.step()
+        dtypes = {name: value.dtype for name, value in optimizer.state[net.weight].items()}
+        moments = torch.bfloat16 if net is module else torch.float32
+        assert dtypes == {"step": torch.float32, "exp_avg": moments, "exp_avg_sq": moments}
+    assert (module.weight - twin.weight).norm() < 0.03 * (twin.weight - start).norm()

@@ -1,0 +1,67 @@
+"""The path of a batch through the components, written as lines like `code = encoder(patches, info)`."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from optimizer.config import nearest
+
+from ..errors import ConfigError
+from ..interfaces.dataset import Batch
+
+_LINE = re.compile(r"\s*(\w+)\s*=\s*([\w-]+)\s*\(([^()]*)\)\s*$")
+
+
+@dataclass(frozen=True)
+class _Call:
+    result: str
+    component: str
+    arguments: list[str]
+
+
+class Dataflow:
+    """A list of calls. lines: `result = component(name, …)`, where a name is an entry of the batch or an
+    earlier result. Raises ValueError for a line of another form.
+    """
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        self._calls = [_parsed(line) for line in lines]
+
+    @classmethod
+    def chain(cls, components: Sequence[str], start: str) -> "Dataflow":
+        """Return the wiring that passes the batch's entry `start` through `components` one after another."""
+        names = [start, *components]
+        return cls([f"{name} = {name}({before})" for before, name in zip(names, components, strict=False)])
+
+    def check(self, components: Sequence[str], batch_entries: Sequence[str], path: str) -> None:
+        """Raise ConfigError at `path` if a name does not exist or a component is not used."""
+        known = list(batch_entries)
+        for call in self._calls:
+            if call.component not in components:
+                raise ConfigError(f"{path}: no component {call.component!r}{nearest(call.component, components)}")
+            for argument in call.arguments:
+                if argument not in known:
+                    raise ConfigError(
+                        f"{path}: {argument!r} is neither an entry of the batch nor an earlier result"
+                        f"{nearest(argument, known)} Known here: {', '.join(known)}"
+                    )
+            known.append(call.result)
+        if unused := sorted(set(components) - {call.component for call in self._calls}):
+            raise ConfigError(f"{path}: component {unused[0]!r} is not used. Wire it in, or take it out of the model.")
+
+    def run(self, components: nn.ModuleDict, batch: Batch) -> Tensor:
+        """Return the last result."""
+        values = dict(batch)
+        for call in self._calls:
+            values[call.result] = components[call.component](*(values[name] for name in call.arguments))
+        return values[self._calls[-1].result]
+
+
+def _parsed(line: str) -> _Call:
+    match = _LINE.match(line)
+    if match is None:
+        raise ValueError(f"wiring: must be lines like 'code = encoder(patches, info)'; got {line!r}")
+    result, component, arguments = match.groups()
+    return _Call(result, component, [name.strip() for name in arguments.split(",") if name.strip()])

@@ -1,0 +1,1 @@
+"""Checkpoints: contents, files, and the way back from one."""

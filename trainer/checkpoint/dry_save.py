@@ -1,0 +1,128 @@
+"""Saving and loading, tried before the first update and checked at each save."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from optimizer.config import counted
+
+from ..errors import ConfigError, UnsavableError, UserCodeError, raised
+from ..loop.averaged_weights import averaged_weights
+from ..loop.parameter_lists import check_parameters, parameter_problems
+from .contents import Progress, contents, weights_files
+from .directory import Files
+from .savable import SavedForm
+
+
+class TriedContents:
+    """What the checkpoints of a run hold.
+
+    Making it makes the contents of a checkpoint, and loads each component's state back into the component: no file is
+    written. Raises ConfigError for what could not be saved, loaded, or trained.
+    """
+
+    def __init__(self, components: nn.ModuleDict, optimizers: Mapping[str, Optimizer]) -> None:
+        self._components, self._optimizers = components, optimizers
+        try:
+            with averaged_weights(optimizers.values()):
+                files = contents(components, optimizers, Progress(0, {}))
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        check_loads_back(components)
+        if problems := parameter_problems(components, optimizers):
+            raise ConfigError("\n".join(problems))
+        self._form = SavedForm(files)
+
+    def check(self, step: int) -> None:
+        """Check what a checkpoint after `step` updates would hold. Nothing is written, and training sees nothing of it.
+
+        It belongs after the first update, which makes the optimizers' state. Raises UnsavableError as `make` does.
+        """
+        self.make(Progress(step, {}))
+
+    def problems(self) -> list[str]:
+        """Return a line for each weight whose shape or type is another one than before the first update."""
+        try:
+            return self._form.problems(weights_files(self._components))
+        except Exception:  # state_dict may be the user's code, which may raise anything
+            return []
+
+    def make(self, progress: Progress) -> Files:
+        """Return what a checkpoint is to hold; the tensors are the run's own. Schedule-free optimizers must be in eval
+        mode.
+
+        Raises UnsavableError for what cannot be saved, and for what a resumed run could not load: parameters that no
+        optimizer has, and weights of another form than before the first update.
+        """
+        try:
+            check_parameters(self._components, self._optimizers)
+            files = contents(self._components, self._optimizers, progress)
+            self._form.check(files)
+        except (UserCodeError, ValueError) as error:
+            raise UnsavableError(f"after {counted(progress.step, 'update')}, which cannot be saved: {error}") from error
+        return files
+
+
+def check_loads_back(components: nn.ModuleDict) -> None:
+    """Load what each component saves back into it, one component at a time.
+
+    Raises ConfigError that names the component and the tensors that do not come back bit for bit.
+    """
+    for name, component in components.items():
+        with torch.no_grad():
+            problem = _problem_of_loading(component)
+        if problem:
+            raise ConfigError(f"model.components.{name}: {problem}. A resumed run would be another one.")
+
+
+def _problem_of_loading(component: nn.Module) -> str | None:
+    """Return what keeps the state of `component` from being loaded back into it, or None."""
+    copies: dict[Any, Tensor] = {}  # most tensors are in the state as they are: one copy does for both
+    state = {key: _copied(value, copies) for key, value in component.state_dict().items()}
+    before = {
+        name: _copied(tensor, copies)
+        for name, tensor in (*component.named_parameters(), *component.named_buffers())
+        if isinstance(tensor, nn.Parameter) or name in state
+    }
+    for parameter in component.parameters():
+        if parameter.requires_grad:  # what the state lacks shows then; a frozen parameter may be left out of it
+            parameter.add_(1)
+    try:
+        component.load_state_dict(state)
+    except Exception as error:  # hooks are the user's code, which may raise anything
+        return f"load_state_dict does not take what state_dict returned: {raised(error)}"
+    after = component.state_dict()
+    now = {**dict(component.named_buffers()), **dict(component.named_parameters())}
+    lost = [name for name, tensor in before.items() if name not in now or not _same_bits(tensor, now[name])]
+    lost += [key for key in state if key not in after or not _same_value(state[key], after[key])]
+    if lost:
+        names = ", ".join(dict.fromkeys(lost))
+        return f"after load_state_dict of what state_dict returned, these are not as before: {names}"
+    return None
+
+
+def _copied(value: Any, copies: dict[Any, Tensor]) -> Any:
+    """Return a copy as it would be read from a file: a tensor of its own, on the CPU. copies: those made so far."""
+    if not isinstance(value, Tensor):
+        return copy.deepcopy(value)
+    place = (value.data_ptr(), value.dtype, value.shape, value.stride(), value.is_conj(), value.is_neg())
+    if place not in copies:
+        copies[place] = value.detach().to("cpu", copy=True)
+    return copies[place]
+
+
+def _same_value(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return _same_bits(one, other)
+    return not isinstance(one, Tensor)  # extra state: whatever set_extra_state makes of it
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    if (one.shape, one.dtype) != (other.shape, other.dtype):
+        return False
+    bits = [tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1) for tensor in (one, other)]
+    return torch.equal(*(each.view(torch.uint8) for each in bits))

@@ -1,0 +1,95 @@
+"""The names that checkpoints go by on disk: their folders, and the files LATEST and BEST that name one."""
+
+import os
+import re
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from ..errors import UnreadableError
+from ..run_layout import LATEST
+from ..runtime.files import stat_of, unreadable, write_atomically
+
+UNFINISHED = ".unfinished-"
+"""How the names of folders begin that a checkpoint is written in, with what LATEST is to say."""
+STEP = re.compile(r"step_[0-9]+")
+"""The names of the folders of checkpoints."""
+_LONGEST = 1000
+"""Bytes of LATEST and BEST at most."""
+
+
+def write_pointer(checkpoints: Path, name: str, folder: Path) -> None:
+    """Let the file `name`, LATEST or BEST, name the checkpoint in `folder`."""
+    write_atomically(checkpoints / name, folder.name + "\n")
+
+
+def read_pointer(checkpoints: Path, name: str) -> Path | None:
+    """Return the folder that the file `name` names; None if there is no such file, or no such folder.
+
+    A checkpoint that has its place, and that LATEST was about to name when the process was killed, counts as named.
+    Raises UnreadableError where that cannot be told.
+    """
+    if name == LATEST and (folder := _about_to_be_named(checkpoints)) is not None:
+        return folder
+    text = step_named_in(checkpoints / name)
+    return checkpoints / text if text is not None and is_folder(checkpoints / text) else None
+
+
+def step_named_in(path: Path) -> str | None:
+    """Return the name of a checkpoint's folder that is in the file `path`; None if there is no such file or name.
+
+    Raises UnreadableError where that cannot be told.
+    """
+    found = stat_of(path)
+    if found is None or not stat.S_ISREG(found.st_mode) or found.st_size > _LONGEST:
+        return None
+    try:
+        text = path.read_bytes().decode().strip()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return None
+    except OSError as error:
+        raise unreadable(path, error) from error
+    return text if STEP.fullmatch(text) else None
+
+
+def _about_to_be_named(checkpoints: Path) -> Path | None:
+    """Return the checkpoint that got its place just before the process that wrote it was killed; None if none did."""
+    found = []
+    with suppress(OSError, UnreadableError):
+        for aside in [name for name in os.listdir(checkpoints) if name.startswith(UNFINISHED)]:
+            name = will_name(checkpoints / aside)
+            if name is not None and is_folder(checkpoints / name):
+                found.append(checkpoints / name)
+    return max(found, key=step_of, default=None)
+
+
+def will_name(aside: Path) -> str | None:
+    """Return the checkpoint that was made in the folder `aside` and has left it, and which LATEST is to name.
+
+    None if no checkpoint is made in that folder, or it is still there. Raises UnreadableError.
+    """
+    latest = aside / LATEST
+    name = None if aside.is_symlink() or latest.is_symlink() else step_named_in(latest)
+    return None if name is None or os.path.lexists(aside / name) else name
+
+
+def folder_name(step: int) -> str:
+    """Return the name of the folder of a checkpoint of `step` updates."""
+    return f"step_{step:08d}"
+
+
+def step_of(folder: Path) -> int:
+    """Return the updates done at the checkpoint in `folder`, by its name."""
+    return int(folder.name.removeprefix("step_"))
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a folder is at `path`, links followed. Raises UnreadableError."""
+    found = stat_of(path, NotADirectoryError)
+    return found is not None and stat.S_ISDIR(found.st_mode)
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a regular file is at `path`, links followed. Raises UnreadableError."""
+    found = stat_of(path, NotADirectoryError)
+    return found is not None and stat.S_ISREG(found.st_mode)

@@ -1,0 +1,172 @@
+"""Checkpoints from and for LeRobot and plain PyTorch."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import nn
+
+from optimizer.config import counted, listed, nearest
+from optimizer.state import aside_of, flush, independent, write_json, write_tensors
+
+from ...config.init_from import InitConfig
+from ...config.load import load_config
+from ...config.schema import ExperimentConfig
+from ...errors import ConfigError
+from ...run_layout import OPTIMIZER_TENSORS, OPTIMIZER_VALUES, WEIGHTS
+from ...runtime.files import stat_of
+from ..directory import checkpoint_at, verify
+from ..init_from import find
+from ..names import is_folder
+from .external_formats import (
+    PositionalState,
+    lerobots_folder,
+    read_lerobot,
+    read_torch,
+    torch_names,
+    write_lerobot,
+    write_torch,
+)
+from .positional_state import by_position, name_by_model
+
+INNERSTEP, LEROBOT, TORCH = FORMATS = ("innerstep", "lerobot", "torch")
+
+
+def convert(source: Path, out: Path, to: str, config: Path | None = None, component: str | None = None) -> list[str]:
+    """Write what is in `source` into the new folder `out`, in the form that `to` names; return lines that say so.
+
+    config, component: where the names of parameters come from that `source` has by position only, and the component
+    that is meant. Raises ValueError, with nothing written, for what is not there, is damaged or does not fit; OSError.
+    """
+    if to not in FORMATS:
+        raise ConfigError(f"--to: must be {', '.join(FORMATS)}; got {to!r}{nearest(to, FORMATS)}")
+    if os.path.lexists(out) and (out.is_symlink() or not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out}: is there already. Choose another folder, or remove it.")
+    if not out.parent.is_dir():
+        raise ConfigError(f"{out}: there is no directory {out.parent}. Make it first.")
+    kind = _kind(source)
+    if kind == to or INNERSTEP not in (kind, to):
+        raise ConfigError(f"--to: {source} is of {kind}; from there it goes to {' or '.join(_targets(kind))}, not {to}")
+    with aside_of(out.parent) as private:
+        aside = private / out.name
+        aside.mkdir()
+        if kind == INNERSTEP:
+            lines = _from_innerstep(source, aside, to, component)
+        else:
+            lines = _to_innerstep(source, aside, kind, load_config(config) if config else None, component)
+        for path in [*aside.rglob("*"), aside]:
+            flush(path)
+        aside.replace(out)
+    flush(out.parent)
+    return [f"{out / file}: {rest}" for file, rest in lines]
+
+
+def _kind(source: Path) -> str:
+    if lerobots_folder(source) is not None:
+        return LEROBOT
+    if torch_names(source):
+        return TORCH
+    if checkpoint_at(source) is not None or (source / WEIGHTS).is_file() or any(source.glob(f"*/{WEIGHTS}")):
+        return INNERSTEP
+    there = stat_of(source, NotADirectoryError)
+    what = "is missing" if there is None else "holds nothing to convert" if is_folder(source) else "is not a folder"
+    raise ConfigError(
+        f"{source}: {what}. Give a run, a checkpoint or a component's folder of innerstep; a"
+        " checkpoint of LeRobot or its training_state; or a folder with NAME.pt and NAME_opt.pt."
+    )
+
+
+def _targets(kind: str) -> list[str]:
+    return [LEROBOT, TORCH] if kind == INNERSTEP else [INNERSTEP]
+
+
+def _from_innerstep(source: Path, out: Path, to: str, only: str | None) -> list[tuple[str, str]]:
+    lines = []
+    for name, folder in _chosen(_component_folders(source), only, source).items():
+        found = by_position(folder)
+        if to == TORCH:
+            write_torch(out, name, found)
+        else:
+            write_lerobot(out / name, found)
+        lines.append((f"{name}.pt" if to == TORCH else name, _told(found)))
+    return lines
+
+
+def _to_innerstep(
+    source: Path, out: Path, kind: str, config: ExperimentConfig | None, only: str | None
+) -> list[tuple[str, str]]:
+    lines = []
+    for name, found in _read(source, kind, config, only).items():
+        state = name_by_model(found, None if config is None else _component(config, name))
+        folder = out / name
+        folder.mkdir()
+        write_tensors(folder / WEIGHTS, independent(found.weights))
+        if state is not None:
+            write_tensors(folder / OPTIMIZER_TENSORS, independent(state.tensors))
+            try:
+                write_json(folder / OPTIMIZER_VALUES, state.values)
+            except TypeError as error:
+                raise ValueError(f"{found.source}: an option of its groups cannot be saved: {error}") from error
+        lines.append((name, _told(found)))
+    return lines
+
+
+def _read(source: Path, kind: str, config: ExperimentConfig | None, only: str | None) -> Mapping[str, PositionalState]:
+    """Return the components in `source` by name."""
+    if kind == TORCH:
+        return {
+            name: read_torch(source, name) for name in _chosen(dict.fromkeys(torch_names(source), source), only, source)
+        }
+    folder = lerobots_folder(source)
+    assert folder is not None, "its kind was told by it"
+    known = [] if config is None else list(config.model.components)
+    if only is None and len(known) != 1:
+        which = f" The config has {', '.join(known)}." if known else ""
+        raise ConfigError(f"--component: say what the component is called here.{which}")
+    return {only or known[0]: read_lerobot(folder)}
+
+
+def _component(config: ExperimentConfig, name: str) -> nn.Module:
+    """Return a component as the config builds it, with its own initial weights."""
+    components = config.model.components
+    if name not in components:
+        raise ConfigError(
+            f"--config: has no component {name!r}{nearest(name, list(components))} It has {listed(list(components))}."
+        )
+    component: nn.Module = components[name].make(f"model.components.{name}")
+    return component.requires_grad_(False) if components[name].freeze else component
+
+
+def _component_folders(source: Path) -> dict[str, Path]:
+    """Return the folders of components by name, after checking them where there are checksums."""
+    checkpoint = checkpoint_at(source)
+    if checkpoint is not None:
+        files = verify(checkpoint)["files"]
+        names = [name.removesuffix(f"/{WEIGHTS}") for name in files if name.endswith(f"/{WEIGHTS}")]
+        return {name: checkpoint / name for name in names}
+    if (source / WEIGHTS).is_file():
+        name = source.resolve().name
+        found = find(InitConfig(path=str(source)), name).folder
+        assert found is not None, "it is a folder"
+        return {name: found}
+    return {path.parent.name: path.parent for path in sorted(source.glob(f"*/{WEIGHTS}"))}
+
+
+def _chosen(there: dict[str, Path], only: str | None, source: Path) -> dict[str, Path]:
+    if only is None:
+        return there
+    if only not in there:
+        rule = f"{source} has no component {only!r}{nearest(only, list(there))}"
+        raise ConfigError(f"--component: {rule} It has {', '.join(there)}.")
+    return {only: there[only]}
+
+
+def _told(found: PositionalState) -> str:
+    parts = [counted(len(found.weights), "tensor")]
+    if found.optimizer is not None:
+        parts.append(f"the optimizer's state of {counted(len(found.optimizer['state']), 'parameter')}")
+        scheduler = found.optimizer.get("scheduler")
+        parts.append(
+            f"after {counted(scheduler['last_epoch'], 'update')}" if scheduler else "at no position of a schedule"
+        )
+    return ", ".join(parts)

@@ -1,0 +1,163 @@
+"""Checkpoints are written: complete or absent. What a killed process leaves is finished or removed."""
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from optimizer.state import ASIDE, flush, write_json, write_new, write_tensors
+
+from ..run_layout import LATEST, MANIFEST
+from ..runtime.files import checksum, checksum_of, remove, remove_all
+from .directory import FORMAT_VERSION, Files
+from .health import nonfinite_names
+from .names import STEP, UNFINISHED, folder_name, is_folder, will_name
+
+DAMAGED = "damaged-"
+"""How the names of damaged checkpoints begin that a resume has set aside."""
+
+_REMOVED = ".removed-"
+_REPLACED = ".replaced-"
+_OLD = ".replaced"
+_WRITERS = 4
+
+LEFTOVERS = (UNFINISHED, _REMOVED, _REPLACED, ASIDE, ".latest.new", ".best.new")
+"""How the names begin of what a process that was killed leaves among the checkpoints."""
+
+
+def write_checkpoint(checkpoints: Path, step: int, files: Files) -> Path:
+    """Write a checkpoint of `step` updates and make it the newest; return its folder. Raises OSError.
+
+    All of it is made in a new folder beside the others: the files, flushed to disk and listed with their checksums in
+    a manifest, and what LATEST is to say. Then both get their places. Whatever stops the process, a checkpoint is
+    there whole or not at all, and `recover` knows by what is left in that folder how far it had come.
+    """
+    if not checkpoints.exists():
+        checkpoints.mkdir()  # but not its parents: a run whose directory is gone is not begun anew
+        flush(checkpoints.parent)
+    final = checkpoints / folder_name(step)
+    aside = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=checkpoints))
+    try:
+        _write_files(aside / final.name, step, files)
+        write_new(aside / LATEST, final.name + "\n")
+        flush(aside / LATEST)
+        flush(aside)
+        if os.path.lexists(final):  # the same step saved again, after a resume from an earlier one
+            (aside / _OLD).mkdir()
+            final.rename(aside / _OLD / final.name)
+        (aside / final.name).rename(final)
+        flush(checkpoints)
+        (aside / LATEST).replace(checkpoints / LATEST)
+        flush(checkpoints)
+    finally:
+        with suppress(OSError):  # then `clear_leftovers` tries again
+            _put_back(checkpoints, aside)
+            _discard(aside)
+    return final
+
+
+def _write_files(folder: Path, step: int, files: Files) -> None:
+    for each in sorted({(folder / name).parent for name in files} | {folder}):
+        each.mkdir()
+    with ThreadPoolExecutor(_WRITERS) as pool:  # one file is flushed while the next is written
+        described = pool.map(lambda name: _write_file(folder / name, files[name]), files)
+        listed = dict(zip(files, described, strict=True))
+    finite = not nonfinite_names(files)
+    manifest = {"format_version": FORMAT_VERSION, "step": step, "finite": finite, "files": listed}
+    write_json(folder / MANIFEST, manifest | {"checksum": checksum_of(manifest)})
+    for path in [folder / MANIFEST, *(path for path in folder.rglob("*") if path.is_dir()), folder]:
+        flush(path)
+
+
+def _write_file(path: Path, content: Mapping[str, Tensor] | Mapping[str, Any]) -> dict[str, Any]:
+    """Write a file, wait until it is on the disk, and return what the manifest says of it."""
+    (write_tensors if path.suffix == ".safetensors" else write_json)(path, content)
+    flush(path)
+    return {"size_bytes": path.stat().st_size, "xxh3_128": checksum(path)}
+
+
+def remove_checkpoints(folders: Iterable[Path]) -> None:
+    """Remove checkpoints; whatever stops the process, none is left in part.
+
+    Raises the first OSError after all were tried.
+    """
+    failures = []
+    for folder in folders:
+        try:
+            aside = Path(tempfile.mkdtemp(prefix=_REMOVED, dir=folder.parent))
+            try:
+                folder.rename(aside / folder.name)
+            finally:
+                remove(aside)
+        except OSError as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
+
+
+def set_aside(folder: Path) -> Path:
+    """Give a damaged checkpoint a name under which it is neither taken nor replaced; return it. Raises OSError."""
+    for number in range(1, 10_000):
+        new = folder.with_name(f"{DAMAGED}{folder.name}" + (f"-{number}" if number > 1 else ""))
+        if not os.path.lexists(new):
+            folder.rename(new)
+            flush(folder.parent)
+            return new
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(new))
+
+
+def recover(checkpoints: Path) -> None:
+    """Finish what a process that was killed left half done, so that the newest checkpoint is found. Raises OSError.
+
+    A checkpoint that has its place and is not named by LATEST yet is named; one that was about to be replaced is put
+    back.
+    """
+    for aside in _leftovers(checkpoints, UNFINISHED):
+        if aside.is_symlink() or not aside.is_dir():
+            continue
+        name = will_name(aside)
+        if name is not None and is_folder(checkpoints / name):
+            (aside / LATEST).replace(checkpoints / LATEST)
+            flush(checkpoints)
+        _put_back(checkpoints, aside)
+    for old in _leftovers(checkpoints, _REPLACED):  # as versions before this one called it
+        final = old.with_name(old.name.removeprefix(_REPLACED))
+        if STEP.fullmatch(final.name) and not os.path.lexists(final):
+            old.rename(final)
+
+
+def clear_leftovers(checkpoints: Path) -> None:
+    """Do what `recover` does, and remove what is left over. Raises the first OSError after all was tried."""
+    recover(checkpoints)
+    for aside in _leftovers(checkpoints, UNFINISHED):
+        if not aside.is_symlink():
+            with suppress(OSError):  # `remove_all` meets it too
+                _discard(aside)
+    remove_all(_leftovers(checkpoints, *LEFTOVERS))
+
+
+def _put_back(checkpoints: Path, aside: Path) -> None:
+    """Put back the checkpoint in `aside` that was about to be replaced, if nothing is in its place."""
+    if (aside / _OLD).is_dir():
+        for old in (aside / _OLD).iterdir():
+            if not os.path.lexists(checkpoints / old.name):
+                old.rename(checkpoints / old.name)
+
+
+def _discard(aside: Path) -> None:
+    """Remove the folder that a checkpoint is written in: first what `recover` goes by."""
+    (aside / LATEST).unlink(missing_ok=True)
+    remove(aside)
+
+
+def _leftovers(checkpoints: Path, *prefixes: str) -> list[Path]:
+    try:
+        return [checkpoints / name for name in os.listdir(checkpoints) if name.startswith(prefixes)]
+    except FileNotFoundError:
+        return []

@@ -1,0 +1,116 @@
+"""`innerstep checkpoint …`: looking into checkpoints, comparing them, and taking them elsewhere."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+checkpoint_app = typer.Typer(
+    name="checkpoint", help="Look into checkpoints, compare them, and take them elsewhere.", no_args_is_help=True
+)
+
+_HELP = "A run (its newest checkpoint), a checkpoint's folder, or RUN/checkpoints/latest or best."
+_Path = Annotated[Path, typer.Argument(metavar="PATH", help=_HELP)]
+
+
+@checkpoint_app.command()
+def inspect(path: _Path) -> None:
+    """Show what a checkpoint holds, by component."""
+    from ..checkpoint.tools.inspect import inspection
+    from ..runtime.terminal import output
+
+    with _mistakes():
+        text = inspection(path)
+    output(text)
+
+
+@checkpoint_app.command()
+def verify(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH…", help="Runs, whose checkpoints are all verified, or checkpoints.")
+    ],
+) -> None:
+    """Check every file against its checksum; exit with 1 if anything is damaged."""
+    from ..checkpoint.tools.inspect import verification
+    from ..runtime.terminal import output
+
+    with _mistakes():
+        results = [verification(path) for path in paths]
+    output("\n".join(text for _, text in results))
+    if not all(whole for whole, _ in results):
+        raise typer.Exit(1)
+
+
+@checkpoint_app.command()
+def diff(
+    first: Annotated[Path, typer.Argument(metavar="A", help=_HELP)],
+    second: Annotated[Path, typer.Argument(metavar="B", help="The same.")],
+    show_all: Annotated[bool, typer.Option("--all", help="Show tables whole, not their first 20 rows.")] = False,
+) -> None:
+    """Show in what two checkpoints differ; exit with 0 if they are identical, with 1 if not."""
+    from ..checkpoint.tools.diff import differences
+    from ..runtime.terminal import output
+
+    with _mistakes():
+        identical, text = differences(first, second, show_all)
+    output(text)
+    if not identical:
+        raise typer.Exit(1)
+
+
+@checkpoint_app.command()
+def export(
+    path: _Path,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The .safetensors file to write.")],
+    component: Annotated[
+        str | None, typer.Option("--component", metavar="NAME", help="This one alone, its parameters' names as theirs.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file that is there.")] = False,
+) -> None:
+    """Write the weights as one plain safetensors file."""
+    from ..checkpoint.tools.export import export_weights
+    from ..runtime.terminal import report
+
+    with _mistakes():
+        report(export_weights(path, out, component, overwrite))
+
+
+@checkpoint_app.command()
+def convert(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="SOURCE", help="A run, a checkpoint or a component's folder; LeRobot's; NAME.pt's."),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="innerstep, lerobot or torch.")],
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="CONFIG", help="Tells the names of parameters without names.")
+    ] = None,
+    component: Annotated[
+        str | None, typer.Option("--component", metavar="NAME", help="This one alone; of LeRobot, its name here.")
+    ] = None,
+    no_plugins: Annotated[bool, typer.Option("--no-plugins", help="Import nothing that CONFIG names.")] = False,
+) -> None:
+    """Take weights and optimizers over from LeRobot or plain PyTorch, or there."""
+    from optimizer import no_plugins as without_plugins
+
+    from ..checkpoint.tools.convert import convert as write_converted
+    from ..runtime.terminal import report
+
+    with _mistakes(), without_plugins() if no_plugins else nullcontext():
+        report("\n".join(write_converted(source, out, to, config, component)))
+
+
+@contextmanager
+def _mistakes() -> Iterator[None]:
+    """Let what is wrong with a path or what is in it end the command with a message and exit code 2."""
+    from ..errors import ConfigError
+
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (ValueError, OSError) as error:
+        raise ConfigError(str(error)) from error

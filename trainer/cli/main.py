@@ -1,0 +1,275 @@
+"""The command line. It imports what a command needs when that command runs: --help is instant."""
+
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..runtime.streams import steady_process
+from .arguments import KEY, OverridesCommand
+from .checkpoint import checkpoint_app
+
+app = typer.Typer(
+    name="innerstep",
+    help="Train models made of named components, each with an optimizer that steps its own schedule.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(checkpoint_app)
+
+INTERRUPTED = 130
+STOPPED_AND_SAVED = 75
+"""The exit code of a run that a signal stopped early and that can be resumed: EX_TEMPFAIL of sysexits.h."""
+
+_TAKES_OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
+_Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML or JSON file.")]
+_NoPlugins = Annotated[
+    bool, typer.Option("--no-plugins", help="Import nothing that is not innerstep's: keys that are built in only.")
+]
+_PluginsOf = Annotated[
+    Path | None, typer.Option("--config", metavar="CONFIG", help="A config whose plugins are imported first.")
+]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from ..runtime.streams import unfailing
+        from ..runtime.version import innerstep_version
+
+        stream = unfailing(sys.stdout)
+        stream.write(f"innerstep {innerstep_version()}\n")
+        stream.flush()
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
+@app.command(
+    cls=OverridesCommand, context_settings=_TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the config."
+)
+def train(
+    context: typer.Context,
+    config: _Config,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete the run that is in the run directory.")
+    ] = False,
+    no_plugins: _NoPlugins = False,
+) -> None:
+    """Train an experiment from the start."""
+    from ..config.load import load_config
+    from ..runs import train as start
+
+    overrides = _overrides(context)
+    with _imports(no_plugins), _interruptible():
+        start(
+            load_config(config, overrides),
+            overwrite=overwrite,
+            source=None if "train.run_dir" in overrides else config,
+        )
+
+
+@app.command(
+    cls=OverridesCommand, context_settings=_TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the run's config."
+)
+def resume(
+    context: typer.Context,
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="A run's directory, or one of its checkpoints, or its checkpoints/best."),
+    ],
+    no_plugins: _NoPlugins = False,
+) -> None:
+    """Take up a run from its newest checkpoint, or from the given one."""
+    from ..runs import resume as take_up
+
+    with _imports(no_plugins), _interruptible():
+        take_up(run, _overrides(context))
+
+
+@app.command(
+    cls=OverridesCommand, context_settings=_TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the config."
+)
+def plan(context: typer.Context, config: _Config, no_plugins: _NoPlugins = False) -> None:
+    """Show components, optimizers and schedules; train nothing and write nothing."""
+    from rich.console import Console
+
+    from ..config.load import load_config
+    from ..offline_trainer import OfflineTrainer
+    from ..runtime.terminal import output
+
+    with _imports(no_plugins):
+        output(OfflineTrainer(load_config(config, _overrides(context)), Console()).plan())
+
+
+@app.command(
+    cls=OverridesCommand,
+    context_settings=_TAKES_OVERRIDES,
+    epilog="Any --dotted.key=value overrides the config, or is a parameter of KEY.",
+)
+def plot(
+    context: typer.Context,
+    target: Annotated[str, typer.Argument(metavar=KEY, help="A YAML or JSON file, or a key.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="A .png or .svg to write, in place of text.")
+    ] = None,
+    no_plugins: _NoPlugins = False,
+) -> None:
+    """Draw lr, and what else is scheduled, over the run, and warn of what looks wrong."""
+    from ..config.load import load_config
+    from ..errors import ConfigError
+    from ..reporting.schedule_plots import plot_config, plot_key
+    from ..runtime.terminal import output, report
+
+    if out is not None and out.suffix not in (".png", ".svg"):
+        raise ConfigError(f"--out: must end in .png or .svg; got {out}")
+    if out is not None and not out.parent.is_dir():
+        raise ConfigError(f"--out: there is no directory {out.parent}")
+    is_file = Path(target).suffix in (".yaml", ".yml", ".json") or Path(target).is_file() or Path(target).is_fifo()
+    overrides = _overrides(context)
+    with _imports(no_plugins):
+        lines = plot_config(load_config(target, overrides), out) if is_file else plot_key(target, overrides, out)
+    if out is None:
+        output("\n".join(lines))
+    else:
+        report("\n".join(lines))
+
+
+@app.command("list")
+def list_keys(
+    pattern: Annotated[
+        str, typer.Option("--filter", metavar="PATTERN", help="Only keys and aliases that match, with * and ?.")
+    ] = "*",
+    config: _PluginsOf = None,
+    no_plugins: _NoPlugins = False,
+) -> None:
+    """List every key that a config can name; with --config, those of its plugins too."""
+    from ..reporting.registry_listing import listing, plugins_of
+    from ..runtime.terminal import output
+
+    with _imports(no_plugins), plugins_of(config):
+        output(listing(pattern))
+
+
+@app.command()
+def describe(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="A key, the dotted path of a class, or a part of the config: train, keep_best, train.device.",
+        ),
+    ],
+    config: _PluginsOf = None,
+    no_plugins: _NoPlugins = False,
+) -> None:
+    """Show the parameters of a key, or the fields of a section of the config: types, ranges, defaults and meanings."""
+    from ..reporting.registry_listing import description, plugins_of
+    from ..runtime.terminal import output
+
+    with _imports(no_plugins), plugins_of(config):
+        output(description(name))
+
+
+def main() -> None:
+    """Run the command line. What a user must know of ends with a message and an exit code of its own."""
+    with steady_process():
+        _run()
+
+
+def _run() -> None:
+    from ..errors import (
+        ConfigError,
+        NonFiniteError,
+        OutputError,
+        SaveError,
+        UnreadableError,
+        UserCodeError,
+        user_frames,
+    )
+
+    exit_codes = {
+        SaveError: 1,
+        OutputError: 1,
+        UnreadableError: 1,
+        ConfigError: 2,
+        UserCodeError: 3,
+        NonFiniteError: 4,
+    }
+    try:
+        app()
+    except tuple(exit_codes) as error:
+        if isinstance(error, UserCodeError) and error.__cause__ is not None:
+            frames = traceback.format_list(user_frames(error.__cause__))
+            _complain("".join(frames).rstrip())
+        _complain(f"error: {error}", "red")
+        sys.exit(next(code for kind, code in exit_codes.items() if isinstance(error, kind)))
+
+
+@contextmanager
+def _imports(no_plugins: bool) -> Iterator[None]:
+    """Run a command that may import what a config or a key names, also from the working directory, or must not."""
+    from optimizer import no_plugins as without_plugins
+    from optimizer.config import looking_in
+
+    from ..config.plugins import working_directory
+
+    with (
+        warnings.catch_warnings(),
+        looking_in(working_directory()),
+        without_plugins() if no_plugins else nullcontext(),
+    ):
+        warnings.showwarning = _shown_in_one_line(warnings.showwarning)
+        yield
+
+
+def _shown_in_one_line(show: Any) -> Any:
+    from optimizer.config import PartWarning
+
+    def shown(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+        if issubclass(category, PartWarning):
+            _complain(f"warning: {message}", "yellow")
+        else:
+            show(message, category, *place, **options)
+
+    return shown
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    from ..runtime.signals import StoppedBySignal
+
+    try:
+        yield
+    except StoppedBySignal as stop:
+        _complain(str(stop))
+        raise typer.Exit(STOPPED_AND_SAVED) from None
+    except KeyboardInterrupt as stop:
+        _complain(str(stop) or "interrupted")
+        sys.stdout.flush()
+        os._exit(INTERRUPTED)  # at once: a checkpoint that is being written would be waited for
+
+
+def _complain(text: str, style: str | None = None) -> None:
+    from ..runtime.terminal import complain
+
+    complain(text, style)
+
+
+def _overrides(context: typer.Context) -> dict[str, Any]:
+    from ..config.overrides import parse_overrides
+
+    return parse_overrides(context.args)

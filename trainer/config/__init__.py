@@ -1,0 +1,1 @@
+"""The experiment in one YAML file: schema, file, overrides, plugins."""

@@ -1,0 +1,63 @@
+"""What a component starts from: the config's `init_from`."""
+
+import os
+import re
+from typing import Any, ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from optimizer.config import Config, refusal
+
+from .marks import MayChange
+from .paths import UserPath, path_of
+
+NAME = r"[A-Za-z_][\w-]*"
+"""Of a component."""
+
+
+class InitConfig(Config):
+    """Where a component starts from. Text stands for a mapping with this `path` alone."""
+
+    from_text: ClassVar[bool] = True
+    """An override takes its text as it was typed."""
+
+    path: MayChange[UserPath]
+    """A run (its newest checkpoint is taken), a checkpoint, a component's folder in one, or a .safetensors file.
+    `:COMPONENT` at its end sets `component`."""
+    component: MayChange[str | None] = None
+    """The component's name in the source; null: the same name as here."""
+    weights: MayChange[bool] = True
+    """Whether to load the weights and buffers."""
+    optimizer: MayChange[bool] = False
+    """Whether to load the optimizer's state. Its options (lr, betas, …) stay those of this config."""
+    schedule: MayChange[bool] = False
+    """Whether to load the schedule's position; false: the schedule starts at update 0."""
+    strict: MayChange[bool] = True
+    """Whether the names and shapes of all tensors must match; false: those that match are loaded."""
+    rename: MayChange[dict[str, str]] = Field(default_factory=dict)
+    """New names of tensors by their names in the source, with `*`: `{"encoder.*": "backbone.*"}`. The first rule that
+    matches a name holds."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, raw: Any) -> Any:
+        raw = {"path": raw} if isinstance(raw, str) else raw
+        if isinstance(raw, dict) and isinstance(raw.get("path"), str) and raw.get("component") is None:
+            path, separator, component = raw["path"].rpartition(":")
+            if separator and re.fullmatch(NAME, component) and not _is_there(raw["path"]):
+                return {**raw, "path": path, "component": component}
+        return raw
+
+    @model_validator(mode="after")
+    def _check_rules(self) -> Self:
+        for pattern, name in self.rename.items():
+            if pattern.count("*") != name.count("*"):
+                raise refusal(f"must have as many * as the name there; got {name!r}", ("rename", pattern), name)
+        if not (self.weights or self.optimizer or self.schedule):
+            raise refusal("says to load nothing: set weights, optimizer or schedule to true", ())
+        return self
+
+
+def _is_there(text: str) -> bool:
+    path = path_of(text)
+    return path is not None and os.path.exists(path)

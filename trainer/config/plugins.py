@@ -1,0 +1,98 @@
+"""Plugins: the modules that a config names, and the folders that they are looked for in."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from optimizer.config import (
+    UNKNOWN_KEY,
+    NotImportedError,
+    filtered,
+    folders_of,
+    module_named,
+    refusal,
+    refuse_under_no_plugins,
+)
+
+_HEADING = "# modules are looked for in "
+_LINES = 5
+"""Lines at the start of a run's config.yaml that are read for its heading."""
+
+
+def search_folders(config_file: Path) -> list[Path]:
+    """Return where the modules of a config are looked for: its folder, where the config that a run was started with
+    found them, and last the working directory. The config in a pipe has no folder."""
+    if not config_file.is_file():
+        return working_directory()
+    beside = Path(os.path.abspath(config_file)).parent
+    folders = [beside, config_file.resolve().parent, *_remembered(config_file), *working_directory()]
+    return list(dict.fromkeys(folder for folder in folders if os.path.isdir(folder)))  # also if it cannot be asked
+
+
+def working_directory() -> list[Path]:
+    """Return the working directory; nothing if it was deleted."""
+    with suppress(OSError):
+        return [Path.cwd()]
+    return []
+
+
+def heading_of_folders(names: Iterator[str], run_dir: Path) -> str:
+    """Return the line of a run's config.yaml that says where its modules were found; nothing if it needs no folder.
+
+    names: all text in the config. Each folder stands there as seen from the run directory, which holds where both are
+    moved or copied, and as it is, which holds where the run alone is.
+    """
+    folders = folders_of(names)
+    if not folders:
+        return ""
+    seen_from_run = []
+    for folder in folders:
+        with suppress(ValueError):  # on another drive
+            seen_from_run.append(os.path.relpath(folder, run_dir.absolute()))
+    return f"{_HEADING}{json.dumps(list(dict.fromkeys([*seen_from_run, *map(str, folders)])))}\n"
+
+
+def import_plugins(plugins: Sequence[str]) -> None:
+    """Import the modules, for what they register. Raises ValidationError with the index of the one that fails."""
+    try:
+        refuse_under_no_plugins(*plugins)
+    except NotImportedError as error:
+        raise refusal(str(error)) from error
+    for index, module in enumerate(plugins):
+        try:
+            module_named(module)
+        except NotImportedError as error:
+            raise refusal(str(error), (index,), module) from error
+
+
+def without_what_follows(error: ValidationError) -> ValidationError:
+    """Return `error` without what follows from a plugin that fails: keys that it would have registered, and its own
+    dotted paths."""
+    failed = [str(detail["input"]) for detail in error.errors() if detail["loc"][:1] == ("plugins",)]
+    if not failed:
+        return error
+    return filtered(error, lambda detail: detail["type"] != UNKNOWN_KEY or not _follows(str(detail["input"]), failed))
+
+
+def _follows(key: str, failed: Sequence[str]) -> bool:
+    return "." not in key or any(key.startswith(f"{module.partition('.')[0]}.") for module in failed)
+
+
+def _remembered(config_file: Path) -> list[Path]:
+    """Return the folders in the heading of a run's config.yaml."""
+    try:
+        with config_file.open(encoding="utf-8") as file:
+            lines = [file.readline(100_000) for _ in range(_LINES)]
+        heading = next((line for line in lines if line.startswith(_HEADING)), _HEADING + "[]")
+        folders = json.loads(heading.removeprefix(_HEADING))
+    except (OSError, ValueError, RecursionError):
+        return []
+    if not isinstance(folders, list):
+        return []
+    run_dir = os.path.abspath(config_file.parent)
+    texts = [folder for folder in folders if isinstance(folder, str) and folder and "\0" not in folder]
+    return [Path(os.path.normpath(os.path.join(run_dir, text))) for text in texts]

@@ -1,0 +1,252 @@
+"""The experiment's config: one validated tree, whose errors carry the path into the YAML."""
+
+import re
+import unicodedata
+from functools import cached_property
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, Field, field_validator, model_validator
+from torch import nn
+
+from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon, OptimizerFactory, Registry
+from optimizer.config import (
+    Config,
+    Count,
+    NonNegativeNumber,
+    PositiveCount,
+    PositiveNumber,
+    construct,
+    nearest,
+    refusal,
+)
+
+from .. import builtins  # noqa: F401 registers the built-in parts
+from ..errors import ConfigError
+from ..interfaces.component import MODEL_REGISTRY
+from ..interfaces.dataset import DATASET_REGISTRY, DataSet
+from ..interfaces.objective import OBJECTIVE_REGISTRY, Objective
+from .class_choice import Choice
+from .init_from import NAME, InitConfig
+from .marks import FixedInRun, MayChange
+from .paths import UserPath
+from .plugins import import_plugins
+from .presets import with_preset
+
+_NAME_BYTES = 255
+"""What file systems take; a component's name is that of its folder."""
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789¹²³")}
+"""Names that no folder on Windows can have, in any case of letters."""
+
+
+class DataConfig(Choice):
+    registry: ClassVar[Registry[DataSet]] = DATASET_REGISTRY
+
+    batch_size: FixedInRun[PositiveCount] = 64
+    """Samples in a batch, in training and in an evaluation. An update takes `train.accumulate` batches."""
+    drop_last: FixedInRun[bool] = False
+    """Whether to leave out the last batch of an epoch if it is short; false: the batch is trained on."""
+    workers: MayChange[Count] = 0
+    """Processes that make the training batches in advance; 0: the run makes each batch itself when it needs it."""
+    pin_memory: MayChange[bool] = False
+    """Whether training batches are put into pinned memory, from which a CUDA device copies in the background."""
+
+
+class ComponentConfig(Choice):
+    registry: ClassVar[Registry[nn.Module]] = MODEL_REGISTRY
+
+    freeze: FixedInRun[bool] = False
+    """Whether the component stays as it is: no gradients, no optimizer, eval mode, fixed buffers; false: it trains."""
+    init_from: MayChange[InitConfig | None] = None
+    """Saved weights to start from: PATH, PATH:COMPONENT, or a mapping; null: random weights from `seed`."""
+
+
+class OptimConfig(Choice):
+    registry: ClassVar[Registry[OptimizerFactory]] = OPTIMIZER_BUILDER_REGISTRY
+
+    every: FixedInRun[PositiveCount] = 1
+    """Updates from one step of the component to the next; 1: every update steps it. Its schedule counts its steps."""
+
+    def own_horizon(self, horizon: Horizon) -> Horizon:
+        """Return the length of a run in steps of the component."""
+        per_epoch = horizon.steps_per_epoch
+        return Horizon(
+            -(-horizon.total_steps // self.every), None if per_epoch is None else max(1, round(per_epoch / self.every))
+        )
+
+    @cached_property
+    def factory(self) -> OptimizerFactory:
+        factory: OptimizerFactory = construct(self.chosen, self.params)
+        return factory
+
+    def resolved_params(self, horizon: Horizon) -> dict[str, Any]:
+        """Return the plain parameters with defaults and lengths filled in, for comparison.
+
+        Args:
+            horizon: The length of the run in updates.
+
+        Raises:
+            ValidationError: A value is missing, or does not fit the horizon.
+        """
+        factory: Any = self.factory
+        if not isinstance(factory, BaseModel):
+            return dict(self.params)
+        resolved = factory.resolved(self.own_horizon(horizon)) if hasattr(factory, "resolved") else factory
+        return resolved.model_dump(mode="json")
+
+    def _validate_params(self) -> None:
+        if issubclass(self.chosen, BaseModel):
+            _ = self.factory  # it validates its own fields, and is kept: none is validated twice
+        else:
+            super()._validate_params()
+
+
+class ObjectiveConfig(Choice):
+    registry: ClassVar[Registry[Objective]] = OBJECTIVE_REGISTRY
+
+
+class ModelConfig(Config):
+    components: FixedInRun[dict[str, ComponentConfig]] = Field(min_length=1)
+    """The components by name, at least one, in the order in which they are built."""
+    component_optims: FixedInRun[dict[str, OptimConfig]] = Field(default_factory=dict)
+    """The optimizers by the name of their component: one for each that trains. An entry for a frozen one is skipped.
+    `type: preset` takes the optimizer that the component's class recommends."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_presets(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and isinstance(optims := raw.get("component_optims"), dict):
+            filled = {name: with_preset(name, optim, raw.get("components")) for name, optim in optims.items()}
+            return {**raw, "component_optims": filled}
+        return raw
+
+    @field_validator("components")
+    @classmethod
+    def _check_names(cls, components: dict[str, ComponentConfig]) -> dict[str, ComponentConfig]:
+        folders: dict[str, str] = {}
+        taken = nn.ModuleDict()  # an instance has more names than its class
+        for name in components:
+            if not re.fullmatch(NAME, name) or hasattr(taken, name):
+                rule = "cannot be a component's name: use letters, digits, _ and -, and no name that nn.ModuleDict has"
+                raise refusal(rule, (name,), name)
+            if len(name.encode()) > _NAME_BYTES:
+                raise refusal(f"a component's name must have at most {_NAME_BYTES} bytes", (name,), name)
+            if name.casefold() in _DEVICES:
+                raise refusal("cannot be a component's name: Windows has no folder of this name", (name,), name)
+            other = folders.setdefault(unicodedata.normalize("NFC", name.casefold()), name)
+            if other != name:
+                rule = f"must differ from {other!r} in more than case: on some file systems both are one folder"
+                raise refusal(rule, (name,), name)
+        return components
+
+    @model_validator(mode="after")
+    def _check_optims(self) -> Self:
+        for name in self.component_optims:
+            if name not in self.components:
+                suggestion = nearest(name, list(self.components))
+                rule = f"there is no component of this name{suggestion} Components: {', '.join(self.components)}"
+                raise refusal(rule, ("component_optims", name), name)
+        return self
+
+
+class BestConfig(Config):
+    monitor: MayChange[str] = "val_loss"
+    """Metric of an evaluation to compare: `val_` and its name. The default is the loss on the held-out samples."""
+    mode: MayChange[Literal["min", "max"]] = "min"
+    """Whether the lowest (min) or the highest (max) value is the best."""
+
+
+class TrainConfig(Config):
+    objective: FixedInRun[ObjectiveConfig]
+    """The objective, which computes the losses to minimise."""
+    total_steps: MayChange[PositiveCount | None] = None
+    """Length of the run in updates. Exactly one of `total_steps` and `epochs` is given."""
+    epochs: MayChange[PositiveCount | None] = None
+    """Length of the run in passes over the training samples. Exactly one of `total_steps` and `epochs` is given."""
+    run_dir: MayChange[UserPath]
+    """Directory of the run's files; `~` and `$NAME` are filled in. A relative path starts at the working directory."""
+    device: MayChange[str] = "auto"
+    """Device to train on: `cpu`, `cuda` or `cuda:1`, say; auto: the current CUDA device if any, else the CPU."""
+    precision: FixedInRun[Literal["fp32", "bf16", "fp16"]] = "fp32"
+    """Number type of the forward pass: bf16 and fp16 by torch.autocast; fp32: without it. Weights keep their type. fp16
+    scales the loss, and skips an update whose gradients overflow."""
+    accumulate: FixedInRun[PositiveCount] = 1
+    """Batches in one update; every sample in it weighs the same. An epoch's last update has the remaining ones."""
+    compile: FixedInRun[bool] = False
+    """Whether torch.compile compiles each component's forward and backward pass."""
+    grad_clip_norm: FixedInRun[NonNegativeNumber | None] = None
+    """Joint L2 norm that the gradients of all components are scaled down to; 0 or null: no clipping."""
+    log_every: MayChange[PositiveCount] = 10
+    """Updates from one training line in metrics.jsonl to the next. The first and the last update always have one."""
+    eval_every: MayChange[PositiveCount | None] = None
+    """Updates from one evaluation on the held-out samples to the next; null: none before the one at the end."""
+    save_every: MayChange[PositiveCount | None] = None
+    """Updates from one checkpoint to the next; null: none by updates. There is always one at the end."""
+    save_every_minutes: MayChange[PositiveNumber | None] = 30.0
+    """Minutes from one checkpoint to the next, in addition to those by updates; null: none by the clock."""
+    save_async: MayChange[bool] = False
+    """Whether training continues while a checkpoint is written, from a copy of it in CPU memory."""
+    keep_last: MayChange[PositiveCount | None] = None
+    """Number of newest checkpoints to keep; null: all. The best one, and the newest finite one, are always kept."""
+    keep_best: MayChange[BestConfig | None] = None
+    """Metric by which the best checkpoint is saved and kept as well; `{}`: the lowest val_loss; null: no best one."""
+    on_nonfinite: MayChange[Literal["stop", "skip", "continue"]] = "stop"
+    """At a loss or gradient that is NaN or infinite: stop ends the run before the step, skip leaves the step out,
+    continue takes the step; nothing is checked."""
+    on_save_error: MayChange[Literal["stop", "continue"]] = "stop"
+    """If a checkpoint or a line of metrics cannot be written: stop ends the run, continue reports it and trains on."""
+    pictures: MayChange[bool] = False
+    """Whether to draw learning_rates.png and losses.png at the end; true needs the extra `plot`."""
+
+    def horizon(self, steps_per_epoch: int) -> Horizon:
+        """Return the length of the run over data with this many batches in an epoch. Raises ConfigError."""
+        total_steps = self.total_steps or (self.epochs or 0) * steps_per_epoch
+        if total_steps >= 2**63:
+            raise ConfigError(
+                f"train.epochs: must make less than 2^63 updates; {self.epochs} of {steps_per_epoch} make {total_steps}"
+            )
+        return Horizon(total_steps, steps_per_epoch)
+
+    @model_validator(mode="after")
+    def _check_length(self) -> Self:
+        if (self.total_steps is None) == (self.epochs is None):
+            rule = f"give total_steps or epochs, one of them; got {self.total_steps} and {self.epochs}"
+            raise refusal(rule, ("total_steps",), self.total_steps)
+        return self
+
+
+class ResumeConfig(Config):
+    on_change: MayChange[Literal["keep", "override", "rescale"] | None] = None
+    """Which values hold where this config and the checkpoint's differ: keep: the checkpoint's; override: this config's;
+    rescale: this config's, with each schedule entered where its lr is continuous. null: the resume stops and shows the
+    differences. It holds for one resume: each resume with overrides asks again."""
+
+
+class ExperimentConfig(Config):
+    """A whole experiment: what one config file holds."""
+
+    seed: FixedInRun[Count] = 0
+    """Seed of all random numbers: initial weights, order of the samples, dropout."""
+    plugins: MayChange[list[str]] = Field(default_factory=list)
+    """Modules to import first, for the keys that they register. They are looked for beside the config too."""
+    data: FixedInRun[DataConfig]
+    """The data set, and how its samples become batches."""
+    model: FixedInRun[ModelConfig]
+    """The components and their optimizers."""
+    train: FixedInRun[TrainConfig]
+    """The objective, the length of the run, the device, and what is logged and saved."""
+    resume: MayChange[ResumeConfig] = Field(default_factory=ResumeConfig)
+    """How `innerstep resume` treats a config that differs from the checkpoint's."""
+
+    @field_validator("plugins", mode="before")
+    @classmethod
+    def _check_is_a_list(cls, raw: Any) -> Any:
+        if isinstance(raw, str):
+            raise refusal(f"must be a list of modules: write [{raw}]")
+        return raw
+
+    @field_validator("plugins")
+    @classmethod
+    def _import_plugins(cls, plugins: list[str]) -> list[str]:
+        # The field comes before those whose types the plugins register, and so is validated before them.
+        import_plugins(plugins)
+        return plugins

@@ -1,0 +1,1 @@
+"""The contracts of a user's classes, and their registries: component, data set, objective."""

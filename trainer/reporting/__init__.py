@@ -1,0 +1,1 @@
+"""Everything that a user reads or looks at: tables, metrics, plots."""

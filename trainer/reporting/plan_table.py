@@ -1,0 +1,111 @@
+"""The plan: what each component is, whether it trains, and how. Shown before the first batch."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from optimizer import EmbeddedScheduler, Horizon, ScheduledFactory
+from optimizer.analysis import warnings_about
+from optimizer.config import counted
+from optimizer.kernels import implementation_of
+
+from ..config.schema import ExperimentConfig
+from ..interfaces.component import is_frozen
+from .tables import aligned, count
+
+_BY_GROUP = ("betas", "momentum", "eps", "part")
+_HEADER = ("component", "params", "trains", "optimizer", "step", "schedule")
+
+
+def plan(
+    config: ExperimentConfig,
+    components: nn.ModuleDict,
+    optimizers: Mapping[str, Optimizer],
+    horizon: Horizon,
+    samples: int,
+) -> str:
+    """Return the plan table as text, with a line for each optimizer that is skipped and for each suspicious value.
+
+    samples: in the training data.
+    """
+    rows = [_HEADER, *(_row(name, config, components[name], optimizers.get(name)) for name in components)]
+    lines = aligned(rows, right=[1])
+    epochs = horizon.total_steps / (horizon.steps_per_epoch or 1)
+    batches = f"{config.train.accumulate} batches of " if config.train.accumulate > 1 else ""
+    batches += counted(config.data.batch_size, "sample")
+    lines.append(f"{counted(horizon.total_steps, 'update')} of {batches}, {epochs:.1f} epochs")
+    if config.data.batch_size > samples:
+        lines.append(
+            f"warning: data.batch_size: {config.data.batch_size} is more than the {counted(samples, 'sample')} of the"
+            f" training data: each batch has these {samples}"
+        )
+    lines += [line for name, optimizer in optimizers.items() for line in _groups(name, optimizer)]
+    lines += [
+        f"{name} is frozen: its optimizer {optim.type} is skipped"
+        for name, optim in config.model.component_optims.items()
+        if name not in optimizers
+    ]
+    for name, optimizer in optimizers.items():
+        if isinstance(scheduler := getattr(optimizer, "scheduler", None), EmbeddedScheduler):
+            own = config.model.component_optims[name].own_horizon(horizon)
+            factory = config.model.component_optims[name].factory
+            usual = factory.usual_options() if isinstance(factory, ScheduledFactory) else None
+            lines += warning_lines(name, scheduler, own.total_steps, usual)
+    return "\n".join(lines)
+
+
+def warning_lines(
+    name: str, scheduler: EmbeddedScheduler, total_steps: int, usual: Mapping[str, Any] | None
+) -> list[str]:
+    """Return a line for everything that looks wrong in a component's schedules over a run of `total_steps` updates.
+
+    usual: the optimizer's options where none are given, as `warnings_about` takes them.
+    """
+    return [f"warning: {name}: {line}" for line in warnings_about(scheduler, total_steps, usual)]
+
+
+def _row(name: str, config: ExperimentConfig, component: nn.Module, optimizer: Optimizer | None) -> tuple[str, ...]:
+    total = sum(parameter.numel() for parameter in component.parameters())
+    trainable = sum(parameter.numel() for parameter in component.parameters() if parameter.requires_grad)
+    if optimizer is None:
+        return name, count(total), "frozen" if is_frozen(component) else "yes", "-", "-", "-"
+    trains = "yes" if trainable == total else f"{count(trainable)} of it"
+    scheduler = getattr(optimizer, "scheduler", None)  # a plugin's optimizer may have none
+    schedule = "-" if scheduler is None else _schedule(scheduler)
+    optim = config.model.component_optims[name]
+    schedule += f", stepped every {optim.every} updates" if optim.every > 1 else ""
+    return name, count(total), trains, optim.type, implementation_of(optimizer), schedule
+
+
+def _groups(name: str, optimizer: Optimizer) -> list[str]:
+    """Return a line for each parameter group, where there are several: what makes it different."""
+    groups = optimizer.param_groups
+    if len(groups) == 1:
+        return []
+    lines = []
+    for index, group in enumerate(groups, start=1):
+        tensors = f"{len(group['params'])} tensor{'s' if len(group['params']) > 1 else ''}"
+        shown = {"lr": group.get("initial_lr", group["lr"]), "weight_decay": group.get("weight_decay")}
+        shown |= {
+            option: value
+            for option, value in group.items()
+            if option in _BY_GROUP and value != groups[0].get(option, value)
+        }
+        values = ", ".join(
+            f"{option} {value:g}" if isinstance(value, float) else f"{option} {value}"
+            for option, value in shown.items()
+            if value is not None
+        )
+        lines.append(f"{name}, group {index} of {len(groups)}: {tensors}, {values}")
+    return lines
+
+
+def _schedule(scheduler: EmbeddedScheduler) -> str:
+    lr = scheduler.schedule.summary() + scheduler.schedule.pace_summary()
+    others = [
+        f"; {option} {schedule.summary()}{schedule.pace_summary()}"
+        for option, schedule in scheduler.option_schedules.items()
+    ]
+    return lr + "".join(others)

@@ -1,0 +1,84 @@
+"""Draws a run's learning rates and losses from its metrics."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from optimizer.charts import Panel, Series, figure
+from optimizer.state import open_new, replacing
+
+from ..errors import missing_extra
+from ..run_layout import METRICS
+from .metrics_file import HELD_OUT, read_metrics
+
+PICTURES = ("learning_rates.png", "losses.png")
+
+
+def require_plotting(path: str) -> None:
+    """Raise ConfigError if the extra `plot` is not installed. path: what asks for it."""
+    try:
+        import matplotlib  # noqa: F401 is it there?
+    except ImportError as error:
+        raise missing_extra(path, "matplotlib", "plot") from error
+
+
+class _Thinned:
+    """Points of a line in a picture: every one, or of more than `most` every second, fourth … and the last."""
+
+    def __init__(self, most: int = 20_000) -> None:
+        self._most, self._stride, self._count = most, 1, 0
+        self._points: list[tuple[int, float]] = []
+        self._last: tuple[int, float] | None = None
+
+    def add(self, update: int, value: float) -> None:
+        self._last = (update, value)
+        if self._count % self._stride == 0:
+            self._points.append(self._last)
+        if len(self._points) > self._most:
+            self._points, self._stride = self._points[::2], self._stride * 2
+        self._count += 1
+
+    def points(self) -> list[tuple[int, float]]:
+        """Return the points, the last one that was added among them."""
+        if self._last is None or self._points[-1] is self._last:
+            return self._points
+        return [*self._points, self._last]
+
+
+def draw_pictures(run_dir: Path) -> list[Path]:
+    """Draw `learning_rates.png` and `losses.png` into `run_dir`; return their paths."""
+    lrs: dict[str, _Thinned] = defaultdict(_Thinned)
+    losses = {"train": _Thinned(), HELD_OUT: _Thinned()}
+    for line in read_metrics(run_dir / METRICS):
+        if (loss := losses.get(line["split"])) is not None:
+            loss.add(line["step"], line["loss"])
+        for name in line if line["split"] == "train" else ():
+            if name.startswith("lr/"):
+                lrs[name.removeprefix("lr/")].add(line["step"], line[name])
+    paths = [run_dir / name for name in PICTURES]
+    save_figure([_learning_rates(lrs)], paths[0])
+    save_figure([_losses(losses)], paths[1])
+    return paths
+
+
+def save_figure(panels: Sequence[Panel], path: Path) -> None:
+    """Write the panels to `path`, a PNG or an SVG by its ending."""
+    with replacing(path) as aside:
+        draw_new(panels, aside)
+
+
+def draw_new(panels: Sequence[Panel], path: Path) -> None:
+    """Write the panels to the new file `path`, as `save_figure`."""
+    with open_new(path) as descriptor, open(descriptor, "wb", closefd=False) as file:
+        figure(panels).savefig(file, dpi=120, format=path.suffix[1:])
+
+
+def _learning_rates(lrs: Mapping[str, _Thinned]) -> Panel:
+    series = [Series(name, lr.points()) for name, lr in sorted(lrs.items())]
+    return Panel("Learning rate of each component", "learning rate", series)
+
+
+def _losses(losses: Mapping[str, _Thinned]) -> Panel:
+    looks = {"train": ("training batch", "-"), HELD_OUT: ("held out", "o-")}
+    drawn = [(*looks[split], loss.points()) for split, loss in losses.items()]
+    return Panel("Losses", "loss", [Series(label, points, style) for label, style, points in drawn if points], log=True)

@@ -1,0 +1,142 @@
+"""What the optimizers of a config, or of one key, would do over a run, before there is one."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from optimizer import (
+    OPTIMIZER_BUILDER_REGISTRY,
+    SCHEDULE_REGISTRY,
+    Horizon,
+    Schedule,
+    ScheduledFactory,
+    UnknownKeyError,
+)
+from optimizer.analysis import Preview, panels
+from optimizer.charts import text
+from optimizer.config import NotImportedError, counted, explain, nearest, nest
+from optimizer.schedules import sample_steps
+
+from ..config.override_fields import text_fields
+from ..config.overrides import apply_overrides
+from ..config.schema import ExperimentConfig
+from ..errors import ConfigError
+from ..interfaces.dataset import DataSet
+from ..loop.batches import ShuffledBatches
+from ..runtime.files import written_out
+from .plan_table import warning_lines
+from .run_plots import draw_new, require_plotting
+
+WITHOUT_RUN = 1000
+"""Updates that a key is drawn over if nothing says how many."""
+
+
+def plot_config(config: ExperimentConfig, out: Path | None) -> list[str]:
+    """Draw the options that move, of every component, over the run; return lines to print.
+
+    out: a PNG or SVG to write; None: text. Raises ConfigError for an option that cannot be.
+    """
+    if config.train.total_steps is not None:
+        try:  # without the data, which may be large, or elsewhere
+            horizon = Horizon(config.train.total_steps)
+            previews = _previews(config, horizon)
+        except ConfigError:  # something is counted in epochs; or it is wrong, and will be told again
+            horizon, previews = _over_the_data(config)
+    else:
+        horizon, previews = _over_the_data(config)
+    return _drawn(previews, horizon.total_steps, out)
+
+
+def plot_key(key: str, parameters: Mapping[str, Any], out: Path | None) -> list[str]:
+    """Draw a schedule or an optimizer of the registries; return lines to print.
+
+    parameters: its own, by dotted name, and `total_steps` and `steps_per_epoch` of the run, and `lr` for a
+    schedule, where they are none of its own. Raises ConfigError.
+    """
+    cls = _registered(key)
+    own = apply_overrides({}, parameters, text_fields(cls))
+    run = {name: own.pop(name) for name in _RUN if name in own and name not in cls.model_fields}
+    try:
+        lengths = (run.get("total_steps"), _number(own.get("total_steps")), WITHOUT_RUN)
+        total_steps = int(next(length for length in lengths if length is not None))
+        horizon = Horizon(total_steps, int(run["steps_per_epoch"]) if "steps_per_epoch" in run else None)
+        made = cls(**own)
+        if isinstance(made, Schedule):
+            preview = Preview(made.resolved(horizon), {"lr": float(run.get("lr", 1.0)), "betas": (0.9, 0.999)}, {})
+        else:
+            preview = made.preview(horizon)
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{key}: {line}" for line in explain(error))) from error
+    except ValueError as error:
+        raise ConfigError(f"{key}: {error}") from error
+    return _drawn({key: preview}, horizon.total_steps, out)
+
+
+_RUN = ("total_steps", "steps_per_epoch", "lr")
+
+
+def _registered(key: str) -> Any:
+    for registry in (SCHEDULE_REGISTRY, OPTIMIZER_BUILDER_REGISTRY):
+        try:
+            cls: Any = registry[key]
+        except UnknownKeyError as error:
+            if isinstance(error.__cause__, NotImportedError):
+                raise ConfigError(f"{key!r}: {error.__cause__}") from error
+            continue
+        if issubclass(cls, Schedule | ScheduledFactory):
+            return cls
+        raise ConfigError(f"{key}: has no curve that could be drawn")
+    known = [*SCHEDULE_REGISTRY, *OPTIMIZER_BUILDER_REGISTRY]
+    raise ConfigError(f"{key}: neither a config file nor a key{nearest(key, known)} `innerstep list` shows them all.")
+
+
+def _over_the_data(config: ExperimentConfig) -> tuple[Horizon, dict[str, Preview]]:
+    data: DataSet = config.data.make("data")
+    rules = config.data.drop_last, config.train.accumulate
+    batches = ShuffledBatches(data.train, config.data.batch_size, config.seed, *rules)
+    horizon = config.train.horizon(batches.steps_per_epoch)
+    return horizon, _previews(config, horizon)
+
+
+def _previews(config: ExperimentConfig, horizon: Horizon) -> dict[str, Preview]:
+    previews = {}
+    for name, optim in config.model.component_optims.items():
+        if config.model.components[name].freeze or not isinstance(optim.factory, ScheduledFactory):
+            continue
+        path = ("model", "component_optims", name, "params")
+        try:
+            previews[name] = optim.factory.preview(optim.own_horizon(horizon))
+            previews[name].every = optim.every
+        except ValidationError as error:
+            raise ConfigError("\n".join(explain(nest(error, path)))) from error
+        except ValueError as error:
+            raise ConfigError(f"{'.'.join(path)}: {error}") from error
+    if not previews:
+        raise ConfigError("model.component_optims: there is no schedule to draw")
+    return previews
+
+
+def _drawn(previews: Mapping[str, Preview], total_steps: int, out: Path | None) -> list[str]:
+    try:
+        drawn = panels(previews, sample_steps(total_steps), f"over {counted(total_steps, 'update')}")
+    except ValueError as error:  # a function of the user's gave what no lr can be
+        raise ConfigError(str(error)) from error
+    if out is None:
+        lines = [text(drawn)]
+    else:
+        require_plotting("plot --out")
+        with written_out(out) as aside:
+            draw_new(drawn, aside)
+        lines = [f"drew {out}"]
+    for name, preview in previews.items():
+        lines += [
+            f"note: {name} waits for {monitor}, and is drawn as before its first report" for monitor in preview.monitors
+        ]
+        lines += warning_lines(name, preview.scheduler, -(-total_steps // preview.every), preview.usual)
+    return lines
+
+
+def _number(value: Any) -> int | None:
+    return value if isinstance(value, int) else None

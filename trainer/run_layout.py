@@ -1,0 +1,32 @@
+"""The names of the files and folders of a run, each said once.
+
+RUN/config.yaml                         the resolved config, enough to run it again
+RUN/metrics.jsonl                       one object a line
+RUN/.lock                               held by the process that trains
+RUN/checkpoints/latest, best            each names a checkpoint
+RUN/checkpoints/step_00000600/          one checkpoint:
+    manifest.json                       files with sizes and checksums
+    trainer.json, rng.safetensors       the run's position and random numbers
+    COMPONENT/model.safetensors         weights, and extra_state.* for the state that is more than tensors
+    COMPONENT/optimizer.safetensors     optimizer state, and optimizer.json
+"""
+
+CONFIG = "config.yaml"
+METRICS = "metrics.jsonl"
+NOT_UNDERSTOOD = "metrics.jsonl.bad"
+"""The file to which lines of metrics.jsonl are moved that no run wrote."""
+LOCK = ".lock"
+
+CHECKPOINTS = "checkpoints"
+LATEST = "latest"
+BEST = "best"
+
+MANIFEST = "manifest.json"
+TRAINER = "trainer.json"
+RNG_TENSORS = "rng.safetensors"
+WEIGHTS = "model.safetensors"
+EXTRA_VALUES = "extra_state.json"
+EXTRA_TENSORS = "extra_state.safetensors"
+"""With EXTRA_VALUES, the part of a state dict that `get_extra_state` of its modules returned. Absent without it."""
+OPTIMIZER_TENSORS = "optimizer.safetensors"
+OPTIMIZER_VALUES = "optimizer.json"

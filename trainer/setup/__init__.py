@@ -1,0 +1,1 @@
+"""Components and optimizers from a config, tried before the first update."""

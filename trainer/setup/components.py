@@ -1,0 +1,128 @@
+"""Builds the components, lets the objective prepare them, and keeps frozen what is frozen."""
+
+import zlib
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from ..checkpoint.init_from import load_part
+from ..config.schema import ComponentConfig, ModelConfig
+from ..errors import ConfigError, raised
+from ..interfaces.dataset import DataSet
+from ..interfaces.objective import Objective
+
+Loaded = Mapping[str, Mapping[str, nn.Parameter]]
+"""The parameters that `init_from` loaded, by component and name."""
+
+
+def build_components(
+    config: ModelConfig, seed: int, load_initial: bool, log: Callable[[str], None]
+) -> tuple[nn.ModuleDict, Loaded]:
+    """Return the components by name, and which of their parameters `init_from` loaded.
+
+    Each is initialised from the seed and its own name, so that to add or to reorder components changes
+    none of the others. load_initial: whether to load what `init_from` names, which a resumed run does
+    not need, and may not have any more. log: prints a line.
+
+    Raises ConfigError where a component's class refuses its parameters, or init_from does not fit.
+    """
+    components = nn.ModuleDict()
+    loaded = {}
+    for name, component_config in config.components.items():
+        torch.manual_seed((seed + zlib.crc32(name.encode())) % 2**63)
+        components[name] = component_config.make(f"model.components.{name}")
+        if component_config.init_from is not None and load_initial:
+            loaded[name] = _load(name, component_config, components[name], log)
+    freeze(components, config)
+    refuse_shared_parameters(components)
+    return components, loaded
+
+
+def prepare(objective: Objective, components: nn.ModuleDict, data: DataSet, loaded: Loaded) -> None:
+    """Let `objective` see the data and change the components, before they have optimizers.
+
+    loaded: what `init_from` loaded, which must still be there afterwards. Raises ConfigError, which names what fails.
+    """
+    before = list(components)
+    try:
+        objective.prepare(components, data)
+    except (ConfigError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # an objective is the user's code, which may raise anything
+        raise ConfigError(f"train.objective: its prepare fails: {raised(error)}") from error
+    for name in before:
+        if name not in components:
+            raise ConfigError(
+                f"model.components.{name}: the objective's prepare removed it. Take it out of the config."
+            )
+    for name in components:
+        if name not in before:
+            raise ConfigError(f"model.components: the objective's prepare added {name!r}. Put it into the config.")
+    for name, parameters in loaded.items():
+        there = {id(parameter) for parameter in components[name].parameters()}
+        if gone := [path for path, parameter in parameters.items() if id(parameter) not in there]:
+            raise ConfigError(
+                f"model.components.{name}.init_from: the objective's prepare replaced or removed parameters that were"
+                f" loaded: {', '.join(gone)}. Leave them out with init_from.strict: false and init_from.rename, or"
+                " give the component its final shape in its constructor."
+            )
+
+
+def move(components: nn.ModuleDict, device: torch.device) -> None:
+    """Move the components to `device`. Raises ConfigError that names the one that cannot be moved."""
+    for name, component in components.items():
+        try:
+            component.to(device)
+        except (RuntimeError, NotImplementedError) as error:  # no memory is left, or there are no values (meta)
+            raise ConfigError(f"model.components.{name}: cannot be moved to {device}: {raised(error)}") from error
+
+
+def freeze(components: nn.ModuleDict, config: ModelConfig) -> None:
+    """Freeze the components that the config freezes, whatever else has unfrozen them."""
+    for name, component_config in config.components.items():
+        if component_config.freeze:
+            for parameter in components[name].parameters():
+                parameter.requires_grad = False  # requires_grad_() refuses parameters without a shape yet
+
+
+def refuse_shapeless_parameters(components: nn.ModuleDict) -> None:
+    """Raise ConfigError if a lazy module has not been run, so that its parameters have no shape."""
+    for name, component in components.items():
+        if lazy := [path for path, parameter in component.named_parameters() if is_lazy(parameter)]:
+            raise ConfigError(
+                f"model.components.{name}: {', '.join(lazy)} have no shape yet, as the objective's losses do not run"
+                " the lazy modules that they belong to. Use them there, or give their sizes in the constructor."
+            )
+
+
+def refuse_shared_parameters(components: nn.ModuleDict) -> None:
+    """Raise ConfigError if two components have a parameter in common."""
+    owners: dict[nn.Parameter, str] = {}
+    for name, component in components.items():
+        for parameter_name, parameter in component.named_parameters():
+            owner = owners.setdefault(parameter, name)
+            if owner != name:
+                raise ConfigError(
+                    f"model.components.{name}: its parameter {parameter_name!r} belongs to component {owner!r} too."
+                    " A parameter can have one optimizer only: put both into one component."
+                )
+
+
+def _load(
+    name: str, config: ComponentConfig, component: nn.Module, log: Callable[[str], None]
+) -> dict[str, nn.Parameter]:
+    """Load what `init_from` of a component names, and return the parameters that it loaded."""
+    path = f"model.components.{name}.init_from"
+    assert config.init_from is not None, "else there is nothing to load"
+    if any(is_lazy(tensor) for tensor in (*component.parameters(), *component.buffers())):
+        raise ConfigError(f"{path}: the component has lazy modules, whose parameters have no shape to load into yet.")
+    try:
+        names, lines = load_part(name, config.init_from, component)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    for line in lines:
+        log(line)
+    chosen = set(names)
+    return {name: parameter for name, parameter in component.named_parameters() if name in chosen}

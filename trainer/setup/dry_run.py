@@ -1,0 +1,132 @@
+"""Small batches through the model before anything is written, to see that its parts fit together."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from optimizer.state import without_values
+
+from ..config.schema import ModelConfig
+from ..errors import ConfigError, raised
+from ..interfaces.component import train_mode
+from ..interfaces.dataset import Batch, DataSet
+from ..interfaces.objective import Objective, Outcome, loss_problem, metric_problem
+from ..loop.data_checks import HELD_OUT, TRAIN, first_batch
+from ..runtime.device import on_device
+from .components import Loaded, freeze, move, prepare, refuse_shapeless_parameters, refuse_shared_parameters
+
+
+def bring_into_form(
+    objective: Objective,
+    components: nn.ModuleDict,
+    data: DataSet,
+    model: ModelConfig,
+    loaded: Loaded,
+    device: torch.device,
+    one_sample: bool,
+) -> Outcome:
+    """Bring the components into the form that they train in, and return what a batch gives, by which names.
+
+    What makes and replaces parameters (the objective's prepare, lazy modules in a first forward pass) comes here,
+    before there are optimizers; what the config freezes stays frozen. loaded: what `init_from` loaded. one_sample:
+    whether training has batches of one sample. Raises ConfigError.
+    """
+    train = on_device(first_batch(data.train, TRAIN, 2), device)
+    held_out = None if data.held_out is None else on_device(first_batch(data.held_out, HELD_OUT, 2), device)
+    move(components, device)
+    prepare(objective, components, data, loaded)
+    move(components, device)
+    freeze(components, model)
+    outcome = dry_run(objective, components, train)
+    if held_out is not None:
+        outcome = dry_run(objective, components, held_out)
+    if one_sample:
+        dry_run_one_sample(objective, components, on_device(first_batch(data.train, TRAIN, 1), device))
+    freeze(components, model)
+    refuse_shapeless_parameters(components)
+    refuse_shared_parameters(components)
+    return outcome
+
+
+def dry_run(objective: Objective, components: nn.ModuleDict, batch: Batch) -> Outcome:
+    """Return the losses and metrics of `batch` in eval mode, without gradients. Lazy modules get their parameters.
+
+    Raises ConfigError that names the component which cannot take its input, and the line that failed.
+    """
+    components.eval()
+    return _outcome(objective, components, batch)
+
+
+def dry_run_one_sample(objective: Objective, components: nn.ModuleDict, batch: Batch) -> None:
+    """Run a batch of one sample in train mode, which some modules (BatchNorm over single values) cannot do.
+
+    Raises ConfigError with what failed.
+    """
+    train_mode(components)
+    try:
+        _outcome(objective, components, batch)
+    except ConfigError as error:
+        raise ConfigError(
+            f"data: the last batch of an epoch has one sample, over which the model cannot train: {error}."
+            " Set data.drop_last to true, or change data.batch_size."
+        ) from error
+    finally:
+        components.eval()
+
+
+def _outcome(objective: Objective, components: nn.ModuleDict, batch: Batch) -> Outcome:
+    running: list[tuple[str, str]] = []
+    hooks = []
+    for name, component in components.items():
+        hooks.append(component.register_forward_pre_hook(_enter(running, name)))
+        hooks.append(component.register_forward_hook(lambda *_: running.pop() and None))
+    try:
+        with torch.no_grad(), _kept_buffers(components):
+            outcome = objective.losses(components, batch)
+            problem = loss_problem(outcome)
+            if problem is None:
+                metrics = outcome.measured()
+                problem = metric_problem(metrics)
+            if problem is None:
+                return Outcome(outcome.losses, metrics)
+    except (ConfigError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # components and objectives are users' code, which may raise anything
+        path, given = running[-1] if running else ("train.objective", f"a batch of {_shapes(batch)}")
+        raise ConfigError(f"{path}: fails on {given}: {raised(error)}") from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    raise ConfigError(f"train.objective: its losses must return an Outcome of scalar tensors; {problem}")
+
+
+def _enter(running: list[tuple[str, str]], name: str) -> Any:
+    def note(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        shapes = ", ".join(str(list(value.shape)) for value in inputs if isinstance(value, Tensor))
+        running.append((f"model.components.{name}", f"an input of shape {shapes}"))
+
+    return note
+
+
+def _shapes(batch: Batch) -> str:
+    return ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in batch.items())
+
+
+@contextmanager
+def _kept_buffers(components: nn.ModuleDict) -> Iterator[None]:
+    """Run the body, and put the buffers back afterwards as they were, also those that it replaced."""
+    kept = [
+        (module, name, buffer, buffer.clone())
+        for module in components.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+        if without_values(buffer) is None
+    ]
+    try:
+        yield
+    finally:
+        for module, name, buffer, values in kept:
+            setattr(module, name, buffer)
+            buffer.copy_(values)

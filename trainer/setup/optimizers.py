@@ -1,0 +1,64 @@
+"""Builds the optimizer of a component from its entry in the config."""
+
+import inspect
+
+from pydantic import ValidationError
+from torch import nn
+from torch.optim import Optimizer
+
+from optimizer import Horizon, ScheduledFactory, ScheduledOptimizer
+from optimizer.config import explain, nest
+
+from ..config.schema import OptimConfig
+from ..errors import ConfigError, raised, user_line
+
+
+def component_optimizer(name: str, optim: OptimConfig, component: nn.Module, horizon: Horizon) -> Optimizer:
+    """Return the optimizer over the trainable parameters of a component.
+
+    Args:
+        name: The component's.
+        optim: Its entry in `model.component_optims`.
+        component: The component.
+        horizon: The length of the run in updates.
+
+    Raises:
+        ConfigError: The optimizer cannot be built, or does not fit the trainer's loop.
+    """
+    path = ("model", "component_optims", name, "params")
+    try:
+        several = getattr(optim.factory, "builds_multiple_optimizers", False)
+        optimizer = None if several else _build(optim, component, optim.own_horizon(horizon))
+    except ValidationError as error:
+        raise ConfigError("\n".join(explain(nest(error, path)))) from error
+    except ValueError as error:
+        raise ConfigError(f"{'.'.join(path)}: {error}{user_line(error)}") from error
+    except (Exception, SystemExit) as error:  # the factory may be the user's
+        raise ConfigError(f"{'.'.join(path)}: {optim.type} cannot be built: {raised(error)}") from error
+    if optimizer is None:
+        raise ConfigError(
+            f"model.component_optims.{name}.type: {optim.type} builds several optimizers, and a component has one."
+            " Make each part of it a component with its own optimizer."
+        )
+    _refuse_closure(name, optim, optimizer)
+    return optimizer
+
+
+def _build(optim: OptimConfig, component: nn.Module, horizon: Horizon) -> Optimizer:
+    if isinstance(optim.factory, ScheduledFactory):
+        return optim.factory.build(component, horizon=horizon)
+    build = optim.factory.build
+    trainable = [(path, parameter) for path, parameter in component.named_parameters() if parameter.requires_grad]
+    if "horizon" in inspect.signature(build).parameters:
+        return build(trainable, horizon=horizon)
+    return build(trainable)  # a factory written for `build(params)` alone
+
+
+def _refuse_closure(name: str, optim: OptimConfig, optimizer: Optimizer) -> None:
+    step = super(ScheduledOptimizer, optimizer).step if isinstance(optimizer, ScheduledOptimizer) else optimizer.step
+    closure = inspect.signature(step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise ConfigError(
+            f"model.component_optims.{name}.type: {optim.type} evaluates the loss several times an update, which the"
+            " trainer's loop does not. Choose another optimizer, or use it in your own loop."
+        )
