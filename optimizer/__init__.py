@@ -22,6 +22,7 @@ from .state.named import NamedState, named_state
 from .state.named_loading import load_named_state
 from .testing.check_factory import ConformanceError, check_factory
 from .transforms.cautious import CautiousOptimizer
+from .transforms.step_options import StepOptions
 
 __all__ = [
     "OPTIMIZER_BUILDER_REGISTRY",
@@ -44,6 +45,7 @@ __all__ = [
     "ScheduledFactory",
     "ScheduledOptimizer",
     "StateMismatchError",
+    "StepOptions",
     "TorchFactory",
     "TorchSchedule",
     "UnknownKeyError",
