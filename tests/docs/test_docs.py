@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import faults
 import pytest
 import torch
 import yaml
@@ -239,6 +240,21 @@ def test_the_tests_that_the_checklist_names_are_there():
     rows = re.findall(r"^- \*\*([ABCD]\d+b?)\*\* ", text, re.MULTILINE)
     expected = [f"A{n}" for n in range(1, 25)] + ["A5b", "A9b"] + [f"B{n}" for n in range(1, 16)] + ["C2"]
     assert sorted(rows) == sorted(expected + [f"D{n}" for n in range(1, 22)])
+
+
+def test_the_readmes_kills_and_mistakes_are_those_of_the_tests():
+    def number(file, pattern):
+        (path,) = (path for path in ROOT.rglob(file) if ".venv" not in path.parts)
+        return int(re.search(pattern, path.read_text())[1])
+
+    variants = len(faults.VARIANTS)
+    tested = variants * number("test_faults.py", r'"killed", (\d+), seconds')
+    soaked = variants * number("soak.py", r"SEEDS = (\d+)") * number("soak.py", r"KILLS = (\d+)")
+    mistakes = number("test_mutations.py", r'"INNERSTEP_MUTATIONS", "(\d+)"')
+    many = number("Makefile", r"INNERSTEP_MUTATIONS=(\d+)")
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert f"kills small runs {tested} times and damages checkpoints in {mistakes:,} ways" in text
+    assert f"`make soak` kills {soaked} times and makes {many:,} such mistakes" in text
 
 
 def test_the_test_files_that_the_docs_name_are_there():
