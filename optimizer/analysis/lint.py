@@ -4,10 +4,10 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 from ..config.messages import counted, message_of
-from ..scheduled.option import ScheduledOption, option_value
-from ..scheduled.scheduler import EmbeddedScheduler
 from ..schedules.base import Schedule, short
 from ..schedules.sampling import sample_steps
+from ..scheduling.option import ScheduledOption, option_value
+from ..scheduling.scheduler import EmbeddedScheduler
 
 Value = Callable[[int], float]
 """The value of an option by update."""

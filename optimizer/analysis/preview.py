@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from ..charts import Panel, Series
-from ..scheduled.scheduler import EmbeddedScheduler
 from ..schedules.base import Schedule
+from ..scheduling.scheduler import EmbeddedScheduler
 from ..types import Options
 
 

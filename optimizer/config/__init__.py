@@ -1,6 +1,7 @@
 """Validated configs: registries of classes by key, types of fields, error messages, modules that a config names."""
 
 from .arguments import arguments_model, check_arguments, construct, signature_model
+from .attribute_docs import attribute_docstring
 from .errors import UNKNOWN_KEY, explain, filtered, nest, refusal
 from .fields import Beta, Count, NonNegativeNumber, PositiveCount, PositiveNumber
 from .importing import (
@@ -29,6 +30,7 @@ __all__ = [
     "TaggedField",
     "announcing",
     "arguments_model",
+    "attribute_docstring",
     "bounded",
     "check_arguments",
     "construct",

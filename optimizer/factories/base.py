@@ -16,11 +16,12 @@ from ..config.messages import nearest
 from ..config.registry import Registry
 from ..kernels.registry import kernel_for
 from ..kernels.switches import implementation_switches
-from ..scheduled.optimizer import ScheduledOptimizer, scheduled
 from ..schedules.base import NOTEBOOK, AnySchedule, Schedule
 from ..schedules.basic import Constant
 from ..schedules.horizon import Horizon
 from ..schedules.sampling import sample_steps
+from ..scheduling.optimizer import ScheduledOptimizer, scheduled
+from ..transforms.step_options import StepOptions
 from ..types import Options, ParamGroup
 from .grouping import GroupingFields
 from .parameter_groups import Params, parameter_groups, tensor_of
@@ -29,14 +30,19 @@ from .step_fields import CautionFields, ClippingFields, ImplementationFields, Op
 
 @runtime_checkable
 class OptimizerFactory(Protocol):
-    """A class of the registry: the hyperparameters as constructor arguments, and `build`."""
+    """An entry of the registry: the hyperparameters as constructor arguments, and `build`."""
 
     if TYPE_CHECKING:  # so that a type checker accepts `OPTIMIZER_BUILDER_REGISTRY[key](lr=1e-3)`
 
         def __init__(self, **hyperparameters: Any) -> None: ...
 
     def build(self, params: Any, horizon: Horizon | None = None) -> Optimizer:
-        """Return an optimizer over `params`. horizon: the length of the run."""
+        """Return an optimizer over `params`.
+
+        Args:
+            params: A module, parameters, named parameters or parameter groups.
+            horizon: The length of the run.
+        """
         ...
 
 
@@ -59,11 +65,13 @@ class ScheduledFactory(GroupingFields, CautionFields, OptionScheduleFields, Impl
     def resolved(self, horizon: Horizon | None = None) -> Self:
         """Return this factory with the lengths that were left out taken from `horizon`.
 
+        Only the schedules change, and each is validated when it is filled in; the factory is not validated again.
+
         Raises:
             ValidationError: A length is missing and there is no horizon, or it does not fit the horizon.
         """
         schedules = self._resolved_option_schedules(horizon)
-        return self.replaced(option_schedules=schedules) if schedules else self
+        return self.model_copy(update={"option_schedules": schedules}) if schedules else self
 
     def build(self, params: Params, horizon: Horizon | None = None) -> ScheduledOptimizer:
         """Return the optimizer with its schedule inside.
@@ -84,8 +92,6 @@ class ScheduledFactory(GroupingFields, CautionFields, OptionScheduleFields, Impl
         _check_group_options(groups, [*inspect.signature(self.optimizer_class).parameters][1:])  # the first: parameters
         groups = factory._group(groups, params if isinstance(params, nn.Module) else None)
         optimizer = factory._make(groups, factory.class_options(groups))
-        if factory.state_dtype is not None:
-            optimizer.state_dtype = getattr(torch, factory.state_dtype)
         kernel = kernel_for(optimizer, factory.implementation)
         if kernel is not None:
             optimizer.use_kernel(kernel)
@@ -127,11 +133,9 @@ class ScheduledFactory(GroupingFields, CautionFields, OptionScheduleFields, Impl
 
     def _embedded(self) -> dict[str, Any]:
         """Return the arguments of `embed` after the curve."""
-        return {
-            "grad_clip_norm": self.grad_clip_norm,
-            "option_schedules": self.option_schedules,
-            "caution": self._caution(),
-        }
+        state_dtype = None if self.state_dtype is None else getattr(torch, self.state_dtype)
+        step_options = StepOptions(self.grad_clip_norm, self._caution(), state_dtype)
+        return {"step_options": step_options, "option_schedules": self.option_schedules}
 
     def _repr_svg_(self) -> str | None:
         """Return the curves as an SVG for a notebook; None without matplotlib."""
@@ -156,7 +160,7 @@ class FreeScheduleFactory(ScheduledFactory):
             schedule = self.schedule.resolved(horizon)
         except ValidationError as error:
             raise nest(error, ("schedule",)) from None
-        return super().resolved(horizon).replaced(schedule=schedule)
+        return super().resolved(horizon).model_copy(update={"schedule": schedule})
 
 
 def _check_group_options(groups: list[ParamGroup], options: Sequence[str]) -> None:

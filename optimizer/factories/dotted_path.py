@@ -15,11 +15,11 @@ from torch.optim.lr_scheduler import LRScheduler
 from ..config.errors import refusal
 from ..config.fields import FieldDefinitions
 from ..config.signatures import Annotation, plain_types
-from ..scheduled.optimizer import ScheduledOptimizer
 from ..schedules.base import SCHEDULE_REGISTRY, Schedule
 from ..schedules.horizon import Horizon
 from ..schedules.pytorch import scheduler_fields
 from ..schedules.torch_schedule import TorchRun, TorchSchedule
+from ..scheduling.optimizer import ScheduledOptimizer
 from ..types import Options, ParamGroup
 from .base import OPTIMIZER_BUILDER_REGISTRY
 from .torch_optim import NOT_OPTIONS, OPTION_MEANINGS, TorchFactory, summary_of

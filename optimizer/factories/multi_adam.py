@@ -10,10 +10,10 @@ from ..config.errors import nest
 from ..config.fields import Beta, NonNegativeNumber
 from ..config.messages import nearest
 from ..config.validation import Config
-from ..scheduled.optimizer import ScheduledOptimizer
 from ..schedules.base import AnySchedule
 from ..schedules.basic import Constant
 from ..schedules.horizon import Horizon
+from ..scheduling.optimizer import ScheduledOptimizer
 from ..types import Options
 from .base import OPTIMIZER_BUILDER_REGISTRY, ScheduledFactory
 from .parameter_groups import Params, trainable_parameters

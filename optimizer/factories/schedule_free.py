@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..config.fields import Beta, Count, NonNegativeNumber, Number, PositiveBeta, PositiveNumber
-from ..scheduled.optimizer import ScheduledOptimizer
+from ..scheduling.optimizer import ScheduledOptimizer
 from ..types import Options, ParamGroup, StateDict
 from .base import OPTIMIZER_BUILDER_REGISTRY, FreeScheduleFactory
 

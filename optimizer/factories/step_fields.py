@@ -3,11 +3,11 @@
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
-from torch.optim import Adam, AdamW
 
 from ..config.errors import nest
 from ..config.fields import Fraction, NonNegativeNumber, PositiveNumber
 from ..config.validation import Config
+from ..kernels.registry import classes_with_state_dtype
 from ..schedules.base import AnySchedule, Schedule
 from ..schedules.horizon import Horizon
 from ..transforms.cautious import Caution
@@ -37,8 +37,9 @@ class ImplementationFields(OptimizerOptions):
 
     @model_validator(mode="after")
     def _check_state_dtype(self) -> Self:
-        if self.state_dtype is not None and self.optimizer_class not in (Adam, AdamW):
-            self.refuse("state_dtype", f"is for Adam and AdamW, and not for {self.optimizer_class.__name__}")
+        if self.state_dtype is not None and self.optimizer_class not in (classes := classes_with_state_dtype()):
+            names = " and ".join(cls.__name__ for cls in classes)
+            self.refuse("state_dtype", f"is for {names}, and not for {self.optimizer_class.__name__}")
         return self
 
 

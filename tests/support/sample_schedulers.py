@@ -1,11 +1,11 @@
-"""Schedulers of another library, which tests name by dotted path."""
+"""Schedulers of other libraries, which a config names by dotted path."""
 
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
 
 class Halving(LRScheduler):
-    """A scheduler as in a library: the lr is halved every so many steps."""
+    """A scheduler as a library would bring it."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, every: int, last_epoch: int = -1) -> None:
         if every < 1:
@@ -18,7 +18,7 @@ class Halving(LRScheduler):
 
 
 class Ending(Halving):
-    """A scheduler that raises after its last step, as some libraries' do."""
+    """Knows an end, and raises there, as some do."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, last: int = 5) -> None:
         self.last = last
