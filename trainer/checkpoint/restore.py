@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from optimizer import SCHEDULE_REGISTRY, Horizon
 from optimizer.config import bounded, counted, shown, shown_value
 from optimizer.scheduled import NO_CURVE
+from optimizer.types import HasSchedule
 
 from ..config.schema import ComponentConfig, DataConfig, ExperimentConfig, OptimConfig, TrainConfig
 from ..errors import ConfigError
@@ -147,7 +148,7 @@ def restore_components(
         else:
             with _without_warnings_of_another_curve():
                 checkpoint.load_optimizer(folder / name, optimizer, own_options=True)
-            if on_change == "rescale" and hasattr(optimizer, "scheduler"):
+            if on_change == "rescale" and isinstance(optimizer, HasSchedule):
                 _enter(name, optimizer, folder / name)
 
 
@@ -177,7 +178,7 @@ def _was_rising(scheduler: Mapping[str, Any] | None) -> bool | None:
 
 
 def _start_at(optimizer: Optimizer, step: int) -> None:
-    if hasattr(optimizer, "scheduler"):
+    if isinstance(optimizer, HasSchedule):
         optimizer.load_state_dict({**optimizer.state_dict(), "scheduler": {"last_epoch": step}})
 
 
