@@ -1,11 +1,12 @@
 # Each target installs what it needs into .venv when that is missing or out of date, and reuses it otherwise.
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+INSTALL = $(PIP_INSTALL) --editable
 # One process for each core, each with one thread. Tests that need two threads set them.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
 
-.PHONY: demo test test-slow test-versions check format bench soak figures clean
+.PHONY: demo test test-slow test-versions check format docs bench soak figures config-fields clean
 
 demo: .venv/demo.stamp
 	$(BIN)/innerstep train configs/digits.yaml --overwrite
@@ -28,6 +29,10 @@ format: .venv/check.stamp
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# A dead link or anchor, a page outside the navigation and a docstring that contradicts its signature are errors.
+docs: .venv/docs.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 bench: .venv/test.stamp
 	$(BIN)/python benchmarks/report.py
 
@@ -40,8 +45,11 @@ soak: .venv/test.stamp
 figures: .venv/demo.stamp
 	$(BIN)/python docs/draw_figures.py
 
+config-fields: .venv/test.stamp
+	$(BIN)/python docs/write_config_fields.py
+
 clean:
-	rm -rf .venv runs dist
+	rm -rf .venv runs dist site
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -56,4 +64,12 @@ clean:
 
 .venv/check.stamp: pyproject.toml constraints.txt | .venv/bin/python
 	$(INSTALL) '.[check]'
+	touch $@
+
+# The requirements alone: the API pages are made from the sources as text, so neither innerstep nor torch is needed.
+DOCS_EXTRA = import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")
+
+.venv/docs.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -c '$(DOCS_EXTRA)' > .venv/docs.txt
+	$(PIP_INSTALL) --requirement .venv/docs.txt
 	touch $@

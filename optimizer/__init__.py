@@ -10,18 +10,19 @@ from .factories.base import OPTIMIZER_BUILDER_REGISTRY, FreeScheduleFactory, Opt
 from .factories.torch_optim import TorchFactory, torch_factory
 from .interop.lerobot import make_optimizer_and_scheduler
 from .schedule_free_radam import RAdamScheduleFreeFactory
-from .scheduled.optimizer import ScheduledOptimizer, scheduled
-from .scheduled.read_only import ReadOnlyScheduler
-from .scheduled.scheduler import EmbeddedScheduler
 from .schedules.base import SCHEDULE_REGISTRY, Schedule
 from .schedules.horizon import Horizon
 from .schedules.torch_schedule import TorchSchedule
+from .scheduling.optimizer import ScheduledOptimizer, scheduled
+from .scheduling.read_only import ReadOnlyScheduler
+from .scheduling.scheduler import EmbeddedScheduler
 from .state.checks import StateMismatchError
 from .state.files import load_optimizer_state, save_optimizer_state
 from .state.named import NamedState, named_state
 from .state.named_loading import load_named_state
 from .testing.check_factory import ConformanceError, check_factory
 from .transforms.cautious import CautiousOptimizer
+from .transforms.step_options import StepOptions
 
 __all__ = [
     "OPTIMIZER_BUILDER_REGISTRY",
@@ -44,6 +45,7 @@ __all__ = [
     "ScheduledFactory",
     "ScheduledOptimizer",
     "StateMismatchError",
+    "StepOptions",
     "TorchFactory",
     "TorchSchedule",
     "UnknownKeyError",

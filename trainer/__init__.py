@@ -9,7 +9,8 @@ os.environ.setdefault("MKL_CBWR", "AUTO")
 os.environ.setdefault("MKL_DYNAMIC", "FALSE")
 
 if TYPE_CHECKING:
-    from .config.schema import ExperimentConfig, load_config
+    from .config.load import load_config
+    from .config.schema import ExperimentConfig
     from .errors import ConfigError, NonFiniteError, SaveError, UserCodeError
     from .interfaces.component import MODEL_REGISTRY
     from .interfaces.dataset import DATASET_REGISTRY, DataSet, TensorSplit
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _OWNERS = {
     "MODEL_REGISTRY": "interfaces.component",
     "ExperimentConfig": "config.schema",
-    "load_config": "config.schema",
+    "load_config": "config.load",
     "DATASET_REGISTRY": "interfaces.dataset",
     "DataSet": "interfaces.dataset",
     "TensorSplit": "interfaces.dataset",

@@ -15,6 +15,7 @@ from optimizer.config import counted
 
 from .checkpoint.contents import Progress
 from .checkpoint.dry_save import TriedContents
+from .checkpoint.fingerprint import run_fingerprint
 from .checkpoint.init_from import load_part_optimizers
 from .checkpoint.manager import CheckpointManager, writing
 from .checkpoint.own_state import OwnState
@@ -89,6 +90,7 @@ class OfflineTrainer:
                 self.objective, self.components, self.data, config.model, loaded, self.device, one_sample
             )
         self.optimizers = self._build_optimizers()
+        self.fingerprint = run_fingerprint(config, self.optimizers, self.horizon)
         if not resumed:
             load_part_optimizers(config.model, self.optimizers, self.log)
         train_at_training_weights(self.optimizers.values())

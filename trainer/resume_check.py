@@ -14,7 +14,8 @@ from optimizer.config import counted
 from .checkpoint.manager import CheckpointManager
 from .checkpoint.names import folder_name
 from .checkpoint.tools.diff import differences
-from .config.schema import ExperimentConfig, load_config
+from .config.load import load_config
+from .config.schema import ExperimentConfig
 from .errors import ConfigError
 from .offline_trainer import OfflineTrainer
 from .run_layout import CHECKPOINTS, METRICS

@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoint import contents as checkpoint
+from .checkpoint.fingerprint import changes
+from .checkpoint.on_change import refuse, table
 from .checkpoint.provenance import say_what_differs
-from .checkpoint.restore import changes, lasting, refuse, restore_components, table
+from .checkpoint.restore import restore_components
 from .checkpoint.upgrades import brought_up
 from .errors import ConfigError
 from .loop.averaged_weights import train_at_training_weights
@@ -20,7 +22,7 @@ def saved_values(run: Run) -> dict[str, Any]:
         "data": _place_in_data(run),
         "horizon": {"total_steps": run.horizon.total_steps, "steps_per_epoch": run.horizon.steps_per_epoch},
         "components": {name: "trains" if name in run.optimizers else "frozen" for name in run.components},
-        "config": lasting(run.config, run.optimizers, run.horizon),
+        "config": run.fingerprint,
         "scaler": run.learner.state_dict(),
         "skipped": run.learner.skipped,
         "evaluated": not run.evaluation_is_due,
@@ -40,7 +42,7 @@ def restore_run(run: Run, folder: Path) -> None:
         if progress.step > run.horizon.total_steps:
             rule = f"must be >= {progress.step}, the updates done; got {run.horizon.total_steps}"
             raise ConfigError(f"train.total_steps: {rule}")
-        now = {"data": _place_in_data(run), "config": lasting(run.config, run.optimizers, run.horizon)}
+        now = {"data": _place_in_data(run), "config": run.fingerprint}
         with checkpoint.expected_content(folder / TRAINER):
             rows = changes(brought_up(progress.values, run.config), now)
         if on_change not in ("override", "rescale"):

@@ -28,6 +28,7 @@ class Run(Protocol):
     components: nn.ModuleDict
     batches: ShuffledBatches
     horizon: Horizon
+    fingerprint: dict[str, Any]
     learner: GradientUpdater
     contents: TriedContents
     own: OwnState

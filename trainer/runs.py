@@ -14,13 +14,14 @@ from .checkpoint.contents import expected_content, read_progress
 from .checkpoint.directory import checkpoint_at
 from .checkpoint.manager import writing
 from .checkpoint.names import is_file, write_pointer
-from .checkpoint.restore import with_saved_values
+from .checkpoint.on_change import with_saved_values
 from .checkpoint.selection import Say, asked_for, newest_good, set_damaged_aside
 from .checkpoint.upgrades import strings
 from .checkpoint.writing import clear_leftovers, recover
+from .config.load import load_config
 from .config.paths import as_text, path_of
 from .config.plugins import heading_of_folders
-from .config.schema import ExperimentConfig, load_config
+from .config.schema import ExperimentConfig
 from .config.yaml_file import read_config_file
 from .config.yaml_values import write_yaml
 from .errors import ConfigError, resume_command

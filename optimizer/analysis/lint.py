@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..config.messages import counted, message_of
-from ..scheduled.option import ScheduledOption, option_value
-from ..scheduled.scheduler import EmbeddedScheduler
 from ..schedules.base import Schedule, short
 from ..schedules.sampling import sample_steps
+from ..scheduling.option import ScheduledOption, option_value
+from ..scheduling.scheduler import EmbeddedScheduler
 
 Value = Callable[[int], float]
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..charts import Panel, Series
-from ..scheduled.scheduler import EmbeddedScheduler
 from ..schedules.base import Schedule
+from ..scheduling.scheduler import EmbeddedScheduler
 
 
 class Preview:

@@ -13,11 +13,11 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ..config.signatures import plain_types
 from ..config.validation import refusal
-from ..scheduled.optimizer import ScheduledOptimizer
 from ..schedules.base import SCHEDULE_REGISTRY, Schedule
 from ..schedules.horizon import Horizon
 from ..schedules.pytorch import scheduler_fields
 from ..schedules.torch_schedule import TorchRun, TorchSchedule
+from ..scheduling.optimizer import ScheduledOptimizer
 from ..types import ParamGroup
 from .base import OPTIMIZER_BUILDER_REGISTRY
 from .torch_optim import NOT_OPTIONS, OPTION_MEANINGS, TorchFactory

@@ -8,10 +8,10 @@ from torch import nn
 
 from ..config.messages import nearest
 from ..config.validation import Beta, Config, NonNegativeNumber, nest
-from ..scheduled.optimizer import ScheduledOptimizer
 from ..schedules.base import AnySchedule
 from ..schedules.basic import Constant
 from ..schedules.horizon import Horizon
+from ..scheduling.optimizer import ScheduledOptimizer
 from .base import OPTIMIZER_BUILDER_REGISTRY
 from .parameter_groups import Params
 

@@ -26,7 +26,7 @@ OPTION_MEANINGS = {
     "nesterov": "Whether the gradient is taken ahead of the momentum step.",
     "amsgrad": "Whether to divide by the largest second moment so far.",
     "maximize": "Whether to go up the gradient.",
-    "capturable": "Whether the step can be captured in a CUDA graph.",
+    "capturable": "Whether the step count is on the device, as a CUDA graph needs; innerstep refuses to be captured.",
     "decoupled_weight_decay": "Whether weight decay shrinks the weights themselves, as in AdamW.",
     "momentum_decay": "How fast momentum warms up.",
     "centered": "Whether the squared gradient's mean is taken about the gradient's mean.",

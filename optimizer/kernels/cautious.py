@@ -6,45 +6,29 @@ as the largest parameter, until it is known how many of its coordinates agree.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import SGD, Adam, AdamW
 
-from ..scheduled.optimizer import MOMENTS
+from ..scheduling.kernel import Kernel
+from ..scheduling.optimizer import ScheduledOptimizer
 from ..transforms.cautious import Caution
 from ..transforms.float64_step import HALVES
 from ..transforms.memory_layout import laid_out_as
+from ..types import ParamGroup
 from .blocks import Lists, Tensors, bundles
-from .moments import adam_state, count, moment, moment_dtype
-from .stepping import Group, objection_to, stepped
+from .moments import MOMENTS, adam_state, count, moment, moment_dtype
+from .stepping import by_group, unsupported_group
 
 BUFFER = ("momentum_buffer",)
 """SGD's, as its state has it."""
 
 Direction = Callable[[Lists, list[Tensor], list[int]], Tensors]
-"""Moves the state of the rows of a block; returns the directions of their steps, if need be in the memory given."""
+"""Updates the state of a block's rows; returns the directions of their steps, which may use the memory given."""
 
 
-@Optimizer.profile_hook_step
-def cautious_adam_step(optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:
-    """Adam's or AdamW's step, cautious."""
-    return stepped(optimizer, closure, _step_adam, objection, MOMENTS)
-
-
-@Optimizer.profile_hook_step
-def cautious_sgd_step(optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:
-    """SGD's step, cautious."""
-    return stepped(optimizer, closure, _step_sgd, objection, BUFFER)
-
-
-def objection(optimizer: Any, group: Group) -> str | None:
-    """Return what these steps have against `group`, or None."""
-    return objection_to(group, {"cpu": (torch.float32, torch.float64, *HALVES)})
-
-
-def sgd_buffer(optimizer: Any, p: Tensor) -> tuple[Tensor, bool]:
+def sgd_buffer(optimizer: ScheduledOptimizer, p: Tensor) -> tuple[Tensor, bool]:
     """Return the momentum buffer of `p`, and whether this is its first step."""
     state = optimizer.state[p]
     is_first = state.get("momentum_buffer") is None
@@ -55,17 +39,21 @@ def sgd_buffer(optimizer: Any, p: Tensor) -> tuple[Tensor, bool]:
     return state["momentum_buffer"], is_first
 
 
-def penalty_of(group: Group) -> float:
+def penalty_of(group: ParamGroup) -> float:
     """Return the factor of the L2 penalty."""
     return 0.0 if group.get("decoupled_weight_decay") else float(group["weight_decay"])
 
 
-def decay_of(group: Group) -> float:
+def decay_of(group: ParamGroup) -> float:
     """Return the decoupled weight decay."""
     return float(group["weight_decay"]) if group.get("decoupled_weight_decay") else 0.0
 
 
-def _step_adam(optimizer: Any, group: Group, parameters: list[Tensor]) -> None:
+def _unsupported_reason(optimizer: ScheduledOptimizer, group: ParamGroup) -> str | None:
+    return unsupported_group(group, {"cpu": (torch.float32, torch.float64, *HALVES)})
+
+
+def _step_adam(optimizer: ScheduledOptimizer, group: ParamGroup, parameters: list[Tensor]) -> None:
     if not parameters:
         return
     states = [adam_state(optimizer, p) for p in parameters]
@@ -86,10 +74,10 @@ def _step_adam(optimizer: Any, group: Group, parameters: list[Tensor]) -> None:
         (p, gradient, average, square)
         for p, gradient, (_, average, square) in zip(parameters, _upward(group, parameters), states, strict=True)
     ]
-    _move(rows, direction, optimizer.caution, group)
+    _move(rows, direction, optimizer, group)
 
 
-def _step_sgd(optimizer: Any, group: Group, parameters: list[Tensor]) -> None:
+def _step_sgd(optimizer: ScheduledOptimizer, group: ParamGroup, parameters: list[Tensor]) -> None:
     rows: dict[bool, list[tuple[Tensor, ...]]] = {True: [], False: []}
     for p, gradient in zip(parameters, _upward(group, parameters), strict=True):
         if group["momentum"]:
@@ -109,14 +97,22 @@ def _step_sgd(optimizer: Any, group: Group, parameters: list[Tensor]) -> None:
             torch._foreach_add_(block[2], whole, alpha=taken)
             return torch._foreach_add(whole, block[2], alpha=group["momentum"]) if group["nesterov"] else block[2]
 
-        _move(some, direction, optimizer.caution, group)
+        _move(some, direction, optimizer, group)
 
 
-def _move(rows: Sequence[tuple[Tensor, ...]], direction: Direction, caution: Caution, group: Group) -> None:
+def _move(
+    rows: Sequence[tuple[Tensor, ...]], direction: Direction, optimizer: ScheduledOptimizer, group: ParamGroup
+) -> None:
     """Move parameters against their directions, where these agree with the gradients.
 
-    rows: of each parameter it, its gradient, and what else `direction` works on.
+    Args:
+        rows: for each parameter: the parameter, its gradient, and the state that `direction` works on.
+        direction: computes the directions of the steps.
+        optimizer: has the caution.
+        group: the parameters' group.
     """
+    caution = optimizer.step_options.caution
+    assert caution is not None  # or another kernel would have been chosen
     lr, scratch = float(group["lr"]), None
     is_half = bool(rows) and rows[0][0].dtype in HALVES
     for indices, blocks in bundles(rows):
@@ -162,18 +158,42 @@ def _rooms(blocks: list[Lists], scratch: Tensor | None) -> list[list[Tensor]]:
 
 
 def _scales(parameters: list[Tensor], counted: list[list[Tensor]], caution: Caution) -> list[float]:
-    """Return what each parameter's step is multiplied with. counted: of each block, each tensor's agreeing ones."""
+    """Return the factor on each parameter's step. counted: for each block, the agreeing coordinates of each tensor."""
     counts = torch.stack([torch.stack(block) for block in counted]).sum(0).tolist()
     means = [agreeing / max(1, p.numel()) for agreeing, p in zip(counts, parameters, strict=True)]
     # Where nothing agrees, the steps are 0, and eps may be next to 0.
     return [1.0 / (max(mean, caution.min_mean) + caution.eps) if mean else 1.0 for mean in means]
 
 
-def _with_penalty(group: Group, block: Lists) -> Tensors:
+def _with_penalty(group: ParamGroup, block: Lists) -> Tensors:
     return torch._foreach_add(block[1], block[0], alpha=penalty_of(group)) if penalty_of(group) else block[1]
 
 
-def _upward(group: Group, parameters: list[Tensor]) -> list[Tensor]:
-    """Return the gradients of what is to become less."""
-    gradients: Any = [laid_out_as(p, p.grad) for p in parameters]  # type: ignore[arg-type]  # they have one
+def _upward(group: ParamGroup, parameters: list[Tensor]) -> list[Tensor]:
+    """Return the gradients to go down: negated if the group maximizes."""
+    gradients = [laid_out_as(p, p.grad) for p in parameters]  # type: ignore[arg-type]  # they have one
     return list(torch._foreach_neg(gradients)) if group["maximize"] and gradients else gradients
+
+
+KERNELS = (
+    Kernel(
+        name="cautious_adam",
+        shown_as="blocks",
+        classes=(Adam, AdamW),
+        implementations=("auto",),
+        step=by_group(_step_adam),
+        unsupported_reason=_unsupported_reason,
+        state_names=MOMENTS,
+        cautious=True,
+    ),
+    Kernel(
+        name="cautious_sgd",
+        shown_as="blocks",
+        classes=(SGD,),
+        implementations=("auto",),
+        step=by_group(_step_sgd),
+        unsupported_reason=_unsupported_reason,
+        state_names=BUFFER,
+        cautious=True,
+    ),
+)

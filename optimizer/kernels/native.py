@@ -21,11 +21,6 @@ FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fope
 
 REALS = {torch.float32: "float", torch.float64: "double"}
 
-STEPS = ("adam", "cautious_adam", "cautious_sgd", "schedule_free_radam")
-
-HALVED = {"adam": 2, "cautious_adam": 2}
-"""Steps that take float32 parameters with moments in bfloat16, and where in a row the moments begin."""
-
 SECONDS_TO_COMPILE = 12
 """How long the compiler may take; it takes half a second."""
 
@@ -52,16 +47,29 @@ class _Work(ctypes.Structure):
     )
 
 
-def run(name: str, rows: Sequence[Sequence[Tensor]], numbers: Sequence[Sequence[float]], choice: bool = False) -> None:
-    """Take the step called `name` in native.c, in place.
+def run(
+    name: str,
+    rows: Sequence[Sequence[Tensor]],
+    numbers: Sequence[Sequence[float]],
+    choice: bool = False,
+    moments_at: int | None = None,
+) -> None:
+    """Take a step of native.c, in place.
 
-    rows: the tensors of each parameter, of one size and without gaps; all of one type, but for moments in bfloat16.
-    numbers: for each row, as the step's struct has them. Raises OSError as `library` does, TypeError for tensors that
-    do not belong together.
+    Args:
+        name: the step's function.
+        rows: the tensors of each parameter, of one size and without gaps; all of one type, but for moments in bfloat16.
+        numbers: for each row, as the step's struct has them.
+        choice: whether SGD is Nesterov's; whether schedule-free RAdam divides by the square's root.
+        moments_at: where in a row the moments begin that may be bfloat16 with float32 parameters; None: none may.
+
+    Raises:
+        OSError: as `library` does.
+        TypeError: for tensors that do not belong together.
     """
     if not rows:
         return
-    dtypes = _dtypes(name, rows[0])
+    dtypes = _dtypes(rows[0], moments_at)
     for row in rows:
         count = row[0].numel()
         if any(
@@ -84,12 +92,19 @@ def run(name: str, rows: Sequence[Sequence[Tensor]], numbers: Sequence[Sequence[
     getattr(library(dtypes[0], dtypes[-1]), name)(ctypes.byref(work), threads)
 
 
-def _dtypes(name: str, row: Sequence[Tensor]) -> list[torch.dtype]:
-    """Return what the types of all rows are to be, by those of the first."""
+def _dtypes(row: Sequence[Tensor], moments_at: int | None) -> list[torch.dtype]:
+    """Return the types that all rows must have, by those of the first."""
     whole = row[0].dtype
-    if whole == torch.float32 and name in HALVED and row[-1].dtype == torch.bfloat16:
-        return [whole] * HALVED[name] + [torch.bfloat16] * (len(row) - HALVED[name])
+    if whole == torch.float32 and moments_at is not None and row[-1].dtype == torch.bfloat16:
+        return [whole] * moments_at + [torch.bfloat16] * (len(row) - moments_at)
     return [whole] * len(row)
+
+
+def check_step(name: str, dtype: torch.dtype, state_dtype: torch.dtype) -> None:
+    """Raise OSError as `library` does, and if the library that was made lacks the step `name`."""
+    if not hasattr(library(dtype, state_dtype), name):
+        library.cache_clear()  # another compiler may make it
+        raise OSError(f"{_compiler()[0]} made a library of native.c without the step {name}")
 
 
 @cache
@@ -104,21 +119,21 @@ def library(dtype: torch.dtype, state_dtype: torch.dtype) -> ctypes.CDLL:
     # Two OpenMP libraries in a process would have two sets of threads, each spinning while the other works.
     openmp = [str(path) for path in (Path(torch.__file__).parent / "lib").glob("libgomp*")]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        made = f"{folder}/native.so"
-        try:
-            compiler = shlex.split(os.environ.get("CC") or "cc") or ["cc"]
-        except ValueError as error:
-            raise OSError(f"CC: {error}: {os.environ['CC']}") from None
+        made, compiler = f"{folder}/native.so", _compiler()
         defines += ["-DLIBGOMP"] if openmp else []
         command = [*compiler, *FLAGS, *defines, str(source), "-o", made, *openmp, "-lm"]
         code, said = _run_compiler(command, source.name)
         if code:
             raise OSError(f"{compiler[0]} could not compile {source.name}: {said}")
-        made_library = ctypes.CDLL(made)
-        for step in HALVED if state_dtype != dtype else STEPS:
-            if not hasattr(made_library, step):
-                raise OSError(f"{compiler[0]} made a library of {source.name} without the step {step}")
-        return made_library
+        return ctypes.CDLL(made)
+
+
+def _compiler() -> list[str]:
+    """Return the command that `CC` names, or the usual one. Raises OSError if it cannot be read."""
+    try:
+        return shlex.split(os.environ.get("CC") or "cc") or ["cc"]
+    except ValueError as error:
+        raise OSError(f"CC: {error}: {os.environ['CC']}") from None
 
 
 def _run_compiler(command: Sequence[str], source: str) -> tuple[int, str]:

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from ..config.messages import counted
-from ..scheduled.read_only import ReadOnlyScheduler
+from ..scheduling.read_only import ReadOnlyScheduler
 from ..state.named import named_state
 from ..state.named_loading import load_named_state
 from ..types import INITIAL, POSITION

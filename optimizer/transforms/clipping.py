@@ -11,10 +11,15 @@ from torch.optim import Optimizer
 
 @torch.no_grad()
 def total_norm(gradients: Iterable[Tensor]) -> Tensor:
-    """Return the joint L2 norm of `gradients`, a scalar, on the device of the first.
+    """Return the joint L2 norm of `gradients`.
 
-    gradients: dense, sparse or sharded (DTensor), of any types and devices. A sparse one counts as the dense one it
-    stands for: what is given twice for an element is added up first. Of sharded ones it is the norm of the whole.
+    Args:
+        gradients: dense, sparse or sharded (DTensor), of any types and devices. A sparse one counts as the dense one
+            that it stands for: several values of an element are added up first. Of sharded ones the norm of the whole
+            counts.
+
+    Returns:
+        A scalar, on the device of the first gradient.
     """
     parts: dict[bool, list[Tensor]] = {}
     for gradient in gradients:
@@ -33,7 +38,7 @@ def total_norm(gradients: Iterable[Tensor]) -> Tensor:
 @torch.no_grad()
 def scale(gradients: Iterable[Tensor], factor: Tensor) -> None:
     """Multiply `gradients`, dense, sparse or sharded, with the scalar `factor` in place."""
-    parts: dict[Any, list[Tensor]] = {}
+    parts: dict[tuple[type, torch.device, torch.dtype], list[Tensor]] = {}
     for gradient in gradients:
         values = gradient._values() if gradient.is_sparse else gradient  # also right before they are added up
         parts.setdefault((type(values), values.device, values.dtype), []).append(values)
@@ -48,14 +53,14 @@ def has_overflowed(optimizer: Optimizer) -> bool:
 
 
 def factor_for(norm: Tensor, max_norm: float) -> Tensor:
-    """Return what gradients of this joint norm are multiplied with to be of `max_norm` at most, as torch has it."""
+    """Return the factor on gradients of this joint norm after which it is at most `max_norm`, as torch computes it."""
     return torch.clamp(max_norm / (norm + 1e-6), max=1.0)
 
 
 def clip_before_step(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Step-pre hook: scale the gradients of `optimizer` so that their joint L2 norm is at most its
-    `grad_clip_norm`, and leave the norm that they had as its `grad_norm`. With a closure the gradients are made
-    inside the step, and clipped there.
+    """Step-pre hook: scale the gradients of `optimizer` so that their joint L2 norm is at most its `grad_clip_norm`.
+
+    The norm before is left as its `grad_norm`. A closure makes the gradients inside the step: they are clipped there.
 
     Source: Pascanu et al. 2013, arXiv:1211.5063.
     """
@@ -64,7 +69,7 @@ def clip_before_step(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[s
         _clip(optimizer)
         return None
 
-    def clipped_closure() -> Any:
+    def clipped_closure() -> object:
         loss = closure()
         _clip(optimizer)
         return loss
@@ -78,10 +83,11 @@ def _clip(optimizer: Any) -> None:
         return
     # Under GradScaler a fused step is handed gradients that are still multiplied by the scale.
     loss_scale: Tensor | None = getattr(optimizer, "grad_scale", None)
+    max_norm: float = optimizer.step_options.grad_clip_norm
     if loss_scale is None:
-        norm = _clipped(parameters, optimizer.grad_clip_norm)
+        norm = _clipped(parameters, max_norm)
     else:
-        norm = _clipped(parameters, optimizer.grad_clip_norm * float(loss_scale)) / loss_scale
+        norm = _clipped(parameters, max_norm * float(loss_scale)) / loss_scale
     if torch.compiler.is_compiling():  # which drops what traced code sets on an optimizer
         torch.compiler.disable(_keep)(optimizer, norm)  # type: ignore[no-untyped-call]  # torch
     else:
@@ -91,7 +97,7 @@ def _clip(optimizer: Any) -> None:
 @torch.no_grad()
 def _clipped(parameters: list[Tensor], max_norm: float) -> Tensor:
     """Clip as torch does, without its sorting by device and type, which is most of the cost for small parameters."""
-    gradients: Any = [p.grad for p in parameters]
+    gradients = [p.grad for p in parameters if p.grad is not None]
     if any(gradient.is_sparse for gradient in gradients):
         norm: Tensor = total_norm(gradients)
         scale(gradients, factor_for(norm, max_norm))

@@ -21,7 +21,7 @@ from optimizer import (
     named_state,
     save_optimizer_state,
 )
-from optimizer.scheduled.rescale import entry_at
+from optimizer.scheduling.rescale import entry_at
 
 ANOTHER_CURVE = "ignore:the position is loaded, but the schedule is another:UserWarning"
 pytestmark = pytest.mark.filterwarnings(ANOTHER_CURVE)

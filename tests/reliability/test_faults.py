@@ -18,7 +18,7 @@ from trainer.checkpoint.directory import complete_checkpoints, verify
 from trainer.checkpoint.manager import CheckpointManager
 from trainer.checkpoint.names import read_pointer, step_of
 from trainer.checkpoint.writing import clear_leftovers
-from trainer.config.schema import load_config
+from trainer.config.load import load_config
 from trainer.runs import train
 from trainer.runtime import files as disk
 

@@ -16,7 +16,7 @@ from trainer.checkpoint.directory import complete_checkpoints
 from trainer.checkpoint.health import nonfinite_names
 from trainer.checkpoint.manager import CheckpointManager
 from trainer.checkpoint.names import step_of
-from trainer.config.schema import load_config
+from trainer.config.load import load_config
 from trainer.run_layout import MANIFEST
 from trainer.runtime.files import read_tensors
 

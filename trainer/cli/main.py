@@ -33,6 +33,29 @@ _Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML or JSON 
 _NoPlugins = Annotated[
     bool, typer.Option("--no-plugins", help="Import nothing that is not innerstep's: keys that are built in only.")
 ]
+_PluginsOf = Annotated[
+    Path | None, typer.Option("--config", metavar="CONFIG", help="A config whose plugins are imported first.")
+]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from ..runtime.streams import unfailing
+        from ..runtime.version import innerstep_version
+
+        stream = unfailing(sys.stdout)
+        stream.write(f"innerstep {innerstep_version()}\n")
+        stream.flush()
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
 
 
 @app.command(
@@ -47,7 +70,7 @@ def train(
     no_plugins: _NoPlugins = False,
 ) -> None:
     """Train an experiment from the start."""
-    from ..config.schema import load_config
+    from ..config.load import load_config
     from ..runs import train as start
 
     overrides = _overrides(context)
@@ -84,7 +107,7 @@ def plan(context: typer.Context, config: _Config, no_plugins: _NoPlugins = False
     """Show components, optimizers and schedules; train nothing and write nothing."""
     from rich.console import Console
 
-    from ..config.schema import load_config
+    from ..config.load import load_config
     from ..offline_trainer import OfflineTrainer
     from ..runtime.terminal import output
 
@@ -106,7 +129,7 @@ def plot(
     no_plugins: _NoPlugins = False,
 ) -> None:
     """Draw lr, and what else is scheduled, over the run, and warn of what looks wrong."""
-    from ..config.schema import load_config
+    from ..config.load import load_config
     from ..errors import ConfigError
     from ..reporting.schedule_plots import plot_config, plot_key
     from ..runtime.terminal import output, report
@@ -130,27 +153,35 @@ def list_keys(
     pattern: Annotated[
         str, typer.Option("--filter", metavar="PATTERN", help="Only keys and aliases that match, with * and ?.")
     ] = "*",
+    config: _PluginsOf = None,
     no_plugins: _NoPlugins = False,
 ) -> None:
-    """List every key that a config can name."""
-    from ..reporting.registry_listing import listing
+    """List every key that a config can name; with --config, those of its plugins too."""
+    from ..reporting.registry_listing import listing, plugins_of
     from ..runtime.terminal import output
 
-    with _imports(no_plugins):
+    with _imports(no_plugins), plugins_of(config):
         output(listing(pattern))
 
 
 @app.command()
 def describe(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="A key, or the dotted path of a class.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="A key, the dotted path of a class, or a part of the config: train, keep_best, train.device.",
+        ),
+    ],
+    config: _PluginsOf = None,
     no_plugins: _NoPlugins = False,
 ) -> None:
-    """Show what a key stands for: its parameters, their types, defaults and ranges."""
-    from ..reporting.registry_listing import description
+    """Show the parameters of a key, or the fields of a section of the config: types, ranges, defaults and meanings."""
+    from ..reporting.registry_listing import description, plugins_of
     from ..runtime.terminal import output
 
-    with _imports(no_plugins):
-        output(description(key))
+    with _imports(no_plugins), plugins_of(config):
+        output(description(name))
 
 
 def main() -> None:

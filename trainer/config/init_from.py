@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from optimizer.config import Config, refusal
 
+from .marks import MayChange
 from .paths import UserPath, path_of
 
 NAME = r"[A-Za-z_][\w-]*"
@@ -15,26 +16,27 @@ NAME = r"[A-Za-z_][\w-]*"
 
 
 class InitConfig(Config):
-    """Where a component starts from. As text: its `path`."""
+    """Where a component starts from. Text stands for a mapping with this `path` alone."""
 
     from_text: ClassVar[bool] = True
     """An override takes its text as it was typed."""
 
-    path: UserPath
-    """A run (its newest checkpoint is taken), a checkpoint, a component's folder in one, or a .safetensors file;
-    with :COMPONENT at its end, the component there."""
-    component: str | None = None
-    """The component's name there; left out: its name here."""
-    weights: bool = True
+    path: MayChange[UserPath]
+    """A run (its newest checkpoint is taken), a checkpoint, a component's folder in one, or a .safetensors file.
+    `:COMPONENT` at its end sets `component`."""
+    component: MayChange[str | None] = None
+    """The component's name in the source; null: the same name as here."""
+    weights: MayChange[bool] = True
     """Whether to load the weights and buffers."""
-    optimizer: bool = False
-    """Whether to load the optimizer's state; its options stay those of this config."""
-    schedule: bool = False
-    """Whether to take the schedule's position over."""
-    strict: bool = True
-    """Whether every tensor must be there, none more, and each of the same shape; false: what fits is loaded."""
-    rename: dict[str, str] = Field(default_factory=dict)
-    """New names by the names there, with *: {"encoder.*": "backbone.*"}. The first rule that matches holds."""
+    optimizer: MayChange[bool] = False
+    """Whether to load the optimizer's state. Its options (lr, betas, …) stay those of this config."""
+    schedule: MayChange[bool] = False
+    """Whether to load the schedule's position; false: the schedule starts at update 0."""
+    strict: MayChange[bool] = True
+    """Whether the names and shapes of all tensors must match; false: those that match are loaded."""
+    rename: MayChange[dict[str, str]] = Field(default_factory=dict)
+    """New names of tensors by their names in the source, with `*`: `{"encoder.*": "backbone.*"}`. The first rule that
+    matches a name holds."""
 
     @model_validator(mode="before")
     @classmethod

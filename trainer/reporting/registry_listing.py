@@ -1,16 +1,27 @@
-"""What can be named in a config: the keys of all registries, and what each takes."""
+"""What can be named in a config: the keys of all registries and what each takes, and the config's own fields."""
 
 import inspect
+import shutil
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from optimizer import SCHEDULE_REGISTRY, Registry, UnknownKeyError
-from optimizer.config import NotImportedError, nearest, signature_model
+from optimizer.config import NotImportedError, explain, filtered, looking_in, nearest, shown_value, signature_model
 
-from ..config.schema import ComponentConfig, DataConfig, ObjectiveConfig, OptimConfig
+from ..config.plugins import search_folders
+from ..config.schema import ComponentConfig, DataConfig, ExperimentConfig, ObjectiveConfig, OptimConfig
+from ..config.yaml_file import read_config_file
 from ..errors import ConfigError
+from . import config_reference
+from .config_reference import ConfigField, Section
+from .field_text import type_text, value_text, wrapped
+from .refused_options import refused_options
 
 _REGISTRIES: tuple[Registry[Any], ...] = (
     OptimConfig.registry,
@@ -19,64 +30,151 @@ _REGISTRIES: tuple[Registry[Any], ...] = (
     DataConfig.registry,
     ObjectiveConfig.registry,
 )
+_NARROWEST = 40
+"""Columns that a description takes at least: a narrower terminal folds its lines itself."""
+
+
+@contextmanager
+def plugins_of(config_file: Path | None) -> Iterator[None]:
+    """Run the body with the plugins of a config imported, and with modules looked for beside it.
+
+    Args:
+        config_file: The config, of which nothing but `plugins` is read; None: the body runs as it is.
+
+    Raises:
+        ConfigError: The file cannot be read, or a plugin cannot be imported.
+    """
+    if config_file is None:
+        yield
+        return
+    with looking_in(search_folders(config_file)):
+        try:
+            ExperimentConfig.model_validate({"plugins": read_config_file(config_file).get("plugins", [])})
+        except ValidationError as error:  # always: the rest of the config is not there
+            if lines := explain(filtered(error, lambda detail: detail["loc"][:1] == ("plugins",))):
+                raise ConfigError("\n".join(lines)) from error
+        yield
 
 
 def listing(pattern: str = "*") -> str:
-    """Return every key with the first line of what it stands for, by registry.
+    """Return every key with the first line of its docstring, by registry.
 
-    pattern: what a key or one of its aliases must match, with * and ?, in any case. Raises ConfigError if
-    none does.
+    Args:
+        pattern: What a key or one of its aliases must match, with * and ?, in any case.
+
+    Raises:
+        ConfigError: No key matches.
     """
     chosen = {
         registry.name: {key: cls for key, cls in sorted(registry.items()) if _matches(registry, key, pattern)}
         for registry in _REGISTRIES
     }
     if not any(chosen.values()):
-        known = [known for registry in _REGISTRIES for known in registry]
-        raise ConfigError(f"--filter: no key matches {pattern!r}{nearest(pattern.strip('*?'), known)}")
+        raise ConfigError(f"--filter: no key matches {pattern!r}{nearest(pattern.strip('*?'), _known_keys())}")
     width = max(len(key) for classes in chosen.values() for key in classes)
     blocks = []
     for name, classes in chosen.items():
         lines = [f"  {key.ljust(width)}  {_first_line(cls)}" for key, cls in classes.items()]
         blocks += ["\n".join([f"{name}:", *lines])] if lines else []
+    if pattern == "*":
+        blocks.append("`innerstep describe KEY` shows the parameters of a key, `innerstep describe config` the config.")
     return "\n\n".join(blocks)
 
 
-def description(key: str) -> str:
-    """Return what `key` stands for and its parameters. Raises ConfigError for an unknown one."""
+def description(name: str) -> str:
+    """Return the parameters of a key, the fields of a section of the config, or one field; all that `name` stands for.
+
+    Args:
+        name: A key, an alias, the dotted path of a class, a dotted path in the config, or the last part of one.
+
+    Raises:
+        ConfigError: There is no such name.
+    """
+    parts = config_reference.matching(name)
+    classes = [] if config_reference.is_path(name) else _registered(name, is_optional=bool(parts))
+    if not classes and not parts:
+        known = [*_known_keys(), *config_reference.names()]
+        raise ConfigError(
+            f"unknown key {name!r}{nearest(name, known)} `innerstep list` shows all keys, `innerstep describe config`"
+            " the sections of the config."
+        )
+    width = max(shutil.get_terminal_size((120, 24)).columns, _NARROWEST)
+    blocks = [_described(registry, cls, width) for registry, cls in classes]
+    blocks += [_section(part, width) if isinstance(part, Section) else _field(part, width) for part in parts]
+    if classes and parts:
+        kinds = " and ".join(f"of a {registry.name}" for registry, _ in classes)
+        blocks.insert(0, f"{shown_value(name)} is the key {kinds}, and a part of the config:")
+    return "\n\n".join(blocks)
+
+
+def _registered(name: str, is_optional: bool) -> list[tuple[Registry[Any], type[Any]]]:
+    """Return the classes called `name`. Raises ConfigError if a module cannot be imported, unless `is_optional`."""
     found = []
     for registry in _REGISTRIES:
         try:
-            found.append((registry, registry[key]))
+            found.append((registry, registry[name]))
         except UnknownKeyError as error:
-            if isinstance(error.__cause__, NotImportedError):
-                raise ConfigError(f"{key!r}: {error.__cause__}") from error
-    if not found:
-        known = [known for registry in _REGISTRIES for known in registry]
-        raise ConfigError(f"unknown key {key!r}{nearest(key, known)} `innerstep list` shows them all.")
-    return "\n\n".join(_described(registry, cls) for registry, cls in found)
+            if isinstance(error.__cause__, NotImportedError) and not is_optional:
+                meant = nearest(name, [path for path in config_reference.names() if "." in path])
+                hint = "" if meant == "." else f"the config has no {name!r}{meant} As a class: "
+                raise ConfigError(f"{hint}{name!r}: {error.__cause__}") from error
+    return found
 
 
-def _described(registry: Registry[Any], cls: type[Any]) -> str:
+def _known_keys() -> list[str]:
+    return [key for registry in _REGISTRIES for key in registry]
+
+
+def _section(section: Section, width: int) -> str:
+    head = section.head
+    lines = [*_head(f"section {head.path}: {head.form}", width, 0), *wrapped(head.meaning, width, 2), "", "  fields:"]
+    for field in section.fields:
+        inner = f" See `innerstep describe {field.section}`." if field.section else ""
+        lines += _entry(field.path.rpartition(".")[2], field.form, field.meaning + inner, width)
+    return "\n".join(lines)
+
+
+def _field(field: ConfigField, width: int) -> str:
+    return "\n".join([*_head(f"field {field.path}: {field.form}", width, 0), *wrapped(field.meaning, width, 2)])
+
+
+def _entry(name: str, form: str, meaning: str, width: int) -> list[str]:
+    return [*_head(f"{name}: {form}", width, 4), *(wrapped(meaning, width, 8) if meaning else [])]
+
+
+def _head(text: str, width: int, indent: int) -> list[str]:
+    hang = " " * (indent + 4)
+    return textwrap.wrap(text, width, initial_indent=" " * indent, subsequent_indent=hang, break_long_words=False)
+
+
+def _described(registry: Registry[Any], cls: type[Any], width: int) -> str:
     key = registry.key_of(cls)
     aliases = f" (also {', '.join(registry.aliases_of(key))})" if registry.aliases_of(key) else ""
     text = inspect.cleandoc(cls.__doc__ or "").partition("\n\nExamples:\n")[0]
-    doc = "\n".join(f"  {line}".rstrip() for line in text.splitlines())
     lines = [
-        f"{registry.name} {key}{aliases}: {cls.__module__}.{cls.__qualname__}{_source(cls)}",
-        doc,
+        *_head(f"{registry.name} {key}{aliases}: {cls.__module__}.{cls.__qualname__}{_source(cls)}", width, 0),
+        *wrapped(text, width, 2),
         "",
         "  parameters:",
     ]
+    refused = refused_options(cls) if key in registry else {}
     schema = (cls if issubclass(cls, BaseModel) else signature_model(cls)).model_json_schema(by_alias=True)
     required = schema.get("required", [])
     for name, field in sorted(schema.get("properties", {}).items(), key=lambda item: _depth(cls, item[0])):
-        default = f"default {field['default']!r}" if "default" in field else "optional"
+        default = f"default {value_text(field['default'])}" if "default" in field else "optional"
         default = "required" if name in required else default
-        lines.append(f"    {name}: {_type(field)}, {default}")
-        if "description" in field:
-            lines += [f"        {line}" for line in field["description"].splitlines()]
-    return "\n".join(lines)
+        if name not in refused:
+            lines += _entry(name, f"{type_text(field)}, {default}", field.get("description", ""), width)
+    return "\n".join([*lines, *_refusals(refused, width)])
+
+
+def _refusals(refused: dict[str, str], width: int) -> Sequence[str]:
+    """Return the options that other keys have and this one refuses, with the reasons."""
+    lines = []
+    for reason in dict.fromkeys(refused.values()):
+        names = ", ".join(name for name, of in refused.items() if of == reason)
+        lines += [f"    {names}:", *wrapped(reason, width, 8)]
+    return ["", "  refused:", *lines] if lines else []
 
 
 def _matches(registry: Registry[Any], key: str, pattern: str) -> bool:
@@ -87,26 +185,6 @@ def _source(cls: type[Any]) -> str:
     """Return the class of another library that `cls` builds or runs, where there is one."""
     other = getattr(cls, "optimizer_class", None) or getattr(cls, "scheduler_class", None)
     return "" if other is None else f", of {other.__module__}.{other.__qualname__}"
-
-
-def _type(field: dict[str, Any]) -> str:
-    if "const" in field or "enum" in field:
-        return " | ".join(repr(value) for value in field.get("enum", [field.get("const")]))
-    if "anyOf" in field:
-        return " | ".join(dict.fromkeys(_type(option) for option in field["anyOf"]))
-    if "type" in field.get("properties", {}):
-        return f"{{type: {field['title'].upper()}, …}}"
-    if "prefixItems" in field:
-        return f"[{', '.join(_type(item) for item in field['prefixItems'])}]"
-    if field.get("type") == "array":
-        inner = _type(field.get("items", {}))
-        return f"list of ({inner})" if " | " in inner else f"list of {inner}"
-    if "$ref" in field:
-        return "mapping"
-    ranges = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
-    # Early pydantic writes 0.0 where later ones write 0.
-    limits = [f"{sign} {str(field[name]).removesuffix('.0')}" for name, sign in ranges.items() if name in field]
-    return " ".join([str(field.get("type", "anything")), *([f"({', '.join(limits)})"] if limits else [])])
 
 
 def _depth(cls: type[Any], name: str) -> int:

@@ -1,9 +1,8 @@
-"""One component's optimizer, from its entry in the config."""
+"""Builds the optimizer of a component from its entry in the config."""
 
 import inspect
-from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from torch import nn
 from torch.optim import Optimizer
 
@@ -15,12 +14,21 @@ from ..errors import ConfigError, raised, user_line
 
 
 def component_optimizer(name: str, optim: OptimConfig, component: nn.Module, horizon: Horizon) -> Optimizer:
-    """Return the optimizer over what trains of `component`. horizon: of the run. Raises ConfigError if it cannot be
-    built."""
+    """Return the optimizer over the trainable parameters of a component.
+
+    Args:
+        name: The component's.
+        optim: Its entry in `model.component_optims`.
+        component: The component.
+        horizon: The length of the run in updates.
+
+    Raises:
+        ConfigError: The optimizer cannot be built, or does not fit the trainer's loop.
+    """
     path = ("model", "component_optims", name, "params")
     try:
         several = getattr(optim.factory, "builds_multiple_optimizers", False)
-        optimizer = None if several else _built(optim, component, optim.own_horizon(horizon))
+        optimizer = None if several else _build(optim, component, optim.own_horizon(horizon))
     except ValidationError as error:
         raise ConfigError("\n".join(explain(nest(error, path)))) from error
     except ValueError as error:
@@ -30,22 +38,13 @@ def component_optimizer(name: str, optim: OptimConfig, component: nn.Module, hor
     if optimizer is None:
         raise ConfigError(
             f"model.component_optims.{name}.type: {optim.type} builds several optimizers, and a component has one."
-            " Make each part of it a component of its own, with an optimizer of its own."
+            " Make each part of it a component with its own optimizer."
         )
     _refuse_closure(name, optim, optimizer)
     return optimizer
 
 
-def resolved_fields(optim: OptimConfig, horizon: Horizon) -> dict[str, Any]:
-    """Return an entry's type and parameters, with defaults and lengths filled in, for comparison."""
-    factory: Any = optim.factory
-    if not isinstance(factory, BaseModel):
-        return {"type": optim.type, **optim.params}
-    resolved = factory.resolved(optim.own_horizon(horizon)) if hasattr(factory, "resolved") else factory
-    return {"type": optim.type, **resolved.model_dump(mode="json")}
-
-
-def _built(optim: OptimConfig, component: nn.Module, horizon: Horizon) -> Optimizer:
+def _build(optim: OptimConfig, component: nn.Module, horizon: Horizon) -> Optimizer:
     if isinstance(optim.factory, ScheduledFactory):
         return optim.factory.build(component, horizon=horizon)
     build = optim.factory.build
@@ -61,5 +60,5 @@ def _refuse_closure(name: str, optim: OptimConfig, optimizer: Optimizer) -> None
     if closure is not None and closure.default is closure.empty:
         raise ConfigError(
             f"model.component_optims.{name}.type: {optim.type} evaluates the loss several times an update, which the"
-            " trainer's loop does not. Choose another optimizer, or use it in a loop of your own."
+            " trainer's loop does not. Choose another optimizer, or use it in your own loop."
         )

@@ -10,7 +10,8 @@ from optimizer.config import counted, listed, nearest
 from optimizer.state import flush, private_folder, without_sharing, write_json, write_tensors
 
 from ...config.init_from import InitConfig
-from ...config.schema import ExperimentConfig, load_config
+from ...config.load import load_config
+from ...config.schema import ExperimentConfig
 from ...errors import ConfigError
 from ...run_layout import OPTIMIZER_TENSORS, OPTIMIZER_VALUES, WEIGHTS
 from ...runtime.files import stat_of

@@ -1,7 +1,22 @@
-"""A schedule inside an optimizer: `step()` updates the parameters, then moves the schedule by one."""
+"""A schedule inside an optimizer: `step()` updates the parameters, then moves the schedule by one.
+
+One step, the k-th from 0, at lr(k), which the step before wrote into the groups:
+
+    optimizer.step(closure)                  a training loop or GradScaler calls it; it has no hooks itself
+    ├─ refuse a CUDA graph's capture         whose replay would not move the schedule
+    ├─ pick what updates the parameters      all three have torch's hooks around them:
+    │  │                                     pre-hooks (global, clipping, others), closure, update, post-hooks
+    │  ├─ kernel.step                        if a kernel was chosen when the optimizer was built; it checks gradients
+    │  │                                     and state, and hands what it does not support to the class
+    │  ├─ or _cautious_step                  with caution: the class's step in float64, then masked
+    │  └─ or _base_step                      else: the class's step
+    ├─ bump the parameters' version counters after a kernel, so that autograd refuses a graph from before
+    └─ scheduler.advance: lr(k + 1)          unless GradScaler found an inf: then neither update nor move
+"""
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any, ClassVar, Self
 
@@ -15,7 +30,9 @@ from ..state.loading import fit_state_dict, restore_wide
 from ..transforms.cautious import ALREADY, Caution, check_caution, register_exact_loads, without_closure
 from ..transforms.clipping import clip_before_step, has_overflowed
 from ..transforms.step_hooks import without_hooks
-from ..types import ENTRY, POSITION, ParamGroup
+from ..transforms.step_options import StepOptions
+from ..types import ENTRY, POSITION, ParamGroup, StateDict
+from .kernel import Kernel
 from .rescale import CurveWarp
 from .scheduler import EmbeddedScheduler
 
@@ -24,9 +41,10 @@ NO_POSITION = (
     ' state_dict["scheduler"] = {{"last_epoch": UPDATES_DONE}}, for which a torch scheduler\'s state_dict() will do as'
     " well, or load it with strict=False: the schedule then stays at update {here}."
 )
-MOMENTS = ("exp_avg", "exp_avg_sq")
-"""Adam's, as its state has them."""
-
+OTHER_VERSION = (
+    "{name} was pickled by an earlier version of innerstep: it has no step_options. Build it again and load a state"
+    " dict or a checkpoint into it."
+)
 CAPTURED = (
     "step() is being captured in a CUDA graph, whose replay would update the parameters and not move the schedule"
     " inside. Capture the forward and backward pass and call step() after each replay, or compile the step with"
@@ -43,16 +61,14 @@ class ScheduledOptimizer(Optimizer):
     _base_step: ClassVar[Callable[..., Any]]  # the base's step, with hooks
 
     scheduler: EmbeddedScheduler
-    grad_clip_norm: float | None = None
-    caution: Caution | None = None
-    state_dtype: torch.dtype | None = None
-    """Type of Adam's two moments, which the kernel knows; None: that of the parameters."""
-    kernel: Callable[..., Any] | None = None
-    """What takes the class's steps in its place, to the same effect; None: the class does."""
-    checked: Any = None
-    """What the kernel last checked; while it is so, the next step needs no check."""
+    step_options: StepOptions = StepOptions()
+    """What happens around each step: clipping, caution, the type of the moments."""
+    kernel: Kernel | None = None
+    """Takes the class's steps in its place, to the same effect; None: the class takes them."""
+    checked: tuple[object, ...] | None = None
+    """The signature of the tensors that the kernel last checked; while it is the same, a step needs no check."""
     is_laid_out: bool = False
-    """Whether, in what was checked, gradients and state lie in memory as their parameters do."""
+    """Whether the checked gradients and state have the strides of their parameters."""
     grad_norm: Tensor | None = None
     """With `grad_clip_norm`, the joint L2 norm of the gradients before the last clipping, a scalar."""
 
@@ -67,17 +83,23 @@ class ScheduledOptimizer(Optimizer):
     def embed(
         self,
         schedule: Schedule,
-        grad_clip_norm: float | None = None,
+        step_options: StepOptions | None = None,
         option_schedules: Mapping[str, Schedule] | None = None,
-        caution: Caution | None = None,
     ) -> Self:
-        """Put `schedule` inside and write the values of update 0. Returns the optimizer itself.
+        """Put `schedule` inside and write the values of update 0.
 
-        grad_clip_norm: the joint L2 norm that gradients are scaled down to before an update.
-        option_schedules: schedules of other options than the lr, as weight_decay or beta1.
-        caution: how steps are made cautious; None: they are not.
-        Raises ValueError for an option that this optimizer lacks, or that a schedule cannot move; TypeError for a
-        class with a `step` before the one here, that would fire hooks twice or leave the schedule where it is.
+        Args:
+            schedule: the curve of the lr.
+            step_options: clipping, caution and the type of the moments; left out: none of them.
+            option_schedules: schedules of other options than the lr, as weight_decay or beta1.
+
+        Returns:
+            The optimizer itself.
+
+        Raises:
+            ValueError: for an option that this optimizer lacks, or that a schedule cannot move.
+            TypeError: for a class with a `step` before the one here, that would fire hooks twice or leave the schedule
+                where it is.
         """
         if type(self).step is not ScheduledOptimizer.step:
             name = type(self).__name__
@@ -85,51 +107,80 @@ class ScheduledOptimizer(Optimizer):
         # Some classes hold more than the three attributes that torch's own __getstate__ keeps.
         self._made_with = [name for name in self.__dict__ if not name.startswith("_optimizer_")]
         self.scheduler = EmbeddedScheduler(schedule, self.defaults, option_schedules or {})
-        self.grad_clip_norm = grad_clip_norm
-        self.caution = caution
-        if caution is not None:
+        self.step_options = step_options or StepOptions()
+        if self.caution is not None:
             check_caution(self)
         for group in self.param_groups:
             self.scheduler.join(group)
         self._register_own_hooks()
         return self
 
+    @property
+    def grad_clip_norm(self) -> float | None:
+        """Joint L2 norm that the gradients are scaled down to before an update; None or 0: no clipping."""
+        return self.step_options.grad_clip_norm
+
+    @property
+    def caution(self) -> Caution | None:
+        """How steps are made cautious; None: they are not."""
+        return self.step_options.caution
+
+    @property
+    def state_dtype(self) -> torch.dtype | None:
+        """Type of Adam's two moments; None: that of the parameters."""
+        return self.step_options.state_dtype
+
     def step(self, *args: Any, **options: Any) -> Any:
         """Update the parameters as the class does, call all step hooks, then move the schedule by one.
 
-        An update that GradScaler skips moves nothing. Raises RuntimeError while a CUDA graph is captured.
+        An update that GradScaler skips moves nothing.
+
+        Args:
+            args: the closure, and further arguments of the class's `step`.
+            options: the same by keyword.
+
+        Returns:
+            The loss that the closure returns, or None.
+
+        Raises:
+            RuntimeError: while a CUDA graph is captured.
         """
         if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():  # type: ignore[no-untyped-call]  # torch
             raise RuntimeError(CAPTURED)
-        step = self.kernel or (type(self)._base_step if self.caution is None else _cautious_step)
+        kernel, caution = self.kernel, self.step_options.caution
+        step = kernel.step if kernel else type(self)._base_step if caution is None else _cautious_step
         if not torch.compiler.is_compiling():
             loss = step(self, *args, **options)
             _advance(self)
-        else:  # kernels are no code to be traced, and the schedule would be traced again at each position
-            is_traced = self.kernel is None and self.caution is None
+        else:  # kernels cannot be traced, and the schedule would be traced again at each position
+            is_traced = kernel is None and caution is None
             loss = (step if is_traced else _untraced(step))(self, *args, **options)
             _untraced(_advance)(self)
         return loss
 
-    def use_kernel(self, kernel: Callable[..., Any]) -> None:
-        """Let `kernel`, a function of the optimizer, take the class's steps, cautious ones if they are to be."""
+    def use_kernel(self, kernel: Kernel) -> None:
+        """Let `kernel` take the class's steps from now on."""
         self.kernel = kernel
 
     def make_cautious(self, caution: Caution) -> None:
-        """Make the steps cautious from now on. Raises ValueError if they are, or with a `state_dtype`."""
+        """Make the steps cautious from now on. Raises ValueError if they already are, or with a `state_dtype`."""
         if self.caution is not None:
             raise ValueError(ALREADY)
         if self.state_dtype is not None:
             raise ValueError("state_dtype: build the optimizer with use_cautious_optimizer: true instead")
-        self.caution = caution
+        self.step_options = replace(self.step_options, caution=caution)
         self.kernel = None  # it would take steps that are not cautious
         register_exact_loads(self)
 
     def report_metric(self, name: str, value: float) -> None:
-        """Tell the schedule a metric, a plain number that is the same on every rank.
+        """Hand the schedules a metric.
 
-        A schedule with this metric as its `monitor` moves, and the next update runs at its new value.
-        For every other name nothing happens.
+        A schedule with this metric as its `monitor` moves, and the next update runs at its new value. A metric that no
+        schedule monitors has no effect.
+
+        Args:
+            name: the metric's name.
+            value: a plain number that is the same on every rank.
         """
         self.scheduler.report(name, float(value), self.param_groups)
 
@@ -139,41 +190,40 @@ class ScheduledOptimizer(Optimizer):
         if "scheduler" in self.__dict__:  # not yet while the optimizer is being made
             self.scheduler.join(self.param_groups[-1])
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """Return the optimizer's state with the schedule's under "scheduler"."""
         return {**super().state_dict(), "scheduler": self.scheduler.state_dict()}
 
-    def load_state_dict(self, state_dict: dict[str, Any], strict: bool = True) -> None:
+    def load_state_dict(self, state_dict: StateDict, strict: bool = True) -> None:
         """Restore state and position; options, curve and implementation stay this object's own, with a warning.
 
         Parameters are matched by name where both sides have names, else by position.
 
         Args:
-            state_dict: what `state_dict` returned, here or on a plain optimizer of the class.
-            strict: whether `state_dict` must say at which update the schedule stands, which a plain optimizer's does
-                not; False: where it does not, the schedule stays where it is.
+            state_dict: as `state_dict` returns it, here or on a plain optimizer of the class.
+            strict: whether `state_dict` must have the schedule's position, which a plain optimizer's lacks; False:
+                without one the schedule stays where it is.
 
         Raises:
             StateMismatchError: a ValueError, if names, shapes, groups or entries do not fit; nothing is changed.
             ValueError: if a position is missing or not a whole number, or for an invalid entry into the curve.
         """
-        for (
-            hook
-        ) in self._optimizer_load_state_dict_pre_hooks.values():  # before the checks, which are for what they make
+        hooks = self._optimizer_load_state_dict_pre_hooks
+        for hook in hooks.values():  # before the checks, which are for the state dict that they make
             state_dict = hook(self, state_dict := dict(state_dict)) or state_dict
         check_state_dict(state_dict)
         position = _saved_position(state_dict)
         if position is None and strict:
             raise ValueError(NO_POSITION.format(here=self.scheduler.last_epoch))
         state_dict = fit_state_dict(self, state_dict, self.scheduler.moved)
-        hooks, self._optimizer_load_state_dict_pre_hooks = self._optimizer_load_state_dict_pre_hooks, OrderedDict()
+        self._optimizer_load_state_dict_pre_hooks = OrderedDict()
         try:
             super().load_state_dict(state_dict)
         finally:
             self._optimizer_load_state_dict_pre_hooks = hooks
         restore_wide(self, state_dict, always=self.caution is not None)
-        for state in self.state.values() if self.state_dtype is not None else ():
-            state |= {name: state[name].to(self.state_dtype) for name in MOMENTS if name in state}  # torch casts them
+        if self.kernel is not None and self.kernel.after_load is not None:
+            self.kernel.after_load(self)
         if position is not None:
             self.scheduler.load_state_dict(position)
         self.scheduler.take_over(self.param_groups)
@@ -185,10 +235,12 @@ class ScheduledOptimizer(Optimizer):
             self.register_step_pre_hook(clip_before_step)
 
     def __getstate__(self) -> dict[str, Any]:
-        names = [*self._made_with, "_made_with", "scheduler", "grad_clip_norm", "caution", "state_dtype", "kernel"]
+        names = [*self._made_with, "_made_with", "scheduler", "step_options", "kernel"]
         return {**super().__getstate__(), **{name: self.__dict__[name] for name in names if name in self.__dict__}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        if "scheduler" in state and "step_options" not in state:
+            raise ValueError(OTHER_VERSION.format(name=type(self).__name__))
         super().__setstate__(state)
         if "scheduler" in state:  # a copy or an unpickled object; load_state_dict comes here without
             self._register_own_hooks()
@@ -244,15 +296,17 @@ ScheduledOptimizer.step.hooked = True  # type: ignore[attr-defined]  # torch's o
 
 @Optimizer.profile_hook_step
 def _cautious_step(optimizer: Any, *args: Any, **options: Any) -> Any:
-    return without_closure(optimizer, optimizer.caution, type(optimizer)._base_step.__wrapped__, args, options)
+    return without_closure(
+        optimizer, optimizer.step_options.caution, type(optimizer)._base_step.__wrapped__, args, options
+    )
 
 
 def _advance(optimizer: ScheduledOptimizer) -> None:
     if optimizer.kernel:
-        # torch's fused operations do not say that they change the parameters: a stale graph would be gone through.
+        # torch's fused operations do not bump the parameters' versions: backward would accept a graph from before.
         moved = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         torch.autograd.graph.increment_version(moved)
-    # A fused step under GradScaler is called for a batch that it then skips: the scaler says so here.
+    # GradScaler calls a fused step for a batch that it skips, too, and leaves found_inf on the optimizer.
     if not has_overflowed(optimizer):
         optimizer.scheduler.advance(optimizer.param_groups)
 

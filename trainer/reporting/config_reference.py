@@ -1,0 +1,130 @@
+"""The fields of a config, section by section, as their types, defaults and docstrings have them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from optimizer.config import attribute_docstring
+
+from ..config.schema import ExperimentConfig
+from .field_text import type_text, value_text
+
+NAME = "NAME"
+"""Stands in a path for a name that the user gives: that of a component."""
+CONFIG = "config"
+"""What the whole config is called here, as a section."""
+
+
+@dataclass(frozen=True)
+class ConfigField:
+    """One field of the config.
+
+    Attributes:
+        path: Dotted path in a config, with `NAME` where the user gives a name.
+        form: Type, allowed values, range and default, and whether a resume may change it, if the field is marked.
+        meaning: Its docstring.
+        section: Path of the section that it holds; "" for a plain value.
+    """
+
+    path: str
+    form: str
+    meaning: str
+    section: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A mapping in the config. head: the field that holds it, under the section's own path. fields: those in it."""
+
+    head: ConfigField
+    fields: tuple[ConfigField, ...]
+
+
+def sections() -> list[Section]:
+    """Return the whole config and all sections in it, each followed by its own."""
+    whole = ConfigField(CONFIG, "a YAML or JSON file", ExperimentConfig.__doc__ or "", section=CONFIG)
+    return list(_sections(ExperimentConfig, "", whole))
+
+
+def matching(name: str) -> list[Section | ConfigField]:
+    """Return the sections and fields that `name` stands for.
+
+    Args:
+        name: A whole dotted path, in which a component's name may stand for `NAME`; or its last part, in any case. A
+            field that holds a section is found as that section.
+    """
+    found: list[Section | ConfigField] = []
+    for section in sections():
+        found += [section] if _means(name, section.head.path) else []
+        found += [field for field in section.fields if not field.section and _means(name, field.path)]
+    return found
+
+
+def names() -> list[str]:
+    """Return the paths of all sections and fields, and the last part of each."""
+    paths = [path for section in sections() for path in (section.head.path, *(field.path for field in section.fields))]
+    return list(dict.fromkeys([*paths, *map(_last, paths)]))
+
+
+def is_path(name: str) -> bool:
+    """Return whether `name` is a dotted path that holds no name of the user's, and so can mean nothing else."""
+    return "." in name and name in names()
+
+
+def _sections(model: type[BaseModel], path: str, head: ConfigField) -> Iterator[Section]:
+    schema = model.model_json_schema(by_alias=True)["properties"]
+    fields, inner = [], []
+    for name, info in model.model_fields.items():
+        where = f"{path}.{name}" if path else name
+        form, meaning = _form(info, schema[name]), attribute_docstring(model, name) or ""
+        held = _held(info.annotation)
+        if held is None:
+            fields.append(ConfigField(where, form + _mark(info), meaning))
+            continue
+        below, own_form = (f"{where}.{NAME}", "mapping, one for each name") if held[1] else (where, form)
+        fields.append(ConfigField(where, form, meaning, section=below))
+        inner.append((held[0], below, ConfigField(below, own_form, meaning, section=below)))
+    yield Section(head, tuple(fields))
+    for section in inner:
+        yield from _sections(*section)
+
+
+def _form(info: FieldInfo, schema: dict[str, Any]) -> str:
+    held = _held(info.annotation)
+    text = "path | " if held is not None and getattr(held[0], "from_text", False) else ""
+    return f"{text}{type_text(schema)}, {_default(info, schema)}"
+
+
+def _default(info: FieldInfo, schema: dict[str, Any]) -> str:
+    if info.is_required():
+        return "required"
+    value = schema["default"] if "default" in schema else info.get_default(call_default_factory=True)
+    plain = value.model_dump(mode="json", exclude_defaults=True) if isinstance(value, BaseModel) else value
+    return f"default {value_text(plain)}"
+
+
+def _mark(info: FieldInfo) -> str:
+    return next((f"; {note.value}" for note in info.metadata if isinstance(note, Enum)), "")
+
+
+def _held(annotation: Any) -> tuple[type[BaseModel], bool] | None:
+    """Return the model of the section that a field holds, and whether it holds several of them by name."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation, False
+    held = next(filter(None, map(_held, get_args(annotation))), None)
+    return None if held is None else (held[0], held[1] or get_origin(annotation) is dict)
+
+
+def _means(name: str, path: str) -> bool:
+    if "." not in name:
+        return name.lower() == _last(path).lower()
+    parts, given = path.split("."), name.split(".")
+    return len(parts) == len(given) and all(part in (NAME, word) for part, word in zip(parts, given, strict=True))
+
+
+def _last(path: str) -> str:
+    return path.removesuffix(f".{NAME}").rpartition(".")[2]

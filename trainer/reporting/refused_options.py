@@ -1,0 +1,61 @@
+"""The shared options that an optimizer refuses, found by asking its factory."""
+
+from typing import Any
+
+from pydantic import ValidationError
+from torch import nn
+
+from optimizer import Horizon, ScheduledFactory
+
+_CAUTION = ("use_cautious_optimizer", "cautious_eps", "cautious_min_mean")
+_EXAMPLES = {"number": 1e-3, "integer": 1}
+"""Values for required parameters, by the type in their JSON schema."""
+
+
+def refused_options(cls: type[Any]) -> dict[str, str]:
+    """Return the shared options that the factory `cls` refuses with any value but the default, and the reason of each.
+
+    An option of which that cannot be found out, for instance as it depends on a compiler, counts as taken.
+    """
+    if not issubclass(cls, ScheduledFactory):
+        return {}
+    given = _required(cls)
+    if given is None or _objection(cls, given) is not None:
+        return {}
+    refused = {}
+    if reason := _refusal(cls, {**given, "state_dtype": "bfloat16"}, "state_dtype"):
+        refused["state_dtype"] = reason
+    if reason := _objection(cls, {**given, "use_cautious_optimizer": True}):
+        refused |= dict.fromkeys(_CAUTION, reason)
+    return refused
+
+
+def _required(cls: type[ScheduledFactory]) -> dict[str, Any] | None:
+    """Return a value for each required parameter; None if one has another type than a number."""
+    schema = cls.model_json_schema(by_alias=True)
+    given = {}
+    for name in schema.get("required", []):
+        field = schema["properties"][name]
+        kind = field.get("anyOf", [field])[0].get("type")
+        if kind not in _EXAMPLES:
+            return None
+        given[name] = _EXAMPLES[kind]
+    return given
+
+
+def _refusal(cls: type[ScheduledFactory], given: dict[str, Any], option: str) -> str | None:
+    """Return the rule by which the factory refuses `option` when it is made."""
+    try:
+        cls.model_validate(given)
+    except ValidationError as error:
+        return next((detail["msg"] for detail in error.errors() if detail["loc"] == (option,)), None)
+    return None
+
+
+def _objection(cls: type[ScheduledFactory], given: dict[str, Any]) -> str | None:
+    """Return why the factory does not build an optimizer for one small matrix."""
+    try:
+        cls.model_validate(given).build(nn.Linear(2, 2, bias=False), Horizon(total_steps=10, steps_per_epoch=5))
+    except Exception as error:  # optimizers have their own
+        return str(error)
+    return None
