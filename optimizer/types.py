@@ -17,7 +17,7 @@ JsonObject = dict[str, Any]
 POSITION = "schedule_position"
 """The key under which every parameter group mirrors the position, for tools that keep only groups."""
 
-ENTRY = "schedule_entry"
+CURVE_WARP = "schedule_entry"
 """The key under which every group mirrors the `CurveWarp` of a schedule that was resumed at an lr."""
 
 INITIAL = "initial_"

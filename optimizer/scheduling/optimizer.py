@@ -31,7 +31,7 @@ from ..transforms.cautious import ALREADY, Caution, check_caution, register_exac
 from ..transforms.clipping import clip_before_step, has_overflowed
 from ..transforms.step_hooks import without_hooks
 from ..transforms.step_options import StepOptions
-from ..types import ENTRY, POSITION, ParamGroup, StateDict
+from ..types import CURVE_WARP, POSITION, ParamGroup, StateDict
 from .kernel import Kernel
 from .rescale import CurveWarp
 from .scheduler import EmbeddedScheduler
@@ -324,6 +324,6 @@ def _saved_position(state_dict: Mapping[str, Any]) -> Mapping[str, Any] | None:
         return saved
     groups = state_dict["param_groups"]
     positions = {int(group[POSITION]) for group in groups if POSITION in group}
-    entry = next((group[ENTRY] for group in groups if ENTRY in group), None)
-    CurveWarp.from_state(entry)
-    return {"last_epoch": max(positions), "entry": entry} if positions else None
+    warp = next((group[CURVE_WARP] for group in groups if CURVE_WARP in group), None)
+    CurveWarp.from_state(warp)
+    return {"last_epoch": max(positions), "entry": warp} if positions else None
