@@ -128,12 +128,12 @@ class _Search:
         def distance(step: int) -> float:
             return abs(math.log((step + 1) / (here + 1)))
 
-        misses = [math.inf, *(self._miss(step) for step in self._coarse), math.inf]
+        misses = [math.inf, *(self._distance_to_lr(step) for step in self._coarse), math.inf]
         found: list[int] = []
         for index in sorted(range(len(self._coarse)), key=lambda index: distance(self._coarse[index])):
             if misses[index + 1] > min(misses[index], misses[index + 2]) or not self._may_be_around(index):
                 continue
-            step = min(self._neighbourhood(index), key=lambda step: (self._miss(step), distance(step)))
+            step = min(self._neighbourhood(index), key=lambda step: (self._distance_to_lr(step), distance(step)))
             if self._matches(step):
                 if self._rising is None or self._direction(step) in (0.0, 1.0 if self._rising else -1.0):
                     return step
@@ -147,16 +147,16 @@ class _Search:
         values = [self._value(step) for step in self._coarse[max(index - 1, 0) : index + 2]]
         return min(values) * (1 - TOLERANCE) - self._noise <= self._lr <= max(values) * (1 + TOLERANCE) + self._noise
 
-    def _miss(self, step: int) -> float:
+    def _distance_to_lr(self, step: int) -> float:
         miss = abs(self._value(step) - self._lr)
         return miss if miss > self._noise else 0.0
 
     def _matches(self, step: int) -> bool:
-        return self._miss(step) <= TOLERANCE * self._lr or any(
-            0 <= before < self._last and self._passes(before) for before in (step - 1, step)
+        return self._distance_to_lr(step) <= TOLERANCE * self._lr or any(
+            0 <= before < self._last and self._passes_smoothly(before) for before in (step - 1, step)
         )
 
-    def _passes(self, before: int) -> bool:
+    def _passes_smoothly(self, before: int) -> bool:
         """Return whether the curve passes the lr after step `before`, and not by a jump: a warm-up's steps are wide."""
         low, high = sorted((self._value(before), self._value(before + 1)))
         beside = [self._value(i + 1) - self._value(i) for i in (before - 1, before + 1) if 0 <= i < self._last]

@@ -80,7 +80,7 @@ def lay_out(optimizer: Optimizer) -> None:
     """
     for group in optimizer.param_groups:
         plain = [p for p in group["params"] if type(p) in PLAIN] if group.get("fused") else []
-        if any(oddity(p) or not is_dense(p) or (type(p.grad) is Tensor and _unreadable(p.grad)) for p in plain):
+        if any(oddity(p) or not is_dense(p) or (type(p.grad) is Tensor and _is_unreadable(p.grad)) for p in plain):
             group["fused"] = False
             continue
         for p in plain:
@@ -92,5 +92,5 @@ def lay_out(optimizer: Optimizer) -> None:
                         state[name] = laid_out_as(p, value)
 
 
-def _unreadable(gradient: Tensor) -> bool:
+def _is_unreadable(gradient: Tensor) -> bool:
     return gradient.layout != torch.strided or gradient._is_zerotensor()
