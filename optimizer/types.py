@@ -6,13 +6,7 @@ ParamGroup = dict[str, Any]
 """A parameter group of torch's: `params`, and the options of the class by name."""
 
 StateDict = dict[str, Any]
-"""The dict that `state_dict()` of an optimizer returns: `state`, `param_groups` and the additions of its class."""
-
-StateTable = dict[Any, Any]
-"""The `state` of an optimizer by parameter (or its id), or the entries of one parameter by name."""
-
-JsonObject = dict[str, Any]
-"""Plain values by name, as JSON holds them."""
+"""What `state_dict()` of an optimizer returns."""
 
 POSITION = "schedule_position"
 """The key under which every parameter group mirrors the position, for tools that keep only groups."""
@@ -23,6 +17,12 @@ CURVE_WARP = "schedule_entry"
 INITIAL = "initial_"
 """The prefix of an option's name under which a group holds the group's own value of it, as `initial_lr` in
 torch.optim.lr_scheduler."""
+
+StateTable = dict[Any, Any]
+"""The `state` of an optimizer by parameter (or its id), or the entries of one parameter by name."""
+
+JsonObject = dict[str, Any]
+"""Plain values by name, as JSON holds them."""
 
 
 @runtime_checkable

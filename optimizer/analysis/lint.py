@@ -24,24 +24,24 @@ def warnings_about(scheduler: EmbeddedScheduler, total_steps: int, usual: Mappin
         total_steps: Updates of the run.
         usual: The values that the optimizer's options have where none are given. None: it is not known which are given.
     """
-    lines = [] if usual is None else [_unused(option, total_steps, usual) for option in scheduler.options]
-    for option in scheduler.options:
-        lines += schedule_warnings(option.schedule, option.before_reports(), total_steps, option.name)
+    lines = [] if usual is None else [_unused(track, total_steps, usual) for track in scheduler.options]
+    for track in scheduler.options:
+        lines += schedule_warnings(track.schedule, track.before_reports(), total_steps, track.name)
     return [line for line in lines if line]
 
 
-def _unused(scheduled: ScheduledOption, total_steps: int, usual: Mapping[str, Any]) -> str:
+def _unused(track: ScheduledOption, total_steps: int, usual: Mapping[str, Any]) -> str:
     """Return a line if the optimizer's own value of an option was given, and its schedule never gives that."""
-    base, option, schedule = scheduled.base, scheduled.name, scheduled.schedule
+    base, option, schedule = track.base, track.name, track.schedule
     name = "betas" if option in ("beta1", "beta2") and "betas" in usual else option
     is_left_out = usual.get(name) is not None and base == option_value(usual, option)
     if is_left_out or not schedule.absolute:
         return ""
     updates = sample_steps(min(schedule.quick_reach() or total_steps, total_steps), 100)
     try:
-        values = list(map(scheduled.before_reports(), updates))
-        fields = [getattr(scheduled.given_schedule, name) for name in type(schedule).model_fields if "lr" in name]
-        if base in (values[0], max(values), *fields) or not scheduled.ignores_base(updates):
+        values = list(map(track.before_reports(), updates))
+        fields = [getattr(track.given_schedule, name) for name in type(schedule).model_fields if "lr" in name]
+        if base in (values[0], max(values), *fields) or not track.ignores_base(updates):
             return ""
     except Exception:  # a function of the user's may raise anything, which `schedule_warnings` reports
         return ""
