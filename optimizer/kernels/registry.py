@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from ..scheduling.kernel import Kernel
 from ..scheduling.optimizer import ScheduledOptimizer
+from ..state.dtypes import torch_name
 from . import cautious, compiled, fused, schedule_free_radam
 
 KERNELS: tuple[Kernel, ...] = (
@@ -51,7 +52,7 @@ def kernel_for(optimizer: ScheduledOptimizer, implementation: str) -> Kernel | N
             found = kernel.unsupported_state_dtype(optimizer)
         if found is None:
             return kernel
-    dtype = str(optimizer.state_dtype).removeprefix("torch.")
+    dtype = torch_name(optimizer.state_dtype)
     raise ValueError(STATE_DTYPE.format(dtype=dtype, found=found))
 
 

@@ -26,12 +26,12 @@ from torch.optim import Optimizer
 
 from ..schedules.base import Schedule
 from ..state.checks import check_state_dict
-from ..state.loading import fitted, restore_wide
+from ..state.loading import fit_state_dict, restore_wide
 from ..transforms.cautious import ALREADY, Caution, check_caution, register_exact_loads, without_closure
 from ..transforms.clipping import clip_before_step, has_overflowed
 from ..transforms.step_hooks import without_hooks
 from ..transforms.step_options import StepOptions
-from ..types import ENTRY, POSITION, ParamGroup, StateDict
+from ..types import CURVE_WARP, POSITION, ParamGroup, StateDict
 from .kernel import Kernel
 from .rescale import CurveWarp
 from .scheduler import EmbeddedScheduler
@@ -215,7 +215,7 @@ class ScheduledOptimizer(Optimizer):
         position = _saved_position(state_dict)
         if position is None and strict:
             raise ValueError(NO_POSITION.format(here=self.scheduler.last_epoch))
-        state_dict = fitted(self, state_dict, self.scheduler.moved)
+        state_dict = fit_state_dict(self, state_dict, self.scheduler.moved)
         self._optimizer_load_state_dict_pre_hooks = OrderedDict()
         try:
             super().load_state_dict(state_dict)
@@ -324,6 +324,6 @@ def _saved_position(state_dict: Mapping[str, Any]) -> Mapping[str, Any] | None:
         return saved
     groups = state_dict["param_groups"]
     positions = {int(group[POSITION]) for group in groups if POSITION in group}
-    entry = next((group[ENTRY] for group in groups if ENTRY in group), None)
-    CurveWarp.from_state(entry)
-    return {"last_epoch": max(positions), "entry": entry} if positions else None
+    warp = next((group[CURVE_WARP] for group in groups if CURVE_WARP in group), None)
+    CurveWarp.from_state(warp)
+    return {"last_epoch": max(positions), "entry": warp} if positions else None
