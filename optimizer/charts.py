@@ -3,16 +3,21 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure  # an optional dependency
 
 
 @dataclass(frozen=True)
 class Series:
-    """A line. points: (update, value) in rising order. style: matplotlib's."""
+    """A line."""
 
     label: str
     points: Sequence[tuple[int, float]]
+    """(update, value) in rising order."""
     style: str = "-"
+    """A format string of matplotlib's `plot`."""
 
     @property
     def values(self) -> list[float]:
@@ -22,16 +27,21 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """Lines over the same updates. log: whether the axis is logarithmic; left out, where one scale hides a line."""
+    """Lines over the same updates."""
 
     title: str
     y_label: str
     series: Sequence[Series]
     log: bool | None = None
+    """Whether the axis is logarithmic; None: if a linear scale would hide a line."""
 
 
-def figure(panels: Sequence[Panel]) -> Any:
-    """Return a matplotlib figure with one panel below the other. Raises ImportError without matplotlib."""
+def figure(panels: Sequence[Panel]) -> "Figure":
+    """Return a matplotlib figure with one panel below the other.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
     from matplotlib.figure import Figure  # not pyplot: no display, no global state
 
     made = Figure(figsize=(8, 4.5 if len(panels) == 1 else 2.8 * len(panels)), layout="constrained")
@@ -50,7 +60,11 @@ def figure(panels: Sequence[Panel]) -> Any:
 
 
 def svg(panels: Sequence[Panel]) -> str:
-    """Return the figure as SVG. Raises ImportError without matplotlib."""
+    """Return the figure as SVG.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
     written = io.StringIO()
     figure(panels).savefig(written, format="svg")
     return written.getvalue()
@@ -59,14 +73,14 @@ def svg(panels: Sequence[Panel]) -> str:
 def text(panels: Sequence[Panel], width: int = 72, height: int = 10) -> str:
     """Return a chart of every line as text, `width` columns wide and `height` lines high."""
     charts = [
-        "\n".join([f"{series.label}, {panel.y_label}", *_chart(series, width, height)])
+        "\n".join([f"{series.label}, {panel.y_label}", *_text_chart(series, width, height)])
         for panel in panels
         for series in panel.series
     ]
     return "\n\n".join(charts)
 
 
-def _chart(series: Series, width: int, height: int) -> list[str]:
+def _text_chart(series: Series, width: int, height: int) -> list[str]:
     last = series.points[-1][0]
     columns: list[list[float]] = [[] for _ in range(width)]
     for update, value in series.points:

@@ -26,7 +26,7 @@ from torch.optim import Optimizer
 
 from ..schedules.base import Schedule
 from ..state.checks import check_state_dict
-from ..state.loading import fitted, restore_wide
+from ..state.loading import fit_state_dict, restore_wide
 from ..transforms.cautious import ALREADY, Caution, check_caution, register_exact_loads, without_closure
 from ..transforms.clipping import clip_before_step, has_overflowed
 from ..transforms.step_hooks import without_hooks
@@ -215,7 +215,7 @@ class ScheduledOptimizer(Optimizer):
         position = _saved_position(state_dict)
         if position is None and strict:
             raise ValueError(NO_POSITION.format(here=self.scheduler.last_epoch))
-        state_dict = fitted(self, state_dict, self.scheduler.moved)
+        state_dict = fit_state_dict(self, state_dict, self.scheduler.moved)
         self._optimizer_load_state_dict_pre_hooks = OrderedDict()
         try:
             super().load_state_dict(state_dict)
