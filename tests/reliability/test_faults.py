@@ -38,7 +38,7 @@ class Operations:
         self.count, self.fatal, self.fsync = 0, fatal, os.fsync  # which takes its time, and tells nothing here
         targets = [(Path, name) for name in ("rename", "replace", "mkdir", "unlink")]
         targets += [(os, name) for name in ("fsync", "unlink", "rmdir")] + [(files, "save_file")]
-        targets += [(tempfile, "mkdtemp"), (files, "encoded")]
+        targets += [(tempfile, "mkdtemp"), (files, "encode_json")]
         for owner, name in targets:
             monkeypatch.setattr(owner, name, self.counted(getattr(owner, name)))
 
