@@ -10,8 +10,8 @@ from torch import nn
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, load_optimizer_state, save_optimizer_state
 from optimizer.state.atomic_files import write_tensors
 from optimizer.state.strides import STRIDES, pack_strides, restore_strides, without_sharing
+from trainer.checkpoint.background import copy_to_cpu
 from trainer.checkpoint.contents import load_weights
-from trainer.checkpoint.manager import _copied
 from trainer.runtime.files import DamagedCheckpointError, read_tensors
 
 
@@ -91,8 +91,8 @@ def test_hostile_strides_are_refused(tmp_path, strides):
 
 def test_the_copies_of_a_save_beside_training_keep_them_when_they_change():
     for value in (torch.randn(3, 3), torch.randn(3, 3).t()):
-        first = _copied({"a": torch.zeros(3, 3)}, {})
-        assert is_same(_copied({"a": value}, first)["a"], value)
+        first = copy_to_cpu({"a": torch.zeros(3, 3)}, {})
+        assert is_same(copy_to_cpu({"a": value}, first)["a"], value)
 
 
 def test_a_components_parameters_and_buffers_come_back_as_they_lay(tmp_path):
