@@ -18,6 +18,9 @@ INITIAL = "initial_"
 """The prefix of an option's name under which a group holds the group's own value of it, as `initial_lr` in
 torch.optim.lr_scheduler."""
 
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""The names of Adam's two moments in the state of a parameter."""
+
 
 @runtime_checkable
 class HasSchedule(Protocol):

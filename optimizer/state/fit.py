@@ -1,7 +1,6 @@
 """Whether saved state fits the parameters of an optimizer and the entries that its class makes for them."""
 
 import inspect
-import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,15 +10,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..config.messages import joined, listed, shown
-from ..transforms.composite_optimizer import owner_of, step_without_hooks
+from ..transforms.trial_step import class_of, trial_step
+from ..types import MOMENTS
 from .checks import StateMismatchError
 
 IMPLEMENTATION = frozenset(("fused", "foreach", "capturable", "differentiable"))
 """Options that say how a step is computed."""
 
-_LIKE_PARAMETERS = frozenset(
-    ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg")
-) | (frozenset(("acc_delta", "grad_avg", "sum", "prev", "step_size", "ax", "y", "z")))
+_LIKE_PARAMETERS = frozenset((*MOMENTS, "max_exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg")) | (
+    frozenset(("acc_delta", "grad_avg", "sum", "prev", "step_size", "ax", "y", "z"))
+)
 _OF_PACKAGES = ("torch.optim.", "schedulefree.")
 """Entries that have their parameter's shape, and where the classes are from for which that is known by the name."""
 
@@ -48,8 +48,7 @@ class Makers:
 
     def class_of(self, group: Group) -> type[Any]:
         """Return the class that updates a group of the optimizer, without the schedule that is mixed in."""
-        mro = type(owner_of(self._optimizer, group)).__mro__
-        return next(base for base in mro if not hasattr(base, "embed"))
+        return class_of(self._optimizer, group)
 
     def entries(self, group: Group, parameter: Tensor, options: Group | None = None) -> dict[Any, Made] | None:
         """Return what a step makes for `parameter` of `group`; None where the class cannot be tried.
@@ -147,18 +146,13 @@ def _small(parameter: Tensor) -> Tensor:
 
 
 def _entries_made(cls: Any, small: nn.Parameter, options: dict[str, Any]) -> dict[Any, Made] | None:
-    small.grad = torch.ones_like(small)
     try:
-        with warnings.catch_warnings(), torch.random.fork_rng([]), torch.compiler.set_stance("force_eager"):
-            warnings.simplefilter("ignore")
-            stand_in = cls([small], **options)
-            getattr(stand_in, "train", lambda: None)()
-            step_without_hooks(stand_in)
+        made = trial_step(cls, small, options).state[small]
     except Exception:  # a class of another library may need more than that
         return None
     return {
         name: Made(value.dtype, value.shape == small.shape) if isinstance(value, Tensor) else Made(None, False)
-        for name, value in stand_in.state[small].items()
+        for name, value in made.items()
     }
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .composite_optimizer import CompositeOptimizer
 from .memory_layout import check_memory
+from .trial_step import class_of, trial_step
 
 HALVES = (torch.float16, torch.bfloat16)
 """Types too short for moments: those of such parameters are float32."""
@@ -155,8 +155,7 @@ def why_not_in_float64(optimizer: Any) -> str | None:
         if name not in ("param_groups", "state") and _holds(value, parameters.keys()):
             return f"it keeps parameters in its attribute {name}, and would move them there"
     for group in optimizer.param_groups:
-        owner: Any = type(optimizer.owner_of(group) if isinstance(optimizer, CompositeOptimizer) else optimizer)
-        owner = getattr(owner, "_scheduled_base", owner)
+        owner = class_of(optimizer, group)
         for p in (
             {p.ndim: p for p in group["params"]}.values() if not owner.__module__.startswith("torch.optim") else ()
         ):
@@ -170,9 +169,8 @@ def _failure(cls: Any, group: Mapping[str, Any], parameter: Tensor, dtype: torch
     """Return how a step of `cls` on a small parameter fails, or None."""
     options = {name: group[name] for name in inspect.signature(cls).parameters if name in group and name != "params"}
     small = nn.Parameter(torch.ones([min(size, 2) for size in parameter.shape], dtype=dtype, device=parameter.device))
-    small.grad = torch.ones_like(small)
     try:
-        cls([small], **options).step()
+        trial_step(cls, small, options)
     except Exception as error:  # a library's class may raise anything
         return f"{type(error).__name__}: {error}"
     return None
