@@ -24,6 +24,9 @@ StateTable = dict[Any, Any]
 JsonObject = dict[str, Any]
 """Plain values by name, as JSON holds them."""
 
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""The names of Adam's two moments in the state of a parameter."""
+
 
 @runtime_checkable
 class HasSchedule(Protocol):

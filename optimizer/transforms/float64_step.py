@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..types import ParamGroup, StateDict, StateTable
-from .composite_optimizer import owner_of
 from .memory_layout import check_memory
+from .trial_step import class_of, trial_step
 
 HALVES = (torch.float16, torch.bfloat16)
 """Types too short for moments: those of such parameters are float32."""
@@ -160,8 +160,7 @@ def why_not_in_float64(optimizer: Optimizer) -> str | None:
         if name not in ("param_groups", "state") and _contains_any(value, parameters.keys()):
             return f"it keeps parameters in its attribute {name}, and would move them there"
     for group in optimizer.param_groups:
-        cls = type(owner_of(optimizer, group))
-        cls = getattr(cls, "_scheduled_base", cls)
+        cls = class_of(optimizer, group)
         if cls.__module__.startswith("torch.optim"):
             continue
         for p in {p.ndim: p for p in group["params"]}.values():
@@ -171,15 +170,12 @@ def why_not_in_float64(optimizer: Optimizer) -> str | None:
     return None
 
 
-def _step_failure(
-    cls: Callable[..., Optimizer], group: ParamGroup, parameter: Tensor, dtype: torch.dtype
-) -> str | None:
+def _step_failure(cls: type[Optimizer], group: ParamGroup, parameter: Tensor, dtype: torch.dtype) -> str | None:
     """Return the error of a step of `cls` on a small parameter, or None."""
     options = {name: group[name] for name in inspect.signature(cls).parameters if name in group and name != "params"}
     small = nn.Parameter(torch.ones([min(size, 2) for size in parameter.shape], dtype=dtype, device=parameter.device))
-    small.grad = torch.ones_like(small)
     try:
-        cls([small], **options).step()
+        trial_step(cls, small, options)
     except Exception as error:  # a library's class may raise anything
         return f"{type(error).__name__}: {error}"
     return None
