@@ -14,8 +14,9 @@ from .schedules.base import SCHEDULE_REGISTRY, Schedule
 from .schedules.durations import Duration, PositiveDuration, RunLength
 from .schedules.horizon import Horizon
 from .schedules.torch_schedule import TorchSchedule
-from .scheduling.optimizer import ScheduledOptimizer, scheduled
+from .scheduling.optimizer import ScheduledOptimizer
 from .scheduling.read_only import ReadOnlyScheduler
+from .scheduling.scheduled_class import scheduled
 from .scheduling.scheduler import EmbeddedScheduler
 from .state.checks import StateMismatchError
 from .state.files import load_optimizer_state, save_optimizer_state

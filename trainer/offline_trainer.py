@@ -17,10 +17,11 @@ from .checkpoint.contents import Progress
 from .checkpoint.dry_save import TriedContents
 from .checkpoint.fingerprint import run_fingerprint
 from .checkpoint.init_from import load_part_optimizers
-from .checkpoint.manager import CheckpointManager, writing
+from .checkpoint.manager import CheckpointManager
 from .checkpoint.own_state import OwnState
 from .checkpoint.provenance import provenance
 from .checkpoint.savable import check_lengths
+from .checkpoint.save_errors import writing
 from .config.schema import ExperimentConfig
 from .errors import ConfigError, resume_command, user_code
 from .interfaces.component import is_frozen, train_mode
@@ -137,7 +138,7 @@ class OfflineTrainer:
             self._train(metrics, progress, interruption)
         if interruption.signal is not None and (self.evaluation_is_due or not self._is_over()):
             self._stop(interruption.signal)
-        for line in [*self._off_plan(), *self.saving.missing_best()]:
+        for line in [*self._off_plan(), *self.saving.best.missing()]:
             self.log(line)
         if self.config.train.pictures:
             self._draw()
@@ -269,7 +270,7 @@ class OfflineTrainer:
         report(self.optimizers.values(), self.metrics)
         self.log(evaluation_text(self.step, self.metrics))
         self.evaluation_is_due = False
-        if self.saving.is_best(self.step, self.metrics):
+        if self.saving.best.observe(self.step, self.metrics):
             if self.saving.holds(self.step):
                 self.saving.keep_as_best()
             else:

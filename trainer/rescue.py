@@ -9,8 +9,8 @@ from torch import nn
 from optimizer.config import counted
 
 from .checkpoint.directory import complete_checkpoints, newest_finite
-from .checkpoint.manager import newest_checkpoint
 from .checkpoint.names import step_of
+from .checkpoint.save_errors import newest_checkpoint
 from .errors import (
     ConfigError,
     NewerFormatError,

@@ -26,7 +26,7 @@ def saved_values(run: Run) -> dict[str, Any]:
         "scaler": run.learner.state_dict(),
         "skipped": run.learner.skipped,
         "evaluated": not run.evaluation_is_due,
-        "best": run.saving.best,
+        "best": run.saving.best.record,
         "provenance": run.provenance,
     }
 
@@ -67,7 +67,7 @@ def _restore_values(run: Run, folder: Path, progress: checkpoint.Progress) -> No
         run.learner.load_state_dict(progress.values["scaler"])
         run.learner.skipped = {str(name): int(count) for name, count in progress.values.get("skipped", {}).items()}
         run.evaluation_is_due = progress.values.get("evaluated", True) is False
-        run.saving.take_best(progress.values["best"], progress.step)
+        run.saving.best.restore(progress.values["best"], progress.step)
         set_rng_state(checkpoint.read_rng(folder))
 
 

@@ -12,9 +12,9 @@ from optimizer.config import announcing, counted, explain
 
 from .checkpoint.contents import expected_content, read_progress
 from .checkpoint.directory import checkpoint_at
-from .checkpoint.manager import writing
 from .checkpoint.names import is_file, write_pointer
 from .checkpoint.on_change import with_saved_values
+from .checkpoint.save_errors import writing
 from .checkpoint.selection import Say, asked_for, newest_good, set_damaged_aside
 from .checkpoint.upgrades import strings
 from .checkpoint.writing import clear_leftovers, recover
@@ -116,7 +116,7 @@ def _taken_up(config: ExperimentConfig, folder: Path | None, console: Console) -
         with writing(run_dir):
             set_damaged_aside(choice, _say(console))
             write_pointer(checkpoints, LATEST, choice.folder)  # those after it are of another history from now on
-            trainer.saving.point_best()
+            trainer.saving.best.write_pointer()
     return trainer
 
 

@@ -26,24 +26,24 @@ def schedule_warnings(
         total_steps: Updates of the run.
         usual: The defaults of the optimizer's options; None if it is unknown which options were given.
     """
-    lines = [] if usual is None else [_unused_option(track, total_steps, usual) for track in scheduler.tracks]
-    for track in scheduler.tracks:
-        lines += curve_warnings(track.schedule, track.before_reports(), total_steps, track.option)
+    lines = [] if usual is None else [_unused_option(option, total_steps, usual) for option in scheduler.options]
+    for option in scheduler.options:
+        lines += curve_warnings(option.schedule, option.before_reports(), total_steps, option.name)
     return [line for line in lines if line]
 
 
-def _unused_option(track: ScheduledOption, total_steps: int, usual: Mapping[str, object]) -> str:
+def _unused_option(scheduled: ScheduledOption, total_steps: int, usual: Mapping[str, object]) -> str:
     """Return a line if the optimizer's own value of an option was given and its schedule never has that value."""
-    base, option, schedule = track.base, track.option, track.schedule
+    base, option, schedule = scheduled.base, scheduled.name, scheduled.schedule
     name = "betas" if option in ("beta1", "beta2") and "betas" in usual else option
     is_left_out = usual.get(name) is not None and base == option_value(usual, option)
     if is_left_out or not schedule.absolute:
         return ""
     updates = sample_steps(min(schedule.quick_reach() or total_steps, total_steps), 100)
     try:
-        values = list(map(track.before_reports(), updates))
-        fields = [getattr(track.asked, name) for name in type(schedule).model_fields if "lr" in name]
-        if base in (values[0], max(values), *fields) or not track.ignores_base(updates):
+        values = list(map(scheduled.before_reports(), updates))
+        fields = [getattr(scheduled.given_schedule, name) for name in type(schedule).model_fields if "lr" in name]
+        if base in (values[0], max(values), *fields) or not scheduled.ignores_base(updates):
             return ""
     except Exception:  # a user's function may raise anything; `curve_warnings` reports it
         return ""

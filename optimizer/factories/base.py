@@ -20,7 +20,8 @@ from ..schedules.base import NOTEBOOK, AnySchedule, Schedule
 from ..schedules.basic import Constant
 from ..schedules.horizon import Horizon
 from ..schedules.sampling import sample_steps
-from ..scheduling.optimizer import ScheduledOptimizer, scheduled
+from ..scheduling.optimizer import ScheduledOptimizer
+from ..scheduling.scheduled_class import scheduled
 from ..transforms.step_options import StepOptions
 from ..types import Options, ParamGroup
 from .grouping import GroupingFields

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..config.tagged_field import TaggedField
-from ..scheduling.optimizer import ScheduledOptimizer, scheduled
+from ..scheduling.optimizer import ScheduledOptimizer
+from ..scheduling.scheduled_class import scheduled
 from ..transforms.composite_optimizer import CompositeOptimizer
 from ..types import Options, ParamGroup
 from .base import OPTIMIZER_BUILDER_REGISTRY

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from optimizer import SCHEDULE_REGISTRY
 from optimizer.config import counted
 from optimizer.scheduling import NO_CURVE
+from optimizer.types import HasSchedule
 
 from ..errors import ConfigError
 from ..run_layout import OPTIMIZER_VALUES, WEIGHTS
@@ -61,7 +62,7 @@ def restore_components(
         else:
             with _warnings_of_another_curve_ignored():
                 checkpoint.load_optimizer(folder / name, optimizer, own_options=True)
-            if on_change == "rescale" and hasattr(optimizer, "scheduler"):
+            if on_change == "rescale" and isinstance(optimizer, HasSchedule):
                 _enter_at_saved_lr(name, optimizer, folder / name)
 
 
@@ -91,7 +92,7 @@ def _was_rising(scheduler: Mapping[str, Any] | None) -> bool | None:
 
 
 def _start_at_step(optimizer: Optimizer, step: int) -> None:
-    if hasattr(optimizer, "scheduler"):
+    if isinstance(optimizer, HasSchedule):
         optimizer.load_state_dict({**optimizer.state_dict(), "scheduler": {"last_epoch": step}})
 
 

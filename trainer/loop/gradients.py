@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from optimizer.config import counted
-from optimizer.transforms import factor_for, scale, total_norm
+from optimizer.transforms import clip_to_norm
 
 
 def all_finite(tensors: Sequence[Tensor]) -> bool:
@@ -55,5 +55,4 @@ def clip(gradients: list[Tensor], max_norm: float) -> None:
     Where the norm is not finite they stay as they are: the scaler skips the components that overflowed, and
     those that did not are stepped by their own gradients.
     """
-    norm = total_norm(gradients)
-    scale(gradients, torch.where(torch.isfinite(norm), factor_for(norm, max_norm), 1.0))
+    clip_to_norm(gradients, max_norm, keep_overflowed=True)

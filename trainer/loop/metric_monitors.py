@@ -1,11 +1,11 @@
 """Metrics on their way to the schedules that they move."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from torch.optim import Optimizer
 
 from optimizer.config import counted, nearest
+from optimizer.types import HasSchedule
 
 from ..config.schema import ExperimentConfig
 from ..errors import ConfigError
@@ -15,13 +15,17 @@ from ..interfaces.objective import HELD_OUT_PREFIX
 def report(optimizers: Iterable[Optimizer], metrics: Mapping[str, float]) -> None:
     """Tell every optimizer that can hear it the metrics of an evaluation."""
     for optimizer in optimizers:
-        if hasattr(optimizer, "report_metric"):
+        if isinstance(optimizer, HasSchedule):
             for name, value in metrics.items():
                 optimizer.report_metric(HELD_OUT_PREFIX + name, value)
 
 
 def check_monitors(
-    config: ExperimentConfig, optimizers: Mapping[str, Any], metrics: Iterable[str], evaluates: bool, total_steps: int
+    config: ExperimentConfig,
+    optimizers: Mapping[str, Optimizer],
+    metrics: Iterable[str],
+    evaluates: bool,
+    total_steps: int,
 ) -> None:
     """Raise ConfigError if a schedule, or the choice of the best checkpoint, waits for a metric that will never come.
 
@@ -52,9 +56,9 @@ def check_monitors(
             )
 
 
-def _waiting(optimizer: Any) -> list[tuple[str, str]]:
+def _waiting(optimizer: Optimizer) -> list[tuple[str, str]]:
     """Return each schedule that waits for a metric, by its field in the config, and the metric."""
-    if not hasattr(optimizer, "scheduler"):
+    if not isinstance(optimizer, HasSchedule):
         return []
     others = {f"option_schedules.{option}": one for option, one in optimizer.scheduler.option_schedules.items()}
     schedules = {"schedule": optimizer.scheduler.schedule, **others}

@@ -15,10 +15,9 @@ from optimizer.config import counted
 from optimizer.state import (
     check_is_file,
     check_size,
-    decoded_line,
-    encoded_line,
+    decode_line,
+    encode_line,
     flush,
-    open_new,
     open_to_append,
     replacing,
 )
@@ -85,12 +84,12 @@ class MetricsFile:
             with open(open_to_append(bad), "ab") as file:
                 not_ours.copy(self.path, file)
             flush(bad)
-        with replacing(self.path) as aside, open_new(aside) as descriptor, open(descriptor, "wb", closefd=False) as new:
+        with replacing(self.path) as aside, aside.open("xb") as new:
             kept.copy(self.path, new)
 
     def write(self, line: Line) -> None:
         """Append one line. Raises OSError if it cannot be written; the next call tries again to write it too."""
-        self._pending += encoded_line(line) + "\n"
+        self._pending += encode_line(line) + "\n"
         file = self._opened()
         if file.seek(0, SEEK_END) != self._size:
             file.truncate(self._size)
@@ -153,14 +152,14 @@ def written_evaluation(path: Path, step: int) -> dict[str, float] | None:
             found = text
     if found is None:
         return None
-    return {name: value for name, value in decoded_line(found).items() if name not in ("split", "step", "epoch")}
+    return {name: value for name, value in decode_line(found).items() if name not in ("split", "step", "epoch")}
 
 
 def read_metrics(path: Path) -> Iterator[Line]:
     """Yield the lines of a metrics file that are ours; none if there is no file."""
     for text, mark, _ in _lines(path) if os.path.lexists(path) else ():
         if mark is not None:
-            yield decoded_line(text)
+            yield decode_line(text)
 
 
 def looks_like_metrics(path: Path) -> bool:
@@ -247,7 +246,7 @@ def _mark(text: bytes) -> Mark | None:
     if match := _USUAL.fullmatch(text):
         return match[1].decode(), int(match[2])
     try:
-        line = decoded_line(text.decode())
+        line = decode_line(text.decode())
     except (ValueError, RecursionError):
         return None
     if isinstance(line, dict) and type(line.get("step")) is int and isinstance(line.get("split"), str):

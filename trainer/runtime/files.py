@@ -13,7 +13,16 @@ import xxhash
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from optimizer.state import MOST_JSON, NotAFileError, check_is_file, content, decoded, replacing, unpacked, write_new
+from optimizer.state import (
+    MAX_JSON_BYTES,
+    NotAFileError,
+    check_is_file,
+    decode_json,
+    read_limited,
+    replacing,
+    restore_strides,
+    write_new,
+)
 
 from ..errors import ConfigError, UnreadableError
 
@@ -70,9 +79,9 @@ def read_json_list(path: Path) -> list[Any]:
 
 def _read_json(path: Path) -> Any:
     with reading(path):
-        text = content(path, MOST_JSON)
+        text = read_limited(path, MAX_JSON_BYTES)
     try:
-        value = decoded(text.decode())
+        value = decode_json(text.decode())
         json.dumps(value, ensure_ascii=False).encode()  # what is to be shown and compared later
     except (ValueError, RecursionError) as error:
         raise DamagedCheckpointError(f"{path}: cannot be read: {error}") from error
@@ -83,7 +92,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors in a safetensors file, in their strides. Raises DamagedCheckpointError,
     UnreadableError."""
     with opened_tensors(path) as file:
-        return unpacked({name: file.get_tensor(name) for name in file.keys()}, file.metadata())  # noqa: SIM118 not a dict
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 not a dict
+        return restore_strides(tensors, file.metadata())
 
 
 @contextmanager
