@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
-from optimizer.config import announcing, counted, explain
+from optimizer.config import counted, explain, log_imports
 
 from .checkpoint.contents import expected_content, read_progress
 from .checkpoint.directory import checkpoint_at
@@ -84,7 +84,7 @@ def resume(target: str | Path, overrides: Mapping[str, Any] | None = None, *, co
     run_dir, folder = _run_and_checkpoint(Path(target).absolute())
     _refuse_another_directory(run_dir, overrides)
     with steady(console) as console, _resumable(run_dir), locked(run_dir, _say(console)) as lock:
-        with announcing(lambda module: log(console, f"{run_dir / CONFIG} imports {module}")):
+        with log_imports(lambda module: log(console, f"{run_dir / CONFIG} imports {module}")):
             config = load_config(run_dir / CONFIG, {**_for_now(overrides), "train.run_dir": as_text(run_dir)})
         trainer = _taken_up(config, folder, console)
         trainer.saving.check_lock = lock.check
