@@ -31,7 +31,7 @@ class RelativeDuration(str):
         return round(float(match[1]) * whole / (1 if match[2] == "ep" else 100))
 
 
-def known(*lengths: int | None) -> bool:
+def all_resolved(*lengths: int | None) -> bool:
     """Return whether all `lengths` are numbers of updates already."""
     return all(isinstance(length, int) for length in lengths)
 

@@ -152,6 +152,8 @@ class Polynomial(WarmupThenDecay):
         [0.0, 0.5, 1.0, 0.2575, 0.01, 0.01]
     """
 
+    base_lr_field: ClassVar[str | None] = "lr_init"
+
     power: PositiveNumber = 1.0
     """Power of the remaining share of the run; 1 is a straight line."""
     lr_end: NonNegativeNumber = 1e-7
@@ -163,10 +165,11 @@ class Polynomial(WarmupThenDecay):
         lr = self.lr_init or 1.0
         return float((lr - self.lr_end) * (1.0 - progress) ** self.power + self.lr_end) / lr
 
-    def for_lr(self, lr: float) -> Self:
-        if self.lr_end >= (self.lr_init or lr):
-            self.refuse("lr_end", f"must be < the optimizer's lr; got {self.lr_end} with {self.lr_init or lr}")
-        return self if self.lr_init is not None else self.replaced(lr_init=lr)
+    def with_base_lr(self, base_lr: float) -> Self:
+        lr_init = self.lr_init or base_lr
+        if self.lr_end >= lr_init:
+            self.refuse("lr_end", f"must be < the optimizer's lr; got {self.lr_end} with {lr_init}")
+        return super().with_base_lr(base_lr)
 
 
 @SCHEDULE_REGISTRY.register("constant_with_warmup")

@@ -9,9 +9,9 @@ from torch.optim.swa_utils import SWALR
 from .base import SCHEDULE_REGISTRY, Schedule
 from .composition import Chain, Sequence, turns
 from .curve import Curve
-from .durations import Length, known
+from .durations import Length, all_resolved
 from .torch_leaps import QUICK
-from .torch_schedule import TorchRun, TorchSchedule
+from .torch_schedule import TorchCurve, TorchSchedule
 
 GOING_ON = {lr_scheduler.MultiplicativeLR, SWALR}
 """In a sequence these start from the lr that they find, all others from the optimizer's lr."""
@@ -37,7 +37,7 @@ class TorchComposite(TorchSchedule):
 
     def parts(self) -> list[Schedule]:
         """Return the schedulers inside, each bound to the lr at which this one starts."""
-        return [child.for_lr(self.initial_lr or 1.0) for child in self.schedulers]
+        return [child.with_base_lr(self.initial_lr or 1.0) for child in self.schedulers]
 
 
 class TorchChain(TorchComposite):
@@ -46,13 +46,13 @@ class TorchChain(TorchComposite):
     def make(self, optimizer: Optimizer) -> LRScheduler:
         return lr_scheduler.ChainedScheduler([child.make(optimizer) for child in self.schedulers], optimizer)
 
-    def follow(self) -> Curve:
+    def new_curve(self) -> Curve:
         if not self.holds_sequence():
-            return TorchRun(self)
-        return Chain(schedules=self.parts(), initial_lr=self.initial_lr or 1.0).follow()
+            return TorchCurve(self)
+        return Chain(schedules=self.parts(), initial_lr=self.initial_lr or 1.0).new_curve()
 
     def quick_reach(self) -> int | None:
-        return min(super().quick_reach() or QUICK, QUICK * self.pace())  # a chain computes every update
+        return min(super().quick_reach() or QUICK, QUICK * self.step_length())  # a chain computes every update
 
     def holds_sequence(self) -> bool:
         """Return whether a SequentialLR is inside, at any depth."""
@@ -71,32 +71,32 @@ class TorchSequence(TorchComposite):
         given, parts = len(self.milestones), len(self.schedulers)
         if given != parts - 1:
             self.refuse("milestones", f"must be one less than the schedulers; got {given} for {parts} schedulers")
-        if known(*self.milestones) and self.milestones != sorted(self.milestones):
+        if all_resolved(*self.milestones) and self.milestones != sorted(self.milestones):
             self.refuse("milestones", f"must rise; got {self.milestones}")
 
     def make(self, optimizer: Optimizer) -> LRScheduler:
         parts, milestones = self._turns()
         return lr_scheduler.SequentialLR(optimizer, [part.make(optimizer) for part in parts], milestones)
 
-    def follow(self) -> Curve:
+    def new_curve(self) -> Curve:
         parts, milestones = self._turns()
         if not any(isinstance(part, TorchComposite) for part in parts):
-            return TorchRun(self)
+            return TorchCurve(self)
         hold: Any = SCHEDULE_REGISTRY["ConstantLR"]
         lr = self.initial_lr or 1.0
-        placed, begins = [parts[0].for_lr(lr)], [0]
+        placed, begins = [parts[0].with_base_lr(lr)], [0]
         for part, start in zip(parts[1:], milestones, strict=True):
             if (
                 part.scheduler_class in GOING_ON
             ):  # paired from one update earlier, so that PyTorch itself steps over the join
-                lr_before = placed[-1].start().lr_at(start - 1 - begins[-1])
+                lr_before = placed[-1].lr_at(start - 1 - begins[-1])
                 pair = type(self)(schedulers=[hold(factor=1.0), part], milestones=[1])
                 placed.append(pair.model_copy(update={"initial_lr": lr_before}))
                 begins.append(start - 1)
             else:
-                placed.append(part.for_lr(lr))
+                placed.append(part.with_base_lr(lr))
                 begins.append(start)
-        return Sequence(schedules=placed, milestones=begins[1:], initial_lr=lr).follow()
+        return Sequence(schedules=placed, milestones=begins[1:], initial_lr=lr).new_curve()
 
     def _turns(self) -> tuple[list[TorchSchedule], list[int]]:
         """Return the schedulers that have updates, and the milestones between them."""

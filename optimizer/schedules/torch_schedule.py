@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from ..config.function_path import function_named
 from ..config.validation import PositiveNumber, refusal
-from .base import Schedule
+from .base import CurveSchedule
 from .curve import Curve
 from .torch_leaps import CosineAnnealingThenHold, can_leap, leap, quick_reach
 
@@ -25,7 +25,7 @@ MANY = 100_000
 """Steps of a class that must be stepped, above which a warning reports their number: they take some seconds."""
 
 
-class TorchSchedule(Schedule):
+class TorchSchedule(CurveSchedule):
     """Base of the schedules that run a class of torch.optim.lr_scheduler. The class checks its own options.
 
     The scheduler steps over a dummy optimizer with one parameter group; the optimizer's groups follow its lr in
@@ -33,6 +33,7 @@ class TorchSchedule(Schedule):
     """
 
     absolute: ClassVar[bool] = True
+    base_lr_field: ClassVar[str | None] = "initial_lr"
     scheduler_class: ClassVar[type[LRScheduler]]
 
     initial_lr: PositiveNumber | None = Field(None, description="The lr at the start. If omitted, the optimizer's.")
@@ -42,7 +43,7 @@ class TorchSchedule(Schedule):
         self.check_values()
         if self.is_resolved():
             try:
-                self.follow().lr_at(2)  # the class reports impossible values within two steps
+                self.lr_at(2)  # the class reports impossible values within two steps
             except (ValueError, TypeError, ArithmeticError) as error:
                 raise refusal(f"{self.scheduler_class.__name__} refuses these values: {error}") from error
         return self
@@ -67,18 +68,12 @@ class TorchSchedule(Schedule):
     def moves_momentum(self) -> bool:
         return bool(getattr(self, "cycle_momentum", False))
 
-    def for_lr(self, lr: float) -> Self:
-        return self if self.initial_lr is not None else self.replaced(initial_lr=lr)
-
-    def follow(self) -> Curve:
-        return TorchRun(self)
-
-    def lr_at(self, update: int) -> float:
-        return self.follow().lr_at(update)
+    def new_curve(self) -> Curve:
+        return TorchCurve(self)
 
     def quick_reach(self) -> int | None:
         reach = quick_reach(self.make(_stand_in(1.0)))
-        return None if reach is None else reach * self.pace()
+        return None if reach is None else reach * self.step_length()
 
     def summary(self) -> str:
         fields = {name: field for name, field in type(self).model_fields.items() if name not in OWN_FIELDS}
@@ -90,7 +85,7 @@ class TorchSchedule(Schedule):
         return ", ".join([self.scheduler_class.__name__, *given])
 
 
-class TorchRun(Curve):
+class TorchCurve:
     """A scheduler over a dummy optimizer, which can be moved to any position."""
 
     _done: int
@@ -130,7 +125,7 @@ class TorchRun(Curve):
         stand_in.step()  # without a gradient, no effect; PyTorch warns about a scheduler stepped before its optimizer
 
     def __reduce__(self) -> Any:
-        return TorchRun, (self._schedule,)  # a copy moves to the position at its first use
+        return TorchCurve, (self._schedule,)  # a copy moves to the position at its first use
 
 
 def _stand_in(lr: float) -> Optimizer:

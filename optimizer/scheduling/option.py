@@ -23,10 +23,10 @@ class ScheduledOption:
     def __init__(self, option: str, schedule: Schedule, base: float) -> None:
         self.option = option
         try:
-            self.schedule = schedule.for_lr(base)
+            self.curve = schedule.bind(base)
         except ValidationError as error:
             raise nest(error, ("schedule",) if option == "lr" else ("option_schedules", option)) from None
-        self.curve = self.schedule.start()
+        self.schedule = self.curve.schedule
         self.base_values: list[float] = []
         self.ratios: list[float] = []
         self.base, self.asked = base, schedule
@@ -40,23 +40,23 @@ class ScheduledOption:
 
     def before_reports(self) -> Callable[[int], float]:
         """Return a function from the update to the optimizer's own value of the option, as if no metric ever came."""
-        curve, factor = self.schedule.start(), 1.0 if self.schedule.absolute else self.base
+        curve, factor = self.schedule.bind(), 1.0 if self.schedule.absolute else self.base
         return lambda update: curve.lr_at(update) * factor
 
     def ignores_base(self, updates: Sequence[int]) -> bool:
         """Return whether the curve has the same values in `updates` whatever the optimizer's own value is."""
         if not self.schedule.absolute:
             return False
-        curve, other = self.schedule.start(), self.asked.for_lr(2.0 * self.base).start()
+        curve, other = self.schedule.bind(), self.asked.bind(2.0 * self.base)
         return all(curve.lr_at(update) == other.lr_at(update) for update in updates)
 
     def restore(self, state: dict[str, Any]) -> bool:
         """Restore what metrics left behind; return False if `state` is not of such a curve, which then starts anew."""
-        self.curve = self.schedule.start()
+        self.curve = self.schedule.bind()
         try:
-            self.curve.load_curve_state(state)
+            self.curve.load_metric_state(state)
         except (KeyError, TypeError):
-            self.curve = self.schedule.start()
+            self.curve = self.schedule.bind()
             return False
         return True
 
@@ -64,7 +64,7 @@ class ScheduledOption:
         """Raise ValueError if a value of the curve, where its end is known, is none that the option can have."""
         highest = 1.0 if self.option in ("beta1", "beta2", "momentum") else math.inf
         length = getattr(self.schedule, self.schedule.length_field or "", None) or 1
-        for update in sample_steps(length * self.schedule.pace(), 200):
+        for update in sample_steps(length * self.schedule.step_length(), 200):
             value = self.curve.lr_at(update) * (1.0 if self.schedule.absolute else self.base)
             if not 0.0 <= value < highest:
                 limit = "must be >= 0 and < 1" if highest == 1.0 else "must be >= 0"

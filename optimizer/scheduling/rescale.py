@@ -71,7 +71,7 @@ def entry_at(schedule: Schedule, share: float, lr: float, update: int, rising: b
     """
     if not 0.0 <= lr < math.inf:
         raise ValueError(f"lr: must be a number >= 0; got {lr}")
-    curve, pace = schedule.start(), schedule.pace()
+    curve, pace = schedule.bind(), schedule.step_length()
     length = getattr(schedule, schedule.length_field or "", None)
     last = length - 1 if isinstance(length, int) else max(2 * update, 1000) // pace
     search = _Search(cache(lambda step: curve.lr_at(step * pace) * share), last, lr, rising)

@@ -132,7 +132,7 @@ class EmbeddedScheduler:
         if self._entry is not None:
             state["entry"] = self._entry.state()
         if self._monitors:
-            state["curves"] = {track.option: track.curve.curve_state() for track in self._tracks}
+            state["curves"] = {track.option: track.curve.metric_state() for track in self._tracks}
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
