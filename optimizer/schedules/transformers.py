@@ -12,11 +12,11 @@ from pydantic import model_validator
 from ..config.validation import Fraction, NonNegativeNumber, PositiveNumber
 from .base import SCHEDULE_REGISTRY, Schedule, short
 from .durations import Length, PositiveLength, RunLength, all_resolved
-from .hugging_face import WarmupThenDecay
+from .warmup import LinearWarmup, WarmupThenDecay
 
 
 @SCHEDULE_REGISTRY.register("inverse_sqrt")
-class InverseSqrt(Schedule):
+class InverseSqrt(LinearWarmup):
     """Linear warm-up from 0 to 1, then a decay by the inverse square root of the update.
 
     Formula:
@@ -33,22 +33,15 @@ class InverseSqrt(Schedule):
         [0.0, 0.5, 1.0, 0.5, 0.1]
     """
 
-    absolute: ClassVar[bool] = False
-
-    num_warmup_steps: Length = 0
-    """Updates of the linear warm-up. With a warm-up, update 0 runs at lr 0."""
     timescale: PositiveLength | None = None
     """Updates after the warm-up until the factor is 1 / sqrt(2). If omitted, num_warmup_steps, or else 10,000."""
 
-    def lr_at(self, update: int) -> float:
-        if update < self.num_warmup_steps:
-            return update / self.num_warmup_steps
+    def after_warmup(self, update: int) -> float:
         timescale = self.timescale or self.num_warmup_steps or 10_000
-        return 1.0 / math.sqrt((update + timescale - self.num_warmup_steps) / timescale)
+        return 1.0 / math.sqrt((update + timescale) / timescale)
 
     def summary(self) -> str:
-        rise = f"0 ↗ 1 ({self.num_warmup_steps}) " if self.num_warmup_steps else "1 "
-        return f"× {rise}↘ 1/√"
+        return f"× {self.rise_summary()}↘ 1/√"
 
 
 class CosineToMinimum(WarmupThenDecay):
