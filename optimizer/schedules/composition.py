@@ -73,24 +73,24 @@ class _SequenceCurve(_CompositionCurve):
         self._starts = [0, *sequence.milestones]  # of equal starts the last one counts
 
     def lr_at(self, update: int) -> float:
-        turn = bisect_right(self._starts, update) - 1
-        value = self._states[turn].lr_at(update - self._starts[turn])
-        return value if self._schedules[turn].absolute else value * self._lr
+        index = bisect_right(self._starts, update) - 1
+        value = self._states[index].lr_at(update - self._starts[index])
+        return value if self._schedules[index].absolute else value * self._lr
 
     def momentum_at(self, update: int) -> float | None:
-        turn = bisect_right(self._starts, update) - 1
-        while turn >= 0:  # a schedule that does not set momentum keeps the value of the one before it
-            since = update - self._starts[turn]
-            momentum = self._states[turn].momentum_at(since) if since >= 0 else None  # < 0: it has no updates
+        index = bisect_right(self._starts, update) - 1
+        while index >= 0:  # a schedule that does not set momentum keeps the value of the one before it
+            since = update - self._starts[index]
+            momentum = self._states[index].momentum_at(since) if since >= 0 else None  # < 0: it has no updates
             if momentum is not None:
                 return momentum
-            update, turn = self._starts[turn] - 1, turn - 1
+            update, index = self._starts[index] - 1, index - 1
         return None
 
     def report(self, name: str, value: float, update: int) -> None:
-        turn = bisect_right(self._starts, update) - 1
-        if name in self._states[turn].monitors():
-            self._states[turn].report(name, value, update - self._starts[turn])
+        index = bisect_right(self._starts, update) - 1
+        if name in self._states[index].monitors():
+            self._states[index].report(name, value, update - self._starts[index])
 
 
 class _ChainCurve(_CompositionCurve):
@@ -109,7 +109,7 @@ class _ChainCurve(_CompositionCurve):
                 state.report(name, value, update)
 
 
-def turns(milestones: list[int]) -> list[int]:
+def active_indices(milestones: list[int]) -> list[int]:
     """Return the indices of the schedules that have updates: those that end after they begin."""
     starts = [0, *milestones]
     return [index for index, start in enumerate(starts) if start not in starts[index + 1 :]]
@@ -158,16 +158,16 @@ class Sequence(Composition):
             start.updates(horizon, "milestones") if isinstance(start, RelativeDuration) else start
             for start in self.milestones
         ]
-        kept = turns(milestones)
-        starts = [0, *(milestones[turn - 1] for turn in kept[1:])]
+        active = active_indices(milestones)
+        starts = [0, *(milestones[index - 1] for index in active[1:])]
         ends = [*starts[1:], horizon.total_steps if horizon else None]
         per_epoch = horizon.steps_per_epoch if horizon else None
         schedules = []
-        for turn, start, end in zip(kept, starts, ends, strict=True):
+        for index, start, end in zip(active, starts, ends, strict=True):
             if end is not None and end <= start:
                 self.refuse("milestones", f"must rise and lie within the run; got {milestones} in a run of {ends[-1]}")
             inner_horizon = None if end is None else Horizon(end - start, per_epoch)
-            schedules.append(resolved_at(self.schedules[turn], inner_horizon, "schedules", turn))
+            schedules.append(resolved_at(self.schedules[index], inner_horizon, "schedules", index))
         return self.replaced(schedules=schedules, milestones=starts[1:])
 
     def new_curve(self) -> Curve:

@@ -94,12 +94,12 @@ class _PlateauCurve(MetricCurve):
     def __init__(self, schedule: ReduceOnPlateau) -> None:
         self._monitor = schedule.monitor
         self._initial_lr = schedule.initial_lr or 1.0
-        self._stand_in = torch.optim.SGD([torch.zeros((), requires_grad=True)], lr=self._initial_lr)
+        self._dummy = torch.optim.SGD([torch.zeros((), requires_grad=True)], lr=self._initial_lr)
         own = MetricSchedule.model_fields.keys() - {"mode", "min_lr"}
-        self._scheduler = ReduceLROnPlateau(self._stand_in, **schedule.model_dump(exclude=set(own)))
+        self._scheduler = ReduceLROnPlateau(self._dummy, **schedule.model_dump(exclude=set(own)))
 
     def lr_at(self, update: int) -> float:
-        return float(self._stand_in.param_groups[0]["lr"])
+        return float(self._dummy.param_groups[0]["lr"])
 
     def monitors(self) -> set[str]:
         return {self._monitor}
@@ -115,7 +115,7 @@ class _PlateauCurve(MetricCurve):
     def load_metric_state(self, state: StateDict) -> None:
         for name in _COUNTERS:
             setattr(self._scheduler, name, int(state[name]))
-        self._stand_in.param_groups[0]["lr"] = _scaled_lr(state, self._initial_lr)
+        self._dummy.param_groups[0]["lr"] = _scaled_lr(state, self._initial_lr)
         self._scheduler.best = self._scheduler.mode_worse if state["best"] is None else float(state["best"])
 
 

@@ -103,18 +103,18 @@ def test_a_late_position_is_loaded_at_once():
 
 
 @pytest.mark.parametrize(
-    ("schedule", "module", "message"),
+    ("schedule", "limit", "message"),
     [
         (
             {"type": "sample_schedulers.Halving", "every": 50},
-            "torch_schedule",
+            "torch_schedule.SLOW_STEPS",
             "Halving is stepped 300 times to update 300",
         ),
-        ({"type": "ExponentialLR", "gamma": 0.9}, "torch_leaps", "ExponentialLR: 300 changes of the lr"),
+        ({"type": "ExponentialLR", "gamma": 0.9}, "torch_leaps.SLOW_CHANGES", "ExponentialLR: 300 changes of the lr"),
     ],
 )
-def test_a_long_way_is_announced(schedule, module, message, monkeypatch):
-    monkeypatch.setattr(f"optimizer.schedules.{module}.MANY", 200)
+def test_a_long_way_is_announced(schedule, limit, message, monkeypatch):
+    monkeypatch.setattr(f"optimizer.schedules.{limit}", 200)
     run = TorchCurve(SCHEDULE_REGISTRY[schedule.pop("type")](**schedule, initial_lr=0.1))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
