@@ -316,7 +316,7 @@ def total_steps_from(horizon: Horizon | None, field: str) -> int:
     """Return the horizon's total_steps.
 
     Raises:
-        ValidationError: At `field`, if `horizon` is None.
+        ValidationError: At `field`, if there is no horizon.
     """
     if horizon is None:
         rule = "not given, and there is no horizon to take it from; give it, or build(params, horizon=Horizon(…))"

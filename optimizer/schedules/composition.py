@@ -119,7 +119,7 @@ def active_indices(milestones: list[int]) -> list[int]:
 class Sequence(Composition):
     """Schedules one after another, each counting its updates from 0.
 
-    A length that is omitted, or given in per cent, refers to the part of the run that its schedule covers. A schedule
+    A length that is omitted, or a share ("5%"), refers to the part of the run that its schedule covers. A schedule
     without updates (milestones that start with 0, or are equal) is skipped.
 
     Formula:
