@@ -165,7 +165,7 @@ def _leap_leaves(leaves: Sequence[LRScheduler], steps: int) -> None:
 
 
 def _lr_after_changes(leaves: Sequence[LRScheduler], lr: float, last: int) -> float:
-    """Return the lr at `last` of schedulers that all change the lr that they find."""
+    """Return the lr at step `last`. Each of `leaves` changes the lr that it finds."""
     rules = [(leaf, _CHANGE_RULES[type(leaf)]) for leaf in leaves]
     longest = max(len(rule.steps(leaf, last)) for leaf, rule in rules)
     if longest > SLOW_CHANGES:
@@ -185,6 +185,7 @@ def _lr_after_changes(leaves: Sequence[LRScheduler], lr: float, last: int) -> fl
 
 
 def _leaves(scheduler: LRScheduler) -> list[LRScheduler]:
+    """Return the schedulers in a chain, at any depth; a scheduler that is not a chain stands alone."""
     if not isinstance(scheduler, lr_scheduler.ChainedScheduler):
         return [scheduler]
     return [leaf for child in scheduler._schedulers for leaf in _leaves(child)]

@@ -1,7 +1,7 @@
-"""The schedules that only transformers has, under its names and with its parameters: factors on the lr.
+"""The schedules of transformers that diffusers lacks, under its names and with its parameters: factors on the lr.
 
 Source: transformers.optimization. Past the end of the run, where some of its curves rise again, the last value
-holds here.
+holds here. The schedules that both libraries have are in diffusers.py.
 """
 
 import math

@@ -1,7 +1,7 @@
-"""The schedules that diffusers and transformers share, under their names: factors on the lr over the run.
+"""The schedules of diffusers under their names, which transformers shares: factors on the lr over the run.
 
 Source: diffusers.optimization and transformers.optimization. Past the end of the run, where a cosine of theirs rises
-again, the last value holds here.
+again, the last value holds here. `constant` is in basic.py.
 """
 
 import math
