@@ -56,6 +56,14 @@ def svg(panels: Sequence[Panel]) -> str:
     return written.getvalue()
 
 
+def notebook_svg(panels: Sequence[Panel]) -> str | None:
+    """Return the figure as SVG; None without matplotlib, so that a notebook shows the object's text instead."""
+    try:
+        return svg(panels)
+    except ImportError:
+        return None
+
+
 def text(panels: Sequence[Panel], width: int = 72, height: int = 10) -> str:
     """Return a chart of every line as text, `width` columns wide and `height` lines high."""
     charts = [

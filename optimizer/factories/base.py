@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..analysis.preview import Preview, panels
-from ..charts import svg
+from ..charts import notebook_svg
 from ..config.messages import nearest
 from ..config.registry import Registry
 from ..config.validation import Config, Fraction, NonNegativeNumber, PositiveFraction, PositiveNumber, nest, refusal
@@ -168,10 +168,7 @@ class ScheduledFactory(Config):
         """Return the curves as a notebook shows them: a picture, or nothing without matplotlib."""
         key = OPTIMIZER_BUILDER_REGISTRY.key_of(type(self))
         drawn = panels({key: self.preview(NOTEBOOK)}, sample_steps(NOTEBOOK.total_steps), f"of {key}")
-        try:
-            return svg(drawn)
-        except ImportError:
-            return None
+        return notebook_svg(drawn)
 
     def lr_of(self, name: str, parameter: Tensor) -> float:
         """Return the lr of a parameter that no rule gives another lr."""

@@ -13,12 +13,18 @@ _RELATIVE = re.compile(r"(\d+(?:\.\d+)?) ?(ep|%)")
 
 
 class RelativeDuration(str):
-    """A length that only a horizon makes a number of updates: "10ep" or "5%"."""
+    """A length relative to the run: "10ep" or "5%"."""
 
     def updates(self, horizon: Horizon | None, field: str, steps_per_epoch: int | None = None) -> int:
-        """Return the length in updates, rounded. Raises ValidationError at `field` without what it refers to.
+        """Return the length in updates, rounded.
 
-        steps_per_epoch: where it is known better than by the horizon.
+        Args:
+            horizon: The length of the run; None if it is unknown.
+            field: The field that holds this length, for the error.
+            steps_per_epoch: Updates in an epoch; it precedes the horizon's number.
+
+        Raises:
+            ValidationError: At `field`, if the length that this one is relative to is unknown.
         """
         match = _RELATIVE.fullmatch(self)
         assert match, "validated when it was read"
@@ -31,12 +37,12 @@ class RelativeDuration(str):
         return round(float(match[1]) * whole / (1 if match[2] == "ep" else 100))
 
 
-def known(*lengths: int | None) -> bool:
-    """Return whether all `lengths` are numbers of updates already."""
+def all_resolved(*lengths: int | None) -> bool:
+    """Return whether all `lengths` are numbers of updates."""
     return all(isinstance(length, int) for length in lengths)
 
 
-def _read(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+def _parse_length(value: object, handler: ValidatorFunctionWrapHandler) -> object:
     if isinstance(value, str) and (match := _RELATIVE.fullmatch(value)):
         if match[2] == "%" and float(match[1]) > 100:
             raise PydanticCustomError("share", "must be at most the whole run, 100%")
@@ -48,14 +54,14 @@ def _read(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
     return handler(value)
 
 
-def _schema(minimum: int) -> WithJsonSchema:
+def _length_schema(minimum: int) -> WithJsonSchema:
     text = {"type": "string", "pattern": f"^{_RELATIVE.pattern}$"}
     return WithJsonSchema({"anyOf": [{"type": "integer", "minimum": minimum}, text]})
 
 
-# To the type checker a length is a number, which it is once `Schedule.resolved` has seen the horizon; before
-# that it may be a Relative, with which arithmetic fails loudly.
-_as_it_is = PlainSerializer(lambda value: value, return_type=Any)
-Length = Annotated[Count, WrapValidator(_read), _as_it_is, _schema(0)]
-PositiveLength = Annotated[PositiveCount, WrapValidator(_read), _as_it_is, _schema(1)]
+# To the type checker a length is a number, as it is after `Schedule.resolved`. Before, it may be a RelativeDuration,
+# a str, with which arithmetic raises.
+_unchanged = PlainSerializer(lambda value: value, return_type=Any)
+Length = Annotated[Count, WrapValidator(_parse_length), _unchanged, _length_schema(0)]
+PositiveLength = Annotated[PositiveCount, WrapValidator(_parse_length), _unchanged, _length_schema(1)]
 RunLength = Annotated[PositiveLength | None, BeforeValidator(lambda value: None if value == "auto" else value)]

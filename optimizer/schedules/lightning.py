@@ -7,7 +7,7 @@ from pydantic import model_validator
 
 from ..config.validation import NonNegativeNumber, PositiveNumber
 from .base import SCHEDULE_REGISTRY, Schedule, short
-from .durations import Length, PositiveLength, known
+from .durations import Length, PositiveLength, all_resolved
 
 
 @SCHEDULE_REGISTRY.register("LinearWarmupCosineAnnealingLR")
@@ -35,6 +35,7 @@ class LinearWarmupCosineAnnealing(Schedule):
     """
 
     absolute: ClassVar[bool] = True
+    base_lr_field: ClassVar[str | None] = "initial_lr"
 
     warmup_epochs: Length
     """Steps of the warm-up; the last of them already runs at the peak."""
@@ -49,22 +50,19 @@ class LinearWarmupCosineAnnealing(Schedule):
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:
-        if known(self.warmup_epochs, self.max_epochs) and self.warmup_epochs >= self.max_epochs:
+        if all_resolved(self.warmup_epochs, self.max_epochs) and self.warmup_epochs >= self.max_epochs:
             self.refuse(
                 "warmup_epochs",
                 f"must be < max_epochs; got {self.warmup_epochs} with max_epochs {self.max_epochs}",
             )
         return self
 
-    def lr_at(self, step: int) -> float:
+    def lr_at(self, schedule_step: int) -> float:
         peak, warmup = self.initial_lr or 1.0, self.warmup_epochs
-        if step < warmup:
-            return self.warmup_start_lr + step * (peak - self.warmup_start_lr) / max(1, warmup - 1)
-        progress = (min(step, self.max_epochs) - warmup) / (self.max_epochs - warmup)
+        if schedule_step < warmup:
+            return self.warmup_start_lr + schedule_step * (peak - self.warmup_start_lr) / max(1, warmup - 1)
+        progress = (min(schedule_step, self.max_epochs) - warmup) / (self.max_epochs - warmup)
         return self.eta_min + 0.5 * (peak - self.eta_min) * (1.0 + math.cos(math.pi * progress))
-
-    def for_lr(self, lr: float) -> Self:
-        return self if self.initial_lr is not None else self.replaced(initial_lr=lr)
 
     def summary(self) -> str:
         rise = f"{short(self.warmup_start_lr)} ↗ " if self.warmup_epochs else ""

@@ -147,7 +147,7 @@ class EmbeddedScheduler:
         if self._warp is not None:
             state["entry"] = self._warp.state()
         if self._monitors:
-            state["curves"] = {option.name: option.curve.curve_state() for option in self._options}
+            state["curves"] = {option.name: option.curve.metric_state() for option in self._options}
         return state
 
     def load_state_dict(self, state: JsonObject) -> None:

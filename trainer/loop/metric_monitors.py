@@ -62,4 +62,4 @@ def _waiting(optimizer: Optimizer) -> list[tuple[str, str]]:
         return []
     others = {f"option_schedules.{option}": one for option, one in optimizer.scheduler.option_schedules.items()}
     schedules = {"schedule": optimizer.scheduler.schedule, **others}
-    return [(field, monitor) for field, one in schedules.items() for monitor in sorted(one.start().monitors())]
+    return [(field, monitor) for field, one in schedules.items() for monitor in sorted(one.bind().monitors())]

@@ -103,9 +103,9 @@ def _groups(name: str, optimizer: Optimizer) -> list[str]:
 
 
 def _schedule(scheduler: EmbeddedScheduler) -> str:
-    lr = scheduler.schedule.summary() + scheduler.schedule.pace_summary()
+    lr = scheduler.schedule.full_summary()
     others = [
-        f"; {option} {schedule.summary()}{schedule.pace_summary()}"
+        f"; {option} {schedule.full_summary()}"
         for option, schedule in scheduler.option_schedules.items()
     ]
     return lr + "".join(others)
