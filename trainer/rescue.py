@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from torch import nn
+from signal import Signals
 
 from optimizer.config import counted
 
@@ -23,8 +22,7 @@ from .errors import (
     raised,
     resume_command,
 )
-from .loop.evaluation import weights_and_statistics
-from .loop.gradients import first_nonfinite
+from .loop.nonfinite import check_weights
 from .loop.parameter_lists import parameter_problems
 from .run import Run
 from .run_layout import CHECKPOINTS
@@ -65,14 +63,19 @@ def rescuing(run: Run, interruption: Interruption) -> Iterator[None]:
         raise kind(f"{what}\n{_rescued(run, what, hint)}") from (error.__cause__ or error if known else error)
 
 
-def check_weights(components: nn.ModuleDict) -> None:
-    """Raise NonFiniteError if weights that train, or statistics of BatchNorm, are NaN or infinite."""
-    if found := first_nonfinite(weights_and_statistics(components)):
-        raise NonFiniteError(f"the weights are not finite: {found}")
+def stopped_early(run: Run, number: Signals) -> StoppedBySignal:
+    """Return the error for a run that a signal stopped.
+
+    Raises:
+        SaveError: Its last checkpoint could not be written.
+    """
+    run.checkpoints.check_written(run.step)
+    command = f"`{resume_command(run.config.train.run_dir)}` continues there"
+    return StoppedBySignal(f"{number.name}: stopped after {counted(run.step, 'update')}; they are saved; {command}")
 
 
 def _is_in_update(run: Run) -> bool:
-    return run.learner.update == run.step
+    return run.updater.update == run.step
 
 
 def _place(run: Run) -> str:
@@ -81,7 +84,7 @@ def _place(run: Run) -> str:
     if not _is_in_update(run):
         return f"after {counted(run.step, 'update')}"
     epoch, offset = divmod(run.step, batches.steps_per_epoch)
-    batch = offset * run.config.train.accumulate + run.learner.index
+    batch = offset * run.config.train.accumulate + run.updater.batch_index
     return f"update {run.step} (epoch {epoch}, batch {batch} of {batches.batches_per_epoch}, all counted from 0)"
 
 
@@ -92,18 +95,18 @@ def _rescued(run: Run, what: str, hint: str = "") -> str:
     """
     why = ""
     in_update = _is_in_update(run)
-    moved = run.learner.stepped if in_update else set()
+    moved = run.updater.stepped if in_update else set()
     try:
         if in_update and not moved:
-            run.learner.undo_forward()
-            run.learner.undo_draws()
+            run.updater.restore_statistics()
+            run.updater.restore_rng()
         check_weights(run.components)
         if moved:
             why = f"This update has moved {', '.join(sorted(moved))} already: what is trained since then is not saved. "
-        elif run.step > run.begun and not run.saving.holds(run.step):
+        elif run.step > run.begun and not run.checkpoints.holds(run.step):
             run.save(is_last=True)
-            why = _half_changed(run.own.parts_with_state()) if in_update else ""
-        run.saving.wait()
+            why = _half_changed(run.own_state.parts_with_state()) if in_update else ""
+        run.checkpoints.wait()
     except NonFiniteError as error:
         why, hint = f"What is trained since then is not saved: {error}. ", ""
     except Exception as error:  # what failed first must be told

@@ -69,11 +69,11 @@ class _Halves(OfflineTrainer):
 
     def __init__(self, config: ExperimentConfig, resumed: bool) -> None:
         super().__init__(config, Console(quiet=True), resumed)
-        self.saving: _Saves = _Saves(config.train, self.log)
+        self.checkpoints: _Saves = _Saves(config.train, self.log)
 
     def save(self, is_last: bool = False) -> None:
         super().save(is_last)
-        if self.step == max(self.saving.after):
+        if self.step == max(self.checkpoints.after):
             raise StoppedBySignal("the check has all that it needs")
 
     def until_the_last_save(self) -> Path:
@@ -99,12 +99,12 @@ def _compared(config: ExperimentConfig, updates: int | None, folder: Path) -> li
     if not 1 <= half <= total // 2:
         raise ConfigError(f"updates: must be from 1 to {total // 2}, half of the updates of the run; got {half}")
     points = [half, half - 1] if half % per_epoch == 0 and per_epoch > 1 and half > 1 else [half]
-    whole.saving.after = [*points, 2 * half]
+    whole.checkpoints.after = [*points, 2 * half]
     checkpoints = whole.until_the_last_save()
     problems = []
     for point in points:
         resumed = _Halves(_for_check(config, folder / f"resumed_after_{point}", updates), resumed=True)
-        resumed.saving.after = [2 * half]
+        resumed.checkpoints.after = [2 * half]
         seed_all(config.seed + 1)  # what is not restored is not there by chance
         resumed.restore(checkpoints / folder_name(point))
         again = resumed.until_the_last_save()

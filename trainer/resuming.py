@@ -21,10 +21,10 @@ def saved_values(run: Run) -> dict[str, Any]:
         "horizon": {"total_steps": run.horizon.total_steps, "steps_per_epoch": run.horizon.steps_per_epoch},
         "components": {name: "trains" if name in run.optimizers else "frozen" for name in run.components},
         "config": lasting(run.config, run.optimizers, run.horizon),
-        "scaler": run.learner.state_dict(),
-        "skipped": run.learner.skipped,
+        "scaler": run.updater.state_dict(),
+        "skipped": run.updater.skipped,
         "evaluated": not run.evaluation_is_due,
-        "best": run.saving.best,
+        "best": run.checkpoints.best,
         "provenance": run.provenance,
     }
 
@@ -48,24 +48,24 @@ def restore_run(run: Run, folder: Path) -> None:
         else:
             rows_told = table(rows) or "  nothing"
             run.log(f"resume.on_change={on_change}; what differs from the checkpoint:\n{rows_told}")
-        restore_components(folder, run.components, run.optimizers, run.learner.rules.every, rows, on_change, run.log)
+        restore_components(folder, run.components, run.optimizers, run.updater.rules.every, rows, on_change, run.log)
         with checkpoint.expected_content(folder):
             train_at_training_weights(run.optimizers.values())
-        run.own.restore(folder, progress, [row[0] for row in rows], on_change, run.device)
+        run.own_state.restore(folder, progress, [row[0] for row in rows], on_change, run.world.device)
         say_what_differs(progress.values["provenance"], run.provenance, run.data, run.config.seed, run.log)
         _restore_values(run, folder, progress)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     run.step = progress.step
-    run.saving.continue_from(run.step)
+    run.checkpoints.continue_from(run.step)
 
 
 def _restore_values(run: Run, folder: Path, progress: checkpoint.Progress) -> None:
     with checkpoint.expected_content(folder / TRAINER):
-        run.learner.load_state_dict(progress.values["scaler"])
-        run.learner.skipped = {str(name): int(count) for name, count in progress.values.get("skipped", {}).items()}
+        run.updater.load_state_dict(progress.values["scaler"])
+        run.updater.skipped = {str(name): int(count) for name, count in progress.values.get("skipped", {}).items()}
         run.evaluation_is_due = progress.values.get("evaluated", True) is False
-        run.saving.take_best(progress.values["best"], progress.step)
+        run.checkpoints.take_best(progress.values["best"], progress.step)
         set_rng_state(checkpoint.read_rng(folder))
 
 

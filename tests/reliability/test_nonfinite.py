@@ -207,7 +207,7 @@ def test_the_command_ends_with_its_own_exit_code(tmp_path, cli):
 
 
 def test_finite_gradients_are_left_as_they_are():
-    from trainer.loop.gradients import all_finite
+    from trainer.loop.nonfinite import all_finite
 
     torch.manual_seed(3)
     tensors = [

@@ -19,6 +19,7 @@ from ..config.schema import BestConfig, TrainConfig
 from ..errors import NewerFormatError, SaveError, UnreadableError, raised
 from ..interfaces.objective import HELD_OUT_PREFIX
 from ..run_layout import BEST, CHECKPOINTS, METRICS
+from ..runtime.world import World
 from .directory import Files, complete_checkpoints, is_finite
 from .names import folder_name, is_folder, read_pointer, step_of, write_pointer
 from .writing import clear_leftovers, remove_checkpoints, write_checkpoint
@@ -31,8 +32,8 @@ class CheckpointManager:
     With `save_async`, `save` copies the tensors and a thread writes them; there is one such thread at most.
     """
 
-    def __init__(self, train: TrainConfig, log: Callable[[str], None]) -> None:
-        self._train, self._say = train, log
+    def __init__(self, train: TrainConfig, log: Callable[[str], None], world: World | None = None) -> None:
+        self._train, self._say, self._world = train, log, world or World()
         self._folder = train.run_dir / CHECKPOINTS
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
@@ -83,6 +84,8 @@ class CheckpointManager:
 
     def point_best(self) -> None:
         """Let BEST name the best checkpoint, or nothing if there is none. Raises OSError."""
+        if not self._world.is_main:
+            return
         folder = self._folder / folder_name(int(self.best["step"])) if self.best else None
         if folder is None or not is_folder(folder):
             self.best = {}
@@ -164,6 +167,9 @@ class CheckpointManager:
         self._say(f"{message} Training goes on.")
 
     def _write(self, step: int, files: Files, is_best: bool) -> None:
+        if not self._world.is_main:
+            self._written = step
+            return
         try:
             self.check_lock()
             metrics = self._train.run_dir / METRICS
@@ -182,6 +188,8 @@ class CheckpointManager:
 
     def _tidy(self, step: int) -> None:
         """Remove what is left over and what need not be kept, as far as that is possible: the next save tries again."""
+        if not self._world.is_main:
+            return
         try:
             remove_checkpoints(self._superfluous(step))
             clear_leftovers(self._folder)

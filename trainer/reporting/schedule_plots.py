@@ -16,7 +16,7 @@ from optimizer import (
 )
 from optimizer.analysis import Preview, panels
 from optimizer.charts import text
-from optimizer.config import NotImportedError, counted, explain, nearest, nest
+from optimizer.config import NotImportedError, counted, explain, nearest
 from optimizer.schedules import sample_steps
 
 from ..config.override_fields import text_fields
@@ -24,8 +24,9 @@ from ..config.overrides import apply_overrides
 from ..config.schema import ExperimentConfig
 from ..errors import ConfigError
 from ..interfaces.dataset import DataSet
-from ..loop.batches import ShuffledBatches
+from ..loop.batches import shuffled_batches
 from ..runtime.files import written_out
+from ..setup.optimizers import factory_errors
 from .plan_table import warning_lines
 from .run_plots import draw_new, require_plotting
 
@@ -94,9 +95,7 @@ def _registered(key: str) -> Any:
 
 def _over_the_data(config: ExperimentConfig) -> tuple[Horizon, dict[str, Preview]]:
     data: DataSet = config.data.make("data")
-    rules = config.data.drop_last, config.train.accumulate
-    batches = ShuffledBatches(data.train, config.data.batch_size, config.seed, *rules)
-    horizon = config.train.horizon(batches.steps_per_epoch)
+    horizon = config.train.horizon(shuffled_batches(config, data.train).steps_per_epoch)
     return horizon, _previews(config, horizon)
 
 
@@ -105,14 +104,9 @@ def _previews(config: ExperimentConfig, horizon: Horizon) -> dict[str, Preview]:
     for name, optim in config.model.component_optims.items():
         if config.model.components[name].freeze or not isinstance(optim.factory, ScheduledFactory):
             continue
-        path = ("model", "component_optims", name, "params")
-        try:
+        with factory_errors(name, optim):
             previews[name] = optim.factory.preview(optim.own_horizon(horizon))
             previews[name].every = optim.every
-        except ValidationError as error:
-            raise ConfigError("\n".join(explain(nest(error, path)))) from error
-        except ValueError as error:
-            raise ConfigError(f"{'.'.join(path)}: {error}") from error
     if not previews:
         raise ConfigError("model.component_optims: there is no schedule to draw")
     return previews
