@@ -1,4 +1,4 @@
-"""The trainer's own values in a checkpoint, and the way back to where they say that a run stood."""
+"""The trainer's values in a checkpoint, and a run restored by them."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from .runtime.rng import set_rng_state
 
 
 def saved_values(run: Run) -> dict[str, Any]:
-    """Return what a checkpoint says of a run besides weights and optimizers; everything is plain."""
+    """Return the values of a run in a checkpoint beside weights and optimizers. They are plain."""
     return {
         "data": _place_in_data(run),
         "horizon": {"total_steps": run.horizon.total_steps, "steps_per_epoch": run.horizon.steps_per_epoch},
@@ -30,9 +30,11 @@ def saved_values(run: Run) -> dict[str, Any]:
 
 
 def restore_run(run: Run, folder: Path) -> None:
-    """Bring `run` to where the checkpoint in `folder` stands.
+    """Let `run` continue from the checkpoint in `folder`.
 
-    Raises ConfigError if the config differs from its, and resume.on_change does not say what then.
+    Raises:
+        ConfigError: The config differs from the checkpoint's, and resume.on_change does not name the way; or the
+            checkpoint does not fit the run.
     """
     on_change = run.config.resume.on_change
     try:
@@ -46,8 +48,8 @@ def restore_run(run: Run, folder: Path) -> None:
         if on_change not in ("override", "rescale"):
             refuse(rows, on_change, progress.values, run.config)
         else:
-            rows_told = table(rows) or "  nothing"
-            run.log(f"resume.on_change={on_change}; what differs from the checkpoint:\n{rows_told}")
+            differences = table(rows) or "  nothing"
+            run.log(f"resume.on_change={on_change}; what differs from the checkpoint:\n{differences}")
         restore_components(folder, run.components, run.optimizers, run.updater.rules.every, rows, on_change, run.log)
         with checkpoint.expected_content(folder):
             train_at_training_weights(run.optimizers.values())

@@ -255,7 +255,7 @@ def _resumable(run_dir: Path) -> Iterator[None]:
         yield
     except StoppedBySignal:
         raise
-    except KeyboardInterrupt as error:  # which has a message if it is no signal's
+    except KeyboardInterrupt as error:  # with a message, unless a signal raised it
         message = str(error) or f"interrupted; `{resume_command(run_dir)}` continues the run"
         raise KeyboardInterrupt(message) from None
 

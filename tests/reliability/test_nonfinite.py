@@ -99,7 +99,7 @@ def test_where_the_weights_are_not_finite_skipping_is_no_remedy(tmp_path, printe
     with pytest.raises(NonFiniteError) as stopped:
         train(faulty(run, "poison"), console=printed)
     told = str(stopped.value)
-    assert "What is trained since then is not saved: the weights are not finite: first." in told
+    assert "Training since then is not saved: the weights are not finite: first." in told
     assert f"after 4 updates. `innerstep resume {run}` continues there." in told
     assert "on_nonfinite" not in told
     assert are_finite(run)

@@ -21,7 +21,7 @@ from ..interfaces.objective import HELD_OUT_PREFIX
 from ..run_layout import BEST, CHECKPOINTS, METRICS
 from ..runtime.world import World
 from .directory import Files, complete_checkpoints, is_finite
-from .names import folder_name, is_folder, read_pointer, step_of, write_pointer
+from .names import folder_name, is_folder, newest_sentence, read_pointer, step_of, write_pointer
 from .writing import clear_leftovers, remove_checkpoints, write_checkpoint
 
 
@@ -253,8 +253,7 @@ def newest_checkpoint(checkpoints: Path) -> str:
         there = complete_checkpoints(checkpoints)
     except UnreadableError as error:
         return str(error)
-    newest = f"after {counted(step_of(there[0]), 'update')}" if there else "none"
-    return f"The newest complete checkpoint: {newest}."
+    return newest_sentence("complete", there[0] if there else None)
 
 
 @contextmanager
@@ -263,9 +262,7 @@ def writing(run_dir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SaveError(
-            f"{run_dir}: cannot be written: {error}. {newest_checkpoint(run_dir / 'checkpoints')}"
-        ) from error
+        raise SaveError(f"{run_dir}: cannot be written: {error}. {newest_checkpoint(run_dir / CHECKPOINTS)}") from error
 
 
 def _copied(content: Mapping[str, Any], before: dict[str, Any]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def component_optimizer(name: str, optim: OptimConfig, component: nn.Module, hor
     if optimizer is None:
         raise ConfigError(
             f"model.component_optims.{name}.type: {optim.type} builds several optimizers, and a component has one."
-            " Make each part of it a component of its own, with an optimizer of its own."
+            " Make each of its parts a component with its own optimizer."
         )
     _refuse_closure(name, optim, optimizer)
     return optimizer
@@ -99,5 +99,5 @@ def _refuse_closure(name: str, optim: OptimConfig, optimizer: Optimizer) -> None
     if closure is not None and closure.default is closure.empty:
         raise ConfigError(
             f"model.component_optims.{name}.type: {optim.type} evaluates the loss several times an update, which the"
-            " trainer's loop does not. Choose another optimizer, or use it in a loop of your own."
+            " trainer's loop does not. Choose another optimizer, or use it in a custom loop."
         )
