@@ -13,8 +13,9 @@ from .schedule_free_radam import RAdamScheduleFreeFactory
 from .schedules.base import SCHEDULE_REGISTRY, Schedule
 from .schedules.horizon import Horizon
 from .schedules.torch_schedule import TorchSchedule
-from .scheduling.optimizer import ScheduledOptimizer, scheduled
+from .scheduling.optimizer import ScheduledOptimizer
 from .scheduling.read_only import ReadOnlyScheduler
+from .scheduling.scheduled_class import scheduled
 from .scheduling.scheduler import EmbeddedScheduler
 from .state.checks import StateMismatchError
 from .state.files import load_optimizer_state, save_optimizer_state
@@ -22,6 +23,7 @@ from .state.named import NamedState, named_state
 from .state.named_loading import load_named_state
 from .testing.check_factory import ConformanceError, check_factory
 from .transforms.cautious import CautiousOptimizer
+from .transforms.step_options import StepOptions
 
 __all__ = [
     "OPTIMIZER_BUILDER_REGISTRY",
@@ -44,6 +46,7 @@ __all__ = [
     "ScheduledFactory",
     "ScheduledOptimizer",
     "StateMismatchError",
+    "StepOptions",
     "TorchFactory",
     "TorchSchedule",
     "UnknownKeyError",

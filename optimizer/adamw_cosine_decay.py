@@ -11,14 +11,26 @@ from .schedules.base import Schedule
 from .schedules.basic import WarmupCosineDecay, WarmupCosineFields
 from .schedules.horizon import Horizon
 from .scheduling.optimizer import ScheduledOptimizer
-from .transforms.cautious import Caution
+from .transforms.step_options import StepOptions
+from .types import ParamGroup
 
 
 class AdamWWithWarmupCosine(ScheduledOptimizer, AdamW):
     """torch.optim.AdamW with `WarmupCosineDecay` inside.
 
-    schedule: the fields of `WarmupCosineDecay`, and AdamW's own options but lr, all by keyword.
-    Raises ValidationError if the schedule's values do not fit together.
+    Args:
+        params: as for any optimizer of PyTorch's.
+        peak_lr: the lr after the warm-up.
+        total_steps: the updates until end_lr is reached.
+        warmup_steps: the updates until peak_lr is reached.
+        start_lr: the lr of the first update.
+        end_lr: the lr from total_steps on.
+        step_options: clipping, caution and the type of the moments.
+        option_schedules: schedules of other options than the lr, by option.
+        adamw_options: AdamW's options but lr.
+
+    Raises:
+        ValidationError: if the schedule's values do not fit together.
     """
 
     def __init__(
@@ -30,16 +42,15 @@ class AdamWWithWarmupCosine(ScheduledOptimizer, AdamW):
         warmup_steps: int = 0,
         start_lr: float = 0.0,
         end_lr: float = 0.0,
-        grad_clip_norm: float | None = None,
+        step_options: StepOptions | None = None,
         option_schedules: Mapping[str, Schedule] | None = None,
-        caution: Caution | None = None,
         **adamw_options: Any,
     ) -> None:
         schedule = WarmupCosineDecay(
             peak_lr=peak_lr, start_lr=start_lr, end_lr=end_lr, total_steps=total_steps, warmup_steps=warmup_steps
         )
         super().__init__(params, lr=peak_lr, **adamw_options)
-        self.embed(schedule, grad_clip_norm, option_schedules, caution)
+        self.embed(schedule, step_options, option_schedules)
 
 
 @OPTIMIZER_BUILDER_REGISTRY.register("adamw_warmup_cosine_decay")
@@ -65,7 +76,10 @@ class AdamWWithWarmupCosineFactory(WarmupCosineFields, AdamWOptions, ScheduledFa
 
     @property
     def curve(self) -> WarmupCosineDecay:
-        return WarmupCosineDecay(**{name: getattr(self, name) for name in WarmupCosineFields.model_fields})
+        # The fields are the schedule's own: they have been validated.
+        return WarmupCosineDecay.model_construct(
+            **{name: getattr(self, name) for name in WarmupCosineFields.model_fields}
+        )
 
     @property
     def base_lr(self) -> float:
@@ -73,9 +87,10 @@ class AdamWWithWarmupCosineFactory(WarmupCosineFields, AdamWOptions, ScheduledFa
 
     def resolved(self, horizon: Horizon | None = None) -> Self:
         known = super().resolved(horizon)
-        return known.replaced(**self.curve.resolved(horizon).model_dump(include=set(WarmupCosineFields.model_fields)))
+        curve = self.curve.resolved(horizon)
+        return known.model_copy(update={name: getattr(curve, name) for name in WarmupCosineFields.model_fields})
 
-    def _make(self, groups: list[dict[str, Any]], options: dict[str, Any]) -> ScheduledOptimizer:
+    def _make(self, groups: list[ParamGroup], options: dict[str, Any]) -> ScheduledOptimizer:
         return AdamWWithWarmupCosine(
             groups,
             **self.curve.model_dump(include=set(WarmupCosineFields.model_fields)),

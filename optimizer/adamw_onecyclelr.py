@@ -12,15 +12,24 @@ from .schedules.base import Schedule
 from .schedules.basic import OneCycle, OneCycleFields
 from .schedules.horizon import Horizon
 from .scheduling.optimizer import ScheduledOptimizer
-from .transforms.cautious import Caution
+from .transforms.step_options import StepOptions
+from .types import ParamGroup
 
 
 class AdamWWithOneCycle(ScheduledOptimizer, AdamW):
     """torch.optim.AdamW with PyTorch's OneCycleLR inside.
 
-    options: OneCycleLR's (with cycle_momentum off by default) and AdamW's, by keyword. lr: what a
-    parameter group's own lr is compared with (left out: max_lr); the cycle sets the lr itself.
-    Raises ValidationError if the cycle's values do not fit together.
+    Args:
+        params: as for any optimizer of PyTorch's.
+        max_lr: the lr at the top of the cycle.
+        total_steps: the length of the cycle in updates.
+        lr: the base that a parameter group's own lr is compared with (left out: max_lr); the cycle sets the lr itself.
+        step_options: clipping, caution and the type of the moments.
+        option_schedules: schedules of other options than the lr, by option.
+        options: OneCycleLR's (with cycle_momentum off by default) and AdamW's.
+
+    Raises:
+        ValidationError: if the cycle's values do not fit together.
     """
 
     def __init__(
@@ -30,15 +39,14 @@ class AdamWWithOneCycle(ScheduledOptimizer, AdamW):
         max_lr: float,
         total_steps: int,
         lr: float | None = None,
-        grad_clip_norm: float | None = None,
+        step_options: StepOptions | None = None,
         option_schedules: Mapping[str, Schedule] | None = None,
-        caution: Caution | None = None,
         **options: Any,
     ) -> None:
         cycle = {name: options.pop(name) for name in OneCycleFields.model_fields if name in options}
         schedule = OneCycle(**{"cycle_momentum": False, **cycle, "max_lr": max_lr, "total_steps": total_steps})
         super().__init__(params, lr=max_lr if lr is None else lr, **options)
-        self.embed(schedule, grad_clip_norm, option_schedules, caution)
+        self.embed(schedule, step_options, option_schedules)
 
 
 @OPTIMIZER_BUILDER_REGISTRY.register("adamw_cosine_schedule")
@@ -68,7 +76,8 @@ class AdamWWithOneCycleFactory(OneCycleFields, AdamWOptions, ScheduledFactory):
 
     @property
     def curve(self) -> OneCycle:
-        return OneCycle(**{name: getattr(self, name) for name in OneCycleFields.model_fields})
+        # The fields are the schedule's own: they have been validated.
+        return OneCycle.model_construct(**{name: getattr(self, name) for name in OneCycleFields.model_fields})
 
     @property
     def base_lr(self) -> float:
@@ -76,8 +85,9 @@ class AdamWWithOneCycleFactory(OneCycleFields, AdamWOptions, ScheduledFactory):
 
     def resolved(self, horizon: Horizon | None = None) -> Self:
         known = super().resolved(horizon)
-        return known.replaced(**self.curve.resolved(horizon).model_dump(include=set(OneCycleFields.model_fields)))
+        curve = self.curve.resolved(horizon)
+        return known.model_copy(update={name: getattr(curve, name) for name in OneCycleFields.model_fields})
 
-    def _make(self, groups: list[dict[str, Any]], options: dict[str, Any]) -> ScheduledOptimizer:
+    def _make(self, groups: list[ParamGroup], options: dict[str, Any]) -> ScheduledOptimizer:
         cycle = self.curve.model_dump(include=set(OneCycleFields.model_fields))
         return AdamWWithOneCycle(groups, **cycle, **self._embedded(), **options)

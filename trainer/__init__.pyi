@@ -1,5 +1,5 @@
+from .config.load import load_config as load_config
 from .config.schema import ExperimentConfig as ExperimentConfig
-from .config.schema import load_config as load_config
 from .errors import ConfigError as ConfigError
 from .errors import NonFiniteError as NonFiniteError
 from .errors import SaveError as SaveError

@@ -9,11 +9,13 @@ from torch.optim import Optimizer
 
 from .checkpoint.contents import Progress
 from .checkpoint.dry_save import TriedContents
+from .checkpoint.fingerprint import run_fingerprint
 from .checkpoint.init_from import load_part_optimizers
-from .checkpoint.manager import CheckpointManager, writing
+from .checkpoint.manager import CheckpointManager
 from .checkpoint.own_state import OwnState
 from .checkpoint.provenance import provenance
 from .checkpoint.savable import check_lengths
+from .checkpoint.save_errors import writing
 from .config.schema import ExperimentConfig
 from .errors import user_code
 from .interfaces.component import is_frozen, train_mode
@@ -94,6 +96,7 @@ class OfflineTrainer:
             given = (self.objective, self.components, self.data, config.model, loaded)
             outcome = bring_into_form(*given, self.world.device, one_sample)
         self.optimizers = self._build_optimizers()
+        self.fingerprint = run_fingerprint(config, self.optimizers, self.horizon)
         if not resumed:
             load_part_optimizers(config.model, self.optimizers, self.log)
         train_at_training_weights(self.optimizers.values())
@@ -145,7 +148,7 @@ class OfflineTrainer:
             self._train(metrics, progress, interruption)
         if interruption.signal is not None and (self.evaluation_is_due or not self._is_over()):
             raise stopped_early(self, interruption.signal)
-        for line in [*self._step_count_notices(), *self.checkpoints.missing_best()]:
+        for line in [*self._step_count_notices(), *self.checkpoints.best.missing()]:
             self.log(line)
         if config.train.pictures and self.world.is_main:
             with writing(run_dir), user_code(f"the run is done and saved; drawing {run_dir / METRICS}"):
@@ -252,7 +255,7 @@ class OfflineTrainer:
         observe(self.optimizers.values(), self.metrics)
         self.log(evaluation_text(self.step, self.metrics))
         self.evaluation_is_due = False
-        if self.checkpoints.is_best(self.step, self.metrics):
+        if self.checkpoints.best.observe(self.step, self.metrics):
             if self.checkpoints.holds(self.step):
                 self.checkpoints.keep_as_best()
             else:

@@ -8,8 +8,8 @@ from signal import Signals
 from optimizer.config import counted
 
 from .checkpoint.directory import complete_checkpoints, newest_finite
-from .checkpoint.manager import newest_checkpoint
 from .checkpoint.names import newest_sentence
+from .checkpoint.save_errors import newest_checkpoint
 from .errors import (
     ConfigError,
     NewerFormatError,

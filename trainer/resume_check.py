@@ -13,7 +13,8 @@ from optimizer.config import counted
 from .checkpoint.manager import CheckpointManager
 from .checkpoint.names import folder_name
 from .checkpoint.tools.diff import differences
-from .config.schema import ExperimentConfig, load_config
+from .config.load import load_config
+from .config.schema import ExperimentConfig
 from .errors import ConfigError
 from .interfaces.metrics_sink import MetricsLine
 from .offline_trainer import OfflineTrainer
@@ -30,7 +31,7 @@ SHOWN = 20
 _ADVICE = (
     "Values that an objective or a data set changes in training belong into its state_dict, those that a component"
     " changes into parameters and persistent buffers; random numbers must come from torch, numpy or python's random, or"
-    " from a generator whose state is saved (docs/parts.md)."
+    " from a generator whose state is saved (docs/extending.md)."
 )
 
 

@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoint import contents as checkpoint
+from .checkpoint.fingerprint import changes
+from .checkpoint.on_change import refuse, table
 from .checkpoint.provenance import say_what_differs
-from .checkpoint.restore import changes, lasting, refuse, restore_components, table
+from .checkpoint.restore import restore_components
 from .checkpoint.upgrades import brought_up
 from .errors import ConfigError
 from .loop.averaged_weights import train_at_training_weights
@@ -20,11 +22,11 @@ def saved_values(run: Run) -> dict[str, Any]:
         "data": _place_in_data(run),
         "horizon": {"total_steps": run.horizon.total_steps, "steps_per_epoch": run.horizon.steps_per_epoch},
         "components": {name: "trains" if name in run.optimizers else "frozen" for name in run.components},
-        "config": lasting(run.config, run.optimizers, run.horizon),
+        "config": run.fingerprint,
         "scaler": run.updater.state_dict(),
         "skipped": run.updater.skipped,
         "evaluated": not run.evaluation_is_due,
-        "best": run.checkpoints.best,
+        "best": run.checkpoints.best.record,
         "provenance": run.provenance,
     }
 
@@ -42,7 +44,7 @@ def restore_run(run: Run, folder: Path) -> None:
         if progress.step > run.horizon.total_steps:
             rule = f"must be >= {progress.step}, the updates done; got {run.horizon.total_steps}"
             raise ConfigError(f"train.total_steps: {rule}")
-        now = {"data": _place_in_data(run), "config": lasting(run.config, run.optimizers, run.horizon)}
+        now = {"data": _place_in_data(run), "config": run.fingerprint}
         with checkpoint.expected_content(folder / TRAINER):
             rows = changes(brought_up(progress.values, run.config), now)
         if on_change not in ("override", "rescale"):
@@ -67,7 +69,7 @@ def _restore_values(run: Run, folder: Path, progress: checkpoint.Progress) -> No
         run.updater.load_state_dict(progress.values["scaler"])
         run.updater.skipped = {str(name): int(count) for name, count in progress.values.get("skipped", {}).items()}
         run.evaluation_is_due = progress.values.get("evaluated", True) is False
-        run.checkpoints.take_best(progress.values["best"], progress.step)
+        run.checkpoints.best.restore(progress.values["best"], progress.step)
         set_rng_state(checkpoint.read_rng(folder))
 
 

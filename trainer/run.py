@@ -27,6 +27,7 @@ class Run(Protocol):
     components: nn.ModuleDict
     batches: ShuffledBatches
     horizon: Horizon
+    fingerprint: dict[str, Any]
     updater: GradientUpdater
     contents: TriedContents
     own_state: OwnState

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 
-from .checkpoint.manager import newest_checkpoint, writing
+from .checkpoint.save_errors import newest_checkpoint, writing
 from .errors import ConfigError, SaveError
 from .run_layout import CHECKPOINTS, LOCK
 

@@ -11,15 +11,16 @@ from optimizer.config import announcing, counted, explain
 
 from .checkpoint.contents import expected_content, read_progress
 from .checkpoint.directory import checkpoint_at
-from .checkpoint.manager import writing
 from .checkpoint.names import is_file, write_pointer
-from .checkpoint.restore import with_saved_values
+from .checkpoint.on_change import with_saved_values
+from .checkpoint.save_errors import writing
 from .checkpoint.selection import asked_for, newest_good, set_damaged_aside
 from .checkpoint.upgrades import strings
 from .checkpoint.writing import clear_leftovers, recover
+from .config.load import load_config
 from .config.paths import as_text, path_of
 from .config.plugins import heading_of_folders
-from .config.schema import ExperimentConfig, load_config
+from .config.schema import ExperimentConfig
 from .config.yaml_file import read_config_file
 from .config.yaml_values import write_yaml
 from .errors import ConfigError, resume_command
@@ -149,7 +150,7 @@ def _resumed_trainer(config: ExperimentConfig, folder: Path | None, console: Con
             with writing(run_dir):
                 set_damaged_aside(choice, _logger(console))
                 write_pointer(checkpoints, LATEST, choice.folder)  # those after it are of another history from now on
-                trainer.checkpoints.point_best()
+                trainer.checkpoints.best.write_pointer()
     return trainer
 
 

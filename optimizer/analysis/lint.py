@@ -24,15 +24,15 @@ def warnings_about(scheduler: EmbeddedScheduler, total_steps: int, usual: Mappin
         total_steps: Updates of the run.
         usual: The values that the optimizer's options have where none are given. None: it is not known which are given.
     """
-    lines = [] if usual is None else [_unused(track, total_steps, usual) for track in scheduler.tracks]
-    for track in scheduler.tracks:
-        lines += schedule_warnings(track.schedule, track.before_reports(), total_steps, track.option)
+    lines = [] if usual is None else [_unused(track, total_steps, usual) for track in scheduler.options]
+    for track in scheduler.options:
+        lines += schedule_warnings(track.schedule, track.before_reports(), total_steps, track.name)
     return [line for line in lines if line]
 
 
 def _unused(track: ScheduledOption, total_steps: int, usual: Mapping[str, Any]) -> str:
     """Return a line if the optimizer's own value of an option was given, and its schedule never gives that."""
-    base, option, schedule = track.base, track.option, track.schedule
+    base, option, schedule = track.base, track.name, track.schedule
     name = "betas" if option in ("beta1", "beta2") and "betas" in usual else option
     is_left_out = usual.get(name) is not None and base == option_value(usual, option)
     if is_left_out or not schedule.absolute:
@@ -40,7 +40,7 @@ def _unused(track: ScheduledOption, total_steps: int, usual: Mapping[str, Any]) 
     updates = sample_steps(min(schedule.quick_reach() or total_steps, total_steps), 100)
     try:
         values = list(map(track.before_reports(), updates))
-        fields = [getattr(track.asked, name) for name in type(schedule).model_fields if "lr" in name]
+        fields = [getattr(track.given_schedule, name) for name in type(schedule).model_fields if "lr" in name]
         if base in (values[0], max(values), *fields) or not track.ignores_base(updates):
             return ""
     except Exception:  # a function of the user's may raise anything, which `schedule_warnings` reports

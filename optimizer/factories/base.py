@@ -8,34 +8,42 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, runtim
 import torch
 from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
-from torch.optim import Adam, AdamW, Optimizer
+from torch.optim import Optimizer
 
 from ..analysis.preview import Preview, panels
 from ..charts import svg
 from ..config.messages import nearest
 from ..config.registry import Registry
 from ..config.validation import Config, Fraction, NonNegativeNumber, PositiveFraction, PositiveNumber, nest, refusal
-from ..kernels.registry import kernel_for
+from ..kernels.registry import classes_with_state_dtype, kernel_for
 from ..schedules.base import NOTEBOOK, AnySchedule, Schedule
 from ..schedules.basic import Constant
 from ..schedules.horizon import Horizon
 from ..schedules.sampling import sample_steps
-from ..scheduling.optimizer import ScheduledOptimizer, scheduled
+from ..scheduling.optimizer import ScheduledOptimizer
+from ..scheduling.scheduled_class import scheduled
 from ..transforms.cautious import Caution
 from ..transforms.memory_layout import is_dense
+from ..transforms.step_options import StepOptions
+from ..types import ParamGroup
 from .parameter_groups import Grouping, GroupRule, Params, parameter_groups, regrouped
 
 
 @runtime_checkable
 class OptimizerFactory(Protocol):
-    """What the registry holds: the hyperparameters as constructor arguments, and `build`."""
+    """An entry of the registry: the hyperparameters as constructor arguments, and `build`."""
 
     if TYPE_CHECKING:  # so that a type checker accepts `OPTIMIZER_BUILDER_REGISTRY[key](lr=1e-3)`
 
         def __init__(self, **hyperparameters: Any) -> None: ...
 
     def build(self, params: Any, horizon: Horizon | None = None) -> Optimizer:
-        """Return an optimizer over `params`. horizon: the length of the run."""
+        """Return an optimizer over `params`.
+
+        Args:
+            params: a module, parameters, named parameters or parameter groups.
+            horizon: the length of the run.
+        """
         ...
 
 
@@ -83,8 +91,9 @@ class ScheduledFactory(Config):
             self._checked_rule(index, rule)
         if self.no_decay and "weight_decay" not in self.option_names():
             self.refuse("no_decay", f"{self.optimizer_class.__name__} has no weight_decay")
-        if self.state_dtype is not None and self.optimizer_class not in (Adam, AdamW):
-            self.refuse("state_dtype", f"is for Adam and AdamW, and not for {self.optimizer_class.__name__}")
+        if self.state_dtype is not None and self.optimizer_class not in (classes := classes_with_state_dtype()):
+            names = " and ".join(cls.__name__ for cls in classes)
+            self.refuse("state_dtype", f"is for {names}, and not for {self.optimizer_class.__name__}")
         for name in ("cautious_eps", "cautious_min_mean"):
             if not self.use_cautious_optimizer and getattr(self, name) != type(self).model_fields[name].default:
                 self.refuse(name, "does nothing without use_cautious_optimizer: true")
@@ -97,13 +106,16 @@ class ScheduledFactory(Config):
 
     @property
     def base_lr(self) -> float:
-        """The lr of a parameter group that brings none of its own."""
+        """The lr of a parameter group without an lr."""
         return float(self.options()["lr"])
 
     def resolved(self, horizon: Horizon | None = None) -> Self:
-        """Return this factory with what was left out taken from `horizon`.
+        """Return this factory with omitted lengths taken from `horizon`.
 
-        Raises ValidationError where something is missing still, or does not fit the horizon.
+        Only the schedules change, and each is validated as it is filled in; the factory is not validated again.
+
+        Raises:
+            ValidationError: if something is still missing, or does not fit the horizon.
         """
         schedules = {}
         for option, schedule in self.option_schedules.items():
@@ -111,15 +123,20 @@ class ScheduledFactory(Config):
                 schedules[option] = schedule.resolved(horizon)
             except ValidationError as error:
                 raise nest(error, ("option_schedules", option)) from None
-        return self.replaced(option_schedules=schedules) if schedules else self
+        return self.model_copy(update={"option_schedules": schedules}) if schedules else self
 
     def build(self, params: Params, horizon: Horizon | None = None) -> ScheduledOptimizer:
         """Return the optimizer with its schedule inside.
 
-        params: a module (of which the trainable parameters are taken), parameters, named parameters or
-        parameter groups. horizon: fills in what the config left out.
-        Raises ValueError if there are no parameters, a group has an unknown option, a rule does not fit, or no
-        step here knows the `state_dtype`; ValidationError as `resolved` does.
+        Args:
+            params: a module (of which the trainable parameters are taken), parameters, named parameters or parameter
+                groups.
+            horizon: gives the lengths that the config left out.
+
+        Raises:
+            ValueError: if there are no parameters, a group has an unknown option, a rule does not fit, or no kernel
+                supports the `state_dtype`.
+            ValidationError: as `resolved` does.
         """
         if not (horizon is None or isinstance(horizon, Horizon)):
             raise ValueError(f"horizon: must be a Horizon(total_steps, steps_per_epoch); got {horizon!r}")
@@ -130,17 +147,16 @@ class ScheduledFactory(Config):
         grouping = Grouping(factory.lr_of, rules, factory.no_decay, factory.layer_decay)
         groups = regrouped(groups, grouping, params if isinstance(params, nn.Module) else None)
         optimizer = factory._make(groups, factory.class_options(groups))
-        if factory.state_dtype is not None:
-            optimizer.state_dtype = getattr(torch, factory.state_dtype)
         kernel = kernel_for(optimizer, factory.implementation)
         if kernel is not None:
             optimizer.use_kernel(kernel)
         return optimizer
 
     def preview(self, horizon: Horizon | None = None) -> Preview:
-        """Return what the options of a group without its own would be from update to update.
+        """Return the options of a parameter group without custom values, from update to update.
 
-        Raises as `build` does, but for what depends on the parameters.
+        Raises:
+            ValidationError: as `resolved` does.
         """
         factory = self.resolved(horizon)
         defaults = {name: getattr(factory, name) for name in factory.option_names()} | {"lr": factory.base_lr}
@@ -158,7 +174,7 @@ class ScheduledFactory(Config):
             return None
 
     def lr_of(self, name: str, parameter: Tensor) -> float:
-        """Return the lr of a parameter for which nothing else is said."""
+        """Return the lr of a parameter that no rule gives another lr."""
         return self.base_lr
 
     def config(self) -> dict[str, Any]:
@@ -179,23 +195,21 @@ class ScheduledFactory(Config):
         fields = type(self).model_fields
         return {name: fields[name].default for name in self.option_names() if not fields[name].is_required()}
 
-    def class_options(self, groups: list[dict[str, Any]]) -> dict[str, Any]:
+    def class_options(self, groups: list[ParamGroup]) -> dict[str, Any]:
         """Return `options` and the implementation that is right for `groups`. Raises ValueError if there is none."""
         return {**self.options(), **self._implementation_options(groups)}
 
-    def _make(self, groups: list[dict[str, Any]], options: dict[str, Any]) -> ScheduledOptimizer:
+    def _make(self, groups: list[ParamGroup], options: dict[str, Any]) -> ScheduledOptimizer:
         make: Any = scheduled(self.optimizer_class)  # mypy knows Optimizer's own signature only
         optimizer: ScheduledOptimizer = make(groups, **options)
         return optimizer.embed(self.curve, **self._embedded())
 
     def _embedded(self) -> dict[str, Any]:
-        """Return what `embed` takes besides the curve."""
+        """Return the arguments of `embed` after the curve."""
         caution = Caution(self.cautious_eps, self.cautious_min_mean) if self.use_cautious_optimizer else None
-        return {
-            "grad_clip_norm": self.grad_clip_norm,
-            "option_schedules": self.option_schedules,
-            "caution": caution,
-        }
+        state_dtype = None if self.state_dtype is None else getattr(torch, self.state_dtype)
+        step_options = StepOptions(self.grad_clip_norm, caution, state_dtype)
+        return {"step_options": step_options, "option_schedules": self.option_schedules}
 
     def _checked_rule(self, index: int, rule: GroupRule) -> GroupRule:
         """Return `rule` with its options as this factory's own fields read them."""
@@ -214,7 +228,7 @@ class ScheduledFactory(Config):
                 raise nest(error, path) from None
         return rule.replaced(**checked)
 
-    def _implementation_options(self, groups: list[dict[str, Any]]) -> dict[str, bool]:
+    def _implementation_options(self, groups: list[ParamGroup]) -> dict[str, bool]:
         switches = {"fused", "foreach"} & set(inspect.signature(self.optimizer_class).parameters)
         if self.implementation == "auto":
             fused = self.fused_by_default and not self.use_cautious_optimizer and _fusable(groups)
@@ -245,16 +259,16 @@ class FreeScheduleFactory(ScheduledFactory):
             schedule = self.schedule.resolved(horizon)
         except ValidationError as error:
             raise nest(error, ("schedule",)) from None
-        return super().resolved(horizon).replaced(schedule=schedule)
+        return super().resolved(horizon).model_copy(update={"schedule": schedule})
 
 
-def _check_group_options(groups: list[dict[str, Any]], options: Sequence[str]) -> None:
+def _check_group_options(groups: list[ParamGroup], options: Sequence[str]) -> None:
     """Refuse a misspelt option: PyTorch would keep it in the group and never read it."""
     for index, group in enumerate(groups):
         for name in group.keys() - {"params", "param_names", "name", *options}:
             raise ValueError(f"parameter group {index}: unknown option {name!r}{nearest(name, options)}")
 
 
-def _fusable(groups: list[dict[str, Any]]) -> bool:
+def _fusable(groups: list[ParamGroup]) -> bool:
     tensors = [p[1] if isinstance(p, tuple) else p for group in groups for p in group["params"]]
     return all(torch.is_floating_point(p) and p.device.type in ("cpu", "cuda") and is_dense(p) for p in tensors)

@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from ..config.tagged_field import TaggedField
-from ..scheduling.optimizer import ScheduledOptimizer, scheduled
+from ..scheduling.optimizer import ScheduledOptimizer
+from ..scheduling.scheduled_class import scheduled
 from ..transforms.composite_optimizer import CompositeOptimizer
 from ..types import ParamGroup
 from .base import OPTIMIZER_BUILDER_REGISTRY

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from ..config.validation import Beta, Count, NonNegativeNumber, Number, PositiveBeta, PositiveNumber
 from ..scheduling.optimizer import ScheduledOptimizer
+from ..types import ParamGroup, StateDict
 from .base import OPTIMIZER_BUILDER_REGISTRY, FreeScheduleFactory
 
 LATE_WEIGHTS = (
@@ -35,12 +36,12 @@ class ExactAveraging(ScheduledOptimizer):
 
     _trains_at_step = False  # after a load that could not take the parameters to y yet
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
+    def add_param_group(self, param_group: ParamGroup) -> None:
         """Add a group, which is in the mode of the others."""
         super().add_param_group(param_group)
         self.param_groups[-1]["train_mode"] = len(self.param_groups) == 1 or self.param_groups[0]["train_mode"]
 
-    def load_state_dict(self, state_dict: dict[str, Any], strict: bool = True) -> None:
+    def load_state_dict(self, state_dict: StateDict, strict: bool = True) -> None:
         """Restore state, options and position, ready to train.
 
         Parameters that are the averaged weights x of a state saved in eval mode become the training weights y. Where
@@ -92,7 +93,7 @@ class ExactAveraging(ScheduledOptimizer):
         ]
 
 
-def _train_after_load(optimizer: Any, args: Any, options: Any) -> None:
+def _train_after_load(optimizer: ExactAveraging, args: object, options: object) -> None:
     if optimizer._trains_at_step:
         optimizer.train()
         warnings.warn(LATE_WEIGHTS, stacklevel=4)
@@ -110,7 +111,7 @@ class ScheduleFreeFactory(FreeScheduleFactory):
     foreach: bool = True
     """Whether to run the multi-tensor implementation."""
 
-    def _make(self, groups: list[dict[str, Any]], options: dict[str, Any]) -> ScheduledOptimizer:
+    def _make(self, groups: list[ParamGroup], options: dict[str, Any]) -> ScheduledOptimizer:
         reason = "moves the momentum, which here is the average's share in the training weights"
         if self.schedule.moves_momentum():
             raise ValueError(f"schedule: {self.schedule.key} {reason}. Set its cycle_momentum to false.")

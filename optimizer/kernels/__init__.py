@@ -1,4 +1,4 @@
-"""Faster steps: each does what the step of a class does, on the class's own state."""
+"""Faster steps: each has the effect of a class's step, on the class's own state."""
 
 from .registry import implementation_of
 

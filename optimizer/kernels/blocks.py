@@ -13,11 +13,13 @@ Lists = tuple[list[Tensor], ...]
 
 
 def bundles(rows: Sequence[Sequence[Tensor]]) -> Iterator[tuple[list[int], list[Lists]]]:
-    """Yield indices of some rows, and the tensors of those rows as lists in blocks, until all were yielded.
+    """Yield the rows in bundles: the indices of a bundle's rows, and their tensors as lists in blocks.
 
-    rows: tensors of one shape, as a parameter, its gradient and its moments. A row of tensors larger than a block
-    comes alone, in as many blocks as it takes; smaller ones come together in one block. What is no contiguous
-    tensor on the CPU is not cut.
+    A row of tensors larger than a block is a bundle by itself, in as many blocks as it needs; smaller ones share one
+    block. Only contiguous tensors on the CPU are cut.
+
+    Args:
+        rows: each has tensors of one shape, as a parameter, its gradient and its moments.
     """
     together: list[int] = []
     elements = 0

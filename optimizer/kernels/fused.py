@@ -1,40 +1,58 @@
-"""Fused steps. That of Adam and AdamW does without what torch does around it: the same operations on the same state.
+"""Fused steps. That of Adam and AdamW omits torch's preparations around it: the same operations on the same state.
 
-For small components most of a step is Python; torch sorts the tensors by device and type anew at each update.
+For small components most of a step is Python; torch sorts the tensors by device and type again at each update.
+
+The t-th step of Adam or AdamW, t from 1, for a parameter theta with the gradient g (-g with `maximize`), elementwise:
+
+    g     = g + lambda * theta                      Adam's L2 penalty
+    theta = theta - lr * lambda * theta             AdamW's decoupled decay, in its place
+    m     = beta1 * m + (1 - beta1) * g             exp_avg
+    v     = beta2 * v + (1 - beta2) * g^2           exp_avg_sq
+    m_hat = m / (1 - beta1^t)
+    v_hat = v / (1 - beta2^t)
+    theta = theta - lr * m_hat / (sqrt(v_hat) + eps)
+
+Source: Kingma and Ba 2015, arXiv:1412.6980, Algorithm 1; Loshchilov and Hutter 2019, arXiv:1711.05101, Algorithm 2,
+with the lr as a factor of the decay, as in torch.optim.AdamW.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
-from torch.optim import Optimizer
+from torch import Tensor
+from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
 
-from ..scheduling.optimizer import MOMENTS
+from ..scheduling.kernel import Kernel
+from ..scheduling.optimizer import ScheduledOptimizer
 from ..transforms.memory_layout import laid_out_as
-from .moments import adam_state, check_class_step, count
-from .stepping import Group, checked, loss_of, objection_to, step_of_class
+from ..transforms.weight_decay import DECOUPLED_FLAG
+from ..types import MOMENTS, ParamGroup, StateDict
+from .moments import adam_state, cast_moments, check_class_step, count_step, unsupported_by_fused
+from .stepping import Closure, evaluate, step_of_class, unsupported_group, unsupported_step
 
-STATE = (*MOMENTS, "max_exp_avg_sq")
-STATES = ("momentum_buffer", "sum", *STATE)
-"""What has its parameter's shape in the state of Adam, and of any class that has a fused step."""
+ADAM_STATE = (*MOMENTS, "max_exp_avg_sq")
+
+Row = tuple[Tensor, Tensor, StateDict]
+"""A parameter, its gradient and its state."""
 
 
 @Optimizer.profile_hook_step
 @torch.no_grad()
-def fused_adam_step(optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:
+def fused_adam_step(optimizer: ScheduledOptimizer, closure: Closure | None = None) -> object:
     """Adam's or AdamW's fused step, for groups whose parameters are of one device and one type.
 
-    The class takes the first update of a parameter, those under GradScaler, and those of groups that are not so plain.
-    Raises RuntimeError if a group is not fused any more, and the optimizer has a `state_dtype`; and as `checked` does.
+    The class takes the first update of a parameter, updates under GradScaler, and those of other groups.
+
+    Raises:
+        RuntimeError: if a group is not fused any more, and the optimizer has a `state_dtype`.
+        RuntimeError, ValueError, TypeError: as `unsupported_step` does.
     """
-    loss = loss_of(closure)
-    reason = checked(optimizer, objection, STATE)
-    if optimizer.state_dtype is not None:
+    loss = evaluate(closure)
+    reason = unsupported_step(optimizer)
+    if optimizer.step_options.state_dtype is not None:
         if reason is not None:
             check_class_step(optimizer, reason)
         _make_moments(optimizer)
     states = optimizer.state
-    gathered = []
+    gathered: list[list[Row]] = []
     is_plain = reason is None and getattr(optimizer, "found_inf", None) is None
     for group in optimizer.param_groups if is_plain else ():
         rows = [(p, p.grad, states[p]) for p in group["params"] if p.grad is not None]
@@ -51,53 +69,52 @@ def fused_adam_step(optimizer: Any, closure: Callable[[], Any] | None = None) ->
 
 @Optimizer.profile_hook_step
 @torch.no_grad()
-def fused_step(optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:
-    """The class's own fused step, of tensors that all lie in memory as it takes them to lie.
+def fused_class_step(optimizer: ScheduledOptimizer, closure: Closure | None = None) -> object:
+    """The class's own fused step, after all tensors were given the strides that it assumes.
 
-    Once there is a tensor that no fused step can read, as a sparse gradient, the class takes its other one.
-    Raises as `checked` does.
+    As soon as there is a tensor that no fused step can read, as a sparse gradient, the class takes its other step.
+
+    Raises:
+        RuntimeError, ValueError, TypeError: as `unsupported_step` does.
     """
-    loss = loss_of(closure)
-    checked(optimizer, objection_to_class, STATES)
+    loss = evaluate(closure)
+    unsupported_step(optimizer)
     step_of_class(optimizer)
     return loss
 
 
-def objection(optimizer: Any, group: Group) -> str | None:
-    """Return what `fused_adam_step` has against `group`, or None."""
-    if not group["fused"]:
-        return "its groups are not fused"
+def _unsupported_by_adam(optimizer: ScheduledOptimizer, group: ParamGroup) -> str | None:
     types = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-    return objection_to(group, {"cpu": types, "cuda": types})
+    return _unfused(optimizer, group) or unsupported_group(group, {"cpu": types, "cuda": types})
 
 
-def objection_to_class(optimizer: Any, group: Group) -> str | None:
-    """Return what `fused_step` has against `group`, or None."""
+def _unfused(optimizer: ScheduledOptimizer, group: ParamGroup) -> str | None:
     return None if group["fused"] else "its groups are not fused"
 
 
-def _make_moments(optimizer: Any) -> None:
+def _make_moments(optimizer: ScheduledOptimizer) -> None:
     for group in optimizer.param_groups:
         for p in group["params"]:
             if p.grad is not None:
                 adam_state(optimizer, p, p.device)
 
 
-def _step_group(group: dict[str, Any], rows: list[Any], is_laid_out: bool) -> None:
+def _step_group(group: ParamGroup, rows: list[Row], is_laid_out: bool) -> None:
     gradients = [gradient for _, gradient, _ in rows]
     if not is_laid_out:
         gradients = [laid_out_as(p, gradient) for p, gradient, _ in rows]
         for p, _, state in rows:
             state |= {name: laid_out_as(p, state[name]) for name in MOMENTS}
+    averages, squares = ([state[name] for _, _, state in rows] for name in MOMENTS)
     steps = [state["step"] for _, _, state in rows]
-    count(steps)
-    update = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
+    count_step(steps)
+    update = torch._fused_adamw_ if group[DECOUPLED_FLAG] else torch._fused_adam_
     beta1, beta2 = group["betas"]
     update(
         [p for p, _, _ in rows],
         gradients,
-        [state["exp_avg"] for _, _, state in rows],
-        [state["exp_avg_sq"] for _, _, state in rows],
+        averages,
+        squares,
         [],
         steps,
         lr=group["lr"],
@@ -108,3 +125,27 @@ def _step_group(group: dict[str, Any], rows: list[Any], is_laid_out: bool) -> No
         amsgrad=False,
         maximize=group["maximize"],
     )
+
+
+KERNELS = (
+    Kernel(
+        name="fused_adam",
+        shown_as="fused",
+        classes=(Adam, AdamW),
+        implementations=("auto", "fused"),
+        step=fused_adam_step,
+        unsupported_reason=_unsupported_by_adam,
+        state_names=ADAM_STATE,
+        unsupported_state_dtype=unsupported_by_fused,
+        after_load=cast_moments,
+    ),
+    Kernel(
+        name="fused",
+        shown_as="fused",
+        classes=(Adam, AdamW, SGD, Adagrad),
+        implementations=("auto", "fused"),
+        step=fused_class_step,
+        unsupported_reason=_unfused,
+        state_names=("momentum_buffer", "sum", *ADAM_STATE),
+    ),
+)

@@ -1,26 +1,31 @@
 """Adam's two moments: in the type of their parameter or, with `state_dtype`, in bfloat16."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..scheduling.optimizer import MOMENTS
+from ..scheduling.optimizer import ScheduledOptimizer
 from ..transforms.float64_step import HALVES
 from ..transforms.memory_layout import check_memory, laid_out_as, oddity
+from ..types import MOMENTS
 
 CHANGED = (
-    "state_dtype: a group has changed since the optimizer was built ({reason}), and the step that it would take now"
-    " does not know moments in {dtype}. Build an optimizer without state_dtype and load this one's state dict into it."
+    "state_dtype: a group has changed since the optimizer was built ({reason}), and its step now does not support"
+    " moments in {dtype}. Build an optimizer without state_dtype and load this one's state dict into it."
 )
 
 
-def adam_state(optimizer: Any, p: Tensor, device: str | torch.device = "cpu") -> tuple[Tensor, Tensor, Tensor]:
-    """Return the count of steps, the average and the square of `p`, from the first step on.
+def adam_state(
+    optimizer: ScheduledOptimizer, p: Tensor, device: str | torch.device = "cpu"
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the count of steps, the average and the square of `p`, which this makes for the first step.
 
-    device: where the count is; torch's fused kernels have it where the parameter is.
+    Args:
+        optimizer: has the state.
+        p: a parameter.
+        device: the count's, for a new one; torch's fused kernels need it where the parameter is.
     """
     state = optimizer.state[p]
     if not state:
@@ -29,37 +34,55 @@ def adam_state(optimizer: Any, p: Tensor, device: str | torch.device = "cpu") ->
             dtype = moment_dtype(optimizer, p)
             state[name] = torch.zeros_like(p, dtype=dtype, memory_format=torch.preserve_format)
     for name in MOMENTS:
-        state[name] = moment(optimizer, p, state[name])
-    return state["step"], state["exp_avg"], state["exp_avg_sq"]
+        state[name] = adapted_moment(optimizer, p, state[name])
+    average, square = MOMENTS
+    return state["step"], state[average], state[square]
 
 
-def count(steps: list[Tensor]) -> None:
-    """Add 1 to each of `steps`: on the CPU by a tensor, as a number is made one anew for each of them."""
+def count_step(steps: list[Tensor]) -> None:
+    """Add 1 to each of `steps`: on the CPU by a tensor, as a number is made a tensor again for each of them."""
     if steps and steps[0].is_cpu:
         torch._foreach_add_(steps, torch.ones(()), alpha=1)
     elif steps:
         torch._foreach_add_(steps, 1)
 
 
-def moment_dtype(optimizer: Any, p: Tensor) -> torch.dtype:
-    """Return the type of the moments of `p`: for cautious steps in half precision, float32."""
-    if optimizer.caution is not None and p.dtype in HALVES:
+def moment_dtype(optimizer: ScheduledOptimizer, p: Tensor) -> torch.dtype:
+    """Return the type of the moments of `p`: float32 for cautious steps in half precision."""
+    options = optimizer.step_options
+    if options.caution is not None and p.dtype in HALVES:
         return torch.float32
-    return optimizer.state_dtype or p.dtype
+    return options.state_dtype or p.dtype
 
 
-def moment(optimizer: Any, p: Tensor, value: Tensor) -> Tensor:
-    """Return the moment `value` of `p` as a kernel takes it."""
-    if p.dtype in HALVES:  # of a step without caution it may be shorter
+def cast_moments(optimizer: ScheduledOptimizer) -> None:
+    """Cast loaded moments to the optimizer's `state_dtype`: torch has cast them to the types of the parameters."""
+    dtype = optimizer.state_dtype
+    for state in optimizer.state.values() if dtype is not None else ():
+        state |= {name: state[name].to(dtype) for name in MOMENTS if name in state}
+
+
+def adapted_moment(optimizer: ScheduledOptimizer, p: Tensor, value: Tensor) -> Tensor:
+    """Return the moment `value` of `p` in the type and with the strides that a kernel needs."""
+    if p.dtype in HALVES:  # a step without caution leaves shorter ones
         value = value.to(moment_dtype(optimizer, p))
     return laid_out_as(p, value)
 
 
-def check_moments(optimizer: Any, p: Tensor, who: str, names: Sequence[str], *, strict: bool) -> str | None:
+def check_moments(
+    optimizer: ScheduledOptimizer, p: Tensor, who: str, names: Sequence[str], *, strict: bool
+) -> str | None:
     """Return why a kernel cannot take the state of `p` though the class can, or None.
 
-    who: what a message calls `p`. names: of the state that has its shape. strict: whether a kernel is to take it.
-    Raises ValueError, TypeError or RuntimeError for state of another shape, type or place, which no step can take.
+    Args:
+        optimizer: has the state.
+        p: a parameter.
+        who: the name of `p` in a message.
+        names: the state entries that have the shape of `p`.
+        strict: whether a kernel takes the step, and not the class.
+
+    Raises:
+        ValueError, TypeError, RuntimeError: for state of another shape, type or place, which no step can take.
     """
     state = optimizer.state.get(p)
     if not state:
@@ -84,17 +107,23 @@ def check_moments(optimizer: Any, p: Tensor, who: str, names: Sequence[str], *, 
     return None if odd is None else f"the state of {who} {odd}"
 
 
-def check_class_step(optimizer: Any, reason: str) -> None:
-    """Raise RuntimeError if the step of the class would mix moments of `state_dtype` with what it makes itself.
+def check_class_step(optimizer: ScheduledOptimizer, reason: str) -> None:
+    """Raise RuntimeError if the step of the class would mix moments of `state_dtype` with those that it makes itself.
 
-    reason: why the class is to take the step.
+    Args:
+        optimizer: its class takes the step.
+        reason: why its kernel cannot.
     """
-    if optimizer.state_dtype is not None:
-        raise RuntimeError(CHANGED.format(dtype=optimizer.state_dtype, reason=reason))
+    dtype = optimizer.step_options.state_dtype
+    if dtype is not None:
+        raise RuntimeError(CHANGED.format(dtype=dtype, reason=reason))
 
 
-def fused_objection(optimizer: Optimizer) -> str | None:
-    """Return what torch's fused Adam has against float32 parameters with moments in bfloat16, or None: it is tried."""
+def unsupported_by_fused(optimizer: Optimizer) -> str | None:
+    """Return why torch's fused Adam cannot step float32 parameters with moments in bfloat16, or None.
+
+    It is tried on a tensor of one element on each device.
+    """
     for device in {p.device for group in optimizer.param_groups for p in group["params"]}:
         p, gradient, step = (torch.zeros(size, device=device) for size in ((1,), (1,), ()))
         average, square = (torch.zeros_like(p, dtype=torch.bfloat16) for _ in MOMENTS)

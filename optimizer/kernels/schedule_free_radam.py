@@ -1,28 +1,47 @@
-"""The step of schedulefree's RAdamScheduleFree in blocks; the formulas are the library's.
+"""The step of schedulefree's RAdamScheduleFree, in blocks and compiled.
 
-Source: Defazio et al. 2024, arXiv:2405.15682; Liu et al. 2019, arXiv:1908.03265.
+The t-th step, t from 1, for training weights y with the gradient g; the averaged weights are x = (y - (1 - beta1) * z)
+/ beta1. In the library's names:
+
+    rho   = rho_inf - 2 * t * beta2^t / (1 - beta2^t)             rho_inf = 2 / (1 - beta2) - 1
+    rect  = sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
+            where rho > 4; before: 0 with silent_sgd_phase, else 1
+    gamma = lr * rect
+    c     = w / sum of all w until now                            w = t^r * (highest gamma until now)^weight_lr_power
+    v     = beta2 * v + (1 - beta2) * g^2                         exp_avg_sq
+    d     = g / (sqrt(v / (1 - beta2^t)) + eps) + weight_decay * y    without the division where rho <= 4
+    y     = (1 - c) * y + c * z + gamma * (beta1 * (1 - c) - 1) * d
+    z     = z - gamma * d
+
+Source: Defazio et al. 2024, arXiv:2405.15682, Algorithm 1; Liu et al. 2019, arXiv:1908.03265, Algorithm 2.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import torch
+from schedulefree.radam_schedulefree import RAdamScheduleFree
 from torch import Tensor
-from torch.optim import Optimizer
 
+from ..scheduling.kernel import Kernel
+from ..scheduling.optimizer import ScheduledOptimizer
 from ..transforms.memory_layout import laid_out_as
-from .blocks import Lists, bundles
-from .stepping import Group, objection_to, stepped
+from ..types import ParamGroup
+from . import compiled
+from .blocks import Lists, Tensors, bundles
+from .stepping import by_group, unsupported_group
 
 EVALUATING = "step() in eval mode: the gradients are those of the averaged weights. Call train() before training."
 
-
 STATE = ("exp_avg_sq", "z")
-"""What has its parameter's shape in the state."""
+"""The state entries that have their parameter's shape."""
+
+Row = tuple[Tensor, ...]
+"""y, its gradient, the square, z."""
 
 
 class Numbers(NamedTuple):
-    """The numbers of an update. share: z's share in the new average. own_lr: that of y itself."""
+    """The numbers of an update: 1 - beta2^t as correction, c as share, gamma as lr, y's factor on d as own_lr."""
 
     beta2: float
     correction: float
@@ -33,53 +52,53 @@ class Numbers(NamedTuple):
     lr: float
 
 
-@Optimizer.profile_hook_step
-def schedule_free_radam_step(optimizer: Any, closure: Callable[[], Any] | None = None) -> Any:
-    """RAdamScheduleFree's step, to the bit. It leaves the gradients as they are, which the library's does not."""
-    check_train_mode(optimizer)
-    return stepped(optimizer, closure, _step_group, objection, STATE)
-
-
-def objection(optimizer: Any, group: Group) -> str | None:
-    """Return what the step in blocks has against `group`, or None."""
+def _unsupported_reason(optimizer: ScheduledOptimizer, group: ParamGroup) -> str | None:
     types = (torch.float32, torch.float64)
-    return objection_to(group, {"cpu": types, "cuda": types}, gaps=True)
+    return unsupported_group(group, {"cpu": types, "cuda": types}, gaps=True)
 
 
-def check_train_mode(optimizer: Any) -> None:
+def _check_train_mode(optimizer: ScheduledOptimizer) -> None:
     """Raise RuntimeError in eval mode."""
     if not optimizer.param_groups[0]["train_mode"]:
         raise RuntimeError(EVALUATING)
 
 
-def begin_update(
-    optimizer: Any, group: Group, parameters: list[Tensor]
-) -> tuple[list[tuple[Tensor, ...]], Numbers, bool]:
+def _begin_update(
+    optimizer: ScheduledOptimizer, group: ParamGroup, parameters: list[Tensor]
+) -> tuple[list[Row], Numbers, bool]:
     """Count an update; return the tensors of each parameter, the numbers, and whether to divide by the variance."""
     rectification, is_adaptive = _rectification(group)
     lr, beta2 = float(group["lr"]) * rectification, group["betas"][1]
     own_lr, share = _move_average(group, lr)
     group["k"] += 1
     numbers = Numbers(beta2, 1 - beta2 ** group["k"], group["eps"], group["weight_decay"], share, own_lr, lr)
-    rows: list[Any] = []
+    rows: list[Row] = []
     for p in parameters:
         state = optimizer.state[p]
         if "z" not in state:
             state["z"] = torch.clone(p, memory_format=torch.preserve_format)
             state["exp_avg_sq"] = torch.zeros_like(p, memory_format=torch.preserve_format)
         state |= {name: laid_out_as(p, state[name]) for name in ("exp_avg_sq", "z")}
-        rows.append((p, p.grad, state["exp_avg_sq"], state["z"]))
+        rows.append((p, p.grad, state["exp_avg_sq"], state["z"]))  # type: ignore[arg-type]  # it has a gradient
     return rows, numbers, is_adaptive
 
 
-def _step_group(optimizer: Any, group: Group, parameters: list[Tensor]) -> None:
-    rows, numbers, is_adaptive = begin_update(optimizer, group, parameters)
+def _step_in_blocks(optimizer: ScheduledOptimizer, group: ParamGroup, parameters: list[Tensor]) -> None:
+    """RAdamScheduleFree's step, bit for bit. It leaves the gradients as they are, which the library's does not."""
+    rows, numbers, is_adaptive = _begin_update(optimizer, group, parameters)
     for _, blocks in bundles(rows):
         for block in blocks:
             _update(block, numbers, is_adaptive)
 
 
-def _rectification(group: Group) -> tuple[float, bool]:
+def _step_compiled(optimizer: ScheduledOptimizer, group: ParamGroup, parameters: list[Tensor]) -> None:
+    """RAdamScheduleFree's step: equal to the library's but for rounding."""
+    rows, (beta2, *rest), is_adaptive = _begin_update(optimizer, group, parameters)
+    rows = [(y, compiled.gradient_of(y), *states) for y, _, *states in rows]
+    compiled.run("schedule_free_radam", rows, [(beta2, 1.0 - beta2, *rest)] * len(rows), is_adaptive)
+
+
+def _rectification(group: ParamGroup) -> tuple[float, bool]:
     """Return RAdam's factor on the lr at this update, and whether the variance is known well enough to divide by."""
     step, beta2 = group["k"] + 1, group["betas"][1]
     longest = 2 / (1 - beta2) - 1
@@ -90,7 +109,7 @@ def _rectification(group: Group) -> tuple[float, bool]:
     return float(ratio**0.5), True
 
 
-def _move_average(group: Group, lr: float) -> tuple[float, float]:
+def _move_average(group: ParamGroup, lr: float) -> tuple[float, float]:
     """Count this update into the average's weights; return the lr of y itself, and z's share in the new average."""
     group["scheduled_lr"] = lr
     group["lr_max"] = max(lr, group["lr_max"])
@@ -105,7 +124,7 @@ def _update(block: Lists, numbers: Numbers, is_adaptive: bool) -> None:
     beta2, correction, eps, decay, share, own_lr, lr = numbers
     torch._foreach_mul_(square, beta2)
     torch._foreach_addcmul_(square, gradient, gradient, value=1 - beta2)
-    direction: Any = gradient
+    direction: Tensors = gradient
     if is_adaptive:
         denominator = torch._foreach_div(square, correction)
         torch._foreach_sqrt_(denominator)
@@ -116,3 +135,25 @@ def _update(block: Lists, numbers: Numbers, is_adaptive: bool) -> None:
     torch._foreach_lerp_(y, z, weight=share)
     torch._foreach_add_(y, direction, alpha=own_lr)
     torch._foreach_sub_(z, direction, alpha=lr)
+
+
+KERNELS = (
+    Kernel(
+        name="schedule_free_radam",
+        shown_as="blocks",
+        classes=(RAdamScheduleFree,),
+        implementations=("auto",),
+        step=by_group(_step_in_blocks, before=_check_train_mode),
+        unsupported_reason=_unsupported_reason,
+        state_names=STATE,
+    ),
+    Kernel(
+        name="compiled_schedule_free_radam",
+        shown_as="compiled",
+        classes=(RAdamScheduleFree,),
+        implementations=("compiled",),
+        step=by_group(_step_compiled, before=_check_train_mode),
+        unsupported_reason=partial(compiled.unsupported_reason, "schedule_free_radam"),
+        state_names=STATE,
+    ),
+)

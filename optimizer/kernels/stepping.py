@@ -1,129 +1,147 @@
 """How a kernel takes a step: the closure first, then group by group, or all as the class does.
 
-One rule says what a kernel takes: `objection_to` for parameters, `checked` for their gradients and state. All groups
-are checked before the first one moves.
+`unsupported_group` checks parameters, `unsupported_step` their gradients and state: of all groups before the first one
+moves.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, UntypedStorage
+from torch.optim import Optimizer
 
+from ..scheduling.kernel import Kernel
+from ..scheduling.optimizer import ScheduledOptimizer
 from ..transforms.cautious import cautious_step
-from ..transforms.clipping import has_overflowed
+from ..transforms.grad_scaler import has_overflowed
 from ..transforms.memory_layout import called, check_memory, extent, is_dense, lay_out, lies_as, oddity
+from ..types import ParamGroup
 from .moments import check_class_step, check_moments
 
-Group = dict[str, Any]
+Closure = Callable[[], object]
+"""Evaluates the model again and returns the loss."""
 
-StepGroup = Callable[[Any, Group, list[Tensor]], None]
+StepGroup = Callable[[ScheduledOptimizer, ParamGroup, list[Tensor]], None]
 """Takes the step of an optimizer's group; given those of its parameters that have a gradient, perhaps none."""
 
-Objection = Callable[[Any, Group], str | None]
-"""Says why a kernel cannot take the steps of an optimizer's group, or nothing."""
-
 _OPTIONS = ("amsgrad", "capturable", "differentiable", "fused", "momentum")
-"""Options that an objection may be to."""
+"""Options that a kernel may not support."""
 
 
-@torch.no_grad()
-def stepped(
-    optimizer: Any,
-    closure: Callable[[], Any] | None,
-    step_group: StepGroup,
-    objection: Objection,
-    moments: Sequence[str],
-) -> Any:
-    """Take a step; return what `closure` returns.
+def by_group(
+    step_group: StepGroup, before: Callable[[ScheduledOptimizer], None] | None = None
+) -> Callable[[ScheduledOptimizer, Closure | None], object]:
+    """Return the `step` of a kernel that goes from group to group.
 
-    moments: names of the state that has its parameter's shape. If there is an objection to a group, which may have
-    changed since the kernel was chosen, or to a gradient, the class takes the step. Raises RuntimeError if it does not
-    know the optimizer's `state_dtype`, and as `checked` does.
+    If the kernel does not support a group, which may have changed since the kernel was chosen, or a gradient, the
+    class takes the step. The step raises the errors of `check_class_step` and `unsupported_step`.
+
+    Args:
+        step_group: takes the step of one group.
+        before: is called first, before the closure.
     """
-    loss = loss_of(closure)
-    reason = checked(optimizer, objection, moments)
-    if reason is not None:
-        check_class_step(optimizer, reason)
-        step_of_class(optimizer)
+
+    @Optimizer.profile_hook_step
+    @torch.no_grad()
+    def step(optimizer: ScheduledOptimizer, closure: Closure | None = None) -> object:
+        if before is not None:
+            before(optimizer)
+        loss = evaluate(closure)
+        reason = unsupported_step(optimizer)
+        if reason is not None:
+            check_class_step(optimizer, reason)
+            step_of_class(optimizer)
+            return loss
+        for group in optimizer.param_groups:
+            step_group(optimizer, group, [p for p in group["params"] if p.grad is not None])
         return loss
-    for group in optimizer.param_groups:
-        step_group(optimizer, group, [p for p in group["params"] if p.grad is not None])
-    return loss
+
+    return step
 
 
-def loss_of(closure: Callable[[], Any] | None) -> Any:
-    """Return what `closure` returns, if there is one."""
+def evaluate(closure: Closure | None) -> object:
+    """Return the loss of `closure`, if there is one."""
     if closure is None:
         return None
     with torch.enable_grad():
         return closure()
 
 
-def step_of_class(optimizer: Any) -> None:
-    """Take the step that the class takes, cautious if it is to be, where its fused ones read everything by index.
+def step_of_class(optimizer: ScheduledOptimizer) -> None:
+    """Take the step of the class, made cautious with a caution, on tensors that its fused steps read correctly.
 
     After an overflow nothing is done: torch's fused SGD would make momentum buffers that it does not fill.
     """
     if has_overflowed(optimizer):
         return
-    step = type(optimizer)._base_step.__wrapped__
-    if optimizer.caution is None:
+    step = type(optimizer).class_step
+    caution = optimizer.step_options.caution
+    if caution is None:
         if not optimizer.is_laid_out:
             lay_out(optimizer)
         step(optimizer)
     else:
-        cautious_step(optimizer, optimizer.caution, lambda: step(optimizer))
+        cautious_step(optimizer, caution, lambda: step(optimizer))
 
 
-def checked(optimizer: Any, objection: Objection, moments: Sequence[str]) -> str | None:
-    """Return why a kernel cannot take the coming step, or None.
+def unsupported_step(optimizer: ScheduledOptimizer) -> str | None:
+    """Return why the optimizer's kernel cannot take the coming step, or None.
 
-    Raises RuntimeError for a tensor that reaches beyond its memory, ValueError or TypeError for state of another shape
-    or type, which no step can take. Of two steps with the same memory only the first is looked at in full.
+    While the tensors keep their memory, only the first step is checked in full.
+
+    Raises:
+        RuntimeError: for a tensor that reaches beyond its memory.
+        ValueError, TypeError: for state of another shape or type, which no step can take.
     """
-    signature = _signature(optimizer, moments)
-    if signature is not None and signature == optimizer.checked:
+    kernel = optimizer.kernel
+    assert kernel is not None  # whose step this is
+    signature = _signature(optimizer, kernel.state_names)
+    if signature is not None and signature == optimizer.checked_signature:
         return None
-    optimizer.checked, optimizer.is_laid_out = None, False
+    optimizer.checked_signature, optimizer.is_laid_out = None, False
     reason: str | None = None
     for group in optimizer.param_groups:
-        reason = reason or objection(optimizer, group)
+        reason = reason or kernel.unsupported_reason(optimizer, group)
         for p, name in zip(group["params"], called(group), strict=True):
             check_memory(p, name)
             if p.grad is not None:
                 check_memory(p.grad, f"the gradient of {name}")
-                reason = reason or _objection_to_gradient(p, p.grad, name)
+                reason = reason or _unsupported_gradient(p, p.grad, name)
     for group in optimizer.param_groups:
         for p, name in zip(group["params"], called(group), strict=True):
-            found = check_moments(optimizer, p, name, moments, strict=reason is None)
-            reason = reason or found
+            unsupported = check_moments(optimizer, p, name, kernel.state_names, strict=reason is None)
+            reason = reason or unsupported
     if reason is None and signature is not None:
-        optimizer.checked, optimizer.is_laid_out = signature, _is_laid_out(optimizer, moments)
+        optimizer.checked_signature, optimizer.is_laid_out = signature, _is_laid_out(optimizer, kernel)
     return reason
 
 
-def _is_laid_out(optimizer: Any, moments: Sequence[str]) -> bool:
-    """Return whether a fused step can read all parameters, and gradients and state lie in memory as they do."""
+def _is_laid_out(optimizer: ScheduledOptimizer, kernel: Kernel) -> bool:
+    """Return whether a fused step can read all parameters, and gradients and state have their strides."""
     return all(
         value is None or (oddity(value) is None and is_dense(value) and lies_as(p, value))
         for group in optimizer.param_groups
         for p in group["params"]
-        for value in (p, p.grad, *map(optimizer.state.get(p, {}).get, moments))
+        for value in (p, p.grad, *map(optimizer.state.get(p, {}).get, kernel.state_names))
     )
 
 
-def objection_to(group: Group, types: Mapping[str, Sequence[torch.dtype]], *, gaps: bool = False) -> str | None:
-    """Return in what `group` is not as plain as kernels need it, or None.
+def unsupported_group(
+    group: ParamGroup, types: Mapping[str, Sequence[torch.dtype]], *, gaps: bool = False
+) -> str | None:
+    """Return why kernels do not support `group`, or None.
 
-    types: those that the kernel knows, by device. gaps: whether parameters may have gaps in memory.
+    Args:
+        group: of an optimizer with a kernel.
+        types: those that the kernel supports, by device.
+        gaps: whether parameters may have gaps in memory.
     """
     for option in ("amsgrad", "capturable", "differentiable"):
         if group.get(option):
-            return f"it does not know {option}"
+            return f"it does not support {option}"
     if isinstance(group["lr"], Tensor):
-        return "it does not know an lr that is a tensor"
+        return "it does not support an lr that is a tensor"
     parameters = group["params"]
     if len({(p.dtype, p.device) for p in parameters}) > 1:
         return "a group has parameters of several types or devices"
@@ -142,7 +160,7 @@ def objection_to(group: Group, types: Mapping[str, Sequence[torch.dtype]], *, ga
     return "two parameters share memory" if overlap else None
 
 
-def _objection_to_gradient(p: Tensor, gradient: Tensor, name: str) -> str | None:
+def _unsupported_gradient(p: Tensor, gradient: Tensor, name: str) -> str | None:
     odd = oddity(gradient)
     if odd is not None and not gradient.is_neg():  # a negated one is copied
         return f"the gradient of {name} {odd}"
@@ -151,24 +169,24 @@ def _objection_to_gradient(p: Tensor, gradient: Tensor, name: str) -> str | None
     return None
 
 
-def _signature(optimizer: Any, moments: Sequence[str]) -> tuple[Any, ...] | None:
-    """Return what tells whether anything has changed that `checked` looks at; None where that is not known so fast.
+def _signature(optimizer: ScheduledOptimizer, state_names: Sequence[str]) -> tuple[object, ...] | None:
+    """Return a value that changes with everything that `unsupported_step` checks; None if there is no such value.
 
-    Gradients, which are new at each step, are known by all but their address; parameters and state, which stay, by
-    where their memory is (memory that is given back or shrunk has another address), and state by identity as well. Most
-    of a small step would be this, so each question is one `map` over all tensors.
+    Gradients are new at each step: the value has all of them but their address. Parameters and state stay: it has the
+    address of their memory (memory that is given back or shrunk has another one), and the identity of state. Most of
+    a small step would be this, so each property is one `map` over all tensors.
     """
     groups, state_of = optimizer.param_groups, optimizer.state.get
     parameters: list[Tensor] = [p for group in groups for p in group["params"]]
-    found = [p.grad for p in parameters]
-    gradients = [gradient for gradient in found if gradient is not None]
-    own = [state for p in parameters if (state := state_of(p))]
-    held = [value for name in moments for state in own if (value := state.get(name)) is not None]
+    grads = [p.grad for p in parameters]
+    gradients = [gradient for gradient in grads if gradient is not None]
+    states = [state for p in parameters if (state := state_of(p))]
+    held = [value for name in state_names for state in states if (value := state.get(name)) is not None]
     both = parameters + gradients
     try:
         return (
             [(len(group["params"]), type(group["lr"]), *map(group.get, _OPTIONS)) for group in groups],
-            list(map(type, parameters + found)),
+            list(map(type, parameters + grads)),
             [tensor.dtype for tensor in both],
             list(map(Tensor.size, both)),
             list(map(Tensor.stride, both)),

@@ -17,7 +17,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from trainer import train
-from trainer.config.schema import load_config
+from trainer.config.load import load_config
 from trainer.offline_trainer import OfflineTrainer
 
 QUIET = Console(file=io.StringIO())

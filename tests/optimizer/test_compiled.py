@@ -7,7 +7,7 @@ from sample_naive import Naive
 from torch import nn
 from torch._dynamo.utils import counters
 
-from optimizer import OPTIMIZER_BUILDER_REGISTRY, SCHEDULE_REGISTRY, scheduled
+from optimizer import OPTIMIZER_BUILDER_REGISTRY, SCHEDULE_REGISTRY, StepOptions, scheduled
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the compiler's
 UPDATES = 20
@@ -48,8 +48,8 @@ CLASSES = [
 @pytest.mark.parametrize(("cls", "options"), CLASSES)
 def test_a_compiled_step_is_traced_as_often_as_the_bare_class(cls, options, clip):
     module, twin, peer = layers(), layers(), layers()
-    optimizer = scheduled(cls)(module.parameters(), lr=torch.tensor(0.05), **options).embed(SCHEDULE, clip)
-    eager = scheduled(cls)(twin.parameters(), lr=0.05, **options).embed(SCHEDULE, clip)
+    optimizer = scheduled(cls)(module.parameters(), lr=torch.tensor(0.05), **options).embed(SCHEDULE, StepOptions(clip))
+    eager = scheduled(cls)(twin.parameters(), lr=0.05, **options).embed(SCHEDULE, StepOptions(clip))
     bare = traced(peer, cls(peer.parameters(), lr=torch.tensor(0.05), **options))
     graphs = traced(module, optimizer)
     assert [count - graphs[0] for count in graphs] == [count - bare[0] for count in bare]

@@ -8,7 +8,6 @@ import pytest
 import torch
 from pydantic import ValidationError
 from torch import nn
-from torch.optim.lr_scheduler import LRScheduler
 
 from optimizer import (
     OPTIMIZER_BUILDER_REGISTRY,
@@ -26,32 +25,6 @@ heavyball = pytest.importorskip("heavyball", reason="needs heavyball")
 pytorch_optimizer = pytest.importorskip("pytorch_optimizer", reason="needs pytorch_optimizer")
 
 LION = OPTIMIZER_BUILDER_REGISTRY["pytorch_optimizer.Lion"]
-
-
-class Halving(LRScheduler):
-    """A scheduler as a library would bring it."""
-
-    def __init__(self, optimizer: torch.optim.Optimizer, every: int, last_epoch: int = -1) -> None:
-        if every < 1:
-            raise ValueError("every must be positive")
-        self.every = every
-        super().__init__(optimizer, last_epoch)
-
-    def get_lr(self):
-        return [base / 2 ** (self.last_epoch // self.every) for base in self.base_lrs]
-
-
-class Ending(Halving):
-    """Knows an end, and raises there, as some do."""
-
-    def __init__(self, optimizer: torch.optim.Optimizer, last: int = 5) -> None:
-        self.last = last
-        super().__init__(optimizer, every=100)
-
-    def get_lr(self):
-        if self.last_epoch > self.last:
-            raise ValueError("it is over")
-        return super().get_lr()
 
 
 class WithoutLR(torch.optim.SGD):
@@ -140,8 +113,8 @@ def test_its_signature_is_checked(params, message):
         ("pytorch_optimizer.Loin", "pytorch_optimizer has no Loin; did you mean 'Lion'"),
         ("no_such_package.Lion", "there is no module 'no_such_package'"),
         ("torch.nn.Linear", "is not a OptimizerFactory"),
-        ("test_imported.WithoutLR", "no argument lr"),
-        ("test_imported.NameTaken", "argument 'schedule' has the name of a field"),
+        ("test_dotted_path.WithoutLR", "no argument lr"),
+        ("test_dotted_path.NameTaken", "argument 'schedule' has the name of a field"),
     ],
 )
 def test_what_cannot_be_used_is_said_to_be_so(path, message):
@@ -150,9 +123,9 @@ def test_what_cannot_be_used_is_said_to_be_so(path, message):
 
 
 def test_a_scheduler_by_path_runs_as_its_own_object():
-    schedule = {"type": "test_imported.Halving", "every": 3}
+    schedule = {"type": "sample_schedulers.Halving", "every": 3}
     factory = OPTIMIZER_BUILDER_REGISTRY["sgd"](lr=1.0, schedule=schedule)
-    assert factory.model_dump()["schedule"]["type"] == "test_imported.Halving"
+    assert factory.model_dump()["schedule"]["type"] == "sample_schedulers.Halving"
     assert type(factory)(**factory.model_dump(mode="json")) == factory
     assert pickle.loads(pickle.dumps(factory)) == factory
     optimizer = factory.build(nn.Linear(2, 2), horizon=Horizon(10))
@@ -162,7 +135,7 @@ def test_a_scheduler_by_path_runs_as_its_own_object():
         optimizer.step()
     assert lrs == [1.0] * 3 + [0.5] * 3 + [0.25] * 3
     with pytest.raises(ValidationError, match="every must be positive"):
-        SCHEDULE_REGISTRY["test_imported.Halving"](every=0)
+        SCHEDULE_REGISTRY["sample_schedulers.Halving"](every=0)
 
 
 class Capped(torch.optim.SGD):

@@ -1,6 +1,7 @@
 """Fast steps against their slow twins: the reference for cautious ones, the library's own for schedule-free RAdam."""
 
 import copy
+import pickle
 
 import pytest
 import schedulefree
@@ -10,9 +11,10 @@ from sample_steps import CAUTIOUS, RADAM, WITH_KERNELS, Contiguous, Shapes, apar
 from torch import nn
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, CautiousOptimizer
-from optimizer.kernels import blocks
-from optimizer.kernels.fused import fused_step
-from optimizer.kernels.registry import implementation_of
+from optimizer.kernels import blocks, registry
+from optimizer.kernels.registry import KERNELS, implementation_of
+from optimizer.kernels.stepping import by_group
+from optimizer.scheduling.kernel import Kernel
 
 
 @pytest.fixture(autouse=True)
@@ -196,9 +198,44 @@ def test_an_optimizer_made_cautious_stays_so_in_a_copy():
     assert all(map(torch.equal, module.parameters(), module_copy.parameters()))
 
 
-def test_a_copy_keeps_its_kernel():
-    _, optimizer = cautious("adamw", "auto", torch.float32)
-    assert copy.deepcopy(optimizer).kernel is optimizer.kernel
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
+def test_copies_of_an_optimizer_keep_its_kernel(kernel):
+    options = {"implementation": kernel.implementations[0], "use_cautious_optimizer": kernel.cautious}
+    options |= {"amsgrad": True} if kernel.name == "fused" else {}
+    key = "schedule_free_radam" if kernel.classes == (schedulefree.RAdamScheduleFree,) else kernel.classes[0].__name__
+    options |= {"lr": 0.1, "momentum": 0.9} if key == "SGD" else {}
+    if kernel.shown_as == "compiled" and NO_COMPILER.args[0]:
+        pytest.skip("needs a C compiler")
+    optimizer = OPTIMIZER_BUILDER_REGISTRY[key.lower()](**options).build([nn.Parameter(torch.ones(3))])
+    assert optimizer.kernel is kernel
+    for again in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        assert again.kernel is kernel
+        assert again.step_options == optimizer.step_options
+
+
+def test_a_kernel_of_another_class_needs_a_row_and_nothing_else(monkeypatch):
+    def step_group(optimizer, group, parameters):
+        for p in parameters:
+            p.add_(p.grad.sign(), alpha=-group["lr"])
+
+    def unsupported(optimizer, group):
+        return "it does not support centered" if group["centered"] else None
+
+    row = Kernel("rmsprop", "blocks", (torch.optim.RMSprop,), ("compiled",), by_group(step_group), unsupported, ())
+    monkeypatch.setattr(registry, "KERNELS", (*KERNELS, row))
+    p = nn.Parameter(torch.ones(2))
+    optimizer = OPTIMIZER_BUILDER_REGISTRY["rmsprop"](lr=0.1, implementation="compiled").build([p])
+    p.grad = torch.tensor([3.0, -3.0])
+    optimizer.step()
+    assert p.tolist() == pytest.approx([0.9, 1.1])
+    assert optimizer.scheduler.last_epoch == 1
+    assert implementation_of(pickle.loads(pickle.dumps(optimizer))) == "blocks"
+    for key, options, reason in (
+        ("rmsprop", {"centered": True}, "it does not support centered"),
+        ("adagrad", {}, "there is one for Adam, AdamW, cautious SGD, RAdamScheduleFree and RMSprop"),
+    ):
+        with pytest.raises(ValueError, match=f"has no compiled one here: {reason}$"):
+            OPTIMIZER_BUILDER_REGISTRY[key](lr=0.1, implementation="compiled", **options).build([p])
 
 
 ODD_GRADIENTS = [
@@ -271,7 +308,7 @@ def test_groups_that_are_not_alike_are_left_to_the_class():
     module = Shapes(torch.float32)
     module.small.data = module.small.data.double()
     optimizer = OPTIMIZER_BUILDER_REGISTRY["adamw"](implementation="fused").build(module)
-    assert optimizer.kernel is fused_step
+    assert optimizer.kernel.name == "fused"
     for p in module.parameters():
         p.grad = torch.randn_like(p)
     optimizer.step()

@@ -9,7 +9,7 @@ from rich.console import Console
 from torch import nn
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, AdamWWithOneCycle, AdamWWithWarmupCosine
-from trainer.config.schema import load_config
+from trainer.config.load import load_config
 from trainer.config.yaml_file import read_config_file
 from trainer.offline_trainer import OfflineTrainer
 

@@ -21,7 +21,7 @@ from optimizer import (
     named_state,
     save_optimizer_state,
 )
-from optimizer.scheduling.rescale import entry_at
+from optimizer.scheduling.rescale import warp_to_lr
 
 ANOTHER_CURVE = "ignore:the position is loaded, but the schedule is another:UserWarning"
 pytestmark = pytest.mark.filterwarnings(ANOTHER_CURVE)
@@ -227,9 +227,9 @@ class TestOtherCurves:
     def test_in_a_very_long_run_the_position_is_found_to_the_update(self, done):
         schedule = factory("adamw_warmup_cosine_decay", total_steps=10_000_000, warmup_steps=20_000).curve
         lr = schedule.lr_at(done)
-        entry = entry_at(schedule, 1.0, lr, done)
-        assert schedule.lr_at(entry.position) == pytest.approx(lr, rel=1e-9)
-        assert entry.position_at(9_999_999) == 9_999_999
+        warp = warp_to_lr(schedule, 1.0, lr, done)
+        assert schedule.lr_at(warp.position) == pytest.approx(lr, rel=1e-9)
+        assert warp.position_at(9_999_999) == 9_999_999
 
     @pytest.mark.parametrize("key", SCHEDULES)
     def test_the_curve_that_it_was_is_entered_where_it_stands_or_at_the_same_lr(self, key):

@@ -14,7 +14,7 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 from torch.optim.lr_scheduler import LambdaLR, StepLR
 
-from optimizer import OPTIMIZER_BUILDER_REGISTRY, AdamWWithWarmupCosine, ScheduledOptimizer, scheduled
+from optimizer import OPTIMIZER_BUILDER_REGISTRY, AdamWWithWarmupCosine, ScheduledOptimizer, StepOptions, scheduled
 from optimizer.schedules.basic import Constant, WarmupCosineDecay
 
 CURVE = {"peak_lr": 1e-2, "start_lr": 1e-4, "end_lr": 1e-3, "total_steps": 20, "warmup_steps": 5}
@@ -114,6 +114,15 @@ def test_a_curve_that_starts_at_zero_gets_off_the_ground(copied):
         backward(module)
         optimizer.step()
         assert optimizer.scheduler.last_epoch == step + 1
+
+
+def test_a_pickle_of_an_earlier_version_is_refused():
+    """Unpickled, it would not be clipped any more."""
+    optimizer = ours(nn.Linear(4, 2), step_options=StepOptions(grad_clip_norm=1.0))
+    state = optimizer.__getstate__()
+    del state["step_options"]
+    with pytest.raises(ValueError, match="AdamWWithWarmupCosine was pickled by an earlier version"):
+        AdamWWithWarmupCosine.__new__(AdamWWithWarmupCosine).__setstate__(state)
 
 
 def test_a_step_without_gradients_counts():

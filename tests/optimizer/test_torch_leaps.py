@@ -106,7 +106,7 @@ def test_a_late_position_is_loaded_at_once():
     ("schedule", "module", "message"),
     [
         (
-            {"type": "test_imported.Halving", "every": 50},
+            {"type": "sample_schedulers.Halving", "every": 50},
             "torch_schedule",
             "Halving is stepped 300 times to update 300",
         ),
@@ -124,13 +124,13 @@ def test_a_long_way_is_announced(schedule, module, message, monkeypatch):
 
 
 def test_what_is_of_another_library_is_stepped():
-    run = TorchRun(SCHEDULE_REGISTRY["test_imported.Halving"](every=50, initial_lr=0.1))
+    run = TorchRun(SCHEDULE_REGISTRY["sample_schedulers.Halving"](every=50, initial_lr=0.1))
     assert not torch_leaps.can_leap(run._scheduler)
     assert run.lr_at(120) == 0.1 / 4
 
 
 def test_a_chain_with_one_of_another_library_is_stepped():
-    parts = [{"type": "StepLR", "step_size": 100}, {"type": "test_imported.Halving", "every": 50}]
+    parts = [{"type": "StepLR", "step_size": 100}, {"type": "sample_schedulers.Halving", "every": 50}]
     run = TorchRun(SCHEDULE_REGISTRY["ChainedScheduler"](schedulers=parts, initial_lr=0.1))
     assert not torch_leaps.can_leap(run._scheduler)
     assert run.lr_at(120) == 0.1 / 4  # Halving, which comes last, goes by the lr at the start

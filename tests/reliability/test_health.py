@@ -16,7 +16,7 @@ from trainer.checkpoint.directory import complete_checkpoints
 from trainer.checkpoint.health import nonfinite_names
 from trainer.checkpoint.manager import CheckpointManager
 from trainer.checkpoint.names import step_of
-from trainer.config.schema import load_config
+from trainer.config.load import load_config
 from trainer.run_layout import MANIFEST
 from trainer.runtime.files import read_tensors
 
@@ -92,7 +92,7 @@ def test_the_newest_finite_one_is_not_removed_for_one_that_is_not(tmp_path, fini
 
 
 def test_nothing_is_removed_where_a_pointer_cannot_be_read(tmp_path, monkeypatch):
-    from trainer.checkpoint import manager as saving
+    from trainer.checkpoint import retention
     from trainer.errors import UnreadableError
 
     said = []
@@ -105,7 +105,7 @@ def test_nothing_is_removed_where_a_pointer_cannot_be_read(tmp_path, monkeypatch
     run.mkdir()
     saves = CheckpointManager(load_config(faults.config(run, **often)).train, said.append)
     with monkeypatch.context() as patched:
-        patched.setattr(saving, "read_pointer", unreadable)
+        patched.setattr(retention, "read_pointer", unreadable)
         for step in (1, 2, 3):
             saves.save(step, files())
     assert len(said) == 1, "it is said once"
@@ -126,7 +126,7 @@ def test_the_best_is_kept_by_what_the_run_knows(tmp_path, lost):
             (run / "checkpoints/best").unlink()
         elif step == 3:
             (run / "checkpoints/best").write_text("step_00000099\n")
-        saves.is_best(step, {"loss": loss})
+        saves.best.observe(step, {"loss": loss})
         saves.save(step, files())
     assert sorted(map(step_of, complete_checkpoints(run / "checkpoints"))) == [2, 4]
 

@@ -77,7 +77,7 @@ def test_the_state_of_another_metric_schedule_starts_anew(saved, own):
         one.step()
         for _ in range(4):
             one.report_metric("val_loss", 1.0)
-    with pytest.warns(UserWarning, match="start anew"):
+    with pytest.warns(UserWarning, match="metrics so far: they start from scratch"):
         second.load_state_dict(first.state_dict())
     assert lr(second) == 1.0
     assert second.scheduler.last_epoch == 1

@@ -18,7 +18,7 @@ from trainer import train
 from trainer.checkpoint.tools import diff as differences
 from trainer.checkpoint.tools.diff import largest_difference
 from trainer.checkpoint.writing import write_checkpoint
-from trainer.config.schema import load_config
+from trainer.config.load import load_config
 from trainer.setup.components import build_components
 
 COMPONENTS = {**two(), "third": {"type": "partly_frozen", "freeze": True}}
@@ -151,7 +151,7 @@ def test_diff_shows_twenty_rows_unless_all_are_asked_for(cli, run):
 
 
 @pytest.mark.parametrize("which", [0, 1])
-@pytest.mark.parametrize("moment", ["_of_values", "_of_tensors"])
+@pytest.mark.parametrize("moment", ["_compare_values", "_compare_tensors"])
 @pytest.mark.parametrize("late", [False, True])
 def test_diff_takes_the_next_checkpoint_where_a_run_that_trains_removed_one(
     cli, run, kept, monkeypatch, which, moment, late
@@ -173,8 +173,8 @@ def test_diff_takes_the_next_checkpoint_where_a_run_that_trains_removed_one(
 
 
 def test_diff_ends_where_the_checkpoint_that_it_was_given_is_removed(cli, run, kept, monkeypatch):
-    whole = differences._of_tensors
-    monkeypatch.setattr(differences, "_of_tensors", lambda sides: (whole(sides), shutil.rmtree(step(run, 12)))[0])
+    whole = differences._compare_tensors
+    monkeypatch.setattr(differences, "_compare_tensors", lambda sides: (whole(sides), shutil.rmtree(step(run, 12)))[0])
     code, printed = cli("checkpoint", "diff", step(run, 12), kept)
     assert code == 2
     assert "step_00000012: there is no checkpoint here" in printed
@@ -242,7 +242,7 @@ def test_the_largest_difference(first, second, expected):
     assert largest_difference(torch.tensor(first), torch.tensor(second)) == expected
 
 
-def test_the_largest_difference_of_tensors_of_eight_bits():
+def test_the_largest_difference_compare_tensors_of_eight_bits():
     first = torch.tensor([1.0, 2.0]).to(torch.float8_e4m3fn)
     assert largest_difference(first, first.clone()) is None
     assert largest_difference(first, torch.tensor([1.0, 4.0]).to(torch.float8_e4m3fn)) == (2.0, 0.5)

@@ -3,6 +3,7 @@
 import math
 import os
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import sample_bad_constructors
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+from pydantic import model_validator
 from rich.console import Console
 from sample_runs import ADAMW, config
 
@@ -311,6 +313,27 @@ def test_a_run_of_any_length_is_planned():
     assert f"{2**62} updates of 8 samples" in told
     raw = one(total_steps=None, epochs=2**62)
     assert "train.epochs: must make less than 2^63 updates" in refused(raw)
+
+
+class Counting(OPTIMIZER_BUILDER_REGISTRY["adamw"]):
+    validated: ClassVar[list[str]] = []
+
+    @model_validator(mode="after")
+    def _count(self):
+        self.validated.append(self.schedule.key)
+        return self
+
+
+def test_a_factory_is_validated_once_between_the_config_and_the_optimizer(monkeypatch):
+    cosine = {"type": "cosine", "num_warmup_steps": "50%"}
+    optim = {
+        "type": f"{__name__}.Counting",
+        "params": {"schedule": cosine, "option_schedules": {"weight_decay": cosine}},
+    }
+    monkeypatch.setattr(Counting, "validated", [])
+    trainer = OfflineTrainer(load_config(one(optim=optim, total_steps=8)), QUIET)
+    assert Counting.validated == ["cosine"]
+    assert trainer.optimizers["first"].scheduler.schedule.num_warmup_steps == 4
 
 
 def test_an_infinite_lr_is_shown_as_it_is():

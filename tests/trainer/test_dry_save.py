@@ -31,7 +31,7 @@ BUFFERS = {
     "compressed": "it is sparse (sparse_csr)",
     "nested": "it is nested",
     "of a type without a name": "safetensors has no type for torch.complex128",
-    "without memory": "it is a Tensor without memory of its own",
+    "without memory": "it is a Tensor without allocated memory",
 }
 
 

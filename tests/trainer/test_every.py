@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from sample_runs import ADAMW, MLPS, config
 
 from trainer import ConfigError, train
-from trainer.config.schema import load_config
+from trainer.config.load import load_config
 from trainer.offline_trainer import OfflineTrainer
 from trainer.reporting.schedule_plots import _previews
 

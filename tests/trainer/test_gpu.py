@@ -10,7 +10,7 @@ from rich.console import Console
 from sample_runs import ADAMW, SCHEDULE_FREE, WARMUP, config, drop, two
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY
-from optimizer.kernels.moments import fused_objection
+from optimizer.kernels.moments import unsupported_by_fused
 from trainer import TensorSplit, resume, train
 from trainer.loop.batches import ShuffledBatches
 
@@ -90,7 +90,7 @@ def test_compiled_steps_are_those_of_the_cpu(key, params):
 def test_moments_in_bfloat16_are_taken_by_the_fused_kernel_or_refused():
     module = torch.nn.Linear(64, 32, device="cuda")
     factory = OPTIMIZER_BUILDER_REGISTRY["adamw"](lr=0.01, state_dtype="bfloat16", grad_clip_norm=None)
-    if fused_objection(OPTIMIZER_BUILDER_REGISTRY["adamw"]().build(module)) is not None:
+    if unsupported_by_fused(OPTIMIZER_BUILDER_REGISTRY["adamw"]().build(module)) is not None:
         with pytest.raises(ValueError, match=r"state_dtype: bfloat16 needs .* found torch .* on cuda"):
             factory.build(module)
         return

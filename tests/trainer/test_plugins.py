@@ -102,7 +102,7 @@ def test_files_named_like_python_packages_and_innerstep_break_nothing(tmp_path):
 @pytest.mark.slow
 def test_workers_find_the_plugin_too(tmp_path, method):
     path = written(tmp_path / "configs", plugged("run", workers=1), beside_parts=PARTS)
-    start = f"import multiprocessing as m; m.set_start_method({method!r}); import trainer.cli as c; c.main()"
+    start = f"import multiprocessing as m; m.set_start_method({method!r}); import trainer.cli.main as c; c.main()"
     ran = shell(sys.executable, "-c", start, "train", path, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
 

@@ -136,7 +136,7 @@ def test_an_optimizer_of_another_class_starts_anew_at_the_position(tmp_path):
     curve = {"type": "cosine", "num_warmup_steps": 0, "num_training_steps": 12}
     sgd = {"type": "sgd", "params": {"lr": 0.1, "momentum": 0.9, "schedule": curve}}
     printed = resumed(run, {f"{OPTIM}second": sgd}, on_change="override")
-    assert "second: its optimizer starts anew, with its schedule at update 6" in printed
+    assert "second: its optimizer starts again, with its schedule at update 6" in printed
     assert lrs(run, "second")[6] == pytest.approx(0.05)
     state = load_file(run / "checkpoints/step_00000012/second/optimizer.safetensors")
     assert {path.rsplit("/")[-1] for path in state} == {"momentum_buffer"}
@@ -149,7 +149,7 @@ def test_a_component_that_thaws(tmp_path):
     with pytest.raises(ConfigError, match=rf"{OPTIM}first.type: saved None, now 'adamw_warmup"):
         resumed(run, {"model.components.first.freeze": False})
     printed = resumed(run, {"model.components.first.freeze": False}, on_change="override")
-    assert "first: its optimizer starts anew, with its schedule at update 6" in printed
+    assert "first: its optimizer starts again, with its schedule at update 6" in printed
     thawed = load_file(run / "checkpoints/step_00000012/first/model.safetensors")
     assert not torch.equal(frozen["linear.weight"], thawed["linear.weight"])
 

@@ -97,7 +97,7 @@ def test_params_of_another_kind_are_refused_with_a_preset_too(tmp_path):
             marks=needs("pytorch_optimizer"),
         ),
         (
-            {"type": "adamw", "params": {"schedule": {"type": "test_imported.Ending", "last": 5}}},
+            {"type": "adamw", "params": {"schedule": {"type": "sample_schedulers.Ending", "last": 5}}},
             "Ending fails at its step 6 of 12 in the run: it is over",
         ),
     ],

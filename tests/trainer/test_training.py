@@ -12,7 +12,7 @@ from sample_schedules import SCHEDULES
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY
 from trainer import ConfigError, resume, train
-from trainer.config.schema import load_config
+from trainer.config.load import load_config
 from trainer.offline_trainer import OfflineTrainer
 
 

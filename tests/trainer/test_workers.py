@@ -16,7 +16,7 @@ from rich.console import Console
 from sample_runs import SCHEDULE_FREE, WARMUP, config, drop, two
 
 from trainer import ConfigError, TensorSplit, UserCodeError, resume, train
-from trainer.config.schema import load_config
+from trainer.config.load import load_config
 from trainer.loop.batches import ShuffledBatches
 from trainer.offline_trainer import OfflineTrainer
 

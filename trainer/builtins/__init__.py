@@ -1,5 +1,7 @@
-"""The components, data and objective that innerstep brings. Importing this package registers them."""
+"""The components, data and objective that innerstep brings. Importing this package registers them all."""
 
-from . import classification, digits, modules
+from importlib import import_module
+from pkgutil import iter_modules
 
-__all__ = ["classification", "digits", "modules"]
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

@@ -1,4 +1,4 @@
-"""Checkpoints of other versions: what they say of the config, as this version would have written it."""
+"""Reads the config in a checkpoint of another version as this version would have written it."""
 
 from collections.abc import Container, Iterator, Mapping
 from typing import Any
@@ -6,68 +6,49 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from optimizer import Horizon
-from optimizer.config import check_arguments, explain, nearest, nest, signature_model
+from optimizer.config import arguments_model, check_arguments, explain, nearest, nest
 
 from ..config.class_choice import Choice
-from ..config.schema import ComponentConfig, DataConfig, ExperimentConfig, OptimConfig, TrainConfig
+from ..config.marks import default_values, fixed_fields, fixed_sections, may_change
+from ..config.schema import ExperimentConfig, OptimConfig
 from ..runtime.version import newer
-from ..setup.optimizers import resolved_fields
-
-LASTING: dict[type[BaseModel], tuple[str, ...]] = {
-    DataConfig: ("type", "params", "batch_size", "drop_last"),
-    ComponentConfig: ("type", "params", "freeze"),
-    OptimConfig: tuple(OptimConfig.model_fields),
-    TrainConfig: ("objective", "grad_clip_norm", "precision", "accumulate", "compile"),
-}
-"""The fields that make the training what it is: a checkpoint holds them, and a resume compares them.
-
-One that a checkpoint lacks, because it is older than the field, has the field's default.
-"""
 
 
 def brought_up(values: Mapping[str, Any], config: ExperimentConfig) -> dict[str, Any]:
-    """Return the trainer's values of a checkpoint with every field in their `config` that this version knows.
+    """Return the trainer's values of a checkpoint with every fixed field of this version in their `config`.
 
-    config: the run's. What is of another class than there, or would import what the run does not name, stays as it is.
+    A field that the checkpoint lacks, because it is older than the field, has its default. A field that may change in
+    this version is left out. The parameters of another class than the run's, and of an optimizer whose entry would
+    import a module that the run does not name, stay as they are.
+
+    Args:
+        values: The trainer's values in the checkpoint.
+        config: The run's.
     """
-    saved = values["config"]
+    filled = _filled(type(config), values["config"])
     named = set(strings(config.model_dump(mode="json")))
-    model = {name: dict(fields) for name, fields in saved["model"].items()}
-    for name, fields in model["components"].items():
-        known = config.model.components.get(name)
-        model["components"][name] = _with_params(_filled(ComponentConfig, fields), known)
-    horizon = values["horizon"]
-    for name, fields in model["component_optims"].items():
-        known_optim = config.model.component_optims.get(name)
-        filled = _filled(OptimConfig, fields)
-        if known_optim is not None and _is_alike(filled, known_optim) and _names_nothing_else(filled, named):
-            filled = _optimizer(filled, known_optim, horizon)
-        model["component_optims"][name] = filled
-    train = _filled(TrainConfig, saved["train"])
-    train["objective"] = _with_params(_filled_choice(train["objective"]), config.train.objective)
-    data = _with_params(_filled(DataConfig, saved["data"]), config.data)
-    seed = ExperimentConfig.model_fields["seed"].default
-    return {**values, "config": {"seed": seed, **saved, "data": data, "model": model, "train": train}}
+    for _, _, fields, now in _sections(type(config), filled, config):
+        if isinstance(now, OptimConfig):
+            if _has_class_of(fields, now) and _names_nothing_else(fields, named):
+                fields["params"] = _optimizer_params(fields, now, values["horizon"])
+        elif isinstance(now, Choice) and _has_class_of(fields, now):
+            fields["params"] = _params(fields["params"], now)
+    return {**values, "config": filled}
 
 
 def unknown_fields(values: Mapping[str, Any], config: ExperimentConfig) -> list[str]:
-    """Return a line for each field in the `config` of a checkpoint that this version does not know, and one on what to
-    do if a newer version wrote it.
+    """Return a line for each unknown field in the `config` of a checkpoint, and a remedy if a newer version wrote it.
+
+    Args:
+        values: The trainer's values in the checkpoint.
+        config: The run's.
     """
-    saved = values["config"]
-    lines = [*_unknown("data", DataConfig, saved["data"]), *_unknown("train", TrainConfig, saved["train"])]
-    sections: list[tuple[str, Any, Choice | None]] = [("data", saved["data"], config.data)]
-    sections.append(("train.objective", saved["train"]["objective"], config.train.objective))
-    for name, fields in saved["model"]["components"].items():
-        lines += _unknown(f"model.components.{name}", ComponentConfig, fields)
-        sections.append((f"model.components.{name}", fields, config.model.components.get(name)))
-    for name, fields in saved["model"]["component_optims"].items():
-        lines += _unknown(f"model.component_optims.{name}", OptimConfig, fields)
-        sections.append((f"model.component_optims.{name}", fields, config.model.component_optims.get(name)))
+    lines = []
     named = set(strings(config.model_dump(mode="json")))
-    for path, fields, known in sections:
-        if known is not None and _is_alike(fields, known) and _names_nothing_else(fields, named):
-            lines += _unknown_params(path, fields["params"], known)
+    for path, model, fields, now in _sections(type(config), values["config"], config):
+        lines += _unknown(path, model, fields)
+        if isinstance(now, Choice) and _has_class_of(fields, now) and _names_nothing_else(fields, named):
+            lines += _unknown_params(path, fields.get("params", {}), now)
     advice = newer(values.get("provenance", {}).get("innerstep"))
     return [*lines, advice] if lines and advice else lines
 
@@ -88,61 +69,83 @@ def _names_nothing_else(saved: Any, named: Container[str]) -> bool:
     return all(text in named for text in strings(saved) if "." in text)
 
 
-def _is_alike(fields: Mapping[str, Any], known: Choice) -> bool:
+def _has_class_of(fields: Mapping[str, Any], known: Choice) -> bool:
     return fields.get("type") == known.type
 
 
-def _filled(model: type[BaseModel], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `fields` with the default of each lasting one that is absent, if it has a default."""
-    missing = [name for name in LASTING[model] if name not in fields and not model.model_fields[name].is_required()]
-    return {**fields, **{name: model.model_fields[name].get_default(call_default_factory=True) for name in missing}}
-
-
-def _filled_choice(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {"params": {}, **fields}
-
-
-def _with_params(fields: Mapping[str, Any], known: Choice | None) -> dict[str, Any]:
-    """Return `fields` with its params as `known` has them where one of the two leaves out what the other gives by its
-    default: an argument that the class has got since, or has lost.
+def _filled(model: type[BaseModel], saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a section of a saved config with the default of each fixed field that is absent, without those that may
+    change.
     """
-    result = dict(fields)
-    if known is None or not _is_alike(fields, known):
-        return result
-    params, defaults = dict(fields["params"]), _defaults(known.chosen)
-    for name in {*params, *known.params} & defaults.keys():
-        if name not in params and known.params[name] == defaults[name]:
-            params[name] = known.params[name]
-        elif name not in known.params and params.get(name) == defaults[name]:
+    kept = {name: value for name, value in saved.items() if not may_change(model, name)}
+    fields = {**default_values(model), **kept}
+    for name, inner, several in fixed_sections(model):
+        if (value := fields[name]) is not None:
+            fields[name] = (
+                {key: _filled(inner, one) for key, one in value.items()} if several else _filled(inner, value)
+            )
+    return fields
+
+
+_Section = tuple[str, type[BaseModel], dict[str, Any], BaseModel | None]
+"""A section's path, its class, its saved fields, and the section in the run's config, if it is there."""
+
+
+def _sections(
+    model: type[BaseModel], saved: dict[str, Any], now: BaseModel | None, path: tuple[str, ...] = ()
+) -> Iterator[_Section]:
+    """Yield a section of a saved config and those inside."""
+    yield ".".join(path), model, saved, now
+    for name, inner, several in fixed_sections(model):
+        value, known = saved.get(name) or {}, getattr(now, name, None)
+        if several:
+            for key, one in value.items():
+                yield from _sections(inner, one, (known or {}).get(key), (*path, name, key))
+        else:
+            yield from _sections(inner, value, known, (*path, name))
+
+
+def _params(saved: Mapping[str, Any], now: Choice) -> dict[str, Any]:
+    """Return saved params as `now` has them where one of the two leaves out what the other gives by its default: an
+    argument that the class has got since, or has lost.
+    """
+    params, defaults = dict(saved), _defaults(now.chosen)
+    for name in {*params, *now.params} & defaults.keys():
+        if name not in params and now.params[name] == defaults[name]:
+            params[name] = now.params[name]
+        elif name not in now.params and params.get(name) == defaults[name]:
             del params[name]
-    return result | {"params": params}
+    return params
 
 
 def _defaults(cls: type[Any]) -> dict[str, Any]:
     """Return the defaults of the parameters of a class, by name."""
-    model = cls if issubclass(cls, BaseModel) else signature_model(cls)
     return {
         field.alias or name: field.get_default(call_default_factory=True)
-        for name, field in model.model_fields.items()
+        for name, field in arguments_model(cls).model_fields.items()
         if not field.is_required()
     }
 
 
-def _optimizer(fields: dict[str, Any], known: OptimConfig, horizon: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an optimizer's fields, read through its factory and resolved as those of the run are."""
-    if not isinstance(known.factory, BaseModel):
-        return _with_params(fields, known)
+def _optimizer_params(fields: Mapping[str, Any], now: OptimConfig, horizon: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an optimizer's saved params, read through its factory and resolved as those of the run are."""
+    params: dict[str, Any] = fields["params"]
+    if not isinstance(now.factory, BaseModel):
+        return _params(params, now)
     try:
-        optim = OptimConfig(type=known.type, params=fields["params"])
-        resolved = resolved_fields(optim, Horizon(horizon["total_steps"], horizon["steps_per_epoch"]))
+        optim = OptimConfig(type=now.type, params=params, every=fields["every"])
+        return optim.resolved_params(Horizon(horizon["total_steps"], horizon["steps_per_epoch"]))
     except ValidationError:  # of another version: what does not fit shows as a difference
-        return fields
-    return fields | {"params": {name: value for name, value in resolved.items() if name != "type"}}
+        return params
 
 
 def _unknown(path: str, model: type[BaseModel], fields: Mapping[str, Any]) -> list[str]:
-    known = LASTING[model]
-    return [f"{path}.{name}: unknown here{nearest(name, known)}" for name in fields if name not in known]
+    known = fixed_fields(model)
+    return [
+        f"{path}.{name}: unknown here{nearest(name, known)}".removeprefix(".")
+        for name in fields
+        if name not in model.model_fields
+    ]
 
 
 def _unknown_params(path: str, params: dict[str, Any], known: Choice) -> list[str]:
@@ -150,8 +153,8 @@ def _unknown_params(path: str, params: dict[str, Any], known: Choice) -> list[st
         check_arguments(known.chosen, params)
     except ValidationError as error:
         names = {tuple(detail["loc"]) for detail in error.errors() if detail["type"] == "unknown_name"}
-        told = explain(nest(error, (path, "params")))
-        return [line for line in told if any(line.startswith(f"{path}.params.{_dotted(name)}:") for name in names)]
+        lines = explain(nest(error, (path, "params")))
+        return [line for line in lines if any(line.startswith(f"{path}.params.{_dotted(name)}:") for name in names)]
     return []
 
 

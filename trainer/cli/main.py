@@ -70,7 +70,7 @@ def train(
     no_plugins: _NoPlugins = False,
 ) -> None:
     """Train an experiment from the start."""
-    from ..config.schema import load_config
+    from ..config.load import load_config
     from ..runs import train as start
 
     overrides = _overrides(context)
@@ -107,7 +107,7 @@ def plan(context: typer.Context, config: _Config, no_plugins: _NoPlugins = False
     """Show components, optimizers and schedules; train nothing and write nothing."""
     from rich.console import Console
 
-    from ..config.schema import load_config
+    from ..config.load import load_config
     from ..offline_trainer import OfflineTrainer
     from ..runtime.terminal import output
 
@@ -129,7 +129,7 @@ def plot(
     no_plugins: _NoPlugins = False,
 ) -> None:
     """Draw lr, and what else is scheduled, over the run, and warn of what looks wrong."""
-    from ..config.schema import load_config
+    from ..config.load import load_config
     from ..errors import ConfigError
     from ..reporting.schedule_plots import plot_config, plot_key
     from ..runtime.terminal import output, report

@@ -10,6 +10,7 @@ from optimizer import Registry, UnknownKeyError
 from optimizer.config import UNKNOWN_KEY, Config, check_arguments, construct, explain, nest, refusal
 
 from ..errors import ConfigError, raised, user_line
+from .marks import FixedInRun
 
 AnyClass = type[Any]
 
@@ -19,9 +20,9 @@ class Choice(Config):
 
     registry: ClassVar[Registry[Any]]
 
-    type: str
+    type: FixedInRun[str]
     """Key of a class (`innerstep list` lists them), or its dotted path: `my_package.my_module.MyClass`."""
-    params: dict[str, Any] = Field(default_factory=dict)
+    params: FixedInRun[dict[str, Any]] = Field(default_factory=dict)
     """Parameters of the class (`innerstep describe KEY` lists them). Those left out have the class's defaults."""
 
     @property
@@ -29,9 +30,13 @@ class Choice(Config):
         return self.registry[self.type]
 
     def make(self, path: str) -> Any:
-        """Return the class built from its parameters.
+        """Return an instance of the class, built from its parameters.
 
-        Raises ConfigError, with `path` before that of the field, also for whatever the constructor raises.
+        Args:
+            path: The path of this entry in the config, for messages.
+
+        Raises:
+            ConfigError: A parameter does not fit, or the constructor raises anything.
         """
         try:
             return construct(self.chosen, self.params)
@@ -46,7 +51,7 @@ class Choice(Config):
     @model_validator(mode="after")
     def _check_params(self) -> Self:
         try:
-            check_arguments(self.chosen, self.params)
+            self._validate_params()
         except UnknownKeyError as error:
             raise refusal(str(error), ("type",), self.type, UNKNOWN_KEY) from None
         except ValidationError as error:
@@ -56,9 +61,13 @@ class Choice(Config):
             raise refusal(rule, ("params",)) from error
         return self
 
+    def _validate_params(self) -> None:
+        """Validate the parameters as arguments of the class. Raises ValidationError, and whatever the class raises."""
+        check_arguments(self.chosen, self.params)
+
 
 def _defined_in(cls: AnyClass) -> str:
-    """Return where the class begins, as " (file.py:3)"; "" if it has no source. Annotations have no lines."""
+    """Return the place of the class as " (file.py:3)", since annotations have no lines; "" if it has no source."""
     with suppress(OSError, TypeError):
         return f" ({inspect.getsourcefile(cls)}:{inspect.getsourcelines(cls)[1]})"
     return ""

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from optimizer.config import Config, refusal
 
+from .marks import MayChange
 from .paths import UserPath, path_of
 
 NAME = r"[A-Za-z_][\w-]*"
@@ -20,20 +21,20 @@ class InitConfig(Config):
     from_text: ClassVar[bool] = True
     """An override takes its text as it was typed."""
 
-    path: UserPath
+    path: MayChange[UserPath]
     """A run (its newest checkpoint is taken), a checkpoint, a component's folder in one, or a .safetensors file.
     `:COMPONENT` at its end sets `component`."""
-    component: str | None = None
+    component: MayChange[str | None] = None
     """The component's name in the source; null: the same name as here."""
-    weights: bool = True
+    weights: MayChange[bool] = True
     """Whether to load the weights and buffers."""
-    optimizer: bool = False
+    optimizer: MayChange[bool] = False
     """Whether to load the optimizer's state. Its options (lr, betas, …) stay those of this config."""
-    schedule: bool = False
+    schedule: MayChange[bool] = False
     """Whether to load the schedule's position; false: the schedule starts at update 0."""
-    strict: bool = True
+    strict: MayChange[bool] = True
     """Whether the names and shapes of all tensors must match; false: those that match are loaded."""
-    rename: dict[str, str] = Field(default_factory=dict)
+    rename: MayChange[dict[str, str]] = Field(default_factory=dict)
     """New names of tensors by their names in the source, with `*`: `{"encoder.*": "backbone.*"}`. The first rule that
     matches a name holds."""
 

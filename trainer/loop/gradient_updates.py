@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from optimizer.transforms import factor_for, scale, total_norm
+from optimizer.transforms import clip_to_norm, total_norm
 from optimizer.types import StateDict
 
 from ..config.schema import ExperimentConfig
@@ -296,8 +296,7 @@ def _clip(gradients: list[Tensor], max_norm: float) -> None:
     Where the norm is not finite they stay as they are: the scaler skips the components that overflowed, and
     the others are stepped by their own gradients.
     """
-    norm = total_norm(gradients)
-    scale(gradients, torch.where(torch.isfinite(norm), factor_for(norm, max_norm), 1.0))
+    clip_to_norm(gradients, max_norm, keep_overflowed=True)
 
 
 def _check_loss(loss: Tensor) -> None:

@@ -15,10 +15,9 @@ from optimizer.config import counted
 from optimizer.state import (
     check_is_file,
     check_size,
-    decoded_line,
-    encoded_line,
+    decode_line,
+    encode_line,
     flush,
-    open_new,
     open_to_append,
     replacing,
 )
@@ -87,7 +86,7 @@ class MetricsFile:
             with open(open_to_append(bad), "ab") as file:
                 not_ours.copy(self.path, file)
             flush(bad)
-        with replacing(self.path) as aside, open_new(aside) as descriptor, open(descriptor, "wb", closefd=False) as new:
+        with replacing(self.path) as aside, aside.open("xb") as new:
             kept.copy(self.path, new)
 
     def write(self, line: MetricsLine) -> None:
@@ -96,7 +95,7 @@ class MetricsFile:
         Raises:
             OSError: It cannot be written. The next call writes it first.
         """
-        self._pending += encoded_line(line) + "\n"
+        self._pending += encode_line(line) + "\n"
         try:
             self._write_pending()
         except OSError as error:
@@ -166,14 +165,14 @@ def written_evaluation(path: Path, step: int) -> dict[str, float] | None:
             found = text
     if found is None:
         return None
-    return {name: value for name, value in decoded_line(found).items() if name not in ("split", "step", "epoch")}
+    return {name: value for name, value in decode_line(found).items() if name not in ("split", "step", "epoch")}
 
 
 def read_metrics(path: Path) -> Iterator[MetricsLine]:
     """Yield the lines of a metrics file that are ours. A file that is not there has none."""
     for text, mark, _ in _lines(path) if os.path.lexists(path) else ():
         if mark is not None:
-            yield decoded_line(text)
+            yield decode_line(text)
 
 
 def looks_like_metrics(path: Path) -> bool:
@@ -264,7 +263,7 @@ def _mark_of(text: bytes) -> Mark | None:
     if match := _USUAL.fullmatch(text):
         return match[1].decode(), int(match[2])
     try:
-        line = decoded_line(text.decode())
+        line = decode_line(text.decode())
     except (ValueError, RecursionError):
         return None
     if isinstance(line, dict) and type(line.get("step")) is int and isinstance(line.get("split"), str):

@@ -10,6 +10,7 @@ from optimizer import EmbeddedScheduler, Horizon, ScheduledFactory
 from optimizer.analysis import warnings_about
 from optimizer.config import counted
 from optimizer.kernels import implementation_of
+from optimizer.types import HasSchedule
 
 from ..config.schema import ExperimentConfig
 from ..interfaces.component import is_frozen
@@ -50,11 +51,11 @@ def plan(
         if name not in optimizers
     ]
     for name, optimizer in optimizers.items():
-        if isinstance(scheduler := getattr(optimizer, "scheduler", None), EmbeddedScheduler):
+        if isinstance(optimizer, HasSchedule):
             own = config.model.component_optims[name].own_horizon(horizon)
             factory = config.model.component_optims[name].factory
             usual = factory.usual_options() if isinstance(factory, ScheduledFactory) else None
-            lines += warning_lines(name, scheduler, own.total_steps, usual)
+            lines += warning_lines(name, optimizer.scheduler, own.total_steps, usual)
     return "\n".join(lines)
 
 
@@ -80,8 +81,7 @@ def _component_row(
     if optimizer is None:
         return name, count(total), "frozen" if is_frozen(component) else "yes", "-", "-", "-"
     trains = "yes" if trainable == total else f"{count(trainable)} of it"
-    scheduler = getattr(optimizer, "scheduler", None)  # a plugin's optimizer may have none
-    schedule = "-" if scheduler is None else _schedule_text(scheduler)
+    schedule = _schedule_text(optimizer.scheduler) if isinstance(optimizer, HasSchedule) else "-"
     optim = config.model.component_optims[name]
     schedule += f", stepped every {optim.every} updates" if optim.every > 1 else ""
     return name, count(total), trains, optim.type, implementation_of(optimizer), schedule

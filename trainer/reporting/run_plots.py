@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from optimizer.charts import Panel, Series, figure
-from optimizer.state import open_new, replacing
+from optimizer.state import replacing
 
 from ..errors import missing_extra
 from ..run_layout import METRICS
@@ -76,7 +76,7 @@ def save_figure(panels: Sequence[Panel], path: Path) -> None:
 
 def draw_new(panels: Sequence[Panel], path: Path) -> None:
     """Write the panels to the new file `path`, as `save_figure`."""
-    with open_new(path) as descriptor, open(descriptor, "wb", closefd=False) as file:
+    with path.open("xb") as file:
         figure(panels).savefig(file, dpi=120, format=path.suffix[1:])
 
 

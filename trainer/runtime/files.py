@@ -14,7 +14,16 @@ import xxhash
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from optimizer.state import MOST_JSON, NotAFileError, check_is_file, content, decoded, replacing, unpacked, write_new
+from optimizer.state import (
+    MAX_JSON_BYTES,
+    NotAFileError,
+    check_is_file,
+    decode_json,
+    read_limited,
+    replacing,
+    restore_strides,
+    write_new,
+)
 
 from ..errors import ConfigError, UnreadableError
 
@@ -83,9 +92,9 @@ def read_json_list(path: Path) -> list[Any]:
 
 def _read_json(path: Path) -> Any:
     with reading(path):
-        text = content(path, MOST_JSON)
+        text = read_limited(path, MAX_JSON_BYTES)
     try:
-        value = decoded(text.decode())
+        value = decode_json(text.decode())
         json.dumps(value, ensure_ascii=False).encode()  # it can be shown and compared later
     except (ValueError, RecursionError) as error:
         raise DamagedCheckpointError(f"{path}: cannot be read: {error}") from error
@@ -100,7 +109,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         UnreadableError: The system refuses to read it now.
     """
     with opened_tensors(path) as file:
-        return unpacked({name: file.get_tensor(name) for name in file.keys()}, file.metadata())  # noqa: SIM118 not a dict
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 not a dict
+        return restore_strides(tensors, file.metadata())
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from optimizer.state import without_values
+from optimizer.state import unreadable_reason
 
 from ..config.schema import ModelConfig
 from ..errors import ConfigError, raised
@@ -122,7 +122,7 @@ def _kept_buffers(components: nn.ModuleDict) -> Iterator[None]:
         (module, name, buffer, buffer.clone())
         for module in components.modules()
         for name, buffer in module.named_buffers(recurse=False)
-        if without_values(buffer) is None
+        if unreadable_reason(buffer) is None
     ]
     try:
         yield

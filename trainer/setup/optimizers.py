@@ -1,11 +1,10 @@
-"""One component's optimizer, from its entry in the config."""
+"""Builds the optimizer of a component from its entry in the config."""
 
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from torch import nn
 from torch.optim import Optimizer
 
@@ -18,19 +17,20 @@ from ..interfaces.component import is_frozen
 
 
 def component_optimizer(name: str, optim: OptimConfig, component: nn.Module, horizon: Horizon) -> Optimizer:
-    """Return the optimizer over the trainable parameters of `component`.
+    """Return the optimizer over the trainable parameters of a component.
 
     Args:
-        name: The component's name.
-        optim: Its entry in the config.
-        horizon: The length of the run.
+        name: The component's.
+        optim: Its entry in `model.component_optims`.
+        component: The component.
+        horizon: The length of the run in updates.
 
     Raises:
-        ConfigError: It cannot be built.
+        ConfigError: The optimizer cannot be built, or does not fit the trainer's loop.
     """
     with factory_errors(name, optim):
         several = getattr(optim.factory, "builds_multiple_optimizers", False)
-        optimizer = None if several else _built(optim, component, optim.own_horizon(horizon))
+        optimizer = None if several else _build(optim, component, optim.own_horizon(horizon))
     if optimizer is None:
         raise ConfigError(
             f"model.component_optims.{name}.type: {optim.type} builds several optimizers, and a component has one."
@@ -74,16 +74,7 @@ def check_each_trains(components: nn.ModuleDict, optimizers: Mapping[str, Optimi
         raise ConfigError("model.components: every one is frozen; there is nothing to train")
 
 
-def resolved_fields(optim: OptimConfig, horizon: Horizon) -> dict[str, Any]:
-    """Return an entry's type and parameters, with defaults and lengths filled in, for comparison."""
-    factory: Any = optim.factory
-    if not isinstance(factory, BaseModel):
-        return {"type": optim.type, **optim.params}
-    resolved = factory.resolved(optim.own_horizon(horizon)) if hasattr(factory, "resolved") else factory
-    return {"type": optim.type, **resolved.model_dump(mode="json")}
-
-
-def _built(optim: OptimConfig, component: nn.Module, horizon: Horizon) -> Optimizer:
+def _build(optim: OptimConfig, component: nn.Module, horizon: Horizon) -> Optimizer:
     if isinstance(optim.factory, ScheduledFactory):
         return optim.factory.build(component, horizon=horizon)
     build = optim.factory.build
@@ -99,5 +90,5 @@ def _refuse_closure(name: str, optim: OptimConfig, optimizer: Optimizer) -> None
     if closure is not None and closure.default is closure.empty:
         raise ConfigError(
             f"model.component_optims.{name}.type: {optim.type} evaluates the loss several times an update, which the"
-            " trainer's loop does not. Choose another optimizer, or use it in a custom loop."
+            " trainer's loop does not. Choose another optimizer, or use it in your own loop."
         )

@@ -1,4 +1,4 @@
-"""In what two checkpoints differ: config, positions, and tensors, one pair in memory at a time."""
+"""Compares two checkpoints: config, positions, and tensors, one pair in memory at a time."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -10,30 +10,38 @@ import torch
 from torch import Tensor
 
 from optimizer.config import counted, shown, shown_value
+from optimizer.state import torch_name
 
 from ...reporting.tables import aligned
 from ...run_layout import OPTIMIZER_TENSORS, OPTIMIZER_VALUES, RNG_TENSORS, TRAINER, WEIGHTS
 from ...runtime.files import DamagedCheckpointError, opened_tensors, read_json
 from ..concurrent_reading import read_checkpoint
 from ..contents import expected_content, read_progress
+from ..fingerprint import Row, fingerprint_leaves, leaves
 from ..names import is_file, is_folder
 from ..own_state import PARTS, own_values
-from ..restore import facts, leaves
 
 SHOWN = 20
 """Rows of a table of differences, unless all are asked for."""
 
 _ABSENT = object()
 _IN_DATA = ("epoch", "batch")
-"""What of the trainer's `data` is a position and no choice."""
+"""The fields of the trainer's `data` that are positions and not choices."""
 
-Row = tuple[str, Any, Any]
 Sides = tuple[Path, Path]
 
 
 @dataclass
 class _Tensors:
-    """What was found of tensors. rows: component, kind, name, largest absolute and relative difference."""
+    """The differences between tensors.
+
+    Attributes:
+        only: A line for each tensor that one side lacks.
+        other: A line for each tensor of another shape or type.
+        rows: Component, kind, name, largest absolute and relative difference of each other tensor that differs.
+        summary: A line for each component, and one for the random number generators.
+        differ: Whether anything differs.
+    """
 
     only: list[str] = field(default_factory=list)
     other: list[str] = field(default_factory=list)
@@ -43,41 +51,50 @@ class _Tensors:
 
 
 def differences(first: Path, second: Path, show_all: bool = False) -> tuple[bool, str]:
-    """Return whether the checkpoints that two paths lead to are identical, and in what they differ, as text.
+    """Compare two checkpoints. NaN equals NaN.
 
-    NaN equals NaN. show_all: whether tables are shown whole. Raises ValueError where there is no checkpoint, or damage.
+    Args:
+        first: A checkpoint's folder, or a run, of which the newest checkpoint is taken.
+        second: The same for the other side.
+        show_all: Whether to show all rows of each table.
+
+    Returns:
+        Whether the checkpoints are identical, and their differences as text.
+
+    Raises:
+        ValueError: There is no checkpoint, or it is damaged.
     """
-    return read_checkpoint(first, lambda a: read_checkpoint(second, lambda b: _compared((a, b), show_all)))
+    return read_checkpoint(first, lambda a: read_checkpoint(second, lambda b: _compare((a, b), show_all)))
 
 
-def _compared(sides: Sides, show_all: bool) -> tuple[bool, str]:
-    config, positions = _of_values(sides)
-    tensors = _of_tensors(sides)
+def _compare(sides: Sides, show_all: bool) -> tuple[bool, str]:
+    config, positions = _compare_values(sides)
+    tensors = _compare_tensors(sides)
     blocks = [[f"A: {sides[0]}", f"B: {sides[1]}"]]
-    blocks += [["config, A and B:", *_limited(_row_lines(config), show_all)]] if config else []
-    blocks += [["positions and options, A and B:", *_limited(_row_lines(positions), show_all)]] if positions else []
-    blocks += [_limited(tensors.only, show_all)] if tensors.only else []
-    blocks += [["of another shape or type, A and B:", *_limited(tensors.other, show_all)]] if tensors.other else []
+    blocks += [["config, A and B:", *_first_lines(_row_lines(config), show_all)]] if config else []
+    blocks += [["positions and options, A and B:", *_first_lines(_row_lines(positions), show_all)]] if positions else []
+    blocks += [_first_lines(tensors.only, show_all)] if tensors.only else []
+    blocks += [["of another shape or type, A and B:", *_first_lines(tensors.other, show_all)]] if tensors.other else []
     if tensors.rows:
         shown = sorted(tensors.rows, key=lambda row: (row[1] == "weights", *row[3:]), reverse=True)
         lines = [(*row[:3], f"{row[3]:.3g}", f"{row[4]:.3g}") for row in shown]
         header = ("component", "of", "tensor", "largest difference", "relative")
         head, *body = aligned([header, *lines], right=(3, 4))
-        blocks.append([head, *_limited(body, show_all)])
+        blocks.append([head, *_first_lines(body, show_all)])
     identical = not (config or positions or tensors.differ)
     for folder in sides:
-        if not is_folder(folder):  # it was removed meanwhile, and what was not found is not what was not there
+        if not is_folder(folder):  # removed meanwhile: files that were not found may have been there
             raise DamagedCheckpointError(f"{folder}: is missing")
     return identical, "\n\n".join("\n".join(block) for block in [*blocks, tensors.summary])
 
 
-def _of_values(sides: Sides) -> tuple[list[Row], list[Row]]:
-    """Return the differences of the config, and of everything else that is no tensor."""
+def _compare_values(sides: Sides) -> tuple[list[Row], list[Row]]:
+    """Return the differences in the config, and those in all other plain values."""
     configs, positions = [], []
     for folder in sides:
         values = read_progress(folder).values
         with expected_content(folder / TRAINER):
-            configs.append(leaves(values["config"]) | leaves(facts(values["data"])))
+            configs.append(fingerprint_leaves(values))
             positions.append(_positions(folder, values))
     return _differing(*configs), _differing(*positions)
 
@@ -113,12 +130,12 @@ def _shown(value: Any) -> str:
     return "absent" if value is _ABSENT else shown_value(value)
 
 
-def _limited(lines: list[str], show_all: bool) -> list[str]:
+def _first_lines(lines: list[str], show_all: bool) -> list[str]:
     hidden = len(lines) - SHOWN
     return lines if show_all or hidden <= 0 else [*lines[:SHOWN], f"… and {hidden} more; --all shows them"]
 
 
-def _of_tensors(sides: Sides) -> _Tensors:
+def _compare_tensors(sides: Sides) -> _Tensors:
     found = _Tensors()
     components = [read_progress(folder).values["components"] for folder in sides]
     for name in {**components[0], **components[1]}:
@@ -139,7 +156,7 @@ def _of_tensors(sides: Sides) -> _Tensors:
 
 
 def _compare_files(sides: Sides, name: str, files: Mapping[str, str], found: _Tensors) -> None:
-    """Add to `found` what the tensors in `files`, by kind, differ in. name: whose they are."""
+    """Add the differences between the tensors of two files to `found`. name: their owner. files: by kind of tensor."""
     differing = total = 0
     for kind, file in files.items():
         for tensor, pair in _pairs(sides, file):
@@ -148,7 +165,9 @@ def _compare_files(sides: Sides, name: str, files: Mapping[str, str], found: _Te
             if first is None or second is None:
                 found.only.append(f"only in {'B' if first is None else 'A'}: {shown(name)}, {kind}: {shown(tensor)}")
             elif (first.shape, first.dtype) != (second.shape, second.dtype):
-                found.other.append(f"  {shown(name)}, {kind}: {shown(tensor)}: {_form(first)}, {_form(second)}")
+                found.other.append(
+                    f"  {shown(name)}, {kind}: {shown(tensor)}: {_shape_and_dtype(first)}, {_shape_and_dtype(second)}"
+                )
             elif (largest := largest_difference(first, second)) is not None:
                 found.rows.append((shown(name), kind, shown(tensor), *largest))
             else:
@@ -161,7 +180,7 @@ def _compare_files(sides: Sides, name: str, files: Mapping[str, str], found: _Te
 
 
 def _pairs(sides: Sides, file: str) -> Iterator[tuple[str, tuple[Tensor | None, Tensor | None]]]:
-    """Yield the tensors of two files of one name, None for what is in one alone. A file that is nowhere has none."""
+    """Yield the tensors of a file on both sides by name; None where a side lacks it. A missing file has none."""
     with ExitStack() as stack:
         there = [folder / file for folder in sides]
         opened = [stack.enter_context(opened_tensors(path)) if is_file(path) else None for path in there]
@@ -175,9 +194,11 @@ def _pairs(sides: Sides, file: str) -> Iterator[tuple[str, tuple[Tensor | None, 
 
 
 def largest_difference(first: Tensor, second: Tensor) -> tuple[float, float] | None:
-    """Return the largest absolute and relative difference of two tensors of one shape and type; None if they are equal.
+    """Return the largest absolute and relative difference of two tensors; None if they are equal.
 
-    NaN equals NaN, and is infinitely far from everything else.
+    Args:
+        first: A tensor of any shape and type.
+        second: A tensor of the same shape and type. NaN equals NaN, and is infinitely far from every other value.
     """
     wide = torch.complex128 if first.is_complex() else torch.float64
     if first.is_floating_point():  # exact, and has operations that the 8-bit types lack
@@ -191,8 +212,8 @@ def largest_difference(first: Tensor, second: Tensor) -> tuple[float, float] | N
     return float(absolute.max()), float(relative.max())
 
 
-def _form(tensor: Tensor) -> str:
-    return f"{list(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+def _shape_and_dtype(tensor: Tensor) -> str:
+    return f"{list(tensor.shape)} {torch_name(tensor.dtype)}"
 
 
 def _rng_differ(sides: Sides) -> bool:

@@ -1,0 +1,43 @@
+"""A kernel: a step that stands in for the step of an optimizer class, to the same effect."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch.optim import Optimizer
+
+from ..types import ParamGroup
+
+Host = Any
+"""A ScheduledOptimizer, which has its kernel as `kernel`; its module imports this one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """The description of a kernel: one row of `optimizer.kernels.registry`.
+
+    Attributes:
+        name: unique; a copied or pickled optimizer finds its kernel by it.
+        shown_as: the name of such steps in a plan: fused, blocks or compiled.
+        classes: the optimizer classes whose step it takes, with the subclasses that inherit that step.
+        implementations: values of a factory's `implementation` that it is chosen for.
+        step: takes a step of an optimizer, given the closure or None, with the step hooks of torch around it; returns
+            the closure's loss.
+        unsupported_reason: returns why it cannot take the steps of a group of an optimizer, or None.
+        state_names: names of the state entries that have their parameter's shape.
+        cautious: whether it takes cautious steps; if not, it takes those without caution.
+        unsupported_state_dtype: returns why it cannot keep moments in the optimizer's `state_dtype`, or None; left out:
+            it has no steps for that.
+        after_load: is called when a state dict was loaded, which torch casts to the types of the parameters.
+    """
+
+    name: str
+    shown_as: str
+    classes: tuple[type[Optimizer], ...]
+    implementations: tuple[str, ...]
+    step: Callable[..., object]
+    unsupported_reason: Callable[[Host, ParamGroup], str | None]
+    state_names: tuple[str, ...]
+    cautious: bool = False
+    unsupported_state_dtype: Callable[[Host], str | None] | None = None
+    after_load: Callable[[Host], None] | None = None
