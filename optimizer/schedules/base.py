@@ -5,9 +5,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import ValidationError
 
+from ..config.errors import nest, refusal
+from ..config.fields import PositiveCount
 from ..config.registry import Registry
 from ..config.tagged_field import TaggedField
-from ..config.validation import Config, PositiveCount, nest, refusal
+from ..config.validation import Config
 from ..types import StateDict
 from .curve import Curve, MetricCurve
 from .durations import RelativeDuration
@@ -38,9 +40,10 @@ class Schedule(Config, ABC):
         jumps: Whether sudden changes are the purpose of the schedule.
 
     Examples:
-        A custom schedule is a class with fields and `lr_at`.
+        A custom schedule is a class with fields and `lr_at`. A field of the type `Duration`, `PositiveDuration` or
+        `RunLength` takes updates, epochs ("10ep") or a share of the run ("5%"); `resolved` replaces them by numbers.
 
-        >>> from optimizer import Schedule
+        >>> from optimizer import Horizon, PositiveDuration, Schedule
         >>> class Halving(Schedule):
         ...     absolute = False  # a factor on the lr
         ...     every: int = 10
@@ -48,6 +51,8 @@ class Schedule(Config, ABC):
         ...         return 0.5 ** (update // self.every)
         >>> [Halving(every=4).lr_at(k) for k in (0, 3, 4, 8)]
         [1.0, 1.0, 0.5, 0.25]
+        >>> Halving(every="5%").resolved(Horizon(total_steps=200)).every
+        10
     """
 
     absolute: ClassVar[bool]
@@ -332,5 +337,5 @@ def short(value: float) -> str:
     return f"{mantissa.rstrip('0').rstrip('.')}e{exponent}" if value else "0"
 
 
-AnySchedule = Annotated[Schedule, TaggedField(SCHEDULE_REGISTRY, Schedule, "constant", listed=True)]
-NestedSchedule = Annotated[Schedule, TaggedField(SCHEDULE_REGISTRY, Schedule, "constant", listed=False)]
+AnySchedule = Annotated[Schedule, TaggedField(SCHEDULE_REGISTRY, Schedule, "constant", inline_schema=True)]
+NestedSchedule = Annotated[Schedule, TaggedField(SCHEDULE_REGISTRY, Schedule, "constant", inline_schema=False)]

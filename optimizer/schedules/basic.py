@@ -6,10 +6,11 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
+from ..config.fields import Fraction, NonNegativeNumber, PositiveCount, PositiveNumber
 from ..config.messages import counted
-from ..config.validation import Config, Fraction, NonNegativeNumber, PositiveCount, PositiveNumber
+from ..config.validation import Config
 from .base import SCHEDULE_REGISTRY, Schedule, short
-from .durations import Length, RunLength, all_resolved
+from .durations import Duration, RunLength, all_resolved
 from .horizon import Horizon
 
 
@@ -49,7 +50,7 @@ class WarmupCosineFields(Config):
     """The lr of update `total_steps - 1` and of all later updates."""
     total_steps: RunLength = None
     """Updates until `end_lr`. If omitted or `auto`, the length of the run."""
-    warmup_steps: Length = 0
+    warmup_steps: Duration = 0
     """Updates of the linear warm-up; with 0, update 0 runs at `peak_lr`."""
 
     @model_validator(mode="after")

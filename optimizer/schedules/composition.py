@@ -5,12 +5,13 @@ from typing import ClassVar, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from ..config.errors import nest
+from ..config.fields import PositiveNumber
 from ..config.messages import counted
-from ..config.validation import PositiveNumber, nest
 from ..types import StateDict
 from .base import SCHEDULE_REGISTRY, CurveSchedule, NestedSchedule, resolved_at
 from .curve import Curve, MetricCurve
-from .durations import Length, RelativeDuration, all_resolved
+from .durations import Duration, RelativeDuration, all_resolved
 from .horizon import Horizon
 
 
@@ -138,7 +139,7 @@ class Sequence(Composition):
         [0.0, 0.0005, 0.001, 0.0005, 0.0, 0.0]
     """
 
-    milestones: list[Length]
+    milestones: list[Duration]
     """Updates at which the second schedule, the third … begin; a first milestone of 0 skips the first schedule."""
 
     @model_validator(mode="after")

@@ -6,9 +6,9 @@ from typing import ClassVar, Self
 
 from pydantic import model_validator
 
-from ..config.validation import Count, Fraction, PositiveNumber
+from ..config.fields import Count, Fraction, PositiveNumber
 from .base import SCHEDULE_REGISTRY, Schedule, short
-from .durations import PositiveLength, RunLength
+from .durations import PositiveDuration, RunLength
 from .warmup import LinearWarmup
 
 
@@ -35,10 +35,10 @@ class CosineDecayRestarts(LinearWarmup):
 
     jumps: ClassVar[bool] = True
 
-    first_decay_steps: PositiveLength
+    first_decay_steps: PositiveDuration
     """Updates of the first cosine."""
     t_mul: PositiveNumber = 2.0
-    """Length of each cosine as a multiple of the one before, at least 1."""
+    """Duration of each cosine as a multiple of the one before, at least 1."""
     m_mul: PositiveNumber = 1.0
     """Height of each cosine as a multiple of the one before."""
     min_lr_ratio: Fraction = 0.0

@@ -10,9 +10,9 @@ from typing import Self
 
 from pydantic import model_validator
 
-from ..config.validation import Fraction, Number, PositiveNumber
+from ..config.fields import Fraction, Number, PositiveNumber
 from .base import SCHEDULE_REGISTRY, short
-from .durations import PositiveLength
+from .durations import PositiveDuration
 from .warmup import LinearWarmup, WarmupThenDecay
 
 
@@ -150,7 +150,7 @@ class REX(DecayToMinimum):
 class EndlessDecay(LinearWarmup):
     """Base of the schedules with a linear warm-up from 0 and a decay that does not depend on the length of the run."""
 
-    decay_steps: PositiveLength
+    decay_steps: PositiveDuration
     """Updates in which `decay_rate` is applied once."""
     decay_rate: PositiveNumber
     """Strength of the decay in `decay_steps` updates, as the formula has it."""

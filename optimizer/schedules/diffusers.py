@@ -9,9 +9,9 @@ from typing import ClassVar, Self
 
 from pydantic import Field, field_validator
 
-from ..config.validation import NonNegativeNumber, PositiveCount, PositiveNumber
+from ..config.fields import NonNegativeNumber, PositiveCount, PositiveNumber
 from .base import SCHEDULE_REGISTRY, Schedule
-from .durations import Length
+from .durations import Duration
 from .warmup import LinearWarmup, WarmupThenDecay
 
 
@@ -157,7 +157,7 @@ class ConstantWithWarmup(LinearWarmup):
         [0.0, 0.5, 1.0, 1.0]
     """
 
-    num_warmup_steps: Length = 1000
+    num_warmup_steps: Duration = 1000
     """Updates of the linear warm-up."""
 
     def after_warmup(self, update: int) -> float:

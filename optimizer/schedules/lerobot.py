@@ -3,9 +3,9 @@
 import math
 from typing import ClassVar, Literal
 
-from ..config.validation import NonNegativeNumber, PositiveCount, PositiveNumber
+from ..config.fields import NonNegativeNumber, PositiveCount, PositiveNumber
 from .base import SCHEDULE_REGISTRY, CurveSchedule, Schedule, short
-from .durations import Length, PositiveLength, RunLength
+from .durations import Duration, PositiveDuration, RunLength
 
 
 @SCHEDULE_REGISTRY.register("cosine_decay_with_warmup")
@@ -36,9 +36,9 @@ class CosineDecayWithWarmup(Schedule):
     absolute: ClassVar[bool] = False
     length_field: ClassVar[str | None] = "num_training_steps"
 
-    num_warmup_steps: Length
+    num_warmup_steps: Duration
     """Updates of the linear warm-up."""
-    num_decay_steps: PositiveLength
+    num_decay_steps: PositiveDuration
     """Updates until decay_lr. A shorter run scales both lengths down in proportion."""
     peak_lr: PositiveNumber
     """The lr to which decay_lr is compared."""
@@ -96,9 +96,9 @@ class VQBeT(Schedule):
     jumps: ClassVar[bool] = True
     length_field: ClassVar[str | None] = "num_training_steps"
 
-    num_warmup_steps: Length
+    num_warmup_steps: Duration
     """Updates of the warm-up, which follows the training of the VQ-VAE."""
-    num_vqvae_training_steps: Length
+    num_vqvae_training_steps: Duration
     """Updates in which the VQ-VAE trains."""
     num_cycles: NonNegativeNumber = 0.5
     """Waves of the cosine in the decay; 0.5 falls from 1 to 0 once, 0 holds 1."""
@@ -174,11 +174,11 @@ class Step(Schedule):
     absolute: ClassVar[bool] = False
     jumps: ClassVar[bool] = True
 
-    step_size: PositiveLength
+    step_size: PositiveDuration
     """Updates between two drops, counted from update 0."""
     gamma: PositiveNumber = 0.1
     """Factor of each drop."""
-    num_warmup_steps: Length = 0
+    num_warmup_steps: Duration = 0
     """Updates of the linear warm-up. With a warm-up, update 0 runs at lr 0."""
 
     def lr_at(self, update: int) -> float:
@@ -217,7 +217,7 @@ class Diffuser(CurveSchedule):
         "cosine"
     )
     """The key of the schedule."""
-    num_warmup_steps: Length = 0
+    num_warmup_steps: Duration = 0
     """Updates of the linear warm-up. With a warm-up, update 0 runs at lr 0."""
     num_cycles: PositiveCount = 1
     """Half cosines of cosine_with_restarts."""

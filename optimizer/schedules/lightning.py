@@ -5,9 +5,9 @@ from typing import ClassVar, Self
 
 from pydantic import model_validator
 
-from ..config.validation import NonNegativeNumber, PositiveNumber
+from ..config.fields import NonNegativeNumber, PositiveNumber
 from .base import SCHEDULE_REGISTRY, Schedule, short
-from .durations import Length, PositiveLength, all_resolved
+from .durations import Duration, PositiveDuration, all_resolved
 
 
 @SCHEDULE_REGISTRY.register("LinearWarmupCosineAnnealingLR")
@@ -37,9 +37,9 @@ class LinearWarmupCosineAnnealing(Schedule):
     absolute: ClassVar[bool] = True
     base_lr_field: ClassVar[str | None] = "initial_lr"
 
-    warmup_epochs: Length
+    warmup_epochs: Duration
     """Steps of the warm-up; the last of them already runs at the peak."""
-    max_epochs: PositiveLength
+    max_epochs: PositiveDuration
     """Steps until eta_min."""
     warmup_start_lr: NonNegativeNumber = 0.0
     """The lr of step 0; unused without a warm-up."""

@@ -8,7 +8,7 @@ import torch
 from pydantic import model_validator
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from ..config.validation import Count, NonNegativeNumber, PositiveBeta, PositiveCount, PositiveNumber
+from ..config.fields import Count, NonNegativeNumber, PositiveBeta, PositiveCount, PositiveNumber
 from ..types import StateDict
 from .base import SCHEDULE_REGISTRY, CurveSchedule, short
 from .curve import Curve, MetricCurve

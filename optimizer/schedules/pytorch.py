@@ -8,11 +8,11 @@ from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import SWALR
 
-from ..config.function_path import NamedFunction
+from ..config.fields import NonNegativeNumber, PositiveNumber
+from ..config.function_path import FunctionPath
 from ..config.signatures import plain_types
-from ..config.validation import NonNegativeNumber, PositiveNumber
 from .base import SCHEDULE_REGISTRY, NestedSchedule, Schedule
-from .durations import Length, PositiveLength
+from .durations import Duration, PositiveDuration
 from .torch_composites import TorchChain, TorchSequence
 from .torch_schedule import TorchSchedule
 
@@ -46,10 +46,10 @@ def _check_inner_scheduler(schedule: Schedule) -> Schedule:
 
 
 TYPES: dict[Any, Any] = {
-    "milestones": list[PositiveLength],
-    (lr_scheduler.SequentialLR, "milestones"): list[Length],
-    "lr_lambda": NamedFunction,
-    "scale_fn": NamedFunction | None,
+    "milestones": list[PositiveDuration],
+    (lr_scheduler.SequentialLR, "milestones"): list[Duration],
+    "lr_lambda": FunctionPath,
+    "scale_fn": FunctionPath | None,
     "gamma": PositiveNumber,
     "power": NonNegativeNumber,
     "eta_min": NonNegativeNumber,
@@ -237,7 +237,7 @@ def scheduler_fields(scheduler_class: type[LRScheduler]) -> dict[str, Any]:
             kind = (
                 TYPES.get((scheduler_class, name))
                 or TYPES.get(name)
-                or (PositiveLength if name in LENGTHS else types[name])
+                or (PositiveDuration if name in LENGTHS else types[name])
             )
             kind = kind | None if default is None else kind
             source = f"{scheduler_class.__module__}.{scheduler_class.__name__}"

@@ -9,7 +9,7 @@ from torch.optim.swa_utils import SWALR
 from .base import SCHEDULE_REGISTRY, Schedule
 from .composition import Chain, Sequence, active_indices
 from .curve import Curve
-from .durations import Length, all_resolved
+from .durations import Duration, all_resolved
 from .torch_leaps import QUICK_CHANGES
 from .torch_schedule import TorchCurve, TorchSchedule
 
@@ -63,7 +63,7 @@ class TorchChain(TorchComposite):
 class TorchSequence(TorchComposite):
     """Base of SequentialLR. A scheduler without updates (milestones that start with 0, or are equal) is skipped."""
 
-    milestones: list[Length]
+    milestones: list[Duration]
 
     def check_values(self) -> None:
         given, schedulers = len(self.milestones), len(self.schedulers)

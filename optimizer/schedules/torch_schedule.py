@@ -8,8 +8,9 @@ from pydantic import Field, model_validator
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
-from ..config.function_path import function_named
-from ..config.validation import PositiveNumber, refusal
+from ..config.errors import refusal
+from ..config.fields import PositiveNumber
+from ..config.function_path import function_at
 from ..types import ParamGroup
 from .base import CurveSchedule
 from .curve import Curve
@@ -61,7 +62,7 @@ class TorchSchedule(CurveSchedule):
         options = {name: getattr(self, name) for name in type(self).model_fields if name not in OWN_FIELDS}
         for name in ("lr_lambda", "scale_fn"):
             if options.get(name):
-                options[name] = function_named(options[name])
+                options[name] = function_at(options[name])
         make: Any = HOLDING_CLASSES.get(self.scheduler_class, self.scheduler_class)
         scheduler: LRScheduler = make(optimizer, **options)
         return scheduler

@@ -9,9 +9,9 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from ..config.validation import Fraction, NonNegativeNumber, PositiveNumber
+from ..config.fields import Fraction, NonNegativeNumber, PositiveNumber
 from .base import SCHEDULE_REGISTRY, Schedule, short
-from .durations import Length, PositiveLength, RunLength, all_resolved
+from .durations import Duration, PositiveDuration, RunLength, all_resolved
 from .warmup import LinearWarmup, WarmupThenDecay
 
 
@@ -33,7 +33,7 @@ class InverseSqrt(LinearWarmup):
         [0.0, 0.5, 1.0, 0.5, 0.1]
     """
 
-    timescale: PositiveLength | None = None
+    timescale: PositiveDuration | None = None
     """Updates after the warm-up until the factor is 1 / sqrt(2). If omitted, num_warmup_steps, or else 10,000."""
 
     def after_warmup(self, update: int) -> float:
@@ -159,11 +159,11 @@ class WarmupStableDecay(Schedule):
     absolute: ClassVar[bool] = False
     length_field: ClassVar[str | None] = "num_training_steps"
 
-    num_warmup_steps: Length
+    num_warmup_steps: Duration
     """Updates of the warm-up."""
-    num_decay_steps: Length
+    num_decay_steps: Duration
     """Updates of the decay."""
-    num_stable_steps: Length | None = None
+    num_stable_steps: Duration | None = None
     """Updates at factor 1. If omitted, the rest of the run."""
     num_training_steps: RunLength = None
     """Updates in the run. If omitted or `auto`, the horizon's total_steps."""

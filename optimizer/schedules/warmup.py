@@ -4,7 +4,7 @@ from abc import abstractmethod
 from typing import ClassVar
 
 from .base import Schedule, short
-from .durations import Length, RunLength
+from .durations import Duration, RunLength
 
 
 class LinearWarmup(Schedule):
@@ -12,7 +12,7 @@ class LinearWarmup(Schedule):
 
     absolute: ClassVar[bool] = False
 
-    num_warmup_steps: Length = 0
+    num_warmup_steps: Duration = 0
     """Updates of the linear warm-up. With a warm-up, update 0 runs at lr 0."""
 
     def lr_at(self, update: int) -> float:

@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ..config.errors import nest
 from ..config.messages import nearest
-from ..config.validation import nest
 from ..schedules.base import Schedule
 from ..schedules.sampling import sample_steps
 from ..types import INITIAL, JsonObject, ParamGroup

@@ -20,7 +20,7 @@ from optimizer import (
     make_optimizer_and_scheduler,
     named_state,
 )
-from optimizer.analysis.lint import schedule_warnings
+from optimizer.analysis.lint import curve_warnings
 
 
 def built(horizon=None, key="adamw", module=None, **params):
@@ -132,7 +132,7 @@ def test_an_options_schedule_stays_within_its_range(option):
 @pytest.mark.parametrize("total_steps", [1000, 105])
 def test_a_schedule_by_epochs_is_not_suspicious(total_steps):
     schedule = SCHEDULE_REGISTRY["cosine"](interval="epoch").resolved(Horizon(total_steps, total_steps // 10))
-    assert schedule_warnings(schedule, schedule.bind().lr_at, total_steps) == []
+    assert curve_warnings(schedule, schedule.bind().lr_at, total_steps) == []
 
 
 def test_epochs_are_as_long_as_the_schedule_says():

@@ -156,7 +156,9 @@ class _Reader:
             if merges:
                 merged = _merged(value)
             elif in_flow and value is None and is_word and key[:1].isdigit():
-                raise ValueError(f"a comma ends a value inside {{}}, and {_shortened(key)} comes after one. Write 1_000")
+                raise ValueError(
+                    f"a comma ends a value inside {{}}, and {_shortened(key)} comes after one. Write 1_000"
+                )
             else:
                 own[key] = value
         return {**(merged or {}), **own}
