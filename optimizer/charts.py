@@ -81,7 +81,7 @@ def svg(panels: Sequence[Panel]) -> str:
 
 
 def notebook_svg(panels: Sequence[Panel]) -> str | None:
-    """Return the figure as SVG, as `_repr_svg_` of an object gives it to a notebook; None without matplotlib."""
+    """Return the figure as SVG; None without matplotlib, so that a notebook shows the object's text instead."""
     try:
         return svg(panels)
     except ImportError:

@@ -77,7 +77,7 @@ def curve_warnings(schedule: Schedule, value_at: Value, total_steps: int, option
         found.append("" if schedule.may_jump() else run.tail())
     else:
         found.append(run.unchecked())
-    if not schedule.may_jump() and schedule.pace() == 1:
+    if not schedule.may_jump() and schedule.step_length() == 1:
         found.append(run.jump(value_at))
     return [line for line in found if line]
 
@@ -115,7 +115,7 @@ class _Run:
 
     def peak(self, later: Sequence[int], values: Sequence[float]) -> str:
         highest = max(values, default=0.0)
-        warmup = self._schedule.rise_length() * self._schedule.pace()
+        warmup = self._schedule.rise_length() * self._schedule.step_length()
         if highest <= self._peak * 1.001 and warmup >= self._total_steps:
             return (
                 f"the warm-up takes the whole run: it has {counted(warmup, 'update')}, and the run {self._total_steps}"
@@ -130,10 +130,10 @@ class _Run:
     def length(self) -> str:
         schedule = self._schedule
         length = getattr(schedule, schedule.length_field) if schedule.length_field else None
-        if length is None or (length - 1) * schedule.pace() < self._total_steps:
+        if length is None or (length - 1) * schedule.step_length() < self._total_steps:
             return ""
         return (
-            f"the schedule is longer than the run: of its {counted(length * schedule.pace(), 'update')}"
+            f"the schedule is longer than the run: of its {counted(length * schedule.step_length(), 'update')}"
             f" {self._total_steps} are run, and the last is at {self._option} {short(self._values[-1])}"
         )
 
@@ -141,7 +141,7 @@ class _Run:
         grid, values, last = self._grid, self._values, self._values[-1]
         same = next((index for index in range(len(values), 0, -1) if values[index - 1] != last), 0)
         length = grid[-1] - grid[same] if same else 0
-        if last >= 0.999 * self._peak or length <= max(self._schedule.pace(), 0.01 * grid[-1]):
+        if last >= 0.999 * self._peak or length <= max(self._schedule.step_length(), 0.01 * grid[-1]):
             return ""
         return (
             f"the run is longer than the schedule: from update {grid[same]} on ({length / (grid[-1] + 1):.0%} of it)"

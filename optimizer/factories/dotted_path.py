@@ -18,7 +18,7 @@ from ..config.signatures import Annotation, plain_types
 from ..schedules.base import SCHEDULE_REGISTRY, Schedule
 from ..schedules.horizon import Horizon
 from ..schedules.pytorch import scheduler_fields
-from ..schedules.torch_schedule import TorchRun, TorchSchedule
+from ..schedules.torch_schedule import TorchCurve, TorchSchedule
 from ..scheduling.optimizer import ScheduledOptimizer
 from ..types import Options, ParamGroup
 from .base import OPTIMIZER_BUILDER_REGISTRY
@@ -70,8 +70,8 @@ class ImportedSchedule(TorchSchedule):
     def resolved(self, horizon: Horizon | None) -> Self:
         schedule = super().resolved(horizon)
         if horizon is not None:  # the scheduler may raise after its last step
-            last = (horizon.total_steps - 1) // schedule.pace()
-            run = TorchRun(schedule)
+            last = (horizon.total_steps - 1) // schedule.step_length()
+            run = TorchCurve(schedule)
             for step in range(min(last + 1, STEPPED)):
                 try:
                     run.lr_at(step)
@@ -81,7 +81,7 @@ class ImportedSchedule(TorchSchedule):
         return schedule
 
     def quick_reach(self) -> int | None:
-        return STEPPED * self.pace()
+        return STEPPED * self.step_length()
 
     def __reduce__(self) -> Rebuilt:
         return _rebuild_schedule, (SCHEDULE_REGISTRY.key_of(type(self)), self.model_dump())

@@ -116,7 +116,10 @@ def torch_factory(
         if name not in NOT_OPTIONS:
             meaning = OPTION_MEANINGS.get(name, f"See {source}.")
             limits = partial(_add_limits, optimizer_class, name, parameter.default)
-            fields[name] = (types[name], Field(parameter.default, description=meaning, json_schema_extra=limits))
+            fields[name] = (
+                types[name],
+                Field(parameter.default, validate_default=True, description=meaning, json_schema_extra=limits),
+            )
     if key in LEROBOT_CLIP_NORMS:
         shared = attribute_docstring(FreeScheduleFactory, "grad_clip_norm")
         fields["grad_clip_norm"] = (NonNegativeNumber | None, Field(LEROBOT_CLIP_NORMS[key], description=shared))

@@ -58,8 +58,8 @@ class WarmupCosineFields(Config):
         for name in ("start_lr", "end_lr"):
             if getattr(self, name) > self.peak_lr:
                 self.refuse(name, f"must be <= peak_lr; got {getattr(self, name)} with peak_lr {self.peak_lr}")
-        ready = all_resolved(self.total_steps, self.warmup_steps)
-        if ready and self.total_steps is not None and self.warmup_steps >= self.total_steps:
+        lengths_known = all_resolved(self.total_steps, self.warmup_steps)
+        if lengths_known and self.total_steps is not None and self.warmup_steps >= self.total_steps:
             self.refuse(
                 "warmup_steps",
                 f"must be < total_steps; got {self.warmup_steps} with total_steps {self.total_steps}."
@@ -93,7 +93,7 @@ class WarmupCosineDecay(WarmupCosineFields, Schedule):
     length_field: ClassVar[str | None] = "total_steps"
 
     def lr_at(self, update: int) -> float:
-        last = self._last
+        last = self._last_update
         if update < self.warmup_steps:
             return self.start_lr + (self.peak_lr - self.start_lr) * (update / self.warmup_steps)
         if update == self.warmup_steps:
@@ -108,7 +108,7 @@ class WarmupCosineDecay(WarmupCosineFields, Schedule):
         return f"{rise}{short(self.peak_lr)} ({self.warmup_steps}) ↘ {short(self.end_lr)} ({self.total_steps})"
 
     @property
-    def _last(self) -> int:
+    def _last_update(self) -> int:
         if self.total_steps is None:
             raise ValueError("total_steps is not known yet: call resolved(horizon) first")
         return self.total_steps - 1
@@ -185,7 +185,7 @@ class OneCycle(OneCycleFields, Schedule):
     def lr_at(self, update: int) -> float:
         first = self.max_lr / self.div_factor
         last = first / self.final_div_factor
-        return self._between(
+        return self._interpolate(
             update, [first, self.max_lr, first, last] if self.three_phase else [first, self.max_lr, last]
         )
 
@@ -196,7 +196,7 @@ class OneCycle(OneCycleFields, Schedule):
         if not self.cycle_momentum:
             return None
         corners = [self.max_momentum, self.base_momentum, self.max_momentum]
-        return self._between(update, [*corners, self.max_momentum] if self.three_phase else corners)
+        return self._interpolate(update, [*corners, self.max_momentum] if self.three_phase else corners)
 
     def resolved(self, horizon: Horizon | None) -> Self:
         if self.epochs is None:
@@ -204,7 +204,7 @@ class OneCycle(OneCycleFields, Schedule):
         per_epoch = self.steps_per_epoch or (horizon.steps_per_epoch if horizon else None)
         if per_epoch is None:
             self.refuse("steps_per_epoch", "not given, and there is no horizon to take it from; epochs needs it")
-        steps = -(-self.epochs * per_epoch // self.pace(horizon))
+        steps = -(-self.epochs * per_epoch // self.step_length(horizon))
         return self.replaced(total_steps=steps, epochs=None).resolved(horizon)
 
     def summary(self) -> str:
@@ -213,7 +213,7 @@ class OneCycle(OneCycleFields, Schedule):
         last = first / self.final_div_factor
         return f"{short(first)} ↗ {short(self.max_lr)} ({peak}) ↘ {short(last)} ({self.total_steps})"
 
-    def _between(self, update: int, corners: Sequence[float]) -> float:
+    def _interpolate(self, update: int, corners: Sequence[float]) -> float:
         """Return the value at `update` between `corners`: the first value, and the value at the end of each phase.
 
         Operations and their order are those of PyTorch's class, so that the results agree bit for bit.

@@ -1,12 +1,10 @@
 """LeRobot's schedules, with its names and parameters and exactly its curves: factors on the lr."""
 
 import math
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 from ..config.fields import NonNegativeNumber, PositiveCount, PositiveNumber
-from . import hugging_face  # noqa: F401 registers what `diffuser` names
-from .base import SCHEDULE_REGISTRY, Schedule, short
-from .curve import Curve
+from .base import SCHEDULE_REGISTRY, CurveSchedule, Schedule, short
 from .durations import Duration, PositiveDuration, RunLength
 
 
@@ -193,7 +191,7 @@ class Step(Schedule):
 
 
 @SCHEDULE_REGISTRY.register("diffuser")
-class Diffuser(Schedule):
+class Diffuser(CurveSchedule):
     """LeRobot's DiffuserSchedulerConfig: one of diffusers' schedules, chosen by name.
 
     If num_warmup_steps is omitted it is 0, where diffusers raises. As in diffusers, the cosine has half a wave whatever
@@ -213,6 +211,7 @@ class Diffuser(Schedule):
 
     absolute: ClassVar[bool] = False
     length_field: ClassVar[str | None] = "num_training_steps"
+    base_lr_field: ClassVar[str | None] = "lr_init"
 
     name: Literal["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"] = (
         "cosine"
@@ -229,17 +228,11 @@ class Diffuser(Schedule):
     num_training_steps: RunLength = None
     """Updates in the run. If omitted or `auto`, the horizon's total_steps."""
 
-    def follow(self) -> Curve:
-        known = SCHEDULE_REGISTRY[self.name]
-        shared = {"num_cycles"} if self.name == "cosine" else set()
-        fields = {name: getattr(self, name) for name in known.model_fields if name in type(self).model_fields}
-        return known(**{name: value for name, value in fields.items() if name not in shared})
-
-    def lr_at(self, update: int) -> float:
-        return self.follow().lr_at(update)
-
-    def for_lr(self, lr: float) -> Self:
-        return self if self.lr_init is not None else self.replaced(lr_init=lr)
+    def new_curve(self) -> Schedule:
+        cls = SCHEDULE_REGISTRY[self.name]
+        not_passed = {"num_cycles"} if self.name == "cosine" else set()
+        names = (cls.model_fields.keys() & type(self).model_fields.keys()) - not_passed
+        return cls(**{name: getattr(self, name) for name in names})
 
     def needs_length(self) -> bool:
         return not self.name.startswith("constant")
@@ -251,6 +244,4 @@ class Diffuser(Schedule):
         return SCHEDULE_REGISTRY[self.name].jumps
 
     def summary(self) -> str:
-        curve = self.follow()
-        assert isinstance(curve, Schedule), "each of these schedules is its own curve"
-        return curve.summary()
+        return self.new_curve().summary()

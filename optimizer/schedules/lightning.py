@@ -35,6 +35,7 @@ class LinearWarmupCosineAnnealing(Schedule):
     """
 
     absolute: ClassVar[bool] = True
+    base_lr_field: ClassVar[str | None] = "initial_lr"
 
     warmup_epochs: Duration
     """Steps of the warm-up; the last of them already runs at the peak."""
@@ -56,15 +57,12 @@ class LinearWarmupCosineAnnealing(Schedule):
             )
         return self
 
-    def lr_at(self, step: int) -> float:
+    def lr_at(self, schedule_step: int) -> float:
         peak, warmup = self.initial_lr or 1.0, self.warmup_epochs
-        if step < warmup:
-            return self.warmup_start_lr + step * (peak - self.warmup_start_lr) / max(1, warmup - 1)
-        progress = (min(step, self.max_epochs) - warmup) / (self.max_epochs - warmup)
+        if schedule_step < warmup:
+            return self.warmup_start_lr + schedule_step * (peak - self.warmup_start_lr) / max(1, warmup - 1)
+        progress = (min(schedule_step, self.max_epochs) - warmup) / (self.max_epochs - warmup)
         return self.eta_min + 0.5 * (peak - self.eta_min) * (1.0 + math.cos(math.pi * progress))
-
-    def for_lr(self, lr: float) -> Self:
-        return self if self.initial_lr is not None else self.replaced(initial_lr=lr)
 
     def summary(self) -> str:
         rise = f"{short(self.warmup_start_lr)} ↗ " if self.warmup_epochs else ""

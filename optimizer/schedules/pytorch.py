@@ -16,7 +16,7 @@ from .durations import Duration, PositiveDuration
 from .torch_composites import TorchChain, TorchSequence
 from .torch_schedule import TorchSchedule
 
-ELSEWHERE = {
+REGISTERED_ELSEWHERE = {
     "LRScheduler",  # the base class
     "ReduceLROnPlateau",  # moved by a metric, in plateau.py
     "OneCycleLR",  # in closed form, in basic.py
@@ -35,7 +35,7 @@ JUMPING = {"StepLR", "MultiStepLR", "ConstantLR", "CosineAnnealingWarmRestarts",
 LENGTHS = {"step_size", "T_max", "T_0", "total_iters", "step_size_up", "step_size_down", "anneal_epochs"}
 
 
-def _of_torch(schedule: Schedule) -> Schedule:
+def _check_inner_scheduler(schedule: Schedule) -> Schedule:
     if not isinstance(schedule, TorchSchedule):
         raise ValueError(f"{schedule.key} is not a scheduler of PyTorch; `sequence` and `chain` take any schedule")
     if schedule.interval != "step" or schedule.frequency != 1:
@@ -56,7 +56,7 @@ TYPES: dict[Any, Any] = {
     "base_lr": NonNegativeNumber,
     "max_lr": PositiveNumber,
     "swa_lr": NonNegativeNumber,
-    "schedulers": list[Annotated[NestedSchedule, AfterValidator(_of_torch)]],
+    "schedulers": list[Annotated[NestedSchedule, AfterValidator(_check_inner_scheduler)]],
 }
 """Types of arguments whose annotation in PyTorch does not suit a config, or would allow an lr below 0."""
 
@@ -280,7 +280,12 @@ Examples:
 
 def _register_all() -> None:
     for name, cls in sorted({**vars(lr_scheduler), "SWALR": SWALR}.items()):
-        if isinstance(cls, type) and issubclass(cls, LRScheduler) and name[0] != "_" and name not in ELSEWHERE:
+        if (
+            isinstance(cls, type)
+            and issubclass(cls, LRScheduler)
+            and name[0] != "_"
+            and name not in REGISTERED_ELSEWHERE
+        ):
             registered = SCHEDULE_REGISTRY.register(name, aliases=ALIASES.get(name, ()))
             globals()[name] = registered(torch_schedule(cls))  # where pickle finds it
 

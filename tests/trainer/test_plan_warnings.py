@@ -189,7 +189,8 @@ def test_a_class_that_must_be_stepped_is_looked_at_as_far_as_the_line_says(monke
     ids=lambda value: value["type"] if isinstance(value, dict) else "",
 )
 def test_the_look_at_a_very_long_run_is_short(schedule, checked, monkeypatch):
-    monkeypatch.setattr("optimizer.schedules.torch_leaps.MANY", 1_500_000)  # more would be a warning, and so an error
+    # More changes would be a warning, and so an error.
+    monkeypatch.setattr("optimizer.schedules.torch_leaps.SLOW_CHANGES", 1_500_000)
     told = [line for line in lines_of(schedule, 10**9) if "were checked" in line]
     assert told == [line for line in told if f"only the first {checked} of 1000000000 updates" in line]
     assert bool(told) == (checked is not None)
