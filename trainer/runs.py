@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
-from optimizer.config import announcing, counted, explain
+from optimizer.config import counted, explain, log_imports
 
 from .checkpoint.contents import expected_content, read_progress
 from .checkpoint.directory import checkpoint_at
@@ -115,7 +115,7 @@ def resume(
     with steady(console) as steady_console, _resumable(run_dir):
         console = console_of(world, steady_console)
         with _lock(world, run_dir, _logger(console)) as lock:
-            with announcing(lambda module: log(console, f"{run_dir / CONFIG} imports {module}")):
+            with log_imports(lambda module: log(console, f"{run_dir / CONFIG} imports {module}")):
                 config = load_config(run_dir / CONFIG, {**_for_now(overrides), "train.run_dir": as_text(run_dir)})
             trainer = _resumed_trainer(config, folder, console, world)
             if lock is not None:
