@@ -14,9 +14,9 @@ from torch.optim import Optimizer
 from optimizer.config import counted
 
 from .checkpoint.contents import Progress
-from .checkpoint.dry_save import TriedContents
+from .checkpoint.dry_save import CheckedContents
 from .checkpoint.fingerprint import run_fingerprint
-from .checkpoint.init_from import load_part_optimizers
+from .checkpoint.init_from import init_optimizers
 from .checkpoint.manager import CheckpointManager
 from .checkpoint.own_state import OwnState
 from .checkpoint.provenance import provenance
@@ -93,7 +93,7 @@ class OfflineTrainer:
         self.optimizers = self._build_optimizers()
         self.fingerprint = run_fingerprint(config, self.optimizers, self.horizon)
         if not resumed:
-            load_part_optimizers(config.model, self.optimizers, self.log)
+            init_optimizers(config.model, self.optimizers, self.log)
         train_at_training_weights(self.optimizers.values())
         evaluates, total = self.data.held_out is not None, self.horizon.total_steps
         check_monitors(config, self.optimizers, named_values(outcome), evaluates, total)
@@ -101,7 +101,7 @@ class OfflineTrainer:
         every = {name: config.model.component_optims[name].every for name in self.optimizers}
         rules = Rules(train.precision, train.grad_clip_norm, train.on_nonfinite, every)
         self.learner = GradientUpdater(self.components, self.optimizers, self.device, rules, self.log)
-        self.contents = TriedContents(self.components, self.optimizers)
+        self.contents = CheckedContents(self.components, self.optimizers)
         self.own = OwnState(self.objective, self.data, self.components, config.data.workers, self.log)
         self.provenance = provenance(self.device, self.optimizers, self.data, config.seed)
         if train.compile:

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from optimizer import Horizon
 
-from .checkpoint.dry_save import TriedContents
+from .checkpoint.dry_save import CheckedContents
 from .checkpoint.manager import CheckpointManager
 from .checkpoint.own_state import OwnState
 from .config.schema import ExperimentConfig
@@ -30,7 +30,7 @@ class Run(Protocol):
     horizon: Horizon
     fingerprint: dict[str, Any]
     learner: GradientUpdater
-    contents: TriedContents
+    contents: CheckedContents
     own: OwnState
     provenance: dict[str, Any]
     saving: CheckpointManager

@@ -15,7 +15,7 @@ from .checkpoint.directory import checkpoint_at
 from .checkpoint.names import is_file, write_pointer
 from .checkpoint.on_change import with_saved_values
 from .checkpoint.save_errors import writing
-from .checkpoint.selection import Say, asked_for, newest_good, set_damaged_aside
+from .checkpoint.selection import Log, newest_verified, set_damaged_aside, verified_point
 from .checkpoint.upgrades import strings
 from .checkpoint.writing import clear_leftovers, recover
 from .config.load import load_config
@@ -107,7 +107,7 @@ def _taken_up(config: ExperimentConfig, folder: Path | None, console: Console) -
     run_dir, checkpoints, log = config.train.run_dir, config.train.run_dir / CHECKPOINTS, _say(console, "red")
     with writing(run_dir):
         recover(checkpoints)
-    choice = newest_good(run_dir, log) if folder is None else asked_for(folder, log)
+    choice = newest_verified(run_dir, log) if folder is None else verified_point(folder, log)
     if choice.folder is not None and config.resume.on_change == "keep":
         config = _with_saved_values(config, choice.folder)
     trainer = OfflineTrainer(config, console, resumed=choice.folder is not None)
@@ -120,7 +120,7 @@ def _taken_up(config: ExperimentConfig, folder: Path | None, console: Console) -
     return trainer
 
 
-def _tidy(run_dir: Path, log: Say) -> None:
+def _tidy(run_dir: Path, log: Log) -> None:
     """Remove what killed processes left, as far as that is possible."""
     try:
         remove_leftovers(run_dir)
@@ -213,5 +213,5 @@ def _resumable(run_dir: Path) -> Iterator[None]:
         raise KeyboardInterrupt(told) from None
 
 
-def _say(console: Console, style: str | None = None) -> Say:
+def _say(console: Console, style: str | None = None) -> Log:
     return lambda text: log(console, text, style)

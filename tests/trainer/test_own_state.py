@@ -103,7 +103,7 @@ REFUSED = {
     "a sparse tensor": ({"counts": torch.eye(2).to_sparse()}, r"tensor objective/counts: it is sparse \(sparse_coo\)"),
     "a tensor without values": ({"t": torch.zeros(1, device="meta")}, r"objective/t: it is on the device `meta`"),
     "half a character": ({"name": "\ud800"}, "surrogates"),
-    "a list": (["updates", 3], r"state_dict returns a list, where a dict is due"),
+    "a list": (["updates", 3], r"state_dict returns a list, where a dict is expected"),
 }
 
 
