@@ -1,4 +1,4 @@
-"""Factories: validated hyperparameters of an optimizer class, and `build`. Importing this package registers them all."""
+"""Factories: validated hyperparameters of an optimizer class, and `build`. Importing the package registers them."""
 
 from importlib import import_module
 from pkgutil import iter_modules
