@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 
 from torch.optim import AdamW, Optimizer
 
-from .config.validation import Config, PositiveNumber
+from .config.fields import PositiveNumber
+from .config.validation import Config
 from .factories.adamw_options import AdamWOptions
 from .factories.base import OPTIMIZER_BUILDER_REGISTRY
 from .factories.inline_schedule import InlineScheduleFactory
@@ -20,16 +21,16 @@ class AdamWWithOneCycle(ScheduledOptimizer, AdamW):
     """torch.optim.AdamW with PyTorch's OneCycleLR inside.
 
     Args:
-        params: as for any optimizer of PyTorch's.
-        max_lr: the lr at the top of the cycle.
-        total_steps: the length of the cycle in updates.
-        lr: the base that a parameter group's own lr is compared with (left out: max_lr); the cycle sets the lr itself.
-        step_options: clipping, caution and the type of the moments.
-        option_schedules: schedules of other options than the lr, by option.
-        options: OneCycleLR's (with cycle_momentum off by default) and AdamW's.
+        params: Parameters, named parameters or parameter groups.
+        max_lr: The highest lr of the cycle.
+        total_steps: Updates in the cycle.
+        lr: The lr of which a parameter group's own lr is a share; None: `max_lr`. The cycle sets the lr itself.
+        step_options: Clipping, caution and the type of the moments.
+        option_schedules: Schedules of options other than the lr, by option.
+        **options: OneCycleLR's other options (`cycle_momentum` is off by default), and AdamW's.
 
     Raises:
-        ValidationError: if the cycle's values do not fit together.
+        ValidationError: The values of the cycle do not fit together.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class AdamWWithOneCycleFactory(OneCycleFields, AdamWOptions, InlineScheduleFacto
     schedule_fields: ClassVar[type[Config]] = OneCycleFields
 
     lr: PositiveNumber | None = None
-    """What a parameter group's own lr is compared with (left out: max_lr); the cycle sets the lr itself."""
+    """The lr of which a parameter group's own lr is a share (left out: max_lr); the cycle sets the lr itself."""
     cycle_momentum: bool = False
     """Whether beta1 moves against the lr, between base_momentum and max_momentum."""
 

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from ..scheduling.kernel import Kernel
 from ..scheduling.optimizer import ScheduledOptimizer
+from ..state.dtypes import torch_name
 from . import compiled
 
 _WITHOUT_ROWS = ("registry", "gpu")  # gpu imports Triton, which only torch's builds for CUDA bring, and takes a second
@@ -58,7 +59,7 @@ def kernel_for(optimizer: ScheduledOptimizer, implementation: str) -> Kernel | N
             found = kernel.unsupported_state_dtype(optimizer)
         if found is None:
             return kernel
-    dtype = str(optimizer.state_dtype).removeprefix("torch.")
+    dtype = torch_name(optimizer.state_dtype)
     raise ValueError(STATE_DTYPE.format(dtype=dtype, found=found))
 
 

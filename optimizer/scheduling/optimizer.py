@@ -25,7 +25,7 @@ from torch.optim import Optimizer
 
 from ..schedules.base import Schedule
 from ..state.checks import check_state_dict
-from ..state.loading import fitted, restore_wide
+from ..state.loading import fit_state_dict, restore_wide
 from ..transforms.cautious import ALREADY, Caution, check_caution, register_exact_loads, step_after_closure
 from ..transforms.clipping import clip_before_step
 from ..transforms.grad_scaler import has_overflowed
@@ -212,7 +212,7 @@ class ScheduledOptimizer(Optimizer):
         position = position_in(state_dict)
         if position is None and strict:
             raise ValueError(NO_POSITION.format(here=self.scheduler.last_epoch))
-        state_dict = fitted(self, state_dict, self.scheduler.moved)
+        state_dict = fit_state_dict(self, state_dict, self.scheduler.moved)
         with without_load_pre_hooks(self):
             super().load_state_dict(state_dict)
         restore_wide(self, state_dict, always=self.caution is not None)

@@ -1,9 +1,8 @@
 """The schedule's position in a state dict of an optimizer."""
 
 from collections.abc import Mapping
-from typing import Any
 
-from ..types import ENTRY, POSITION
+from ..types import CURVE_WARP, POSITION, JsonObject, StateDict
 from .rescale import CurveWarp
 
 NO_POSITION = (
@@ -13,14 +12,14 @@ NO_POSITION = (
 )
 
 
-def position_in(state_dict: Mapping[str, Any]) -> dict[str, Any] | None:
+def position_in(state_dict: StateDict) -> JsonObject | None:
     """Return the scheduler's state in `state_dict`, or one with the position that its groups mirror; else None.
 
     Args:
         state_dict: of an optimizer with or without a schedule inside.
 
     Raises:
-        ValueError: for a position that is not a whole number >= 0, or an invalid entry into the curve.
+        ValueError: for a position that is not a whole number >= 0, or an invalid warp of the curve.
     """
     saved = state_dict.get("scheduler")
     if isinstance(saved, Mapping) and "last_epoch" in saved:
@@ -30,6 +29,6 @@ def position_in(state_dict: Mapping[str, Any]) -> dict[str, Any] | None:
         return dict(saved)
     groups = state_dict["param_groups"]
     positions = {int(group[POSITION]) for group in groups if POSITION in group}
-    entry = next((group[ENTRY] for group in groups if ENTRY in group), None)
-    CurveWarp.from_state(entry)
-    return {"last_epoch": max(positions), "entry": entry} if positions else None
+    warp = next((group[CURVE_WARP] for group in groups if CURVE_WARP in group), None)
+    CurveWarp.from_state(warp)
+    return {"last_epoch": max(positions), "entry": warp} if positions else None

@@ -1,18 +1,18 @@
-"""An optimizer's step without torch's wrapper that calls the step hooks."""
+"""An optimizer's step without the wrapper that calls the step hooks."""
 
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 Arguments = ParamSpec("Arguments")
-Loss = TypeVar("Loss")
+Result = TypeVar("Result")
 
 
-def without_hooks(step: Callable[Arguments, Loss]) -> Callable[Arguments, Loss]:
-    """Return the `step` of a class as it was before torch let it call the step hooks.
+def without_hooks(step: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Return the `step` of a class without torch's wrapper that calls the step hooks.
 
-    torch marks the steps that it wraps as `hooked`. Decorators copy the mark: torch.compile puts one around the steps
-    of LBFGS and SparseAdam, and torch may then wrap the marked step several times. A class may set the mark itself,
-    so that torch leaves its step alone.
+    torch marks the wrapper as `hooked`. Decorators copy the mark: torch.compile puts one around the steps of LBFGS and
+    SparseAdam, so that a marked function may be wrapped several times. A class may set the mark itself, so that torch
+    does not wrap its step.
     """
     while getattr(step, "hooked", False) and hasattr(step, "__wrapped__"):
         step = step.__wrapped__

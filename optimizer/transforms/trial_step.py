@@ -7,11 +7,11 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from ..types import SwitchesWeights
+from ..types import ParamGroup, SwitchesWeights
 from .composite_optimizer import owner_of, step_without_hooks
 
 
-def class_of(optimizer: Optimizer, group: Mapping[str, object]) -> type[Optimizer]:
+def class_of(optimizer: Optimizer, group: ParamGroup) -> type[Optimizer]:
     """Return the class that updates `group`, without the schedule that is mixed in."""
     mro = type(owner_of(optimizer, group)).__mro__
     return next(base for base in mro if not hasattr(base, "embed"))

@@ -13,7 +13,14 @@ from torch.optim import Optimizer
 
 from optimizer import NamedState, load_named_state, named_state
 from optimizer.config import joined, shown_value
-from optimizer.state import compare_shapes, from_json, independent, is_usual, to_json
+from optimizer.state import (
+    compare_shapes,
+    from_json,
+    has_default_strides,
+    shapes_by_name,
+    to_json,
+    without_sharing,
+)
 
 from ..errors import raised
 from ..run_layout import EXTRA_TENSORS, EXTRA_VALUES, OPTIMIZER_TENSORS, OPTIMIZER_VALUES, RNG_TENSORS, TRAINER, WEIGHTS
@@ -56,7 +63,9 @@ def contents(
     files[TRAINER] = {"step": progress.step, **progress.values, "rng": names}
     check_savable(files)
     tensor_files = (OPTIMIZER_TENSORS, WEIGHTS, EXTRA_TENSORS)
-    return {path: independent(content) if path.endswith(tensor_files) else content for path, content in files.items()}
+    return {
+        path: without_sharing(content) if path.endswith(tensor_files) else content for path, content in files.items()
+    }
 
 
 def read_rng(folder: Path) -> RngState:
@@ -101,7 +110,7 @@ def load_weights(component_folder: Path, component: nn.Module) -> None:
     tensors, extra = read_tensors(path), _read_extra(component_folder)
     state = component.state_dict()
     own = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-    problems = compare_shapes(_shapes(tensors), _shapes(own))
+    problems = compare_shapes(shapes_by_name(tensors), shapes_by_name(own))
     if extra.keys() != state.keys() - own.keys():
         here = ", ".join(sorted(state.keys() - own.keys())) or "nothing"
         problems.append(f"{EXTRA_VALUES} has {', '.join(sorted(extra)) or 'nothing'}, and the component {here}")
@@ -135,9 +144,9 @@ def _component_files(component: nn.Module) -> dict[str, dict[str, Any]]:
 def _read_extra(component_folder: Path) -> dict[str, Any]:
     if not (component_folder / EXTRA_VALUES).is_file():
         return {}
-    plans, tensors = read_json(component_folder / EXTRA_VALUES), read_tensors(component_folder / EXTRA_TENSORS)
+    specs, tensors = read_json(component_folder / EXTRA_VALUES), read_tensors(component_folder / EXTRA_TENSORS)
     with expected_content(component_folder / EXTRA_VALUES):
-        return {key: from_json(plan, tensors) for key, plan in plans.items()}
+        return {key: from_json(spec, tensors) for key, spec in specs.items()}
 
 
 @contextmanager
@@ -155,14 +164,10 @@ def _lay_out(component: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     own = chain(component.named_parameters(remove_duplicate=False), component.named_buffers(remove_duplicate=False))
     for name, tensor in own:
         saved = tensors.get(name)
-        if saved is not None and not is_usual(saved) and tensor.stride() != saved.stride():
+        if saved is not None and not has_default_strides(saved) and tensor.stride() != saved.stride():
             tensor.data = torch.empty_strided(
                 saved.shape, saved.stride(), dtype=tensor.dtype, device=tensor.device
             ).copy_(tensor.data)
-
-
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
-    return {name: list(tensor.shape) for name, tensor in tensors.items()}
 
 
 def load_optimizer(component_folder: Path, optimizer: Optimizer, own_options: bool = False) -> None:

@@ -5,23 +5,34 @@ import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optimizer import NamedState, StateMismatchError, load_named_state
 from optimizer.config import bounded, counted, joined, listed, nearest, shown, shown_value
-from optimizer.state import check_is_file, compare_shapes, renamed, restricted, shapes_of
+from optimizer.state import (
+    Shapes,
+    check_is_file,
+    compare_shapes,
+    number_kind,
+    parameter_shapes,
+    rename_parameters,
+    restrict_parameters,
+    shapes_by_name,
+)
+from optimizer.types import HasSchedule
 
 from ..config.init_from import InitConfig
 from ..config.schema import ModelConfig
 from ..errors import ConfigError
+from ..loop.nonfinite import has_nonfinite
 from ..run_layout import MANIFEST, OPTIMIZER_VALUES, WEIGHTS
 from ..runtime.files import DamagedCheckpointError, read_tensors, reading, stat_of
 from . import contents as checkpoint
 from .directory import checkpoint_at, damages, read_manifest
-from .health import is_nonfinite, some
+from .health import some
 from .names import is_file
 
 Value = TypeVar("Value")
@@ -58,12 +69,12 @@ def load_part(name: str, init: InitConfig, component: nn.Module) -> tuple[list[s
     saved = with_new_names(saved, init.rename)
     state = component.state_dict()
     own = {key: value for key, value in state.items() if isinstance(value, Tensor)}
-    chosen = _fitting(saved, own, init, source.weights, "weights")
+    chosen = _fitting(shapes_by_name(saved), shapes_by_name(own), init, source.weights, "weights")
     check_kinds(saved, own, chosen, source.weights)
     component.load_state_dict({**state, **{key: saved[key] for key in chosen}}, strict=init.strict)
     lines = _report(f"{name}: {len(chosen)} of {counted(len(own), 'tensor')} from {source.weights}", chosen, saved, own)
     trained = {key for key, _ in component.named_parameters()}
-    nonfinite = [key for key in chosen if is_nonfinite(saved[key], infinities_too=key in trained)]
+    nonfinite = [key for key in chosen if has_nonfinite(saved[key], infinities_too=key in trained)]
     if nonfinite:
         lines.append(f"  not finite: {some(nonfinite)}")
     return chosen, lines
@@ -94,14 +105,15 @@ def _load_part_optimizer(name: str, init: InitConfig, optimizer: Optimizer) -> l
         raise ValueError(f"{source.folder or source.weights}: holds no optimizer's state")
     file = source.folder / OPTIMIZER_VALUES
     with checkpoint.expected_content(file):
-        state = renamed(checkpoint.read_optimizer(source.folder), _renaming(init.rename))
+        state = rename_parameters(checkpoint.read_optimizer(source.folder), _renaming(init.rename))
         position = state.values.get("scheduler", {}).get("last_epoch")
     lines = []
     if init.optimizer:
-        own = shapes_of(optimizer)
+        own = parameter_shapes(optimizer)
         chosen = _fitting(state.values["shapes"], own, init, file, "optimizer's state")
         with checkpoint.expected_content(file):
-            load_named_state(optimizer, _at(restricted(state, chosen, optimizer), optimizer), own_options=True)
+            chosen_state = restrict_parameters(state, chosen, optimizer)
+            load_named_state(optimizer, _with_position_of(optimizer, chosen_state), own_options=True)
         of_own = counted(len(own), "parameter")
         lines.append(f"{name}: the optimizer's state of {len(chosen)} of {of_own} from {source.folder}")
     if init.schedule:
@@ -183,15 +195,14 @@ def _in_checkpoint(folder: Path, component: str) -> Source:
     return Source(folder / component, folder / component / WEIGHTS)
 
 
-def _fitting(saved: Mapping[str, Any], own: Mapping[str, Any], init: InitConfig, path: Path, what: str) -> list[str]:
+def _fitting(saved: Shapes, own: Shapes, init: InitConfig, path: Path, what: str) -> list[str]:
     """Return the names to load: all, or with strict: false those that fit."""
-    saved_shapes, own_shapes = _shapes(saved), _shapes(own)
-    problems = compare_shapes(saved_shapes, own_shapes)
+    problems = compare_shapes(saved, own)
     if init.strict and problems:
         raise StateMismatchError(
             f"{path}: the {what} {'do' if what == 'weights' else 'does'} not fit: {joined(problems)}"
         )
-    chosen = [name for name in own_shapes if saved_shapes.get(name) == own_shapes[name]]
+    chosen = [name for name in own if saved.get(name) == own[name]]
     if not chosen:
         raise StateMismatchError(f"{path}: nothing of the {what} fits: {joined(problems) or 'it is empty'}")
     return chosen
@@ -202,24 +213,16 @@ def check_kinds(saved: Mapping[str, Tensor], own: Mapping[str, Tensor], names: S
     wrong = [
         f"{shown(name)} (saved {saved[name].dtype}, here {own[name].dtype})"
         for name in names
-        if _kind(saved[name]) != _kind(own[name])
+        if number_kind(saved[name]) != number_kind(own[name])
     ]
     if wrong:
         raise StateMismatchError(f"{path}: the weights do not fit: of another kind of number: {listed(wrong)}")
 
 
-def _kind(tensor: Tensor) -> tuple[bool, bool]:
-    return tensor.is_floating_point(), tensor.is_complex()
-
-
-def _shapes(values: Mapping[str, Any]) -> dict[str, list[int]]:
-    return {name: list(value.shape if isinstance(value, Tensor) else value) for name, value in values.items()}
-
-
-def _at(state: NamedState, optimizer: Any) -> NamedState:
+def _with_position_of(optimizer: Optimizer, state: NamedState) -> NamedState:
     """Return `state` with the position where `optimizer` stands."""
     values = {key: value for key, value in state.values.items() if key != "scheduler"}
-    if hasattr(optimizer, "scheduler"):
+    if isinstance(optimizer, HasSchedule):
         values["scheduler"] = optimizer.scheduler.state_dict()
     return NamedState(state.tensors, values)
 

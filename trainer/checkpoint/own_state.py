@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from optimizer.config import joined
-from optimizer.state import compare_shapes, from_json, independent, to_json
+from optimizer.state import compare_shapes, from_json, shapes_by_name, to_json, unsavable_reason, without_sharing
 
 from ..errors import ConfigError, raised
 from ..interfaces.dataset import DataSet
@@ -92,7 +92,7 @@ class OwnState:
         found = []
         for name, path in PARTS.items():
             with suppress(ValueError):  # its state cannot be saved
-                if self._outlined(name)[0] is not None:
+                if self._spec(name)[0] is not None:
                     found.append(path)
         return found
 
@@ -102,9 +102,9 @@ class OwnState:
         states = {}
         for name in self._parts:
             with suppress(ValueError):  # what cannot be saved cannot be put back either; the next save reports it
-                plan, tensors = self._outlined(name)
-                if plan is not None:
-                    states[name] = from_json(plan, {path: tensor.detach().clone() for path, tensor in tensors.items()})
+                spec, tensors = self._spec(name)
+                if spec is not None:
+                    states[name] = from_json(spec, {path: tensor.detach().clone() for path, tensor in tensors.items()})
         try:
             yield
         finally:
@@ -124,7 +124,7 @@ class OwnState:
             missing = next(method for method in _DEFAULTS if method not in defined)
             raise ConfigError(
                 f"{path}: {kind} defines {defined[0]} and no {missing}, so that a resume could not restore its state."
-                " Define both (docs/parts.md)."
+                " Define both (docs/extending.md)."
             )
         if name == "data" and workers and files:
             raise ConfigError(
@@ -161,28 +161,29 @@ class OwnState:
 
     def _files(self, name: str) -> Content:
         """Return the files of one part. Raises ValueError, with the path in the state, for what cannot be saved."""
-        plan, tensors = self._outlined(name)
-        if plan is None:
+        spec, tensors = self._spec(name)
+        if spec is None:
             return {}
         elsewhere = sorted(path for path, tensor in tensors.items() if tensor.device.type != "cpu")
-        values = {"state": plan, "on_device": elsewhere}
-        return {f"{name}.json": values, f"{name}.safetensors": independent(tensors)}
+        values = {"state": spec, "on_device": elsewhere}
+        return {f"{name}.json": values, f"{name}.safetensors": without_sharing(tensors)}
 
-    def _outlined(self, name: str) -> tuple[Any, dict[str, Tensor]]:
+    def _spec(self, name: str) -> tuple[Any, dict[str, Tensor]]:
         """Return a part's state as `to_json` has it, with its tensors; None if it has no state. Raises ValueError."""
         tensors: dict[str, Tensor] = {}
         try:
             state = self._state(self._parts[name])
-            plan = to_json(state, name, tensors) if state else None
-            json.dumps(plan, ensure_ascii=False).encode()
+            spec = to_json(state, name, tensors) if state else None
+            json.dumps(spec, ensure_ascii=False).encode()
             for path, tensor in tensors.items():
-                _check_savable(path, tensor)
+                if problem := unsavable_reason(path, tensor):
+                    raise ValueError(f"the tensor {path}: {problem.removesuffix('.')}")
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # the part is the user's code, which may raise anything
             what = str(error) if isinstance(error, ValueError) else raised(error)
             raise ValueError(f"{PARTS[name]}: its state cannot be saved: {what}. {_TAKEN}") from error
-        return plan, tensors
+        return spec, tensors
 
     def _state(self, part: Any) -> dict[str, Any]:
         if not _defines(part):
@@ -222,7 +223,8 @@ class OwnState:
             except BaseException as error:  # likewise
                 raise ValueError(f"{type(part).__name__}.load_state_dict fails: {raised(error)}") from error
             return
-        problems = compare_shapes(_shapes(state), _shapes({name: one.value for name, one in held.items()}))
+        saved = shapes_by_name({str(name): value for name, value in state.items()})
+        problems = compare_shapes(saved, shapes_by_name({name: one.value for name, one in held.items()}))
         if problems:
             raise ValueError(f"it does not fit {type(part).__name__}: {joined(problems)}")
         for module in {id(one.module): one.module for one in held.values()}.values():
@@ -268,16 +270,3 @@ def _read(folder: Path, name: str, device: torch.device) -> Any:
         if not isinstance(state, dict):
             raise ValueError("the state is no dict")
         return state
-
-
-def _check_savable(path: str, tensor: Tensor) -> None:
-    """Raise ValueError for a tensor that a file cannot hold as it is."""
-    kind = str(tensor.layout) if tensor.layout != torch.strided else "quantized" if tensor.is_quantized else None
-    kind = "on the device meta, without values" if tensor.is_meta else kind
-    if kind is not None:
-        raise ValueError(f"the tensor {path} is {kind}")
-
-
-def _shapes(state: Mapping[str, Any]) -> dict[str, list[int]]:
-    """Return the shape of each tensor; of what is plain, []."""
-    return {str(name): list(value.shape) if isinstance(value, Tensor) else [] for name, value in state.items()}

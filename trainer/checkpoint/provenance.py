@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimizer.kernels import implementation_of
+from optimizer.state import torch_name
 
 from ..errors import ConfigError, raised
 from ..interfaces.dataset import DataSet, Split
@@ -124,7 +125,7 @@ def _of_part(part: Split, samples: int) -> dict[str, Any]:
     indices = torch.linspace(0, length - 1, min(samples, length), dtype=torch.float64).round().long()
     try:
         batch = part.batch(indices)
-        shapes = {name: [str(tensor.dtype).removeprefix("torch."), *tensor.shape[1:]] for name, tensor in batch.items()}
+        shapes = {name: [torch_name(tensor.dtype), *tensor.shape[1:]] for name, tensor in batch.items()}
         floats = {name: tensor for name, tensor in batch.items() if tensor.is_floating_point() or tensor.is_complex()}
         exact = {name: tensor for name, tensor in batch.items() if name not in floats}
         sketches = {name: _sketch(tensor) for name, tensor in floats.items()}

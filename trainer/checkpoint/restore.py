@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from optimizer import SCHEDULE_REGISTRY
 from optimizer.config import counted
 from optimizer.scheduling import NO_CURVE
+from optimizer.types import HasSchedule
 
 from ..errors import ConfigError
 from ..run_layout import OPTIMIZER_VALUES, WEIGHTS
@@ -38,7 +39,7 @@ def restore_components(
         every: Updates between two steps, by component.
         rows: The differences from the config that the checkpoint was made with.
         on_change: How to restore an optimizer whose config differs: `override` or `rescale`.
-        say: Prints a line.
+        log: Prints a line.
 
     Raises:
         ValueError: The checkpoint does not fit the components or the optimizers.
@@ -61,12 +62,12 @@ def restore_components(
         else:
             with _warnings_of_another_curve_ignored():
                 checkpoint.load_optimizer(folder / name, optimizer, own_options=True)
-            if on_change == "rescale" and hasattr(optimizer, "scheduler"):
-                _enter_at_saved_lr(name, optimizer, folder / name)
+            if on_change == "rescale" and isinstance(optimizer, HasSchedule):
+                log(_enter_at_saved_lr(name, optimizer, folder / name))
 
 
-def _enter_at_saved_lr(name: str, optimizer: Any, component_folder: Path) -> None:
-    """Enter the schedule of `optimizer` where its lr is the saved one."""
+def _enter_at_saved_lr(name: str, optimizer: Any, component_folder: Path) -> str:
+    """Enter the schedule of `optimizer` where its lr is the saved one; return a line that reports it."""
     first = optimizer.param_groups[0]["param_names"][0]
     with checkpoint.expected_content(component_folder / OPTIMIZER_VALUES):
         values = checkpoint.read_optimizer(component_folder).values
@@ -76,6 +77,10 @@ def _enter_at_saved_lr(name: str, optimizer: Any, component_folder: Path) -> Non
         optimizer.scheduler.resume_at_lr(lr, optimizer.param_groups, rising)
     except ValueError as error:
         raise ConfigError(f"model.component_optims.{name}: resume.on_change=rescale: {error}") from error
+    state = optimizer.scheduler.state_dict()
+    position = state["entry"]["position"] if "entry" in state else state["last_epoch"]
+    now = optimizer.param_groups[0]["lr"]
+    return f"{name}: lr continues at {now:.3g}: rescaled, its schedule is entered at step {position}"
 
 
 def _was_rising(scheduler: Mapping[str, Any] | None) -> bool | None:
@@ -85,13 +90,13 @@ def _was_rising(scheduler: Mapping[str, Any] | None) -> bool | None:
     fields = dict(scheduler["config"] or NO_CURVE)
     if (key := fields.pop("type", "")) not in SCHEDULE_REGISTRY:
         return None
-    curve = SCHEDULE_REGISTRY[key](**fields).start()
+    curve = SCHEDULE_REGISTRY[key](**fields).bind()
     here, next_one = (curve.lr_at(scheduler["last_epoch"] + step) for step in (0, 1))
     return None if here == next_one else next_one > here
 
 
 def _start_at_step(optimizer: Optimizer, step: int) -> None:
-    if hasattr(optimizer, "scheduler"):
+    if isinstance(optimizer, HasSchedule):
         optimizer.load_state_dict({**optimizer.state_dict(), "scheduler": {"last_epoch": step}})
 
 

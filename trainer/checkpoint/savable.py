@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from optimizer.config import shown_value
-from optimizer.state import unsavable_name, unsavable_tensor
+from optimizer.state import torch_name, unsavable_reason
 
 from ..errors import ConfigError
 from ..run_layout import CHECKPOINTS, OPTIMIZER_TENSORS
@@ -98,7 +98,7 @@ def _problems(path: str, content: Mapping[str, Any]) -> Iterator[str]:
             yield f"{_owner(path)}: its state cannot be saved as JSON: {error}"
         return
     for name, tensor in content.items():
-        if problem := unsavable_name(name) or unsavable_tensor(tensor):
+        if problem := unsavable_reason(name, tensor):
             yield f"{_owner(path)}: {name!r} cannot be saved: {problem}"
 
 
@@ -119,4 +119,4 @@ def _form(files: Files) -> dict[str, dict[str, tuple[list[int], torch.dtype]]]:
 
 
 def _described(form: tuple[list[int], torch.dtype] | None) -> str:
-    return "not there" if form is None else f"{str(form[1]).removeprefix('torch.')} {form[0]}"
+    return "not there" if form is None else f"{torch_name(form[1])} {form[0]}"

@@ -10,14 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from optimizer.config import counted
-
 from ..errors import ConfigError, NewerFormatError, resume_command
 from ..run_layout import CHECKPOINTS, LATEST
 from ..runtime.files import DamagedCheckpointError
 from .directory import complete_checkpoints, foreign_files, verify
 from .health import nonfinite_in, some
-from .names import read_pointer, step_of
+from .names import newest_sentence, read_pointer
 from .writing import set_aside
 
 Say = Callable[[str], None]
@@ -95,11 +93,8 @@ def _describe(folder: Path, manifest: Mapping[str, Any], log: Say) -> None:
     names = nonfinite_weights(folder, manifest)
     if names:
         finite = _newest_finite(folder.parent)
-        newest = "There is no finite checkpoint."
-        if finite is not None:
-            done = counted(step_of(finite), "update")
-            newest = f"The newest finite checkpoint: after {done}; `{resume_command(finite)}` takes it."
-        log(f"{folder}: not finite: {some(names)}. {newest}")
+        command = "" if finite is None else f" `{resume_command(finite)}` takes it."
+        log(f"{folder}: not finite: {some(names)}. {newest_sentence('finite', finite)}{command}")
 
 
 def _newest_finite(checkpoints: Path) -> Path | None:

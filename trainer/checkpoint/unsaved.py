@@ -43,7 +43,7 @@ class Unsaved:
             log(
                 f"warning: training changes {listed(changed, SHOWN)}, which is not saved: a resumed run may"
                 " differ. Register a buffer as persistent, keep counts in buffers, and give an objective or data set"
-                " a state_dict and load_state_dict (docs/parts.md)."
+                " a state_dict and load_state_dict (docs/extending.md)."
             )
 
     def _watched(self) -> dict[str, str]:

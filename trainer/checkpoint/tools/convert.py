@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from optimizer.config import counted, listed, nearest
-from optimizer.state import aside_of, flush, independent, write_json, write_tensors
+from optimizer.state import flush, private_folder, without_sharing, write_json, write_tensors
 
 from ...config.init_from import InitConfig
 from ...config.load import load_config
@@ -47,7 +47,7 @@ def convert(source: Path, out: Path, to: str, config: Path | None = None, compon
     kind = _kind(source)
     if kind == to or INNERSTEP not in (kind, to):
         raise ConfigError(f"--to: {source} is of {kind}; from there it goes to {' or '.join(_targets(kind))}, not {to}")
-    with aside_of(out.parent) as private:
+    with private_folder(out.parent) as private:
         aside = private / out.name
         aside.mkdir()
         if kind == INNERSTEP:
@@ -100,9 +100,9 @@ def _to_innerstep(
         state = name_by_model(found, None if config is None else _component(config, name))
         folder = out / name
         folder.mkdir()
-        write_tensors(folder / WEIGHTS, independent(found.weights))
+        write_tensors(folder / WEIGHTS, without_sharing(found.weights))
         if state is not None:
-            write_tensors(folder / OPTIMIZER_TENSORS, independent(state.tensors))
+            write_tensors(folder / OPTIMIZER_TENSORS, without_sharing(state.tensors))
             try:
                 write_json(folder / OPTIMIZER_VALUES, state.values)
             except TypeError as error:

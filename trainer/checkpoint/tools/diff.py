@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from optimizer.config import counted, shown, shown_value
+from optimizer.state import torch_name
 
 from ...reporting.tables import aligned
 from ...run_layout import OPTIMIZER_TENSORS, OPTIMIZER_VALUES, RNG_TENSORS, TRAINER, WEIGHTS
@@ -212,7 +213,7 @@ def largest_difference(first: Tensor, second: Tensor) -> tuple[float, float] | N
 
 
 def _shape_and_dtype(tensor: Tensor) -> str:
-    return f"{list(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+    return f"{list(tensor.shape)} {torch_name(tensor.dtype)}"
 
 
 def _rng_differ(sides: Sides) -> bool:

@@ -11,15 +11,14 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from optimizer.config import shown_value
 from optimizer.state import (
-    LEROBOTS_SCHEDULER,
+    LEROBOT_SCHEDULER,
     TENSORS,
     VALUES,
-    independent,
-    lerobots_groups,
-    lerobots_state,
-    unsavable_name,
+    lerobot_state_dict,
+    scheduler_position,
+    unsavable_name_reason,
+    without_sharing,
     write_new,
     write_tensors,
 )
@@ -55,14 +54,11 @@ def read_lerobot(folder: Path) -> PositionalState:
 
     Raises DamagedCheckpointError for a file that is missing or is none of LeRobot's.
     """
-    with expected_content(folder / TENSORS):
-        optimizer: dict[str, Any] = {"state": lerobots_state(read_tensors(folder / TENSORS))}
-    groups = read_json_list(folder / VALUES)
-    with expected_content(folder / VALUES):
-        optimizer["param_groups"] = lerobots_groups(groups)
-    scheduler = _first_file(folder / LEROBOTS_SCHEDULER, folder.parent / LEROBOTS_SCHEDULER)
-    if scheduler is not None:
-        optimizer["scheduler"] = _position(scheduler, read_json(scheduler))
+    tensors, groups = read_tensors(folder / TENSORS), read_json_list(folder / VALUES)
+    try:
+        optimizer = lerobot_state_dict(folder, tensors, groups, read_json)
+    except ValueError as error:
+        raise DamagedCheckpointError(str(error)) from error
     there = folder / WEIGHTS, folder.parent / PRETRAINED_MODEL / WEIGHTS
     weights = _first_file(*there)
     if weights is None:
@@ -83,7 +79,7 @@ def read_torch(folder: Path, name: str) -> PositionalState:
     weights = read_torch_file(path)
     if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in weights.items()):
         raise DamagedCheckpointError(f"{path}: is no module's state dict: not every entry is a tensor with a name")
-    if problem := next(filter(None, map(unsavable_name, weights)), None):
+    if problem := next(filter(None, map(unsavable_name_reason, weights)), None):
         raise DamagedCheckpointError(f"{path}: has a tensor that cannot be saved: {problem}")
     if not os.path.lexists(optimizer_path):
         return PositionalState(weights, None, path)
@@ -96,7 +92,10 @@ def read_torch(folder: Path, name: str) -> PositionalState:
         groups = [{key: _plain_betas(value) for key, value in group.items()} for group in optimizer["param_groups"]]
         optimizer = {**optimizer, "state": dict(optimizer["state"]), "param_groups": groups}
     if "scheduler" in optimizer:
-        optimizer["scheduler"] = _position(optimizer_path, optimizer["scheduler"])
+        try:
+            optimizer["scheduler"] = scheduler_position(optimizer_path, optimizer["scheduler"])
+        except ValueError as error:
+            raise DamagedCheckpointError(str(error)) from error
     return PositionalState(weights, optimizer, optimizer_path)
 
 
@@ -117,12 +116,12 @@ def write_lerobot(folder: Path, component: PositionalState) -> None:
         raise ValueError(
             f"{component.source}: LeRobot's files hold tensors only, which these are not: {', '.join(odd)}"
         )
-    write_tensors(folder / TENSORS, independent(flat))
+    write_tensors(folder / TENSORS, without_sharing(flat))
     groups = [_lerobots_group(group) for group in optimizer["param_groups"]]
     write_new(folder / VALUES, _json(component, groups))
     if "scheduler" in optimizer:
         state = _lerobots_scheduler(groups, optimizer["scheduler"]["last_epoch"])
-        write_new(folder / LEROBOTS_SCHEDULER, _json(component, state))
+        write_new(folder / LEROBOT_SCHEDULER, _json(component, state))
 
 
 def write_torch(folder: Path, name: str, component: PositionalState) -> None:
@@ -144,15 +143,6 @@ def _json(component: PositionalState, values: Any) -> str:
         return json.dumps(values, indent=4, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{component.source}: LeRobot's JSON cannot hold an option: {error}") from error
-
-
-def _position(path: Path, scheduler: Any) -> dict[str, int]:
-    position = scheduler.get("last_epoch") if isinstance(scheduler, Mapping) else None
-    if type(position) is not int or position < 0:
-        raise DamagedCheckpointError(
-            f"{path}: the scheduler's last_epoch must be a whole number >= 0; got {shown_value(position)}"
-        )
-    return {"last_epoch": position}
 
 
 def _first_file(*paths: Path) -> Path | None:

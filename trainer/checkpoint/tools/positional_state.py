@@ -9,7 +9,17 @@ from torch import Tensor, nn
 
 from optimizer import NamedState
 from optimizer.config import counted, joined, listed, shown
-from optimizer.state import as_in, compare_shapes, state_by_id, state_by_name
+from optimizer.factories import trainable_parameters
+from optimizer.state import (
+    Shapes,
+    compare_shapes,
+    has_names,
+    names_by_id,
+    option_from_json,
+    shapes_by_name,
+    state_by_id,
+    state_by_name,
+)
 from optimizer.transforms import MEMBER
 from optimizer.types import INITIAL, POSITION
 
@@ -29,11 +39,11 @@ def name_by_model(found: PositionalState, component: nn.Module | None) -> NamedS
     component: tells the names where the state has none, and what the weights must be. Raises ValueError for weights
     and state that do not fit, and where names would have to be guessed.
     """
-    shapes = {name: list(tensor.shape) for name, tensor in found.weights.items()}
+    shapes = shapes_by_name(found.weights)
     if component is not None:
         state = component.state_dict()
         own = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-        if problems := compare_shapes(shapes, {name: list(value.shape) for name, value in own.items()}):
+        if problems := compare_shapes(shapes, shapes_by_name(own)):
             raise ValueError(f"{found.source}: the weights do not fit the config's component: {joined(problems)}")
         check_kinds(found.weights, own, list(own), found.source)
     if found.optimizer is None:
@@ -76,7 +86,7 @@ def _bare(group: Mapping[str, Any]) -> dict[str, Any]:
     """Return a group without what only an optimizer with a schedule inside has, each value in torch's own type."""
     known = {*group, "beta1", "beta2"} - {"lr"}  # torch's schedulers keep an initial_lr too
     ours = {POSITION, MEMBER, *(INITIAL + option for option in known)}
-    values = {key: as_in(None, value) for key, value in group.items() if key not in ours}
+    values = {key: option_from_json(value, None) for key, value in group.items() if key not in ours}
     return {
         key: tuple(value) if isinstance(value, list) and key != "param_names" else value
         for key, value in values.items()
@@ -87,9 +97,8 @@ def _names(found: PositionalState, component: nn.Module | None) -> dict[Any, str
     """Return the parameters' names by position."""
     assert found.optimizer is not None, "there is an optimizer to name the parameters of"
     groups = found.optimizer["param_groups"]
-    if all("param_names" in group for group in groups):
-        pairs = [pair for group in groups for pair in zip(group["params"], group["param_names"], strict=True)]
-        return dict(pairs)
+    if has_names(groups):
+        return names_by_id(groups)
     if component is None:
         raise ValueError("goes by position and has no names. Give the config of the component with --config.")
     if len(groups) > 1:
@@ -97,10 +106,10 @@ def _names(found: PositionalState, component: nn.Module | None) -> dict[Any, str
             f"has {len(groups)} parameter groups and no names: which parameter is in which would be a guess. Save it"
             " from an optimizer that is built from named_parameters()."
         )
-    named = list(component.named_parameters())
-    trainable = [name for name, parameter in named if parameter.requires_grad]
+    trainable = [*trainable_parameters(component)]
     positions = groups[0]["params"]
-    for names in (trainable, [name for name, _ in named]):  # some loops hand over the frozen ones too
+    every = [name for name, _ in component.named_parameters()]  # some loops also pass frozen parameters
+    for names in (trainable, every):
         if len(names) == len(positions):
             return dict(zip(positions, names, strict=True))
     raise ValueError(
@@ -109,7 +118,7 @@ def _names(found: PositionalState, component: nn.Module | None) -> dict[Any, str
     )
 
 
-def _check(found: PositionalState, names: Mapping[Any, str], shapes: Mapping[str, list[int]]) -> None:
+def _check(found: PositionalState, names: Mapping[Any, str], shapes: Shapes) -> None:
     """Raise ValueError, with all that is wrong, unless every name has weights and all state their shapes."""
     assert found.optimizer is not None, "there is an optimizer to check"
     given = Counter(names.values())

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from optimizer.state import check_is_file, open_new, unsavable_tensor
+from optimizer.state import check_is_file, unsavable_tensor_reason
 
 from ...runtime.files import DamagedCheckpointError, reading
 
@@ -43,7 +43,7 @@ def read_torch_file(path: Path) -> dict[Any, Any]:
 
 def write_torch_file(path: Path, value: Any) -> None:
     """Write `value` to the new file `path`. Raises OSError."""
-    with open_new(path) as descriptor, open(descriptor, "wb", closefd=False) as file:
+    with path.open("xb") as file:
         try:
             torch.save(value, file)
         except RuntimeError as error:  # torch's word for an OSError
@@ -153,7 +153,7 @@ class _Measure:
 def _problem(tensor: Tensor) -> str | None:
     if type(tensor) not in (Tensor, nn.Parameter, nn.Buffer):
         return f"it is a {type(tensor).__name__}, where a plain tensor is expected. Save its plain values."
-    return unsavable_tensor(tensor)
+    return unsavable_tensor_reason(tensor)
 
 
 def _shown(place: tuple[Any, ...]) -> str:
