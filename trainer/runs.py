@@ -14,7 +14,7 @@ from .checkpoint.directory import checkpoint_at
 from .checkpoint.names import is_file, write_pointer
 from .checkpoint.on_change import with_saved_values
 from .checkpoint.save_errors import writing
-from .checkpoint.selection import asked_for, newest_good, set_damaged_aside
+from .checkpoint.selection import newest_verified, set_damaged_aside, verified_point
 from .checkpoint.upgrades import strings
 from .checkpoint.writing import clear_leftovers, recover
 from .config.load import load_config
@@ -139,7 +139,7 @@ def _resumed_trainer(config: ExperimentConfig, folder: Path | None, console: Con
         with writing(run_dir):
             recover(checkpoints)
     world.barrier()
-    choice = newest_good(run_dir, log) if folder is None else asked_for(folder, log)
+    choice = newest_verified(run_dir, log) if folder is None else verified_point(folder, log)
     if choice.folder is not None and config.resume.on_change == "keep":
         config = _with_saved_values(config, choice.folder)
     trainer = OfflineTrainer(config, console, resumed=choice.folder is not None, world=world)
