@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import cast
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..config.messages import nearest
@@ -50,13 +50,22 @@ def make_optimizer_and_scheduler(cfg: object, policy: nn.Module) -> tuple[Optimi
     return factory.build(params, horizon=None if steps is None else Horizon(steps)), None
 
 
-def _preset_params(policy: nn.Module) -> Params:
-    """Return the trainable parameters in the policy's get_optim_params(), named; without this method, the policy."""
+def _preset_params(policy: nn.Module) -> Params | dict[str, object]:
+    """Return the trainable parameters in the policy's get_optim_params(), named; without this method, the policy.
+
+    A dict from a name to a parameter becomes named parameters. One from a name to several stays as it is: `multi_adam`
+    takes such sets.
+    """
     recommend: Callable[[], Iterable[object]] | None = getattr(policy, "get_optim_params", None)
     if recommend is None:
         return policy
+    recommended = recommend()
+    if isinstance(recommended, Mapping):
+        if not all(isinstance(value, Tensor) for value in recommended.values()):
+            return dict(recommended)
+        return [(name, parameter) for name, parameter in recommended.items() if parameter.requires_grad]
     names = {parameter: name for name, parameter in policy.named_parameters()}
-    params = list(recommend())
+    params = list(recommended)
     are_groups = bool(params) and isinstance(params[0], dict)
     groups: list[ParamGroup] = cast(list[ParamGroup], params) if are_groups else [{"params": params}]
     return [{**group, "params": [(names[p], p) for p in group["params"] if p.requires_grad]} for group in groups]

@@ -131,6 +131,31 @@ def test_what_is_missing_or_unknown_is_refused(cfg, message):
         make_optimizer_and_scheduler(cfg, Policy())
 
 
+class WithOptimParams(Policy):
+    """A policy whose get_optim_params() returns `recommended`, a function of the policy."""
+
+    def __init__(self, recommended):
+        super().__init__()
+        self._recommended = recommended
+
+    def get_optim_params(self):
+        return self._recommended(self)
+
+
+def test_a_policy_may_recommend_its_parameters_as_a_dict():
+    frozen = WithOptimParams(lambda policy: dict(policy.named_parameters()))
+    first, *rest = dict(frozen.named_parameters())
+    frozen.get_parameter(first).requires_grad_(False)
+    optimizer, _ = make_optimizer_and_scheduler({"optimizer": {"type": "adamw"}}, frozen)
+    assert optimizer.param_groups[0]["param_names"] == rest
+
+    sets = WithOptimParams(lambda policy: {name: list(child.parameters()) for name, child in policy.named_children()})
+    optimizers, _ = make_optimizer_and_scheduler({"optimizer": {"type": "multi_adam"}}, sets)
+    assert list(optimizers) == [name for name, _ in sets.named_children()]
+    with pytest.raises(ValueError, match="got a dict"):
+        make_optimizer_and_scheduler({"optimizer": {"type": "adamw"}}, sets)
+
+
 class Custom(Schedule):
     """The scheduler that LeRobot's guide writes as an extension: max(0, 1 - step / num_training_steps)."""
 
