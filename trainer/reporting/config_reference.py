@@ -59,15 +59,15 @@ def matching(name: str) -> list[Section | ConfigField]:
     """
     found: list[Section | ConfigField] = []
     for section in sections():
-        found += [section] if _means(name, section.head.path) else []
-        found += [field for field in section.fields if not field.section and _means(name, field.path)]
+        found += [section] if _matches_path(name, section.head.path) else []
+        found += [field for field in section.fields if not field.section and _matches_path(name, field.path)]
     return found
 
 
 def names() -> list[str]:
     """Return the paths of all sections and fields, and the last part of each."""
     paths = [path for section in sections() for path in (section.head.path, *(field.path for field in section.fields))]
-    return list(dict.fromkeys([*paths, *map(_last, paths)]))
+    return list(dict.fromkeys([*paths, *map(_last_name, paths)]))
 
 
 def is_path(name: str) -> bool:
@@ -80,10 +80,10 @@ def _sections(model: type[BaseModel], path: str, head: ConfigField) -> Iterator[
     fields, inner = [], []
     for name, info in model.model_fields.items():
         where = f"{path}.{name}" if path else name
-        form, meaning = _form(info, schema[name]), attribute_docstring(model, name) or ""
-        held = _held(info.annotation)
+        form, meaning = _form_text(info, schema[name]), attribute_docstring(model, name) or ""
+        held = _nested_model(info.annotation)
         if held is None:
-            fields.append(ConfigField(where, form + _mark(info), meaning))
+            fields.append(ConfigField(where, form + _mark_text(info), meaning))
             continue
         below, own_form = (f"{where}.{NAME}", "mapping, one for each name") if held[1] else (where, form)
         fields.append(ConfigField(where, form, meaning, section=below))
@@ -93,13 +93,13 @@ def _sections(model: type[BaseModel], path: str, head: ConfigField) -> Iterator[
         yield from _sections(*section)
 
 
-def _form(info: FieldInfo, schema: dict[str, Any]) -> str:
-    held = _held(info.annotation)
+def _form_text(info: FieldInfo, schema: dict[str, Any]) -> str:
+    held = _nested_model(info.annotation)
     text = "path | " if held is not None and getattr(held[0], "from_text", False) else ""
-    return f"{text}{type_text(schema)}, {_default(info, schema)}"
+    return f"{text}{type_text(schema)}, {_default_text(info, schema)}"
 
 
-def _default(info: FieldInfo, schema: dict[str, Any]) -> str:
+def _default_text(info: FieldInfo, schema: dict[str, Any]) -> str:
     if info.is_required():
         return "required"
     value = schema["default"] if "default" in schema else info.get_default(call_default_factory=True)
@@ -107,24 +107,24 @@ def _default(info: FieldInfo, schema: dict[str, Any]) -> str:
     return f"default {value_text(plain)}"
 
 
-def _mark(info: FieldInfo) -> str:
+def _mark_text(info: FieldInfo) -> str:
     return next((f"; {note.value}" for note in info.metadata if isinstance(note, Enum)), "")
 
 
-def _held(annotation: Any) -> tuple[type[BaseModel], bool] | None:
+def _nested_model(annotation: Any) -> tuple[type[BaseModel], bool] | None:
     """Return the model of the section that a field holds, and whether it holds several of them by name."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation, False
-    held = next(filter(None, map(_held, get_args(annotation))), None)
+    held = next(filter(None, map(_nested_model, get_args(annotation))), None)
     return None if held is None else (held[0], held[1] or get_origin(annotation) is dict)
 
 
-def _means(name: str, path: str) -> bool:
+def _matches_path(name: str, path: str) -> bool:
     if "." not in name:
-        return name.lower() == _last(path).lower()
+        return name.lower() == _last_name(path).lower()
     parts, given = path.split("."), name.split(".")
     return len(parts) == len(given) and all(part in (NAME, word) for part, word in zip(parts, given, strict=True))
 
 
-def _last(path: str) -> str:
+def _last_name(path: str) -> str:
     return path.removesuffix(f".{NAME}").rpartition(".")[2]

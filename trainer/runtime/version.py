@@ -21,7 +21,7 @@ def heading() -> str:
     return f"# innerstep {innerstep_version()}, run format {RUN_FORMAT}\n"
 
 
-def written_by(config_file: Path) -> str | None:
+def writer_version(config_file: Path) -> str | None:
     """Return the version in the first line of a run's config.yaml; None if there is none."""
     if not config_file.is_file():  # a pipe, which cannot be read twice
         return None

@@ -10,7 +10,7 @@ from typing import Any
 from optimizer.config import counted, listed, shown, shown_value
 
 from ...errors import NewerFormatError, UnreadableError
-from ...reporting.tables import aligned, count, size
+from ...reporting.tables import align_columns, count, size
 from ...run_layout import BEST, CHECKPOINTS, LATEST, OPTIMIZER_TENSORS, OPTIMIZER_VALUES, TRAINER, WEIGHTS
 from ...runtime.files import DamagedCheckpointError, opened_tensors, read_json, stat_of
 from ..concurrent_reading import is_still_there, read_checkpoint
@@ -47,7 +47,7 @@ def _inspected(folder: Path) -> str:
     headline = f"{folder}: after {counted(progress.step, 'update')} ({place})"
     files = f"format version {manifest['format_version']}, {_files(folder, manifest)}"
     own = [_own(folder, name) for name in PARTS if (folder / f"{name}.json").is_file()]
-    return "\n".join([headline, files, *aligned([_HEADER, *rows], right=_NUMBERS), *own])
+    return "\n".join([headline, files, *align_columns([_HEADER, *rows], right=_NUMBERS), *own])
 
 
 def verification(path: Path) -> tuple[bool, str]:
