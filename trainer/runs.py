@@ -116,7 +116,7 @@ def resume(
         console = console_of(world, steady)
         with _main_lock(world, run_dir, _logger(console)) as lock:
             with announcing(lambda module: log(console, f"{run_dir / CONFIG} imports {module}")):
-                config = load_config(run_dir / CONFIG, {**_fresh_overrides(overrides), "train.run_dir": as_text(run_dir)})
+                config = load_config(run_dir / CONFIG, {**_own_overrides(overrides), "train.run_dir": as_text(run_dir)})
             trainer = _resumed_trainer(config, folder, console, world)
             if lock is not None:
                 trainer.checkpoints.check_lock = lock.check
@@ -187,7 +187,7 @@ def _refuse_another_directory(run_dir: Path, overrides: Mapping[str, object] | N
         )
 
 
-def _fresh_overrides(overrides: Mapping[str, object] | None) -> dict[str, object]:
+def _own_overrides(overrides: Mapping[str, object] | None) -> dict[str, object]:
     """Return the overrides of a resume, without the on_change of an earlier one."""
     return {"resume.on_change": None, **overrides} if overrides else {}
 
