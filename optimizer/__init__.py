@@ -11,6 +11,7 @@ from .factories.torch_optim import TorchFactory, torch_factory
 from .interop.lerobot import make_optimizer_and_scheduler
 from .schedule_free_radam import RAdamScheduleFreeFactory
 from .schedules.base import SCHEDULE_REGISTRY, Schedule
+from .schedules.durations import Duration, PositiveDuration, RunLength
 from .schedules.horizon import Horizon
 from .schedules.torch_schedule import TorchSchedule
 from .scheduling.optimizer import ScheduledOptimizer
@@ -34,14 +35,17 @@ __all__ = [
     "AdamWWithWarmupCosineFactory",
     "CautiousOptimizer",
     "ConformanceError",
+    "Duration",
     "EmbeddedScheduler",
     "FreeScheduleFactory",
     "Horizon",
     "NamedState",
     "OptimizerFactory",
+    "PositiveDuration",
     "RAdamScheduleFreeFactory",
     "ReadOnlyScheduler",
     "Registry",
+    "RunLength",
     "Schedule",
     "ScheduledFactory",
     "ScheduledOptimizer",

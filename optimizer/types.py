@@ -5,8 +5,11 @@ from typing import Any, Protocol, runtime_checkable
 ParamGroup = dict[str, Any]
 """A parameter group of torch's: `params`, and the options of the class by name."""
 
+Options = dict[str, Any]
+"""Options of an optimizer class, by the names of its arguments."""
+
 StateDict = dict[str, Any]
-"""What `state_dict()` of an optimizer returns."""
+"""The return type of an optimizer's `state_dict()`."""
 
 POSITION = "schedule_position"
 """The key under which every parameter group mirrors the position, for tools that keep only groups."""

@@ -1,5 +1,9 @@
-"""Validated configs: registries of classes by key, fields and their messages, modules that a config names."""
+"""Validated configs: registries of classes by key, types of fields, error messages, modules that a config names."""
 
+from .arguments import arguments_model, check_arguments, construct, signature_model
+from .attribute_docs import attribute_docstring
+from .errors import UNKNOWN_KEY, explain, filtered, nest, refusal
+from .fields import Beta, Count, NonNegativeNumber, PositiveCount, PositiveNumber
 from .importing import (
     NotImportedError,
     PartWarning,
@@ -11,24 +15,7 @@ from .importing import (
 )
 from .messages import bounded, counted, joined, listed, message_of, nearest, shown, shown_value, visible
 from .tagged_field import TaggedField
-from .validation import (
-    UNKNOWN_KEY,
-    Beta,
-    Config,
-    Count,
-    NonNegativeNumber,
-    PositiveCount,
-    PositiveNumber,
-    arguments_model,
-    attribute_docstring,
-    check_arguments,
-    construct,
-    explain,
-    filtered,
-    nest,
-    refusal,
-    signature_model,
-)
+from .validation import Config
 
 __all__ = [
     "UNKNOWN_KEY",

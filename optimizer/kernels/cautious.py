@@ -24,7 +24,7 @@ from ..scheduling.kernel import Kernel
 from ..scheduling.optimizer import ScheduledOptimizer
 from ..transforms.cautious import Caution
 from ..transforms.float64_step import HALVES
-from ..transforms.memory_layout import laid_out_as
+from ..transforms.memory_layout import with_strides_of
 from ..transforms.weight_decay import decoupled_decay, l2_penalty
 from ..types import MOMENTS, ParamGroup
 from .blocks import Lists, Tensors, bundles
@@ -173,7 +173,7 @@ def _with_penalty(group: ParamGroup, block: Lists) -> Tensors:
 
 def _loss_gradients(group: ParamGroup, parameters: list[Tensor]) -> list[Tensor]:
     """Return the gradients of the loss to minimize: negated if the group maximizes."""
-    gradients = [laid_out_as(p, p.grad) for p in parameters]  # type: ignore[arg-type]  # they have one
+    gradients = [with_strides_of(p, p.grad) for p in parameters]  # type: ignore[arg-type]  # they have one
     return list(torch._foreach_neg(gradients)) if group["maximize"] and gradients else gradients
 
 

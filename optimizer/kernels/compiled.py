@@ -15,7 +15,7 @@ from torch.optim import SGD, Adam, AdamW
 from ..scheduling.kernel import Kernel
 from ..scheduling.optimizer import ScheduledOptimizer
 from ..transforms.cautious import Caution
-from ..transforms.memory_layout import laid_out_as
+from ..transforms.memory_layout import with_strides_of
 from ..transforms.weight_decay import decoupled_decay, l2_penalty
 from ..types import MOMENTS, ParamGroup
 from . import native
@@ -70,7 +70,7 @@ def run(
 
 def gradient_of(p: Tensor) -> Tensor:
     """Return the gradient of `p`, with the strides of `p`."""
-    return laid_out_as(p, p.grad)  # type: ignore[arg-type]  # it has one
+    return with_strides_of(p, p.grad)  # type: ignore[arg-type]  # it has one
 
 
 def _unsupported_sgd(optimizer: ScheduledOptimizer, group: ParamGroup) -> str | None:

@@ -22,7 +22,7 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
 
 from ..scheduling.kernel import Kernel
 from ..scheduling.optimizer import ScheduledOptimizer
-from ..transforms.memory_layout import laid_out_as
+from ..transforms.memory_layout import with_strides_of
 from ..transforms.weight_decay import DECOUPLED_FLAG
 from ..types import MOMENTS, ParamGroup, StateDict
 from .moments import adam_state, cast_moments, check_class_step, count_step, unsupported_by_fused
@@ -102,9 +102,9 @@ def _make_moments(optimizer: ScheduledOptimizer) -> None:
 def _step_group(group: ParamGroup, rows: list[Row], is_laid_out: bool) -> None:
     gradients = [gradient for _, gradient, _ in rows]
     if not is_laid_out:
-        gradients = [laid_out_as(p, gradient) for p, gradient, _ in rows]
+        gradients = [with_strides_of(p, gradient) for p, gradient, _ in rows]
         for p, _, state in rows:
-            state |= {name: laid_out_as(p, state[name]) for name in MOMENTS}
+            state |= {name: with_strides_of(p, state[name]) for name in MOMENTS}
     averages, squares = ([state[name] for _, _, state in rows] for name in MOMENTS)
     steps = [state["step"] for _, _, state in rows]
     count_step(steps)

@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 
 from ..scheduling.optimizer import ScheduledOptimizer
 from ..transforms.float64_step import HALVES
-from ..transforms.memory_layout import check_memory, laid_out_as, oddity
+from ..transforms.memory_layout import check_memory, layout_problem, with_strides_of
 from ..types import MOMENTS
 
 CHANGED = (
@@ -66,7 +66,7 @@ def adapted_moment(optimizer: ScheduledOptimizer, p: Tensor, value: Tensor) -> T
     """Return the moment `value` of `p` in the type and with the strides that a kernel needs."""
     if p.dtype in HALVES:  # a step without caution leaves shorter ones
         value = value.to(moment_dtype(optimizer, p))
-    return laid_out_as(p, value)
+    return with_strides_of(p, value)
 
 
 def check_moments(
@@ -103,7 +103,7 @@ def check_moments(
     if any(value.dtype not in dtypes or value.device != p.device for _, value in values):
         found = ", ".join(f"{x.dtype} {list(x.shape)} on {x.device}" for x in (p, *(value for _, value in values)))
         raise TypeError(f"the tensors of {who} differ in type or device: {found}. Nothing was updated.")
-    odd = next((odd for _, value in values if (odd := oddity(value)) is not None and not value.is_neg()), None)
+    odd = next((odd for _, value in values if (odd := layout_problem(value)) is not None and not value.is_neg()), None)
     return None if odd is None else f"the state of {who} {odd}"
 
 

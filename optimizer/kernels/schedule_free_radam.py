@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ..scheduling.kernel import Kernel
 from ..scheduling.optimizer import ScheduledOptimizer
-from ..transforms.memory_layout import laid_out_as
+from ..transforms.memory_layout import with_strides_of
 from ..types import ParamGroup
 from . import compiled
 from .blocks import Lists, Tensors, bundles
@@ -78,7 +78,7 @@ def _begin_update(
         if "z" not in state:
             state["z"] = torch.clone(p, memory_format=torch.preserve_format)
             state["exp_avg_sq"] = torch.zeros_like(p, memory_format=torch.preserve_format)
-        state |= {name: laid_out_as(p, state[name]) for name in ("exp_avg_sq", "z")}
+        state |= {name: with_strides_of(p, state[name]) for name in ("exp_avg_sq", "z")}
         rows.append((p, p.grad, state["exp_avg_sq"], state["z"]))  # type: ignore[arg-type]  # it has a gradient
     return rows, numbers, is_adaptive
 

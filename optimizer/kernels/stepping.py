@@ -15,7 +15,15 @@ from ..scheduling.kernel import Kernel
 from ..scheduling.optimizer import ScheduledOptimizer
 from ..transforms.cautious import cautious_step
 from ..transforms.grad_scaler import has_overflowed
-from ..transforms.memory_layout import called, check_memory, extent, is_dense, lay_out, lies_as, oddity
+from ..transforms.memory_layout import (
+    check_memory,
+    extent_bytes,
+    has_strides_of,
+    is_dense,
+    layout_problem,
+    match_strides,
+    parameter_labels,
+)
 from ..types import ParamGroup
 from .moments import check_class_step, check_moments
 
@@ -79,7 +87,7 @@ def step_of_class(optimizer: ScheduledOptimizer) -> None:
     caution = optimizer.step_options.caution
     if caution is None:
         if not optimizer.is_laid_out:
-            lay_out(optimizer)
+            match_strides(optimizer)
         step(optimizer)
     else:
         cautious_step(optimizer, caution, lambda: step(optimizer))
@@ -103,13 +111,13 @@ def unsupported_step(optimizer: ScheduledOptimizer) -> str | None:
     reason: str | None = None
     for group in optimizer.param_groups:
         reason = reason or kernel.unsupported_reason(optimizer, group)
-        for p, name in zip(group["params"], called(group), strict=True):
+        for p, name in zip(group["params"], parameter_labels(group), strict=True):
             check_memory(p, name)
             if p.grad is not None:
                 check_memory(p.grad, f"the gradient of {name}")
                 reason = reason or _unsupported_gradient(p, p.grad, name)
     for group in optimizer.param_groups:
-        for p, name in zip(group["params"], called(group), strict=True):
+        for p, name in zip(group["params"], parameter_labels(group), strict=True):
             unsupported = check_moments(optimizer, p, name, kernel.state_names, strict=reason is None)
             reason = reason or unsupported
     if reason is None and signature is not None:
@@ -120,7 +128,7 @@ def unsupported_step(optimizer: ScheduledOptimizer) -> str | None:
 def _is_laid_out(optimizer: ScheduledOptimizer, kernel: Kernel) -> bool:
     """Return whether a fused step can read all parameters, and gradients and state have their strides."""
     return all(
-        value is None or (oddity(value) is None and is_dense(value) and lies_as(p, value))
+        value is None or (layout_problem(value) is None and is_dense(value) and has_strides_of(p, value))
         for group in optimizer.param_groups
         for p in group["params"]
         for value in (p, p.grad, *map(optimizer.state.get(p, {}).get, kernel.state_names))
@@ -145,23 +153,23 @@ def unsupported_group(
     parameters = group["params"]
     if len({(p.dtype, p.device) for p in parameters}) > 1:
         return "a group has parameters of several types or devices"
-    for p, name in zip(parameters, called(group), strict=True):
-        odd = oddity(p)
+    for p, name in zip(parameters, parameter_labels(group), strict=True):
+        odd = layout_problem(p)
         if odd is not None:
             return f"{name} {odd}"
         if p.dtype not in types.get(p.device.type, ()):
             return f"{name} is {p.dtype} on {p.device}"
         if not (gaps or p.is_contiguous() or is_dense(p)):
             return f"{name} has gaps in memory"
-        if p.numel() and p.storage_offset() * p.element_size() + extent(p) > p.untyped_storage().nbytes():
+        if p.numel() and p.storage_offset() * p.element_size() + extent_bytes(p) > p.untyped_storage().nbytes():
             return f"{name} reaches beyond its memory"
-    ranges = sorted((p.data_ptr(), p.data_ptr() + extent(p)) for p in parameters if p.numel())
+    ranges = sorted((p.data_ptr(), p.data_ptr() + extent_bytes(p)) for p in parameters if p.numel())
     overlap = any(later < end for (_, end), (later, _) in pairwise(ranges))
     return "two parameters share memory" if overlap else None
 
 
 def _unsupported_gradient(p: Tensor, gradient: Tensor, name: str) -> str | None:
-    odd = oddity(gradient)
+    odd = layout_problem(gradient)
     if odd is not None and not gradient.is_neg():  # a negated one is copied
         return f"the gradient of {name} {odd}"
     if gradient.shape != p.shape or gradient.dtype != p.dtype or gradient.device != p.device:

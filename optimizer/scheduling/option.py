@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ..config.errors import nest
 from ..config.messages import nearest
-from ..config.validation import nest
 from ..schedules.base import Schedule
 from ..schedules.sampling import sample_steps
 from ..types import INITIAL, JsonObject, ParamGroup
@@ -29,10 +29,10 @@ class ScheduledOption:
     def __init__(self, name: str, schedule: Schedule, base: float) -> None:
         self.name = name
         try:
-            self.schedule = schedule.for_lr(base)
+            self.curve = schedule.bind(base)
         except ValidationError as error:
             raise nest(error, ("schedule",) if name == "lr" else ("option_schedules", name)) from None
-        self.curve = self.schedule.start()
+        self.schedule = self.curve.schedule
         self.base_values: list[float] = []
         self.ratios: list[float] = []
         self.base, self.given_schedule = base, schedule
@@ -46,14 +46,14 @@ class ScheduledOption:
 
     def before_reports(self) -> Callable[[int], float]:
         """Return the optimizer's own value of the option as a function of the update, as if no metric ever came."""
-        curve, factor = self.schedule.start(), 1.0 if self.schedule.absolute else self.base
+        curve, factor = self.schedule.bind(), 1.0 if self.schedule.absolute else self.base
         return lambda update: curve.lr_at(update) * factor
 
     def ignores_base(self, updates: Sequence[int]) -> bool:
         """Return whether the curve has the same values in `updates` for another value of the optimizer's option."""
         if not self.schedule.absolute:
             return False
-        curve, other = self.schedule.start(), self.given_schedule.for_lr(2.0 * self.base).start()
+        curve, other = self.schedule.bind(), self.given_schedule.bind(2.0 * self.base)
         return all(curve.lr_at(update) == other.lr_at(update) for update in updates)
 
     def restore(self, state: JsonObject) -> bool:
@@ -62,11 +62,11 @@ class ScheduledOption:
         Returns:
             Whether `state` is the state of such a curve.
         """
-        self.curve = self.schedule.start()
+        self.curve = self.schedule.bind()
         try:
-            self.curve.load_curve_state(state)
+            self.curve.load_metric_state(state)
         except (KeyError, TypeError):
-            self.curve = self.schedule.start()
+            self.curve = self.schedule.bind()
             return False
         return True
 
@@ -78,7 +78,7 @@ class ScheduledOption:
         """
         highest = 1.0 if self.name in ("beta1", "beta2", "momentum") else math.inf
         length = getattr(self.schedule, self.schedule.length_field or "", None) or 1
-        for update in sample_steps(length * self.schedule.pace(), 200):
+        for update in sample_steps(length * self.schedule.step_length(), 200):
             value = self.curve.lr_at(update) * (1.0 if self.schedule.absolute else self.base)
             if not 0.0 <= value < highest:
                 limit = "must be >= 0 and < 1" if highest == 1.0 else "must be >= 0"

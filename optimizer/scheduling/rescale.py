@@ -87,7 +87,7 @@ def warp_to_lr(schedule: Schedule, ratio: float, lr: float, update: int, rising:
     """
     if not 0.0 <= lr < math.inf:
         raise ValueError(f"lr: must be a number >= 0; got {lr}")
-    curve, pace = schedule.start(), schedule.pace()
+    curve, pace = schedule.bind(), schedule.step_length()
     length = getattr(schedule, schedule.length_field or "", None)
     last = length - 1 if isinstance(length, int) else max(2 * update, 1000) // pace
     search = _Search(cache(lambda step: curve.lr_at(step * pace) * ratio), last, lr, rising)

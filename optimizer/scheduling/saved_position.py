@@ -1,9 +1,8 @@
 """The schedule's position in a state dict of an optimizer."""
 
 from collections.abc import Mapping
-from typing import Any
 
-from ..types import CURVE_WARP, POSITION
+from ..types import CURVE_WARP, POSITION, JsonObject, StateDict
 from .rescale import CurveWarp
 
 NO_POSITION = (
@@ -13,7 +12,7 @@ NO_POSITION = (
 )
 
 
-def position_in(state_dict: Mapping[str, Any]) -> dict[str, Any] | None:
+def position_in(state_dict: StateDict) -> JsonObject | None:
     """Return the scheduler's state in `state_dict`, or one with the position that its groups mirror; else None.
 
     Args:

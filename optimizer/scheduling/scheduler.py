@@ -147,10 +147,10 @@ class EmbeddedScheduler:
         if self._warp is not None:
             state["entry"] = self._warp.state()
         if self._monitors:
-            state["curves"] = {option.name: option.curve.curve_state() for option in self._options}
+            state["curves"] = {option.name: option.curve.metric_state() for option in self._options}
         return state
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: JsonObject) -> None:
         """Restore the position, with a warning if it was saved under another curve; the groups are not written.
 
         Args:
@@ -252,7 +252,7 @@ def _filled_tensor(tensor: object, value: int) -> Tensor:
     return tensor.fill_(value) if isinstance(tensor, Tensor) else torch.tensor(value)
 
 
-def _curve_fields(state: Mapping[str, Any]) -> JsonObject:
+def _curve_fields(state: JsonObject) -> JsonObject:
     """Return the fields of all curves in a scheduler's state under unique names."""
     fields = dict(state["config"] or NO_CURVE) if "config" in state else {}
     for option, config in state.get("option_configs", {}).items():

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from ..types import SwitchesWeights
 from .float64_step import in_float64, keep_saved, put_back, why_not_in_float64
 from .grad_scaler import has_overflowed
-from .memory_layout import called, check_memory
+from .memory_layout import check_memory, parameter_labels
 from .step_hooks import without_hooks
 from .weight_decay import decayed_share, is_decoupled
 
@@ -148,7 +148,7 @@ def cautious_step(optimizer: Optimizer, caution: Caution, step: Callable[[], obj
         RuntimeError: for sparse gradients and for tensors whose memory was freed.
     """
     for group in optimizer.param_groups:
-        for p, name in zip(group["params"], called(group), strict=True):
+        for p, name in zip(group["params"], parameter_labels(group), strict=True):
             _check_tensors(p, name)
     if has_overflowed(optimizer):
         return None

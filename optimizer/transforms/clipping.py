@@ -100,7 +100,7 @@ def _clip(optimizer: Clips) -> None:
         return
     scale = loss_scale(optimizer)
     max_norm = optimizer.step_options.grad_clip_norm
-    assert max_norm is not None  # or there would be no hook
+    assert max_norm is not None  # this hook is registered only with a norm
     if scale is None:
         norm = _clip_parameters(parameters, max_norm)
     else:

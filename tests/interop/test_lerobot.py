@@ -113,7 +113,7 @@ def test_a_preset_holds_where_nothing_is_given_and_what_is_given_wins():
 @pytest.mark.parametrize(
     ("cfg", "message"),
     [
-        ({}, "brings no optimizer_preset"),
+        ({}, "has no optimizer_preset"),
         ({"optimiser": {"type": "adamw"}}, "did you mean 'optimizer'"),
         ({"optimizer": {"type": "adamw", "learning_rate": 1}}, "learning_rate"),
         (

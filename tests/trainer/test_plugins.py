@@ -131,6 +131,11 @@ FAULTY = {
         "ValueError: component key 'mlp' is taken",
         "{file}:5",
     ),
+    "a value that innerstep refuses": (
+        "from optimizer import Horizon\nHorizon(0)\n",
+        "Horizon.total_steps must be at least 1",
+        "{file}:2",
+    ),
     "no exception": ("class Odd(BaseException): ...\nraise Odd('odd')\n", "Odd: odd", "{file}:2"),
 }
 

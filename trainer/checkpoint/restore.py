@@ -90,7 +90,7 @@ def _was_rising(scheduler: Mapping[str, Any] | None) -> bool | None:
     fields = dict(scheduler["config"] or NO_CURVE)
     if (key := fields.pop("type", "")) not in SCHEDULE_REGISTRY:
         return None
-    curve = SCHEDULE_REGISTRY[key](**fields).start()
+    curve = SCHEDULE_REGISTRY[key](**fields).bind()
     here, next_one = (curve.lr_at(scheduler["last_epoch"] + step) for step in (0, 1))
     return None if here == next_one else next_one > here
 

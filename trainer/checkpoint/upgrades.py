@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from optimizer import Horizon
 from optimizer.config import arguments_model, check_arguments, explain, nearest, nest
 
-from ..config.class_choice import Choice
+from ..config.class_choice import ClassChoice
 from ..config.marks import default_values, fixed_fields, fixed_sections, may_change
 from ..config.schema import ExperimentConfig, OptimConfig
 from ..runtime.version import newer
@@ -31,7 +31,7 @@ def brought_up(values: Mapping[str, Any], config: ExperimentConfig) -> dict[str,
         if isinstance(now, OptimConfig):
             if _has_class_of(fields, now) and _names_nothing_else(fields, named):
                 fields["params"] = _optimizer_params(fields, now, values["horizon"])
-        elif isinstance(now, Choice) and _has_class_of(fields, now):
+        elif isinstance(now, ClassChoice) and _has_class_of(fields, now):
             fields["params"] = _params(fields["params"], now)
     return {**values, "config": filled}
 
@@ -47,7 +47,7 @@ def unknown_fields(values: Mapping[str, Any], config: ExperimentConfig) -> list[
     named = set(strings(config.model_dump(mode="json")))
     for path, model, fields, now in _sections(type(config), values["config"], config):
         lines += _unknown(path, model, fields)
-        if isinstance(now, Choice) and _has_class_of(fields, now) and _names_nothing_else(fields, named):
+        if isinstance(now, ClassChoice) and _has_class_of(fields, now) and _names_nothing_else(fields, named):
             lines += _unknown_params(path, fields.get("params", {}), now)
     advice = newer(values.get("provenance", {}).get("innerstep"))
     return [*lines, advice] if lines and advice else lines
@@ -69,7 +69,7 @@ def _names_nothing_else(saved: Any, named: Container[str]) -> bool:
     return all(text in named for text in strings(saved) if "." in text)
 
 
-def _has_class_of(fields: Mapping[str, Any], known: Choice) -> bool:
+def _has_class_of(fields: Mapping[str, Any], known: ClassChoice) -> bool:
     return fields.get("type") == known.type
 
 
@@ -105,7 +105,7 @@ def _sections(
             yield from _sections(inner, value, known, (*path, name))
 
 
-def _params(saved: Mapping[str, Any], now: Choice) -> dict[str, Any]:
+def _params(saved: Mapping[str, Any], now: ClassChoice) -> dict[str, Any]:
     """Return saved params as `now` has them where one of the two leaves out what the other gives by its default: an
     argument that the class has got since, or has lost.
     """
@@ -148,7 +148,7 @@ def _unknown(path: str, model: type[BaseModel], fields: Mapping[str, Any]) -> li
     ]
 
 
-def _unknown_params(path: str, params: dict[str, Any], known: Choice) -> list[str]:
+def _unknown_params(path: str, params: dict[str, Any], known: ClassChoice) -> list[str]:
     try:
         check_arguments(known.chosen, params)
     except ValidationError as error:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from optimizer.factories import trainable_parameters
 from optimizer.transforms import clip_to_norm, total_norm
 from optimizer.types import StateDict
 
@@ -91,10 +92,7 @@ class GradientUpdater:
         self._last_step: dict[str, int] = {}
         self._dtype = _AUTOCAST.get(rules.precision)
         self._scaler = torch.amp.GradScaler(world.device.type) if rules.precision == "fp16" else None
-        self._parameters = {
-            name: [parameter for parameter in components[name].parameters() if parameter.requires_grad]
-            for name in optimizers
-        }
+        self._parameters = {name: [*trainable_parameters(components[name]).values()] for name in optimizers}
         self._statistics = StatisticsSnapshot(components[name] for name in optimizers)
         self._rng = RngSnapshot()
 

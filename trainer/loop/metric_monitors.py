@@ -79,6 +79,4 @@ def _monitors(optimizer: Optimizer) -> list[tuple[str, str]]:
     scheduler = optimizer.scheduler
     others = {f"option_schedules.{option}": schedule for option, schedule in scheduler.option_schedules.items()}
     schedules = {"schedule": scheduler.schedule, **others}
-    return [
-        (field, monitor) for field, schedule in schedules.items() for monitor in sorted(schedule.start().monitors())
-    ]
+    return [(field, monitor) for field, schedule in schedules.items() for monitor in sorted(schedule.bind().monitors())]

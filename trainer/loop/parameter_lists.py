@@ -6,6 +6,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from optimizer.config import listed
+from optimizer.factories import trainable_parameters
 
 from ..errors import UserCodeError
 
@@ -37,7 +38,7 @@ def parameter_problems(components: nn.ModuleDict, optimizers: Mapping[str, Optim
     problems = []
     for name, component in components.items():
         own = {id(parameter): path for path, parameter in component.named_parameters()}
-        trains = {id(parameter): own[id(parameter)] for parameter in component.parameters() if parameter.requires_grad}
+        trains = {id(parameter): path for path, parameter in trainable_parameters(component).items()}
         stepped = _optimized_parameters(optimizers[name]) if name in optimizers else {}
         if trains.keys() == stepped.keys():
             continue

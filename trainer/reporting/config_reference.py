@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, get_args, get_origin
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from optimizer.config import attribute_docstring
 
+from ..config.marks import find_section
 from ..config.schema import ExperimentConfig
 from .field_text import type_text, value_text
 
@@ -80,23 +81,23 @@ def _sections(model: type[BaseModel], path: str, head: ConfigField) -> Iterator[
     fields, inner = [], []
     for name, info in model.model_fields.items():
         where = f"{path}.{name}" if path else name
+        held = find_section(model, name)
         form, meaning = _form_text(info, schema[name]), attribute_docstring(model, name) or ""
-        held = _nested_model(info.annotation)
         if held is None:
             fields.append(ConfigField(where, form + _mark_text(info), meaning))
             continue
-        below, own_form = (f"{where}.{NAME}", "mapping, one for each name") if held[1] else (where, form)
+        if getattr(held.model, "from_text", False):
+            form = f"path | {form}"
+        below, own_form = (f"{where}.{NAME}", "mapping, one for each name") if held.several else (where, form)
         fields.append(ConfigField(where, form, meaning, section=below))
-        inner.append((held[0], below, ConfigField(below, own_form, meaning, section=below)))
+        inner.append((held.model, below, ConfigField(below, own_form, meaning, section=below)))
     yield Section(head, tuple(fields))
     for section in inner:
         yield from _sections(*section)
 
 
 def _form_text(info: FieldInfo, schema: dict[str, Any]) -> str:
-    held = _nested_model(info.annotation)
-    text = "path | " if held is not None and getattr(held[0], "from_text", False) else ""
-    return f"{text}{type_text(schema)}, {_default_text(info, schema)}"
+    return f"{type_text(schema)}, {_default_text(info, schema)}"
 
 
 def _default_text(info: FieldInfo, schema: dict[str, Any]) -> str:
@@ -109,14 +110,6 @@ def _default_text(info: FieldInfo, schema: dict[str, Any]) -> str:
 
 def _mark_text(info: FieldInfo) -> str:
     return next((f"; {note.value}" for note in info.metadata if isinstance(note, Enum)), "")
-
-
-def _nested_model(annotation: Any) -> tuple[type[BaseModel], bool] | None:
-    """Return the model of the section that a field holds, and whether it holds several of them by name."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation, False
-    held = next(filter(None, map(_nested_model, get_args(annotation))), None)
-    return None if held is None else (held[0], held[1] or get_origin(annotation) is dict)
 
 
 def _matches_path(name: str, path: str) -> bool:

@@ -7,8 +7,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from optimizer import EmbeddedScheduler, Horizon, ScheduledFactory
-from optimizer.analysis import warnings_about
+from optimizer.analysis import schedule_warnings
 from optimizer.config import counted
+from optimizer.factories import trainable_parameters
 from optimizer.kernels import implementation_of
 from optimizer.types import HasSchedule
 
@@ -70,14 +71,14 @@ def warning_lines(
         total_steps: The length of the run in steps of the component.
         usual: The optimizer's default options, as `warnings_about` takes them.
     """
-    return [f"warning: {name}: {line}" for line in warnings_about(scheduler, total_steps, usual)]
+    return [f"warning: {name}: {line}" for line in schedule_warnings(scheduler, total_steps, usual)]
 
 
 def _component_row(
     name: str, config: ExperimentConfig, component: nn.Module, optimizer: Optimizer | None
 ) -> tuple[str, ...]:
     total = sum(parameter.numel() for parameter in component.parameters())
-    trainable = sum(parameter.numel() for parameter in component.parameters() if parameter.requires_grad)
+    trainable = sum(parameter.numel() for parameter in trainable_parameters(component).values())
     if optimizer is None:
         return name, count(total), "frozen" if is_frozen(component) else "yes", "-", "-", "-"
     trains = "yes" if trainable == total else f"{count(trainable)} of it"
@@ -111,9 +112,6 @@ def _group_lines(name: str, optimizer: Optimizer) -> list[str]:
 
 
 def _schedule_text(scheduler: EmbeddedScheduler) -> str:
-    lr = scheduler.schedule.summary() + scheduler.schedule.pace_summary()
-    others = [
-        f"; {option} {schedule.summary()}{schedule.pace_summary()}"
-        for option, schedule in scheduler.option_schedules.items()
-    ]
+    lr = scheduler.schedule.full_summary()
+    others = [f"; {option} {schedule.full_summary()}" for option, schedule in scheduler.option_schedules.items()]
     return lr + "".join(others)

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from optimizer import Horizon, ScheduledFactory, ScheduledOptimizer
 from optimizer.config import explain, nest
+from optimizer.factories import trainable_parameters
 
 from ..config.schema import OptimConfig
 from ..errors import ConfigError, raised, user_line
@@ -78,7 +79,7 @@ def _build(optim: OptimConfig, component: nn.Module, horizon: Horizon) -> Optimi
     if isinstance(optim.factory, ScheduledFactory):
         return optim.factory.build(component, horizon=horizon)
     build = optim.factory.build
-    trainable = [(path, parameter) for path, parameter in component.named_parameters() if parameter.requires_grad]
+    trainable = [*trainable_parameters(component).items()]
     if "horizon" in inspect.signature(build).parameters:
         return build(trainable, horizon=horizon)
     return build(trainable)  # a factory written for `build(params)` alone
