@@ -166,7 +166,7 @@ def _class_text(registry: Registry[Any], cls: type[Any], width: int) -> str:
         *wrapped(text, width, 2),
     ]
     if registry is SINK_REGISTRY:  # `train.log` names it and gives no parameters
-        return "\n".join(lines)
+        return "\n".join([*lines, "", "  parameters: none"])
     lines += ["", "  parameters:"]
     refused = refused_options(cls) if key in registry else {}
     schema = (cls if issubclass(cls, BaseModel) else signature_model(cls)).model_json_schema(by_alias=True)
