@@ -66,6 +66,7 @@ class MetricsLog:
         """Hand a line to each sink.
 
         Raises:
+            SaveError: A sink could not write it, unless train.on_save_error is "continue".
             UserCodeError: The code of a sink fails.
         """
         for key, sink in self._sinks.items():
