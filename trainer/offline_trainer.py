@@ -1,7 +1,6 @@
 """The story of a run, top to bottom: build everything, train, evaluate, save, draw."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -38,6 +37,7 @@ from .reporting.progress_bar import RunProgress
 from .reporting.run_plots import draw_pictures, require_plotting
 from .rescue import early_stop_error, rescuing
 from .resuming import restore_run, saved_values
+from .run import Result
 from .run_layout import METRICS
 from .runtime.rng import seed_all, separate_rng
 from .runtime.signals import Interruption
@@ -46,17 +46,6 @@ from .runtime.world import World
 from .setup.components import build_components
 from .setup.dry_run import bring_into_form
 from .setup.optimizers import check_each_trains, component_optimizer
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a run ended."""
-
-    run_dir: Path
-    step: int
-    """Updates done."""
-    metrics: dict[str, float]
-    """The metrics of the last evaluation, by name."""
 
 
 class OfflineTrainer:

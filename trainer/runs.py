@@ -24,9 +24,10 @@ from .config.schema import ExperimentConfig
 from .config.yaml_file import read_config_file
 from .config.yaml_values import write_yaml
 from .errors import ConfigError, resume_command
-from .offline_trainer import OfflineTrainer, Result
+from .offline_trainer import OfflineTrainer
 from .ownership import refuse_a_copy, remove_leftovers, remove_run, run_to_overwrite
 from .reporting.metrics_file import MetricsFile
+from .run import Result
 from .run_layout import CHECKPOINTS, CONFIG, LATEST, METRICS, NOT_UNDERSTOOD, TRAINER
 from .run_lock import RunLock, locked
 from .runtime.files import DamagedCheckpointError, write_atomically
