@@ -7,9 +7,9 @@ from rich.console import Console
 from torch.optim import Optimizer
 
 from .checkpoint.contents import Progress
-from .checkpoint.dry_save import TriedContents
+from .checkpoint.dry_save import CheckedContents
 from .checkpoint.fingerprint import run_fingerprint
-from .checkpoint.init_from import load_part_optimizers
+from .checkpoint.init_from import init_optimizers
 from .checkpoint.manager import CheckpointManager
 from .checkpoint.own_state import OwnState
 from .checkpoint.provenance import provenance
@@ -87,13 +87,13 @@ class OfflineTrainer:
         self.optimizers = self._build_optimizers()
         self.fingerprint = run_fingerprint(config, self.optimizers, self.horizon)
         if not resumed:
-            load_part_optimizers(config.model, self.optimizers, self.log)
+            init_optimizers(config.model, self.optimizers, self.log)
         train_at_training_weights(self.optimizers.values())
         evaluates, total = self.data.held_out is not None, self.horizon.total_steps
         check_monitors(config, self.optimizers, named_values(outcome), evaluates, total)
         rules = Rules.from_config(config, self.optimizers)
         self.updater = GradientUpdater(self.components, self.optimizers, self.world, rules, self.log)
-        self.contents = TriedContents(self.components, self.optimizers)
+        self.contents = CheckedContents(self.components, self.optimizers)
         self.own_state = OwnState(self.objective, self.data, self.components, config.data.workers, self.log)
         self.provenance = provenance(self.world.device, self.optimizers, self.data, config.seed)
         if train.compile:

@@ -3,17 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from .checkpoint import contents as checkpoint
-from .checkpoint.fingerprint import changes
-from .checkpoint.on_change import refuse, table
-from .checkpoint.provenance import say_what_differs
+from .checkpoint.contents import Progress, expected_content, load_rng, read_progress
+from .checkpoint.fingerprint import config_changes
+from .checkpoint.on_change import changes_table, refuse_changes
+from .checkpoint.provenance import log_differences
 from .checkpoint.restore import restore_components
-from .checkpoint.upgrades import brought_up
+from .checkpoint.upgrades import upgrade_values
 from .errors import ConfigError
 from .loop.averaged_weights import train_at_training_weights
 from .run import Run
 from .run_layout import TRAINER
-from .runtime.rng import set_rng_state
 
 
 def saved_values(run: Run) -> dict[str, Any]:
@@ -40,23 +39,23 @@ def restore_run(run: Run, folder: Path) -> None:
     """
     on_change = run.config.resume.on_change
     try:
-        progress = checkpoint.read_progress(folder)
+        progress = read_progress(folder)
         if progress.step > run.horizon.total_steps:
             rule = f"must be >= {progress.step}, the updates done; got {run.horizon.total_steps}"
             raise ConfigError(f"train.total_steps: {rule}")
         now = {"data": _data_position(run), "config": run.fingerprint}
-        with checkpoint.expected_content(folder / TRAINER):
-            rows = changes(brought_up(progress.values, run.config), now)
+        with expected_content(folder / TRAINER):
+            rows = config_changes(upgrade_values(progress.values, run.config), now)
         if on_change not in ("override", "rescale"):
-            refuse(rows, on_change, progress.values, run.config)
+            refuse_changes(rows, on_change, progress.values, run.config)
         else:
-            differences = table(rows) or "  nothing"
+            differences = changes_table(rows) or "  nothing"
             run.log(f"resume.on_change={on_change}; what differs from the checkpoint:\n{differences}")
         restore_components(folder, run.components, run.optimizers, run.updater.rules.every, rows, on_change, run.log)
-        with checkpoint.expected_content(folder):
+        with expected_content(folder):
             train_at_training_weights(run.optimizers.values())
         run.own_state.restore(folder, progress, [row[0] for row in rows], on_change, run.world.device)
-        say_what_differs(progress.values["provenance"], run.provenance, run.data, run.config.seed, run.log)
+        log_differences(progress.values["provenance"], run.provenance, run.data, run.config.seed, run.log)
         _restore_values(run, folder, progress)
     except ValueError as error:
         raise ConfigError(str(error)) from error
@@ -64,13 +63,13 @@ def restore_run(run: Run, folder: Path) -> None:
     run.checkpoints.continue_from(run.step)
 
 
-def _restore_values(run: Run, folder: Path, progress: checkpoint.Progress) -> None:
-    with checkpoint.expected_content(folder / TRAINER):
+def _restore_values(run: Run, folder: Path, progress: Progress) -> None:
+    with expected_content(folder / TRAINER):
         run.updater.load_state_dict(progress.values["scaler"])
         run.updater.skipped = {str(name): int(count) for name, count in progress.values.get("skipped", {}).items()}
         run.evaluation_is_due = progress.values.get("evaluated", True) is False
         run.checkpoints.best.restore(progress.values["best"], progress.step)
-        set_rng_state(checkpoint.read_rng(folder))
+        load_rng(folder)
 
 
 def _data_position(run: Run) -> dict[str, int]:

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from optimizer import Horizon
 
-from .checkpoint.dry_save import TriedContents
+from .checkpoint.dry_save import CheckedContents
 from .checkpoint.manager import CheckpointManager
 from .checkpoint.own_state import OwnState
 from .config.schema import ExperimentConfig
@@ -42,7 +42,7 @@ class Run(Protocol):
     horizon: Horizon
     fingerprint: dict[str, Any]
     updater: GradientUpdater
-    contents: TriedContents
+    contents: CheckedContents
     own_state: OwnState
     provenance: dict[str, Any]
     checkpoints: CheckpointManager

@@ -7,6 +7,7 @@ RUN/checkpoints/latest, best            each names a checkpoint
 RUN/checkpoints/step_00000600/          one checkpoint:
     manifest.json                       files with sizes and checksums
     trainer.json, rng.safetensors       the run's position and random numbers
+    objective.*, data.*                 state of the user's objective and data set, where they have some
     COMPONENT/model.safetensors         weights, and extra_state.* for the state that is more than tensors
     COMPONENT/optimizer.safetensors     optimizer state, and optimizer.json
 """
@@ -26,6 +27,10 @@ BEST = "best"
 MANIFEST = "manifest.json"
 TRAINER = "trainer.json"
 RNG_TENSORS = "rng.safetensors"
+OBJECTIVE_TENSORS = "objective.safetensors"
+OBJECTIVE_VALUES = "objective.json"
+DATA_TENSORS = "data.safetensors"
+DATA_VALUES = "data.json"
 WEIGHTS = "model.safetensors"
 EXTRA_VALUES = "extra_state.json"
 EXTRA_TENSORS = "extra_state.safetensors"

@@ -7,14 +7,14 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
-from optimizer.config import announcing, counted, explain
+from optimizer.config import counted, explain, log_imports
 
 from .checkpoint.contents import expected_content, read_progress
 from .checkpoint.directory import checkpoint_at
 from .checkpoint.names import is_file, write_pointer
 from .checkpoint.on_change import with_saved_values
 from .checkpoint.save_errors import writing
-from .checkpoint.selection import asked_for, newest_good, set_damaged_aside
+from .checkpoint.selection import newest_verified, set_damaged_aside, verified_point
 from .checkpoint.upgrades import strings
 from .checkpoint.writing import clear_leftovers, recover
 from .config.load import load_config
@@ -116,7 +116,7 @@ def resume(
     with steady_console(console) as steady, _naming_resume_command(run_dir):
         console = console_of(world, steady)
         with _main_lock(world, run_dir, _logger(console)) as lock:
-            with announcing(lambda module: log(console, f"{run_dir / CONFIG} imports {module}")):
+            with log_imports(lambda module: log(console, f"{run_dir / CONFIG} imports {module}")):
                 config = load_config(run_dir / CONFIG, {**_own_overrides(overrides), "train.run_dir": as_text(run_dir)})
             trainer = _resumed_trainer(config, folder, console, world)
             if lock is not None:
@@ -140,7 +140,7 @@ def _resumed_trainer(config: ExperimentConfig, folder: Path | None, console: Con
         with writing(run_dir):
             recover(checkpoints)
     world.barrier()
-    choice = newest_good(run_dir, log) if folder is None else asked_for(folder, log)
+    choice = newest_verified(run_dir, log) if folder is None else verified_point(folder, log)
     if choice.folder is not None and config.resume.on_change == "keep":
         config = _with_saved_values(config, choice.folder)
     trainer = OfflineTrainer(config, console, resumed=choice.folder is not None, world=world)

@@ -39,7 +39,7 @@ class Preview:
         """The scheduler that the optimizer would have."""
         return self._scheduler
 
-    def at(self, update: int) -> dict[str, float]:
+    def values_at(self, update: int) -> dict[str, float]:
         """Return the values of the options that move in this update of the run."""
         self._group.update(self._defaults)  # a schedule may move the momentum in some updates only
         self._scheduler.last_epoch = update // self.every
@@ -61,7 +61,7 @@ def panels(previews: Mapping[str, Preview], updates: Sequence[int], title: str) 
         updates: The updates to draw.
         title: The text after the option's name in a panel's title.
     """
-    values = {name: [(update, preview.at(update)) for update in updates] for name, preview in previews.items()}
+    values = {name: [(update, preview.values_at(update)) for update in updates] for name, preview in previews.items()}
     options = dict.fromkeys(option for preview in previews.values() for option in preview.options)
     drawn = []
     for option in options:

@@ -23,7 +23,7 @@ class NotImportedError(ValueError):
     """A module that a config names cannot or must not be imported. The message has reason, line and remedy."""
 
 
-class PartWarning(UserWarning):
+class PluginWarning(UserWarning):
     """An entry point of an installed distribution is left out, or a module is not the one beside the config."""
 
 
@@ -53,7 +53,7 @@ def no_plugins() -> Iterator[None]:
 
 
 @contextmanager
-def looking_in(folders: Sequence[Path]) -> Iterator[None]:
+def search_in(folders: Sequence[Path]) -> Iterator[None]:
     """Also look for the modules that a config names in `folders`, in order, after everything that is installed."""
     token = _FOLDERS.set(folders)
     try:
@@ -63,7 +63,7 @@ def looking_in(folders: Sequence[Path]) -> Iterator[None]:
 
 
 @contextmanager
-def announcing(log: Callable[[str], None]) -> Iterator[None]:
+def log_imports(log: Callable[[str], None]) -> Iterator[None]:
     """Call `log` with "MODULE (FILE)" before each module that is imported and does not belong to innerstep."""
     token = _ANNOUNCE.set(log)
     try:
@@ -83,7 +83,7 @@ def refuse_under_no_plugins(*modules: str) -> None:
         raise NotImportedError(f"{rule}; not imported: {listed(modules)}")
 
 
-def module_named(name: str) -> ModuleType:
+def load_module(name: str) -> ModuleType:
     """Return the module called `name`, imported.
 
     Raises:
@@ -117,7 +117,7 @@ def object_at(path: str) -> object:
         NotImportedError: The module cannot be imported, or has no such name.
     """
     module_name, _, name = path.rpartition(".")
-    module = module_named(module_name)
+    module = load_module(module_name)
     try:
         found: object = getattr(module, name)
     except AttributeError:
@@ -161,7 +161,7 @@ def load_installed(group: str, register: Callable[[str, object], None]) -> bool:
     return True
 
 
-def folders_of(names: Iterator[str]) -> list[Path]:
+def folders_of_modules(names: Iterator[str]) -> list[Path]:
     """Return the folders that the modules in `names` were found in.
 
     Args:
@@ -265,4 +265,4 @@ def _is_below(file: str, folders: Sequence[Path]) -> bool:
 
 
 def _warn(text: str) -> None:
-    warnings.warn(text, PartWarning, stacklevel=2)
+    warnings.warn(text, PluginWarning, stacklevel=2)

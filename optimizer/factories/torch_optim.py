@@ -8,6 +8,7 @@ from typing import Self
 
 import torch
 from pydantic import Field, create_model, model_validator
+from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from torch.optim import Optimizer
 
@@ -114,11 +115,9 @@ def torch_factory(
     fields: FieldDefinitions = {}
     for name, parameter in inspect.signature(optimizer_class).parameters.items():
         if name not in NOT_OPTIONS:
-            meaning = OPTION_MEANINGS.get(name, f"See {source}.")
-            limits = partial(_add_limits, optimizer_class, name, parameter.default)
             fields[name] = (
                 types[name],
-                Field(parameter.default, validate_default=True, description=meaning, json_schema_extra=limits),
+                _field(optimizer_class, parameter, OPTION_MEANINGS.get(name, f"See {source}.")),
             )
     if key in LEROBOT_CLIP_NORMS:
         shared = attribute_docstring(FreeScheduleFactory, "grad_clip_norm")
@@ -146,6 +145,12 @@ def _refusal_by_class(optimizer_class: type[Optimizer], options: Mapping[str, ob
     except Exception as error:  # libraries raise their own errors here
         return message_of(error) or f"{optimizer_class.__name__} refuses this"
     return None
+
+
+def _field(optimizer_class: type[Optimizer], parameter: inspect.Parameter, meaning: str) -> FieldInfo:
+    limits = partial(_add_limits, optimizer_class, parameter.name, parameter.default)
+    made: FieldInfo = Field(parameter.default, validate_default=True, description=meaning, json_schema_extra=limits)
+    return made
 
 
 def _add_limits(optimizer_class: type[Optimizer], name: str, default: object, schema: JsonSchemaValue) -> None:

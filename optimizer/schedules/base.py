@@ -46,7 +46,7 @@ class Schedule(Config, ABC):
         >>> from optimizer import Horizon, PositiveDuration, Schedule
         >>> class Halving(Schedule):
         ...     absolute = False  # a factor on the lr
-        ...     every: int = 10
+        ...     every: PositiveDuration = 10
         ...     def lr_at(self, update: int) -> float:
         ...         return 0.5 ** (update // self.every)
         >>> [Halving(every=4).lr_at(k) for k in (0, 3, 4, 8)]

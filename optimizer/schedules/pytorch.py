@@ -250,11 +250,11 @@ def torch_schedule(scheduler_class: type[LRScheduler]) -> type[TorchSchedule]:
     fields = scheduler_fields(scheduler_class)
     base: type[TorchSchedule] = COMPOSITES.get(scheduler_class, TorchSchedule)
     make: Any = create_model
-    made: type[TorchSchedule] = make(scheduler_class.__name__, __base__=base, __module__=__name__, **fields)
-    made.__doc__ = _docstring(scheduler_class)
-    made.scheduler_class = scheduler_class
-    made.jumps = scheduler_class.__name__ in JUMPING
-    return made
+    schedule_class: type[TorchSchedule] = make(scheduler_class.__name__, __base__=base, __module__=__name__, **fields)
+    schedule_class.__doc__ = _docstring(scheduler_class)
+    schedule_class.scheduler_class = scheduler_class
+    schedule_class.jumps = scheduler_class.__name__ in JUMPING
+    return schedule_class
 
 
 def _docstring(scheduler_class: type[LRScheduler]) -> str:

@@ -358,5 +358,5 @@ def test_vqbet_to_zero_is_lerobots_newer_vqbet(num_cycles, expected):
     schedule = {"type": "vqbet_to_zero", "num_warmup_steps": 10, "num_vqvae_training_steps": 20}
     made = OPTIMIZER_BUILDER_REGISTRY["adam"](lr=1.0, schedule={**schedule, "num_cycles": num_cycles})
     preview = made.preview(Horizon(100))
-    assert [preview.at(update)["lr"] for update in (30, 65, 100)] == pytest.approx(expected, abs=1e-12)
-    assert [preview.at(update)["lr"] for update in (0, 19, 20, 25)] == pytest.approx([1, 1, 0, 0.5])
+    assert [preview.values_at(update)["lr"] for update in (30, 65, 100)] == pytest.approx(expected, abs=1e-12)
+    assert [preview.values_at(update)["lr"] for update in (0, 19, 20, 25)] == pytest.approx([1, 1, 0, 0.5])

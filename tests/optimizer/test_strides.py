@@ -11,7 +11,7 @@ from optimizer import OPTIMIZER_BUILDER_REGISTRY, load_optimizer_state, save_opt
 from optimizer.state.atomic_files import write_tensors
 from optimizer.state.strides import STRIDES, pack_strides, restore_strides, without_sharing
 from trainer.checkpoint.background import copy_to_cpu
-from trainer.checkpoint.contents import load_weights
+from trainer.checkpoint.contents import load_component
 from trainer.runtime.files import DamagedCheckpointError, read_tensors
 
 
@@ -108,7 +108,7 @@ def test_a_components_parameters_and_buffers_come_back_as_they_lay(tmp_path):
     trained.table = trained.table.t().contiguous().t()
     write_tensors(tmp_path / "model.safetensors", without_sharing(trained.state_dict()))
     held = dict(fresh.named_parameters())
-    load_weights(tmp_path, fresh)
+    load_component(tmp_path, fresh)
     for name, tensor in trained.state_dict().items():
         assert is_same(fresh.state_dict()[name], tensor), name
     assert all(parameter is held[name] for name, parameter in fresh.named_parameters())

@@ -15,8 +15,7 @@ from sample_runs import ADAMW, MLPS, PLATEAU, KilledError, config, faulty, two
 
 from optimizer.config.messages import counted
 from trainer import ConfigError, NonFiniteError, UserCodeError, resume, train
-from trainer.checkpoint.contents import read_progress
-from trainer.checkpoint.own_state import own_values
+from trainer.checkpoint.contents import OBJECTIVE_STATE, read_flat_values, read_progress
 
 
 @pytest.fixture
@@ -254,7 +253,7 @@ def test_state_that_a_failed_update_has_half_changed_is_said_to_be_that(tmp_path
         assert (said in str(raised.value)) == expected
     for made, count in ((counting, 7), (saved, 6)):
         folder = Path(made["train"]["run_dir"]) / "checkpoints/step_00000006"
-        assert own_values(folder, "objective") == {"objective.count": count}
+        assert read_flat_values(folder, OBJECTIVE_STATE) == {"count": count}
 
 
 def test_the_command_shows_the_users_lines_alone(tmp_path, cli):

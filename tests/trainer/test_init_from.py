@@ -77,7 +77,7 @@ def test_weights_optimizer_and_schedule_go_on_as_in_the_run(tmp_path, source):
     optimizer = trainer.optimizers["first"]
     assert optimizer.scheduler.last_epoch == 5
     assert "first: the optimizer's state of 4 of 4 parameters from" in printed
-    assert "first: its schedule goes on at update 5" in printed
+    assert "first: its schedule continues at update 5" in printed
     saved = load_file(source / "checkpoints/step_00000005/first/optimizer.safetensors")
     for name, parameter in trainer.components["first"].named_parameters():
         assert torch.equal(optimizer.state[parameter]["exp_avg"], saved[f"{name}/exp_avg"])

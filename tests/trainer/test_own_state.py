@@ -104,7 +104,7 @@ REFUSED = {
     "a tensor without values": ({"t": torch.zeros(1, device="meta")}, r"objective/t: it is on the device `meta`"),
     "a type without a name": ({"t": torch.zeros(1, dtype=torch.complex128)}, r"objective/t: safetensors has no type"),
     "half a character": ({"name": "\ud800"}, "surrogates"),
-    "a list": (["updates", 3], r"state_dict returns a list, where a dict is due"),
+    "a list": (["updates", 3], r"state_dict returns a list, where a dict is expected"),
 }
 
 

@@ -44,7 +44,7 @@ class CheckpointManager:
         self.best = BestCheckpoint(train.keep_best, self._folder, log)
         """The best evaluation so far, and its checkpoint."""
         self.check_lock: Callable[[], None] = lambda: None
-        """Called before each save. Raises SaveError if another process trains the run now."""
+        """Called before each save; it raises SaveError if another process trains the run now."""
 
     def due(self, step: int) -> bool:
         """Return whether a checkpoint is due after `step` updates, by their number or by the clock."""
@@ -115,17 +115,17 @@ class CheckpointManager:
             done = counted(step, "update")
             raise SaveError(f"stopped after {done}, and not saved. {newest_checkpoint(self._folder)}")
 
-    def failed(self, what: str, cause: OSError) -> None:
+    def failed(self, failure: str, cause: OSError) -> None:
         """Log a failure to write a file of the run, with the checkpoint that there is.
 
         Args:
-            what: The failure.
+            failure: A sentence without its full stop.
             cause: The system's error.
 
         Raises:
             SaveError: The run stops, by `train.on_save_error`.
         """
-        self._errors.report(what, cause, self._is_last)
+        self._errors.report(failure, cause, self._is_last)
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""Loads components and their optimizers from a checkpoint, also where an optimizer's config has changed since."""
+"""Loads components and their optimizers from a checkpoint, also if an optimizer's config has changed since."""
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -12,11 +12,11 @@ from torch.optim import Optimizer
 from optimizer import SCHEDULE_REGISTRY
 from optimizer.config import counted
 from optimizer.scheduling import NO_CURVE
-from optimizer.types import HasSchedule
+from optimizer.types import HasSchedule, JsonObject
 
 from ..errors import ConfigError
 from ..run_layout import OPTIMIZER_VALUES, WEIGHTS
-from . import contents as checkpoint
+from .contents import expected_content, load_component, load_optimizer, read_optimizer, read_progress
 from .directory import read_manifest
 from .fingerprint import Row
 
@@ -44,33 +44,33 @@ def restore_components(
     Raises:
         ValueError: The checkpoint does not fit the components or the optimizers.
     """
-    step, listed = checkpoint.read_progress(folder).step, read_manifest(folder)["files"]
+    step, listed = read_progress(folder).step, read_manifest(folder)["files"]
     for name, component in components.items():
         if f"{name}/{WEIGHTS}" not in listed:  # other files in the folder were not verified
             raise ValueError(f"{folder}: has no component {name!r}")
-        checkpoint.load_weights(folder / name, component)
+        load_component(folder / name, component)
     for name, optimizer in optimizers.items():
         own_step = -(-step // every.get(name, 1))
         path = f"model.component_optims.{name}."
         differing = {row_path.removeprefix(path): row for row_path, *row in rows if row_path.startswith(path)}
         if not differing:
-            checkpoint.load_optimizer(folder / name, optimizer)
+            load_optimizer(folder / name, optimizer)
         elif "type" in differing:  # another class, or a component that was frozen
             _start_at_step(optimizer, own_step)
             at = f"update {step}" if own_step == step else f"step {own_step}, after {counted(step, 'update')}"
             log(f"{name}: its optimizer starts again, with its schedule at {at}")
         else:
-            with _warnings_of_another_curve_ignored():
-                checkpoint.load_optimizer(folder / name, optimizer, own_options=True)
+            with _ignored_curve_warnings():
+                load_optimizer(folder / name, optimizer, own_options=True)
             if on_change == "rescale" and isinstance(optimizer, HasSchedule):
-                log(_enter_at_saved_lr(name, optimizer, folder / name))
+                log(_resume_at_saved_lr(name, optimizer, folder / name))
 
 
-def _enter_at_saved_lr(name: str, optimizer: Any, component_folder: Path) -> str:
+def _resume_at_saved_lr(name: str, optimizer: Any, component_folder: Path) -> str:
     """Enter the schedule of `optimizer` where its lr is the saved one; return a line that reports it."""
     first = optimizer.param_groups[0]["param_names"][0]
-    with checkpoint.expected_content(component_folder / OPTIMIZER_VALUES):
-        values = checkpoint.read_optimizer(component_folder).values
+    with expected_content(component_folder / OPTIMIZER_VALUES):
+        values = read_optimizer(component_folder).values
         lr = float(next(group["lr"] for group in values["param_groups"] if first in group["param_names"]))
         rising = _was_rising(values.get("scheduler"))
     try:
@@ -83,8 +83,8 @@ def _enter_at_saved_lr(name: str, optimizer: Any, component_folder: Path) -> str
     return f"{name}: lr continues at {now:.3g}: rescaled, its schedule is entered at step {position}"
 
 
-def _was_rising(scheduler: Mapping[str, Any] | None) -> bool | None:
-    """Return whether the saved curve was rising; None if that cannot be known."""
+def _was_rising(scheduler: JsonObject | None) -> bool | None:
+    """Return whether the saved curve was rising; None if that is unknown."""
     if scheduler is None or {"curves", "entry"} & scheduler.keys():
         return None
     fields = dict(scheduler["config"] or NO_CURVE)
@@ -96,12 +96,13 @@ def _was_rising(scheduler: Mapping[str, Any] | None) -> bool | None:
 
 
 def _start_at_step(optimizer: Optimizer, step: int) -> None:
+    """Set the position of the schedule, if there is one."""
     if isinstance(optimizer, HasSchedule):
         optimizer.load_state_dict({**optimizer.state_dict(), "scheduler": {"last_epoch": step}})
 
 
 @contextmanager
-def _warnings_of_another_curve_ignored() -> Iterator[None]:
+def _ignored_curve_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the position is loaded, but the schedule is another", UserWarning)
         yield

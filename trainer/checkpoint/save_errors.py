@@ -25,18 +25,18 @@ class SaveErrors:
         self._checkpoints, self._stops, self._log = checkpoints, stops, log
         self._has_logged_untidy = False
 
-    def report(self, what: str, cause: OSError, is_last: bool) -> None:
+    def report(self, failure: str, cause: OSError, is_last: bool) -> None:
         """Log a failure together with the checkpoint that there is.
 
         Args:
-            what: The failure.
+            failure: A sentence without its full stop.
             cause: The system's error.
             is_last: Whether the run ends here in any case.
 
         Raises:
             SaveError: The run stops.
         """
-        message = f"{what}. {newest_checkpoint(self._checkpoints)}"
+        message = f"{failure}. {newest_checkpoint(self._checkpoints)}"
         if self._stops or is_last:
             raise SaveError(message) from cause
         self._log(f"{message} Training continues.")
@@ -49,13 +49,13 @@ class SaveErrors:
             UnreadableError: It is the failure.
             NewerFormatError: It is the failure.
         """
-        what = f"saving the checkpoint after {counted(step, 'update')} failed"
+        heading = f"saving the checkpoint after {counted(step, 'update')} failed"
         if isinstance(failure, OSError):
-            self.report(f"{what}: {failure}", failure, is_last)
+            self.report(f"{heading}: {failure}", failure, is_last)
         elif isinstance(failure, SaveError | UnreadableError | NewerFormatError):
             raise failure
-        else:  # what the dry save cannot see
-            raise SaveError(f"{what}: {raised(failure)}. {newest_checkpoint(self._checkpoints)}") from failure
+        else:  # a fault that the dry save cannot see
+            raise SaveError(f"{heading}: {raised(failure)}. {newest_checkpoint(self._checkpoints)}") from failure
 
     def log_untidy(self, line: str | None) -> None:
         """Log the line on old checkpoints that cannot be removed, if there is one; only the first is logged."""

@@ -69,7 +69,7 @@ def warning_lines(
         name: The component.
         scheduler: Its schedules.
         total_steps: The length of the run in steps of the component.
-        usual: The optimizer's default options, as `warnings_about` takes them.
+        usual: The optimizer's default options, as `schedule_warnings` takes them.
     """
     return [f"warning: {name}: {line}" for line in schedule_warnings(scheduler, total_steps, usual)]
 

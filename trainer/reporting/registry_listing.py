@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from optimizer import SCHEDULE_REGISTRY, Registry, UnknownKeyError
-from optimizer.config import NotImportedError, explain, filtered, looking_in, nearest, shown_value, signature_model
+from optimizer.config import NotImportedError, explain, filtered, nearest, search_in, shown_value, signature_model
 
 from ..config.plugins import search_folders
 from ..config.schema import ComponentConfig, DataConfig, ExperimentConfig, ObjectiveConfig, OptimConfig
@@ -50,7 +50,7 @@ def plugins_of(config_file: Path | None) -> Iterator[None]:
     if config_file is None:
         yield
         return
-    with looking_in(search_folders(config_file)):
+    with search_in(search_folders(config_file)):
         try:
             ExperimentConfig.model_validate({"plugins": read_config_file(config_file).get("plugins", [])})
         except ValidationError as error:  # always: the rest of the config is not there
