@@ -67,10 +67,10 @@ class RunLock:
         """
         if self._descriptor is None or os.getpid() != self._process:
             return
-        held, there = os.fstat(self._descriptor), None
+        held, current = os.fstat(self._descriptor), None
         with suppress(FileNotFoundError):
-            there = self._path.lstat()
-        if there is not None and (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino):
+            current = self._path.lstat()
+        if current is not None and (current.st_dev, current.st_ino) == (held.st_dev, held.st_ino):
             return
         try:
             new = self._acquire()
@@ -101,8 +101,8 @@ class RunLock:
             descriptor = self._open()
             try:
                 self._lock(descriptor)
-                there = self._path.lstat() if os.path.lexists(self._path) else None
-                if there is not None and there.st_ino == os.fstat(descriptor).st_ino:  # not removed in between
+                current = self._path.lstat() if os.path.lexists(self._path) else None
+                if current is not None and current.st_ino == os.fstat(descriptor).st_ino:  # not removed in between
                     os.ftruncate(descriptor, 0)
                     os.pwrite(descriptor, str(os.getpid()).encode(), 0)
                     return descriptor

@@ -99,8 +99,8 @@ def _class_of(key: str) -> type[Schedule] | type[ScheduledFactory]:
         if issubclass(cls, Schedule | ScheduledFactory):
             return cls
         raise ConfigError(f"{key}: has no curve that could be drawn")
-    known = [*SCHEDULE_REGISTRY, *OPTIMIZER_BUILDER_REGISTRY]
-    raise ConfigError(f"{key}: neither a config file nor a key{nearest(key, known)} `innerstep list` shows them all.")
+    keys = [*SCHEDULE_REGISTRY, *OPTIMIZER_BUILDER_REGISTRY]
+    raise ConfigError(f"{key}: neither a config file nor a key{nearest(key, keys)} `innerstep list` shows them all.")
 
 
 def _previews_over_data(config: ExperimentConfig) -> tuple[Horizon, dict[str, Preview]]:

@@ -40,8 +40,8 @@ def newer(writer: object) -> str | None:
         writer: A version as it was found in a file. Any other value counts as old.
     """
     own = _release(innerstep_version())
-    there = _release(writer)
-    if own is None or there is None or there <= own:
+    writers = _release(writer)
+    if own is None or writers is None or writers <= own:
         return None
     return (
         f"It was written by a newer innerstep ({writer}; this is {innerstep_version()}): upgrade with"
