@@ -110,21 +110,9 @@ def torch_factory(
         0.2
     """
     is_torchs = optimizer_class.__module__.startswith("torch.optim.")
-    source = "PyTorch" if is_torchs else optimizer_class.__name__
-    types = plain_types(optimizer_class)
-    fields: FieldDefinitions = {}
-    for name, parameter in inspect.signature(optimizer_class).parameters.items():
-        if name not in NOT_OPTIONS:
-            fields[name] = (
-                types[name],
-                _field(optimizer_class, parameter, OPTION_MEANINGS.get(name, f"See {source}.")),
-            )
-    if key in LEROBOT_CLIP_NORMS:
-        shared = attribute_docstring(FreeScheduleFactory, "grad_clip_norm")
-        fields["grad_clip_norm"] = (NonNegativeNumber | None, Field(LEROBOT_CLIP_NORMS[key], description=shared))
     name = f"{optimizer_class.__name__}Factory"
     module = module or sys._getframe(1).f_globals.get("__name__", "__main__")
-    factory = create_model(name, __base__=base, __module__=module, **fields)
+    factory = create_model(name, __base__=base, __module__=module, **_fields(key, optimizer_class))
     factory.__doc__ = f"torch.optim.{optimizer_class.__name__}." if is_torchs else summary_of(optimizer_class)
     factory.optimizer_class = optimizer_class
     factory.fused_by_default = is_torchs and key in ("adam", "adamw", "sgd", "adagrad")
@@ -145,6 +133,23 @@ def _refusal_by_class(optimizer_class: type[Optimizer], options: Mapping[str, ob
     except Exception as error:  # libraries raise their own errors here
         return message_of(error) or f"{optimizer_class.__name__} refuses this"
     return None
+
+
+def _fields(key: str, optimizer_class: type[Optimizer]) -> FieldDefinitions:
+    is_torchs = optimizer_class.__module__.startswith("torch.optim.")
+    source = "PyTorch" if is_torchs else optimizer_class.__name__
+    types = plain_types(optimizer_class)
+    fields: FieldDefinitions = {}
+    for name, parameter in inspect.signature(optimizer_class).parameters.items():
+        if name not in NOT_OPTIONS:
+            fields[name] = (
+                types[name],
+                _field(optimizer_class, parameter, OPTION_MEANINGS.get(name, f"See {source}.")),
+            )
+    if key in LEROBOT_CLIP_NORMS:
+        shared = attribute_docstring(FreeScheduleFactory, "grad_clip_norm")
+        fields["grad_clip_norm"] = (NonNegativeNumber | None, Field(LEROBOT_CLIP_NORMS[key], description=shared))
+    return fields
 
 
 def _field(optimizer_class: type[Optimizer], parameter: inspect.Parameter, meaning: str) -> FieldInfo:
