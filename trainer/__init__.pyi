@@ -14,8 +14,8 @@ from .interfaces.metrics_sink import MetricsSink as MetricsSink
 from .interfaces.objective import OBJECTIVE_REGISTRY as OBJECTIVE_REGISTRY
 from .interfaces.objective import Objective as Objective
 from .interfaces.objective import Outcome as Outcome
-from .offline_trainer import Result as Result
 from .resume_check import check_resumes as check_resumes
+from .run import Result as Result
 from .runs import resume as resume
 from .runs import train as train
 from .runtime.signals import StoppedBySignal as StoppedBySignal

@@ -1,7 +1,6 @@
 """The story of a run, top to bottom: build everything, train, evaluate, save, draw."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -36,8 +35,9 @@ from .reporting.metrics_log import MetricsLog, sink_classes
 from .reporting.plan_table import plan
 from .reporting.progress_bar import RunProgress
 from .reporting.run_plots import draw_pictures, require_plotting
-from .rescue import rescuing, stopped_early
+from .rescue import early_stop_error, rescuing
 from .resuming import restore_run, saved_values
+from .run import Result
 from .run_layout import METRICS
 from .runtime.rng import seed_all, separate_rng
 from .runtime.signals import Interruption
@@ -46,17 +46,6 @@ from .runtime.world import World
 from .setup.components import build_components
 from .setup.dry_run import bring_into_form
 from .setup.optimizers import check_each_trains, component_optimizer
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a run ended."""
-
-    run_dir: Path
-    step: int
-    """Updates done."""
-    metrics: dict[str, float]
-    """The metrics of the last evaluation, by name."""
 
 
 class OfflineTrainer:
@@ -102,7 +91,7 @@ class OfflineTrainer:
         train_at_training_weights(self.optimizers.values())
         evaluates, total = self.data.held_out is not None, self.horizon.total_steps
         check_monitors(config, self.optimizers, named_values(outcome), evaluates, total)
-        rules = Rules.of(config, self.optimizers)
+        rules = Rules.from_config(config, self.optimizers)
         self.updater = GradientUpdater(self.components, self.optimizers, self.world, rules, self.log)
         self.contents = CheckedContents(self.components, self.optimizers)
         self.own_state = OwnState(self.objective, self.data, self.components, config.data.workers, self.log)
@@ -147,7 +136,7 @@ class OfflineTrainer:
         ):
             self._train(metrics, progress, interruption)
         if interruption.signal is not None and (self.evaluation_is_due or not self._is_over()):
-            raise stopped_early(self, interruption.signal)
+            raise early_stop_error(self, interruption.signal)
         for line in [*self._step_count_notices(), *self.checkpoints.best.missing()]:
             self.log(line)
         if config.train.pictures and self.world.is_main:

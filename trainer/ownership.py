@@ -22,7 +22,7 @@ from .runtime.files import DamagedCheckpointError, remove_all, remove_whole, unr
 
 _REMOVED = ".removed-"
 _FILES = {CONFIG, METRICS, NOT_UNDERSTOOD, LOCK, *PICTURES}
-_EARLIER = {f".{name}.new" for name in (CONFIG, METRICS)} | {f".{name}" for name in PICTURES}
+_EARLIER_NAMES = {f".{name}.new" for name in (CONFIG, METRICS)} | {f".{name}" for name in PICTURES}
 """The names of files being written, in versions before this one."""
 
 _LITTER = re.compile(r"\.DS_Store|\._.*|\.nfs.*|\.fuse_hidden.*|Thumbs\.db|desktop\.ini|\.directory|\.localized")
@@ -90,7 +90,7 @@ def is_run_directory(run_dir: Path) -> bool:
     Raises:
         UnreadableError: The directory cannot be read.
     """
-    names = _names(run_dir)
+    names = _list_names(run_dir)
     if CONFIG not in names:
         return False
     try:
@@ -111,13 +111,13 @@ def remove_run(run_dir: Path) -> None:
     """
     checkpoints = run_dir / CHECKPOINTS
     if checkpoints.is_dir() and not checkpoints.is_symlink():
-        names = [name for name in _names(checkpoints) if _is_checkpoints_own(name)]
+        names = [name for name in _list_names(checkpoints) if _belongs_to_checkpoints(name)]
         _remove(checkpoints, sorted(names, key=lambda name: name != LATEST))  # it would name a missing checkpoint
         with suppress(OSError):  # litter is in it, or it is a place to mount something
             checkpoints.rmdir()
     elif checkpoints.is_symlink():
         checkpoints.unlink()
-    _remove(run_dir, [name for name in _names(run_dir) if (name in _FILES and name not in (LOCK, CONFIG))])
+    _remove(run_dir, [name for name in _list_names(run_dir) if (name in _FILES and name not in (LOCK, CONFIG))])
     remove_leftovers(run_dir)
     (run_dir / CONFIG).unlink()
 
@@ -128,12 +128,12 @@ def remove_leftovers(run_dir: Path) -> None:
     Raises:
         OSError: The first failure, after all were tried.
     """
-    remove_all([run_dir / name for name in _names(run_dir) if _is_leftover(name)])
+    remove_all([run_dir / name for name in _list_names(run_dir) if _is_leftover(name)])
 
 
 def _is_free(run_dir: Path) -> bool:
     """Return whether a run may begin in `run_dir`: at most a process was killed there before its config was written."""
-    names = [name for name in _names(run_dir) if not _LITTER.fullmatch(name)]
+    names = [name for name in _list_names(run_dir) if not _LITTER.fullmatch(name)]
     empty = CHECKPOINTS in names and not any(True for _ in _foreign_paths(run_dir)) and not _step_names(run_dir)
     return all(_is_leftover(name) or name == LOCK or (name == CHECKPOINTS and empty) for name in names)
 
@@ -161,7 +161,7 @@ def _refuse_place(run_dir: Path) -> None:
 
 def _foreign_paths(run_dir: Path) -> Iterator[str]:
     """Yield the paths, relative to `run_dir`, of files that a run did not write."""
-    for name in _names(run_dir):
+    for name in _list_names(run_dir):
         path = run_dir / name
         if name == CHECKPOINTS:
             if path.is_dir() and not path.is_symlink():
@@ -171,12 +171,12 @@ def _foreign_paths(run_dir: Path) -> Iterator[str]:
 
 
 def _foreign_checkpoints(checkpoints: Path) -> Iterator[str]:
-    for name in _names(checkpoints):
+    for name in _list_names(checkpoints):
         path = checkpoints / name
         if _is_step(name):
             if not path.is_symlink():
                 yield from (f"{name}/{inside}" for inside in _foreign_to_checkpoint(path)) if path.is_dir() else (name,)
-        elif not (_is_checkpoints_own(name) or _LITTER.fullmatch(name)):
+        elif not (_belongs_to_checkpoints(name) or _LITTER.fullmatch(name)):
             yield name
 
 
@@ -196,7 +196,7 @@ def _has_checkpoints(run_dir: Path) -> bool:
 
 def _step_names(run_dir: Path) -> list[str]:
     folder = run_dir / CHECKPOINTS
-    return [name for name in _names(folder) if _is_step(name)] if folder.is_dir() else []
+    return [name for name in _list_names(folder) if _is_step(name)] if folder.is_dir() else []
 
 
 def _has_metrics(run_dir: Path) -> bool:
@@ -207,7 +207,7 @@ def _has_metrics(run_dir: Path) -> bool:
         raise unreadable(path, error) from error
 
 
-def _is_checkpoints_own(name: str) -> bool:
+def _belongs_to_checkpoints(name: str) -> bool:
     return name in (LATEST, BEST) or _is_step(name) or name.startswith(LEFTOVERS)
 
 
@@ -216,14 +216,14 @@ def _is_step(name: str) -> bool:
 
 
 def _is_leftover(name: str) -> bool:
-    return name.startswith((ASIDE, _REMOVED)) or name in _EARLIER
+    return name.startswith((ASIDE, _REMOVED)) or name in _EARLIER_NAMES
 
 
 def _is_real_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
 
 
-def _names(folder: Path) -> list[str]:
+def _list_names(folder: Path) -> list[str]:
     """Return the names in a folder; none if it is missing. Raises ConfigError if it is a file, UnreadableError."""
     try:
         return sorted(os.listdir(folder))

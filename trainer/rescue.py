@@ -49,7 +49,7 @@ def rescuing(run: Run, interruption: Interruption) -> Iterator[None]:
     except KeyboardInterrupt as error:
         if interruption.is_at_once or isinstance(error, StoppedBySignal):
             raise
-        failure = f"{_place(run)}: {raised(error)}"
+        failure = f"{_describe_place(run)}: {raised(error)}"
         raise KeyboardInterrupt(f"{failure}\n{_rescue(run, failure)}") from error
     except UnsavableError as error:
         raise UserCodeError(f"{error}\n{_way_to_continue(run.config.train.run_dir)}") from error
@@ -62,14 +62,14 @@ def rescuing(run: Run, interruption: Interruption) -> Iterator[None]:
         is_explained = isinstance(error, ConfigError | UserCodeError | NonFiniteError)
         problems = [] if is_explained else parameter_problems(run.components, run.optimizers)
         problems = problems or run.contents.problems()
-        failure = "\n".join([f"{_place(run)}: {str(error) if is_explained else raised(error)}", *problems])
+        failure = "\n".join([f"{_describe_place(run)}: {str(error) if is_explained else raised(error)}", *problems])
         kind = NonFiniteError if isinstance(error, NonFiniteError) else UserCodeError
         hint = " --train.on_nonfinite=skip leaves such updates out." if kind is NonFiniteError else ""
         cause = error.__cause__ or error if is_explained else error
         raise kind(f"{failure}\n{_rescue(run, failure, hint)}") from cause
 
 
-def stopped_early(run: Run, number: Signals) -> StoppedBySignal:
+def early_stop_error(run: Run, number: Signals) -> StoppedBySignal:
     """Return the error for a run that a signal stopped.
 
     Raises:
@@ -84,7 +84,7 @@ def _is_in_update(run: Run) -> bool:
     return run.updater.update == run.step
 
 
-def _place(run: Run) -> str:
+def _describe_place(run: Run) -> str:
     """Return the present place in the run, as text."""
     batches = run.batches
     if not _is_in_update(run):
@@ -112,7 +112,7 @@ def _rescue(run: Run, failure: str, hint: str = "") -> str:
             notes = f"This update has moved {names} already: training since then is not saved. "
         elif run.step > run.begun and not run.checkpoints.holds(run.step):
             run.save(is_last=True)
-            notes = _half_changed(run.own_state.parts_with_state()) if in_update else ""
+            notes = _half_changed_notice(run.own_state.parts_with_state()) if in_update else ""
         run.checkpoints.wait()
     except NonFiniteError as error:
         notes, hint = f"Training since then is not saved: {error}. ", ""
@@ -123,7 +123,7 @@ def _rescue(run: Run, failure: str, hint: str = "") -> str:
     return notes + _way_to_continue(run.config.train.run_dir) + hint
 
 
-def _half_changed(parts: list[str]) -> str:
+def _half_changed_notice(parts: list[str]) -> str:
     """Return a sentence on the state of the user's parts, which cannot be restored to that before the update."""
     return f"The state of {' and '.join(parts)} is saved as the failed update left it. " if parts else ""
 

@@ -65,19 +65,19 @@ def check_resumes(
         raise AssertionError("\n".join([*problems, _ADVICE]))
 
 
-class _Halves(OfflineTrainer):
+class _HalfRunTrainer(OfflineTrainer):
     """A trainer that saves after given updates only, and stops at the last of them."""
 
     def __init__(self, config: ExperimentConfig, resumed: bool) -> None:
         super().__init__(config, Console(quiet=True), resumed)
-        self.checkpoints: _Saves = _Saves(config.train, self.log)
+        self.checkpoints: _ChosenSaves = _ChosenSaves(config.train, self.log)
 
     def save(self, is_last: bool = False) -> None:
         super().save(is_last)
         if self.step == max(self.checkpoints.after):
             raise StoppedBySignal("the check is done with this run")
 
-    def until_the_last_save(self) -> Path:
+    def train_to_last_save(self) -> Path:
         """Train, and return the folder with the checkpoints."""
         self.config.train.run_dir.mkdir(parents=True)
         with suppress(StoppedBySignal):
@@ -85,7 +85,7 @@ class _Halves(OfflineTrainer):
         return self.config.train.run_dir / CHECKPOINTS
 
 
-class _Saves(CheckpointManager):
+class _ChosenSaves(CheckpointManager):
     after: Collection[int] = ()
 
     def due(self, step: int) -> bool:
@@ -94,22 +94,22 @@ class _Saves(CheckpointManager):
 
 def _differences(config: ExperimentConfig, updates: int | None, folder: Path) -> list[str]:
     """Return the differences between the runs, as lines."""
-    whole = _Halves(_for_check(config, folder / "uninterrupted", updates), resumed=False)
+    whole = _HalfRunTrainer(_check_config(config, folder / "uninterrupted", updates), resumed=False)
     total, per_epoch = whole.horizon.total_steps, whole.batches.steps_per_epoch
     half = min(UPDATES, total // 2) if updates is None else updates
     if not 1 <= half <= total // 2:
         raise ConfigError(f"updates: must be from 1 to {total // 2}, half of the updates of the run; got {half}")
     points = [half, half - 1] if half % per_epoch == 0 and per_epoch > 1 and half > 1 else [half]
     whole.checkpoints.after = [*points, 2 * half]
-    checkpoints = whole.until_the_last_save()
+    checkpoints = whole.train_to_last_save()
     problems = []
     for point in points:
-        resumed = _Halves(_for_check(config, folder / f"resumed_after_{point}", updates), resumed=True)
+        resumed = _HalfRunTrainer(_check_config(config, folder / f"resumed_after_{point}", updates), resumed=True)
         resumed.checkpoints.after = [2 * half]
         seed_all(config.seed + 1)  # a state that is not restored differs for sure
         resumed.restore(checkpoints / folder_name(point))
-        again = resumed.until_the_last_save()
-        found = _metrics_that_differ(checkpoints.parent / METRICS, again.parent / METRICS, point)
+        again = resumed.train_to_last_save()
+        found = _metric_differences(checkpoints.parent / METRICS, again.parent / METRICS, point)
         last = folder_name(2 * half)
         identical, report = differences(checkpoints / last, again / last, show_all=True)
         if found or not identical:
@@ -118,7 +118,7 @@ def _differences(config: ExperimentConfig, updates: int | None, folder: Path) ->
     return problems
 
 
-def _for_check(config: ExperimentConfig, run_dir: Path, updates: int | None) -> ExperimentConfig:
+def _check_config(config: ExperimentConfig, run_dir: Path, updates: int | None) -> ExperimentConfig:
     """Return `config` for a run in `run_dir` that logs every update, and writes only the files that are compared."""
     quarter = max(1, (updates or min(UPDATES, (config.train.total_steps or UPDATES) // 2)) // 2)
     changed = {
@@ -138,7 +138,7 @@ def _for_check(config: ExperimentConfig, run_dir: Path, updates: int | None) -> 
     return config.model_copy(update={"train": train, "resume": type(config.resume)()})
 
 
-def _metrics_that_differ(whole: Path, resumed: Path, point: int) -> list[str]:
+def _metric_differences(whole: Path, resumed: Path, point: int) -> list[str]:
     """Return a line for each metric after `point` updates that differs between the two runs."""
     before, after = (_lines_by_step(path) for path in (whole, resumed))
     between = ("held_out", point)  # it may come before or after the checkpoint of the same moment

@@ -18,7 +18,7 @@ from .run_layout import TRAINER
 def saved_values(run: Run) -> dict[str, Any]:
     """Return the values of a run in a checkpoint beside weights and optimizers. They are plain."""
     return {
-        "data": _place_in_data(run),
+        "data": _data_position(run),
         "horizon": {"total_steps": run.horizon.total_steps, "steps_per_epoch": run.horizon.steps_per_epoch},
         "components": {name: "trains" if name in run.optimizers else "frozen" for name in run.components},
         "config": run.fingerprint,
@@ -43,7 +43,7 @@ def restore_run(run: Run, folder: Path) -> None:
         if progress.step > run.horizon.total_steps:
             rule = f"must be >= {progress.step}, the updates done; got {run.horizon.total_steps}"
             raise ConfigError(f"train.total_steps: {rule}")
-        now = {"data": _place_in_data(run), "config": run.fingerprint}
+        now = {"data": _data_position(run), "config": run.fingerprint}
         with expected_content(folder / TRAINER):
             rows = config_changes(upgrade_values(progress.values, run.config), now)
         if on_change not in ("override", "rescale"):
@@ -72,7 +72,7 @@ def _restore_values(run: Run, folder: Path, progress: Progress) -> None:
         load_rng(folder)
 
 
-def _place_in_data(run: Run) -> dict[str, int]:
+def _data_position(run: Run) -> dict[str, int]:
     return {
         "samples": len(run.data.train),
         "steps_per_epoch": run.batches.steps_per_epoch,

@@ -1,6 +1,8 @@
 """The parts of a run, as the modules that restore and rescue it see them. The trainer is a run."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import nn
@@ -16,6 +18,17 @@ from .interfaces.dataset import DataSet
 from .loop.batches import ShuffledBatches
 from .loop.gradient_updates import GradientUpdater
 from .runtime.world import World
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended."""
+
+    run_dir: Path
+    step: int
+    """Updates done."""
+    metrics: dict[str, float]
+    """The metrics of the last evaluation, by name."""
 
 
 class Run(Protocol):

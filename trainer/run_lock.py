@@ -21,13 +21,13 @@ except ImportError:  # on Windows, where a run has no lock
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 """Errors of a file system without locks: NFS without its daemon, Lustre without an option, some FUSE mounts."""
-_LONGEST = 20
+_MAX_BYTES = 20
 """Bytes in the file of a lock at most: it holds the number of a process."""
 
-_held: dict[tuple[int, int], "RunLock"] = {}
+_held_locks: dict[tuple[int, int], "RunLock"] = {}
 """The runs that this process trains, by their directories' device and inode."""
-_held_lock = threading.Lock()
-"""Guards `_held`."""
+_guard = threading.Lock()
+"""Guards `_held_locks`."""
 
 
 class RunLock:
@@ -67,10 +67,10 @@ class RunLock:
         """
         if self._descriptor is None or os.getpid() != self._process:
             return
-        held, there = os.fstat(self._descriptor), None
+        held, current = os.fstat(self._descriptor), None
         with suppress(FileNotFoundError):
-            there = self._path.lstat()
-        if there is not None and (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino):
+            current = self._path.lstat()
+        if current is not None and (current.st_dev, current.st_ino) == (held.st_dev, held.st_ino):
             return
         try:
             new = self._acquire()
@@ -101,8 +101,8 @@ class RunLock:
             descriptor = self._open()
             try:
                 self._lock(descriptor)
-                there = self._path.lstat() if os.path.lexists(self._path) else None
-                if there is not None and there.st_ino == os.fstat(descriptor).st_ino:  # not removed in between
+                current = self._path.lstat() if os.path.lexists(self._path) else None
+                if current is not None and current.st_ino == os.fstat(descriptor).st_ino:  # not removed in between
                     os.ftruncate(descriptor, 0)
                     os.pwrite(descriptor, str(os.getpid()).encode(), 0)
                     return descriptor
@@ -117,16 +117,16 @@ class RunLock:
             descriptor = os.open(self._path, flags, 0o666)  # not inherited by programs that are started
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-                raise self._not_ours() from error
+                raise self._foreign_file_error() from error
             raise
         found = os.fstat(descriptor)
-        is_ours = stat.S_ISREG(found.st_mode) and found.st_size <= _LONGEST
-        if not is_ours or (not os.read(descriptor, _LONGEST).strip().isdigit() and found.st_size):
+        is_ours = stat.S_ISREG(found.st_mode) and found.st_size <= _MAX_BYTES
+        if not is_ours or (not os.read(descriptor, _MAX_BYTES).strip().isdigit() and found.st_size):
             os.close(descriptor)
-            raise self._not_ours()
+            raise self._foreign_file_error()
         return descriptor
 
-    def _not_ours(self) -> ConfigError:
+    def _foreign_file_error(self) -> ConfigError:
         return ConfigError(
             f"{self._path}: is not a lock that innerstep made. Remove it, or choose another --train.run_dir."
         )
@@ -138,7 +138,7 @@ class RunLock:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
-                other = os.pread(descriptor, _LONGEST, 0).decode(errors="replace").strip()
+                other = os.pread(descriptor, _MAX_BYTES, 0).decode(errors="replace").strip()
                 who = f"process {other}" if other else "another process"
                 raise ConfigError(
                     f"{self._run_dir}: {who} is training this run. Stop it first, or wait for it."
@@ -167,25 +167,25 @@ def locked(run_dir: Path, log: Callable[[str], None] = print) -> Iterator[RunLoc
     with writing(run_dir):
         found = run_dir.stat()
     key = (found.st_dev, found.st_ino)
-    with _held_lock:
-        if key in _held:
+    with _guard:
+        if key in _held_locks:
             raise ConfigError(f"{run_dir}: this process is training this run, in another thread. Wait for it to end.")
-        lock = _held[key] = RunLock(run_dir, log)
+        lock = _held_locks[key] = RunLock(run_dir, log)
     try:
         yield lock
     finally:
         lock.release()
-        with _held_lock:
-            _held.pop(key, None)
+        with _guard:
+            _held_locks.pop(key, None)
 
 
 def _forget_all() -> None:
     """Forget the runs of the parent in a process that was forked."""
-    global _held_lock
-    _held_lock = threading.Lock()  # another thread may have held it when the process was forked
-    for lock in _held.values():
+    global _guard
+    _guard = threading.Lock()  # another thread may have held it when the process was forked
+    for lock in _held_locks.values():
         lock.forget()
-    _held.clear()
+    _held_locks.clear()
 
 
 if hasattr(os, "register_at_fork"):

@@ -24,14 +24,15 @@ from .config.schema import ExperimentConfig
 from .config.yaml_file import read_config_file
 from .config.yaml_values import write_yaml
 from .errors import ConfigError, resume_command
-from .offline_trainer import OfflineTrainer, Result
+from .offline_trainer import OfflineTrainer
 from .ownership import refuse_a_copy, remove_leftovers, remove_run, run_to_overwrite
 from .reporting.metrics_file import MetricsFile
+from .run import Result
 from .run_layout import CHECKPOINTS, CONFIG, LATEST, METRICS, NOT_UNDERSTOOD, TRAINER
 from .run_lock import RunLock, locked
 from .runtime.files import DamagedCheckpointError, write_atomically
 from .runtime.signals import StoppedBySignal
-from .runtime.streams import steady
+from .runtime.streams import steady_console
 from .runtime.terminal import console_of, log, show
 from .runtime.version import heading, newer
 from .runtime.world import World
@@ -62,8 +63,8 @@ def train(
         NonFiniteError: A value is NaN or infinite, by train.on_nonfinite.
         StoppedBySignal: A signal stopped the run; its checkpoint is written.
     """
-    with steady(console) as steady_console:
-        return _train(config, overwrite, steady_console, source)
+    with steady_console(console) as steady:
+        return _train(config, overwrite, steady, source)
 
 
 def _train(
@@ -80,13 +81,13 @@ def _train(
     run_dir = trainer.config.train.run_dir
     if world.is_main:
         _make_directory(run_dir)
-    with _lock(world, run_dir, trainer.log) as lock:
+    with _main_lock(world, run_dir, trainer.log) as lock:
         if lock is not None:
             trainer.checkpoints.check_lock = lock.check
-            _clear(run_dir, run_to_overwrite(run_dir, overwrite))  # another process may have been quicker
+            _remove_earlier_run(run_dir, run_to_overwrite(run_dir, overwrite))  # another process may have been quicker
             _write_config(run_dir, config)
         world.barrier()
-        with _resumable(run_dir):
+        with _naming_resume_command(run_dir):
             show(trainer.console, trainer.plan())
             return trainer.run()
 
@@ -112,22 +113,22 @@ def resume(
     world = World()
     run_dir, folder = _run_and_checkpoint(Path(target).absolute())
     _refuse_another_directory(run_dir, overrides)
-    with steady(console) as steady_console, _resumable(run_dir):
-        console = console_of(world, steady_console)
-        with _lock(world, run_dir, _logger(console)) as lock:
+    with steady_console(console) as steady, _naming_resume_command(run_dir):
+        console = console_of(world, steady)
+        with _main_lock(world, run_dir, _logger(console)) as lock:
             with log_imports(lambda module: log(console, f"{run_dir / CONFIG} imports {module}")):
-                config = load_config(run_dir / CONFIG, {**_for_now(overrides), "train.run_dir": as_text(run_dir)})
+                config = load_config(run_dir / CONFIG, {**_own_overrides(overrides), "train.run_dir": as_text(run_dir)})
             trainer = _resumed_trainer(config, folder, console, world)
             if lock is not None:
                 trainer.checkpoints.check_lock = lock.check
-                _continue_files(trainer, config if overrides else None)
+                _prepare_files(trainer, config if overrides else None)
             world.barrier()
             show(console, trainer.plan())
             log(console, f"resuming after {trainer.step} of {counted(trainer.horizon.total_steps, 'update')}")
             return trainer.run()
 
 
-def _lock(world: World, run_dir: Path, log: Log) -> AbstractContextManager[RunLock | None]:
+def _main_lock(world: World, run_dir: Path, log: Log) -> AbstractContextManager[RunLock | None]:
     """Return the lock of a run to hold, which the main process takes for all."""
     return locked(run_dir, log) if world.is_main else nullcontext()
 
@@ -154,7 +155,7 @@ def _resumed_trainer(config: ExperimentConfig, folder: Path | None, console: Con
     return trainer
 
 
-def _continue_files(trainer: OfflineTrainer, changed: ExperimentConfig | None) -> None:
+def _prepare_files(trainer: OfflineTrainer, changed: ExperimentConfig | None) -> None:
     """Bring the files of a run that is resumed to its present step. changed: its config, if the user changed it."""
     run_dir = trainer.config.train.run_dir
     with writing(run_dir):
@@ -187,8 +188,8 @@ def _refuse_another_directory(run_dir: Path, overrides: Mapping[str, object] | N
         )
 
 
-def _for_now(overrides: Mapping[str, object] | None) -> dict[str, object]:
-    """Return the overrides of a resume, for which an on_change of an earlier one does not hold."""
+def _own_overrides(overrides: Mapping[str, object] | None) -> dict[str, object]:
+    """Return the overrides of a resume, without the on_change of an earlier one."""
     return {"resume.on_change": None, **overrides} if overrides else {}
 
 
@@ -225,7 +226,7 @@ def _make_directory(run_dir: Path) -> None:
         raise ConfigError(f"train.run_dir: cannot write to {run_dir}: {error.strerror}") from error
 
 
-def _clear(run_dir: Path, holds_a_run: bool) -> None:
+def _remove_earlier_run(run_dir: Path, holds_a_run: bool) -> None:
     """Remove the run that is being overwritten, and the leftovers of killed processes."""
     try:
         if holds_a_run:
@@ -250,7 +251,7 @@ def _write_config(run_dir: Path, config: ExperimentConfig, on_change: str | None
 
 
 @contextmanager
-def _resumable(run_dir: Path) -> Iterator[None]:
+def _naming_resume_command(run_dir: Path) -> Iterator[None]:
     """Run the body, in which there is a run. If it is interrupted, KeyboardInterrupt names the way to continue."""
     try:
         yield

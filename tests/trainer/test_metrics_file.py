@@ -241,7 +241,7 @@ def test_a_file_that_is_flushed_is_not_waited_for(tmp_path):
 @pytest.mark.parametrize("length", [90, 99, 100, 101, 198, 199, 200, 201, 1000])
 @pytest.mark.parametrize("place", [0, 2, 5])
 def test_a_line_too_long_for_the_memory_is_kept_elsewhere(tmp_path, monkeypatch, length, place):
-    monkeypatch.setattr("trainer.reporting.metrics_file._LONGEST", 100)
+    monkeypatch.setattr("trainer.reporting.metrics_file._MAX_LINE_BYTES", 100)
     assert max(map(len, LINES)) < 80, "these are not too long"
     odd = "x" * (length - 1) + "\n"
     assert resumed(tmp_path, "".join(LINES[:place]) + odd + "".join(LINES[place:])) == (
@@ -253,5 +253,5 @@ def test_a_line_too_long_for_the_memory_is_kept_elsewhere(tmp_path, monkeypatch,
 
 @pytest.mark.parametrize("length", [99, 100, 101, 250])
 def test_a_last_line_too_long_for_the_memory_is_dropped(tmp_path, monkeypatch, length):
-    monkeypatch.setattr("trainer.reporting.metrics_file._LONGEST", 100)
+    monkeypatch.setattr("trainer.reporting.metrics_file._MAX_LINE_BYTES", 100)
     assert resumed(tmp_path, "".join(LINES[:3]) + "x" * length) == ("".join(LINES[:3]), b"", 0)

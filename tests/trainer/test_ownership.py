@@ -12,6 +12,7 @@ from rich.console import Console
 
 from trainer import ExperimentConfig, ownership, train
 from trainer.run_layout import SECTIONS
+from trainer.runtime import files
 
 SHORT = {"total_steps": 2, "eval_every": 1, "keep_best": None}
 
@@ -120,7 +121,7 @@ def test_a_run_directory_inside_a_file_is_said_to_be_that(cli, tmp_path):
 
 def test_metrics_of_another_tool_beside_a_runs_config_are_not_a_run(cli, run):
     for name in (".lock", "checkpoints"):
-        ownership.remove(run / name)
+        files.remove(run / name)
     (run / "metrics.jsonl").write_text('{"epoch": 1, "loss": 3}\n')
     code, printed = overwrite(cli, run)
     assert (code, "exists and is not a run" in printed) == (2, True)
@@ -202,7 +203,7 @@ def test_killed_while_it_removes_a_run_the_next_command_goes_through(cli, run, m
             return operation
 
         with monkeypatch.context() as patched:
-            for owner, name in ((ownership.Path, "rename"), (ownership.Path, "unlink"), (ownership, "remove")):
+            for owner, name in ((ownership.Path, "rename"), (ownership.Path, "unlink"), (files, "remove")):
                 patched.setattr(owner, name, counted(getattr(owner, name)))
             patched.setattr("trainer.runs._write_config", counted(lambda run_dir, config: None))
             patched.setattr("trainer.runs.OfflineTrainer.run", lambda self: None)

@@ -15,7 +15,7 @@ from trainer import ConfigError, load_config, resume, train
 from trainer.checkpoint.fingerprint import leaves
 from trainer.checkpoint.upgrades import upgrade_values
 from trainer.config.schema import OptimConfig
-from trainer.runtime.version import heading, innerstep_version, newer, written_by
+from trainer.runtime.version import heading, innerstep_version, newer, writer_version
 
 MIDDLE = "checkpoints/step_00000002"
 PLATEAU = {"type": "adamw", "params": {"lr": 1e-2, "schedule": {"type": "plateau", "patience": 1}}}
@@ -195,7 +195,7 @@ def test_a_checkpoint_brings_no_code_by_a_type_that_the_run_does_not_name(run, m
 def test_a_runs_config_says_which_version_wrote_it(run):
     first = (run / "config.yaml").read_text().splitlines()[0]
     assert first == f"# innerstep {innerstep_version()}, run format 1"
-    assert written_by(run / "config.yaml") == innerstep_version()
+    assert writer_version(run / "config.yaml") == innerstep_version()
     values = json.loads((run / MIDDLE / "trainer.json").read_text())
     assert values["provenance"]["innerstep"] == innerstep_version()
 
@@ -216,8 +216,8 @@ def test_an_unknown_field_in_a_config_of_a_newer_version_is_said_to_be_one(run):
 @pytest.mark.parametrize("text", ["", "data: {}\n", "# innerstep\n", "# innerstep 3\n", "\ufeff# notes\n", "#" * 999])
 def test_a_file_without_the_line_says_no_version(tmp_path, text):
     (tmp_path / "config.yaml").write_text(text)
-    assert written_by(tmp_path / "config.yaml") is None
-    assert written_by(tmp_path / "absent.yaml") is None
+    assert writer_version(tmp_path / "config.yaml") is None
+    assert writer_version(tmp_path / "absent.yaml") is None
 
 
 def test_versions_are_compared_by_number(monkeypatch, tmp_path):
@@ -227,4 +227,4 @@ def test_versions_are_compared_by_number(monkeypatch, tmp_path):
     ]
     assert [newer(text) for text in ("unknown", None, 3, "", [1])] == [None] * 5
     (tmp_path / "config.yaml").write_text(heading())
-    assert written_by(tmp_path / "config.yaml") == "0.9.0"
+    assert writer_version(tmp_path / "config.yaml") == "0.9.0"

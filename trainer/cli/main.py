@@ -40,10 +40,10 @@ _PluginsOf = Annotated[
 
 def _print_version(asked: bool) -> None:
     if asked:
-        from ..runtime.streams import unfailing
+        from ..runtime.streams import unfailing_stream
         from ..runtime.version import innerstep_version
 
-        stream = unfailing(sys.stdout)
+        stream = unfailing_stream(sys.stdout)
         stream.write(f"innerstep {innerstep_version()}\n")
         stream.flush()
         raise typer.Exit

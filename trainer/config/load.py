@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from optimizer.config import explain, nearest, search_in
 
 from ..errors import ConfigError
-from ..runtime.version import newer, written_by
+from ..runtime.version import newer, writer_version
 from .override_fields import text_fields
 from .overrides import apply_overrides
 from .plugins import import_plugins, search_folders, without_what_follows
@@ -35,7 +35,7 @@ def load_config(source: Mapping[str, Any] | str | Path, overrides: Mapping[str, 
     except ValidationError as error:
         lines = explain(without_what_follows(error))
         if not isinstance(source, Mapping) and any(detail["type"] == "unknown_name" for detail in error.errors()):
-            lines += filter(None, [newer(written_by(Path(source)))])
+            lines += filter(None, [newer(writer_version(Path(source)))])
         raise ConfigError("\n".join(lines)) from error
 
 

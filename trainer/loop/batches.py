@@ -22,9 +22,9 @@ from ..errors import ConfigError, UserCodeError, raised
 from ..interfaces.dataset import Batch, Split
 from ..runtime.rng import seed_all
 from ..runtime.signals import SIGNALS
-from ..runtime.streams import unfailing
+from ..runtime.streams import unfailing_stream
 
-_GUARD = (
+_MAIN_GUARD_HINT = (
     ' Under this start method a script needs `if __name__ == "__main__":` around what it runs: each worker reads the'
     " script again."
 )
@@ -73,7 +73,7 @@ class ShuffledBatches:
         self.smallest_batch = batch_size if drop_last else (len(split) - 1) % batch_size + 1
         self._numbered = _NumberedBatches(split, batch_size, seed, self.batches_per_epoch)
         self._pin_memory = pin_memory
-        self._ahead = _Ahead(self._numbered, workers, pin_memory) if workers else None
+        self._workers_ahead = _WorkerBatches(self._numbered, workers, pin_memory) if workers else None
 
     def of_update(self, step: int) -> Iterator[Batch]:
         """Yield the batches of update `step`.
@@ -84,8 +84,8 @@ class ShuffledBatches:
         epoch, offset = divmod(step, self.steps_per_epoch)
         first = epoch * self.batches_per_epoch + offset * self._accumulate
         for number in range(first, first + self.batch_count(step)):
-            if self._ahead is not None:
-                yield self._ahead.batch(number)
+            if self._workers_ahead is not None:
+                yield self._workers_ahead.batch(number)
             else:
                 batch = self._numbered.make(number)
                 yield {name: tensor.pin_memory() for name, tensor in batch.items()} if self._pin_memory else batch
@@ -106,8 +106,8 @@ class ShuffledBatches:
 
     def close(self) -> None:
         """End the worker processes and drop the batches made ahead. The next `of_update` starts new processes."""
-        if self._ahead is not None:
-            self._ahead.close()
+        if self._workers_ahead is not None:
+            self._workers_ahead.close()
 
     def __enter__(self) -> Self:
         return self
@@ -175,7 +175,7 @@ class _NumberedBatches(Dataset[Batch | _Failure]):
         words = np.random.SeedSequence((self._seed, epoch, index)).generate_state(1, np.uint64)
         seed_all(int(words[0]))
         try:
-            return _copied(self.make(number))
+            return _copy_batch(self.make(number))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # the split is the user's code, which may raise anything
@@ -184,7 +184,7 @@ class _NumberedBatches(Dataset[Batch | _Failure]):
             return _Failure(reason, traceback.format_exc())
 
 
-class _Ahead:
+class _WorkerBatches:
     """Batches in order from worker processes, which a DataLoader runs."""
 
     def __init__(self, batches: _NumberedBatches, workers: int, pin_memory: bool) -> None:
@@ -235,20 +235,20 @@ def _prepare_worker(worker: int) -> None:
     # Ctrl-C, and most clusters, signal all processes of a run; but the run needs batches to finish its update.
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    sys.stdout, sys.stderr = map(unfailing, (sys.stdout, sys.stderr))  # a data set may print
+    sys.stdout, sys.stderr = map(unfailing_stream, (sys.stdout, sys.stderr))  # a data set may print
 
 
 def _worker_error(error: RuntimeError) -> UserCodeError:
     """Return the user's message for the DataLoader's `error`: its cause, if torch's signal handler raised one."""
     first = error.__cause__ if isinstance(error.__cause__, RuntimeError) else error
     reason = str(first).strip().removesuffix(".")
-    guard = "" if get_start_method() == "fork" else _GUARD
+    guard = "" if get_start_method() == "fork" else _MAIN_GUARD_HINT
     return UserCodeError(
         f"data.workers: {reason}. Fewer workers need less memory; with 0 the run makes the batches itself.{guard}"
     )
 
 
-def _copied(batch: Batch) -> Batch:
+def _copy_batch(batch: Batch) -> Batch:
     """Return a copy of `batch`: the split may write to its tensors later, or hold all samples in their storage.
 
     Raises TypeError for a value that is not a tensor: sending it to the other process might fail, and the run would

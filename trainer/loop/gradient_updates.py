@@ -16,10 +16,10 @@ from optimizer.types import StateDict
 from ..config.schema import ExperimentConfig
 from ..errors import ConfigError, NonFiniteError, user_line
 from ..interfaces.dataset import Batch
-from ..runtime.rng import KeptRandomNumbers
+from ..runtime.rng import RngSnapshot
 from ..runtime.world import World
 from .nonfinite import all_finite, describe_nonfinite
-from .running_statistics import KeptStatistics
+from .running_statistics import StatisticsSnapshot
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _LOWEST_SCALE = 1.0
@@ -39,7 +39,7 @@ class Rules:
     """Updates between two steps, by component, as in `model.component_optims`."""
 
     @classmethod
-    def of(cls, config: ExperimentConfig, trained: Iterable[str]) -> Self:
+    def from_config(cls, config: ExperimentConfig, trained: Iterable[str]) -> Self:
         """Return the rules of a run. trained: the components that have an optimizer."""
         train = config.train
         every = {name: config.model.component_optims[name].every for name in trained}
@@ -93,8 +93,8 @@ class GradientUpdater:
         self._dtype = _AUTOCAST.get(rules.precision)
         self._scaler = torch.amp.GradScaler(world.device.type) if rules.precision == "fp16" else None
         self._parameters = {name: [*trainable_parameters(components[name]).values()] for name in optimizers}
-        self._statistics = KeptStatistics(components[name] for name in optimizers)
-        self._random = KeptRandomNumbers()
+        self._statistics = StatisticsSnapshot(components[name] for name in optimizers)
+        self._rng = RngSnapshot()
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context for forward passes: mixed precision where the run asks for it."""
@@ -112,11 +112,11 @@ class GradientUpdater:
         self.update, self.sizes = update, tuple(sizes)
         self.stepped.clear()
         self._losses.clear()
-        self._random.keep()
+        self._rng.take()
         if self.rules.on_nonfinite != "continue":
-            self._statistics.keep()
+            self._statistics.take()
         if len(sizes) > 1:
-            self._zero(self._parameters)
+            self._clear_gradients(self._parameters)
 
     def begin_batch(self, index: int) -> None:
         """Begin batch number `index` of the update. The caller makes it and puts it into `batch`."""
@@ -142,7 +142,7 @@ class GradientUpdater:
         _check_loss(loss)
         count = len(self.sizes)
         if count == 1:
-            self._zero(names)
+            self._clear_gradients(names)
         else:
             self._refuse_second_backward(names)
         self._losses.setdefault(names, []).append(loss.detach())
@@ -155,13 +155,13 @@ class GradientUpdater:
 
     def restore_statistics(self) -> None:
         """Restore the running statistics of before the update, whose batches may have left NaNs in them."""
-        self._statistics.put_back()
+        self._statistics.restore()
 
     def restore_rng(self) -> None:
         """Restore the random generators of before the update, so that it draws the same numbers when made again."""
-        self._random.put_back()
+        self._rng.restore()
 
-    def lrs_now(self) -> dict[str, float]:
+    def current_lrs(self) -> dict[str, float]:
         """Return the lr that each component was stepped at in this update; for the others, that of their next step."""
         return {
             name: self.lrs[name] if name in self.stepped else float(optimizer.param_groups[0]["lr"])
@@ -197,7 +197,7 @@ class GradientUpdater:
         if self._scaler is not None:
             self._scaler.update()
 
-    def _zero(self, names: Iterable[str]) -> None:
+    def _clear_gradients(self, names: Iterable[str]) -> None:
         for name in names:  # an optimizer's own zero_grad does just this, and takes ten times as long
             for parameter in self._parameters[name]:
                 parameter.grad = None

@@ -67,7 +67,7 @@ class UpdateReport:
         for name in dict.fromkeys(name for each in values for name in each):
             having = [(each[name], size) for each, size in zip(values, self.sizes, strict=True) if name in each]
             tensors, sizes = zip(*having, strict=True)
-            means[name] = _mean([torch.as_tensor(value).detach() for value in tensors], sizes)
+            means[name] = _weighted_mean([torch.as_tensor(value).detach() for value in tensors], sizes)
         return means
 
 
@@ -76,7 +76,7 @@ def _check_outcome(problem: str | None) -> None:
         raise UserCodeError(f"train.objective: its update must return an Outcome of scalar tensors; {problem}")
 
 
-def _mean(values: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
+def _weighted_mean(values: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
     stacked = torch.stack(list(values))
     if not stacked.is_floating_point():  # counts and booleans
         stacked = stacked.double()
@@ -127,7 +127,7 @@ def training_loop(
             logged=updater.record_norms,
             outcomes=outcomes if updater.record_norms else (),
             sizes=sizes,
-            lrs=updater.lrs_now() if updater.record_norms else {},
+            lrs=updater.current_lrs() if updater.record_norms else {},
             grad_norms={name: norm for name, norm in updater.grad_norms.items() if name in updater.stepped},
             skipped=updater.skipped.copy() if updater.record_norms else {},
         )

@@ -26,20 +26,20 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
     for device, some in plain.items():
         flag = torch.zeros((), device=device)
         # What GradScaler uses: it multiplies by 1, and raises the flag.
-        torch._amp_foreach_non_finite_check_and_unscale_(some, flag, _one(device))
+        torch._amp_foreach_non_finite_check_and_unscale_(some, flag, _scalar_one(device))
         flags.append(flag)
     return not any(bool(flag) for flag in flags)
 
 
 def count_nonfinite(tensor: Tensor) -> int:
     """Return how many elements of `tensor` are NaN or infinite."""
-    values = _values(tensor)
+    values = _float_values(tensor)
     return 0 if values is None else values.numel() - int(torch.isfinite(values).sum())
 
 
 def has_nonfinite(tensor: Tensor, infinities_too: bool) -> bool:
     """Return whether `tensor` holds a NaN, or with `infinities_too` an infinite value. A large tensor is not copied."""
-    values = _values(tensor)
+    values = _float_values(tensor)
     if values is None or values.numel() == 0 or values.device.type == "meta":
         return False
     values = torch.view_as_real(values.resolve_conj()) if values.is_complex() else values
@@ -91,11 +91,11 @@ def describe_nonfinite(losses: Sequence[Tensor], batch: Batch, components: Mappi
 
 
 @cache
-def _one(device: torch.device) -> Tensor:
+def _scalar_one(device: torch.device) -> Tensor:
     return torch.ones((), device=device)
 
 
-def _values(tensor: Tensor) -> Tensor | None:
+def _float_values(tensor: Tensor) -> Tensor | None:
     """Return the values of `tensor` that may be NaN or infinite; None for a type that has no such values."""
     if tensor.is_sparse:
         tensor = tensor._values()  # coalescing would cost a sort

@@ -14,7 +14,7 @@ def statistics_of(component: nn.Module) -> Iterator[tuple[str, Tensor]]:
             yield from ((f"{path}.{key}" if path else key, buffer) for key, buffer in module.named_buffers())
 
 
-class KeptStatistics:
+class StatisticsSnapshot:
     """A copy of the running statistics of `components`, to restore after an update that is left out.
 
     A forward pass writes them: one batch with a NaN would leave NaNs in them for good.
@@ -24,15 +24,15 @@ class KeptStatistics:
         self._own = [buffer for component in components for _, buffer in statistics_of(component)]
         self._copies: list[Tensor] = []
 
-    def keep(self) -> None:
+    def take(self) -> None:
         """Copy them as they are."""
         if self._copies:
             torch._foreach_copy_(self._copies, self._own)
         else:
             self._copies = [buffer.clone() for buffer in self._own]
 
-    def put_back(self) -> None:
-        """Restore them as they were at the last `keep`; nothing happens without one."""
+    def restore(self) -> None:
+        """Restore them as they were at the last `take`; nothing happens without one."""
         if self._copies:
             # As the layers write them: a graph of this update whose backward pass is still to come stays valid.
             torch._foreach_copy_([buffer.data for buffer in self._own], self._copies)

@@ -66,14 +66,14 @@ def wrapped(text: str, width: int, indent: int) -> list[str]:
         if all(len(line) <= room for line in given):
             filled = given
         elif any(line.startswith((" ", ">>>")) for line in given):
-            filled = [part for line in given for part in _folded(line, room, "  ")]
+            filled = [part for line in given for part in _fold_line(line, room, "  ")]
         else:
-            filled = _folded(" ".join(given), room, "")
+            filled = _fold_line(" ".join(given), room, "")
         lines += [*([""] if lines else []), *(f"{' ' * indent}{line}".rstrip() for line in filled)]
     return lines
 
 
-def _folded(line: str, room: int, hang: str) -> list[str]:
+def _fold_line(line: str, room: int, hang: str) -> list[str]:
     """Return a long line as several, none of which ends within `code`. hang: indent of the later ones."""
     indent = " " * (len(line) - len(line.lstrip())) + hang
     whole = re.sub("`[^`]*`", lambda code: code[0].replace(" ", _SPACE), line)

@@ -31,14 +31,14 @@ Mark = tuple[str, int]
 """The split and the step, which every line of ours has."""
 
 HELD_OUT = "held_out"
-_EVALUATION = b'"held_out"'
+_HELD_OUT_TEXT = b'"held_out"'
 
 _CHUNK = 1 << 16
-_MOST = 1 << 36
+_MAX_FILE_BYTES = 1 << 36
 """Bytes of a metrics file at most: more is a sparse file, which would take days to read."""
-_LONGEST = 1 << 24
+_MAX_LINE_BYTES = 1 << 24
 """Bytes of a line of ours at most: a longer one is not held in memory."""
-_USUAL = re.compile(
+_USUAL_LINE = re.compile(
     rb'\{"split": "([a-z_]+)", "step": (0|[1-9][0-9]{0,17})'
     rb'(?:, "(?!split"|step")[ !#-\[\]-~]*+": -?(?:0|[1-9][0-9]{0,99}+)(?:\.[0-9]++)?+(?:[eE][-+]?[0-9]++)?+)*+\}\n'
 )
@@ -72,7 +72,7 @@ class MetricsFile:
             raise OSError(errno.EINVAL, "it must be a file, and not a link", str(self.path))
         kept, not_ours, count = _sort_lines(self.path, step)
         size = self.path.stat().st_size
-        if not_ours or not kept.is_beginning() or kept.end > size:
+        if not_ours or not kept.is_prefix() or kept.end > size:
             self._rewrite(kept, not_ours)
         elif kept.end < size:
             os.truncate(self.path, kept.end)
@@ -84,10 +84,10 @@ class MetricsFile:
         if not_ours:
             bad = self.path.with_name(NOT_UNDERSTOOD)
             with open(open_to_append(bad), "ab") as file:
-                not_ours.copy(self.path, file)
+                not_ours.copy_to(self.path, file)
             flush(bad)
         with replacing(self.path) as aside, aside.open("xb") as new:
-            kept.copy(self.path, new)
+            kept.copy_to(self.path, new)
 
     def write(self, line: MetricsLine) -> None:
         """Append one line.
@@ -160,8 +160,8 @@ def evaluation_text(step: int, metrics: Mapping[str, float]) -> str:
 def written_evaluation(path: Path, step: int) -> dict[str, float] | None:
     """Return the metrics of an evaluation after `step` updates, if it was written to the metrics file `path`."""
     found: bytes | None = None
-    for text, _ in _texts(path) if os.path.lexists(path) else ():
-        if _EVALUATION in text and _mark_of(text) == (HELD_OUT, step):  # most lines are not worth a closer look
+    for text, _ in _read_lines(path) if os.path.lexists(path) else ():
+        if _HELD_OUT_TEXT in text and _mark_of(text) == (HELD_OUT, step):  # most lines are not worth a closer look
             found = text
     if found is None:
         return None
@@ -170,7 +170,7 @@ def written_evaluation(path: Path, step: int) -> dict[str, float] | None:
 
 def read_metrics(path: Path) -> Iterator[MetricsLine]:
     """Yield the lines of a metrics file that are ours. A file that is not there has none."""
-    for text, mark, _ in _lines(path) if os.path.lexists(path) else ():
+    for text, mark, _ in _marked_lines(path) if os.path.lexists(path) else ():
         if mark is not None:
             yield decode_line(text)
 
@@ -182,7 +182,7 @@ def looks_like_metrics(path: Path) -> bool:
         OSError: It cannot be read, or is not a file.
     """
     check_is_file(path)
-    return path.stat().st_size == 0 or any(mark is not None for _, mark, _ in _lines(path))
+    return path.stat().st_size == 0 or any(mark is not None for _, mark, _ in _marked_lines(path))
 
 
 class _Spans:
@@ -206,11 +206,11 @@ class _Spans:
         else:
             self._bounds.extend((start, end))
 
-    def is_beginning(self) -> bool:
+    def is_prefix(self) -> bool:
         """Return whether this is the beginning of the file up to somewhere."""
         return not self or (len(self) == 1 and self._bounds[0] == 0)
 
-    def copy(self, path: Path, file: IO[bytes]) -> None:
+    def copy_to(self, path: Path, file: IO[bytes]) -> None:
         """Write these parts of the file `path` to `file`, and the end of the last line if it lacks one."""
         with path.open("rb") as old:
             for start, end in zip(self._bounds[::2], self._bounds[1::2], strict=True):
@@ -224,7 +224,7 @@ def _sort_lines(path: Path, step: int) -> tuple[_Spans, _Spans, int]:
     """Return the parts to keep, the parts that are not ours, and their number of lines. The rest came after `step`."""
     kept, not_ours = _Spans(), _Spans()
     at = count = 0
-    for _, mark, size in _lines(path):
+    for _, mark, size in _marked_lines(path):
         if mark is None:
             count += 1
             not_ours.add(at, at + size)
@@ -234,9 +234,9 @@ def _sort_lines(path: Path, step: int) -> tuple[_Spans, _Spans, int]:
     return kept, not_ours, count
 
 
-def _lines(path: Path) -> Iterator[tuple[bytes, Mark | None, int]]:
+def _marked_lines(path: Path) -> Iterator[tuple[bytes, Mark | None, int]]:
     """Yield each line, its mark (None: it is not ours) and its bytes. A last line cut in half is left out."""
-    for text, size in _texts(path):
+    for text, size in _read_lines(path):
         mark = _mark_of(text)
         if not text.endswith(b"\n"):
             if mark is None:
@@ -245,22 +245,22 @@ def _lines(path: Path) -> Iterator[tuple[bytes, Mark | None, int]]:
         yield text, mark, size
 
 
-def _texts(path: Path) -> Iterator[tuple[bytes, int]]:
+def _read_lines(path: Path) -> Iterator[tuple[bytes, int]]:
     """Yield each line and its bytes; if a line is too long to be ours, only its end. Raises OSError."""
     check_is_file(path)
-    check_size(path, _MOST)
+    check_size(path, _MAX_FILE_BYTES)
     with path.open("rb") as file:
-        while text := file.readline(_LONGEST):
+        while text := file.readline(_MAX_LINE_BYTES):
             size = len(text)
-            while len(text) == _LONGEST and not text.endswith(b"\n"):
-                text = b"\0" + file.readline(_LONGEST - 1)
+            while len(text) == _MAX_LINE_BYTES and not text.endswith(b"\n"):
+                text = b"\0" + file.readline(_MAX_LINE_BYTES - 1)
                 size += len(text) - 1
             yield text, size
 
 
 def _mark_of(text: bytes) -> Mark | None:
     """Return the mark of a line, which is ours if it is JSON that has one."""
-    if match := _USUAL.fullmatch(text):
+    if match := _USUAL_LINE.fullmatch(text):
         return match[1].decode(), int(match[2])
     try:
         line = decode_line(text.decode())

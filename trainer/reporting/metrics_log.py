@@ -66,10 +66,11 @@ class MetricsLog:
         """Hand a line to each sink.
 
         Raises:
+            SaveError: A sink could not write it, unless train.on_save_error is "continue".
             UserCodeError: The code of a sink fails.
         """
         for key, sink in self._sinks.items():
-            with self._running(key):
+            with self._calling_sink(key):
                 sink.write(dict(line))
 
     def __enter__(self) -> Self:
@@ -81,11 +82,11 @@ class MetricsLog:
         """Close each sink. A failure is raised unless the body raised before."""
         with suppress(Exception) if kind is not None else nullcontext(), ExitStack() as stack:
             for key, sink in self._sinks.items():
-                stack.enter_context(self._running(key))
+                stack.enter_context(self._calling_sink(key))
                 stack.callback(sink.close)
 
     @contextmanager
-    def _running(self, key: str) -> Iterator[None]:
+    def _calling_sink(self, key: str) -> Iterator[None]:
         """Run the body, code of a sink."""
         with user_code(f"train.log: {key}"):
             try:

@@ -15,7 +15,7 @@ from optimizer.types import HasSchedule
 
 from ..config.schema import ExperimentConfig
 from ..interfaces.component import is_frozen
-from .tables import aligned, count
+from .tables import align_columns, count
 
 _BY_GROUP = ("betas", "momentum", "eps", "part")
 _HEADER = ("component", "params", "trains", "optimizer", "step", "schedule")
@@ -35,7 +35,7 @@ def plan(
         samples: Number of samples in the training data.
     """
     rows = [_HEADER, *(_component_row(name, config, components[name], optimizers.get(name)) for name in components)]
-    lines = aligned(rows, right=[1])
+    lines = align_columns(rows, right=[1])
     epochs = horizon.total_steps / (horizon.steps_per_epoch or 1)
     batches = f"{config.train.accumulate} batches of " if config.train.accumulate > 1 else ""
     batches += counted(config.data.batch_size, "sample")

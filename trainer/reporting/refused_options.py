@@ -19,18 +19,18 @@ def refused_options(cls: type[Any]) -> dict[str, str]:
     """
     if not issubclass(cls, ScheduledFactory):
         return {}
-    given = _required(cls)
-    if given is None or _objection(cls, given) is not None:
+    given = _example_values(cls)
+    if given is None or _build_refusal(cls, given) is not None:
         return {}
     refused = {}
-    if reason := _refusal(cls, {**given, "state_dtype": "bfloat16"}, "state_dtype"):
+    if reason := _validation_refusal(cls, {**given, "state_dtype": "bfloat16"}, "state_dtype"):
         refused["state_dtype"] = reason
-    if reason := _objection(cls, {**given, "use_cautious_optimizer": True}):
+    if reason := _build_refusal(cls, {**given, "use_cautious_optimizer": True}):
         refused |= dict.fromkeys(_CAUTION, reason)
     return refused
 
 
-def _required(cls: type[ScheduledFactory]) -> dict[str, Any] | None:
+def _example_values(cls: type[ScheduledFactory]) -> dict[str, Any] | None:
     """Return a value for each required parameter; None if one has another type than a number."""
     schema = cls.model_json_schema(by_alias=True)
     given = {}
@@ -43,7 +43,7 @@ def _required(cls: type[ScheduledFactory]) -> dict[str, Any] | None:
     return given
 
 
-def _refusal(cls: type[ScheduledFactory], given: dict[str, Any], option: str) -> str | None:
+def _validation_refusal(cls: type[ScheduledFactory], given: dict[str, Any], option: str) -> str | None:
     """Return the rule by which the factory refuses `option` when it is made."""
     try:
         cls.model_validate(given)
@@ -52,7 +52,7 @@ def _refusal(cls: type[ScheduledFactory], given: dict[str, Any], option: str) ->
     return None
 
 
-def _objection(cls: type[ScheduledFactory], given: dict[str, Any]) -> str | None:
+def _build_refusal(cls: type[ScheduledFactory], given: dict[str, Any]) -> str | None:
     """Return why the factory does not build an optimizer for one small matrix."""
     try:
         cls.model_validate(given).build(nn.Linear(2, 2, bias=False), Horizon(total_steps=10, steps_per_epoch=5))

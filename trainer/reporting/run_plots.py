@@ -29,7 +29,7 @@ def require_plotting(path: str) -> None:
         raise missing_extra(path, "matplotlib", "plot") from error
 
 
-class _Thinned:
+class _ThinnedSeries:
     """Points of a line in a plot: all, or above `most` points every second, fourth … and the last."""
 
     def __init__(self, most: int = 20_000) -> None:
@@ -54,8 +54,8 @@ class _Thinned:
 
 def draw_pictures(run_dir: Path) -> list[Path]:
     """Draw `learning_rates.png` and `losses.png` into `run_dir`; return their paths."""
-    lrs: dict[str, _Thinned] = defaultdict(_Thinned)
-    losses = {"train": _Thinned(), HELD_OUT: _Thinned()}
+    lrs: dict[str, _ThinnedSeries] = defaultdict(_ThinnedSeries)
+    losses = {"train": _ThinnedSeries(), HELD_OUT: _ThinnedSeries()}
     for line in read_metrics(run_dir / METRICS):
         if (loss := losses.get(line["split"])) is not None:
             loss.add(line["step"], line["loss"])
@@ -71,21 +71,21 @@ def draw_pictures(run_dir: Path) -> list[Path]:
 def save_figure(panels: Sequence[Panel], path: Path) -> None:
     """Write the panels to `path`, a PNG or an SVG by its ending."""
     with replacing(path) as aside:
-        draw_new(panels, aside)
+        write_figure(panels, aside)
 
 
-def draw_new(panels: Sequence[Panel], path: Path) -> None:
+def write_figure(panels: Sequence[Panel], path: Path) -> None:
     """Write the panels to the new file `path`, as `save_figure`."""
     with path.open("xb") as file:
         figure(panels).savefig(file, dpi=120, format=path.suffix[1:])
 
 
-def _lr_panel(lrs: Mapping[str, _Thinned]) -> Panel:
+def _lr_panel(lrs: Mapping[str, _ThinnedSeries]) -> Panel:
     series = [Series(name, lr.points()) for name, lr in sorted(lrs.items())]
     return Panel("Learning rate of each component", "learning rate", series)
 
 
-def _loss_panel(losses: Mapping[str, _Thinned]) -> Panel:
+def _loss_panel(losses: Mapping[str, _ThinnedSeries]) -> Panel:
     styles = {"train": ("training batch", "-"), HELD_OUT: ("held out", "o-")}
     drawn = [(*styles[split], loss.points()) for split, loss in losses.items()]
     return Panel("Losses", "loss", [Series(label, points, style) for label, style, points in drawn if points], log=True)

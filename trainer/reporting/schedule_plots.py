@@ -24,10 +24,10 @@ from ..config.schema import ExperimentConfig
 from ..errors import ConfigError
 from ..interfaces.dataset import DataSet
 from ..loop.batches import shuffled_batches
-from ..runtime.files import written_out
+from ..runtime.files import replacing_output
 from ..setup.optimizers import factory_errors
 from .plan_table import warning_lines
-from .run_plots import draw_new, require_plotting
+from .run_plots import require_plotting, write_figure
 
 WITHOUT_RUN = 1000
 """Updates that a key is drawn over by default."""
@@ -51,7 +51,7 @@ def plot_config(config: ExperimentConfig, out: Path | None) -> list[str]:
             horizon, previews = _previews_over_data(config)
     else:
         horizon, previews = _previews_over_data(config)
-    return _draw(previews, horizon.total_steps, out)
+    return _draw_previews(previews, horizon.total_steps, out)
 
 
 def plot_key(key: str, parameters: Mapping[str, object], out: Path | None) -> list[str]:
@@ -70,7 +70,7 @@ def plot_key(key: str, parameters: Mapping[str, object], out: Path | None) -> li
     own = apply_overrides({}, parameters, text_fields(cls))
     run = {name: own.pop(name) for name in _RUN if name in own and name not in cls.model_fields}
     try:
-        lengths = (run.get("total_steps"), _number(own.get("total_steps")), WITHOUT_RUN)
+        lengths = (run.get("total_steps"), _as_integer(own.get("total_steps")), WITHOUT_RUN)
         total_steps = int(next(length for length in lengths if length is not None))
         horizon = Horizon(total_steps, int(run["steps_per_epoch"]) if "steps_per_epoch" in run else None)
         made = cls(**own)
@@ -82,7 +82,7 @@ def plot_key(key: str, parameters: Mapping[str, object], out: Path | None) -> li
         raise ConfigError("\n".join(f"{key}: {line}" for line in explain(error))) from error
     except ValueError as error:
         raise ConfigError(f"{key}: {error}") from error
-    return _draw({key: preview}, horizon.total_steps, out)
+    return _draw_previews({key: preview}, horizon.total_steps, out)
 
 
 _RUN = ("total_steps", "steps_per_epoch", "lr")
@@ -99,8 +99,8 @@ def _class_of(key: str) -> type[Schedule] | type[ScheduledFactory]:
         if issubclass(cls, Schedule | ScheduledFactory):
             return cls
         raise ConfigError(f"{key}: has no curve that could be drawn")
-    known = [*SCHEDULE_REGISTRY, *OPTIMIZER_BUILDER_REGISTRY]
-    raise ConfigError(f"{key}: neither a config file nor a key{nearest(key, known)} `innerstep list` shows them all.")
+    keys = [*SCHEDULE_REGISTRY, *OPTIMIZER_BUILDER_REGISTRY]
+    raise ConfigError(f"{key}: neither a config file nor a key{nearest(key, keys)} `innerstep list` shows them all.")
 
 
 def _previews_over_data(config: ExperimentConfig) -> tuple[Horizon, dict[str, Preview]]:
@@ -122,7 +122,7 @@ def _previews(config: ExperimentConfig, horizon: Horizon) -> dict[str, Preview]:
     return previews
 
 
-def _draw(previews: Mapping[str, Preview], total_steps: int, out: Path | None) -> list[str]:
+def _draw_previews(previews: Mapping[str, Preview], total_steps: int, out: Path | None) -> list[str]:
     try:
         drawn = panels(previews, sample_steps(total_steps), f"over {counted(total_steps, 'update')}")
     except ValueError as error:  # a function of the user's returned a value that is not an lr
@@ -131,8 +131,8 @@ def _draw(previews: Mapping[str, Preview], total_steps: int, out: Path | None) -
         lines = [text(drawn)]
     else:
         require_plotting("plot --out")
-        with written_out(out) as aside:
-            draw_new(drawn, aside)
+        with replacing_output(out) as aside:
+            write_figure(drawn, aside)
         lines = [f"drew {out}"]
     for name, preview in previews.items():
         lines += [
@@ -142,5 +142,5 @@ def _draw(previews: Mapping[str, Preview], total_steps: int, out: Path | None) -
     return lines
 
 
-def _number(value: object) -> int | None:
+def _as_integer(value: object) -> int | None:
     return value if isinstance(value, int) else None

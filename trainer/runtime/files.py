@@ -43,7 +43,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 @contextmanager
-def written_out(out: Path) -> Iterator[Path]:
+def replacing_output(out: Path) -> Iterator[Path]:
     """Yield the path of a file to write. It becomes the file `out`, which a user asked for, when the body is done.
 
     An existing file is replaced.

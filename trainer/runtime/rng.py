@@ -49,7 +49,7 @@ def set_rng_state(state: RngState) -> None:
     _set_torch_states(tensors)
 
 
-class KeptRandomNumbers:
+class RngSnapshot:
     """The state of all generators before an update, to restore after an update that fails and is made again.
 
     Copying the states of Python's and numpy's generators would take a tenth of a small update, and most runs draw from
@@ -62,7 +62,7 @@ class KeptRandomNumbers:
         self._kept: RngState | None = None
         self._all_move = False
 
-    def keep(self) -> None:
+    def take(self) -> None:
         """Keep the states as they are."""
         is_due = self._updates & (self._updates - 1) == 0
         self._updates += 1
@@ -76,8 +76,8 @@ class KeptRandomNumbers:
             is_same = values == values_before and torch.equal(tensors["numpy"], tensors_before["numpy"])
             self._all_move = self._all_move or not is_same
 
-    def put_back(self) -> None:
-        """Restore the copied states of the last `keep`; nothing happens without one."""
+    def restore(self) -> None:
+        """Restore the copied states of the last `take`; nothing happens without one."""
         if self._kept is not None and self._kept[1]:
             set_rng_state(self._kept)
         elif self._kept is not None:

@@ -13,7 +13,7 @@ SIGNALS = tuple(
     if hasattr(signal, name)  # Windows lacks the last four
 )
 """Signals that ask a run to stop."""
-_ORDERS = (signal.SIGINT, signal.SIGTERM)
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
 """Signals that end it at once if they come again. The others are warnings, which a scheduler may follow by SIGTERM."""
 
 
@@ -35,7 +35,7 @@ class Interruption:
         self.signal: signal.Signals | None = None
         self.is_at_once = False
         """Whether a second SIGINT or SIGTERM has come."""
-        self._ordered = False
+        self._stop_requested = False
         self._before: dict[signal.Signals, _Handler] = {}
 
     def __enter__(self) -> Self:
@@ -50,11 +50,11 @@ class Interruption:
         self._restore()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if number in _ORDERS and self._ordered:
+        if number in _STOPPING and self._stop_requested:
             self.is_at_once = True
             self._restore()
             os.kill(os.getpid(), number)
-        self._ordered = self._ordered or number in _ORDERS
+        self._stop_requested = self._stop_requested or number in _STOPPING
         self.signal = self.signal or signal.Signals(number)
 
     def _restore(self) -> None:

@@ -10,13 +10,13 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
-_TWINS = str.maketrans(
+_ASCII = str.maketrans(
     {"↗": "->", "↘": "->", "×": "x", "√": "sqrt ", "•": "*", "┤": "|", "└": "+", "─": "-", "…": "...", "–": "-"}
 )
 """Readable ASCII for the characters that innerstep prints, for encodings that lack them."""
 
 
-class Unfailing(io.TextIOBase):
+class UnfailingStream(io.TextIOBase):
     """A text stream to which writing always works: text that `stream` refuses is dropped.
 
     Characters that its encoding lacks are replaced by readable ASCII.
@@ -90,25 +90,25 @@ class Unfailing(io.TextIOBase):
             self.failure = error
 
 
-def unfailing(stream: TextIO | None) -> Unfailing:
+def unfailing_stream(stream: TextIO | None) -> UnfailingStream:
     """Return `stream` as one to which writing always works."""
-    return stream if isinstance(stream, Unfailing) else Unfailing(stream)
+    return stream if isinstance(stream, UnfailingStream) else UnfailingStream(stream)
 
 
 @contextmanager
-def steady(console: Console | None = None) -> Iterator[Console]:
+def steady_console(console: Console | None = None) -> Iterator[Console]:
     """Yield `console`, or a new one; while the body runs, printing there or by `print` cannot fail."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = map(unfailing, before)
+    sys.stdout, sys.stderr = map(unfailing_stream, before)
     console = console or Console()
     file = console.file
-    console.file = unfailing(file)  # type: ignore[assignment,arg-type]  # rich asks for IO, which TextIOBase is not
+    console.file = unfailing_stream(file)  # type: ignore[assignment,arg-type]  # rich asks for IO, which TextIOBase is not
     try:
         yield console
     finally:
         sys.stdout, sys.stderr = before
         # None: again whatever sys.stdout is then, as it is for a console that was not given a file
-        console.file = None if file in before or isinstance(file, Unfailing) else file  # type: ignore[assignment]
+        console.file = None if file in before or isinstance(file, UnfailingStream) else file  # type: ignore[assignment]
 
 
 @contextmanager
@@ -116,7 +116,7 @@ def steady_process() -> Iterator[None]:
     """Run the body, a whole command, with standard streams that cannot fail. They are flushed at the end."""
     _fill_closed_descriptors()
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = streams = unfailing(sys.stdout), unfailing(sys.stderr)
+    sys.stdout, sys.stderr = streams = unfailing_stream(sys.stdout), unfailing_stream(sys.stderr)
     try:
         yield
     finally:
@@ -130,7 +130,7 @@ def _write(stream: TextIO, text: str) -> None:
         stream.write(text)
     except UnicodeEncodeError:
         encoding = stream.encoding or "ascii"
-        stream.write(text.translate(_TWINS).encode(encoding, "backslashreplace").decode(encoding))
+        stream.write(text.translate(_ASCII).encode(encoding, "backslashreplace").decode(encoding))
 
 
 def _fill_closed_descriptors() -> None:

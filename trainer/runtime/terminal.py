@@ -9,7 +9,7 @@ from rich.text import Text
 from optimizer.config import bounded, visible
 
 from ..errors import OutputError
-from .streams import unfailing
+from .streams import unfailing_stream
 from .world import World
 
 
@@ -19,7 +19,7 @@ def output(text: str) -> None:
     Raises:
         OutputError: It cannot be written.
     """
-    stream = unfailing(sys.stdout)
+    stream = unfailing_stream(sys.stdout)
     stream.failure = None
     stream.write(visible(text) + "\n")
     stream.flush()
@@ -30,12 +30,12 @@ def output(text: str) -> None:
 
 def report(text: str) -> None:
     """Print a report of finished work. Failing to write it is not an error."""
-    log(Console(file=cast(IO[str], unfailing(sys.stdout))), text)
+    log(Console(file=cast(IO[str], unfailing_stream(sys.stdout))), text)
 
 
 def complain(text: str, style: str | None = None) -> None:
     """Print a message on the standard error stream."""
-    log(Console(stderr=True, file=cast(IO[str], unfailing(sys.stderr))), text, style)
+    log(Console(stderr=True, file=cast(IO[str], unfailing_stream(sys.stderr))), text, style)
 
 
 def console_of(world: World, console: Console) -> Console:

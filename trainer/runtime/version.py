@@ -21,7 +21,7 @@ def heading() -> str:
     return f"# innerstep {innerstep_version()}, run format {RUN_FORMAT}\n"
 
 
-def written_by(config_file: Path) -> str | None:
+def writer_version(config_file: Path) -> str | None:
     """Return the version in the first line of a run's config.yaml; None if there is none."""
     if not config_file.is_file():  # a pipe, which cannot be read twice
         return None
@@ -40,8 +40,8 @@ def newer(writer: object) -> str | None:
         writer: A version as it was found in a file. Any other value counts as old.
     """
     own = _release(innerstep_version())
-    there = _release(writer)
-    if own is None or there is None or there <= own:
+    writers = _release(writer)
+    if own is None or writers is None or writers <= own:
         return None
     return (
         f"It was written by a newer innerstep ({writer}; this is {innerstep_version()}): upgrade with"

@@ -12,7 +12,7 @@ from optimizer.config import counted, shown, shown_value
 from optimizer.state import torch_name
 from optimizer.types import JsonObject
 
-from ...reporting.tables import aligned
+from ...reporting.tables import align_columns
 from ...run_layout import RNG_TENSORS, TRAINER
 from ...runtime.files import DamagedCheckpointError, opened_tensors
 from ..concurrent_reading import read_checkpoint
@@ -81,7 +81,7 @@ def _compare(sides: Sides, show_all: bool) -> tuple[bool, str]:
         shown = sorted(tensors.rows, key=lambda row: (row[1] == WEIGHTS_STATE.label, *row[3:]), reverse=True)
         lines = [(*row[:3], f"{row[3]:.3g}", f"{row[4]:.3g}") for row in shown]
         header = ("component", "of", "tensor", "largest difference", "relative")
-        head, *body = aligned([header, *lines], right=(3, 4))
+        head, *body = align_columns([header, *lines], right=(3, 4))
         blocks.append([head, *_first_lines(body, show_all)])
     identical = not (config or positions or tensors.differ)
     for folder in sides:
@@ -120,7 +120,9 @@ def _positions(folder: Path, values: JsonObject) -> JsonObject:
 
 
 def _row_lines(rows: list[Row]) -> list[str]:
-    return aligned([(f"  {shown(path)}", _value_text(first), _value_text(second)) for path, first, second in rows])
+    return align_columns(
+        [(f"  {shown(path)}", _value_text(first), _value_text(second)) for path, first, second in rows]
+    )
 
 
 def _value_text(value: object) -> str:

@@ -12,7 +12,7 @@ from optimizer.state import write_tensors
 from ...errors import ConfigError
 from ...reporting.tables import count
 from ...run_layout import WEIGHTS
-from ...runtime.files import read_tensors, written_out
+from ...runtime.files import read_tensors, replacing_output
 from ..concurrent_reading import read_checkpoint
 from ..directory import verify
 from ..selection import foreign_note
@@ -35,7 +35,7 @@ def export_weights(path: Path, out: Path, component: str | None = None, overwrit
     """
     check_new_file(out, overwrite)
     found = read_checkpoint(path, lambda folder: _read_weights(folder, component))
-    with written_out(out) as aside:
+    with replacing_output(out) as aside:
         write_tensors(aside, found.tensors, {"format": "pt"})
     values = sum(tensor.numel() for tensor in found.tensors.values())
     extent = f"{counted(len(found.tensors), 'tensor')}, {counted(values, 'value', count(values))}"

@@ -9,7 +9,7 @@ from optimizer.config import counted, listed, shown, shown_value
 from optimizer.types import JsonObject
 
 from ...errors import NewerFormatError, UnreadableError
-from ...reporting.tables import aligned, count, size
+from ...reporting.tables import align_columns, count, size
 from ...run_layout import BEST, CHECKPOINTS, LATEST, OPTIMIZER_TENSORS, OPTIMIZER_VALUES, TRAINER, WEIGHTS
 from ...runtime.files import DamagedCheckpointError, opened_tensors, read_json, stat_of
 from ..concurrent_reading import is_still_there, read_checkpoint
@@ -55,7 +55,7 @@ def _content_text(folder: Path) -> str:
         place = f"epoch {data['epoch']}, batch {data['batch']} of {data['steps_per_epoch']}"
     headline = f"{folder}: after {counted(progress.step, 'update')} ({place})"
     files = f"format version {manifest['format_version']}, {_size_text(folder, manifest)}"
-    table = aligned([_HEADER, *rows], right=_NUMBERS)
+    table = align_columns([_HEADER, *rows], right=_NUMBERS)
     return "\n".join([headline, files, *table, *_lines_below_table(folder, progress)])
 
 
