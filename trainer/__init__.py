@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .config.schema import ExperimentConfig
     from .errors import ConfigError, NonFiniteError, SaveError, UserCodeError
     from .interfaces.component import MODEL_REGISTRY
-    from .interfaces.dataset import DATASET_REGISTRY, DataSet, TensorSplit
+    from .interfaces.dataset import DATASET_REGISTRY, Batch, DataSet, TensorSplit
     from .interfaces.objective import OBJECTIVE_REGISTRY, Objective, Outcome
     from .offline_trainer import Result
     from .resume_check import check_resumes
@@ -25,6 +25,7 @@ _OWNERS = {
     "ExperimentConfig": "config.schema",
     "load_config": "config.load",
     "DATASET_REGISTRY": "interfaces.dataset",
+    "Batch": "interfaces.dataset",
     "DataSet": "interfaces.dataset",
     "TensorSplit": "interfaces.dataset",
     "ConfigError": "errors",
@@ -55,6 +56,7 @@ __all__ = [
     "DATASET_REGISTRY",
     "MODEL_REGISTRY",
     "OBJECTIVE_REGISTRY",
+    "Batch",
     "ConfigError",
     "DataSet",
     "ExperimentConfig",

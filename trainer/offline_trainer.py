@@ -45,8 +45,8 @@ from .runtime.rng import seed_all, separate_rng
 from .runtime.signals import Interruption, StoppedBySignal
 from .runtime.terminal import log
 from .setup.components import build_components
-from .setup.dry_run import bring_into_form
-from .setup.optimizers import component_optimizer
+from .setup.dry_run import prepare_components
+from .setup.optimizers import build_optimizer
 
 CALIBRATION_BATCHES = 50
 """Training batches that BatchNorm statistics are measured over before an evaluation at averaged weights."""
@@ -86,7 +86,7 @@ class OfflineTrainer:
         check_means(self.objective, config.train.accumulate, self.data.held_out, config.data.batch_size)
         one_sample = self.batches.smallest_batch == 1
         with separate_rng(config.seed):
-            outcome = bring_into_form(
+            outcome = prepare_components(
                 self.objective, self.components, self.data, config.model, loaded, self.device, one_sample
             )
         self.optimizers = self._build_optimizers()
@@ -220,7 +220,7 @@ class OfflineTrainer:
             component = self.components[name]
             if is_frozen(component):
                 continue
-            optimizers[name] = component_optimizer(name, optim, component, self.horizon)
+            optimizers[name] = build_optimizer(name, optim, component, self.horizon)
         for name, component in self.components.items():
             if name not in optimizers and not is_frozen(component):
                 raise ConfigError(

@@ -224,6 +224,7 @@ IMPORTERS = {"importlib", "importlib.util", "importlib.machinery", "importlib.me
 MAY_IMPORT = {
     "optimizer.config.importing",  # the gate
     "trainer",  # its own modules, when their names are first used
+    "trainer.builtins",  # the modules in its folder
     "optimizer.testing.pytest_suite",  # a test file: what the environment of the tests names
     "trainer.runtime.version",  # the version of innerstep
 }

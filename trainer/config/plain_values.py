@@ -7,7 +7,7 @@ from typing import TypeAlias, Union
 
 from optimizer.config import shown, shown_value
 
-Plain: TypeAlias = Union[None, bool, int, float, str, list["Plain"], dict[str, "Plain"]]  # noqa: UP007 it is recursive
+Plain: TypeAlias = Union[bool, int, float, str, list["Plain"], dict[str, "Plain"], None]  # noqa: UP007 it is recursive
 """A value that a config can hold."""
 
 NODES = 100_000

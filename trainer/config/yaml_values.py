@@ -109,7 +109,7 @@ class _Reader:
         budget.deepest = max(budget.deepest, deepest_before)
         return value
 
-    def _alias(self, name: str, depth: int) -> Plain:
+    def _alias(self, name: str | None, depth: int) -> Plain:
         if name not in self._anchors:
             raise ValueError(f"no &{name} comes before the alias *{name}")
         target = self._anchors[name]
@@ -131,9 +131,8 @@ class _Reader:
     def _list(self, depth: int) -> list[Plain]:
         in_flow = bool(self._event.flow_style)
         items: list[Plain] = []
-        for self._event in self._events:
-            if isinstance(self._event, yaml.SequenceEndEvent):
-                break
+        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
+            self._event = event
             items.append(self._value(depth, in_flow))
         return items
 
@@ -141,10 +140,8 @@ class _Reader:
         in_flow = bool(self._event.flow_style)
         own: dict[str, Plain] = {}
         merged: dict[str, Plain] | None = None
-        for self._event in self._events:
-            if isinstance(self._event, yaml.MappingEndEvent):
-                break
-            begin = self._event
+        while not isinstance(begin := next(self._events), yaml.MappingEndEvent):
+            self._event = begin
             key = self._key(depth)
             is_word = isinstance(begin, yaml.ScalarEvent) and begin.implicit[0]
             merges = is_word and key == _MERGE and not begin.tag
@@ -156,7 +153,9 @@ class _Reader:
             if merges:
                 merged = _merged(value)
             elif in_flow and value is None and is_word and key[:1].isdigit():
-                raise ValueError(f"a comma ends a value inside {{}}, and {_shortened(key)} comes after one. Write 1_000")
+                raise ValueError(
+                    f"a comma ends a value inside {{}}, and {_shortened(key)} comes after one. Write 1_000"
+                )
             else:
                 own[key] = value
         return {**(merged or {}), **own}

@@ -1,10 +1,11 @@
-"""Components: what a module must be, and the registry of their classes. Any nn.Module class is one."""
+"""Components, which are any nn.Modules, and the registry of their classes."""
 
 from torch import nn
 
 from optimizer import Registry
 
 MODEL_REGISTRY: Registry[nn.Module] = Registry("component", nn.Module, entry_points="innerstep.models")
+"""Classes of components by key: subclasses of nn.Module. A config also takes any other one by its dotted path."""
 
 
 def is_frozen(component: nn.Module) -> bool:

@@ -60,15 +60,15 @@ def matching(name: str) -> list[Section | ConfigField]:
     """
     found: list[Section | ConfigField] = []
     for section in sections():
-        found += [section] if _means(name, section.head.path) else []
-        found += [field for field in section.fields if not field.section and _means(name, field.path)]
+        found += [section] if _matches(name, section.head.path) else []
+        found += [field for field in section.fields if not field.section and _matches(name, field.path)]
     return found
 
 
 def names() -> list[str]:
     """Return the paths of all sections and fields, and the last part of each."""
     paths = [path for section in sections() for path in (section.head.path, *(field.path for field in section.fields))]
-    return list(dict.fromkeys([*paths, *map(_last, paths)]))
+    return list(dict.fromkeys([*paths, *map(_last_name, paths)]))
 
 
 def is_path(name: str) -> bool:
@@ -82,9 +82,9 @@ def _sections(model: type[BaseModel], path: str, head: ConfigField) -> Iterator[
     for name, info in model.model_fields.items():
         where = f"{path}.{name}" if path else name
         held = find_section(model, name)
-        form, meaning = _form(info, schema[name]), attribute_docstring(model, name) or ""
+        form, meaning = _form_text(info, schema[name]), attribute_docstring(model, name) or ""
         if held is None:
-            fields.append(ConfigField(where, form + _mark(info), meaning))
+            fields.append(ConfigField(where, form + _mark_text(info), meaning))
             continue
         if getattr(held.model, "from_text", False):
             form = f"path | {form}"
@@ -96,11 +96,11 @@ def _sections(model: type[BaseModel], path: str, head: ConfigField) -> Iterator[
         yield from _sections(*section)
 
 
-def _form(info: FieldInfo, schema: dict[str, Any]) -> str:
-    return f"{type_text(schema)}, {_default(info, schema)}"
+def _form_text(info: FieldInfo, schema: dict[str, Any]) -> str:
+    return f"{type_text(schema)}, {_default_text(info, schema)}"
 
 
-def _default(info: FieldInfo, schema: dict[str, Any]) -> str:
+def _default_text(info: FieldInfo, schema: dict[str, Any]) -> str:
     if info.is_required():
         return "required"
     value = schema["default"] if "default" in schema else info.get_default(call_default_factory=True)
@@ -108,16 +108,16 @@ def _default(info: FieldInfo, schema: dict[str, Any]) -> str:
     return f"default {value_text(plain)}"
 
 
-def _mark(info: FieldInfo) -> str:
+def _mark_text(info: FieldInfo) -> str:
     return next((f"; {note.value}" for note in info.metadata if isinstance(note, Enum)), "")
 
 
-def _means(name: str, path: str) -> bool:
+def _matches(name: str, path: str) -> bool:
     if "." not in name:
-        return name.lower() == _last(path).lower()
+        return name.lower() == _last_name(path).lower()
     parts, given = path.split("."), name.split(".")
     return len(parts) == len(given) and all(part in (NAME, word) for part, word in zip(parts, given, strict=True))
 
 
-def _last(path: str) -> str:
+def _last_name(path: str) -> str:
     return path.removesuffix(f".{NAME}").rpartition(".")[2]

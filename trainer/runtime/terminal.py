@@ -8,8 +8,7 @@ from rich.text import Text
 
 from optimizer.config import bounded, visible
 
-from ..errors import OutputError
-from .streams import unfailing
+from .streams import unfailing, write_out
 
 
 def output(text: str) -> None:
@@ -17,13 +16,7 @@ def output(text: str) -> None:
 
     A reader that closes its pipe early has what it wanted.
     """
-    stream = unfailing(sys.stdout)
-    stream.failure = None
-    stream.write(visible(text) + "\n")
-    stream.flush()
-    if stream.failure is not None:
-        reason = getattr(stream.failure, "strerror", None) or stream.failure
-        raise OutputError(f"the output cannot be written: {reason}")
+    write_out(visible(text) + "\n")
 
 
 def report(text: str) -> None:

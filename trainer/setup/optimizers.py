@@ -8,12 +8,13 @@ from torch.optim import Optimizer
 
 from optimizer import Horizon, ScheduledFactory, ScheduledOptimizer
 from optimizer.config import explain, nest
+from optimizer.types import BuildsSeveral
 
 from ..config.schema import OptimConfig
 from ..errors import ConfigError, raised, user_line
 
 
-def component_optimizer(name: str, optim: OptimConfig, component: nn.Module, horizon: Horizon) -> Optimizer:
+def build_optimizer(name: str, optim: OptimConfig, component: nn.Module, horizon: Horizon) -> Optimizer:
     """Return the optimizer over the trainable parameters of a component.
 
     Args:
@@ -27,7 +28,7 @@ def component_optimizer(name: str, optim: OptimConfig, component: nn.Module, hor
     """
     path = ("model", "component_optims", name, "params")
     try:
-        several = getattr(optim.factory, "builds_multiple_optimizers", False)
+        several = isinstance(optim.factory, BuildsSeveral) and optim.factory.builds_multiple_optimizers
         optimizer = None if several else _build(optim, component, optim.own_horizon(horizon))
     except ValidationError as error:
         raise ConfigError("\n".join(explain(nest(error, path)))) from error
