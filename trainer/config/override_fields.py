@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -15,6 +15,7 @@ from .class_choice import ClassChoice
 from .overrides import TakesText
 from .plain_values import read_word
 
+T = TypeVar("T")
 _TEXT = (str, Path, os.PathLike)
 
 
@@ -95,7 +96,7 @@ def _allowed_kinds(annotation: object, metadata: Sequence[object] = ()) -> Itera
         yield annotation
 
 
-def _registered_class(registry: Registry[Any], place: object) -> type[Any] | None:
+def _registered_class(registry: Registry[T], place: object) -> type[T] | None:
     """Return the class that `place` names by its `type`; None if there is no such class."""
     key = place.get("type") if isinstance(place, Mapping) else None
     try:

@@ -87,7 +87,7 @@ class OptimConfig(ClassChoice):
         Raises:
             ValidationError: A value is missing, or does not fit the horizon.
         """
-        factory: Any = self.factory
+        factory: object = self.factory
         if not isinstance(factory, BaseModel):
             return dict(self.params)
         resolved = factory.resolved(self.own_horizon(horizon)) if hasattr(factory, "resolved") else factory

@@ -144,7 +144,7 @@ class _Reader:
             self._event = begin
             key = self._key(depth)
             is_word = isinstance(begin, yaml.ScalarEvent) and begin.implicit[0]
-            merges = is_word and key == _MERGE and not begin.tag
+            merges = isinstance(begin, yaml.ScalarEvent) and is_word and begin.tag is None and key == _MERGE
             if merged is not None if merges else key in own:
                 raise ValueError(f"the key {_shortened(key)!r} is given twice")
             self._event = next(self._events)
@@ -175,7 +175,7 @@ class _Reader:
         return key
 
 
-def _scalar(event: Any, in_flow: bool) -> Plain:
+def _scalar(event: yaml.ScalarEvent, in_flow: bool) -> Plain:
     is_word = event.implicit[0]
     if event.tag in _TEXT_TAGS and not (is_word and event.tag is None):
         return _text(event)
@@ -192,7 +192,7 @@ def _scalar(event: Any, in_flow: bool) -> Plain:
     return float(value) if isinstance(value, int) and float in kinds else value
 
 
-def _text(event: Any) -> str:
+def _text(event: yaml.ScalarEvent) -> str:
     text: str = event.value
     return encodable(text) if event.style == '"' else text  # "\ud800"; the document itself is encodable
 

@@ -23,7 +23,8 @@ from .config_reference import ConfigField, Section
 from .field_text import type_text, value_text, wrapped
 from .refused_options import refused_options
 
-_REGISTRIES: tuple[Registry[Any], ...] = (
+_AnyRegistry = Registry[Any]
+_REGISTRIES: tuple[_AnyRegistry, ...] = (
     OptimConfig.registry,
     SCHEDULE_REGISTRY,
     ComponentConfig.registry,
@@ -107,7 +108,7 @@ def description(name: str) -> str:
     return "\n\n".join(blocks)
 
 
-def _find_classes(name: str, is_optional: bool) -> list[tuple[Registry[Any], type[Any]]]:
+def _find_classes(name: str, is_optional: bool) -> list[tuple[_AnyRegistry, type[object]]]:
     """Return the classes called `name`. Raises ConfigError if a module cannot be imported, unless `is_optional`."""
     found = []
     for registry in _REGISTRIES:
@@ -147,7 +148,7 @@ def _folded(text: str, width: int, indent: int) -> list[str]:
     return textwrap.wrap(text, width, initial_indent=" " * indent, subsequent_indent=hang, break_long_words=False)
 
 
-def _class_text(registry: Registry[Any], cls: type[Any], width: int) -> str:
+def _class_text(registry: _AnyRegistry, cls: type[object], width: int) -> str:
     key = registry.key_of(cls)
     aliases = f" (also {', '.join(registry.aliases_of(key))})" if registry.aliases_of(key) else ""
     text = inspect.cleandoc(cls.__doc__ or "").partition("\n\nExamples:\n")[0]
@@ -177,21 +178,21 @@ def _refusals(refused: dict[str, str], width: int) -> Sequence[str]:
     return ["", "  refused:", *lines] if lines else []
 
 
-def _matches(registry: Registry[Any], key: str, pattern: str) -> bool:
+def _matches(registry: _AnyRegistry, key: str, pattern: str) -> bool:
     return any(fnmatchcase(name.lower(), pattern.lower()) for name in (key, *registry.aliases_of(key)))
 
 
-def _source(cls: type[Any]) -> str:
+def _source(cls: type[object]) -> str:
     """Return the class of another library that `cls` builds or runs, where there is one."""
     other = getattr(cls, "optimizer_class", None) or getattr(cls, "scheduler_class", None)
     return "" if other is None else f", of {other.__module__}.{other.__qualname__}"
 
 
-def _base_depth(cls: type[Any], name: str) -> int:
+def _base_depth(cls: type[object], name: str) -> int:
     """Return how far up the class's bases a field is declared: its own fields are shown first."""
     depths = [depth for depth, base in enumerate(cls.__mro__) if name in inspect.get_annotations(base)]
     return max(depths, default=0)
 
 
-def _first_line(cls: type[Any]) -> str:
+def _first_line(cls: type[object]) -> str:
     return (cls.__doc__ or "").strip().split("\n")[0]
