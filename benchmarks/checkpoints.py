@@ -15,7 +15,7 @@ from measuring import machine, medians, table
 from torch import nn
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY
-from trainer.checkpoint import contents as checkpoint
+from trainer.checkpoint.contents import Progress, checkpoint_files, load_component, load_optimizer
 from trainer.checkpoint.directory import complete_checkpoints, verify
 from trainer.checkpoint.manager import CheckpointManager
 from trainer.config.schema import TrainConfig
@@ -42,8 +42,8 @@ class State:
     def contents(self, step: int) -> dict[str, dict[str, object]]:
         """Return the files of a checkpoint of `step` updates."""
         names = ("data", "horizon", "components", "config", "scaler")
-        progress = checkpoint.Progress(step, {name: {} for name in names})
-        return checkpoint.contents(self.components, self.optimizers, progress)
+        progress = Progress(step, {name: {} for name in names})
+        return checkpoint_files(self.components, self.optimizers, progress)
 
     def plain(self) -> dict[str, object]:
         """Return the same as torch.save takes it."""
@@ -63,8 +63,8 @@ class State:
         """Check a checkpoint of ours and load it."""
         verify(folder)
         for name, component in self.components.items():
-            checkpoint.load_weights(folder / name, component)
-            checkpoint.load_optimizer(folder / name, self.optimizers[name])
+            load_component(folder / name, component)
+            load_optimizer(folder / name, self.optimizers[name])
 
 
 class Savers:

@@ -3,12 +3,21 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
 class Series:
-    """A line. points: (update, value) in rising order. style: matplotlib's."""
+    """A line.
+
+    Attributes:
+        label: Its name in the legend.
+        points: Pairs of update and value, in rising order.
+        style: A line style of matplotlib.
+    """
 
     label: str
     points: Sequence[tuple[int, float]]
@@ -22,7 +31,14 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """Lines over the same updates. log: whether the axis is logarithmic; left out, where one scale hides a line."""
+    """Lines over the same updates.
+
+    Attributes:
+        title: The text above the panel.
+        y_label: The text beside the axis of the values.
+        series: The lines.
+        log: Whether that axis is logarithmic; None: if a linear one would hide a line.
+    """
 
     title: str
     y_label: str
@@ -30,12 +46,16 @@ class Panel:
     log: bool | None = None
 
 
-def figure(panels: Sequence[Panel]) -> Any:
-    """Return a matplotlib figure with one panel below the other. Raises ImportError without matplotlib."""
+def figure(panels: Sequence[Panel]) -> "Figure":
+    """Return a matplotlib figure with one panel below the other.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
     from matplotlib.figure import Figure  # not pyplot: no display, no global state
 
-    made = Figure(figsize=(8, 4.5 if len(panels) == 1 else 2.8 * len(panels)), layout="constrained")
-    rows = made.subplots(len(panels), squeeze=False)
+    drawn = Figure(figsize=(8, 4.5 if len(panels) == 1 else 2.8 * len(panels)), layout="constrained")
+    rows = drawn.subplots(len(panels), squeeze=False)
     for axes, panel in zip(rows[:, 0], panels, strict=True):
         axes.set(title=panel.title, xlabel="update", ylabel=panel.y_label)
         axes.grid(alpha=0.3)
@@ -46,14 +66,26 @@ def figure(panels: Sequence[Panel]) -> Any:
         else:
             axes.set_ylim(bottom=0)
         axes.legend()
-    return made
+    return drawn
 
 
 def svg(panels: Sequence[Panel]) -> str:
-    """Return the figure as SVG. Raises ImportError without matplotlib."""
+    """Return the figure as SVG.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
     written = io.StringIO()
     figure(panels).savefig(written, format="svg")
     return written.getvalue()
+
+
+def notebook_svg(panels: Sequence[Panel]) -> str | None:
+    """Return the figure as SVG; None without matplotlib, so that a notebook shows the object's text instead."""
+    try:
+        return svg(panels)
+    except ImportError:
+        return None
 
 
 def text(panels: Sequence[Panel], width: int = 72, height: int = 10) -> str:

@@ -5,18 +5,30 @@ from typing import Any, Protocol, runtime_checkable
 ParamGroup = dict[str, Any]
 """A parameter group of torch's: `params`, and the options of the class by name."""
 
+Options = dict[str, Any]
+"""Options of an optimizer class, by the names of its arguments."""
+
 StateDict = dict[str, Any]
-"""What `state_dict()` of an optimizer returns."""
+"""The return type of an optimizer's `state_dict()`."""
 
 POSITION = "schedule_position"
 """The key under which every parameter group mirrors the position, for tools that keep only groups."""
 
-ENTRY = "schedule_entry"
-"""The key under which every group mirrors where the curve was entered, if it was entered elsewhere."""
+CURVE_WARP = "schedule_entry"
+"""The key under which every group mirrors the `CurveWarp` of a schedule that was resumed at an lr."""
 
 INITIAL = "initial_"
 """The prefix of an option's name under which a group holds the group's own value of it, as `initial_lr` in
 torch.optim.lr_scheduler."""
+
+StateTable = dict[Any, Any]
+"""The `state` of an optimizer by parameter (or its id), or the entries of one parameter by name."""
+
+JsonObject = dict[str, Any]
+"""Plain values by name, as JSON holds them."""
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""The names of Adam's two moments in the state of a parameter."""
 
 
 @runtime_checkable
@@ -25,7 +37,7 @@ class HasSchedule(Protocol):
 
     @property
     def scheduler(self) -> Any:
-        """The position, and the values that it writes into the groups."""
+        """The position, and the values that it writes into the groups; an `EmbeddedScheduler` in this library."""
         ...
 
     def report_metric(self, name: str, value: float) -> None:

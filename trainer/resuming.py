@@ -1,74 +1,75 @@
-"""The trainer's own values in a checkpoint, and the way back to where they say that a run stood."""
+"""The trainer's values in a checkpoint, and a run restored by them."""
 
 from pathlib import Path
 from typing import Any
 
-from .checkpoint import contents as checkpoint
-from .checkpoint.fingerprint import changes
-from .checkpoint.on_change import refuse, table
-from .checkpoint.provenance import say_what_differs
+from .checkpoint.contents import Progress, expected_content, load_rng, read_progress
+from .checkpoint.fingerprint import config_changes
+from .checkpoint.on_change import changes_table, refuse_changes
+from .checkpoint.provenance import log_differences
 from .checkpoint.restore import restore_components
-from .checkpoint.upgrades import brought_up
+from .checkpoint.upgrades import upgrade_values
 from .errors import ConfigError
 from .loop.averaged_weights import train_at_training_weights
 from .run import Run
 from .run_layout import TRAINER
-from .runtime.rng import set_rng_state
 
 
 def saved_values(run: Run) -> dict[str, Any]:
-    """Return what a checkpoint says of a run besides weights and optimizers; everything is plain."""
+    """Return the values of a run in a checkpoint beside weights and optimizers. They are plain."""
     return {
         "data": _place_in_data(run),
         "horizon": {"total_steps": run.horizon.total_steps, "steps_per_epoch": run.horizon.steps_per_epoch},
         "components": {name: "trains" if name in run.optimizers else "frozen" for name in run.components},
         "config": run.fingerprint,
-        "scaler": run.learner.state_dict(),
-        "skipped": run.learner.skipped,
+        "scaler": run.updater.state_dict(),
+        "skipped": run.updater.skipped,
         "evaluated": not run.evaluation_is_due,
-        "best": run.saving.best,
+        "best": run.checkpoints.best.record,
         "provenance": run.provenance,
     }
 
 
 def restore_run(run: Run, folder: Path) -> None:
-    """Bring `run` to where the checkpoint in `folder` stands.
+    """Let `run` continue from the checkpoint in `folder`.
 
-    Raises ConfigError if the config differs from its, and resume.on_change does not say what then.
+    Raises:
+        ConfigError: The config differs from the checkpoint's, and resume.on_change does not name the way; or the
+            checkpoint does not fit the run.
     """
     on_change = run.config.resume.on_change
     try:
-        progress = checkpoint.read_progress(folder)
+        progress = read_progress(folder)
         if progress.step > run.horizon.total_steps:
             rule = f"must be >= {progress.step}, the updates done; got {run.horizon.total_steps}"
             raise ConfigError(f"train.total_steps: {rule}")
         now = {"data": _place_in_data(run), "config": run.fingerprint}
-        with checkpoint.expected_content(folder / TRAINER):
-            rows = changes(brought_up(progress.values, run.config), now)
+        with expected_content(folder / TRAINER):
+            rows = config_changes(upgrade_values(progress.values, run.config), now)
         if on_change not in ("override", "rescale"):
-            refuse(rows, on_change, progress.values, run.config)
+            refuse_changes(rows, on_change, progress.values, run.config)
         else:
-            rows_told = table(rows) or "  nothing"
-            run.log(f"resume.on_change={on_change}; what differs from the checkpoint:\n{rows_told}")
-        restore_components(folder, run.components, run.optimizers, run.learner.rules.every, rows, on_change, run.log)
-        with checkpoint.expected_content(folder):
+            differences = changes_table(rows) or "  nothing"
+            run.log(f"resume.on_change={on_change}; what differs from the checkpoint:\n{differences}")
+        restore_components(folder, run.components, run.optimizers, run.updater.rules.every, rows, on_change, run.log)
+        with expected_content(folder):
             train_at_training_weights(run.optimizers.values())
-        run.own.restore(folder, progress, [row[0] for row in rows], on_change, run.device)
-        say_what_differs(progress.values["provenance"], run.provenance, run.data, run.config.seed, run.log)
+        run.own_state.restore(folder, progress, [row[0] for row in rows], on_change, run.world.device)
+        log_differences(progress.values["provenance"], run.provenance, run.data, run.config.seed, run.log)
         _restore_values(run, folder, progress)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     run.step = progress.step
-    run.saving.continue_from(run.step)
+    run.checkpoints.continue_from(run.step)
 
 
-def _restore_values(run: Run, folder: Path, progress: checkpoint.Progress) -> None:
-    with checkpoint.expected_content(folder / TRAINER):
-        run.learner.load_state_dict(progress.values["scaler"])
-        run.learner.skipped = {str(name): int(count) for name, count in progress.values.get("skipped", {}).items()}
+def _restore_values(run: Run, folder: Path, progress: Progress) -> None:
+    with expected_content(folder / TRAINER):
+        run.updater.load_state_dict(progress.values["scaler"])
+        run.updater.skipped = {str(name): int(count) for name, count in progress.values.get("skipped", {}).items()}
         run.evaluation_is_due = progress.values.get("evaluated", True) is False
-        run.saving.take_best(progress.values["best"], progress.step)
-        set_rng_state(checkpoint.read_rng(folder))
+        run.checkpoints.best.restore(progress.values["best"], progress.step)
+        load_rng(folder)
 
 
 def _place_in_data(run: Run) -> dict[str, int]:

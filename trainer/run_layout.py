@@ -1,4 +1,4 @@
-"""The names of the files and folders of a run, each said once.
+"""The names of the files and folders of a run.
 
 RUN/config.yaml                         the resolved config, enough to run it again
 RUN/metrics.jsonl                       one object a line
@@ -7,11 +7,14 @@ RUN/checkpoints/latest, best            each names a checkpoint
 RUN/checkpoints/step_00000600/          one checkpoint:
     manifest.json                       files with sizes and checksums
     trainer.json, rng.safetensors       the run's position and random numbers
+    objective.*, data.*                 state of the user's objective and data set, where they have some
     COMPONENT/model.safetensors         weights, and extra_state.* for the state that is more than tensors
     COMPONENT/optimizer.safetensors     optimizer state, and optimizer.json
 """
 
 CONFIG = "config.yaml"
+SECTIONS = ("seed", "plugins", "data", "model", "train", "resume")
+"""The top-level keys of a config. That of a run has each of them, with every default filled in."""
 METRICS = "metrics.jsonl"
 NOT_UNDERSTOOD = "metrics.jsonl.bad"
 """The file to which lines of metrics.jsonl are moved that no run wrote."""
@@ -24,9 +27,13 @@ BEST = "best"
 MANIFEST = "manifest.json"
 TRAINER = "trainer.json"
 RNG_TENSORS = "rng.safetensors"
+OBJECTIVE_TENSORS = "objective.safetensors"
+OBJECTIVE_VALUES = "objective.json"
+DATA_TENSORS = "data.safetensors"
+DATA_VALUES = "data.json"
 WEIGHTS = "model.safetensors"
 EXTRA_VALUES = "extra_state.json"
 EXTRA_TENSORS = "extra_state.safetensors"
-"""With EXTRA_VALUES, the part of a state dict that `get_extra_state` of its modules returned. Absent without it."""
+"""With EXTRA_VALUES, the part of a state dict that `get_extra_state` of its modules returned, if there is any."""
 OPTIMIZER_TENSORS = "optimizer.safetensors"
 OPTIMIZER_VALUES = "optimizer.json"

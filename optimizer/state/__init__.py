@@ -2,64 +2,79 @@
 
 from .atomic_files import (
     ASIDE,
-    MOST_JSON,
+    MAX_JSON_BYTES,
     NotAFileError,
-    aside_of,
     check_is_file,
     check_size,
-    content,
     flush,
-    open_new,
     open_to_append,
+    private_folder,
+    read_limited,
     replacing,
     write_json,
     write_new,
     write_tensors,
 )
-from .checks import compare_shapes
-from .files import LEROBOTS_SCHEDULER, TENSORS, VALUES, lerobots_groups, lerobots_state
-from .named import renamed, restricted, shapes_of, state_by_id, state_by_name
-from .named_loading import as_in
-from .plain_json import decoded, decoded_line, encoded_line
+from .checks import Shapes, compare_shapes
+from .dtypes import number_kind, torch_name
+from .lerobot_files import LEROBOT_SCHEDULER, TENSORS, VALUES, lerobot_state_dict, scheduler_position
+from .named import (
+    has_names,
+    names_by_id,
+    parameter_shapes,
+    rename_parameters,
+    restrict_parameters,
+    shapes_by_name,
+    state_by_id,
+    state_by_name,
+)
+from .named_loading import option_from_json
+from .plain_json import decode_json, decode_line, encode_line
 from .pytree_json import from_json, to_json
-from .savable_tensors import unsavable_name, unsavable_tensor, without_values
-from .strides import independent, is_usual, unpacked
+from .savable_tensors import unreadable_reason, unsavable_name_reason, unsavable_reason, unsavable_tensor_reason
+from .strides import has_default_strides, restore_strides, without_sharing
 
 __all__ = [
     "ASIDE",
-    "LEROBOTS_SCHEDULER",
-    "MOST_JSON",
+    "LEROBOT_SCHEDULER",
+    "MAX_JSON_BYTES",
     "TENSORS",
     "VALUES",
     "NotAFileError",
-    "as_in",
-    "aside_of",
+    "Shapes",
     "check_is_file",
     "check_size",
     "compare_shapes",
-    "content",
-    "decoded",
-    "decoded_line",
-    "encoded_line",
+    "decode_json",
+    "decode_line",
+    "encode_line",
     "flush",
     "from_json",
-    "independent",
-    "is_usual",
-    "lerobots_groups",
-    "lerobots_state",
-    "open_new",
+    "has_default_strides",
+    "has_names",
+    "lerobot_state_dict",
+    "names_by_id",
+    "number_kind",
     "open_to_append",
-    "renamed",
+    "option_from_json",
+    "parameter_shapes",
+    "private_folder",
+    "read_limited",
+    "rename_parameters",
     "replacing",
-    "restricted",
-    "shapes_of",
+    "restore_strides",
+    "restrict_parameters",
+    "scheduler_position",
+    "shapes_by_name",
     "state_by_id",
     "state_by_name",
     "to_json",
-    "unpacked",
-    "unsavable_name",
-    "unsavable_tensor",
-    "without_values",
+    "torch_name",
+    "unreadable_reason",
+    "unsavable_name_reason",
+    "unsavable_reason",
+    "unsavable_tensor_reason",
+    "without_sharing",
     "write_json",
     "write_new",
     "write_tensors",

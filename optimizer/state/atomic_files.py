@@ -1,4 +1,4 @@
-"""Files: read only where they are files; created by us alone, and written whole or not at all."""
+"""Files that are created whole or not at all, and reading that refuses pipes, devices and oversized files."""
 
 import errno
 import os
@@ -8,25 +8,24 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .plain_json import encoded
-from .strides import packed
+from .plain_json import encode_json
+from .strides import pack_strides
 
 ASIDE = ".innerstep-"
-"""How the names of folders begin in which files are written before they get their place."""
+"""The prefix of the folders in which files are written before they get their place."""
 
-MOST_JSON = 1 << 30
-"""Bytes of a JSON file at most: more would be a sparse or a foreign file, and would fill the memory."""
+MAX_JSON_BYTES = 1 << 30
+"""The largest JSON file that is read: a larger one is sparse or foreign, and would fill the memory."""
 
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # Windows has neither flag
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 _NO_FLUSH_OF_FOLDERS = {errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
-"""What a file system answers that cannot flush a folder (CIFS, some FUSE mounts): there is nothing to wait for."""
+"""Errors of file systems that cannot flush a folder (CIFS, some FUSE mounts): there is nothing to wait for."""
 
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -37,11 +36,17 @@ _KINDS = {
 
 
 class NotAFileError(OSError):
-    """What is at a path is a pipe, a socket or a device, which could be waited for without end."""
+    """The path leads to a pipe, a socket or a device, which could be waited for without end."""
 
 
 def check_is_file(path: Path) -> None:
-    """Raise an OSError if `path` is not a file: NotAFileError, IsADirectoryError, or what the system says."""
+    """Check that `path` is a file.
+
+    Raises:
+        NotAFileError: It is a pipe, a socket or a device.
+        IsADirectoryError: It is a folder.
+        OSError: It is missing, or cannot be looked at.
+    """
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
@@ -50,23 +55,27 @@ def check_is_file(path: Path) -> None:
         raise NotAFileError(errno.EINVAL, f"it is {kind}, and not a file", str(path))
 
 
-def content(path: Path, most: int) -> bytes:
-    """Return what is in the file `path`, of at most `most` bytes. Raises OSError, also for a larger one."""
+def read_limited(path: Path, max_bytes: int) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        OSError: It is not a file, has more than `max_bytes` bytes, or cannot be read.
+    """
     check_is_file(path)
-    check_size(path, most)
+    check_size(path, max_bytes)
     return path.read_bytes()
 
 
-def check_size(path: Path, most: int) -> None:
-    """Raise an OSError if the file `path` has more than `most` bytes."""
-    if (size := path.stat().st_size) > most:
-        raise OSError(errno.EFBIG, f"it has {size:,} bytes, and must have at most {most:,}", str(path))
+def check_size(path: Path, max_bytes: int) -> None:
+    """Raise an OSError if the file `path` has more than `max_bytes` bytes."""
+    if (size := path.stat().st_size) > max_bytes:
+        raise OSError(errno.EFBIG, f"it has {size:,} bytes, and must have at most {max_bytes:,}", str(path))
 
 
 @contextmanager
-def aside_of(folder: Path) -> Iterator[Path]:
-    """Yield a new folder in `folder`, which nobody else may enter: no link can be put there. It is removed again."""
-    aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=folder))
+def private_folder(parent: Path) -> Iterator[Path]:
+    """Yield a new folder in `parent`, which no other user may enter: no link can be put there. It is removed again."""
+    aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=parent))
     try:
         yield aside
     finally:
@@ -75,11 +84,14 @@ def aside_of(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield the path of a file to write, which becomes `path` once the body is through, and else is not there.
+    """Yield the path of a new file for the body to write, which replaces `path` if the body ends without an error.
 
-    A link at `path` is replaced, and what it leads to stays as it is. Raises OSError.
+    A link at `path` is replaced, and its target stays as it is.
+
+    Raises:
+        OSError: The file cannot be written or moved; `path` is as before.
     """
-    with aside_of(path.parent) as folder:
+    with private_folder(path.parent) as folder:
         aside = folder / path.name
         yield aside
         flush(aside)
@@ -88,33 +100,26 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_new(path: Path, text: str) -> None:
-    """Write `text` to the file `path`, which must not be there. Raises OSError."""
-    with open_new(path) as descriptor, open(descriptor, "w", encoding="utf-8", closefd=False) as file:
+    """Write `text` to the new file `path`.
+
+    Raises:
+        FileExistsError: There is something at `path` already, a link included.
+        OSError: The file cannot be written.
+    """
+    with path.open("x", encoding="utf-8") as file:
         file.write(text)
 
 
-@contextmanager
-def open_new(path: Path) -> Iterator[int]:
-    """Yield a descriptor of the new file `path`, of the mode that the umask leaves.
-
-    Raises OSError if anything is there already, a link included.
-    """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o666)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
 def open_to_append(path: Path) -> int:
-    """Return a descriptor of the file `path` to append to, made if it is not there.
+    """Return a descriptor of the file `path` to append to, created if it is missing.
 
-    Raises OSError, also for a link and for what is not a file.
+    Raises:
+        OSError: It is a link, not a file, or cannot be opened.
     """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NO_LINK | _NO_WAIT, 0o666)
     except OSError as error:
-        if error.errno == errno.ENXIO:  # the system's word for a pipe that nobody reads, and for a socket
+        if error.errno == errno.ENXIO:  # a pipe that nobody reads, or a socket
             check_is_file(path)
         raise
     try:
@@ -125,33 +130,43 @@ def open_to_append(path: Path) -> int:
     return descriptor
 
 
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write `values` to the new file `path`. Raises OSError, TypeError for what is not plain."""
-    write_new(path, encoded(values, indent=1))
+def write_json(path: Path, values: Mapping[str, object]) -> None:
+    """Write `values` to the new file `path`.
+
+    Raises:
+        OSError: The file exists, or cannot be written.
+        TypeError: A value is not plain.
+    """
+    write_new(path, encode_json(values, indent=1))
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write `tensors` and their strides to the new safetensors file `path`.
+    """Write `tensors`, which must not share memory, and their strides to the new safetensors file `path`.
 
-    They must not share memory. Raises OSError, as `write_json`.
+    Raises:
+        OSError: The file exists, or cannot be written.
     """
-    contiguous, metadata = packed(tensors, metadata)
-    with open_new(path) as descriptor:
-        mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+    contiguous, metadata = pack_strides(tensors, metadata)
+    with path.open("xb") as file:
+        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
     try:
         save_file(contiguous, path, metadata)
-    except SafetensorError as error:  # the library's word for an OSError, whose number it tells in its text only
+    except SafetensorError as error:  # it stands for an OSError, whose number is in its text only
         raise OSError(f"{path}: {error}") from error
-    if stat.S_IMODE(path.stat().st_mode) != mode:  # it writes through a file of its own, for the owner alone
+    if stat.S_IMODE(path.stat().st_mode) != mode:  # the library writes a temporary file that only the owner can read
         path.chmod(mode)
 
 
 def flush(path: Path) -> None:
-    """Wait until a file or folder is on the disk; of a folder, if the file system can do so. Raises OSError."""
+    """Wait until a file is on the disk, or a folder if the file system supports that.
+
+    Raises:
+        OSError: The file or folder cannot be flushed.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | _NO_WAIT)
     except PermissionError:
-        if path.is_dir():  # Windows opens none, and one may be writable but not readable
+        if path.is_dir():  # Windows cannot open one, and one may be writable but not readable
             return
         raise
     try:

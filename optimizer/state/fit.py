@@ -1,89 +1,100 @@
 """Whether saved state fits the parameters of an optimizer and the entries that its class makes for them."""
 
 import inspect
-import warnings
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..config.messages import joined, listed, shown
-from ..transforms.composite_optimizer import owner_of, step_without_hooks
+from ..transforms.trial_step import class_of, trial_step
+from ..types import MOMENTS, ParamGroup, StateTable
 from .checks import StateMismatchError
+from .dtypes import number_kind
 
 IMPLEMENTATION = frozenset(("fused", "foreach", "capturable", "differentiable"))
-"""Options that say how a step is computed."""
+"""Options that choose how a step is computed."""
 
-_LIKE_PARAMETERS = frozenset(
-    ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg")
-) | (frozenset(("acc_delta", "grad_avg", "sum", "prev", "step_size", "ax", "y", "z")))
-_OF_PACKAGES = ("torch.optim.", "schedulefree.")
-"""Entries that have their parameter's shape, and where the classes are from for which that is known by the name."""
+_LIKE_PARAMETERS = frozenset((*MOMENTS, "max_exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg")) | (
+    frozenset(("acc_delta", "grad_avg", "sum", "prev", "step_size", "ax", "y", "z"))
+)
+"""Entries that have their parameter's shape."""
+_PACKAGES = ("torch.optim.", "schedulefree.")
+"""Packages in whose classes every entry of these names has that shape."""
 
 _SIZES = (2, 3, 5, 7)
-"""Sizes of a stand-in's dimensions at most; they differ, so that an entry's shape tells where it comes from."""
-
-Group = Mapping[str, Any]
-Entries = Mapping[Any, Any]
+"""The largest sizes of a small parameter's dimensions; they differ, so that the shape of an entry shows its origin."""
 
 
 @dataclass(frozen=True)
-class Made:
-    """An entry that a class makes in a step. is_like_parameter: whether it has the shape of its parameter."""
+class EntryForm:
+    """An entry that a class makes in a step."""
 
     dtype: torch.dtype | None
+    """None: it is not a tensor."""
     is_like_parameter: bool
+    """Whether it has the shape of its parameter."""
 
 
-class Makers:
-    """What the classes of an optimizer make for a parameter, seen in a step of theirs on a small one."""
+EntryForms = dict[Hashable, EntryForm]
+"""The entries of a parameter, by name."""
+
+
+class EntryProbe:
+    """Finds the entries that the classes of an optimizer make for a parameter, by a step on a small one."""
 
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
-        self._seen: dict[Hashable, dict[Any, Made] | None] = {}
-        self._arguments: dict[type[Any], frozenset[str]] = {}
+        self._seen: dict[Hashable, EntryForms | None] = {}
+        self._arguments: dict[type[Optimizer], frozenset[str]] = {}
 
-    def class_of(self, group: Group) -> type[Any]:
+    def class_of(self, group: ParamGroup) -> type[Optimizer]:
         """Return the class that updates a group of the optimizer, without the schedule that is mixed in."""
-        mro = type(owner_of(self._optimizer, group)).__mro__
-        return next(base for base in mro if not hasattr(base, "embed"))
+        return class_of(self._optimizer, group)
 
-    def entries(self, group: Group, parameter: Tensor, options: Group | None = None) -> dict[Any, Made] | None:
-        """Return what a step makes for `parameter` of `group`; None where the class cannot be tried.
+    def entries(self, group: ParamGroup, parameter: Tensor, options: ParamGroup | None = None) -> EntryForms | None:
+        """Return the entries that a step makes for a parameter.
 
-        options: those to try, where they are not the group's.
+        Args:
+            group: the group of the parameter.
+            parameter: of any size; its dimensions and type matter.
+            options: the options to try; None: those of the group.
+
+        Returns:
+            The entries, or None if the class cannot be tried.
         """
         cls = self.class_of(group)
-        if cls not in self._arguments:  # reading a signature takes longer than all else here
+        if cls not in self._arguments:  # reading a signature is the slowest part
             self._arguments[cls] = frozenset(inspect.signature(cls).parameters)
         accepted = self._arguments[cls] - IMPLEMENTATION - {"params", "lr"}
         given = {name: value for name, value in (options or group).items() if name in accepted}
         key = cls, parameter.ndim, parameter.dtype, repr(sorted(given.items()))
         if key not in self._seen:
             lr = {"lr": float(group["lr"]) or 1e-3} if "lr" in self._arguments[cls] else {}
-            small = nn.Parameter(_small(parameter), requires_grad=parameter.dtype.is_floating_point)
-            self._seen[key] = _entries_made(cls, small, given | lr)
+            small = nn.Parameter(_small_tensor(parameter), requires_grad=parameter.dtype.is_floating_point)
+            self._seen[key] = _probe_step(cls, small, given | lr)
         return self._seen[key]
 
 
-def check_fit(optimizer: Optimizer, ids: Sequence[Sequence[Hashable]], saved: Sequence[Group], state: Entries) -> None:
-    """Refuse `state` unless every parameter's entries are those that its class makes, in the parameter's shape.
+def check_fit(
+    optimizer: Optimizer, ids: Sequence[Sequence[Hashable]], saved: Sequence[ParamGroup], state: StateTable
+) -> None:
+    """Check that every parameter's entries are those that its class makes, in the parameter's shape.
 
     torch's fused kernels write beyond moments of another shape, and a missing entry is found in the next step only.
 
     Args:
-        optimizer: what is to load the state.
+        optimizer: the optimizer that will load the state.
         ids: for each of its groups the keys of its parameters in `state`, in order.
         saved: for each of its groups the options that were saved.
         state: the entries by parameter.
 
     Raises:
-        StateMismatchError: with everything that does not fit, by parameter.
+        StateMismatchError: An entry does not fit; the message lists all of them by parameter.
     """
-    makers = Makers(optimizer)
+    probe = EntryProbe(optimizer)
     lacking: dict[tuple[str, str], list[str]] = {}
     problems: list[str] = []
     for group, keys, options in zip(optimizer.param_groups, ids, saved, strict=True):
@@ -94,14 +105,15 @@ def check_fit(optimizer: Optimizer, ids: Sequence[Sequence[Hashable]], saved: Se
             if not isinstance(entries, Mapping):
                 problems.append(f"{shown(name)}: its state is {shown(entries, 80)}, where a dict is expected")
                 continue
-            made, cls = makers.entries(group, parameter), makers.class_of(group)
+            made, cls = probe.entries(group, parameter), probe.class_of(group)
             if missing := (made or {}).keys() - entries.keys():
-                lacking.setdefault((_listed(missing), cls.__name__), []).append(name)
-            elif made == {} and not entries.keys() & (makers.entries(group, parameter, options) or {}).keys():
-                problems.append(f"{shown(name)}: the state has {_listed(entries)}, which {cls.__name__} does not make")
-            problems += [
-                f"{shown(name)}: {problem}" for problem in _mis_shaped(entries, parameter, _like(cls, group, made))
-            ]
+                lacking.setdefault((_sorted_text(missing), cls.__name__), []).append(name)
+            elif made == {} and not entries.keys() & (probe.entries(group, parameter, options) or {}).keys():
+                problems.append(
+                    f"{shown(name)}: the state has {_sorted_text(entries)}, which {cls.__name__} does not make"
+                )
+            like = _entries_like_parameter(cls, group, made)
+            problems += [f"{shown(name)}: {problem}" for problem in _shape_problems(entries, parameter, like)]
     lines = [
         f"the saved state lacks {what}, which {cls_name} makes and needs, of {listed(of)}"
         for (what, cls_name), of in lacking.items()
@@ -112,16 +124,16 @@ def check_fit(optimizer: Optimizer, ids: Sequence[Sequence[Hashable]], saved: Se
         raise StateMismatchError("; ".join(lines))
 
 
-def _like(cls: type[Any], group: Group, made: dict[Any, Made] | None) -> frozenset[Any]:
+def _entries_like_parameter(cls: type[Optimizer], group: ParamGroup, made: EntryForms | None) -> frozenset[Hashable]:
     """Return the entries that must have their parameter's shape."""
-    if any(f"{base.__module__}.".startswith(_OF_PACKAGES) for base in cls.__mro__ if base is not Optimizer):
+    if any(f"{base.__module__}.".startswith(_PACKAGES) for base in cls.__mro__ if base is not Optimizer):
         return _LIKE_PARAMETERS | {"step"}
     if any("rank" in str(option) for option in group):
         return frozenset()  # moments of a projection, whose rank a small parameter does not show
     return _LIKE_PARAMETERS & {name for name, entry in (made or {}).items() if entry.is_like_parameter}
 
 
-def _mis_shaped(entries: Entries, parameter: Tensor, like: frozenset[Any]) -> list[str]:
+def _shape_problems(entries: Mapping[Hashable, object], parameter: Tensor, like: frozenset[Hashable]) -> list[str]:
     problems = []
     for entry in [entry for entry in entries if entry in like and entries[entry] is not None]:
         value = entries[entry]
@@ -132,35 +144,28 @@ def _mis_shaped(entries: Entries, parameter: Tensor, like: frozenset[Any]) -> li
             problems.append(f"{entry} is {shown(value, 80)}, where a tensor is expected")
         elif value.shape != parameter.shape:
             problems.append(f"{entry} has shape {list(value.shape)}, and its parameter {list(parameter.shape)}")
-        elif _kind(value) != _kind(parameter):
+        elif number_kind(value) != number_kind(parameter):
             problems.append(f"{entry} is {value.dtype}, another kind of number than its parameter, {parameter.dtype}")
     return problems
 
 
-def _kind(tensor: Tensor) -> tuple[bool, bool]:
-    return tensor.is_floating_point(), tensor.is_complex()
-
-
-def _small(parameter: Tensor) -> Tensor:
+def _small_tensor(parameter: Tensor) -> Tensor:
     sizes = [min(size, most) for size, most in zip(parameter.shape, (*_SIZES, *[2] * parameter.ndim), strict=False)]
     return torch.zeros(sizes, dtype=parameter.dtype)
 
 
-def _entries_made(cls: Any, small: nn.Parameter, options: dict[str, Any]) -> dict[Any, Made] | None:
-    small.grad = torch.ones_like(small)
+def _probe_step(cls: type[Optimizer], small: nn.Parameter, options: ParamGroup) -> EntryForms | None:
     try:
-        with warnings.catch_warnings(), torch.random.fork_rng([]), torch.compiler.set_stance("force_eager"):
-            warnings.simplefilter("ignore")
-            stand_in = cls([small], **options)
-            getattr(stand_in, "train", lambda: None)()
-            step_without_hooks(stand_in)
+        made = trial_step(cls, small, options).state[small]
     except Exception:  # a class of another library may need more than that
         return None
     return {
-        name: Made(value.dtype, value.shape == small.shape) if isinstance(value, Tensor) else Made(None, False)
-        for name, value in stand_in.state[small].items()
+        name: EntryForm(value.dtype, value.shape == small.shape)
+        if isinstance(value, Tensor)
+        else EntryForm(None, False)
+        for name, value in made.items()
     }
 
 
-def _listed(names: Any) -> str:
+def _sorted_text(names: Iterable[object]) -> str:
     return listed(sorted(map(str, names)))

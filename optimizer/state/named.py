@@ -1,50 +1,59 @@
 """An optimizer's state by parameter name, in the two forms that files take: tensors and plain values."""
 
 import re
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .checks import check_known, check_structure, two_dicts
-from .pytree_json import from_json, paths, to_json, with_paths
+from ..types import JsonObject, ParamGroup, StateDict, StateTable
+from .checks import Shapes, check_pair, check_parameter, parse_values
+from .dtypes import torch_name
+from .pytree_json import from_json, rename_paths, tensor_paths, to_json
 
 EXTRA = ":further"
-"""Where the paths of tensors begin that belong to no parameter."""
+"""The beginning of the paths of tensors that belong to no parameter."""
 
-_NOTHING: dict[str, Any] = {"list": [{"dict": []}, {"dict": []}]}
+_NO_EXTRA: JsonObject = {"list": [{"dict": []}, {"dict": []}]}
 
 
 @dataclass(frozen=True)
 class NamedState:
-    """tensors: "PARAMETER/ENTRY" -> state tensor. values: everything else, ready for JSON."""
+    """An optimizer's state by parameter name."""
 
     tensors: dict[str, Tensor]
-    values: dict[str, Any]
+    """The state tensors, under "PARAMETER/ENTRY"."""
+    values: JsonObject
+    """Everything else, ready for JSON: see `NamedValues` in checks.py."""
 
 
 def named_state(optimizer: Optimizer) -> NamedState:
     """Return the state of `optimizer` keyed by parameter name. The tensors are its own, not copies.
 
-    Raises ValueError if the optimizer was built from parameters without names, or keeps what cannot be saved.
+    Raises:
+        ValueError: The optimizer was built from parameters without names, or a part of its state cannot be saved.
     """
     state_dict = optimizer.state_dict()
-    names_by_id(state_dict["param_groups"])  # says what to do about parameters without names
-    return state_by_name(state_dict, shapes_of(optimizer), optimizer.defaults)
+    names_by_id(state_dict["param_groups"])  # its message names the remedy for parameters without names
+    return state_by_name(state_dict, parameter_shapes(optimizer), optimizer.defaults)
 
 
-def state_by_name(state_dict: Mapping[str, Any], shapes: dict[str, list[int]], options: Container[str]) -> NamedState:
-    """Return a state dict, whose groups say `param_names`, keyed by parameter name. The tensors are its own.
+def state_by_name(state_dict: StateDict, shapes: Shapes, options: Container[str]) -> NamedState:
+    """Return a state dict keyed by parameter name. The tensors are its own.
 
-    shapes: those of the parameters, by name. options: the entries of a group that are plain numbers here where they
-    are scalar tensors there. Raises ValueError for groups without names, and for what cannot be saved.
+    Args:
+        state_dict: its groups have `param_names`.
+        shapes: those of the parameters.
+        options: the entries of a group that become plain numbers if they are scalar tensors.
+
+    Raises:
+        ValueError: The groups have no names, or a part of the state cannot be saved.
     """
     names = names_by_id(state_dict["param_groups"])
     tensors: dict[str, Tensor] = {}
-    plain: dict[str, dict[str, Any]] = {}
+    plain: dict[str, dict[str, object]] = {}
     for param_id in [param_id for param_id in state_dict["state"] if param_id in names]:
         name = names[param_id]
         for entry, value in state_dict["state"][param_id].items():
@@ -54,92 +63,169 @@ def state_by_name(state_dict: Mapping[str, Any], shapes: dict[str, list[int]], o
                 written = entry if isinstance(entry, str) else f"[{entry}]"  # a key in JSON is text
                 plain.setdefault(name, {})[written] = to_json(value, f"{name}/{written}", tensors)
     groups = [
-        {key: _plain(key, value, options) for key, value in group.items() if key != "params"}
+        {key: _option_to_json(key, value, options) for key, value in group.items() if key != "params"}
         for group in state_dict["param_groups"]
     ]
-    values = {"param_groups": groups, "shapes": shapes, "state": dict(sorted(plain.items()))}
+    values: JsonObject = {"param_groups": groups, "shapes": shapes, "state": dict(sorted(plain.items()))}
     values |= {key: state_dict[key] for key in ("scheduler",) if key in state_dict}
     of_no_parameter = {key: value for key, value in state_dict["state"].items() if key not in names}
-    extra = _without_bytes(extra_of(state_dict))
-    if of_no_parameter or extra:  # what a class keeps besides
+    extra = _without_bytes(class_additions(state_dict))
+    if of_no_parameter or extra:
         values["further"] = to_json([of_no_parameter, extra], EXTRA, tensors)
     return NamedState(tensors, values)
 
 
 def state_by_position(optimizer: Optimizer) -> NamedState:
-    """Return the state of `optimizer` with the positions "0", "1" … of its parameters for names.
+    """Return the state of `optimizer` under the positions "0", "1" … of its parameters in place of names.
 
-    The tensors are its own, not copies. Raises ValueError for what cannot be saved.
+    The tensors are its own, not copies.
+
+    Raises:
+        ValueError: A part of the state cannot be saved.
     """
     state_dict = optimizer.state_dict()
     groups = [{**group, "param_names": [str(key) for key in group["params"]]} for group in state_dict["param_groups"]]
-    shapes = {str(position): list(p.shape) for position, p in enumerate(parameters_of(optimizer))}
+    shapes = shapes_by_name({str(position): p for position, p in enumerate(parameters_of(optimizer))})
     return state_by_name({**state_dict, "param_groups": groups}, shapes, optimizer.defaults)
 
 
-def parameters_of(optimizer: Optimizer) -> list[Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+def state_by_id(saved: NamedState, ids: Mapping[str, int]) -> tuple[StateTable, JsonObject]:
+    """Return the state of `saved` in the form of a state dict.
 
+    Args:
+        saved: as `named_state` returned it.
+        ids: the keys of the parameters in the state dict, by name.
 
-def state_by_id(saved: NamedState, ids: Mapping[str, Any]) -> tuple[dict[Any, Any], dict[str, Any]]:
-    """Return the state of `saved` as a state dict has it, and what the class adds to the state dict besides.
+    Returns:
+        The `state`, and the additions of the class to the state dict.
 
-    ids: what stands for each parameter there, by name.
+    Raises:
+        StateMismatchError: There is state of a parameter that is not in `ids`.
+        ValueError: The values have another form.
     """
-    of_no_parameter, extra = two_dicts(from_json(saved.values.get("further", _NOTHING), saved.tensors))
-    state: dict[Any, Any] = {}
-    nested = {path for entries in saved.values["state"].values() for plan in entries.values() for path in paths(plan)}
+    of_no_parameter, extra = check_pair(from_json(saved.values.get("further", _NO_EXTRA), saved.tensors))
+    specs: dict[str, dict[str, object]] = saved.values["state"]
+    state: StateTable = {}
+    nested = {path for entries in specs.values() for spec in entries.values() for path in tensor_paths(spec)}
     for path in sorted(saved.tensors.keys() - nested):
         name, _, entry = path.rpartition("/")
         if not path.startswith(f"{EXTRA}/"):
-            check_known(name, ids)
+            check_parameter(name, ids)
             state.setdefault(ids[name], {})[entry] = saved.tensors[path]
-    for name, entries in saved.values["state"].items():
-        check_known(name, ids)
-        for written, plan in entries.items():
+    for name, entries in specs.items():
+        check_parameter(name, ids)
+        for written, spec in entries.items():
             key = int(written[1:-1]) if re.fullmatch(r"\[\d+\]", written) else written
-            state.setdefault(ids[name], {})[key] = from_json(plan, saved.tensors)
+            state.setdefault(ids[name], {})[key] = from_json(spec, saved.tensors)
     return {**state, **of_no_parameter}, extra
 
 
-def renamed(state: NamedState, new_name: Callable[[str], str]) -> NamedState:
-    """Return `state` with each parameter under the name that `new_name` gives it. Raises ValueError if it is none."""
-    check_structure(state.values)
+def rename_parameters(state: NamedState, new_name: Callable[[str], str]) -> NamedState:
+    """Return `state` with each parameter under the name that `new_name` gives it.
 
-    shapes = state.values["shapes"]
+    Raises:
+        ValueError: The values have another form than those of a NamedState.
+    """
+    values = parse_values(state.values)
+    shapes = values["shapes"]
 
-    def path(old: str) -> str:
-        owner = _owner(old, shapes)
-        return old if owner is None else new_name(owner) + old[len(owner) :]
+    def new_path(path: str) -> str:
+        name = _parameter_at(path, shapes)
+        return path if name is None else new_name(name) + path[len(name) :]
 
-    values = dict(state.values)
-    values["shapes"] = {new_name(name): shape for name, shape in values["shapes"].items()}
-    values["state"] = {
-        new_name(name): {entry: with_paths(plan, path) for entry, plan in entries.items()}
-        for name, entries in values["state"].items()
+    renamed = {
+        "shapes": {new_name(name): shape for name, shape in shapes.items()},
+        "state": {
+            new_name(name): {entry: rename_paths(spec, new_path) for entry, spec in entries.items()}
+            for name, entries in values["state"].items()
+        },
+        "param_groups": [
+            {**group, "param_names": [new_name(name) for name in group["param_names"]]}
+            for group in values["param_groups"]
+        ],
     }
-    values["param_groups"] = [
-        {**group, "param_names": [new_name(name) for name in group["param_names"]]} for group in values["param_groups"]
-    ]
-    return NamedState({path(old): tensor for old, tensor in state.tensors.items()}, values)
+    tensors = {new_path(path): tensor for path, tensor in state.tensors.items()}
+    return NamedState(tensors, {**state.values, **renamed})
 
 
-def restricted(state: NamedState, names: Sequence[str], optimizer: Optimizer) -> NamedState:
-    """Return `state` with the parameters `names` alone, in a form that `optimizer`, which may have more, takes."""
-    values = dict(state.values)
-    values["shapes"] = shapes_of(optimizer)
+def restrict_parameters(state: NamedState, names: Sequence[str], optimizer: Optimizer) -> NamedState:
+    """Return the state of some parameters, in a form that an optimizer with more parameters takes.
+
+    Args:
+        state: the state of these parameters and others.
+        names: of the parameters.
+        optimizer: the optimizer that will load the state.
+    """
     wanted, shapes = {*names, None}, state.values["shapes"]
-    values["state"] = {name: entries for name, entries in values["state"].items() if name in wanted}
-    tensors = {path: tensor for path, tensor in state.tensors.items() if _owner(path, shapes) in wanted}
-    saved = GroupsByName(values["param_groups"])
-    values["param_groups"] = [
-        {**saved.sharing(group["param_names"]), "param_names": group["param_names"]} for group in optimizer.param_groups
-    ]
-    return NamedState(tensors, values)
+    groups = GroupsByName(state.values["param_groups"])
+    restricted = {
+        "shapes": parameter_shapes(optimizer),
+        "state": {name: entries for name, entries in state.values["state"].items() if name in wanted},
+        "param_groups": [
+            {**groups.sharing(group["param_names"]), "param_names": group["param_names"]}
+            for group in optimizer.param_groups
+        ],
+    }
+    tensors = {path: tensor for path, tensor in state.tensors.items() if _parameter_at(path, shapes) in wanted}
+    return NamedState(tensors, {**state.values, **restricted})
 
 
-def _owner(path: str, names: Container[str]) -> str | None:
-    """Return the parameter that the tensor at `path` belongs to, if it is one's: a name may have a / in it."""
+def parameters_of(optimizer: Optimizer) -> list[Tensor]:
+    """Return the parameters of all groups, in their order."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def class_additions(state_dict: StateDict) -> JsonObject:
+    """Return the entries that a class adds to a state dict, which holds state and groups."""
+    return {key: value for key, value in state_dict.items() if key not in ("state", "param_groups", "scheduler")}
+
+
+def has_names(groups: Iterable[ParamGroup]) -> bool:
+    """Return whether every group holds the names of its parameters."""
+    return all("param_names" in group for group in groups)
+
+
+def names_by_id(groups: list[ParamGroup]) -> dict[int, str]:
+    """Return the names of the parameters by their keys in the groups of a state dict.
+
+    Raises:
+        ValueError: A group has no names.
+    """
+    if not has_names(groups):
+        raise ValueError("this optimizer does not know its parameters' names: build it from named_parameters()")
+    return {
+        param_id: name for group in groups for param_id, name in zip(group["params"], group["param_names"], strict=True)
+    }
+
+
+def shapes_by_name(values: Mapping[str, object]) -> Shapes:
+    """Return the shape of each tensor by name; [] for a value that is not a tensor."""
+    return {name: list(value.shape) if isinstance(value, Tensor) else [] for name, value in values.items()}
+
+
+def parameter_shapes(optimizer: Optimizer) -> Shapes:
+    """Return the shapes of the parameters of `optimizer`, which has their names, by name."""
+    named = (
+        pair for group in optimizer.param_groups for pair in zip(group["param_names"], group["params"], strict=True)
+    )
+    return shapes_by_name(dict(named))
+
+
+class GroupsByName:
+    """Parameter groups, found by the names of their parameters."""
+
+    def __init__(self, groups: list[ParamGroup]) -> None:
+        self._groups = groups
+        self._positions = {name: place for place, group in enumerate(groups) for name in group["param_names"]}
+
+    def sharing(self, names: Sequence[str]) -> ParamGroup:
+        """Return the first group that has one of the parameters `names`; an empty one if there is none."""
+        positions = [self._positions[name] for name in names if name in self._positions]
+        return self._groups[min(positions)] if positions else {}
+
+
+def _parameter_at(path: str, names: Container[str]) -> str | None:
+    """Return the parameter that the tensor at `path` belongs to, if there is one: a name may have a / in it."""
     while "/" in path:
         path = path.rpartition("/")[0]
         if path in names:
@@ -147,52 +233,17 @@ def _owner(path: str, names: Container[str]) -> str | None:
     return None
 
 
-def extra_of(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a class adds to the state dict besides state and groups."""
-    return {key: value for key, value in state_dict.items() if key not in ("state", "param_groups", "scheduler")}
-
-
-def _without_bytes(value: Any) -> Any:
-    # HeavyBall pickles a setting into its state, and unpickles it: what is read from disk must not run code.
+def _without_bytes(value: object) -> object:
+    # HeavyBall pickles a setting into its state, and unpickles it: content read from disk must not run code.
     if not isinstance(value, dict):
         return value
     return {key: _without_bytes(item) for key, item in value.items() if not isinstance(item, bytes)}
 
 
-def names_by_id(groups: list[dict[str, Any]]) -> dict[int, str]:
-    if any("param_names" not in group for group in groups):
-        raise ValueError("this optimizer does not know its parameters' names: build it from named_parameters()")
-    return {
-        param_id: name for group in groups for param_id, name in zip(group["params"], group["param_names"], strict=True)
-    }
-
-
-def shapes_of(optimizer: Optimizer) -> dict[str, list[int]]:
-    """Return the shapes of the parameters of `optimizer` by name."""
-    return {
-        name: list(p.shape)
-        for group in optimizer.param_groups
-        for p, name in zip(group["params"], group["param_names"], strict=True)
-    }
-
-
-class GroupsByName:
-    """Parameter groups, to be found by the names of their parameters."""
-
-    def __init__(self, groups: list[dict[str, Any]]) -> None:
-        self._groups = groups
-        self._positions = {name: place for place, group in enumerate(groups) for name in group["param_names"]}
-
-    def sharing(self, names: Sequence[str]) -> dict[str, Any]:
-        """Return the first group that has one of the parameters `names`, or nothing."""
-        positions = [self._positions[name] for name in names if name in self._positions]
-        return self._groups[min(positions)] if positions else {}
-
-
-def _plain(key: str, value: Any, options: Container[str]) -> Any:
-    """Return an option as JSON takes it. What a class made up for itself says that it was a tensor."""
+def _option_to_json(key: str, value: object, options: Container[str]) -> object:
+    """Return an option as JSON takes it. A tensor that the class itself added is marked as one."""
     if isinstance(value, Tensor) and (key not in options or value.ndim):
-        return {"scalar": value.tolist(), "dtype": str(value.dtype)}
+        return {"scalar": value.tolist(), "dtype": f"torch.{torch_name(value.dtype)}"}
     if isinstance(value, torch.dtype):
         return to_json(value, key, {})
     return value.item() if isinstance(value, Tensor) else value

@@ -1,4 +1,4 @@
-"""JSON that every reader takes: NaN and infinity, which JSON does not have, are written in a form of ours."""
+"""JSON that every reader accepts: NaN and infinity, which JSON lacks, are written as tagged objects."""
 
 import json
 import math
@@ -9,26 +9,32 @@ _TAG = "nonfinite"
 _WORDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
-def encoded(values: Any, indent: int | None = None) -> str:
+def encode_json(values: object, indent: int | None = None) -> str:
     """Return plain values as JSON; a float that is NaN or infinite becomes `{"nonfinite": "nan"}` (or inf, -inf).
 
-    Raises TypeError for what is not plain.
+    Raises:
+        TypeError: A value is not plain.
     """
     try:
         return json.dumps(values, indent=indent, allow_nan=False)
     except ValueError:
-        return json.dumps(_tagged(values), indent=indent, allow_nan=False)
+        return json.dumps(_with_tags(values), indent=indent, allow_nan=False)
 
 
-def decoded(text: str | bytes) -> Any:
-    """Return the plain values that `encoded` wrote, or any other JSON. Raises ValueError, RecursionError."""
-    return json.loads(text, object_hook=_untagged)
+def decode_json(text: str | bytes) -> Any:
+    """Return the plain values that `encode_json` wrote, or any other JSON.
+
+    Raises:
+        ValueError: The text is not JSON.
+        RecursionError: It is nested too deeply.
+    """
+    return json.loads(text, object_hook=_replace_tag)
 
 
-def encoded_line(line: Mapping[str, Any]) -> str:
+def encode_line(line: Mapping[str, object]) -> str:
     """Return a flat object as one line of JSON.
 
-    Values that are NaN or infinite are null, and `nonfinite` says by name what each was: "nan", "inf" or "-inf".
+    Values that are NaN or infinite become null, and `nonfinite` maps their names to "nan", "inf" or "-inf".
     """
     words = {
         name: _word(value) for name, value in line.items() if isinstance(value, float) and not math.isfinite(value)
@@ -38,10 +44,14 @@ def encoded_line(line: Mapping[str, Any]) -> str:
     return json.dumps(line, allow_nan=False)
 
 
-def decoded_line(text: str | bytes) -> Any:
-    """Return what `encoded_line` wrote, or any other JSON. Raises ValueError, RecursionError.
+def decode_line(text: str | bytes) -> Any:
+    """Return the object that `encode_line` wrote, or any other JSON.
 
-    Older lines list the names alone: those values are NaN.
+    In older lines `nonfinite` is a list of names: those values are NaN.
+
+    Raises:
+        ValueError: The text is not JSON.
+        RecursionError: It is nested too deeply.
     """
     line = json.loads(text)
     if isinstance(line, dict) and isinstance(line.get(_TAG), list | dict):
@@ -52,15 +62,15 @@ def decoded_line(text: str | bytes) -> Any:
     return line
 
 
-def _tagged(value: Any) -> Any:
+def _with_tags(value: object) -> object:
     if isinstance(value, float) and not math.isfinite(value):
         return {_TAG: _word(value)}
     if isinstance(value, Mapping):
-        return {key: _tagged(item) for key, item in value.items()}
-    return [_tagged(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: _with_tags(item) for key, item in value.items()}
+    return [_with_tags(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _untagged(found: dict[str, Any]) -> Any:
+def _replace_tag(found: dict[str, object]) -> object:
     word = found.get(_TAG)
     return _WORDS[word] if len(found) == 1 and _is_word(word) else found
 
@@ -69,5 +79,5 @@ def _word(value: float) -> str:
     return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
 
 
-def _is_word(value: Any) -> TypeGuard[str]:
+def _is_word(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and value in _WORDS

@@ -1,22 +1,37 @@
-"""Nested optimizer state (lists, dicts, sets of tensors and numbers) as flat tensors and a plain outline."""
+"""Nested optimizer state (lists, dicts, sets of tensors and numbers) as flat tensors and a JSON spec of the nesting.
 
-from collections.abc import Callable, Mapping
+A spec is a plain value, `{"tensor": PATH}`, `{"torch_dtype": NAME}`, `{"dict": [[KEY, SPEC], …]}`, or a list of specs
+under "list", "tuple" or "set".
+"""
+
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..config.messages import shown_value
+from .dtypes import parse_dtype, torch_name
 
 _PLAIN = (bool, int, float, str)
 _DTYPE = "torch_dtype"
-_SEQUENCES: dict[str, type[Any]] = {"list": list, "tuple": tuple, "set": set}
+_SEQUENCES: dict[str, type[list[object] | tuple[object, ...] | set[object]]] = {
+    "list": list,
+    "tuple": tuple,
+    "set": set,
+}
 
 
-def to_json(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
-    """Return `value` as JSON takes it, its tensors put into `tensors` under paths below `path`.
+def to_json(value: object, path: str, tensors: dict[str, Tensor]) -> object:
+    """Return the spec of `value`.
 
-    Raises ValueError for what is neither a tensor, nor plain, nor a container of such.
+    Args:
+        value: a tensor, a plain value, a dtype, or a container of such.
+        path: where its tensors are put in `tensors`, or the beginning of their paths.
+        tensors: receives the tensors of `value`.
+
+    Raises:
+        ValueError: A value is of another type.
     """
     if value is None or type(value) in _PLAIN:
         return value
@@ -26,7 +41,7 @@ def to_json(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
         tensors[path] = value
         return {"tensor": path}
     if isinstance(value, torch.dtype):
-        return {_DTYPE: str(value).removeprefix("torch.")}
+        return {_DTYPE: torch_name(value)}
     if isinstance(value, dict) and all(type(key) in (int, str) for key in value):
         named = [(key, key if isinstance(key, str) else f"[{key}]", item) for key, item in value.items()]
         return {"dict": [[key, to_json(item, f"{path}/{name}", tensors)] for key, name, item in named]}
@@ -36,9 +51,17 @@ def to_json(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     raise ValueError(f"the state {path} is a {type(value).__name__}, which cannot be saved")
 
 
-def from_json(plan: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Return the value that `to_json` made `plan` of. Raises ValueError if it did not."""
-    kind, content = _checked(plan)
+def from_json(spec: object, tensors: Mapping[str, Tensor]) -> Any:
+    """Return the value of a spec.
+
+    Args:
+        spec: as `to_json` returned it.
+        tensors: the tensors that `to_json` collected, by path.
+
+    Raises:
+        ValueError: `spec` is not a spec, or a tensor is missing.
+    """
+    kind, content = _parse_spec(spec)
     if kind is None:
         return content
     if kind == "tensor":
@@ -46,59 +69,60 @@ def from_json(plan: Any, tensors: Mapping[str, Tensor]) -> Any:
             raise ValueError(f"there is no tensor {shown_value(content)}")
         return tensors[content]
     if kind == _DTYPE:
-        return dtype_named(content)
+        return parse_dtype(content)
     if kind == "dict":
         return {key: from_json(item, tensors) for key, item in content}
     try:
         return _SEQUENCES[kind](from_json(item, tensors) for item in content)
     except TypeError as error:
-        raise ValueError(f"this is no {kind}: {error}") from error
+        raise ValueError(f"not a valid {kind}: {error}") from error
 
 
-def dtype_named(name: Any) -> torch.dtype:
-    """Return the dtype that is called `name`, with or without `torch.`. Raises ValueError if there is none."""
-    dtype = getattr(torch, name.removeprefix("torch."), None) if isinstance(name, str) else None
-    if not isinstance(dtype, torch.dtype):
-        raise ValueError(f"{shown_value(name)} is no type of tensors")
-    return dtype
+def rename_paths(spec: object, new_path: Callable[[str], str]) -> object:
+    """Return `spec` with each tensor under the path that `new_path` gives it.
 
-
-def with_paths(plan: Any, new_path: Callable[[str], str]) -> Any:
-    """Return `plan` with each tensor under the path that `new_path` gives it. Raises ValueError."""
-    kind, content = _checked(plan)
+    Raises:
+        ValueError: `spec` is not a spec.
+    """
+    kind, content = _parse_spec(spec)
     if kind is None or kind == _DTYPE:
-        return plan
+        return spec
     if kind == "tensor":
         return {kind: new_path(content)}
     if kind == "dict":
-        return {kind: [[key, with_paths(item, new_path)] for key, item in content]}
-    return {kind: [with_paths(item, new_path) for item in content]}
+        return {kind: [[key, rename_paths(item, new_path)] for key, item in content]}
+    return {kind: [rename_paths(item, new_path) for item in content]}
 
 
-def paths(plan: Any) -> set[str]:
-    """Return the paths of the tensors in `plan`. Raises ValueError if it is none of `to_json`."""
-    kind, content = _checked(plan)
+def tensor_paths(spec: object) -> set[str]:
+    """Return the paths of the tensors in `spec`.
+
+    Raises:
+        ValueError: `spec` is not a spec.
+    """
+    kind, content = _parse_spec(spec)
     if kind is None or kind == _DTYPE:
         return set()
     if kind == "tensor":
         return {content}
-    return set().union(*(paths(item[1] if kind == "dict" else item) for item in content))
+    items: Iterable[object] = (item[1] for item in content) if kind == "dict" else content
+    return set().union(*map(tensor_paths, items))
 
 
-def _checked(plan: Any) -> tuple[str | None, Any]:
-    """Return what kind of value `plan` stands for, with its content; None: it is the value. Raises ValueError."""
-    if plan is None or type(plan) in _PLAIN:
-        return None, plan
-    if isinstance(plan, dict) and len(plan) == 1:
-        ((kind, content),) = plan.items()
+def _parse_spec(spec: object) -> tuple[str | None, Any]:
+    """Return the kind of a spec and its content; for a plain value None and the value. Raises ValueError."""
+    if spec is None or type(spec) in _PLAIN:
+        return None, spec
+    if isinstance(spec, dict) and len(spec) == 1:
+        ((kind, content),) = spec.items()
         if kind == _DTYPE or (kind == "tensor" and isinstance(content, str)):
             return kind, content
         if (kind in _SEQUENCES and isinstance(content, list)) or (kind == "dict" and _are_items(content)):
             return kind, content
-    raise ValueError(f"{str(plan)[:80]} stands for no value")
+    raise ValueError(f"{str(spec)[:80]} does not describe a value")
 
 
-def _are_items(content: Any) -> bool:
+def _are_items(content: object) -> bool:
     return isinstance(content, list) and all(
         isinstance(item, list) and len(item) == 2 and type(item[0]) in (int, str) for item in content
     )

@@ -1,17 +1,23 @@
 """Which tensors a safetensors file can hold."""
 
 from functools import lru_cache
-from typing import Any
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
+from .dtypes import torch_name
+
 _RESERVED = "__metadata__"
 
 
-def unsavable_name(name: str) -> str | None:
+def unsavable_reason(name: str, tensor: object) -> str | None:
+    """Return why `tensor` cannot be saved under `name`, or None if it can."""
+    return unsavable_name_reason(name) or unsavable_tensor_reason(tensor)
+
+
+def unsavable_name_reason(name: str) -> str | None:
     """Return why no tensor can be saved under `name`, or None if one can."""
     if name == _RESERVED:
         return "safetensors keeps this name for itself. Choose another."
@@ -22,21 +28,21 @@ def unsavable_name(name: str) -> str | None:
     return None
 
 
-def unsavable_tensor(tensor: Any) -> str | None:
-    """Return why `tensor` cannot be written, or None if it can."""
+def unsavable_tensor_reason(tensor: object) -> str | None:
+    """Return why `tensor` cannot be saved under any name, or None if it can."""
     if not isinstance(tensor, Tensor):
         return f"it is a {type(tensor).__name__}, where a tensor is expected"
-    if not is_lazy(tensor) and (tensor.is_quantized or not _is_written(tensor.dtype)):
+    if not is_lazy(tensor) and (tensor.is_quantized or not _is_supported(tensor.dtype)):
         return f"safetensors has no type for {tensor.dtype}. Keep it in another type, or leave it out."
-    return without_values(tensor)
+    return unreadable_reason(tensor)
 
 
-def without_values(tensor: Tensor) -> str | None:
+def unreadable_reason(tensor: Tensor) -> str | None:
     """Return why the values of `tensor` cannot be read one after another from its memory, or None if they can."""
     if is_lazy(tensor):
         return "it has no shape yet. Run the lazy module in the objective's losses, or give its size."
     if tensor.is_nested or tensor.layout != torch.strided:
-        kind = "nested" if tensor.is_nested else f"sparse ({str(tensor.layout).removeprefix('torch.')})"
+        kind = "nested" if tensor.is_nested else f"sparse ({torch_name(tensor.layout)})"
         return f"it is {kind}. Keep a dense tensor, or leave it out (persistent=False) and make it when loading."
     if tensor.is_meta:
         return "it is on the device `meta`, without values. Load or make its values first."
@@ -45,13 +51,13 @@ def without_values(tensor: Tensor) -> str | None:
     except Exception as error:  # a subclass of Tensor may raise anything
         return f"it is a {type(tensor).__name__}, whose values cannot be read: {type(error).__name__}: {error}"
     if tensor.numel() and not address:
-        return f"it is a {type(tensor).__name__} without memory of its own. Keep its values in plain tensors."
+        return f"it is a {type(tensor).__name__} without allocated memory. Keep its values in plain tensors."
     return None
 
 
 @lru_cache
-def _is_written(dtype: torch.dtype) -> bool:
-    """Return whether an empty tensor of this type comes back from safetensors as one of it."""
+def _is_supported(dtype: torch.dtype) -> bool:
+    """Return whether an empty tensor of this type comes back from safetensors with the same type."""
     try:
         return load(save({"x": torch.empty(0, dtype=dtype)}))["x"].dtype == dtype
     except (KeyError, RuntimeError, TypeError, NotImplementedError):

@@ -1,8 +1,8 @@
-"""Strides in files of contiguous tensors: they are state, as a product rounds by how its values lie in memory."""
+"""Strides in files of contiguous tensors: they are state, as the rounding of a product depends on them."""
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -10,11 +10,12 @@ from torch import Tensor
 from ..transforms.memory_layout import is_dense
 
 STRIDES = "strides"
-"""The metadata entry: {NAME: the dimensions from the widest stride to the narrowest}, for what is not usual."""
+"""The metadata entry {NAME: the dimensions from the widest stride to the narrowest}, of tensors with other strides than
+a new tensor has."""
 
 
-def independent(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors as `packed` takes them: without gaps in memory, none sharing it with another."""
+def without_sharing(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors as `pack_strides` takes them: without gaps in memory, and none sharing it with another."""
     seen: set[int] = set()
     result = {}
     for name, tensor in tensors.items():
@@ -27,32 +28,33 @@ def independent(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def packed(
+def pack_strides(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> tuple[dict[str, Tensor], dict[str, str] | None]:
     """Return the tensors contiguous, as safetensors takes them, and `metadata` with their strides, if there is any."""
-    orders = {name: _order(tensor) for name, tensor in tensors.items() if not is_usual(tensor)}
+    orders = {name: _stride_order(tensor) for name, tensor in tensors.items() if not has_default_strides(tensor)}
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     return contiguous, {**(metadata or {}), **({STRIDES: json.dumps(orders)} if orders else {})} or None
 
 
-def unpacked(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> dict[str, Tensor]:
+def restore_strides(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> dict[str, Tensor]:
     """Return the tensors of a file with the strides that they were packed with.
 
-    Raises ValueError for strides that are not the order of a tensor's dimensions.
+    Raises:
+        ValueError: The recorded strides are not an order of a tensor's dimensions.
     """
-    orders = _orders((metadata or {}).get(STRIDES, "{}"))
+    orders = _read_orders((metadata or {}).get(STRIDES, "{}"))
     result = dict(tensors)
     for name, order in orders.items():
         tensor = result.get(name)
         if tensor is None or not _is_order(order, tensor.ndim):
             raise ValueError(f"{STRIDES}: {str(order)[:80]} is not the order of the dimensions of {name!r}")
-        result[name] = _laid_out(tensor, order)
+        result[name] = _with_order(tensor, order)
     return result
 
 
-def is_usual(tensor: Tensor) -> bool:
-    """Return whether `tensor` has the strides that a new one of its shape has, also where a size is 1 or 0."""
+def has_default_strides(tensor: Tensor) -> bool:
+    """Return whether `tensor` has the strides of a new one of its shape, also in dimensions of size 1 or 0."""
     step = 1
     for size, stride in zip(reversed(tensor.shape), reversed(tensor.stride()), strict=True):
         if stride != step:
@@ -61,7 +63,7 @@ def is_usual(tensor: Tensor) -> bool:
     return True
 
 
-def _orders(text: str) -> dict[str, Any]:
+def _read_orders(text: str) -> dict[str, object]:
     try:
         orders = json.loads(text)
     except RecursionError as error:
@@ -71,7 +73,7 @@ def _orders(text: str) -> dict[str, Any]:
     return orders
 
 
-def _is_order(order: Any, dimensions: int) -> bool:
+def _is_order(order: object, dimensions: int) -> TypeGuard[list[int]]:
     return (
         isinstance(order, list)
         and len(order) == dimensions
@@ -80,12 +82,12 @@ def _is_order(order: Any, dimensions: int) -> bool:
     )
 
 
-def _order(tensor: Tensor) -> list[int]:
+def _stride_order(tensor: Tensor) -> list[int]:
     """Return the dimensions from the widest stride to the narrowest; of equal ones, those of one element last."""
     sizes, strides = tensor.shape, tensor.stride()
     return sorted(range(tensor.ndim), key=lambda index: (-strides[index], sizes[index] == 1, index))
 
 
-def _laid_out(tensor: Tensor, order: list[int]) -> Tensor:
+def _with_order(tensor: Tensor, order: list[int]) -> Tensor:
     widest_first = torch.empty([tensor.shape[index] for index in order], dtype=tensor.dtype, device=tensor.device)
     return widest_first.permute([order.index(index) for index in range(tensor.ndim)]).copy_(tensor)

@@ -1,83 +1,95 @@
 """Several optimizer classes that are one optimizer to the outside."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch.optim import Optimizer
 
+from ..types import ParamGroup, StateDict
 from .step_hooks import without_hooks
 
 MEMBER = "part"
-"""The key under which every parameter group says which of the optimizers updates it."""
+"""The key under which every parameter group holds the index of the member that updates it. Files contain it."""
 
 
 class CompositeOptimizer(Optimizer):
-    """Optimizers over different parameters, with one state, one list of groups and one step.
+    """Optimizers over different parameters, with one state, one list of groups and one step."""
 
-    parts: the optimizers, each already made over its own parameters. They keep no state of their own.
-    """
-
-    def __init__(self, parts: list[Optimizer]) -> None:
-        self._parts = parts
-        first = parts[0].defaults
-        # An option that only some of the optimizers know is no default of the whole.
-        shared = {name: first[name] for name in first if all(name in part.defaults for part in parts)}
+    def __init__(self, members: list[Optimizer]) -> None:
+        """Combine `members`, each already built over its own parameters. They share the state of the whole."""
+        self._members = members
+        first = members[0].defaults
+        # The defaults of the whole are those that every member knows.
+        shared = {name: first[name] for name in first if all(name in member.defaults for member in members)}
         groups = [
-            {**_with_names(group), MEMBER: index} for index, part in enumerate(parts) for group in part.param_groups
+            {**_name_pairs(group), MEMBER: index}
+            for index, member in enumerate(members)
+            for group in member.param_groups
         ]
         super().__init__(groups, shared)
-        self._share()
+        self._share_state()
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group to the optimizer that its `part` names by number; the first, if it names none."""
-        if not 0 <= param_group.setdefault(MEMBER, 0) < len(self._parts):
-            raise ValueError(f"part: must be from 0 to {len(self._parts) - 1}; got {param_group[MEMBER]}")
-        part = self._parts[param_group[MEMBER]]
-        super().add_param_group({**part.defaults, **param_group})
+    def add_param_group(self, param_group: ParamGroup) -> None:
+        """Add a group to the member at the index under its key `part`, or to the first without that key.
+
+        Raises:
+            ValueError: There is no member at this index.
+        """
+        if not 0 <= param_group.setdefault(MEMBER, 0) < len(self._members):
+            raise ValueError(f"{MEMBER}: must be from 0 to {len(self._members) - 1}; got {param_group[MEMBER]}")
+        member = self._members[param_group[MEMBER]]
+        super().add_param_group({**member.defaults, **param_group})
         if self.__dict__.get("_shared"):
-            self._share()
+            self._share_state()
 
-    def owner_of(self, group: Mapping[str, Any]) -> Optimizer:
-        """Return the optimizer that updates `group`."""
-        part: int = group[MEMBER]
-        return self._parts[part]
+    def owner_of(self, group: ParamGroup) -> Optimizer:
+        """Return the member that updates `group`."""
+        index: int = group[MEMBER]
+        return self._members[index]
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]  # torch's overloads
-        """Update all parameters. closure: evaluates the model anew and returns the loss."""
+        """Update all parameters.
+
+        Args:
+            closure: evaluates the model again and returns the loss.
+
+        Returns:
+            The loss, or None without a closure.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for part in self._parts:
-            step_without_hooks(part)
+        for member in self._members:
+            step_without_hooks(member)
         return loss
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: StateDict) -> None:
         super().__setstate__(state)
-        self._share()
+        self._share_state()
 
-    def _share(self) -> None:
-        """Hand the optimizers their groups and the state, which are replaced when a state is loaded."""
-        for index, part in enumerate(self._parts):
+    def _share_state(self) -> None:
+        """Give the members their groups and the state, which are replaced when a state is loaded."""
+        for index, member in enumerate(self._members):
             groups = [group for group in self.param_groups if group[MEMBER] == index]
-            part.__setstate__({"state": self.state, "param_groups": groups})
+            member.__setstate__({"state": self.state, "param_groups": groups})
         self._shared = True
 
 
-def _with_names(group: dict[str, Any]) -> dict[str, Any]:
+def _name_pairs(group: ParamGroup) -> ParamGroup:
+    """Return a group with (name, parameter) pairs as `params`, if it has names: an optimizer takes them so."""
     if "param_names" not in group:
         return group
     named = list(zip(group["param_names"], group["params"], strict=True))
     return {**{name: value for name, value in group.items() if name != "param_names"}, "params": named}
 
 
-def owner_of(optimizer: Optimizer, group: Mapping[str, Any]) -> Optimizer:
-    """Return the optimizer that updates `group`: `optimizer`, or the one of its parts."""
+def owner_of(optimizer: Optimizer, group: ParamGroup) -> Optimizer:
+    """Return the optimizer that updates `group`: `optimizer` itself, or one of its members."""
     return optimizer.owner_of(group) if isinstance(optimizer, CompositeOptimizer) else optimizer
 
 
 def step_without_hooks(optimizer: Optimizer) -> None:
-    """Take a step of `optimizer` alone."""
-    # The class's step calls the hooks that are registered for all optimizers, which the whole calls already.
+    """Take a step of `optimizer` without the hooks around it."""
+    # The class's step calls the hooks that are registered for all optimizers, which the composite calls already.
     without_hooks(type(optimizer).step)(optimizer)

@@ -1,17 +1,19 @@
-"""An optimizer's step without what calls the step hooks around it."""
+"""An optimizer's step without the wrapper that calls the step hooks."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import ParamSpec, TypeVar
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
-def without_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the `step` of a class as it was before torch let it call the step hooks.
+def without_hooks(step: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Return the `step` of a class without torch's wrapper that calls the step hooks.
 
-    torch marks what it wraps as `hooked`. Decorators copy the mark: torch.compile puts one around the steps of LBFGS
-    and SparseAdam, and what is marked may then be wrapped several times. A class may set the mark itself, so that
-    torch leaves its step alone.
+    torch marks the wrapper as `hooked`. Decorators copy the mark: torch.compile puts one around the steps of LBFGS and
+    SparseAdam, so that a marked function may be wrapped several times. A class may set the mark itself, so that torch
+    does not wrap its step.
     """
-    unwrapped: Any = step
-    while getattr(unwrapped, "hooked", False) and hasattr(unwrapped, "__wrapped__"):
-        unwrapped = unwrapped.__wrapped__
-    return unwrapped  # type: ignore[no-any-return]  # a step of whatever class
+    while getattr(step, "hooked", False) and hasattr(step, "__wrapped__"):
+        step = step.__wrapped__
+    return step

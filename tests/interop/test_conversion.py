@@ -411,7 +411,7 @@ MISFITS = {
     "no weights": (lambda folder: (folder / "policy.pt").unlink(), "policy.pt: is missing"),
     "weights that are none": (
         lambda folder: torch.save({"epoch": 3}, folder / "policy.pt"),
-        "is no module's state dict",
+        "is not a module's state dict",
     ),
     "other weights": (
         lambda folder: torch.save(nn.Linear(4, 4).state_dict(), folder / "policy.pt"),
@@ -434,8 +434,8 @@ def test_mistakes_in_the_command_are_named(cli, tmp_path, pair, runs):
     path = written(tmp_path / "config.yaml", policy_config(tmp_path))
     for message, arguments in {
         "--to: must be innerstep, lerobot, torch; got 'torhc'; did you mean 'torch'?": [folder, out, "--to", "torhc"],
-        "is of torch; from there it goes to innerstep, not lerobot": [folder, out, "--to", "lerobot"],
-        "is of innerstep; from there it goes to lerobot or torch": [run, out, "--to", "innerstep"],
+        "is of torch; it can be converted to innerstep, not lerobot": [folder, out, "--to", "lerobot"],
+        "is of innerstep; it can be converted to lerobot or torch": [run, out, "--to", "innerstep"],
         "goes by position and has no names. Give the config": [folder, out, "--to", "innerstep"],
         "holds nothing to convert": [tmp_path, out, "--to", "innerstep"],
         "has no component 'polcy'; did you mean 'policy'?": [folder, out, "--to", "innerstep", "--component", "polcy"],

@@ -46,7 +46,7 @@ class Renamed(torch.Tensor):
 
 
 ODD = {
-    "sparse rows": (lambda: torch.eye(6).to_sparse_csr(), "weight cannot be taken: it is sparse (sparse_csr)"),
+    "sparse rows": (lambda: torch.eye(6).to_sparse_csr(), "weight cannot be converted: it is sparse (sparse_csr)"),
     "quantized": (
         lambda: torch.quantize_per_channel(torch.ones(2, 3), torch.ones(2), torch.zeros(2), 0, torch.quint8),
         "has no type for torch.quint8",
@@ -54,7 +54,7 @@ ODD = {
     "without values": (lambda: torch.empty(7, 7, device="meta"), "is on the device `meta`"),
     "of several lengths": (
         lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(5)], layout=torch.jagged),
-        "weight cannot be taken: it is a NestedTensor",
+        "weight cannot be converted: it is a NestedTensor",
     ),
     "complex of 128 bits": (lambda: torch.ones(3, dtype=torch.complex128), "has no type for torch.complex128"),
     "repeated in one dimension": (lambda: torch.ones(9, 1).expand(9, 1 << 36), "needs more memory than the file"),

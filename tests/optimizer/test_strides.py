@@ -9,9 +9,9 @@ from torch import nn
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, load_optimizer_state, save_optimizer_state
 from optimizer.state.atomic_files import write_tensors
-from optimizer.state.strides import STRIDES, independent, packed, unpacked
-from trainer.checkpoint.contents import load_weights
-from trainer.checkpoint.manager import _copied
+from optimizer.state.strides import STRIDES, pack_strides, restore_strides, without_sharing
+from trainer.checkpoint.background import copy_to_cpu
+from trainer.checkpoint.contents import load_component
 from trainer.runtime.files import DamagedCheckpointError, read_tensors
 
 
@@ -54,7 +54,7 @@ def test_contiguous_files_are_as_they_were(tmp_path):
 
 def test_what_is_not_dense_is_saved_contiguous():
     wide = torch.arange(12.0).reshape(3, 4)
-    plain = independent(
+    plain = without_sharing(
         {"slice": wide[:, 1:3], "expanded": torch.ones(1, 3).expand(4, 3), "same": wide, "again": wide.t()}
     )
     assert plain["slice"].is_contiguous()
@@ -62,7 +62,7 @@ def test_what_is_not_dense_is_saved_contiguous():
     assert is_same(plain["again"], wide.t())
     assert plain["again"].data_ptr() != plain["same"].data_ptr()
     negated = torch.imag(torch.conj(torch.tensor([1 + 2j, 3 - 4j])))
-    assert unpacked(*packed(independent({"n": negated})))["n"].tolist() == [-2.0, 4.0]
+    assert restore_strides(*pack_strides(without_sharing({"n": negated})))["n"].tolist() == [-2.0, 4.0]
 
 
 @pytest.mark.parametrize(
@@ -91,8 +91,8 @@ def test_hostile_strides_are_refused(tmp_path, strides):
 
 def test_the_copies_of_a_save_beside_training_keep_them_when_they_change():
     for value in (torch.randn(3, 3), torch.randn(3, 3).t()):
-        first = _copied({"a": torch.zeros(3, 3)}, {})
-        assert is_same(_copied({"a": value}, first)["a"], value)
+        first = copy_to_cpu({"a": torch.zeros(3, 3)}, {})
+        assert is_same(copy_to_cpu({"a": value}, first)["a"], value)
 
 
 def test_a_components_parameters_and_buffers_come_back_as_they_lay(tmp_path):
@@ -106,9 +106,9 @@ def test_a_components_parameters_and_buffers_come_back_as_they_lay(tmp_path):
     trained.to(memory_format=torch.channels_last)
     trained[1].weight.data = trained[1].weight.data.t().contiguous().t()
     trained.table = trained.table.t().contiguous().t()
-    write_tensors(tmp_path / "model.safetensors", independent(trained.state_dict()))
+    write_tensors(tmp_path / "model.safetensors", without_sharing(trained.state_dict()))
     held = dict(fresh.named_parameters())
-    load_weights(tmp_path, fresh)
+    load_component(tmp_path, fresh)
     for name, tensor in trained.state_dict().items():
         assert is_same(fresh.state_dict()[name], tensor), name
     assert all(parameter is held[name] for name, parameter in fresh.named_parameters())

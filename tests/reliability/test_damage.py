@@ -127,7 +127,7 @@ def test_with_every_checkpoint_damaged_the_run_stops_and_nothing_is_lost(run, cl
     code, printed = cli("resume", run)
     assert code == 2
     assert printed.count("damaged checkpoint: ") == 4
-    assert "every checkpoint is damaged, as said above. Bring one back from a copy" in printed
+    assert "every checkpoint is damaged, as listed above. Bring one back from a copy" in printed
     assert "Traceback" not in printed
     assert (run / "metrics.jsonl").read_bytes() == before
 
@@ -149,7 +149,7 @@ def resumed(run):
 def test_a_resume_says_where_latest_names_nothing(run, text):
     (run / "checkpoints/latest").write_text(text)
     printed = resumed(run)
-    assert "checkpoints/latest: names no checkpoint that is there; step_00000004, the newest, is looked" in printed
+    assert "checkpoints/latest: names no checkpoint that is there; step_00000004, the newest, is checked" in printed
     assert (run / "checkpoints/latest").read_text() == "step_00000004\n"
     assert "names no checkpoint" not in resumed(run)
 

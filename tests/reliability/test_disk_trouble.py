@@ -69,7 +69,7 @@ def test_a_run_that_cannot_save_stops_and_can_be_taken_up(lives, whole, run, tro
     if trouble in ("Full", "ReadOnly", "Vanished"):  # the others ended with their process
         TROUBLES[trouble]().end(run)
     assert faults.check_what_is_there(run) >= 3
-    assert not printed.rstrip().endswith("Training goes on.")
+    assert not printed.rstrip().endswith("Training continues.")
 
     code, printed = command(lives, ["resume", run], run)
     assert code == 0, printed
@@ -83,7 +83,7 @@ def test_a_run_told_to_go_on_saves_again_when_it_can(lives, whole, run, trouble,
     code, printed = command(lives, ["train", path], run, trouble)
     assert code == 0, printed
     assert "Traceback" not in printed
-    assert re.search(r"failed: .*The newest complete checkpoint: .*\. Training goes on\.", printed), printed
+    assert re.search(r"failed: .*The newest complete checkpoint: .*\. Training continues\.", printed), printed
     assert faults.check_what_is_there(run) >= 3
     end = faults.end_of(run)
     assert (end.files, end.metrics) == (whole.files, whole.metrics)

@@ -38,7 +38,7 @@ class Operations:
         self.count, self.fatal, self.fsync = 0, fatal, os.fsync  # which takes its time, and tells nothing here
         targets = [(Path, name) for name in ("rename", "replace", "mkdir", "unlink")]
         targets += [(os, name) for name in ("fsync", "unlink", "rmdir")] + [(files, "save_file")]
-        targets += [(tempfile, "mkdtemp"), (files, "encoded")]
+        targets += [(tempfile, "mkdtemp"), (files, "encode_json")]
         for owner, name in targets:
             monkeypatch.setattr(owner, name, self.counted(getattr(owner, name)))
 
@@ -67,8 +67,8 @@ def save_five_times(run):
     for step, loss in LOSSES.items():
         if step == 4:  # as a resume from an earlier checkpoint does: this one is there already
             shutil.copytree(run / "checkpoints" / "step_00000003", run / "checkpoints" / "step_00000004")
-        saves.is_best(step, {"loss": loss})
-        saves.save(step, FILES | {"c.json": {"best": saves.best}})
+        saves.best.observe(step, {"loss": loss})
+        saves.save(step, FILES | {"c.json": {"best": saves.best.record}})
         yield step
 
 
@@ -101,9 +101,11 @@ def check_after_kill(run, done):
             assert verify(folder)["step"] == step_of(folder)
     if there:
         again = saving(run)
-        again.best = disk.read_json(there[0] / "c.json")["best"]
-        again.point_best()
-        assert read_pointer(checkpoints, "best") == checkpoints / checkpoint_names.folder_name(again.best["step"])
+        again.best.record = disk.read_json(there[0] / "c.json")["best"]
+        again.best.write_pointer()
+        assert read_pointer(checkpoints, "best") == checkpoints / checkpoint_names.folder_name(
+            again.best.record["step"]
+        )
 
 
 def test_what_gets_its_name_is_on_the_disk_already(tmp_path, monkeypatch):

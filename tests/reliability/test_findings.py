@@ -14,7 +14,7 @@ from rich.console import Console
 
 from trainer import resume, train
 from trainer.checkpoint.directory import complete_checkpoints
-from trainer.checkpoint.init_from import find
+from trainer.checkpoint.init_from import find_source
 from trainer.config.schema import InitConfig
 from trainer.run_layout import MANIFEST
 
@@ -200,7 +200,7 @@ def test_tools_find_a_checkpoint_that_latest_does_not_name_yet(run, cli, tmp_pat
     for path, out in zip((run, run / LAST), exported, strict=True):
         assert cli("checkpoint", "export", path, "--out", out)[0] == 0
     assert exported[0].read_bytes() == exported[1].read_bytes()
-    assert find(InitConfig(path=str(run)), "first").folder == run / LAST / "first"
+    assert find_source(InitConfig(path=str(run)), "first").folder == run / LAST / "first"
     assert everything(run) == before
 
 

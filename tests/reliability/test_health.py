@@ -92,7 +92,7 @@ def test_the_newest_finite_one_is_not_removed_for_one_that_is_not(tmp_path, fini
 
 
 def test_nothing_is_removed_where_a_pointer_cannot_be_read(tmp_path, monkeypatch):
-    from trainer.checkpoint import manager as saving
+    from trainer.checkpoint import retention
     from trainer.errors import UnreadableError
 
     said = []
@@ -105,7 +105,7 @@ def test_nothing_is_removed_where_a_pointer_cannot_be_read(tmp_path, monkeypatch
     run.mkdir()
     saves = CheckpointManager(load_config(faults.config(run, **often)).train, said.append)
     with monkeypatch.context() as patched:
-        patched.setattr(saving, "read_pointer", unreadable)
+        patched.setattr(retention, "read_pointer", unreadable)
         for step in (1, 2, 3):
             saves.save(step, files())
     assert len(said) == 1, "it is said once"
@@ -126,7 +126,7 @@ def test_the_best_is_kept_by_what_the_run_knows(tmp_path, lost):
             (run / "checkpoints/best").unlink()
         elif step == 3:
             (run / "checkpoints/best").write_text("step_00000099\n")
-        saves.is_best(step, {"loss": loss})
+        saves.best.observe(step, {"loss": loss})
         saves.save(step, files())
     assert sorted(map(step_of, complete_checkpoints(run / "checkpoints"))) == [2, 4]
 
@@ -163,7 +163,7 @@ def test_weights_that_are_not_finite_are_reported_where_they_are_used(whole, tmp
     assert [line.endswith("; not finite: second.linear.bias") for line in printed.splitlines()] == [0, 0, 1, 1]
     code, printed = cli("resume", run)
     assert code == 0
-    newest = f"The newest finite checkpoint: after 2 updates; `innerstep resume {before}` takes it."
+    newest = f"The newest finite checkpoint: after 2 updates. `innerstep resume {before}` takes it."
     assert f"{last}: not finite: second.linear.bias. {newest}" in printed.splitlines()
     raw = faults.config(tmp_path / "new")
     raw["model"]["components"] = {**faults.COMPONENTS, "second": {"type": "normed", "init_from": str(run)}}

@@ -15,8 +15,7 @@ from sample_runs import ADAMW, MLPS, PLATEAU, KilledError, config, faulty, two
 
 from optimizer.config.messages import counted
 from trainer import ConfigError, NonFiniteError, UserCodeError, resume, train
-from trainer.checkpoint.contents import read_progress
-from trainer.checkpoint.own_state import own_values
+from trainer.checkpoint.contents import OBJECTIVE_STATE, read_flat_values, read_progress
 
 
 @pytest.fixture
@@ -254,7 +253,7 @@ def test_state_that_a_failed_update_has_half_changed_is_said_to_be_that(tmp_path
         assert (said in str(raised.value)) == expected
     for made, count in ((counting, 7), (saved, 6)):
         folder = Path(made["train"]["run_dir"]) / "checkpoints/step_00000006"
-        assert own_values(folder, "objective") == {"objective.count": count}
+        assert read_flat_values(folder, OBJECTIVE_STATE) == {"count": count}
 
 
 def test_the_command_shows_the_users_lines_alone(tmp_path, cli):
@@ -274,7 +273,7 @@ def test_a_run_stopped_between_checkpoint_and_evaluation_evaluates_when_it_is_re
     options = {"eval_every": 3, "save_every": 3, "keep_best": {}, "keep_last": 9}
     train(config(tmp_path / "whole", two(), optims, **options), console=quiet)
 
-    for moment in ("evaluate", "report"):  # before the evaluation, and once it is written
+    for moment in ("evaluate", "observe"):  # before the evaluation, and once it is written
         from trainer import offline_trainer
 
         original, calls = getattr(offline_trainer, moment), []

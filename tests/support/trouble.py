@@ -104,7 +104,7 @@ def troubled(connection, arguments, run, trouble=None, until=UNTIL):
     from trainer.cli import main as cli
 
     torch.set_num_threads(1)
-    updates = offline_trainer.updates
+    updates = offline_trainer.training_loop
 
     def with_trouble(*given):
         for report in updates(*given):
@@ -115,7 +115,7 @@ def troubled(connection, arguments, run, trouble=None, until=UNTIL):
             yield report
 
     one = (TROUBLES | REMOVED)[trouble]() if trouble is not None else None
-    offline_trainer.updates = with_trouble
+    offline_trainer.training_loop = with_trouble
     os.dup2(connection.fileno(), 1)
     os.dup2(connection.fileno(), 2)
     sys.argv = ["innerstep", *map(str, arguments)]

@@ -31,7 +31,7 @@ BUFFERS = {
     "compressed": "it is sparse (sparse_csr)",
     "nested": "it is nested",
     "of a type without a name": "safetensors has no type for torch.complex128",
-    "without memory": "it is a Tensor without memory of its own",
+    "without memory": "it is a Tensor without allocated memory",
 }
 
 
@@ -52,7 +52,7 @@ PARTS = {
     "FailsToSave": "model.components.first: its state cannot be saved: NotImplementedError: not today",
     "Rounds": "these are not as before: body.weight, body.bias, head.weight, head.bias",
     "ForgetsHead": "these are not as before: head.weight, head.bias",
-    "Renames": "model.components.first: load_state_dict does not take what state_dict returned: RuntimeError",
+    "Renames": "model.components.first: load_state_dict does not accept the result of state_dict: RuntimeError",
 }
 
 
@@ -138,13 +138,13 @@ def test_checkpoint_tools_take_a_component_with_extra_state(cli, tmp_path):
 
 
 def test_a_checkpoint_without_the_extra_state_does_not_fit(tmp_path):
-    from trainer.checkpoint.contents import load_weights
+    from trainer.checkpoint.contents import load_component
 
     run = tmp_path / "run"
     train(with_first(run, "TwoLayers"), console=QUIET)
     trainer = OfflineTrainer(load_config(with_first(tmp_path / "next", "Counts")), QUIET)
     with pytest.raises(ValueError, match=r"extra_state.json has nothing, and the component _extra_state"):
-        load_weights(run / "checkpoints/step_00000012/first", trainer.components["first"])
+        load_component(run / "checkpoints/step_00000012/first", trainer.components["first"])
 
 
 def test_a_conjugated_buffer_is_saved_as_what_it_is(tmp_path):
@@ -186,7 +186,7 @@ def test_state_that_the_first_step_makes_can_be_checked_right_after_it(tmp_path)
     """The check leaves weights and the mode of schedule-free optimizers as they are."""
     trainer = OfflineTrainer(load_config(with_first(tmp_path, "Remembers", SCHEDULE_FREE)), QUIET)
     loss = trainer.objective.losses(trainer.components, next(trainer.batches.of_update(0))).total
-    trainer.learner.step(loss)
+    trainer.updater.step(loss)
     before = {name: tensor.clone() for name, tensor in trainer.components.state_dict().items()}
     trainer.contents.check(1)
     assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.components.state_dict().items())

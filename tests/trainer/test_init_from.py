@@ -77,7 +77,7 @@ def test_weights_optimizer_and_schedule_go_on_as_in_the_run(tmp_path, source):
     optimizer = trainer.optimizers["first"]
     assert optimizer.scheduler.last_epoch == 5
     assert "first: the optimizer's state of 4 of 4 parameters from" in printed
-    assert "first: its schedule goes on at update 5" in printed
+    assert "first: its schedule continues at update 5" in printed
     saved = load_file(source / "checkpoints/step_00000005/first/optimizer.safetensors")
     for name, parameter in trainer.components["first"].named_parameters():
         assert torch.equal(optimizer.state[parameter]["exp_avg"], saved[f"{name}/exp_avg"])
@@ -221,16 +221,18 @@ def test_names_with_a_slash_keep_their_state(tmp_path):
     from torch import nn
 
     from optimizer import OPTIMIZER_BUILDER_REGISTRY, load_named_state, named_state
-    from optimizer.state.named import renamed, restricted
+    from optimizer.state.named import rename_parameters, restrict_parameters
 
     module = nn.ModuleDict({"a/b": nn.Linear(2, 2), "c": nn.Linear(2, 2)})
     optimizer = OPTIMIZER_BUILDER_REGISTRY["adamw"](lr=0.1).build(module)
     for parameter in module.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
-    saved = renamed(named_state(optimizer), lambda name: name)
+    saved = rename_parameters(named_state(optimizer), lambda name: name)
     other = OPTIMIZER_BUILDER_REGISTRY["adamw"](lr=0.1).build(module)
-    load_named_state(other, restricted(saved, [name for name, _ in module.named_parameters()], other), own_options=True)
+    load_named_state(
+        other, restrict_parameters(saved, [name for name, _ in module.named_parameters()], other), own_options=True
+    )
     assert all(other.state[parameter]["step"] == 1 for parameter in module.parameters())
 
 

@@ -10,9 +10,9 @@ from sample_runs import ADAMW, WARMUP, config, two
 
 from optimizer.config.validation import Config
 from trainer import load_config, train
-from trainer.checkpoint.fingerprint import changes, leaves, run_fingerprint
+from trainer.checkpoint.fingerprint import config_changes, leaves, run_fingerprint
 from trainer.checkpoint.on_change import with_saved_values
-from trainer.checkpoint.upgrades import brought_up
+from trainer.checkpoint.upgrades import upgrade_values
 from trainer.config.marks import FixedInRun, Mark, MayChange, fixed_fields, fixed_sections
 from trainer.config.schema import ExperimentConfig
 
@@ -119,14 +119,14 @@ def test_lengths_in_a_fingerprint_are_filled_in_by_the_component_s_own_steps(sav
 )
 def test_a_new_field_is_its_default_in_an_older_checkpoint(run, saved, changed, rows):
     loaded = later(run, **changed)
-    assert changes(brought_up(saved, loaded), now(saved, loaded)) == rows
+    assert config_changes(upgrade_values(saved, loaded), now(saved, loaded)) == rows
 
 
 def test_a_length_that_a_checkpoint_lacks_is_filled_in_by_the_component_s_own_steps(run, saved):
     loaded = load_config(run / "config.yaml")
     whole = leaves(saved["config"])
     del saved["config"]["model"]["component_optims"]["first"]["params"]["total_steps"]
-    assert leaves(brought_up(saved, loaded)["config"]) == whole
+    assert leaves(upgrade_values(saved, loaded)["config"]) == whole
 
 
 def test_keep_takes_the_fixed_fields_alone_from_the_checkpoint(run, saved):
@@ -143,4 +143,4 @@ def test_keep_takes_the_fixed_fields_alone_from_the_checkpoint(run, saved):
 def test_a_field_that_may_change_since_a_later_version_is_not_compared(run, saved):
     loaded = load_config(run / "config.yaml")
     saved["config"]["train"]["log_every"] = 7
-    assert changes(brought_up(saved, loaded), now(saved, loaded)) == []
+    assert config_changes(upgrade_values(saved, loaded), now(saved, loaded)) == []

@@ -100,10 +100,11 @@ REFUSED = {
     "a numpy array": ({"means": [np.zeros(2)]}, r"objective/means/0 is a ndarray, .*torch.from_numpy"),
     "a numpy number": ({"mean": np.float64(1)}, r"objective/mean is a float64"),
     "a key of another type": ({"seen": {(1, 2): 3}}, r"objective/seen is a dict, .*by text or whole numbers"),
-    "a sparse tensor": ({"counts": torch.eye(2).to_sparse()}, r"the tensor objective/counts is torch.sparse_coo"),
-    "a tensor without values": ({"t": torch.zeros(1, device="meta")}, r"objective/t is on the device meta"),
+    "a sparse tensor": ({"counts": torch.eye(2).to_sparse()}, r"tensor objective/counts: it is sparse \(sparse_coo\)"),
+    "a tensor without values": ({"t": torch.zeros(1, device="meta")}, r"objective/t: it is on the device `meta`"),
+    "a type without a name": ({"t": torch.zeros(1, dtype=torch.complex128)}, r"objective/t: safetensors has no type"),
     "half a character": ({"name": "\ud800"}, "surrogates"),
-    "a list": (["updates", 3], r"state_dict returns a list, where a dict is due"),
+    "a list": (["updates", 3], r"state_dict returns a list, where a dict is expected"),
 }
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from sample_runs import ADAMW, SCHEDULE_FREE, config, two
 
 from trainer import load_config, resume, train
-from trainer.checkpoint.provenance import data_fingerprint, data_that_differs
+from trainer.checkpoint.provenance import data_difference, data_fingerprint
 from trainer.offline_trainer import OfflineTrainer
 
 OPTIMS = {"first": ADAMW, "second": SCHEDULE_FREE}
@@ -135,7 +135,7 @@ CHANGES = {
 def test_a_change_beyond_rounding_is_told(case):
     change, is_told = CHANGES[case]
     before, changed = {"data": data_fingerprint(sample_parts.Noise(), 0)}, change_of(change)()
-    line = data_that_differs(before, {"data": data_fingerprint(changed, 0)}, changed, 0)
+    line = data_difference(before, {"data": data_fingerprint(changed, 0)}, changed, 0)
     assert (line is not None) == is_told
 
 

@@ -13,8 +13,8 @@ from sample_runs import ADAMW, PLATEAU, SCHEDULE_FREE, KilledError, config, two
 
 from trainer import ConfigError, resume, train
 from trainer.checkpoint import manager as saving
+from trainer.checkpoint.best import BestCheckpoint
 from trainer.checkpoint.directory import complete_checkpoints, verify
-from trainer.checkpoint.manager import CheckpointManager
 
 OPTIMS = {"first": SCHEDULE_FREE, "second": PLATEAU}
 PLAIN = {"first": ADAMW, "second": ADAMW}
@@ -109,15 +109,15 @@ def test_an_infinite_evaluation_is_judged_alike_after_a_kill(tmp_path, quiet, mo
     """The run is killed between the line of the second evaluation and what follows from it."""
     evaluations(monkeypatch, dict(zip((3, 6, 9, 12), losses, strict=True)))
     made = config(tmp_path / "run", two(), PLAIN, eval_every=3, save_every=3, keep_best={"mode": mode})
-    original = CheckpointManager.is_best
+    original = BestCheckpoint.observe
 
-    def killed(saving, step, metrics):
+    def killed(best, step, metrics):
         if step == 6:
             raise KilledError
-        return original(saving, step, metrics)
+        return original(best, step, metrics)
 
     with monkeypatch.context() as patch:
-        patch.setattr(CheckpointManager, "is_best", killed)
+        patch.setattr(BestCheckpoint, "observe", killed)
         with pytest.raises(KilledError):
             train(made, console=quiet)
     resume(tmp_path / "run", console=quiet)
@@ -130,7 +130,7 @@ def test_a_resume_does_not_miss_a_best_that_a_better_one_has_replaced(tmp_path):
     assert steps(run) == [12], "each evaluation is better than the one before"
     with console.capture() as printed:
         resume(run, console=console)
-    assert "starts anew" not in printed.get()
+    assert "starts again" not in printed.get()
     assert files_of(run / "checkpoints") == before
 
 
@@ -214,7 +214,7 @@ def best(run):
     return int(path.read_text().strip()[5:]) if path.exists() else None
 
 
-def test_the_best_by_another_rule_starts_anew(tmp_path, quiet, monkeypatch):
+def test_another_rule_of_keep_best_starts_a_new_search(tmp_path, quiet, monkeypatch):
     evaluations(monkeypatch, dict.fromkeys(range(1, 13), 2.0))
     run = trained(tmp_path / "run", PLAIN, eval_every=3, save_every=3, keep_best={})
     assert best(run) == 3

@@ -13,7 +13,7 @@ from sample_runs import WARMUP, config
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon
 from trainer import ConfigError, load_config, resume, train
 from trainer.checkpoint.fingerprint import leaves
-from trainer.checkpoint.upgrades import brought_up
+from trainer.checkpoint.upgrades import upgrade_values
 from trainer.config.schema import OptimConfig
 from trainer.runtime.version import heading, innerstep_version, newer, written_by
 
@@ -83,7 +83,7 @@ def test_every_field_with_a_default_may_be_absent_from_a_checkpoint(run):
         lacking = json.loads(json.dumps(values))
         holder, name = at(lacking["config"], path)
         del holder[name]
-        assert leaves(brought_up(lacking, loaded)["config"]) == whole, path
+        assert leaves(upgrade_values(lacking, loaded)["config"]) == whole, path
         tried.append(path)
     assert {"seed", "train.compile", "data.drop_last", "model.components.first.freeze"} <= set(tried)
     assert {f"{OPTIM}second.params.amsgrad", f"{OPTIM}second.params.schedule.cooldown"} <= set(tried)

@@ -1,11 +1,14 @@
-"""What a checkpoint holds: each component's weights and optimizer, and the trainer's own state."""
+"""The content of a checkpoint: the state of each component and its optimizer, and the trainer's own state.
 
-from collections.abc import Iterator, Mapping
+To add a file, name it in run_layout.py, add its row to `COMPONENT_STATE` or `RUN_STATE`, and write and load it here.
+The commands on checkpoints walk over the rows.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,95 +16,140 @@ from torch.optim import Optimizer
 
 from optimizer import NamedState, load_named_state, named_state
 from optimizer.config import joined, shown_value
-from optimizer.state import compare_shapes, from_json, independent, is_usual, to_json
+from optimizer.state import (
+    compare_shapes,
+    from_json,
+    has_default_strides,
+    shapes_by_name,
+    to_json,
+    without_sharing,
+)
+from optimizer.types import JsonObject
 
 from ..errors import raised
-from ..run_layout import EXTRA_TENSORS, EXTRA_VALUES, OPTIMIZER_TENSORS, OPTIMIZER_VALUES, RNG_TENSORS, TRAINER, WEIGHTS
-from ..runtime.files import DamagedCheckpointError, read_json, read_tensors
-from ..runtime.rng import RngState, rng_state
+from ..run_layout import (
+    DATA_TENSORS,
+    DATA_VALUES,
+    EXTRA_TENSORS,
+    EXTRA_VALUES,
+    OBJECTIVE_TENSORS,
+    OBJECTIVE_VALUES,
+    OPTIMIZER_TENSORS,
+    OPTIMIZER_VALUES,
+    RNG_TENSORS,
+    TRAINER,
+    WEIGHTS,
+)
+from ..runtime.files import DamagedCheckpointError, opened_tensors, read_json, read_tensors
+from ..runtime.rng import rng_state, set_rng_state
+from .fingerprint import leaves
+from .names import is_file
 from .savable import check_savable
+
+Contents = dict[str, JsonObject]
+"""The content of files by path: tensors for .safetensors, plain values for .json."""
+
+
+@dataclass(frozen=True)
+class StateFiles:
+    """One kind of state, and its files in the folder of a component or of the checkpoint."""
+
+    name: str
+    """How the paths of its plain values begin."""
+    label: str
+    """How tables call its tensors."""
+    tensors: str
+    """The safetensors file."""
+    values: str = ""
+    """The JSON file; empty if the state has none."""
+    flatten: Callable[[JsonObject, Mapping[str, Tensor]], JsonObject] = lambda values, _: leaves(values)
+    """Returns the plain values to show and to compare, by dotted path, from the content of both files."""
+
+
+def user_state(values: JsonObject, tensors: Mapping[str, Tensor]) -> JsonObject:
+    """Return the state of the objective or the data set from the content of its two files.
+
+    Raises:
+        ValueError: The values describe something else than a dict. Other exceptions are possible, too.
+    """
+    state = from_json(values["state"], tensors)
+    if not isinstance(state, dict):
+        raise ValueError("state must be a dict")
+    return state
+
+
+def _flat_user_state(values: JsonObject, tensors: Mapping[str, Tensor]) -> JsonObject:
+    return dict(_plain_leaves(user_state(values, tensors)))
+
+
+def _flat_extra_state(values: JsonObject, tensors: Mapping[str, Tensor]) -> JsonObject:
+    return dict(_plain_leaves({key: from_json(spec, tensors) for key, spec in values.items()}))
+
+
+def _flat_optimizer_values(values: JsonObject, _: Mapping[str, Tensor]) -> JsonObject:
+    """Return positions and options: shapes are those of the tensors, and the schedule's config is the run's."""
+    scheduler = {key: value for key, value in values.get("scheduler", {}).items() if "config" not in key}
+    return leaves({key: value for key, value in values.items() if key != "shapes"} | {"scheduler": scheduler})
+
+
+WEIGHTS_STATE = StateFiles("weights", "weights", WEIGHTS)
+EXTRA_STATE = StateFiles("extra_state", "extra state", EXTRA_TENSORS, EXTRA_VALUES, _flat_extra_state)
+OPTIMIZER_STATE = StateFiles("optimizer", "state", OPTIMIZER_TENSORS, OPTIMIZER_VALUES, _flat_optimizer_values)
+COMPONENT_STATE = (WEIGHTS_STATE, EXTRA_STATE, OPTIMIZER_STATE)
+"""The kinds of state in a component's folder. The weights are always there, the others where there is such state."""
+
+OBJECTIVE_STATE = StateFiles("objective", "state", OBJECTIVE_TENSORS, OBJECTIVE_VALUES, _flat_user_state)
+DATA_STATE = StateFiles("data", "state", DATA_TENSORS, DATA_VALUES, _flat_user_state)
+RUN_STATE = (OBJECTIVE_STATE, DATA_STATE)
+"""The kinds of state of the run as a whole, where there is such state; random number generators are apart."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands, besides weights and optimizers. Everything in `values` is plain.
-
-    step: updates done. values: position in the data, scaler, horizon, component table.
-    """
+    """The position of a run, apart from the state of its components."""
 
     step: int
-    values: dict[str, Any]
+    """Updates done."""
+    values: JsonObject
+    """Plain values: position in the data, scaler, horizon, component table."""
 
 
-def contents(
-    components: nn.ModuleDict, optimizers: Mapping[str, Optimizer], progress: Progress
-) -> dict[str, dict[str, Any]]:
+def checkpoint_files(components: nn.ModuleDict, optimizers: Mapping[str, Optimizer], progress: Progress) -> Contents:
     """Return everything that a resume needs, as files by path; the tensors are the run's own, not copies.
 
-    Schedule-free optimizers must be in eval mode. Raises ValueError, with a line for each tensor and value that
-    cannot be saved.
+    Args:
+        components: By name.
+        optimizers: By component. Schedule-free ones must be in eval mode.
+        progress: The position of the run.
+
+    Raises:
+        ValueError: Something cannot be saved. The message has a line for each such tensor and value.
     """
-    files: dict[str, dict[str, Any]] = {}
+    files: Contents = {}
     for name, component in components.items():
-        with _saving(f"model.components.{name}"):
+        with _naming_the_owner(f"model.components.{name}"):
             files |= {f"{name}/{file}": content for file, content in _component_files(component).items()}
         if name in optimizers:
-            with _saving(f"model.component_optims.{name}"):
-                state = named_state(optimizers[name])
-            files[f"{name}/{OPTIMIZER_TENSORS}"] = state.tensors
-            files[f"{name}/{OPTIMIZER_VALUES}"] = state.values
-    rng_tensors, rng_values = rng_state()
-    files[RNG_TENSORS] = rng_tensors
-    names = {"tensors": sorted(rng_tensors), **rng_values}
-    files[TRAINER] = {"step": progress.step, **progress.values, "rng": names}
+            with _naming_the_owner(f"model.component_optims.{name}"):
+                files |= {f"{name}/{file}": content for file, content in _optimizer_files(optimizers[name]).items()}
+    files |= _run_files(progress)
     check_savable(files)
-    tensor_files = (OPTIMIZER_TENSORS, WEIGHTS, EXTRA_TENSORS)
-    return {path: independent(content) if path.endswith(tensor_files) else content for path, content in files.items()}
+    return {
+        path: without_sharing(content) if path.endswith(".safetensors") else content for path, content in files.items()
+    }
 
 
-def read_rng(folder: Path) -> RngState:
-    """Return the state of the random number generators. Raises DamagedCheckpointError."""
-    return read_tensors(folder / RNG_TENSORS), read_progress(folder).values["rng"]
+def load_component(component_folder: Path, component: nn.Module) -> None:
+    """Load the state in a component's folder, apart from the optimizer's, into `component`.
 
-
-def read_progress(folder: Path) -> Progress:
-    """Return the trainer's own state. Raises DamagedCheckpointError."""
-    values = read_json(folder / TRAINER)
-    with expected_content(folder / TRAINER):
-        step = values.pop("step")
-        if type(step) is not int or step < 0:
-            raise ValueError(f"step is {shown_value(step)}")
-        for name in ("data", "horizon", "components", "config", "scaler", "rng"):
-            if not isinstance(values[name], dict):
-                raise ValueError(f"{name} is no object")
-        if not all(isinstance(fields, dict) for fields in values["config"]["model"]["component_optims"].values()):
-            raise ValueError("component_optims is no table of objects")
-        if not isinstance(values.setdefault("provenance", {}), dict):
-            raise ValueError("provenance is not a table")
-        best = values.setdefault("best", {})
-        if best and (type(best["step"]) is not int or not isinstance(best["value"], float | int)):
-            raise ValueError(f"best is {shown_value(best)}")
-        if not isinstance(best, dict):
-            raise ValueError("best is no object")
-        return Progress(step, values)
-
-
-def read_optimizer(component_folder: Path) -> NamedState:
-    """Return the optimizer's state in a component's folder. Raises DamagedCheckpointError."""
-    tensors = read_tensors(component_folder / OPTIMIZER_TENSORS)
-    return NamedState(tensors, read_json(component_folder / OPTIMIZER_VALUES))
-
-
-def load_weights(component_folder: Path, component: nn.Module) -> None:
-    """Load the weights in a component's folder into `component`.
-
-    Raises ValueError, naming everything that does not fit, before anything is changed.
+    Raises:
+        ValueError: Something does not fit. The message names all that does not; nothing is changed.
     """
     path = component_folder / WEIGHTS
     tensors, extra = read_tensors(path), _read_extra(component_folder)
     state = component.state_dict()
     own = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-    problems = compare_shapes(_shapes(tensors), _shapes(own))
+    problems = compare_shapes(shapes_by_name(tensors), shapes_by_name(own))
     if extra.keys() != state.keys() - own.keys():
         here = ", ".join(sorted(state.keys() - own.keys())) or "nothing"
         problems.append(f"{EXTRA_VALUES} has {', '.join(sorted(extra)) or 'nothing'}, and the component {here}")
@@ -116,7 +164,81 @@ def load_weights(component_folder: Path, component: nn.Module) -> None:
         component.load_state_dict({**tensors, **extra})
     except Exception as error:  # its hooks are the user's code, which may raise anything
         raise ValueError(f"{path}: the component cannot load its weights: {raised(error)}") from error
-    _lay_out(component, tensors)
+    _restore_strides(component, tensors)
+
+
+def load_optimizer(component_folder: Path, optimizer: Optimizer, own_options: bool = False) -> None:
+    """Load the optimizer's state in a component's folder into `optimizer`.
+
+    Args:
+        component_folder: The component's folder in a checkpoint.
+        optimizer: The component's.
+        own_options: Whether `optimizer` keeps its own lr, betas and so on.
+
+    Raises:
+        ValueError: The state does not fit.
+    """
+    state = read_optimizer(component_folder)
+    with expected_content(component_folder / OPTIMIZER_VALUES):
+        load_named_state(optimizer, state, own_options)
+
+
+def load_rng(folder: Path) -> None:
+    """Set the random number generators to their state in the checkpoint in `folder`.
+
+    Raises:
+        DamagedCheckpointError: A file is not as it was written. Content that is not such a state raises others, too.
+    """
+    set_rng_state((read_tensors(folder / RNG_TENSORS), read_progress(folder).values["rng"]))
+
+
+def read_progress(folder: Path) -> Progress:
+    """Return the trainer's own state.
+
+    Raises:
+        DamagedCheckpointError: The file is not as it was written.
+    """
+    values = read_json(folder / TRAINER)
+    with expected_content(folder / TRAINER):
+        step, best = values.pop("step"), values.setdefault("best", {})
+        values.setdefault("provenance", {})
+        if type(step) is not int or step < 0:
+            raise ValueError(f"step is {shown_value(step)}")
+        for name in ("data", "horizon", "components", "config", "scaler", "rng", "provenance", "best"):
+            if not isinstance(values[name], dict):
+                raise ValueError(f"{name} must be an object; got {shown_value(values[name])}")
+        if not all(isinstance(fields, dict) for fields in values["config"]["model"]["component_optims"].values()):
+            raise ValueError("component_optims must be a table of objects")
+        if best and (type(best["step"]) is not int or not isinstance(best["value"], float | int)):
+            raise ValueError(f"best is {shown_value(best)}")
+        return Progress(step, values)
+
+
+def read_optimizer(component_folder: Path) -> NamedState:
+    """Return the optimizer's state in a component's folder.
+
+    Raises:
+        DamagedCheckpointError: A file is not as it was written.
+    """
+    tensors = read_tensors(component_folder / OPTIMIZER_TENSORS)
+    return NamedState(tensors, read_json(component_folder / OPTIMIZER_VALUES))
+
+
+def read_flat_values(folder: Path, state: StateFiles) -> JsonObject:
+    """Return the plain values of one kind of state by dotted path; empty if there is no such file in `folder`.
+
+    Of tensors only the names are read.
+
+    Raises:
+        DamagedCheckpointError: A file is not as it was written.
+    """
+    if not state.values or not is_file(folder / state.values):
+        return {}
+    values = read_json(folder / state.values)
+    with opened_tensors(folder / state.tensors) as file:
+        placeholders = {name: torch.empty(0) for name in file.keys()}  # noqa: SIM118 not a dict
+    with expected_content(folder / state.values):
+        return state.flatten(values, placeholders)
 
 
 def weights_files(components: nn.ModuleDict) -> dict[str, dict[str, Tensor]]:
@@ -124,25 +246,60 @@ def weights_files(components: nn.ModuleDict) -> dict[str, dict[str, Tensor]]:
     return {f"{name}/{WEIGHTS}": _component_files(component)[WEIGHTS] for name, component in components.items()}
 
 
-def _component_files(component: nn.Module) -> dict[str, dict[str, Any]]:
-    """Return what the folder of a component holds of its state dict."""
+@contextmanager
+def expected_content(path: Path) -> Iterator[None]:
+    """Run the body, which uses values read from `path`, and report its errors as those of the file.
+
+    Raises:
+        DamagedCheckpointError: The body raised an error that unexpected values can cause.
+    """
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, ArithmeticError) as error:
+        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise DamagedCheckpointError(f"{path}: {reason}") from error
+
+
+def _component_files(component: nn.Module) -> Contents:
+    """Return the files of the component's state dict."""
     state, nested = component.state_dict(), dict[str, Tensor]()
     extra = {key: to_json(value, key, nested) for key, value in state.items() if not isinstance(value, Tensor)}
     files = {WEIGHTS: {key: value for key, value in state.items() if isinstance(value, Tensor)}}
     return {**files, EXTRA_VALUES: extra, EXTRA_TENSORS: nested} if extra else files
 
 
-def _read_extra(component_folder: Path) -> dict[str, Any]:
+def _optimizer_files(optimizer: Optimizer) -> Contents:
+    state = named_state(optimizer)
+    return {OPTIMIZER_TENSORS: state.tensors, OPTIMIZER_VALUES: state.values}
+
+
+def _run_files(progress: Progress) -> Contents:
+    """Return the files of the run as a whole, apart from the state of the user's classes."""
+    tensors, values = rng_state()
+    rng = {"tensors": sorted(tensors), **values}
+    return {RNG_TENSORS: tensors, TRAINER: {"step": progress.step, **progress.values, "rng": rng}}
+
+
+def _read_extra(component_folder: Path) -> JsonObject:
     if not (component_folder / EXTRA_VALUES).is_file():
         return {}
-    plans, tensors = read_json(component_folder / EXTRA_VALUES), read_tensors(component_folder / EXTRA_TENSORS)
+    specs, tensors = read_json(component_folder / EXTRA_VALUES), read_tensors(component_folder / EXTRA_TENSORS)
     with expected_content(component_folder / EXTRA_VALUES):
-        return {key: from_json(plan, tensors) for key, plan in plans.items()}
+        return {key: from_json(spec, tensors) for key, spec in specs.items()}
+
+
+def _plain_leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:
+    """Yield the leaves of nested dicts, lists and tuples by dotted path, without tensors."""
+    if isinstance(value, dict | list | tuple) and value:
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _plain_leaves(item, f"{path}.{key}" if path else str(key))
+    elif not isinstance(value, Tensor):
+        yield path, value
 
 
 @contextmanager
-def _saving(path: str) -> Iterator[None]:
-    """Run the body, which asks a part for its state. Raises ValueError with `path` and what failed."""
+def _naming_the_owner(path: str) -> Iterator[None]:
+    """Run the body, which reads a state dict. Raises ValueError with `path`, the owner's in the config."""
     try:
         yield
     except Exception as error:  # a component or an optimizer may be the user's code
@@ -150,39 +307,12 @@ def _saving(path: str) -> Iterator[None]:
         raise ValueError(f"{path}: its state cannot be saved: {reason}") from error
 
 
-def _lay_out(component: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Give parameters and buffers the strides of the saved tensors, where those are not the usual ones."""
+def _restore_strides(component: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give parameters and buffers the strides of the saved tensors, where those are not the default ones."""
     own = chain(component.named_parameters(remove_duplicate=False), component.named_buffers(remove_duplicate=False))
     for name, tensor in own:
         saved = tensors.get(name)
-        if saved is not None and not is_usual(saved) and tensor.stride() != saved.stride():
+        if saved is not None and not has_default_strides(saved) and tensor.stride() != saved.stride():
             tensor.data = torch.empty_strided(
                 saved.shape, saved.stride(), dtype=tensor.dtype, device=tensor.device
             ).copy_(tensor.data)
-
-
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
-    return {name: list(tensor.shape) for name, tensor in tensors.items()}
-
-
-def load_optimizer(component_folder: Path, optimizer: Optimizer, own_options: bool = False) -> None:
-    """Load the optimizer's state in a component's folder into `optimizer`.
-
-    own_options: whether `optimizer` keeps its own lr, betas and so on. Raises ValueError for what does not fit.
-    """
-    state = read_optimizer(component_folder)
-    with expected_content(component_folder / OPTIMIZER_VALUES):
-        load_named_state(optimizer, state, own_options)
-
-
-@contextmanager
-def expected_content(path: Path) -> Iterator[None]:
-    """Run the body, in which what was read from `path` is used; whatever it stumbles over, say that it is the file's.
-
-    Raises DamagedCheckpointError.
-    """
-    try:
-        yield
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, ArithmeticError) as error:
-        what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        raise DamagedCheckpointError(f"{path}: {what}") from error

@@ -17,14 +17,13 @@ FORMAT_VERSION = 1
 _TRIES = 5
 
 Files = Mapping[str, Mapping[str, Any]]
-"""What a checkpoint's files hold, by path: tensors for .safetensors, plain values for .json."""
+"""The content of a checkpoint's files by path: tensors for .safetensors, plain values for .json."""
 
 
 def is_run(path: Path) -> bool:
-    """Return whether `path` is a run's directory: it holds a folder of checkpoints and is not itself one.
+    """Return whether `path` is a run's directory: it holds a folder of checkpoints and is not a checkpoint itself.
 
-    A component may be called `checkpoints`: a checkpoint is known by its manifest, or by its name, and a component by
-    its weights.
+    A component may be called `checkpoints`: its weights distinguish it from a run's folder of checkpoints.
     """
     if not is_folder(path / CHECKPOINTS) or is_file(path / CHECKPOINTS / WEIGHTS):
         return False
@@ -34,10 +33,14 @@ def is_run(path: Path) -> bool:
 
 
 def checkpoint_at(path: Path) -> Path | None:
-    """Return the folder of the checkpoint that `path` is, or names, or that is the newest of the run `path`; None if
-    it is none of these.
+    """Return the folder of a checkpoint, or None if `path` does not lead to one.
 
-    Raises ValueError for a run that has no checkpoint, and for a LATEST or BEST that names none; UnreadableError.
+    Args:
+        path: The folder of a checkpoint, LATEST or BEST, or a run, of which the newest checkpoint is returned.
+
+    Raises:
+        ValueError: The run has no checkpoint, or LATEST or BEST names one that is not there.
+        UnreadableError: The system refuses to read a file.
     """
     if path.name in (LATEST, BEST) and is_file(path):
         folder = read_pointer(path.parent, path.name)
@@ -56,7 +59,12 @@ def checkpoint_at(path: Path) -> Path | None:
 
 
 def existing_checkpoint(path: Path) -> Path:
-    """Return what `checkpoint_at` does. Raises ValueError also where that is nothing."""
+    """Return the folder of the checkpoint that `path` leads to, as `checkpoint_at` does.
+
+    Raises:
+        ValueError: There is none.
+        UnreadableError: The system refuses to read a file.
+    """
     folder = checkpoint_at(path)
     if folder is None:
         raise ValueError(
@@ -67,10 +75,13 @@ def existing_checkpoint(path: Path) -> Path:
 
 
 def complete_checkpoints(checkpoints: Path) -> list[Path]:
-    """Return the folders of finished checkpoints in the order in which a resume takes them: the one that LATEST
-    names, those before it, the newest first, and then those after it, which a resume from an earlier one left behind.
+    """Return the folders of finished checkpoints in the order in which a resume tries them.
 
-    Raises UnreadableError if the folder or LATEST cannot be read.
+    First the one that LATEST names, then those before it, the newest first, and then those after it, which a resume
+    from an earlier one left behind.
+
+    Raises:
+        UnreadableError: The folder or LATEST cannot be read.
     """
     folders = sorted(_folders(checkpoints), key=step_of, reverse=True)
     latest = read_pointer(checkpoints, LATEST)
@@ -82,14 +93,23 @@ def complete_checkpoints(checkpoints: Path) -> list[Path]:
 
 
 def newest_finite(checkpoints: Path) -> Path | None:
-    """Return the newest checkpoint whose manifest does not say that it holds a NaN. Raises UnreadableError."""
+    """Return the newest checkpoint whose manifest does not record a NaN.
+
+    Raises:
+        UnreadableError: The system refuses to read a file.
+        NewerFormatError: A newer innerstep wrote a checkpoint.
+    """
     return next((folder for folder in complete_checkpoints(checkpoints) if is_finite(folder)), None)
 
 
 def is_finite(folder: Path) -> bool:
-    """Return whether a checkpoint's manifest can be read and does not say that it holds a NaN.
+    """Return whether a checkpoint's manifest is whole and does not record a NaN.
 
-    One from before manifests said so counts as finite. Raises UnreadableError, NewerFormatError.
+    An older manifest, which has no record of that, counts as finite.
+
+    Raises:
+        UnreadableError: The system refuses to read the manifest.
+        NewerFormatError: A newer innerstep wrote it.
     """
     try:
         return read_manifest(folder).get("finite") is not False
@@ -100,8 +120,10 @@ def is_finite(folder: Path) -> bool:
 def verify(folder: Path) -> dict[str, Any]:
     """Return the manifest of `folder` after checking every file against it. Files that it does not list are ignored.
 
-    Raises DamagedCheckpointError, with a line for each file that is missing or not as it was written; UnreadableError
-    for what the system refuses to read; NewerFormatError.
+    Raises:
+        DamagedCheckpointError: A file is missing or not as it was written; the message has a line for each.
+        UnreadableError: The system refuses to read a file.
+        NewerFormatError: A newer innerstep wrote the checkpoint.
     """
     manifest = read_manifest(folder)
     problems = damages(folder, manifest)
@@ -111,8 +133,12 @@ def verify(folder: Path) -> dict[str, Any]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest of `folder`. Raises DamagedCheckpointError if it is not as it was written, UnreadableError,
-    and NewerFormatError.
+    """Return the manifest of `folder`.
+
+    Raises:
+        DamagedCheckpointError: It is not as it was written.
+        UnreadableError: The system refuses to read it.
+        NewerFormatError: A newer innerstep wrote it.
     """
     path = folder / MANIFEST
     manifest = read_json(path)
@@ -135,9 +161,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def damages(folder: Path, manifest: Mapping[str, Any], below: str = "") -> list[str]:
-    """Return a line for each file, of those whose path begins with `below`, that is not as the manifest says.
+    """Return a line for each file that is not as the manifest describes it.
 
-    Raises UnreadableError for what cannot be read: it may be whole.
+    Args:
+        folder: The checkpoint's.
+        manifest: The checkpoint's.
+        below: Only files whose path begins with it are checked.
+
+    Raises:
+        UnreadableError: The system refuses to read a file, which may be whole.
     """
     described = sorted((name, text) for name, text in manifest["files"].items() if name.startswith(below))
     problems = ((name, _damage(folder, name, description)) for name, description in described)
@@ -145,8 +177,12 @@ def damages(folder: Path, manifest: Mapping[str, Any], below: str = "") -> list[
 
 
 def foreign_files(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
-    """Return the paths in `folder` of what does not belong to the checkpoint: what a file manager, an editor or a
-    network disk left there, or somebody put there. Raises UnreadableError if the folder cannot be listed.
+    """Return the paths in `folder` that do not belong to the checkpoint.
+
+    A file manager, an editor, a network disk or a person has put them there.
+
+    Raises:
+        UnreadableError: The folder cannot be listed.
     """
     known = {MANIFEST, *manifest["files"]}
     folders = {parent.as_posix() for name in manifest["files"] for parent in PurePosixPath(name).parents}
@@ -171,7 +207,7 @@ def _damage(folder: Path, name: str, description: Any) -> str | None:
     if there is None or stat.S_ISDIR(there.st_mode):
         return "is missing" + ("" if there is None else ": a folder is in its place")
     if not stat.S_ISREG(there.st_mode):
-        return "is missing: what is in its place is not a file"
+        return "is missing: its place is taken by something that is not a file"
     try:
         size, digest = description["size_bytes"], description["xxh3_128"]
         if there.st_size != size:

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,23 +12,29 @@ from optimizer.config import counted
 from ..errors import ConfigError, UnsavableError, UserCodeError, raised
 from ..loop.averaged_weights import averaged_weights
 from ..loop.parameter_lists import check_parameters, parameter_problems
-from .contents import Progress, contents, weights_files
+from .contents import Progress, checkpoint_files, weights_files
 from .directory import Files
 from .savable import SavedForm
 
 
-class TriedContents:
-    """What the checkpoints of a run hold.
+class CheckedContents:
+    """Makes the contents of a run's checkpoints, and checks that a resume can load them.
 
-    Making it makes the contents of a checkpoint, and loads each component's state back into the component: no file is
-    written. Raises ConfigError for what could not be saved, loaded, or trained.
+    Its construction makes such contents and loads the state of each component back into it. No file is written.
+
+    Args:
+        components: By name, before the first update.
+        optimizers: By component.
+
+    Raises:
+        ConfigError: Something cannot be saved, loaded, or trained.
     """
 
     def __init__(self, components: nn.ModuleDict, optimizers: Mapping[str, Optimizer]) -> None:
         self._components, self._optimizers = components, optimizers
         try:
             with averaged_weights(optimizers.values()):
-                files = contents(components, optimizers, Progress(0, {}))
+                files = checkpoint_files(components, optimizers, Progress(0, {}))
         except ValueError as error:
             raise ConfigError(str(error)) from error
         check_loads_back(components)
@@ -38,29 +43,35 @@ class TriedContents:
         self._form = SavedForm(files)
 
     def check(self, step: int) -> None:
-        """Check what a checkpoint after `step` updates would hold. Nothing is written, and training sees nothing of it.
+        """Check the contents of a checkpoint after `step` updates. Nothing is written, and training is not affected.
 
-        It belongs after the first update, which makes the optimizers' state. Raises UnsavableError as `make` does.
+        To call after the first update, which makes the optimizers' state.
+
+        Raises:
+            UnsavableError: As `make` does.
         """
         self.make(Progress(step, {}))
 
     def problems(self) -> list[str]:
-        """Return a line for each weight whose shape or type is another one than before the first update."""
+        """Return a line for each weight whose shape or type differs from that before the first update."""
         try:
             return self._form.problems(weights_files(self._components))
         except Exception:  # state_dict may be the user's code, which may raise anything
             return []
 
     def make(self, progress: Progress) -> Files:
-        """Return what a checkpoint is to hold; the tensors are the run's own. Schedule-free optimizers must be in eval
-        mode.
+        """Return the contents of a checkpoint; the tensors are the run's own.
 
-        Raises UnsavableError for what cannot be saved, and for what a resumed run could not load: parameters that no
-        optimizer has, and weights of another form than before the first update.
+        Args:
+            progress: The position of the run. Schedule-free optimizers must be in eval mode.
+
+        Raises:
+            UnsavableError: Something cannot be saved, or a resumed run could not load it: parameters without an
+                optimizer, or weights of another form than before the first update.
         """
         try:
             check_parameters(self._components, self._optimizers)
-            files = contents(self._components, self._optimizers, progress)
+            files = checkpoint_files(self._components, self._optimizers, progress)
             self._form.check(files)
         except (UserCodeError, ValueError) as error:
             raise UnsavableError(f"after {counted(progress.step, 'update')}, which cannot be saved: {error}") from error
@@ -68,23 +79,24 @@ class TriedContents:
 
 
 def check_loads_back(components: nn.ModuleDict) -> None:
-    """Load what each component saves back into it, one component at a time.
+    """Load the saved state of each component back into it, one component at a time.
 
-    Raises ConfigError that names the component and the tensors that do not come back bit for bit.
+    Raises:
+        ConfigError: Tensors do not come back bit for bit. The message names them and the component.
     """
     for name, component in components.items():
         with torch.no_grad():
-            problem = _problem_of_loading(component)
+            problem = _loading_problem(component)
         if problem:
             raise ConfigError(f"model.components.{name}: {problem}. A resumed run would be another one.")
 
 
-def _problem_of_loading(component: nn.Module) -> str | None:
-    """Return what keeps the state of `component` from being loaded back into it, or None."""
-    copies: dict[Any, Tensor] = {}  # most tensors are in the state as they are: one copy does for both
-    state = {key: _copied(value, copies) for key, value in component.state_dict().items()}
-    before = {
-        name: _copied(tensor, copies)
+def _loading_problem(component: nn.Module) -> str | None:
+    """Return the reason why the state of `component` cannot be loaded back into it, or None."""
+    copies: _Copies = {}  # most tensors are in the state as they are: one copy does for both
+    state = {key: _copy_as_read(value, copies) for key, value in component.state_dict().items()}
+    before: dict[str, object] = {
+        name: _copy_as_read(tensor, copies)
         for name, tensor in (*component.named_parameters(), *component.named_buffers())
         if isinstance(tensor, nn.Parameter) or name in state
     }
@@ -94,19 +106,26 @@ def _problem_of_loading(component: nn.Module) -> str | None:
     try:
         component.load_state_dict(state)
     except Exception as error:  # hooks are the user's code, which may raise anything
-        return f"load_state_dict does not take what state_dict returned: {raised(error)}"
+        return f"load_state_dict does not accept the result of state_dict: {raised(error)}"
     after = component.state_dict()
     now = {**dict(component.named_buffers()), **dict(component.named_parameters())}
-    lost = [name for name, tensor in before.items() if name not in now or not _same_bits(tensor, now[name])]
+    lost = [name for name, tensor in before.items() if name not in now or not _same_value(tensor, now[name])]
     lost += [key for key in state if key not in after or not _same_value(state[key], after[key])]
     if lost:
         names = ", ".join(dict.fromkeys(lost))
-        return f"after load_state_dict of what state_dict returned, these are not as before: {names}"
+        return f"after load_state_dict of the result of state_dict, these are not as before: {names}"
     return None
 
 
-def _copied(value: Any, copies: dict[Any, Tensor]) -> Any:
-    """Return a copy as it would be read from a file: a tensor of its own, on the CPU. copies: those made so far."""
+_Copies = dict[tuple[object, ...], Tensor]
+"""Copies of tensors by the place and form of the tensor in memory."""
+
+
+def _copy_as_read(value: object, copies: _Copies) -> object:
+    """Return a copy as it would be read from a file: a tensor without other owners, on the CPU.
+
+    copies: those made so far, to which a new one is added.
+    """
     if not isinstance(value, Tensor):
         return copy.deepcopy(value)
     place = (value.data_ptr(), value.dtype, value.shape, value.stride(), value.is_conj(), value.is_neg())
@@ -115,7 +134,7 @@ def _copied(value: Any, copies: dict[Any, Tensor]) -> Any:
     return copies[place]
 
 
-def _same_value(one: Any, other: Any) -> bool:
+def _same_value(one: object, other: object) -> bool:
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return _same_bits(one, other)
     return not isinstance(one, Tensor)  # extra state: whatever set_extra_state makes of it

@@ -1,18 +1,19 @@
-"""A run's fingerprint: all that makes its training what it is, as a checkpoint holds it and a resume compares it."""
+"""A run's fingerprint, the values that make its training what it is, and the difference between two of them."""
 
+import math
 from collections.abc import Collection, Mapping
-from typing import Any
 
 from optimizer import Horizon
+from optimizer.types import JsonObject
 
 from ..config.marks import fixed_values
 from ..config.schema import ExperimentConfig
 
-Row = tuple[str, Any, Any]
+Row = tuple[str, object, object]
 """The path of a value that differs, and the value on the first and on the second side."""
 
 
-def run_fingerprint(config: ExperimentConfig, trained: Collection[str], horizon: Horizon) -> dict[str, Any]:
+def run_fingerprint(config: ExperimentConfig, trained: Collection[str], horizon: Horizon) -> JsonObject:
     """Return the values of all fields of the config that are marked as fixed in a run.
 
     The optimizers' parameters have defaults and lengths filled in.
@@ -30,7 +31,7 @@ def run_fingerprint(config: ExperimentConfig, trained: Collection[str], horizon:
     return fixed
 
 
-def data_facts(data: Mapping[str, Any]) -> dict[str, Any]:
+def data_facts(data: JsonObject) -> JsonObject:
     """Return the sizes of the training data, below the config's paths.
 
     Args:
@@ -39,24 +40,38 @@ def data_facts(data: Mapping[str, Any]) -> dict[str, Any]:
     return {"data": {name: data[name] for name in ("samples", "steps_per_epoch")}}
 
 
-def fingerprint_leaves(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fingerprint and the sizes of the data by dotted path. values: the trainer's, from a checkpoint."""
+def fingerprint_leaves(values: JsonObject) -> JsonObject:
+    """Return the fingerprint and the sizes of the data by dotted path.
+
+    Args:
+        values: The trainer's values in a checkpoint.
+    """
     return leaves(values["config"]) | leaves(data_facts(values["data"]))
 
 
-def changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[Row]:
+def config_changes(saved: JsonObject, now: JsonObject) -> list[Row]:
     """Return the differences between the fingerprints of a checkpoint and of the run as it is configured now.
 
     Args:
         saved: The trainer's values in the checkpoint.
         now: The same of the run; only `config` and `data` are compared.
     """
-    before, after = fingerprint_leaves(saved), fingerprint_leaves(now)
-    rows = [(path, before.get(path), after.get(path)) for path in sorted({**before, **after})]
-    return [row for row in rows if row[1] != row[2]]
+    return sorted(differing_leaves(fingerprint_leaves(saved), fingerprint_leaves(now)), key=lambda row: row[0])
 
 
-def leaves(value: Any, path: str = "") -> dict[str, Any]:
+def differing_leaves(first: JsonObject, second: JsonObject, absent: object = None) -> list[Row]:
+    """Return the rows in which two flat mappings differ. NaN equals NaN.
+
+    Args:
+        first: Values by path.
+        second: The same for the other side.
+        absent: Stands for the value that one side lacks.
+    """
+    rows = [(path, first.get(path, absent), second.get(path, absent)) for path in {**first, **second}]
+    return [row for row in rows if not _is_equal(row[1], row[2])]
+
+
+def leaves(value: object, path: str = "") -> JsonObject:
     """Return the leaves of nested mappings, and of lists that hold some, by dotted path."""
     if isinstance(value, Mapping):
         named = [(str(key), item) for key, item in value.items()]
@@ -67,3 +82,11 @@ def leaves(value: Any, path: str = "") -> dict[str, Any]:
     return {
         leaf: item for key, inner in named for leaf, item in leaves(inner, f"{path}.{key}" if path else key).items()
     }
+
+
+def _is_equal(first: object, second: object) -> bool:
+    if isinstance(first, list) and isinstance(second, list):
+        return len(first) == len(second) and all(map(_is_equal, first, second))
+    if isinstance(first, float) and isinstance(second, float) and math.isnan(first):
+        return math.isnan(second)
+    return bool(first == second)

@@ -2,71 +2,69 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from optimizer.config import listed
 
+from ..loop.nonfinite import has_nonfinite
 from ..run_layout import OPTIMIZER_VALUES, WEIGHTS
 from ..runtime.files import read_json, read_tensors
+from .directory import Files
 
 _SHOWN = 4
 
 
-def nonfinite_names(files: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the names of tensors that hold what no training can continue from, as COMPONENT.NAME.
+def nonfinite_names(files: Files) -> list[str]:
+    """Return the names of tensors from which training cannot continue, as COMPONENT.NAME.
 
-    That is a NaN anywhere, or an infinite value in a trained weight. Buffers (causal masks, say) may hold infinities.
+    They hold a NaN, or they are trained weights and hold an infinite value. Buffers may hold infinities: causal masks
+    do.
 
     Args:
-        files: what a checkpoint's files hold, by path: tensors for .safetensors, plain values for .json.
+        files: The content of a checkpoint's files.
     """
     found: list[str] = []
     for path, content in files.items():
         if path.endswith(".safetensors"):
-            trained = _trained(files.get(f"{Path(path).parent.as_posix()}/{OPTIMIZER_VALUES}", {}))
-            found += _nonfinite_in(path, content, trained)
+            trained = _trained_names(files.get(f"{Path(path).parent.as_posix()}/{OPTIMIZER_VALUES}", {}))
+            found += _nonfinite_in_file(path, content, trained)
     return found
 
 
-def nonfinite_in(folder: Path, names: Iterable[str]) -> list[str]:
-    """Return what `nonfinite_names` does of the files `names` of the checkpoint in `folder`, one file in memory at a
-    time. Raises DamagedCheckpointError, UnreadableError.
+def nonfinite_in_files(folder: Path, names: Iterable[str]) -> list[str]:
+    """Do as `nonfinite_names` for files on disk, with one file in memory at a time.
+
+    Args:
+        folder: The checkpoint's.
+        names: The paths of the files in it.
+
+    Raises:
+        DamagedCheckpointError: A file is not as it was written.
+        UnreadableError: The system refuses to read a file.
     """
     files, found = set(names), []
     for path in sorted(name for name in files if name.endswith(".safetensors")):
         values = f"{Path(path).parent.as_posix()}/{OPTIMIZER_VALUES}"
-        trained = _trained(read_json(folder / values)) if values in files else set()
-        found += _nonfinite_in(path, read_tensors(folder / path), trained)
+        trained = _trained_names(read_json(folder / values)) if values in files else set()
+        found += _nonfinite_in_file(path, read_tensors(folder / path), trained)
     return found
 
 
-def some(names: list[str]) -> str:
+def shorten_names(names: list[str]) -> str:
     """Return the names as text: the first few, and how many more there are."""
     return listed(names, _SHOWN)
 
 
-def is_nonfinite(tensor: Tensor, infinities_too: bool) -> bool:
-    """Return whether `tensor` holds a NaN, or with `infinities_too` an infinite value."""
-    if tensor.numel() == 0 or not (tensor.is_floating_point() or tensor.is_complex()) or tensor.device.type == "meta":
-        return False
-    values = torch.view_as_real(tensor.detach().resolve_conj()) if tensor.is_complex() else tensor.detach()
-    values = values.float() if values.element_size() == 1 else values  # the types of 8 bits cannot be compared
-    least, largest = torch.aminmax(values)  # NaN if there is one; without a copy of a large tensor
-    return bool((least.isnan() | (least.isinf() | largest.isinf() if infinities_too else False)).item())
-
-
-def _nonfinite_in(path: str, tensors: Mapping[str, Tensor], trained: set[str]) -> list[str]:
+def _nonfinite_in_file(path: str, tensors: Mapping[str, Tensor], trained: set[str]) -> list[str]:
     component, is_weights = Path(path).parent.as_posix(), Path(path).name == WEIGHTS
     return [
         f"{component}.{name}"
         for name, tensor in tensors.items()
-        if is_nonfinite(tensor, is_weights and name in trained)
+        if has_nonfinite(tensor, is_weights and name in trained)
     ]
 
 
-def _trained(optimizer_values: Mapping[str, Any]) -> set[str]:
+def _trained_names(optimizer_values: Mapping[str, object]) -> set[str]:
     shapes = optimizer_values.get("shapes")
     return set(shapes) if isinstance(shapes, Mapping) else set()

@@ -1,27 +1,38 @@
-"""Components from elsewhere: what `init_from` names, found, renamed and loaded."""
+"""Initialises components and optimizers from other runs and files, as `init_from` in the config names them."""
 
 import re
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optimizer import NamedState, StateMismatchError, load_named_state
 from optimizer.config import bounded, counted, joined, listed, nearest, shown, shown_value
-from optimizer.state import check_is_file, compare_shapes, renamed, restricted, shapes_of
+from optimizer.state import (
+    Shapes,
+    check_is_file,
+    compare_shapes,
+    number_kind,
+    parameter_shapes,
+    rename_parameters,
+    restrict_parameters,
+    shapes_by_name,
+)
+from optimizer.types import HasSchedule
 
 from ..config.init_from import InitConfig
 from ..config.schema import ModelConfig
 from ..errors import ConfigError
+from ..loop.nonfinite import has_nonfinite
 from ..run_layout import MANIFEST, OPTIMIZER_VALUES, WEIGHTS
 from ..runtime.files import DamagedCheckpointError, read_tensors, reading, stat_of
-from . import contents as checkpoint
+from .contents import expected_content, read_optimizer
 from .directory import checkpoint_at, damages, read_manifest
-from .health import is_nonfinite, some
+from .health import shorten_names
 from .names import is_file
 
 Value = TypeVar("Value")
@@ -29,48 +40,65 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Source:
-    """Where a component comes from.
-
-    folder: a component's folder in a checkpoint; None: `weights` is all there is. weights: the safetensors file.
-    prefix: what the names of the component's tensors begin with in there.
-    """
+    """The place that a component is initialised from."""
 
     folder: Path | None
+    """A component's folder in a checkpoint; None: there is only a file of weights."""
     weights: Path
+    """The safetensors file."""
     prefix: str = ""
+    """Prefix of the names of the component's tensors in the file."""
 
 
-def load_part(name: str, init: InitConfig, component: nn.Module) -> tuple[list[str], list[str]]:
-    """Load the weights that `init` names into `component`.
+def init_component(name: str, init: InitConfig, component: nn.Module) -> tuple[list[str], list[str]]:
+    """Load the weights that `init` names into `component`. Its extra state stays as it is.
 
-    Returns the names that were loaded, and lines that say what was loaded and what was not. What a component has in
-    its state that is no tensor (extra state) stays as it is.
-    Raises ValueError for what is not there, is damaged, or does not fit.
+    Args:
+        name: The component's.
+        init: The component's `init_from`.
+        component: The component to load into.
+
+    Returns:
+        The names of the loaded tensors, and lines on tensors that were loaded and that were not.
+
+    Raises:
+        ValueError: The weights are missing, damaged, or do not fit.
     """
     if not init.weights:
         return [], []
-    source = find(init, name)
+    source = find_source(init, name)
     saved = {
         key.removeprefix(source.prefix): tensor
         for key, tensor in read_tensors(source.weights).items()
         if key.startswith(source.prefix)
     }
-    saved = with_new_names(saved, init.rename)
+    saved = rename_values(saved, init.rename)
     state = component.state_dict()
     own = {key: value for key, value in state.items() if isinstance(value, Tensor)}
-    chosen = _fitting(saved, own, init, source.weights, "weights")
+    chosen = _fitting_names(shapes_by_name(saved), shapes_by_name(own), init, source.weights, "weights")
     check_kinds(saved, own, chosen, source.weights)
     component.load_state_dict({**state, **{key: saved[key] for key in chosen}}, strict=init.strict)
-    lines = _report(f"{name}: {len(chosen)} of {counted(len(own), 'tensor')} from {source.weights}", chosen, saved, own)
+    lines = _report_lines(
+        f"{name}: {len(chosen)} of {counted(len(own), 'tensor')} from {source.weights}", chosen, saved, own
+    )
     trained = {key for key, _ in component.named_parameters()}
-    nonfinite = [key for key in chosen if is_nonfinite(saved[key], infinities_too=key in trained)]
+    nonfinite = [key for key in chosen if has_nonfinite(saved[key], infinities_too=key in trained)]
     if nonfinite:
-        lines.append(f"  not finite: {some(nonfinite)}")
+        lines.append(f"  not finite: {shorten_names(nonfinite)}")
     return chosen, lines
 
 
-def load_part_optimizers(model: ModelConfig, optimizers: Mapping[str, Optimizer], log: Callable[[str], None]) -> None:
-    """Load what `init_from` names of optimizers and schedules. log: prints a line. Raises ConfigError."""
+def init_optimizers(model: ModelConfig, optimizers: Mapping[str, Optimizer], log: Callable[[str], None]) -> None:
+    """Load the states of optimizers and positions of schedules that `init_from` names.
+
+    Args:
+        model: The run's `model`.
+        optimizers: By component.
+        log: Prints a line.
+
+    Raises:
+        ConfigError: A state is missing, damaged, or does not fit.
+    """
     for name, config in model.components.items():
         init, path = config.init_from, f"model.components.{name}.init_from"
         if init is None or not (init.optimizer or init.schedule):
@@ -78,46 +106,51 @@ def load_part_optimizers(model: ModelConfig, optimizers: Mapping[str, Optimizer]
         if name not in optimizers:
             raise ConfigError(f"{path}: {name} is frozen and has no optimizer. Set optimizer and schedule to false.")
         try:
-            for line in _load_part_optimizer(name, init, optimizers[name]):
+            for line in _init_optimizer(name, init, optimizers[name]):
                 log(line)
         except ValueError as error:
             raise ConfigError(f"{path}: {error}") from error
 
 
-def _load_part_optimizer(name: str, init: InitConfig, optimizer: Optimizer) -> list[str]:
-    """Load the optimizer's state, its schedule's position or both, as `init` says; return lines that say so.
+def _init_optimizer(name: str, init: InitConfig, optimizer: Optimizer) -> list[str]:
+    """Load the optimizer's state, its schedule's position or both, as `init` asks; return lines to log.
 
-    Options (lr, betas …) stay the config's. Raises ValueError for what is not there, is damaged, or does not fit.
+    Options (lr, betas …) stay the config's. Raises ValueError if the state is missing, damaged, or does not fit.
     """
-    source = find(init, name)
+    source = find_source(init, name)
     if source.folder is None or not is_file(source.folder / OPTIMIZER_VALUES):
         raise ValueError(f"{source.folder or source.weights}: holds no optimizer's state")
     file = source.folder / OPTIMIZER_VALUES
-    with checkpoint.expected_content(file):
-        state = renamed(checkpoint.read_optimizer(source.folder), _renaming(init.rename))
+    with expected_content(file):
+        state = rename_parameters(read_optimizer(source.folder), _compile_rules(init.rename))
         position = state.values.get("scheduler", {}).get("last_epoch")
     lines = []
     if init.optimizer:
-        own = shapes_of(optimizer)
-        chosen = _fitting(state.values["shapes"], own, init, file, "optimizer's state")
-        with checkpoint.expected_content(file):
-            load_named_state(optimizer, _at(restricted(state, chosen, optimizer), optimizer), own_options=True)
+        own = parameter_shapes(optimizer)
+        chosen = _fitting_names(state.values["shapes"], own, init, file, "optimizer's state")
+        with expected_content(file):
+            chosen_state = restrict_parameters(state, chosen, optimizer)
+            load_named_state(optimizer, _with_position_of(optimizer, chosen_state), own_options=True)
         of_own = counted(len(own), "parameter")
         lines.append(f"{name}: the optimizer's state of {len(chosen)} of {of_own} from {source.folder}")
     if init.schedule:
-        with checkpoint.expected_content(file):
+        with expected_content(file):
             optimizer.load_state_dict({**optimizer.state_dict(), "scheduler": {"last_epoch": position}})
-        lines.append(f"{name}: its schedule goes on at update {position}")
+        lines.append(f"{name}: its schedule continues at update {position}")
     return lines
 
 
-def find(init: InitConfig, name: str) -> Source:
-    """Return where `init` leads, for component `name`. Raises ValueError if there is no such thing, or damage."""
+def find_source(init: InitConfig, name: str) -> Source:
+    """Return the place that `init` names for component `name`.
+
+    Raises:
+        ValueError: There is no such place, or it is damaged.
+    """
     path = Path(init.path)
     if is_file(path) and path.suffix == ".safetensors":
         return Source(None, path, f"{init.component}." if init.component else "")
     if (folder := checkpoint_at(path)) is not None:
-        return _in_checkpoint(folder, init.component or name)
+        return _component_source(folder, init.component or name)
     if (found := stat_of(path, NotADirectoryError)) is not None and not stat.S_ISDIR(found.st_mode):
         with reading(path):
             check_is_file(path)
@@ -130,32 +163,37 @@ def find(init: InitConfig, name: str) -> Source:
             " .safetensors file."
         )
     if init.component is not None:
-        raise ValueError(f"{path}: is one component's folder, in which there is no component {init.component!r}")
+        raise ValueError(f"{path}: is one component's folder, and has no component {init.component!r}")
     if is_file(path.parent / MANIFEST):
-        return _in_checkpoint(path.parent, path.name)
+        return _component_source(path.parent, path.name)
     return Source(path, path / WEIGHTS)
 
 
-def with_new_names(values: Mapping[str, Value], rules: Mapping[str, str]) -> dict[str, Value]:
-    """Return `values` under the names that `rules` give them: the first that matches; others keep theirs.
+def rename_values(values: Mapping[str, Value], rules: Mapping[str, str]) -> dict[str, Value]:
+    """Return `values` under the names that the first matching rule gives them; others keep their names.
 
-    A rule is two patterns with the same number of *: what the stars of the first match goes into those of the second.
-    Raises ValueError for a rule that matches nothing, and for two values of one name.
+    Args:
+        values: By name.
+        rules: New pattern by old pattern, with the same number of *. The text that a * of the old pattern matches
+            takes the place of the same * in the new one.
+
+    Raises:
+        ValueError: A rule matches nothing, or two values get the same name.
     """
-    new_name = _renaming(rules)
+    new_name = _compile_rules(rules)
     result: dict[str, Value] = {}
     for name, value in values.items():
         if new_name(name) in result:
             raise ValueError(f"rename: two tensors would be called {shown_value(new_name(name))}")
         result[new_name(name)] = value
     for pattern in rules:
-        if not any(_regex(pattern).fullmatch(name) for name in values):
+        if not any(_compile_pattern(pattern).fullmatch(name) for name in values):
             raise ValueError(f"rename: {pattern!r} matches no name{nearest(pattern, list(values))}")
     return result
 
 
-def _renaming(rules: Mapping[str, str]) -> Callable[[str], str]:
-    compiled = [(_regex(pattern), new.split("*")) for pattern, new in rules.items()]
+def _compile_rules(rules: Mapping[str, str]) -> Callable[[str], str]:
+    compiled = [(_compile_pattern(pattern), new.split("*")) for pattern, new in rules.items()]
 
     def new_name(name: str) -> str:
         for pattern, pieces in compiled:
@@ -167,11 +205,11 @@ def _renaming(rules: Mapping[str, str]) -> Callable[[str], str]:
     return new_name
 
 
-def _regex(pattern: str) -> re.Pattern[str]:
+def _compile_pattern(pattern: str) -> re.Pattern[str]:
     return re.compile("(.*)".join(map(re.escape, pattern.split("*"))))
 
 
-def _in_checkpoint(folder: Path, component: str) -> Source:
+def _component_source(folder: Path, component: str) -> Source:
     """Return a component of a checkpoint after checking its files."""
     manifest = read_manifest(folder)
     there = {name.rpartition("/")[0] for name in manifest["files"]} - {""}
@@ -183,48 +221,51 @@ def _in_checkpoint(folder: Path, component: str) -> Source:
     return Source(folder / component, folder / component / WEIGHTS)
 
 
-def _fitting(saved: Mapping[str, Any], own: Mapping[str, Any], init: InitConfig, path: Path, what: str) -> list[str]:
-    """Return the names to load: all, or with strict: false those that fit."""
-    saved_shapes, own_shapes = _shapes(saved), _shapes(own)
-    problems = compare_shapes(saved_shapes, own_shapes)
+def _fitting_names(saved: Shapes, own: Shapes, init: InitConfig, path: Path, what: str) -> list[str]:
+    """Return the names to load: all, or with `strict: false` those that fit."""
+    problems = compare_shapes(saved, own)
     if init.strict and problems:
         raise StateMismatchError(
             f"{path}: the {what} {'do' if what == 'weights' else 'does'} not fit: {joined(problems)}"
         )
-    chosen = [name for name in own_shapes if saved_shapes.get(name) == own_shapes[name]]
+    chosen = [name for name in own if saved.get(name) == own[name]]
     if not chosen:
         raise StateMismatchError(f"{path}: nothing of the {what} fits: {joined(problems) or 'it is empty'}")
     return chosen
 
 
 def check_kinds(saved: Mapping[str, Tensor], own: Mapping[str, Tensor], names: Sequence[str], path: Path) -> None:
-    """Raise StateMismatchError where numbers would become others: whole numbers, real ones and complex ones differ."""
+    """Check that no tensor changes its kind of number: whole, real and complex numbers differ.
+
+    Args:
+        saved: Tensors by name.
+        own: The component's tensors by name.
+        names: Names of the tensors to check.
+        path: The file of `saved`.
+
+    Raises:
+        StateMismatchError: A kind differs.
+    """
     wrong = [
         f"{shown(name)} (saved {saved[name].dtype}, here {own[name].dtype})"
         for name in names
-        if _kind(saved[name]) != _kind(own[name])
+        if number_kind(saved[name]) != number_kind(own[name])
     ]
     if wrong:
         raise StateMismatchError(f"{path}: the weights do not fit: of another kind of number: {listed(wrong)}")
 
 
-def _kind(tensor: Tensor) -> tuple[bool, bool]:
-    return tensor.is_floating_point(), tensor.is_complex()
-
-
-def _shapes(values: Mapping[str, Any]) -> dict[str, list[int]]:
-    return {name: list(value.shape if isinstance(value, Tensor) else value) for name, value in values.items()}
-
-
-def _at(state: NamedState, optimizer: Any) -> NamedState:
-    """Return `state` with the position where `optimizer` stands."""
+def _with_position_of(optimizer: Optimizer, state: NamedState) -> NamedState:
+    """Return `state` with the position of `optimizer`."""
     values = {key: value for key, value in state.values.items() if key != "scheduler"}
-    if hasattr(optimizer, "scheduler"):
+    if isinstance(optimizer, HasSchedule):
         values["scheduler"] = optimizer.scheduler.state_dict()
     return NamedState(state.tensors, values)
 
 
-def _report(headline: str, chosen: Sequence[str], saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+def _report_lines(
+    headline: str, chosen: Sequence[str], saved: Mapping[str, Tensor], own: Mapping[str, Tensor]
+) -> list[str]:
     kinds = {"not loaded, as it is not there": own.keys() - saved.keys(), "not used": saved.keys() - own.keys()}
     kinds["not loaded, as its shape differs"] = (own.keys() & saved.keys()) - set(chosen)
     return [headline, *(f"  {kind}: {listed(sorted(names))}" for kind, names in kinds.items() if names)]

@@ -1,28 +1,31 @@
-"""State of the user's own parts, the objective and the data set, as files of a checkpoint."""
+"""The state of the user's objective and data set, as files of a checkpoint."""
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from optimizer.config import joined
-from optimizer.state import compare_shapes, from_json, independent, to_json
+from optimizer.state import compare_shapes, from_json, shapes_by_name, to_json, unsavable_reason, without_sharing
+from optimizer.types import JsonObject
 
 from ..errors import ConfigError, raised
 from ..interfaces.dataset import DataSet
 from ..interfaces.objective import Objective
 from ..runtime.files import DamagedCheckpointError, read_json, read_tensors
-from .contents import Progress, expected_content
-from .unsaved import Unsaved
+from .contents import DATA_STATE, OBJECTIVE_STATE, Contents, Progress, StateFiles, expected_content, user_state
+from .unsaved import UnsavedChanges
 
-PARTS = {"objective": "train.objective", "data": "data"}
-"""The parts by the names of their files in a checkpoint, and where they are in the config."""
+Owner = Objective | DataSet
 
-_TAKEN = (
+STATE_FILES = {"train.objective": OBJECTIVE_STATE, "data": DATA_STATE}
+"""The files of the state of each owner, by the owner's path in the config."""
+
+_TYPES = (
     "State is made of tensors, numbers, text, true, false and null, in dicts (by text or whole numbers), lists, tuples"
     " and sets. (A numpy array: torch.from_numpy, or its tolist().)"
 )
@@ -30,24 +33,33 @@ _DEFAULTS = {
     "state_dict": (Objective.state_dict, DataSet.state_dict, nn.Module.state_dict),
     "load_state_dict": (Objective.load_state_dict, DataSet.load_state_dict, nn.Module.load_state_dict),
 }
-_ANEW = "--resume.on_change=override resumes without it: it starts as it is built"
-
-Content = dict[str, dict[str, Any]]
+_OVERRIDE = "--resume.on_change=override resumes without it: it starts as it is built"
 
 
-class _Held(NamedTuple):
-    """A tensor of a module that an objective is or has. key: its name in the module."""
+class _ModuleValue(NamedTuple):
+    """An entry in the state dict of a module that an objective is or has."""
 
     module: nn.Module
     key: str
-    value: Any
+    """Its name in the module."""
+    value: Tensor
 
 
 class OwnState:
-    """What a run's objective and data set have in their `state_dict`, saved with it and restored.
+    """The state that a run's objective and data set return from `state_dict`, saved and restored.
 
-    An objective that defines none, and is an nn.Module or has some as attributes, has their tensors for its state,
-    save those of components, which are saved as such.
+    An objective that defines no `state_dict`, and is an nn.Module or has some as attributes, has their tensors as its
+    state, except those of components, which are saved with the components.
+
+    Args:
+        objective: The run's, as it is before the first update.
+        data: The same of the data set.
+        components: By name.
+        workers: Processes that make batches, each with a copy of the data set.
+        log: Prints a line.
+
+    Raises:
+        ConfigError: There is state that could not be saved and restored.
     """
 
     def __init__(
@@ -58,226 +70,205 @@ class OwnState:
         workers: int,
         log: Callable[[str], None],
     ) -> None:
-        """Take the parts as they are before the first update.
-
-        workers: processes that make batches, each with a copy of the data set. log: prints a line. Raises ConfigError
-        for state that could not be saved and restored.
-        """
-        self._parts: dict[str, Any] = {"objective": objective, "data": data}
-        self._components, self._say = components, log
-        for name in self._parts:
-            self._check(name, workers)
-        stateless = {PARTS[name]: part for name, part in self._parts.items() if not _defines(part)}
+        self._owners: dict[str, Owner] = {"train.objective": objective, "data": data}
+        self._components, self._log = components, log
+        for path in self._owners:
+            self._check(path, workers)
+        stateless: dict[str, object] = {path: owner for path, owner in self._owners.items() if not _defines(owner)}
         if "data" in stateless:
             stateless |= {"data.train": data.train, "data.held_out": data.held_out}
-        self._unsaved = Unsaved(components, stateless)
+        self._unsaved = UnsavedChanges(components, stateless)
 
-    def files(self) -> Content:
-        """Return the files with the state of each part that has some. The tensors are the parts' own, not copies.
+    def files(self) -> Contents:
+        """Return the files with the state of each owner that has some. The tensors are the owners', not copies.
 
-        State that cannot be saved is reported and left out: a run loses nothing else for it. Once, what training has
-        changed and is nobody's state is reported.
+        State that cannot be saved is logged and left out, so that the run does not lose the rest. Values that training
+        changes and that are nobody's state are logged at the first call.
         """
-        self._unsaved.report(self._say)
-        content: Content = {}
-        for name in self._parts:
+        self._unsaved.report(self._log)
+        content: Contents = {}
+        for path in self._owners:
             try:
-                content |= self._files(name)
+                content |= self._files(path)
             except ValueError as error:
-                self._say(f"{error}\nThe checkpoint is without this state. Of a resume: {_ANEW}.")
+                self._log(f"{error}\nThe checkpoint is without this state. At a resume: {_OVERRIDE}.")
         return content
 
     def parts_with_state(self) -> list[str]:
-        """Return where in the config the parts are that have state."""
+        """Return the paths in the config of the owners that have state."""
         found = []
-        for name, path in PARTS.items():
+        for path in self._owners:
             with suppress(ValueError):  # its state cannot be saved
-                if self._outlined(name)[0] is not None:
+                if self._spec(path)[0] is not None:
                     found.append(path)
         return found
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Run the body, an evaluation, and put back afterwards what it has changed of the parts' state."""
+        """Run the body, an evaluation, and afterwards undo its changes to the owners' state."""
         states = {}
-        for name in self._parts:
-            with suppress(ValueError):  # what cannot be saved cannot be put back either; the next save reports it
-                plan, tensors = self._outlined(name)
-                if plan is not None:
-                    states[name] = from_json(plan, {path: tensor.detach().clone() for path, tensor in tensors.items()})
+        for path in self._owners:
+            with suppress(ValueError):  # unsavable state cannot be put back either; the next save reports it
+                spec, tensors = self._spec(path)
+                if spec is not None:
+                    copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+                    states[path] = from_json(spec, copies)
         try:
             yield
         finally:
-            for name, state in states.items():
-                self._load(self._parts[name], state)
+            for path, state in states.items():
+                self._load(self._owners[path], state)
 
-    def _check(self, name: str, workers: int) -> None:
-        """Raise ConfigError for a part whose state could not be saved and restored."""
-        part, path = self._parts[name], PARTS[name]
-        kind = type(part).__name__
+    def restore(
+        self, folder: Path, progress: Progress, changed: Collection[str], on_change: str | None, device: torch.device
+    ) -> None:
+        """Load the state of each owner from the checkpoint in `folder`.
+
+        Args:
+            folder: The checkpoint's.
+            progress: The checkpoint's.
+            changed: Paths of the config that differ from the checkpoint's.
+            on_change: The run's `resume.on_change`.
+            device: The run's, for tensors that were not on the CPU.
+
+        Raises:
+            ValueError: The state does not fit, or is missing.
+        """
+        for path, owner in self._owners.items():
+            kind, files = type(owner).__name__, STATE_FILES[path]
+            lenient = on_change in ("override", "rescale")
+            is_saved, has_state = (folder / files.values).is_file(), bool(self._files(path))
+            try:
+                if f"{path}.type" in changed and (is_saved or has_state):
+                    raise ValueError(f"the checkpoint's is of another class than {kind}")
+                if is_saved:
+                    self._load(owner, _read_state(folder, files, device))
+                elif has_state:
+                    lenient = lenient or not progress.values["provenance"]  # from before such state was saved
+                    raise ValueError(f"the checkpoint has no state of it, and {kind} has a state_dict")
+            except DamagedCheckpointError:
+                raise
+            except ValueError as error:
+                if not lenient:
+                    reason = f"the state of {path} cannot be restored: {error}"
+                    raise ValueError(f"{folder}: {reason}. {_OVERRIDE}.") from error
+                self._log(f"{path}: its state is not restored, it starts as it is built: {error}")
+
+    def _check(self, path: str, workers: int) -> None:
+        """Raise ConfigError if the owner's state could not be saved and restored."""
+        owner = self._owners[path]
+        kind = type(owner).__name__
         try:
-            files = self._files(name)
+            files = self._files(path)
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        defined = [method for method in _DEFAULTS if _defines(part, method)]
+        defined = [method for method in _DEFAULTS if _defines(owner, method)]
         if len(defined) == 1:
             missing = next(method for method in _DEFAULTS if method not in defined)
             raise ConfigError(
                 f"{path}: {kind} defines {defined[0]} and no {missing}, so that a resume could not restore its state."
-                " Define both (docs/parts.md)."
+                " Define both (docs/extending.md)."
             )
-        if name == "data" and workers and files:
+        if path == "data" and workers and files:
             raise ConfigError(
                 f"data.workers: must be 0 for {kind}, which has a state_dict; got {workers}. Each worker process would"
                 " change a copy of that state, and none of it would be saved."
             )
 
-    def restore(
-        self, folder: Path, progress: Progress, changed: Collection[str], on_change: str | None, device: torch.device
-    ) -> None:
-        """Give each part the state that the checkpoint in `folder`, with the given progress, has of it.
-
-        changed: paths of the config that differ from the checkpoint's. on_change: as `resume.on_change`. device: the
-        run's; tensors that were not on the CPU are put there. Raises ValueError for what does not fit.
-        """
-        for name, part in self._parts.items():
-            path = PARTS[name]
-            lenient = on_change in ("override", "rescale")
-            is_saved, has_state = (folder / f"{name}.json").is_file(), bool(self._files(name))
-            try:
-                if f"{path}.type" in changed and (is_saved or has_state):
-                    raise ValueError(f"the checkpoint's is of another class than {type(part).__name__}")
-                if is_saved:
-                    self._load(part, _read(folder, name, device))
-                elif has_state:
-                    lenient = lenient or not progress.values["provenance"]  # from before such state was saved
-                    raise ValueError(f"the checkpoint has no state of it, and {type(part).__name__} has a state_dict")
-            except ValueError as error:
-                if isinstance(error, DamagedCheckpointError):
-                    raise
-                if not lenient:
-                    raise ValueError(f"{folder}: the state of {path} cannot be restored: {error}. {_ANEW}.") from error
-                self._say(f"{path}: its state is not restored, it starts as it is built: {error}")
-
-    def _files(self, name: str) -> Content:
-        """Return the files of one part. Raises ValueError, with the path in the state, for what cannot be saved."""
-        plan, tensors = self._outlined(name)
-        if plan is None:
+    def _files(self, path: str) -> Contents:
+        """Return the files of one owner. Raises ValueError, with the path in the state, if it cannot be saved."""
+        spec, tensors = self._spec(path)
+        if spec is None:
             return {}
-        elsewhere = sorted(path for path, tensor in tensors.items() if tensor.device.type != "cpu")
-        values = {"state": plan, "on_device": elsewhere}
-        return {f"{name}.json": values, f"{name}.safetensors": independent(tensors)}
+        files = STATE_FILES[path]
+        elsewhere = sorted(name for name, tensor in tensors.items() if tensor.device.type != "cpu")
+        values = {"state": spec, "on_device": elsewhere}
+        return {files.values: values, files.tensors: dict(without_sharing(tensors))}
 
-    def _outlined(self, name: str) -> tuple[Any, dict[str, Tensor]]:
-        """Return a part's state as `to_json` has it, with its tensors; None if it has no state. Raises ValueError."""
+    def _spec(self, path: str) -> tuple[object, dict[str, Tensor]]:
+        """Return an owner's state as `to_json` does, with its tensors; None if it has no state. Raises ValueError."""
         tensors: dict[str, Tensor] = {}
         try:
-            state = self._state(self._parts[name])
-            plan = to_json(state, name, tensors) if state else None
-            json.dumps(plan, ensure_ascii=False).encode()
-            for path, tensor in tensors.items():
-                _check_savable(path, tensor)
+            state = self._state(self._owners[path])
+            spec = to_json(state, STATE_FILES[path].name, tensors) if state else None
+            json.dumps(spec, ensure_ascii=False).encode()
+            for name, tensor in tensors.items():
+                if problem := unsavable_reason(name, tensor):
+                    raise ValueError(f"the tensor {name}: {problem.removesuffix('.')}")
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # the part is the user's code, which may raise anything
-            what = str(error) if isinstance(error, ValueError) else raised(error)
-            raise ValueError(f"{PARTS[name]}: its state cannot be saved: {what}. {_TAKEN}") from error
-        return plan, tensors
+        except BaseException as error:  # the owner is the user's code, which may raise anything
+            reason = str(error) if isinstance(error, ValueError) else raised(error)
+            raise ValueError(f"{path}: its state cannot be saved: {reason}. {_TYPES}") from error
+        return spec, tensors
 
-    def _state(self, part: Any) -> dict[str, Any]:
-        if not _defines(part):
-            return {name: held.value for name, held in self._held(part).items()}
-        state = part.state_dict()
+    def _state(self, owner: Owner) -> JsonObject:
+        if not _defines(owner):
+            return {name: entry.value for name, entry in self._module_values(owner).items()}
+        state: object = owner.state_dict()
         if not isinstance(state, Mapping):
-            raise ValueError(f"{type(part).__name__}.state_dict returns a {type(state).__name__}, where a dict is due")
+            kind = type(owner).__name__
+            raise ValueError(f"{kind}.state_dict returns a {type(state).__name__}, where a dict is expected")
         return dict(state)
 
-    def _held(self, part: Any) -> dict[str, _Held]:
-        """Return what an objective's own modules save, by name. It has none if it defines its state itself."""
-        if not isinstance(part, Objective) or _defines(part):
+    def _module_values(self, owner: Owner) -> dict[str, _ModuleValue]:
+        """Return the state of an objective's own modules by name; empty if the objective defines its state itself."""
+        if not isinstance(owner, Objective) or _defines(owner):
             return {}
-        if isinstance(part, nn.Module):
-            modules: dict[str, nn.Module] = {"": part}
+        if isinstance(owner, nn.Module):
+            modules: dict[str, nn.Module] = {"": owner}
         else:
-            modules = {f"{name}.": value for name, value in vars(part).items() if isinstance(value, nn.Module)}
+            modules = {f"{name}.": value for name, value in vars(owner).items() if isinstance(value, nn.Module)}
         if not modules:
             return {}
         components = [component.state_dict(keep_vars=True) for component in self._components.values()]
         saved_already = {id(tensor) for tensors in components for tensor in tensors.values()}
         return {
-            f"{prefix}{key}": _Held(module, key, value)
+            f"{prefix}{key}": _ModuleValue(module, key, value)
             for prefix, module in modules.items()
-            for key, value in _tensors_of(module).items()
+            for key, value in _module_state(module).items()
             if id(value) not in saved_already
         }
 
-    def _load(self, part: Any, state: Any) -> None:
-        """Hand a part its state. Raises ValueError."""
-        held = self._held(part)
-        if not held:
+    def _load(self, owner: Owner, state: JsonObject) -> None:
+        """Load the owner's state. Raises ValueError."""
+        entries = self._module_values(owner)
+        if not entries:
             try:
-                part.load_state_dict(state)
+                owner.load_state_dict(state)
             except KeyboardInterrupt:
                 raise
-            except BaseException as error:  # likewise
-                raise ValueError(f"{type(part).__name__}.load_state_dict fails: {raised(error)}") from error
+            except BaseException as error:  # the owner is the user's code
+                raise ValueError(f"{type(owner).__name__}.load_state_dict fails: {raised(error)}") from error
             return
-        problems = compare_shapes(_shapes(state), _shapes({name: one.value for name, one in held.items()}))
+        saved = shapes_by_name({str(name): value for name, value in state.items()})
+        problems = compare_shapes(saved, shapes_by_name({name: entry.value for name, entry in entries.items()}))
         if problems:
-            raise ValueError(f"it does not fit {type(part).__name__}: {joined(problems)}")
-        for module in {id(one.module): one.module for one in held.values()}.values():
-            own = {one.key: state[name] for name, one in held.items() if one.module is module}
-            if isinstance(module, Objective):
+            raise ValueError(f"it does not fit {type(owner).__name__}: {joined(problems)}")
+        for module in {id(entry.module): entry.module for entry in entries.values()}.values():
+            own = {entry.key: state[name] for name, entry in entries.items() if entry.module is module}
+            if isinstance(module, Objective):  # whose load_state_dict takes no `strict`
                 nn.Module.load_state_dict(module, own, strict=False)
             else:
                 module.load_state_dict(own, strict=False)
 
 
-def own_values(folder: Path, name: str) -> dict[str, Any]:
-    """Return the plain values in the saved state of a part, by dotted path. Raises DamagedCheckpointError."""
-    state = _read(folder, name, torch.device("cpu"))
-    return dict(_plain_leaves(state, name))
+def _defines(owner: Owner, method: str = "state_dict") -> bool:
+    """Return whether the class of `owner` overrides `method`."""
+    return getattr(type(owner), method) not in _DEFAULTS[method]
 
 
-def _plain_leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict | list | tuple) and value:
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _plain_leaves(item, f"{path}.{key}")
-    elif not isinstance(value, Tensor):
-        yield path, value
-
-
-def _defines(part: Any, method: str = "state_dict") -> bool:
-    """Return whether the class of `part` has a `method` of its own."""
-    return getattr(type(part), method) not in _DEFAULTS[method]
-
-
-def _tensors_of(module: nn.Module) -> dict[str, Any]:
-    """Return what the state dict of `module` has, parameters and buffers themselves."""
+def _module_state(module: nn.Module) -> dict[str, Tensor]:
+    """Return the state dict of `module` with the parameters and buffers themselves."""
     if isinstance(module, Objective):  # whose state_dict takes no arguments
         return nn.Module.state_dict(module, keep_vars=True)
     return module.state_dict(keep_vars=True)
 
 
-def _read(folder: Path, name: str, device: torch.device) -> Any:
-    """Return the state of a part as it was saved. Raises DamagedCheckpointError."""
-    values, tensors = read_json(folder / f"{name}.json"), read_tensors(folder / f"{name}.safetensors")
-    with expected_content(folder / f"{name}.json"):
-        moved = {path: tensors[path].to(device) for path in values["on_device"]}
-        state = from_json(values["state"], {**tensors, **moved})
-        if not isinstance(state, dict):
-            raise ValueError("the state is no dict")
-        return state
-
-
-def _check_savable(path: str, tensor: Tensor) -> None:
-    """Raise ValueError for a tensor that a file cannot hold as it is."""
-    kind = str(tensor.layout) if tensor.layout != torch.strided else "quantized" if tensor.is_quantized else None
-    kind = "on the device meta, without values" if tensor.is_meta else kind
-    if kind is not None:
-        raise ValueError(f"the tensor {path} is {kind}")
-
-
-def _shapes(state: Mapping[str, Any]) -> dict[str, list[int]]:
-    """Return the shape of each tensor; of what is plain, []."""
-    return {str(name): list(value.shape) if isinstance(value, Tensor) else [] for name, value in state.items()}
+def _read_state(folder: Path, files: StateFiles, device: torch.device) -> JsonObject:
+    """Return the state in a checkpoint, each tensor on its device at the save. Raises DamagedCheckpointError."""
+    path = folder / files.values
+    values, tensors = read_json(path), read_tensors(folder / files.tensors)
+    with expected_content(path):
+        moved = {name: tensors[name].to(device) for name in values["on_device"]}
+        return user_state(values, {**tensors, **moved})

@@ -1,10 +1,10 @@
-"""What a run was made with: versions, machine and data. A resume says what differs."""
+"""The versions, machine and data that a run was made with. A resume logs the differences."""
 
 import copy
 import os
 import platform
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TypeGuard
 
 import numpy
 import torch
@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optimizer.kernels import implementation_of
+from optimizer.state import torch_name
+from optimizer.types import JsonObject
 
 from ..errors import ConfigError, raised
 from ..interfaces.dataset import DataSet, Split
@@ -20,19 +22,28 @@ from ..runtime.rng import separate_rng
 from ..runtime.version import innerstep_version
 
 SAMPLES = {"train": 16, "held_out": 8}
-"""How many samples of each part, evenly spread from the first to the last, make the fingerprint of the data."""
+"""Samples of each split, evenly spread from the first to the last, in the fingerprint of the data."""
 
 TOLERANCE = 1e-5
-"""How far, as a share of the norm of the values, a sketch may be off by rounding."""
+"""The rounding error of a sketch, as a fraction of the norm of the values."""
 
 _MKL = ("MKL_CBWR", "MKL_DYNAMIC", "MKL_NUM_THREADS")
 _NOT_A_SETTING = ("data",)
 
 
-def provenance(device: torch.device, optimizers: Mapping[str, Optimizer], data: DataSet, seed: int) -> dict[str, Any]:
-    """Return plain values that say with what software, on what machine and on what data a run trains.
+def provenance(device: torch.device, optimizers: Mapping[str, Optimizer], data: DataSet, seed: int) -> JsonObject:
+    """Return plain values that identify the software, the machine and the data of a run.
 
-    Nothing changes by it: random numbers and the data set's state are afterwards what they were before.
+    Random numbers and the data set's state are afterwards as they were before.
+
+    Args:
+        device: The run's.
+        optimizers: By component.
+        data: The run's data set.
+        seed: The run's.
+
+    Raises:
+        ConfigError: The data set's `fingerprint` fails.
     """
     return {
         "innerstep": innerstep_version(),
@@ -48,24 +59,27 @@ def provenance(device: torch.device, optimizers: Mapping[str, Optimizer], data: 
     }
 
 
-def say_what_differs(
-    saved: Mapping[str, Any], now: Mapping[str, Any], data: DataSet, seed: int, log: Callable[[str], None]
-) -> None:
-    """Print one line on software and machine and one on the data, each only where something differs.
+def log_differences(saved: JsonObject, now: JsonObject, data: DataSet, seed: int, log: Callable[[str], None]) -> None:
+    """Log one line on software and machine and one on the data, each only if something differs.
 
-    saved, now: the provenance of the checkpoint, empty if it is from before there was one, and that of the run.
+    Args:
+        saved: The provenance in the checkpoint; empty if an older version wrote it.
+        now: The run's provenance.
+        data: The run's data set.
+        seed: The run's.
+        log: Prints a line.
     """
-    for line in (settings_that_differ(saved, now), data_that_differs(saved, now, data, seed)):
+    for line in (settings_difference(saved, now), data_difference(saved, now, data, seed)):
         if line is not None:
             log(line)
 
 
-def settings_that_differ(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """Return a line on what of the software and the machine differs from the checkpoint's; None if nothing does.
+def settings_difference(saved: JsonObject, now: JsonObject) -> str | None:
+    """Return a line on the differences in software and machine from the checkpoint; None if there are none.
 
-    What only one of the two knows is left out: another version may save more, or less.
+    Values that only one of the two has are left out: another version may save more, or less.
     """
-    pairs: dict[str, tuple[Any, Any]] = {}
+    pairs: dict[str, tuple[object, object]] = {}
     for name in [name for name in now if name in saved and name not in _NOT_A_SETTING]:
         before, after = saved[name], now[name]
         if isinstance(before, Mapping) and isinstance(after, Mapping):
@@ -80,27 +94,34 @@ def settings_that_differ(saved: Mapping[str, Any], now: Mapping[str, Any]) -> st
     return f"resumed on another machine setting: {listed}: the run continues, but not bit for bit"
 
 
-def data_that_differs(saved: Mapping[str, Any], now: Mapping[str, Any], data: DataSet, seed: int) -> str | None:
-    """Return a line on a content of the data that differs from the checkpoint's; None if none is known to."""
+def data_difference(saved: JsonObject, now: JsonObject, data: DataSet, seed: int) -> str | None:
+    """Return a line if the content of the data differs from the checkpoint's; None if no difference is known."""
     before, after = saved.get("data"), now.get("data")
     if not (isinstance(before, Mapping) and isinstance(after, Mapping)):
         return None
-    parts = [part for part in after if part in before and not _alike(before[part], after[part])]
-    if not parts or not _alike(data_fingerprint(data, seed), after):  # the data draw random numbers of their own
+    parts = [part for part in after if part in before and not _is_alike(before[part], after[part])]
+    if not parts or not _is_alike(data_fingerprint(data, seed), after):  # the data draw other random numbers each time
         return None
-    what = ", ".join(_part_that_differs(part, before[part], after[part]) for part in parts)
+    differing = ", ".join(_split_difference(part, before[part], after[part]) for part in parts)
     return (
-        f"data: its content is not what the checkpoint was trained on ({what}). The run continues on the present data;"
-        " if that is not meant, stop it and put the old data back."
+        f"data: its content is not what the checkpoint was trained on ({differing}). The run continues on the present"
+        " data; if that is not meant, stop it and put the old data back."
     )
 
 
-def data_fingerprint(data: DataSet, seed: int) -> dict[str, Any]:
-    """Return what tells the content of `data`: its own `fingerprint`, or else of both parts the length, the names,
-    shapes and types of a batch, and of a few samples a checksum and, of floating-point values, a sketch: two numbers
-    that the rounding of another machine leaves nearly as they are.
+def data_fingerprint(data: DataSet, seed: int) -> JsonObject:
+    """Return plain values that identify the content of `data`.
 
-    A part whose samples cannot be read here has no checksum. Raises ConfigError where `fingerprint` fails.
+    They are its own `fingerprint`, if it has one. If not, they are by split: the length; names, shapes and types of a
+    batch; and, of a few samples, a checksum and the sketches of floating-point values. A sketch is two numbers that
+    the rounding of another machine hardly changes. A split whose samples cannot be read now has its length only.
+
+    Args:
+        data: The data set. Its state is afterwards as it was before.
+        seed: For random numbers drawn meanwhile.
+
+    Raises:
+        ConfigError: `fingerprint` fails.
     """
     try:
         own = data.fingerprint()
@@ -113,25 +134,25 @@ def data_fingerprint(data: DataSet, seed: int) -> dict[str, Any]:
         return {"fingerprint": str(own)}
     with separate_rng(seed):
         parts = {name: getattr(data, name, None) for name in SAMPLES}
-        found = {name: _of_part(part, SAMPLES[name]) for name, part in parts.items() if part is not None}
+        found = {name: _split_fingerprint(part, SAMPLES[name]) for name, part in parts.items() if part is not None}
     if state:
         data.load_state_dict(state)
     return found
 
 
-def _of_part(part: Split, samples: int) -> dict[str, Any]:
+def _split_fingerprint(part: Split, samples: int) -> JsonObject:
     length = len(part)
     indices = torch.linspace(0, length - 1, min(samples, length), dtype=torch.float64).round().long()
     try:
         batch = part.batch(indices)
-        shapes = {name: [str(tensor.dtype).removeprefix("torch."), *tensor.shape[1:]] for name, tensor in batch.items()}
+        shapes = {name: [torch_name(tensor.dtype), *tensor.shape[1:]] for name, tensor in batch.items()}
         floats = {name: tensor for name, tensor in batch.items() if tensor.is_floating_point() or tensor.is_complex()}
         exact = {name: tensor for name, tensor in batch.items() if name not in floats}
         sketches = {name: _sketch(tensor) for name, tensor in floats.items()}
         return {"samples": length, "batch": shapes, "checksum": _checksum(exact), "sketch": sketches}
     except KeyboardInterrupt:
         raise
-    except BaseException:  # likewise; the run meets the error where it needs these samples, and names the batch
+    except BaseException:  # the user's code; the run meets the error when it needs these samples, and names the batch
         return {"samples": length}
 
 
@@ -144,30 +165,30 @@ def _checksum(batch: Mapping[str, Tensor]) -> str:
 
 
 def _sketch(tensor: Tensor) -> list[float]:
-    """Return a weighted sum of the values, which their order matters for, and their norm."""
+    """Return a weighted sum of the values, which depends on their order, and their norm."""
     real = torch.view_as_real(tensor) if tensor.is_complex() else tensor
     values = real.detach().cpu().to(torch.float64).flatten().nan_to_num()
     weights = torch.arange(values.numel(), dtype=torch.float64).cos()
     return [float(values @ weights), float(values.norm())]
 
 
-def _alike(before: Any, after: Any) -> bool:
+def _is_alike(before: object, after: object) -> bool:
     """Return whether two fingerprints are the same, but for rounding in their sketches."""
     if isinstance(before, Mapping) and isinstance(after, Mapping):
-        return before.keys() == after.keys() and all(_alike(before[name], after[name]) for name in after)
+        return before.keys() == after.keys() and all(_is_alike(before[name], after[name]) for name in after)
     if _is_sketch(before) and _is_sketch(after):
         return all(abs(one - other) <= TOLERANCE * after[1] for one, other in zip(before, after, strict=True))
     return bool(before == after)
 
 
-def _is_sketch(value: Any) -> bool:
+def _is_sketch(value: object) -> TypeGuard[list[float]]:
     return isinstance(value, list) and len(value) == 2 and all(type(number) is float for number in value)
 
 
-def _part_that_differs(part: str, before: Any, after: Any) -> str:
+def _split_difference(part: str, before: object, after: object) -> str:
     if part == "fingerprint":
         return f"its fingerprint was {str(before)[:80]} and is {str(after)[:80]}"
     for key, meaning in (("samples", "number of samples"), ("batch", "names, types or shapes")):
-        if isinstance(before, Mapping) and before.get(key) != after.get(key):
+        if isinstance(before, Mapping) and isinstance(after, Mapping) and before.get(key) != after.get(key):
             return f"another {meaning} in {part}"
     return f"other values in {part}"

@@ -1,4 +1,4 @@
-"""Loads components and their optimizers from a checkpoint, also where an optimizer's config has changed since."""
+"""Loads components and their optimizers from a checkpoint, also if an optimizer's config has changed since."""
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -12,10 +12,11 @@ from torch.optim import Optimizer
 from optimizer import SCHEDULE_REGISTRY
 from optimizer.config import counted
 from optimizer.scheduling import NO_CURVE
+from optimizer.types import HasSchedule, JsonObject
 
 from ..errors import ConfigError
 from ..run_layout import OPTIMIZER_VALUES, WEIGHTS
-from . import contents as checkpoint
+from .contents import expected_content, load_component, load_optimizer, read_optimizer, read_progress
 from .directory import read_manifest
 from .fingerprint import Row
 
@@ -38,65 +39,70 @@ def restore_components(
         every: Updates between two steps, by component.
         rows: The differences from the config that the checkpoint was made with.
         on_change: How to restore an optimizer whose config differs: `override` or `rescale`.
-        say: Prints a line.
+        log: Prints a line.
 
     Raises:
         ValueError: The checkpoint does not fit the components or the optimizers.
     """
-    step, listed = checkpoint.read_progress(folder).step, read_manifest(folder)["files"]
+    step, listed = read_progress(folder).step, read_manifest(folder)["files"]
     for name, component in components.items():
         if f"{name}/{WEIGHTS}" not in listed:  # other files in the folder were not verified
             raise ValueError(f"{folder}: has no component {name!r}")
-        checkpoint.load_weights(folder / name, component)
+        load_component(folder / name, component)
     for name, optimizer in optimizers.items():
         own_step = -(-step // every.get(name, 1))
         path = f"model.component_optims.{name}."
         differing = {row_path.removeprefix(path): row for row_path, *row in rows if row_path.startswith(path)}
         if not differing:
-            checkpoint.load_optimizer(folder / name, optimizer)
+            load_optimizer(folder / name, optimizer)
         elif "type" in differing:  # another class, or a component that was frozen
             _start_at_step(optimizer, own_step)
             at = f"update {step}" if own_step == step else f"step {own_step}, after {counted(step, 'update')}"
             log(f"{name}: its optimizer starts again, with its schedule at {at}")
         else:
-            with _warnings_of_another_curve_ignored():
-                checkpoint.load_optimizer(folder / name, optimizer, own_options=True)
-            if on_change == "rescale" and hasattr(optimizer, "scheduler"):
-                _enter_at_saved_lr(name, optimizer, folder / name)
+            with _ignored_curve_warnings():
+                load_optimizer(folder / name, optimizer, own_options=True)
+            if on_change == "rescale" and isinstance(optimizer, HasSchedule):
+                log(_resume_at_saved_lr(name, optimizer, folder / name))
 
 
-def _enter_at_saved_lr(name: str, optimizer: Any, component_folder: Path) -> None:
-    """Enter the schedule of `optimizer` where its lr is the saved one."""
+def _resume_at_saved_lr(name: str, optimizer: Any, component_folder: Path) -> str:
+    """Enter the schedule of `optimizer` where its lr is the saved one; return a line that reports it."""
     first = optimizer.param_groups[0]["param_names"][0]
-    with checkpoint.expected_content(component_folder / OPTIMIZER_VALUES):
-        values = checkpoint.read_optimizer(component_folder).values
+    with expected_content(component_folder / OPTIMIZER_VALUES):
+        values = read_optimizer(component_folder).values
         lr = float(next(group["lr"] for group in values["param_groups"] if first in group["param_names"]))
         rising = _was_rising(values.get("scheduler"))
     try:
         optimizer.scheduler.resume_at_lr(lr, optimizer.param_groups, rising)
     except ValueError as error:
         raise ConfigError(f"model.component_optims.{name}: resume.on_change=rescale: {error}") from error
+    state = optimizer.scheduler.state_dict()
+    position = state["entry"]["position"] if "entry" in state else state["last_epoch"]
+    now = optimizer.param_groups[0]["lr"]
+    return f"{name}: lr continues at {now:.3g}: rescaled, its schedule is entered at step {position}"
 
 
-def _was_rising(scheduler: Mapping[str, Any] | None) -> bool | None:
-    """Return whether the saved curve was rising; None if that cannot be known."""
+def _was_rising(scheduler: JsonObject | None) -> bool | None:
+    """Return whether the saved curve was rising; None if that is unknown."""
     if scheduler is None or {"curves", "entry"} & scheduler.keys():
         return None
     fields = dict(scheduler["config"] or NO_CURVE)
     if (key := fields.pop("type", "")) not in SCHEDULE_REGISTRY:
         return None
-    curve = SCHEDULE_REGISTRY[key](**fields).start()
+    curve = SCHEDULE_REGISTRY[key](**fields).bind()
     here, next_one = (curve.lr_at(scheduler["last_epoch"] + step) for step in (0, 1))
     return None if here == next_one else next_one > here
 
 
 def _start_at_step(optimizer: Optimizer, step: int) -> None:
-    if hasattr(optimizer, "scheduler"):
+    """Set the position of the schedule, if there is one."""
+    if isinstance(optimizer, HasSchedule):
         optimizer.load_state_dict({**optimizer.state_dict(), "scheduler": {"last_epoch": step}})
 
 
 @contextmanager
-def _warnings_of_another_curve_ignored() -> Iterator[None]:
+def _ignored_curve_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the position is loaded, but the schedule is another", UserWarning)
         yield

@@ -1,36 +1,36 @@
-"""What the files of a checkpoint can hold, and whether it stays what it was before the first update."""
+"""Checks that files can hold the contents of a checkpoint, and that shapes and types stay the same in a run."""
 
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from optimizer.config import shown_value
-from optimizer.state import unsavable_name, unsavable_tensor
+from optimizer.state import torch_name, unsavable_reason
 
 from ..errors import ConfigError
-from ..run_layout import CHECKPOINTS, OPTIMIZER_TENSORS
+from ..run_layout import CHECKPOINTS, OPTIMIZER_TENSORS, WEIGHTS
 from .directory import Files
 from .names import folder_name
 
 _SHOWN = 12
 _REMEDY = (
-    "The run could not be resumed from that. Give the tensors their final shape and type in the constructor; leave out"
-    " what need not be saved with register_buffer(…, persistent=False)."
+    "The run could not be resumed from that. Give the tensors their final shape and type in the constructor; use"
+    " register_buffer(…, persistent=False) for tensors that need not be saved."
 )
 _NAME_MAX, _PATH_MAX = 255, 4096
-"""Bytes of a file's name and of a path, where the system does not say."""
+"""Bytes of a file's name and of a path, if the system does not name its limits."""
 
 
 def check_savable(files: Files) -> None:
-    """Raise ValueError, with a line for each tensor and value that the `files` of a checkpoint cannot hold.
+    """Check that the `files` of a checkpoint can be written. Nothing is copied, and no tensor's values are read.
 
-    Nothing is copied, and no tensor's values are read.
+    Raises:
+        ValueError: They cannot. The message has a line for each tensor and value.
     """
-    problems = [line for path, content in files.items() for line in _problems(path, content)]
+    problems = [line for path, content in files.items() for line in _file_problems(path, content)]
     if problems:
         more = [f"… and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
         raise ValueError("\n".join([*problems[:_SHOWN], *more]))
@@ -43,19 +43,23 @@ class SavedForm:
     """
 
     def __init__(self, files: Files) -> None:
-        self._form = _form(files)
+        self._form = _forms(files)
 
     def check(self, files: Files) -> None:
-        """Raise ValueError, with the lines of `problems`, if there are some."""
+        """Check that `files` have the same form.
+
+        Raises:
+            ValueError: They have another one. The message consists of the lines of `problems`.
+        """
         if lines := self.problems(files):
             raise ValueError("\n".join(lines))
 
     def problems(self, files: Files) -> list[str]:
-        """Return a line for each tensor whose form is another one in `files`, and what to do."""
-        now = _form(files)
+        """Return a line for each tensor whose form is another one in `files`, and the remedy."""
+        now = _forms(files)
         lines = [
-            f"{_owner(path)}: its tensor {name!r} was {_described(before.get(name))} before the first update and is"
-            f" {_described(now.get(path, {}).get(name))} now"
+            f"{_config_path(path)}: its tensor {name!r} was {_form_text(before.get(name))} before the first update and"
+            f" is {_form_text(now.get(path, {}).get(name))} now"
             for path, before in self._form.items()
             for name in sorted({*before, *now.get(path, {})})
             if before.get(name) != now.get(path, {}).get(name)
@@ -64,13 +68,21 @@ class SavedForm:
 
 
 def check_lengths(run_dir: Path, components: Collection[str]) -> None:
-    """Raise ConfigError if a file of the run would have a longer name or path than its file system takes."""
+    """Check that the file system accepts the names and paths of a run's files.
+
+    Args:
+        run_dir: The run's directory, which need not exist.
+        components: Their names.
+
+    Raises:
+        ConfigError: A name or a path is too long.
+    """
     place = run_dir.absolute()
     longest = max(components, key=lambda name: len(os.fsencode(name)))
     deepest = place / CHECKPOINTS / f".unfinished-{folder_name(0)}" / longest / OPTIMIZER_TENSORS
     # os.path.exists: Path.exists raises for a name that is too long.
     there = next(parent for parent in (place, *place.parents) if os.path.exists(parent))
-    name_max, path_max = _limit(there, "PC_NAME_MAX", _NAME_MAX), _limit(there, "PC_PATH_MAX", _PATH_MAX)
+    name_max, path_max = _system_limit(there, "PC_NAME_MAX", _NAME_MAX), _system_limit(there, "PC_PATH_MAX", _PATH_MAX)
     for name in deepest.parts:
         if len(os.fsencode(name)) > name_max:
             path = f"model.components.{name}" if name in components else "train.run_dir"
@@ -82,7 +94,7 @@ def check_lengths(run_dir: Path, components: Collection[str]) -> None:
         )
 
 
-def _limit(folder: Path, name: str, default: int) -> int:
+def _system_limit(folder: Path, name: str, default: int) -> int:
     try:
         limit = os.pathconf(folder, name)
     except (AttributeError, OSError, ValueError):  # Windows has no pathconf; a file system may not know
@@ -90,33 +102,33 @@ def _limit(folder: Path, name: str, default: int) -> int:
     return limit if limit > 0 else default
 
 
-def _problems(path: str, content: Mapping[str, Any]) -> Iterator[str]:
+def _file_problems(path: str, content: Mapping[str, object]) -> Iterator[str]:
     if not path.endswith(".safetensors"):
         try:
             json.dumps(content, ensure_ascii=False).encode()
         except (TypeError, ValueError, RecursionError) as error:
-            yield f"{_owner(path)}: its state cannot be saved as JSON: {error}"
+            yield f"{_config_path(path)}: its state cannot be saved as JSON: {error}"
         return
     for name, tensor in content.items():
-        if problem := unsavable_name(name) or unsavable_tensor(tensor):
-            yield f"{_owner(path)}: {name!r} cannot be saved: {problem}"
+        if problem := unsavable_reason(name, tensor):
+            yield f"{_config_path(path)}: {name!r} cannot be saved: {problem}"
 
 
-def _owner(path: str) -> str:
-    """Return the path in the config of what is saved in the file `path`."""
+def _config_path(path: str) -> str:
+    """Return the path in the config of the component or optimizer that is saved in the file `path`."""
     component, _, file = path.partition("/")
     if not file:
         return path
     return f"model.{'component_optims' if file.startswith('optimizer') else 'components'}.{component}"
 
 
-def _form(files: Files) -> dict[str, dict[str, tuple[list[int], torch.dtype]]]:
+def _forms(files: Files) -> dict[str, dict[str, tuple[list[int], torch.dtype]]]:
     return {
         path: {name: (list(tensor.shape), tensor.dtype) for name, tensor in content.items()}
         for path, content in files.items()
-        if path.endswith("/model.safetensors")
+        if path.endswith(f"/{WEIGHTS}")
     }
 
 
-def _described(form: tuple[list[int], torch.dtype] | None) -> str:
-    return "not there" if form is None else f"{str(form[1]).removeprefix('torch.')} {form[0]}"
+def _form_text(form: tuple[list[int], torch.dtype] | None) -> str:
+    return "not there" if form is None else f"{torch_name(form[1])} {form[0]}"

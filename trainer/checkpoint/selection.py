@@ -1,47 +1,55 @@
-"""Which checkpoint a run is taken up from, and what follows from each finding about one.
+"""The checkpoint that a resume starts from, and the consequences of each finding about one.
 
-Foreign files are ignored, with a note. One that cannot be read, or that a newer innerstep wrote, stops the run: nothing
-is changed, and no older one is taken. Only damage makes a run go back, and what it goes back from is set aside.
+Foreign files are ignored, with a note. A checkpoint that cannot be read, or that a newer innerstep wrote, stops the
+resume: nothing is changed, and no older one is taken. If one is damaged, it is set aside and an older one is taken.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from optimizer.config import counted
+from optimizer.types import JsonObject
 
 from ..errors import ConfigError, NewerFormatError, resume_command
 from ..run_layout import CHECKPOINTS, LATEST
 from ..runtime.files import DamagedCheckpointError
 from .directory import complete_checkpoints, foreign_files, verify
-from .health import nonfinite_in, some
-from .names import read_pointer, step_of
+from .health import nonfinite_in_files, shorten_names
+from .names import newest_sentence, read_pointer
 from .writing import set_aside
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
+"""Prints a line."""
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The checkpoint that a run is taken up from; None: from the start. damaged: newer ones, to be set aside."""
+class ResumePoint:
+    """The checkpoint that a run is resumed from."""
 
     folder: Path | None
+    """None: the run has no checkpoint, and starts from the beginning."""
     damaged: list[Path] = field(default_factory=list)
+    """Newer checkpoints, which must be set aside."""
 
 
-def newest_good(run_dir: Path, log: Say) -> Choice:
-    """Return the newest checkpoint of a run that is whole, and the damaged ones that were met before it.
+def newest_verified(run_dir: Path, log: Log) -> ResumePoint:
+    """Return the newest checkpoint of a run that is whole, and the damaged ones that are newer.
 
-    log: prints a line for each damage, and where LATEST names nothing. Raises ConfigError if there are checkpoints
-    and all are damaged, UnreadableError and NewerFormatError.
+    Args:
+        run_dir: The run's directory.
+        log: Prints a line for each damage, and if LATEST names a checkpoint that is not there.
+
+    Raises:
+        ConfigError: There are checkpoints, and all of them are damaged.
+        UnreadableError: The system refuses to read a file.
+        NewerFormatError: A newer innerstep wrote the checkpoint.
     """
     damaged: list[Path] = []
     checkpoints = run_dir / CHECKPOINTS
     there = complete_checkpoints(checkpoints)
     if os.path.lexists(checkpoints / LATEST) and read_pointer(checkpoints, LATEST) is None:
-        instead = f"{there[0].name}, the newest, is looked at" if there else "there is no other: the run begins anew"
+        instead = f"{there[0].name}, the newest, is checked" if there else "there is no other: the run begins again"
         log(f"{checkpoints / LATEST}: names no checkpoint that is there; {instead}")
     for folder in there:
         try:
@@ -50,63 +58,80 @@ def newest_good(run_dir: Path, log: Say) -> Choice:
             log(f"damaged checkpoint: {error}")
             damaged.append(folder)
         else:
-            _describe(folder, manifest, log)
-            return Choice(folder, damaged)
+            _log_notes(folder, manifest, log)
+            return ResumePoint(folder, damaged)
     if damaged:
         raise ConfigError(
-            f"{run_dir}: every checkpoint is damaged, as said above. Bring one back from a copy, or start the run"
+            f"{run_dir}: every checkpoint is damaged, as listed above. Bring one back from a copy, or start the run"
             " over with `innerstep train`."
         )
-    return Choice(None)
+    return ResumePoint(None)
 
 
-def asked_for(folder: Path, log: Say) -> Choice:
-    """Return the checkpoint in `folder`. Raises ConfigError if it is damaged, UnreadableError and NewerFormatError."""
+def verified_point(folder: Path, log: Log) -> ResumePoint:
+    """Return the checkpoint in `folder`, which the user chose, after checking its files.
+
+    Args:
+        folder: The checkpoint's.
+        log: Prints a line, for notes on the checkpoint.
+
+    Raises:
+        ConfigError: The checkpoint is damaged.
+        UnreadableError: The system refuses to read a file.
+        NewerFormatError: A newer innerstep wrote the checkpoint.
+    """
     try:
         manifest = verify(folder)
     except DamagedCheckpointError as error:
         run = folder.parent.parent
         raise ConfigError(f"damaged checkpoint: {error}\n`{resume_command(run)}` takes the newest good one.") from error
-    _describe(folder, manifest, log)
-    return Choice(folder)
+    _log_notes(folder, manifest, log)
+    return ResumePoint(folder)
 
 
-def set_damaged_aside(choice: Choice, log: Say) -> None:
-    """Give the damaged checkpoints that the run goes back from names of their own. Raises OSError."""
-    for folder in choice.damaged:
+def set_damaged_aside(point: ResumePoint, log: Log) -> None:
+    """Rename the damaged checkpoints that are newer than the resume point.
+
+    Raises:
+        OSError: One cannot be renamed.
+    """
+    for folder in point.damaged:
         log(f"{folder}: damaged, and kept as {set_aside(folder).name}")
 
 
-def foreign_note(folder: Path, manifest: Mapping[str, Any]) -> str:
-    """Return a line that says which files in a checkpoint's folder are ignored; empty if there are none."""
+def foreign_note(folder: Path, manifest: JsonObject) -> str:
+    """Return a line that names the files in a checkpoint's folder that are ignored; empty without such files."""
     names = foreign_files(folder, manifest)
-    return f"{folder}: ignored, as not part of the checkpoint: {some(names)}" if names else ""
+    return f"{folder}: ignored, as not part of the checkpoint: {shorten_names(names)}" if names else ""
 
 
-def nonfinite_weights(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
-    """Return the names of what is not finite in a checkpoint, which is read unless its manifest says that all is."""
-    return [] if manifest.get("finite") is True else nonfinite_in(folder, manifest["files"])
+def nonfinite_tensors(folder: Path, manifest: JsonObject) -> list[str]:
+    """Return the names of a checkpoint's tensors that are not finite. Files are read unless the manifest
+    records that all are finite.
+
+    Raises:
+        DamagedCheckpointError: A file is not as it was written.
+        UnreadableError: The system refuses to read a file.
+    """
+    return [] if manifest.get("finite") is True else nonfinite_in_files(folder, manifest["files"])
 
 
-def _describe(folder: Path, manifest: Mapping[str, Any], log: Say) -> None:
-    """Say what a user should know of a checkpoint that is whole."""
+def _log_notes(folder: Path, manifest: JsonObject, log: Log) -> None:
+    """Log the foreign files in a checkpoint's folder, and its tensors that are not finite."""
     if note := foreign_note(folder, manifest):
         log(note)
-    names = nonfinite_weights(folder, manifest)
+    names = nonfinite_tensors(folder, manifest)
     if names:
         finite = _newest_finite(folder.parent)
-        newest = "There is no finite checkpoint."
-        if finite is not None:
-            done = counted(step_of(finite), "update")
-            newest = f"The newest finite checkpoint: after {done}; `{resume_command(finite)}` takes it."
-        log(f"{folder}: not finite: {some(names)}. {newest}")
+        command = "" if finite is None else f" `{resume_command(finite)}` takes it."
+        log(f"{folder}: not finite: {shorten_names(names)}. {newest_sentence('finite', finite)}{command}")
 
 
 def _newest_finite(checkpoints: Path) -> Path | None:
-    """Return the newest checkpoint that is whole and finite, also of those from before manifests said so."""
+    """Return the newest checkpoint that is whole and finite, whether or not its manifest records the latter."""
     for folder in complete_checkpoints(checkpoints):
         try:
-            if not nonfinite_weights(folder, verify(folder)):
+            if not nonfinite_tensors(folder, verify(folder)):
                 return folder
         except (DamagedCheckpointError, NewerFormatError):
             continue

@@ -1,12 +1,12 @@
 """Reads the config in a checkpoint of another version as this version would have written it."""
 
 from collections.abc import Container, Iterator, Mapping
-from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from optimizer import Horizon
 from optimizer.config import arguments_model, check_arguments, explain, nearest, nest
+from optimizer.types import JsonObject
 
 from ..config.class_choice import ClassChoice
 from ..config.marks import default_values, fixed_fields, fixed_sections, may_change
@@ -14,7 +14,7 @@ from ..config.schema import ExperimentConfig, OptimConfig
 from ..runtime.version import newer
 
 
-def brought_up(values: Mapping[str, Any], config: ExperimentConfig) -> dict[str, Any]:
+def upgrade_values(values: JsonObject, config: ExperimentConfig) -> JsonObject:
     """Return the trainer's values of a checkpoint with every fixed field of this version in their `config`.
 
     A field that the checkpoint lacks, because it is older than the field, has its default. A field that may change in
@@ -25,18 +25,18 @@ def brought_up(values: Mapping[str, Any], config: ExperimentConfig) -> dict[str,
         values: The trainer's values in the checkpoint.
         config: The run's.
     """
-    filled = _filled(type(config), values["config"])
+    filled = _fill_defaults(type(config), values["config"])
     named = set(strings(config.model_dump(mode="json")))
     for _, _, fields, now in _sections(type(config), filled, config):
         if isinstance(now, OptimConfig):
-            if _has_class_of(fields, now) and _names_nothing_else(fields, named):
-                fields["params"] = _optimizer_params(fields, now, values["horizon"])
+            if _has_class_of(fields, now) and _names_only(fields, named):
+                fields["params"] = _resolve_params(fields, now, values["horizon"])
         elif isinstance(now, ClassChoice) and _has_class_of(fields, now):
-            fields["params"] = _params(fields["params"], now)
+            fields["params"] = _align_params(fields["params"], now)
     return {**values, "config": filled}
 
 
-def unknown_fields(values: Mapping[str, Any], config: ExperimentConfig) -> list[str]:
+def unknown_fields(values: JsonObject, config: ExperimentConfig) -> list[str]:
     """Return a line for each unknown field in the `config` of a checkpoint, and a remedy if a newer version wrote it.
 
     Args:
@@ -46,14 +46,14 @@ def unknown_fields(values: Mapping[str, Any], config: ExperimentConfig) -> list[
     lines = []
     named = set(strings(config.model_dump(mode="json")))
     for path, model, fields, now in _sections(type(config), values["config"], config):
-        lines += _unknown(path, model, fields)
-        if isinstance(now, ClassChoice) and _has_class_of(fields, now) and _names_nothing_else(fields, named):
+        lines += _unknown_names(path, model, fields)
+        if isinstance(now, ClassChoice) and _has_class_of(fields, now) and _names_only(fields, named):
             lines += _unknown_params(path, fields.get("params", {}), now)
     advice = newer(values.get("provenance", {}).get("innerstep"))
     return [*lines, advice] if lines and advice else lines
 
 
-def strings(value: Any) -> Iterator[str]:
+def strings(value: object) -> Iterator[str]:
     """Yield every text in plain values."""
     if isinstance(value, str):
         yield value
@@ -64,16 +64,16 @@ def strings(value: Any) -> Iterator[str]:
             yield from value
 
 
-def _names_nothing_else(saved: Any, named: Container[str]) -> bool:
+def _names_only(saved: object, named: Container[str]) -> bool:
     """Return whether every dotted path in `saved` is among `named` too: a checkpoint brings no code."""
     return all(text in named for text in strings(saved) if "." in text)
 
 
-def _has_class_of(fields: Mapping[str, Any], known: ClassChoice) -> bool:
+def _has_class_of(fields: JsonObject, known: ClassChoice) -> bool:
     return fields.get("type") == known.type
 
 
-def _filled(model: type[BaseModel], saved: Mapping[str, Any]) -> dict[str, Any]:
+def _fill_defaults(model: type[BaseModel], saved: JsonObject) -> JsonObject:
     """Return a section of a saved config with the default of each fixed field that is absent, without those that may
     change.
     """
@@ -82,17 +82,19 @@ def _filled(model: type[BaseModel], saved: Mapping[str, Any]) -> dict[str, Any]:
     for name, inner, several in fixed_sections(model):
         if (value := fields[name]) is not None:
             fields[name] = (
-                {key: _filled(inner, one) for key, one in value.items()} if several else _filled(inner, value)
+                {key: _fill_defaults(inner, one) for key, one in value.items()}
+                if several
+                else _fill_defaults(inner, value)
             )
     return fields
 
 
-_Section = tuple[str, type[BaseModel], dict[str, Any], BaseModel | None]
+_Section = tuple[str, type[BaseModel], JsonObject, BaseModel | None]
 """A section's path, its class, its saved fields, and the section in the run's config, if it is there."""
 
 
 def _sections(
-    model: type[BaseModel], saved: dict[str, Any], now: BaseModel | None, path: tuple[str, ...] = ()
+    model: type[BaseModel], saved: JsonObject, now: BaseModel | None, path: tuple[str, ...] = ()
 ) -> Iterator[_Section]:
     """Yield a section of a saved config and those inside."""
     yield ".".join(path), model, saved, now
@@ -105,9 +107,10 @@ def _sections(
             yield from _sections(inner, value, known, (*path, name))
 
 
-def _params(saved: Mapping[str, Any], now: ClassChoice) -> dict[str, Any]:
-    """Return saved params as `now` has them where one of the two leaves out what the other gives by its default: an
-    argument that the class has got since, or has lost.
+def _align_params(saved: JsonObject, now: ClassChoice) -> JsonObject:
+    """Return saved params without differences that only an argument with its default makes.
+
+    The class has gained or lost that argument since: only one of the two sides names it.
     """
     params, defaults = dict(saved), _defaults(now.chosen)
     for name in {*params, *now.params} & defaults.keys():
@@ -118,7 +121,7 @@ def _params(saved: Mapping[str, Any], now: ClassChoice) -> dict[str, Any]:
     return params
 
 
-def _defaults(cls: type[Any]) -> dict[str, Any]:
+def _defaults(cls: type[object]) -> JsonObject:
     """Return the defaults of the parameters of a class, by name."""
     return {
         field.alias or name: field.get_default(call_default_factory=True)
@@ -127,19 +130,19 @@ def _defaults(cls: type[Any]) -> dict[str, Any]:
     }
 
 
-def _optimizer_params(fields: Mapping[str, Any], now: OptimConfig, horizon: Mapping[str, Any]) -> dict[str, Any]:
+def _resolve_params(fields: JsonObject, now: OptimConfig, horizon: JsonObject) -> JsonObject:
     """Return an optimizer's saved params, read through its factory and resolved as those of the run are."""
-    params: dict[str, Any] = fields["params"]
+    params: JsonObject = fields["params"]
     if not isinstance(now.factory, BaseModel):
-        return _params(params, now)
+        return _align_params(params, now)
     try:
         optim = OptimConfig(type=now.type, params=params, every=fields["every"])
         return optim.resolved_params(Horizon(horizon["total_steps"], horizon["steps_per_epoch"]))
-    except ValidationError:  # of another version: what does not fit shows as a difference
+    except ValidationError:  # of another version: the params that do not fit show as a difference
         return params
 
 
-def _unknown(path: str, model: type[BaseModel], fields: Mapping[str, Any]) -> list[str]:
+def _unknown_names(path: str, model: type[BaseModel], fields: JsonObject) -> list[str]:
     known = fixed_fields(model)
     return [
         f"{path}.{name}: unknown here{nearest(name, known)}".removeprefix(".")
@@ -148,15 +151,17 @@ def _unknown(path: str, model: type[BaseModel], fields: Mapping[str, Any]) -> li
     ]
 
 
-def _unknown_params(path: str, params: dict[str, Any], known: ClassChoice) -> list[str]:
+def _unknown_params(path: str, params: JsonObject, known: ClassChoice) -> list[str]:
     try:
         check_arguments(known.chosen, params)
     except ValidationError as error:
         names = {tuple(detail["loc"]) for detail in error.errors() if detail["type"] == "unknown_name"}
         lines = explain(nest(error, (path, "params")))
-        return [line for line in lines if any(line.startswith(f"{path}.params.{_dotted(name)}:") for name in names)]
+        return [
+            line for line in lines if any(line.startswith(f"{path}.params.{_dotted_path(name)}:") for name in names)
+        ]
     return []
 
 
-def _dotted(path: tuple[str | int, ...]) -> str:
+def _dotted_path(path: tuple[str | int, ...]) -> str:
     return ".".join(str(part) for part in path)

@@ -1,4 +1,4 @@
-"""Checkpoints are written: complete or absent. What a killed process leaves is finished or removed."""
+"""Writes and removes checkpoints, each complete or absent. Finishes or removes the files of killed processes."""
 
 import errno
 import os
@@ -7,20 +7,20 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from optimizer.state import ASIDE, flush, write_json, write_new, write_tensors
+from optimizer.types import JsonObject
 
 from ..run_layout import LATEST, MANIFEST
-from ..runtime.files import checksum, checksum_of, remove, remove_all
+from ..runtime.files import checksum, checksum_of, remove, remove_all, remove_whole
 from .directory import FORMAT_VERSION, Files
 from .health import nonfinite_names
-from .names import STEP, UNFINISHED, folder_name, is_folder, will_name
+from .names import STEP, UNFINISHED, folder_name, is_folder, pending_name
 
 DAMAGED = "damaged-"
-"""How the names of damaged checkpoints begin that a resume has set aside."""
+"""Prefix of damaged checkpoints that a resume has set aside."""
 
 _REMOVED = ".removed-"
 _REPLACED = ".replaced-"
@@ -28,18 +28,26 @@ _OLD = ".replaced"
 _WRITERS = 4
 
 LEFTOVERS = (UNFINISHED, _REMOVED, _REPLACED, ASIDE, ".latest.new", ".best.new")
-"""How the names begin of what a process that was killed leaves among the checkpoints."""
+"""Prefixes of files and folders that a killed process leaves among the checkpoints."""
 
 
 def write_checkpoint(checkpoints: Path, step: int, files: Files) -> Path:
-    """Write a checkpoint of `step` updates and make it the newest; return its folder. Raises OSError.
+    """Write a checkpoint of `step` updates and make it the newest; return its folder.
 
     All of it is made in a new folder beside the others: the files, flushed to disk and listed with their checksums in
-    a manifest, and what LATEST is to say. Then both get their places. Whatever stops the process, a checkpoint is
-    there whole or not at all, and `recover` knows by what is left in that folder how far it had come.
+    a manifest, and the new LATEST. Then both are moved to their places. Whatever stops the process, a checkpoint is
+    there whole or not at all, and the rest of that folder shows `recover` how far the process had come.
+
+    Args:
+        checkpoints: The folder of the run's checkpoints.
+        step: Updates done.
+        files: The content of the checkpoint's files.
+
+    Raises:
+        OSError: A file cannot be written.
     """
     if not checkpoints.exists():
-        checkpoints.mkdir()  # but not its parents: a run whose directory is gone is not begun anew
+        checkpoints.mkdir()  # but not its parents: a run whose directory is gone does not start again
         flush(checkpoints.parent)
     final = checkpoints / folder_name(step)
     aside = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=checkpoints))
@@ -75,8 +83,8 @@ def _write_files(folder: Path, step: int, files: Files) -> None:
         flush(path)
 
 
-def _write_file(path: Path, content: Mapping[str, Tensor] | Mapping[str, Any]) -> dict[str, Any]:
-    """Write a file, wait until it is on the disk, and return what the manifest says of it."""
+def _write_file(path: Path, content: Mapping[str, Tensor] | JsonObject) -> JsonObject:
+    """Write a file, wait until it is on the disk, and return its entry in the manifest."""
     (write_tensors if path.suffix == ".safetensors" else write_json)(path, content)
     flush(path)
     return {"size_bytes": path.stat().st_size, "xxh3_128": checksum(path)}
@@ -85,16 +93,13 @@ def _write_file(path: Path, content: Mapping[str, Tensor] | Mapping[str, Any]) -
 def remove_checkpoints(folders: Iterable[Path]) -> None:
     """Remove checkpoints; whatever stops the process, none is left in part.
 
-    Raises the first OSError after all were tried.
+    Raises:
+        OSError: One cannot be removed. It is the first such error, raised after all were tried.
     """
     failures = []
     for folder in folders:
         try:
-            aside = Path(tempfile.mkdtemp(prefix=_REMOVED, dir=folder.parent))
-            try:
-                folder.rename(aside / folder.name)
-            finally:
-                remove(aside)
+            remove_whole([folder], _REMOVED)
         except OSError as error:
             failures.append(error)
     if failures:
@@ -102,7 +107,11 @@ def remove_checkpoints(folders: Iterable[Path]) -> None:
 
 
 def set_aside(folder: Path) -> Path:
-    """Give a damaged checkpoint a name under which it is neither taken nor replaced; return it. Raises OSError."""
+    """Rename a damaged checkpoint so that it is neither resumed from nor replaced; return its new folder.
+
+    Raises:
+        OSError: It cannot be renamed.
+    """
     for number in range(1, 10_000):
         new = folder.with_name(f"{DAMAGED}{folder.name}" + (f"-{number}" if number > 1 else ""))
         if not os.path.lexists(new):
@@ -113,27 +122,34 @@ def set_aside(folder: Path) -> Path:
 
 
 def recover(checkpoints: Path) -> None:
-    """Finish what a process that was killed left half done, so that the newest checkpoint is found. Raises OSError.
+    """Finish the work of a process that was killed, so that the newest checkpoint is found.
 
-    A checkpoint that has its place and is not named by LATEST yet is named; one that was about to be replaced is put
+    A checkpoint that has its place and is not named by LATEST yet is named. One that was about to be replaced is put
     back.
+
+    Raises:
+        OSError: A file cannot be written.
     """
     for aside in _leftovers(checkpoints, UNFINISHED):
         if aside.is_symlink() or not aside.is_dir():
             continue
-        name = will_name(aside)
+        name = pending_name(aside)
         if name is not None and is_folder(checkpoints / name):
             (aside / LATEST).replace(checkpoints / LATEST)
             flush(checkpoints)
         _put_back(checkpoints, aside)
-    for old in _leftovers(checkpoints, _REPLACED):  # as versions before this one called it
+    for old in _leftovers(checkpoints, _REPLACED):  # the name that earlier versions used
         final = old.with_name(old.name.removeprefix(_REPLACED))
         if STEP.fullmatch(final.name) and not os.path.lexists(final):
             old.rename(final)
 
 
 def clear_leftovers(checkpoints: Path) -> None:
-    """Do what `recover` does, and remove what is left over. Raises the first OSError after all was tried."""
+    """Do as `recover` does, and remove the remaining files of killed processes.
+
+    Raises:
+        OSError: One cannot be removed. It is the first such error, raised after all were tried.
+    """
     recover(checkpoints)
     for aside in _leftovers(checkpoints, UNFINISHED):
         if not aside.is_symlink():
@@ -151,7 +167,7 @@ def _put_back(checkpoints: Path, aside: Path) -> None:
 
 
 def _discard(aside: Path) -> None:
-    """Remove the folder that a checkpoint is written in: first what `recover` goes by."""
+    """Remove the folder that a checkpoint is written in: first LATEST, by which `recover` decides."""
     (aside / LATEST).unlink(missing_ok=True)
     remove(aside)
 

@@ -224,13 +224,13 @@ def _run() -> None:
 def _importing(no_plugins: bool) -> Iterator[None]:
     """Let the body import the modules that a config or a key names, also from the working directory; or refuse to."""
     from optimizer import no_plugins as without_plugins
-    from optimizer.config import looking_in
+    from optimizer.config import search_in
 
     from ..config.plugins import working_directory
 
     with (
         warnings.catch_warnings(),
-        looking_in(working_directory()),
+        search_in(working_directory()),
         without_plugins() if no_plugins else nullcontext(),
     ):
         warnings.showwarning = _in_one_line(warnings.showwarning)
@@ -238,11 +238,11 @@ def _importing(no_plugins: bool) -> Iterator[None]:
 
 
 def _in_one_line(show: Callable[..., None]) -> Callable[..., None]:
-    """Return a `warnings.showwarning` that prints a PartWarning in one line, and other warnings by `show`."""
-    from optimizer.config import PartWarning
+    """Return a `warnings.showwarning` that prints a PluginWarning in one line, and other warnings by `show`."""
+    from optimizer.config import PluginWarning
 
     def show_warning(message: Warning | str, category: type[Warning], *place: object, **options: object) -> None:
-        if issubclass(category, PartWarning):
+        if issubclass(category, PluginWarning):
             _complain(f"warning: {message}", "yellow")
         else:
             show(message, category, *place, **options)

@@ -12,8 +12,8 @@ from optimizer.config import (
     UNKNOWN_KEY,
     NotImportedError,
     filtered,
-    folders_of,
-    module_named,
+    folders_of_modules,
+    load_module,
     refusal,
     refuse_under_no_plugins,
 )
@@ -53,7 +53,7 @@ def heading_of_folders(names: Iterator[str], run_dir: Path) -> str:
         names: All text in the config.
         run_dir: The run directory.
     """
-    folders = folders_of(names)
+    folders = folders_of_modules(names)
     if not folders:
         return ""
     seen_from_run = []
@@ -75,7 +75,7 @@ def import_plugins(plugins: Sequence[str]) -> None:
         raise refusal(str(error)) from error
     for index, module in enumerate(plugins):
         try:
-            module_named(module)
+            load_module(module)
         except NotImportedError as error:
             raise refusal(str(error), (index,), module) from error
 

@@ -177,6 +177,8 @@ class TrainConfig(Config):
     """Joint L2 norm that the gradients of all components are scaled down to; 0 or null: no clipping."""
     log_every: MayChange[PositiveCount] = 10
     """Updates from one training line in metrics.jsonl to the next. The first and the last update always have one."""
+    log: MayChange[list[str]] = Field(default=["jsonl"])
+    """Places that metrics go to, by key. One is always jsonl, metrics.jsonl in the run directory: a resume reads it."""
     eval_every: MayChange[PositiveCount | None] = None
     """Updates from one evaluation on the held-out samples to the next; null: none before the one at the end."""
     save_every: MayChange[PositiveCount | None] = None
@@ -213,6 +215,15 @@ class TrainConfig(Config):
             )
         return Horizon(total_steps, steps_per_epoch)
 
+    @field_validator("log")
+    @classmethod
+    def _check_log(cls, keys: list[str]) -> list[str]:
+        if "jsonl" not in keys:
+            raise refusal(f"must contain jsonl, which a resume reads: [{', '.join(['jsonl', *keys])}]", (), keys)
+        if len(set(keys)) < len(keys):
+            raise refusal("must name each place once", (), keys)
+        return keys
+
     @model_validator(mode="after")
     def _check_length(self) -> Self:
         if (self.total_steps is None) == (self.epochs is None):
@@ -243,6 +254,11 @@ class ExperimentConfig(Config):
     """The objective, the length of the run, the device, and the rules for logging and saving."""
     resume: MayChange[ResumeConfig] = Field(default_factory=ResumeConfig)
     """How `innerstep resume` treats a config that differs from the checkpoint's."""
+
+    def in_place(self) -> Self:
+        """Return the config with an absolute run directory: users' code may change the working directory."""
+        train = self.train.model_copy(update={"run_dir": self.train.run_dir.absolute()})
+        return self.model_copy(update={"train": train})
 
     @field_validator("plugins", mode="before")
     @classmethod

@@ -17,7 +17,7 @@ from .field_text import type_text, value_text
 NAME = "NAME"
 """Stands in a path for a name that the user gives: that of a component."""
 CONFIG = "config"
-"""What the whole config is called here, as a section."""
+"""The name of the whole config as a section."""
 
 
 @dataclass(frozen=True)

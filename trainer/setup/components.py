@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from ..checkpoint.init_from import load_part
+from ..checkpoint.init_from import init_component
 from ..config.schema import ComponentConfig, ModelConfig
 from ..errors import ConfigError, raised
 from ..interfaces.dataset import DataSet
@@ -144,7 +144,7 @@ def _load_initial(
     if any(is_lazy(tensor) for tensor in (*component.parameters(), *component.buffers())):
         raise ConfigError(f"{path}: the component has lazy modules, whose parameters have no shape to load into yet.")
     try:
-        names, lines = load_part(name, config.init_from, component)
+        names, lines = init_component(name, config.init_from, component)
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from error
     for line in lines:

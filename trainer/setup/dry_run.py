@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from optimizer.state import without_values
+from optimizer.state import unreadable_reason
 
 from ..config.schema import ModelConfig
 from ..errors import ConfigError, raised
@@ -14,7 +14,7 @@ from ..interfaces.component import train_mode
 from ..interfaces.dataset import Batch, DataSet
 from ..interfaces.objective import Objective, Outcome, loss_problem, metric_problem
 from ..loop.data_checks import HELD_OUT, TRAIN, first_batch
-from ..runtime.device import on_device
+from ..runtime.world import on_device
 from .components import Loaded, freeze, move, prepare, refuse_shapeless_parameters, refuse_shared_parameters
 
 
@@ -139,7 +139,7 @@ def _buffers_restored(components: nn.ModuleDict) -> Iterator[None]:
         (module, name, buffer, buffer.clone())
         for module in components.modules()
         for name, buffer in module.named_buffers(recurse=False)
-        if without_values(buffer) is None
+        if unreadable_reason(buffer) is None
     ]
     try:
         yield

@@ -1,24 +1,32 @@
 """Compares two checkpoints: config, positions, and tensors, one pair in memory at a time."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from optimizer.config import counted, shown, shown_value
+from optimizer.state import torch_name
+from optimizer.types import JsonObject
 
 from ...reporting.tables import aligned
-from ...run_layout import OPTIMIZER_TENSORS, OPTIMIZER_VALUES, RNG_TENSORS, TRAINER, WEIGHTS
-from ...runtime.files import DamagedCheckpointError, opened_tensors, read_json
+from ...run_layout import RNG_TENSORS, TRAINER
+from ...runtime.files import DamagedCheckpointError, opened_tensors
 from ..concurrent_reading import read_checkpoint
-from ..contents import expected_content, read_progress
-from ..fingerprint import Row, fingerprint_leaves, leaves
+from ..contents import (
+    COMPONENT_STATE,
+    RUN_STATE,
+    WEIGHTS_STATE,
+    StateFiles,
+    expected_content,
+    read_flat_values,
+    read_progress,
+)
+from ..fingerprint import Row, differing_leaves, fingerprint_leaves, leaves
 from ..names import is_file, is_folder
-from ..own_state import PARTS, own_values
 
 SHOWN = 20
 """Rows of a table of differences, unless all are asked for."""
@@ -31,22 +39,17 @@ Sides = tuple[Path, Path]
 
 
 @dataclass
-class _Tensors:
-    """The differences between tensors.
-
-    Attributes:
-        only: A line for each tensor that one side lacks.
-        other: A line for each tensor of another shape or type.
-        rows: Component, kind, name, largest absolute and relative difference of each other tensor that differs.
-        summary: A line for each component, and one for the random number generators.
-        differ: Whether anything differs.
-    """
-
+class _TensorDifferences:
     only: list[str] = field(default_factory=list)
+    """A line for each tensor that one side lacks."""
     other: list[str] = field(default_factory=list)
+    """A line for each tensor of another shape or type."""
     rows: list[tuple[str, str, str, float, float]] = field(default_factory=list)
+    """Owner, label, name, largest absolute and relative difference of each other tensor that differs."""
     summary: list[str] = field(default_factory=list)
+    """A line for each owner, and one for the random number generators."""
     differ: bool = False
+    """Whether anything differs."""
 
 
 def differences(first: Path, second: Path, show_all: bool = False) -> tuple[bool, str]:
@@ -75,7 +78,7 @@ def _compare(sides: Sides, show_all: bool) -> tuple[bool, str]:
     blocks += [_first_lines(tensors.only, show_all)] if tensors.only else []
     blocks += [["of another shape or type, A and B:", *_first_lines(tensors.other, show_all)]] if tensors.other else []
     if tensors.rows:
-        shown = sorted(tensors.rows, key=lambda row: (row[1] == "weights", *row[3:]), reverse=True)
+        shown = sorted(tensors.rows, key=lambda row: (row[1] == WEIGHTS_STATE.label, *row[3:]), reverse=True)
         lines = [(*row[:3], f"{row[3]:.3g}", f"{row[4]:.3g}") for row in shown]
         header = ("component", "of", "tensor", "largest difference", "relative")
         head, *body = aligned([header, *lines], right=(3, 4))
@@ -89,43 +92,38 @@ def _compare(sides: Sides, show_all: bool) -> tuple[bool, str]:
 
 def _compare_values(sides: Sides) -> tuple[list[Row], list[Row]]:
     """Return the differences in the config, and those in all other plain values."""
-    configs, positions = [], []
-    for folder in sides:
-        values = read_progress(folder).values
-        with expected_content(folder / TRAINER):
-            configs.append(fingerprint_leaves(values))
-            positions.append(_positions(folder, values))
-    return _differing(*configs), _differing(*positions)
+    (config, positions), (other_config, other_positions) = map(_read_values, sides)
+    return (
+        differing_leaves(config, other_config, _ABSENT),
+        differing_leaves(positions, other_positions, _ABSENT),
+    )
 
 
-def _positions(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+def _read_values(folder: Path) -> tuple[JsonObject, JsonObject]:
+    """Return the fingerprint, and all other plain values, by dotted path."""
+    values = read_progress(folder).values
+    with expected_content(folder / TRAINER):
+        return fingerprint_leaves(values), _positions(folder, values)
+
+
+def _positions(folder: Path, values: JsonObject) -> JsonObject:
     step = read_progress(folder).step
     trainer = {"step": step, **{key: values["data"][key] for key in _IN_DATA}}
     trainer |= {key: values[key] for key in ("horizon", "scaler", "best", "components") if key in values}
     flat = leaves(trainer)
-    for name in values["components"]:
-        path = folder / name / OPTIMIZER_VALUES
-        if is_file(path):
-            saved = read_json(path)
-            scheduler = {key: value for key, value in saved.get("scheduler", {}).items() if "config" not in key}
-            saved = {key: value for key, value in saved.items() if key != "shapes"} | {"scheduler": scheduler}
-            flat |= leaves(saved, f"{name}.optimizer")
-    for name in PARTS:
-        if (folder / f"{name}.json").is_file():
-            flat |= own_values(folder, name)
+    owners = [(f"{name}.", folder / name, COMPONENT_STATE) for name in values["components"]]
+    for prefix, owner_folder, kinds in [*owners, ("", folder, RUN_STATE)]:
+        for state in kinds:
+            found = read_flat_values(owner_folder, state)
+            flat |= {f"{prefix}{state.name}.{path}": value for path, value in found.items()}
     return flat
 
 
-def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Row]:
-    rows = [(path, first.get(path, _ABSENT), second.get(path, _ABSENT)) for path in {**first, **second}]
-    return [row for row in rows if row[1] != row[2] and not (row[1] != row[1] and row[2] != row[2])]
-
-
 def _row_lines(rows: list[Row]) -> list[str]:
-    return aligned([(f"  {shown(path)}", _shown(first), _shown(second)) for path, first, second in rows])
+    return aligned([(f"  {shown(path)}", _value_text(first), _value_text(second)) for path, first, second in rows])
 
 
-def _shown(value: Any) -> str:
+def _value_text(value: object) -> str:
     return "absent" if value is _ABSENT else shown_value(value)
 
 
@@ -134,8 +132,8 @@ def _first_lines(lines: list[str], show_all: bool) -> list[str]:
     return lines if show_all or hidden <= 0 else [*lines[:SHOWN], f"… and {hidden} more; --all shows them"]
 
 
-def _compare_tensors(sides: Sides) -> _Tensors:
-    found = _Tensors()
+def _compare_tensors(sides: Sides) -> _TensorDifferences:
+    found = _TensorDifferences()
     components = [read_progress(folder).values["components"] for folder in sides]
     for name in {**components[0], **components[1]}:
         owners = [label for label, known in zip("AB", components, strict=True) if name in known]
@@ -143,45 +141,44 @@ def _compare_tensors(sides: Sides) -> _Tensors:
             found.differ = True
             found.summary.append(f"{shown(name)}: only in {owners[0]}")
         else:
-            files = {"weights": f"{name}/{WEIGHTS}", "state": f"{name}/{OPTIMIZER_TENSORS}"}
-            _compare_files(sides, name, files, found)
-    for name in PARTS:
-        if any((folder / f"{name}.safetensors").is_file() for folder in sides):
-            _compare_files(sides, f"state of {name}", {"state": f"{name}.safetensors"}, found)
+            _compare_files((sides[0] / name, sides[1] / name), name, COMPONENT_STATE, found)
+    for state in RUN_STATE:
+        if any(is_file(folder / state.tensors) for folder in sides):
+            _compare_files(sides, f"state of {state.name}", [state], found)
     differ = _rng_differ(sides)
     found.differ |= differ
     found.summary.append("random number generators: " + ("differ" if differ else "identical"))
     return found
 
 
-def _compare_files(sides: Sides, name: str, files: Mapping[str, str], found: _Tensors) -> None:
-    """Add the differences between the tensors of two files to `found`. name: their owner. files: by kind of tensor."""
+def _compare_files(folders: Sides, owner: str, states: Iterable[StateFiles], found: _TensorDifferences) -> None:
+    """Add the differences between the tensors of one owner, which are in both `folders`, to `found`."""
     differing = total = 0
-    for kind, file in files.items():
-        for tensor, pair in _pairs(sides, file):
+    name = shown(owner)
+    for state in states:
+        for tensor, (first, second) in _pairs(folders, state.tensors):
             total += 1
-            first, second = pair
             if first is None or second is None:
-                found.only.append(f"only in {'B' if first is None else 'A'}: {shown(name)}, {kind}: {shown(tensor)}")
+                side = "B" if first is None else "A"
+                found.only.append(f"only in {side}: {name}, {state.label}: {shown(tensor)}")
             elif (first.shape, first.dtype) != (second.shape, second.dtype):
-                found.other.append(
-                    f"  {shown(name)}, {kind}: {shown(tensor)}: {_shape_and_dtype(first)}, {_shape_and_dtype(second)}"
-                )
+                forms = f"{_shape_and_dtype(first)}, {_shape_and_dtype(second)}"
+                found.other.append(f"  {name}, {state.label}: {shown(tensor)}: {forms}")
             elif (largest := largest_difference(first, second)) is not None:
-                found.rows.append((shown(name), kind, shown(tensor), *largest))
+                found.rows.append((name, state.label, shown(tensor), *largest))
             else:
                 continue
             differing += 1
     found.differ |= differing > 0
     found.summary.append(
-        f"{shown(name)}: {differing} of {counted(total, 'tensor')} differ" if differing else f"{shown(name)}: identical"
+        f"{name}: " + (f"{differing} of {counted(total, 'tensor')} differ" if differing else "identical")
     )
 
 
-def _pairs(sides: Sides, file: str) -> Iterator[tuple[str, tuple[Tensor | None, Tensor | None]]]:
+def _pairs(folders: Sides, file: str) -> Iterator[tuple[str, tuple[Tensor | None, Tensor | None]]]:
     """Yield the tensors of a file on both sides by name; None where a side lacks it. A missing file has none."""
     with ExitStack() as stack:
-        there = [folder / file for folder in sides]
+        there = [folder / file for folder in folders]
         opened = [stack.enter_context(opened_tensors(path)) if is_file(path) else None for path in there]
         names: list[dict[str, None]] = [{} if one is None else dict.fromkeys(one.keys()) for one in opened]
         for name in names[0] | names[1]:
@@ -212,7 +209,7 @@ def largest_difference(first: Tensor, second: Tensor) -> tuple[float, float] | N
 
 
 def _shape_and_dtype(tensor: Tensor) -> str:
-    return f"{list(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+    return f"{list(tensor.shape)} {torch_name(tensor.dtype)}"
 
 
 def _rng_differ(sides: Sides) -> bool:

@@ -1,4 +1,4 @@
-"""The weights of a checkpoint as one plain safetensors file."""
+"""Writes the weights of a checkpoint as one plain safetensors file."""
 
 import os
 from dataclasses import dataclass
@@ -19,15 +19,22 @@ from ..selection import foreign_note
 
 
 def export_weights(path: Path, out: Path, component: str | None = None, overwrite: bool = False) -> str:
-    """Write the weights of the checkpoint that `path` leads to into the file `out`; return a line that says so,
-    and one that names files in the checkpoint's folder that were ignored.
+    """Write the weights of a checkpoint into a file, under the names COMPONENT.PARAMETER.
 
-    Names are COMPONENT.PARAMETER; of one `component` alone, PARAMETER. Raises ValueError where there is no checkpoint
-    or no such component, for damage, and if `out` is there and is not to be overwritten; OSError if it cannot be
-    written.
+    Args:
+        path: Leads to the checkpoint: its folder, LATEST or BEST, or a run.
+        out: The file, which must end in .safetensors.
+        component: The component to write, under the names of its parameters alone; None: all components.
+        overwrite: Whether to replace an existing file.
+
+    Returns:
+        A line on the file, after one on ignored files in the checkpoint's folder if there are some.
+
+    Raises:
+        ValueError: There is no checkpoint or no such component, it is damaged, or the file exists or cannot be written.
     """
     check_new_file(out, overwrite)
-    found = read_checkpoint(path, lambda folder: _weights(folder, component))
+    found = read_checkpoint(path, lambda folder: _read_weights(folder, component))
     with written_out(out) as aside:
         write_tensors(aside, found.tensors, {"format": "pt"})
     values = sum(tensor.numel() for tensor in found.tensors.values())
@@ -38,14 +45,14 @@ def export_weights(path: Path, out: Path, component: str | None = None, overwrit
 
 @dataclass(frozen=True)
 class _Weights:
-    """Tensors by the names that they are exported under. note: on files that were ignored; may be empty."""
-
     tensors: dict[str, Tensor]
+    """By exported name."""
     components: list[str]
     note: str
+    """A line on files that were ignored; may be empty."""
 
 
-def _weights(folder: Path, component: str | None) -> _Weights:
+def _read_weights(folder: Path, component: str | None) -> _Weights:
     manifest = verify(folder)
     listed = manifest["files"]
     known = [name.removesuffix(f"/{WEIGHTS}") for name in listed if name.endswith(f"/{WEIGHTS}")]
@@ -63,7 +70,11 @@ def _weights(folder: Path, component: str | None) -> _Weights:
 
 
 def check_new_file(out: Path, overwrite: bool) -> None:
-    """Raise ConfigError if `out` cannot be written as it is asked for."""
+    """Check that the file `out` can be written.
+
+    Raises:
+        ConfigError: Its name is wrong, its directory is missing, or it exists and `overwrite` is False.
+    """
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out: must end in .safetensors; got {out}")
     if not out.parent.is_dir():

@@ -2,27 +2,25 @@
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from optimizer.config import shown_value
 from optimizer.state import (
-    LEROBOTS_SCHEDULER,
+    LEROBOT_SCHEDULER,
     TENSORS,
     VALUES,
-    independent,
-    lerobots_groups,
-    lerobots_state,
-    unsavable_name,
+    lerobot_state_dict,
+    scheduler_position,
+    unsavable_name_reason,
+    without_sharing,
     write_new,
     write_tensors,
 )
+from optimizer.types import JsonObject, ParamGroup, StateDict
 
 from ...run_layout import WEIGHTS
 from ...runtime.files import DamagedCheckpointError, opened_tensors, read_json, read_json_list, read_tensors
@@ -36,54 +34,56 @@ OPTIMIZER_FILE = "_opt.pt"
 
 @dataclass(frozen=True)
 class PositionalState:
-    """One component. optimizer: a state dict of torch.optim, and in it the schedule's position under "scheduler", if
-    it is known; None where there is no optimizer. source: where it was read.
-    """
+    """One component and its optimizer, whose parameters have positions and may have no names."""
 
     weights: dict[str, Tensor]
-    optimizer: dict[str, Any] | None
+    optimizer: StateDict | None
+    """A state dict of torch.optim, with the schedule's position under "scheduler" if known; None: no optimizer."""
     source: Path
+    """The file or folder that it was read from."""
 
 
-def lerobots_folder(path: Path) -> Path | None:
-    """Return the folder of LeRobot's optimizer state that `path` is or, as a checkpoint of LeRobot, holds."""
+def lerobot_folder(path: Path) -> Path | None:
+    """Return the folder of LeRobot's optimizer state: `path`, or the one in it if `path` is a checkpoint; or None."""
     return next((folder for folder in (path, path / TRAINING_STATE) if os.path.lexists(folder / TENSORS)), None)
 
 
 def read_lerobot(folder: Path) -> PositionalState:
-    """Return what is in a folder of LeRobot's optimizer state, with the weights beside it.
+    """Read a folder of LeRobot's optimizer state, and the weights beside it.
 
-    Raises DamagedCheckpointError for a file that is missing or is none of LeRobot's.
+    Raises:
+        DamagedCheckpointError: A file is missing, or LeRobot did not write it.
     """
-    with expected_content(folder / TENSORS):
-        optimizer: dict[str, Any] = {"state": lerobots_state(read_tensors(folder / TENSORS))}
-    groups = read_json_list(folder / VALUES)
-    with expected_content(folder / VALUES):
-        optimizer["param_groups"] = lerobots_groups(groups)
-    scheduler = _first_file(folder / LEROBOTS_SCHEDULER, folder.parent / LEROBOTS_SCHEDULER)
-    if scheduler is not None:
-        optimizer["scheduler"] = _position(scheduler, read_json(scheduler))
+    tensors, groups = read_tensors(folder / TENSORS), read_json_list(folder / VALUES)
+    try:
+        optimizer = lerobot_state_dict(folder, tensors, groups, read_json)
+    except ValueError as error:
+        raise DamagedCheckpointError(str(error)) from error
     there = folder / WEIGHTS, folder.parent / PRETRAINED_MODEL / WEIGHTS
-    weights = _first_file(*there)
+    weights = _first_existing(*there)
     if weights is None:
         raise DamagedCheckpointError(f"{there[0]}: is missing, as is {there[1]}. Put the weights into one of them.")
-    return PositionalState(_with_shared_tensors(weights), optimizer, folder)
+    return PositionalState(_read_shared_tensors(weights), optimizer, folder)
 
 
 def torch_names(folder: Path) -> list[str]:
     """Return the names of the modules whose state dicts are in a folder as NAME.pt, perhaps with NAME_opt.pt."""
     files = sorted(path.name for path in folder.glob("*.pt"))
     names = dict.fromkeys(name.removesuffix(OPTIMIZER_FILE).removesuffix(".pt") for name in files)
-    return [name for name in names if name.strip(".")]  # others are no names of folders: "..pt" would be "."
+    return [name for name in names if name.strip(".")]  # the others are not valid names of folders: "..pt" would be "."
 
 
 def read_torch(folder: Path, name: str) -> PositionalState:
-    """Return what is in NAME.pt and NAME_opt.pt. Raises DamagedCheckpointError, also for files that would run code."""
+    """Read NAME.pt and NAME_opt.pt.
+
+    Raises:
+        DamagedCheckpointError: A file is not a state dict, or reading it would run code.
+    """
     path, optimizer_path = folder / f"{name}.pt", folder / f"{name}{OPTIMIZER_FILE}"
     weights = read_torch_file(path)
     if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in weights.items()):
-        raise DamagedCheckpointError(f"{path}: is no module's state dict: not every entry is a tensor with a name")
-    if problem := next(filter(None, map(unsavable_name, weights)), None):
+        raise DamagedCheckpointError(f"{path}: is not a module's state dict: not every entry is a tensor with a name")
+    if problem := next(filter(None, map(unsavable_name_reason, weights)), None):
         raise DamagedCheckpointError(f"{path}: has a tensor that cannot be saved: {problem}")
     if not os.path.lexists(optimizer_path):
         return PositionalState(weights, None, path)
@@ -96,12 +96,20 @@ def read_torch(folder: Path, name: str) -> PositionalState:
         groups = [{key: _plain_betas(value) for key, value in group.items()} for group in optimizer["param_groups"]]
         optimizer = {**optimizer, "state": dict(optimizer["state"]), "param_groups": groups}
     if "scheduler" in optimizer:
-        optimizer["scheduler"] = _position(optimizer_path, optimizer["scheduler"])
+        try:
+            optimizer["scheduler"] = scheduler_position(optimizer_path, optimizer["scheduler"])
+        except ValueError as error:
+            raise DamagedCheckpointError(str(error)) from error
     return PositionalState(weights, optimizer, optimizer_path)
 
 
 def write_lerobot(folder: Path, component: PositionalState) -> None:
-    """Write the files of LeRobot into `folder`. Raises ValueError for a state that they cannot hold, OSError."""
+    """Write the files of LeRobot into the new folder `folder`.
+
+    Raises:
+        ValueError: LeRobot's files cannot hold the state.
+        OSError: A file cannot be written.
+    """
     folder.mkdir()
     write_tensors(folder / WEIGHTS, component.weights, {"format": "pt"})
     optimizer = component.optimizer
@@ -117,18 +125,20 @@ def write_lerobot(folder: Path, component: PositionalState) -> None:
         raise ValueError(
             f"{component.source}: LeRobot's files hold tensors only, which these are not: {', '.join(odd)}"
         )
-    write_tensors(folder / TENSORS, independent(flat))
-    groups = [_lerobots_group(group) for group in optimizer["param_groups"]]
-    write_new(folder / VALUES, _json(component, groups))
+    write_tensors(folder / TENSORS, without_sharing(flat))
+    groups = [_lerobot_group(group) for group in optimizer["param_groups"]]
+    write_new(folder / VALUES, _to_json(component, groups))
     if "scheduler" in optimizer:
-        state = _lerobots_scheduler(groups, optimizer["scheduler"]["last_epoch"])
-        write_new(folder / LEROBOTS_SCHEDULER, _json(component, state))
+        state = _lerobot_scheduler(groups, optimizer["scheduler"]["last_epoch"])
+        write_new(folder / LEROBOT_SCHEDULER, _to_json(component, state))
 
 
 def write_torch(folder: Path, name: str, component: PositionalState) -> None:
     """Write NAME.pt and, of a component with an optimizer, NAME_opt.pt.
 
-    Raises ValueError if another component's files have these names, OSError.
+    Raises:
+        ValueError: Another component's files have these names.
+        OSError: A file cannot be written.
     """
     for file in (f"{name}.pt", f"{name}{OPTIMIZER_FILE}"):
         if (folder / file).exists():
@@ -138,29 +148,20 @@ def write_torch(folder: Path, name: str, component: PositionalState) -> None:
         write_torch_file(folder / f"{name}{OPTIMIZER_FILE}", component.optimizer)
 
 
-def _json(component: PositionalState, values: Any) -> str:
-    """Return `values` as LeRobot writes them, who has no form for what is not finite: that is refused."""
+def _to_json(component: PositionalState, values: object) -> str:
+    """Return `values` as LeRobot writes them, which cannot hold numbers that are not finite. Raises ValueError."""
     try:
         return json.dumps(values, indent=4, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{component.source}: LeRobot's JSON cannot hold an option: {error}") from error
 
 
-def _position(path: Path, scheduler: Any) -> dict[str, int]:
-    position = scheduler.get("last_epoch") if isinstance(scheduler, Mapping) else None
-    if type(position) is not int or position < 0:
-        raise DamagedCheckpointError(
-            f"{path}: the scheduler's last_epoch must be a whole number >= 0; got {shown_value(position)}"
-        )
-    return {"last_epoch": position}
-
-
-def _first_file(*paths: Path) -> Path | None:
+def _first_existing(*paths: Path) -> Path | None:
     return next((path for path in paths if os.path.lexists(path)), None)
 
 
-def _with_shared_tensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file, also under the names that safetensors' save_model left out as they share memory."""
+def _read_shared_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file, also under the names that safetensors' save_model left out as duplicates."""
     tensors = read_tensors(path)
     with opened_tensors(path) as file:
         same = file.metadata() or {}
@@ -168,24 +169,24 @@ def _with_shared_tensors(path: Path) -> dict[str, Tensor]:
     return {**tensors, **shared}
 
 
-def _plain_betas(value: Any) -> Any:
-    """Return an option of several numbers, which torch takes as tensors too, as plain ones."""
+def _plain_betas(value: object) -> object:
+    """Return an option of several numbers, which torch also accepts as tensors, as plain numbers."""
     if not isinstance(value, tuple):
         return value
     return tuple(one.item() if isinstance(one, Tensor) and one.ndim == 0 else one for one in value)
 
 
-def _lerobots_group(group: Mapping[str, Any]) -> dict[str, Any]:
+def _lerobot_group(group: ParamGroup) -> ParamGroup:
     """Return a group as LeRobot's optimizer has it, entry for entry: it names no parameters and no implementation."""
     result = {key: value for key, value in group.items() if key != "param_names"}
-    if "train_mode" not in group:  # schedule-free classes have a foreach that is no None
+    if "train_mode" not in group:  # schedule-free classes have a foreach that is a bool
         result |= {key: None for key in ("foreach", "fused") if key in group}
     return result
 
 
-def _lerobots_scheduler(groups: list[dict[str, Any]], last_epoch: int) -> dict[str, Any]:
+def _lerobot_scheduler(groups: list[ParamGroup], last_epoch: int) -> JsonObject:
     """Return the state of the LambdaLR that LeRobot has beside its optimizer, after `last_epoch` updates."""
-    bases = [float(group.get("initial_lr", group["lr"])) for group in groups]
+    bases = [float(group["initial_lr" if "initial_lr" in group else "lr"]) for group in groups]
     stand_in = torch.optim.SGD([{"params": [torch.zeros(1)], "lr": base} for base in bases])
     state = LambdaLR(stand_in, [lambda _: 1.0] * len(groups)).state_dict()
     last = [float(group["lr"]) for group in groups]

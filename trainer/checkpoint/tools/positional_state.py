@@ -1,17 +1,26 @@
-"""From an optimizer's state by position to one by parameter name, and back."""
+"""Converts an optimizer's state by position to one by parameter name, and back."""
 
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
 from optimizer import NamedState
 from optimizer.config import counted, joined, listed, shown
-from optimizer.state import as_in, compare_shapes, state_by_id, state_by_name
+from optimizer.factories import trainable_parameters
+from optimizer.state import (
+    Shapes,
+    compare_shapes,
+    has_names,
+    names_by_id,
+    option_from_json,
+    shapes_by_name,
+    state_by_id,
+    state_by_name,
+)
 from optimizer.transforms import MEMBER
-from optimizer.types import INITIAL, POSITION
+from optimizer.types import INITIAL, POSITION, ParamGroup
 
 from ...run_layout import OPTIMIZER_VALUES, WEIGHTS
 from ...runtime.files import read_tensors
@@ -20,27 +29,31 @@ from ..init_from import check_kinds
 from .external_formats import PositionalState
 
 _OPTIONS = ("lr", "initial_lr")
-"""What torch keeps in a group as a tensor if it is given as one."""
+"""Options that torch keeps in a group as a tensor if they are given as one."""
 
 
 def name_by_model(found: PositionalState, component: nn.Module | None) -> NamedState | None:
     """Return the optimizer's state of `found` by parameter name; None if it has none.
 
-    component: tells the names where the state has none, and what the weights must be. Raises ValueError for weights
-    and state that do not fit, and where names would have to be guessed.
+    Args:
+        found: A component's weights and optimizer.
+        component: Names the parameters if the state has no names; its shapes and types are those expected.
+
+    Raises:
+        ValueError: The weights or the state do not fit, or the names cannot be determined.
     """
-    shapes = {name: list(tensor.shape) for name, tensor in found.weights.items()}
+    shapes = shapes_by_name(found.weights)
     if component is not None:
         state = component.state_dict()
         own = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-        if problems := compare_shapes(shapes, {name: list(value.shape) for name, value in own.items()}):
+        if problems := compare_shapes(shapes, shapes_by_name(own)):
             raise ValueError(f"{found.source}: the weights do not fit the config's component: {joined(problems)}")
         check_kinds(found.weights, own, list(own), found.source)
     if found.optimizer is None:
         return None
     with expected_content(found.source):
-        names = _names(found, component)
-        _check(found, names, shapes)
+        names = _parameter_names(found, component)
+        _check_state(found, names, shapes)
         groups = [
             {**group, "param_names": [names[position] for position in group["params"]]}
             for group in found.optimizer["param_groups"]
@@ -50,9 +63,13 @@ def name_by_model(found: PositionalState, component: nn.Module | None) -> NamedS
 
 
 def by_position(folder: Path) -> PositionalState:
-    """Return what is in a component's folder as a state dict of the bare class takes it.
+    """Return a component and its optimizer as a state dict of the bare torch class.
 
-    Raises ValueError for damage, and for an optimizer that is of several classes.
+    Args:
+        folder: The component's folder in a checkpoint.
+
+    Raises:
+        ValueError: A file is damaged, or the optimizer consists of several classes.
     """
     weights, path = read_tensors(folder / WEIGHTS), folder / OPTIMIZER_VALUES
     if not path.is_file():
@@ -61,35 +78,34 @@ def by_position(folder: Path) -> PositionalState:
     with expected_content(path):
         groups = saved.values["param_groups"]
         if len({group.get(MEMBER) for group in groups}) > 1:
-            raise ValueError("its optimizer is of several classes, whose state no single class elsewhere takes")
+            raise ValueError("its optimizer is of several classes, whose state no single class elsewhere can load")
         names = [name for group in groups for name in group["param_names"]]
         ids = {name: position for position, name in enumerate(names)}
         state, extra = state_by_id(saved, ids)
-        bare = [{**_bare(group), "params": [ids[name] for name in group["param_names"]]} for group in groups]
+        bare = [{**_bare_group(group), "params": [ids[name] for name in group["param_names"]]} for group in groups]
         optimizer = {**extra, "state": state, "param_groups": bare}
         if "scheduler" in saved.values:
             optimizer["scheduler"] = {"last_epoch": saved.values["scheduler"]["last_epoch"]}
     return PositionalState(weights, optimizer, folder)
 
 
-def _bare(group: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a group without what only an optimizer with a schedule inside has, each value in torch's own type."""
+def _bare_group(group: ParamGroup) -> ParamGroup:
+    """Return a group without the entries of an optimizer with a schedule inside, each value in torch's type."""
     known = {*group, "beta1", "beta2"} - {"lr"}  # torch's schedulers keep an initial_lr too
     ours = {POSITION, MEMBER, *(INITIAL + option for option in known)}
-    values = {key: as_in(None, value) for key, value in group.items() if key not in ours}
+    values = {key: option_from_json(value, None) for key, value in group.items() if key not in ours}
     return {
         key: tuple(value) if isinstance(value, list) and key != "param_names" else value
         for key, value in values.items()
     }
 
 
-def _names(found: PositionalState, component: nn.Module | None) -> dict[Any, str]:
+def _parameter_names(found: PositionalState, component: nn.Module | None) -> dict[int, str]:
     """Return the parameters' names by position."""
     assert found.optimizer is not None, "there is an optimizer to name the parameters of"
     groups = found.optimizer["param_groups"]
-    if all("param_names" in group for group in groups):
-        pairs = [pair for group in groups for pair in zip(group["params"], group["param_names"], strict=True)]
-        return dict(pairs)
+    if has_names(groups):
+        return names_by_id(groups)
     if component is None:
         raise ValueError("goes by position and has no names. Give the config of the component with --config.")
     if len(groups) > 1:
@@ -97,10 +113,10 @@ def _names(found: PositionalState, component: nn.Module | None) -> dict[Any, str
             f"has {len(groups)} parameter groups and no names: which parameter is in which would be a guess. Save it"
             " from an optimizer that is built from named_parameters()."
         )
-    named = list(component.named_parameters())
-    trainable = [name for name, parameter in named if parameter.requires_grad]
+    trainable = [*trainable_parameters(component)]
     positions = groups[0]["params"]
-    for names in (trainable, [name for name, _ in named]):  # some loops hand over the frozen ones too
+    every = [name for name, _ in component.named_parameters()]  # some loops also pass frozen parameters
+    for names in (trainable, every):
         if len(names) == len(positions):
             return dict(zip(positions, names, strict=True))
     raise ValueError(
@@ -109,7 +125,7 @@ def _names(found: PositionalState, component: nn.Module | None) -> dict[Any, str
     )
 
 
-def _check(found: PositionalState, names: Mapping[Any, str], shapes: Mapping[str, list[int]]) -> None:
+def _check_state(found: PositionalState, names: Mapping[int, str], shapes: Shapes) -> None:
     """Raise ValueError, with all that is wrong, unless every name has weights and all state their shapes."""
     assert found.optimizer is not None, "there is an optimizer to check"
     given = Counter(names.values())
