@@ -64,5 +64,5 @@ def test_an_update_of_several_batches_takes_them_in_turn_and_an_epochs_last_what
     assert (single.steps_per_epoch, several.steps_per_epoch) == (6, 2)
     one_by_one = [next(single.of_update(step))["x"].tolist() for step in range(12)]
     updates = [[batch["x"].tolist() for batch in several.of_update(step)] for step in range(4)]
-    assert [several.count(step) for step in range(4)] == [4, 2, 4, 2]
+    assert [several.batch_count(step) for step in range(4)] == [4, 2, 4, 2]
     assert updates == [one_by_one[0:4], one_by_one[4:6], one_by_one[6:10], one_by_one[10:12]]
