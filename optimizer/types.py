@@ -56,3 +56,13 @@ class SwitchesWeights(Protocol):
     def eval(self) -> None:
         """Switch to the weights to evaluate and save."""
         ...
+
+
+@runtime_checkable
+class BuildsSeveral(Protocol):
+    """A factory that may build several optimizers by name, where others build one."""
+
+    @property
+    def builds_multiple_optimizers(self) -> bool:
+        """Whether it does."""
+        ...

@@ -6,6 +6,7 @@ from .errors import SaveError as SaveError
 from .errors import UserCodeError as UserCodeError
 from .interfaces.component import MODEL_REGISTRY as MODEL_REGISTRY
 from .interfaces.dataset import DATASET_REGISTRY as DATASET_REGISTRY
+from .interfaces.dataset import Batch as Batch
 from .interfaces.dataset import DataSet as DataSet
 from .interfaces.dataset import TensorSplit as TensorSplit
 from .interfaces.metrics_sink import SINK_REGISTRY as SINK_REGISTRY

@@ -44,8 +44,8 @@ from .runtime.signals import Interruption
 from .runtime.terminal import console_of, log
 from .runtime.world import World
 from .setup.components import build_components
-from .setup.dry_run import bring_into_form
-from .setup.optimizers import check_each_trains, component_optimizer
+from .setup.dry_run import prepare_components
+from .setup.optimizers import build_optimizer, check_each_trains
 
 
 class OfflineTrainer:
@@ -83,7 +83,7 @@ class OfflineTrainer:
         with separate_rng(config.seed):
             one_sample = self.batches.smallest_batch == 1
             given = (self.objective, self.components, self.data, config.model, loaded)
-            outcome = bring_into_form(*given, self.world.device, one_sample)
+            outcome = prepare_components(*given, self.world.device, one_sample)
         self.optimizers = self._build_optimizers()
         self.fingerprint = run_fingerprint(config, self.optimizers, self.horizon)
         if not resumed:
@@ -220,7 +220,7 @@ class OfflineTrainer:
     def _build_optimizers(self) -> dict[str, Optimizer]:
         """Return one optimizer for each trainable component in model.component_optims."""
         optimizers = {
-            name: component_optimizer(name, optim, self.components[name], self.horizon)
+            name: build_optimizer(name, optim, self.components[name], self.horizon)
             for name, optim in self.config.model.component_optims.items()
             if not is_frozen(self.components[name])
         }

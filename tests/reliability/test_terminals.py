@@ -355,6 +355,7 @@ def test_an_interrupt_offers_the_way_on_where_there_is_one(lives, tmp_path, plac
         ("{} plan {} | true; exit ${{PIPESTATUS[0]}}", 0, ""),
         ("{} train {} > /dev/full", 0, ""),
         ("{} plan {} > /dev/full", 1, "error: the output cannot be written: No space left on device\n"),
+        ("{} --version > /dev/full", 1, "error: the output cannot be written: No space left on device\n"),
         ("{} train {} >&- 2>&- <&-", 0, ""),
         ("{} train {} < /dev/null > /dev/full 2>&1", 0, ""),
         ("PYTHONIOENCODING=cp1252 {} train {}", 0, r"(?s)component .*1e-04 -> 1e-02 \(3\) -> 0 \(12\).*"),

@@ -19,7 +19,7 @@ from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon
 from optimizer.schedules.base import short
 from trainer import ConfigError, load_config, resume, train
 from trainer.config.overrides import parse_overrides
-from trainer.config.paths import as_text, expanded
+from trainer.config.paths import as_text, expand
 from trainer.config.yaml_file import read_config_file
 from trainer.offline_trainer import OfflineTrainer
 
@@ -161,7 +161,7 @@ def test_a_path_that_is_none_is_refused(text):
 @example("$HOME/$$/~")
 @example("~root")
 def test_a_path_is_read_back_from_its_text(name):
-    assert Path(expanded(as_text(Path(name)))) == Path(name)
+    assert Path(expand(as_text(Path(name)))) == Path(name)
 
 
 def test_a_path_with_a_colon_that_exists_wins_over_a_component(tmp_path, monkeypatch):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from trainer import ConfigError, TensorSplit
+from trainer import ConfigError, DataSet, TensorSplit
 from trainer.interfaces.dataset import in_order
 from trainer.loop.batches import ShuffledBatches
 
@@ -44,6 +44,14 @@ def test_the_short_last_batch_can_be_left_out():
     assert [len(next(batches.of_update(step))["x"]) for step in range(4)] == [4, 4, 4, 4]
     with pytest.raises(ConfigError, match=r"data.batch_size: must be <= 10"):
         ShuffledBatches(split(10), 11, seed=0, drop_last=True)
+
+
+def test_a_data_set_that_sets_no_statistics_has_empty_ones():
+    class Plain(DataSet):
+        def __init__(self):
+            self.train, self.held_out = split(3), None
+
+    assert dict(Plain().statistics) == {}
 
 
 def test_in_order_is_in_order():

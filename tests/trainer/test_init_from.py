@@ -157,7 +157,7 @@ REFUSED = {
         {"path": "{run}", "rename": {"linear.*": "x"}},
         "init_from.rename.linear.*: must have as many * as the name there; got 'x'",
     ),
-    "nothing": ({"path": "{run}", "weights": False}, "init_from: says to load nothing"),
+    "nothing": ({"path": "{run}", "weights": False}, "init_from: loads nothing"),
     "a misspelt option": ({"path": "{run}", "optimiser": True}, "optimiser: unknown name; did you mean 'optimizer'?"),
     "nothing that fits": (
         {"path": "{run}", "strict": False, "rename": {"*": "x.*"}},

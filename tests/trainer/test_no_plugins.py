@@ -226,8 +226,9 @@ MAY_IMPORT = {
     "trainer",  # its own modules, when their names are first used
     "optimizer.testing.pytest_suite",  # a test file: what the environment of the tests names
     "trainer.runtime.version",  # the version of innerstep
-    "optimizer.kernels.registry",  # the files of its own package, and so the next four
+    # the modules in their own folders, which register themselves
     "optimizer.factories",
+    "optimizer.kernels.registry",
     "optimizer.schedules",
     "trainer.builtins",
     "trainer.reporting.metrics_log",

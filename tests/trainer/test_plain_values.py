@@ -83,6 +83,9 @@ def test_an_alias_is_a_copy():
     read = read_yaml("a: &a {x: 1}\nb: *a\n")
     read["a"]["x"] = 2
     assert read["b"] == {"x": 1}
+    read = read_yaml("a: &a {x: [1]}\nb: {<<: *a}\n&key c: *key\n")
+    read["a"]["x"].append(2)
+    assert (read["b"], read["c"]) == ({"x": [1]}, "c")
 
 
 BOMB = "a0: &a0 [x, x, x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 30))
@@ -112,7 +115,13 @@ REFUSED = {
     "a large number": ("a: " + "7" * 5000, "a whole number of 5000 characters is too large"),
     "a large hexadecimal number": ("a: 0x" + "f" * 10_000, "a whole number of 10002 characters is too large"),
     "a number beyond floats": ("a: 1e400", "the number does not fit into a float; got 1e400"),
-    "half a character": ('a: "\\ud800"', "text must be Unicode"),
+    "half a character": ('a: "\\ud800"', "text must be Unicode that UTF-8 can hold; got '\\ud800' (line 1, column 4)"),
+    "half a character as a key": ('"\\ud800": 1', "text must be Unicode"),
+    "a character beyond Unicode": ('a: "\\UFFFFFFFF"', "(line 1, column 1)"),
+    "an alias nested too deeply": (
+        "a: &a " + "[" * 40 + "]" * 40 + "\nb: " + "[" * 30 + "*a",
+        "nested more than 64 levels",
+    ),
     "two documents": ("a: 1\n---\nb: 1", "a second document begins"),
     "a comma in a number": ("{steps: 1,000}", "a comma ends a value inside {}, and 000 comes after one. Write 1_000"),
     "half a tuple": ("{betas: (0.9, 0.999)}", "a comma ends a value inside {} and []; got (0.9. Write a list"),

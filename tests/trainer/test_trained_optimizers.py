@@ -83,6 +83,17 @@ def test_a_malformed_preset_is_refused(tmp_path, monkeypatch, preset, message):
         load_config(config(tmp_path, two(), {"first": {"type": "preset"}, "second": ADAMW}))
 
 
+def test_a_preset_of_a_component_that_is_wrong_itself_adds_no_error(tmp_path):
+    components = {"first": {"type": "normd"}, "second": {"type": "normed"}}
+    with pytest.raises(ConfigError, match=r"^model\.components\.first\.type: unknown component 'normd'[^\n]*$"):
+        load_config(config(tmp_path, components, {"first": {"type": "preset"}, "second": {"type": "preset"}}))
+
+
+def test_a_preset_of_no_component_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"^model\.component_optims\.frist: there is no component .*mean 'first'"):
+        load_config(config(tmp_path, two(), {"frist": {"type": "preset"}, "second": ADAMW}))
+
+
 def test_params_of_another_kind_are_refused_with_a_preset_too(tmp_path):
     with pytest.raises(ConfigError, match=r"model.component_optims.first.params: must be a mapping"):
         load_config(config(tmp_path, two(), {"first": {"type": "preset", "params": ["lr"]}, "second": ADAMW}))

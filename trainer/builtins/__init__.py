@@ -1,4 +1,4 @@
-"""The components, data and objective that innerstep brings. Importing this package registers them all."""
+"""Built-in components, data and objective. Importing this package registers every module in its folder."""
 
 from importlib import import_module
 from pkgutil import iter_modules

@@ -1,4 +1,4 @@
-"""`classification`: cross-entropy of the class scores at the end of a wiring."""
+"""`classification`: cross-entropy of the class scores at the end of the dataflow."""
 
 from collections.abc import Sequence
 
@@ -16,27 +16,31 @@ from .dataflow import Dataflow
 class Classification(Objective):
     """Cross-entropy, with accuracy as metric.
 
-    wiring: lines like `code = encoder(patches, info)`, the last of which gives the class scores (N, classes);
-    left out, the batch's `input` goes through the components in the order of the file.
-    input, label: names of batch entries; label is int64 (N).
+    Args:
+        wiring: Lines like `code = encoder(patches, info)`. The last one gives the class scores (N, classes). Without
+            lines, the batch's `input` goes through the components in the order of the file.
+        input: Name of the batch entry that enters the first component, if there is no wiring.
+        label: Name of the batch entry with the classes, int64 (N).
     """
 
     def __init__(self, wiring: Sequence[str] | None = None, input: str = "image", label: str = "label") -> None:  # noqa: A002 the user's word
-        self._wiring = None if wiring is None else Dataflow(wiring)
+        self._dataflow = None if wiring is None else Dataflow(wiring)
         self._input, self._label = input, label
 
     def prepare(self, components: nn.ModuleDict, data: DataSet) -> None:
-        self._wiring = self._wiring or Dataflow.chain(list(components), self._input)
+        """Check the names of components and batch entries."""
+        self._dataflow = self._dataflow or Dataflow.chain(list(components), self._input)
         entries = list(data.train.batch(torch.zeros(1, dtype=torch.int64)))
-        self._wiring.check(list(components), entries, "train.objective.params.wiring")
+        self._dataflow.check(list(components), entries, "train.objective.params.wiring")
         if self._label not in entries:
             raise ConfigError(
                 f"train.objective.params.label: the batch has no {self._label!r}; it has {', '.join(entries)}"
             )
 
     def losses(self, components: nn.ModuleDict, batch: Batch) -> Outcome:
-        assert self._wiring is not None, "prepare comes first"
-        scores = self._wiring.run(components, batch)
+        """Return the mean cross-entropy and the accuracy."""
+        assert self._dataflow is not None, "prepare comes first"
+        scores = self._dataflow.run(components, batch)
         label = batch[self._label]
         losses = {"cross_entropy": F.cross_entropy(scores.float(), label)}
         return Outcome(losses, lambda: {"accuracy": (scores.argmax(dim=1) == label).float().mean()})

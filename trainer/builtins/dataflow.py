@@ -22,16 +22,21 @@ class _Call:
 
 
 class Dataflow:
-    """A list of calls. lines: `result = component(name, …)`, where a name is an entry of the batch or an
-    earlier result. Raises ValueError for a line of another form.
+    """Calls of components, one after another.
+
+    Args:
+        lines: `result = component(name, …)`. A name is an entry of the batch or an earlier result.
+
+    Raises:
+        ValueError: A line has another form.
     """
 
     def __init__(self, lines: Sequence[str]) -> None:
-        self._calls = [_parsed(line) for line in lines]
+        self._calls = [_parse(line) for line in lines]
 
     @classmethod
     def chain(cls, components: Sequence[str], start: str) -> "Dataflow":
-        """Return the wiring that passes the batch's entry `start` through `components` one after another."""
+        """Return the dataflow that passes the batch's entry `start` through `components` one after another."""
         names = [start, *components]
         return cls([f"{name} = {name}({before})" for before, name in zip(names, components, strict=False)])
 
@@ -59,7 +64,7 @@ class Dataflow:
         return values[self._calls[-1].result]
 
 
-def _parsed(line: str) -> _Call:
+def _parse(line: str) -> _Call:
     match = _LINE.match(line)
     if match is None:
         raise ValueError(f"wiring: must be lines like 'code = encoder(patches, info)'; got {line!r}")

@@ -13,10 +13,15 @@ from ..interfaces.dataset import DATASET_REGISTRY, DataSet, TensorSplit
 class Digits(DataSet):
     """8 x 8 grey images of handwritten digits.
 
-    Batches hold `image` (N, 8, 8) in 0..1, `profile` (N, 16), the ink of each row and column, and
-    `label` (N), int64 in 0..9. held_out_fraction: share of the samples that is not trained on.
-    split_seed: which samples these are. Source: Alpaydin & Kaynak 1998, UCI.
-    Raises ConfigError if scikit-learn is not installed.
+    Batches hold `image` (N, 8, 8) in 0..1, `profile` (N, 16), the ink of each row and column, and `label` (N), int64
+    in 0..9. Source: Alpaydin & Kaynak 1998, UCI.
+
+    Args:
+        held_out_fraction: Share of the samples that is held out.
+        split_seed: Seed of the choice of these samples.
+
+    Raises:
+        ConfigError: scikit-learn is not installed.
     """
 
     def __init__(

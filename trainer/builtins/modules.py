@@ -1,4 +1,4 @@
-"""Components that innerstep brings. Any nn.Module class, registered or by dotted path, is one too."""
+"""Built-in components. A config also takes any other nn.Module class, registered or by dotted path."""
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,10 @@ Rate = Beta
 class PatchProjection(nn.Module):
     """Cuts a square one-channel image into square patches and projects each linearly.
 
-    (N, image_size, image_size) -> (N, patches, dim). Raises ValueError if the patches do not tile the image.
+    (N, image_size, image_size) -> (N, patches, dim).
+
+    Raises:
+        ValueError: The patches do not tile the image.
     """
 
     def __init__(self, image_size: Size = 8, patch_size: Size = 2, dim: Size = 64) -> None:
@@ -35,8 +38,13 @@ class PatchProjection(nn.Module):
 class Transformer(nn.Module):
     """A pre-norm transformer encoder over tokens, averaged into one vector.
 
-    (N, tokens, dim), and any number of (N, dim) as further tokens -> (N, dim). tokens: how many tokens
-    come in, the further ones included. Raises ValueError if the heads do not divide dim.
+    (N, tokens, dim), and any number of (N, dim) as extra tokens -> (N, dim).
+
+    Args:
+        tokens: Number of tokens that come in, the extra ones included.
+
+    Raises:
+        ValueError: The heads do not divide dim.
     """
 
     def __init__(
@@ -52,8 +60,8 @@ class Transformer(nn.Module):
         )
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, tokens: Tensor, *further: Tensor) -> Tensor:
-        x = torch.cat([tokens, *(token.unsqueeze(1) for token in further)], dim=1) + self.position
+    def forward(self, tokens: Tensor, *extra: Tensor) -> Tensor:
+        x = torch.cat([tokens, *(token.unsqueeze(1) for token in extra)], dim=1) + self.position
         for layer in self.layers:
             x = layer(x)
         pooled: Tensor = self.norm(x.mean(dim=1))
@@ -86,7 +94,9 @@ class PatchTransformer(nn.Module):
 class MLP(nn.Module):
     """A multi-layer perceptron: (N, in_features) -> (N, out_features).
 
-    hidden: widths of the hidden layers. batch_norm: whether each is normalised over the batch.
+    Args:
+        hidden: Widths of the hidden layers.
+        batch_norm: Whether each hidden layer is normalised over the batch.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A command that takes overrides of a config: they may stand before and after its own arguments."""
+"""Commands that take overrides of a config before and after their arguments."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -12,19 +12,21 @@ KEY = "CONFIG|KEY"
 """The argument of a command that takes a config or a key, whose parameters are overrides too."""
 _ARGUMENTS = ("CONFIG", "RUN", KEY)
 _CONFIG = ("config", "config-path", "config-file", "config-name", "cfg")
-"""What other tools call the option that names the config."""
+"""Names that other tools give the option for the config."""
 
 
 class OverridesCommand(TyperCommand):
-    """A command whose unknown `--key=value` and `--key value` are left for `parse_overrides` in `context.args`.
-
-    Raises ConfigError for what is meant for an option of the command's own, and is misspelt.
-    """
+    """A command whose unknown `--key=value` and `--key value` are left for `parse_overrides` in `context.args`."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]  # typer's Context
+        """Parse the command's arguments, and set `ctx.args` to the overrides.
+
+        Raises:
+            ConfigError: An option of the command is misspelt.
+        """
         options = {name for parameter in self.get_params(ctx) for name in parameter.opts if name.startswith("-")}
         argument = next((parameter.metavar for parameter in self.params if parameter.metavar in _ARGUMENTS), "")
-        own, overrides = _separated(args, options)
+        own, overrides = _separate_overrides(args, options)
         _refuse_misspelt(
             overrides,
             sorted(option for option in options if option.startswith("-")),
@@ -36,8 +38,8 @@ class OverridesCommand(TyperCommand):
         return rest
 
 
-def _separated(args: Sequence[str], options: set[str]) -> tuple[list[str], list[str]]:
-    """Return the arguments of the command's own, and the overrides with their values."""
+def _separate_overrides(args: Sequence[str], options: set[str]) -> tuple[list[str], list[str]]:
+    """Return the command's arguments, and the overrides with their values."""
     own: list[str] = []
     overrides: list[str] = []
     remaining = list(args)

@@ -1,4 +1,4 @@
-"""`innerstep checkpoint …`: looking into checkpoints, comparing them, and taking them elsewhere."""
+"""`innerstep checkpoint …`: commands that inspect, compare, export and convert checkpoints."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 checkpoint_app = typer.Typer(
-    name="checkpoint", help="Look into checkpoints, compare them, and take them elsewhere.", no_args_is_help=True
+    name="checkpoint", help="Inspect, verify, compare, export and convert checkpoints.", no_args_is_help=True
 )
 
 _HELP = "A run (its newest checkpoint), a checkpoint's folder, or RUN/checkpoints/latest or best."
@@ -17,11 +17,11 @@ _Path = Annotated[Path, typer.Argument(metavar="PATH", help=_HELP)]
 
 @checkpoint_app.command()
 def inspect(path: _Path) -> None:
-    """Show what a checkpoint holds, by component."""
+    """Show the contents of a checkpoint by component."""
     from ..checkpoint.tools.inspect import inspection
     from ..runtime.terminal import output
 
-    with _mistakes():
+    with _path_errors():
         text = inspection(path)
     output(text)
 
@@ -36,7 +36,7 @@ def verify(
     from ..checkpoint.tools.inspect import verification
     from ..runtime.terminal import output
 
-    with _mistakes():
+    with _path_errors():
         results = [verification(path) for path in paths]
     output("\n".join(text for _, text in results))
     if not all(whole for whole, _ in results):
@@ -49,11 +49,11 @@ def diff(
     second: Annotated[Path, typer.Argument(metavar="B", help="The same.")],
     show_all: Annotated[bool, typer.Option("--all", help="Show tables whole, not their first 20 rows.")] = False,
 ) -> None:
-    """Show in what two checkpoints differ; exit with 0 if they are identical, with 1 if not."""
+    """Show the differences between two checkpoints; exit with 0 if they are identical, with 1 if not."""
     from ..checkpoint.tools.diff import differences
     from ..runtime.terminal import output
 
-    with _mistakes():
+    with _path_errors():
         identical, text = differences(first, second, show_all)
     output(text)
     if not identical:
@@ -65,7 +65,7 @@ def export(
     path: _Path,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The .safetensors file to write.")],
     component: Annotated[
-        str | None, typer.Option("--component", metavar="NAME", help="This one alone, its parameters' names as theirs.")
+        str | None, typer.Option("--component", metavar="NAME", help="Only this one, with its own names of parameters.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file that is there.")] = False,
 ) -> None:
@@ -73,7 +73,7 @@ def export(
     from ..checkpoint.tools.export import export_weights
     from ..runtime.terminal import report
 
-    with _mistakes():
+    with _path_errors():
         report(export_weights(path, out, component, overwrite))
 
 
@@ -86,26 +86,27 @@ def convert(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
     to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="innerstep, lerobot or torch.")],
     config: Annotated[
-        Path | None, typer.Option("--config", metavar="CONFIG", help="Tells the names of parameters without names.")
+        Path | None, typer.Option("--config", metavar="CONFIG", help="Gives the names of parameters without names.")
     ] = None,
     component: Annotated[
-        str | None, typer.Option("--component", metavar="NAME", help="This one alone; of LeRobot, its name here.")
+        str | None,
+        typer.Option("--component", metavar="NAME", help="Only this one; for LeRobot, its name in innerstep."),
     ] = None,
     no_plugins: Annotated[bool, typer.Option("--no-plugins", help="Import nothing that CONFIG names.")] = False,
 ) -> None:
-    """Take weights and optimizers over from LeRobot or plain PyTorch, or there."""
+    """Convert weights and optimizers from LeRobot or plain PyTorch, or to them."""
     from optimizer import no_plugins as without_plugins
 
     from ..checkpoint.tools.convert import convert as write_converted
     from ..runtime.terminal import report
 
-    with _mistakes(), without_plugins() if no_plugins else nullcontext():
+    with _path_errors(), without_plugins() if no_plugins else nullcontext():
         report("\n".join(write_converted(source, out, to, config, component)))
 
 
 @contextmanager
-def _mistakes() -> Iterator[None]:
-    """Let what is wrong with a path or what is in it end the command with a message and exit code 2."""
+def _path_errors() -> Iterator[None]:
+    """Run the body. An error about a path or its contents ends the command with a message and exit code 2."""
     from ..errors import ConfigError
 
     try:

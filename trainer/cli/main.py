@@ -4,16 +4,19 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..runtime.streams import steady_process
 from .arguments import KEY, OverridesCommand
 from .checkpoint import checkpoint_app
+
+if TYPE_CHECKING:
+    from ..config.overrides import Typed
 
 app = typer.Typer(
     name="innerstep",
@@ -38,24 +41,22 @@ _PluginsOf = Annotated[
 ]
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
-        from ..runtime.streams import unfailing_stream
+def _print_version(is_given: bool) -> None:
+    if is_given:
+        from ..runtime.streams import write_out
         from ..runtime.version import innerstep_version
 
-        stream = unfailing_stream(sys.stdout)
-        stream.write(f"innerstep {innerstep_version()}\n")
-        stream.flush()
+        write_out(f"innerstep {innerstep_version()}\n")
         raise typer.Exit
 
 
 @app.callback()
-def _options(
+def _accept_options(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    """Take the options that stand before a command."""
+    """Accept the options that stand before a command."""
 
 
 @app.command(
@@ -73,8 +74,8 @@ def train(
     from ..config.load import load_config
     from ..runs import train as start
 
-    overrides = _overrides(context)
-    with _imports(no_plugins), _interruptible():
+    overrides = _parse_overrides(context)
+    with _importing(no_plugins), _interruptible():
         start(
             load_config(config, overrides),
             overwrite=overwrite,
@@ -93,11 +94,11 @@ def resume(
     ],
     no_plugins: _NoPlugins = False,
 ) -> None:
-    """Take up a run from its newest checkpoint, or from the given one."""
-    from ..runs import resume as take_up
+    """Continue a run from its newest checkpoint, or from the given one."""
+    from ..runs import resume as continue_run
 
-    with _imports(no_plugins), _interruptible():
-        take_up(run, _overrides(context))
+    with _importing(no_plugins), _interruptible():
+        continue_run(run, _parse_overrides(context))
 
 
 @app.command(
@@ -111,8 +112,8 @@ def plan(context: typer.Context, config: _Config, no_plugins: _NoPlugins = False
     from ..offline_trainer import OfflineTrainer
     from ..runtime.terminal import output
 
-    with _imports(no_plugins):
-        output(OfflineTrainer(load_config(config, _overrides(context)), Console()).plan())
+    with _importing(no_plugins):
+        output(OfflineTrainer(load_config(config, _parse_overrides(context)), Console()).plan())
 
 
 @app.command(
@@ -128,7 +129,7 @@ def plot(
     ] = None,
     no_plugins: _NoPlugins = False,
 ) -> None:
-    """Draw lr, and what else is scheduled, over the run, and warn of what looks wrong."""
+    """Draw lr and the other scheduled options over the run, and warn of values that look wrong."""
     from ..config.load import load_config
     from ..errors import ConfigError
     from ..reporting.schedule_plots import plot_config, plot_key
@@ -139,8 +140,8 @@ def plot(
     if out is not None and not out.parent.is_dir():
         raise ConfigError(f"--out: there is no directory {out.parent}")
     is_file = Path(target).suffix in (".yaml", ".yml", ".json") or Path(target).is_file() or Path(target).is_fifo()
-    overrides = _overrides(context)
-    with _imports(no_plugins):
+    overrides = _parse_overrides(context)
+    with _importing(no_plugins):
         lines = plot_config(load_config(target, overrides), out) if is_file else plot_key(target, overrides, out)
     if out is None:
         output("\n".join(lines))
@@ -160,7 +161,7 @@ def list_keys(
     from ..reporting.registry_listing import listing, plugins_of
     from ..runtime.terminal import output
 
-    with _imports(no_plugins), plugins_of(config):
+    with _importing(no_plugins), plugins_of(config):
         output(listing(pattern))
 
 
@@ -180,12 +181,12 @@ def describe(
     from ..reporting.registry_listing import description, plugins_of
     from ..runtime.terminal import output
 
-    with _imports(no_plugins), plugins_of(config):
+    with _importing(no_plugins), plugins_of(config):
         output(description(name))
 
 
 def main() -> None:
-    """Run the command line. What a user must know of ends with a message and an exit code of its own."""
+    """Run the command line. An expected error ends it with a message and the exit code for its kind."""
     with steady_process():
         _run()
 
@@ -220,8 +221,8 @@ def _run() -> None:
 
 
 @contextmanager
-def _imports(no_plugins: bool) -> Iterator[None]:
-    """Run a command that may import what a config or a key names, also from the working directory, or must not."""
+def _importing(no_plugins: bool) -> Iterator[None]:
+    """Let the body import the modules that a config or a key names, also from the working directory; or refuse to."""
     from optimizer import no_plugins as without_plugins
     from optimizer.config import search_in
 
@@ -232,20 +233,21 @@ def _imports(no_plugins: bool) -> Iterator[None]:
         search_in(working_directory()),
         without_plugins() if no_plugins else nullcontext(),
     ):
-        warnings.showwarning = _shown_in_one_line(warnings.showwarning)
+        warnings.showwarning = _in_one_line(warnings.showwarning)
         yield
 
 
-def _shown_in_one_line(show: Any) -> Any:
+def _in_one_line(show: Callable[..., None]) -> Callable[..., None]:
+    """Return a `warnings.showwarning` that prints a PluginWarning in one line, and other warnings by `show`."""
     from optimizer.config import PluginWarning
 
-    def shown(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+    def show_warning(message: Warning | str, category: type[Warning], *place: object, **options: object) -> None:
         if issubclass(category, PluginWarning):
             _complain(f"warning: {message}", "yellow")
         else:
             show(message, category, *place, **options)
 
-    return shown
+    return show_warning
 
 
 @contextmanager
@@ -269,7 +271,7 @@ def _complain(text: str, style: str | None = None) -> None:
     complain(text, style)
 
 
-def _overrides(context: typer.Context) -> dict[str, Any]:
+def _parse_overrides(context: typer.Context) -> "dict[str, Typed]":
     from ..config.overrides import parse_overrides
 
     return parse_overrides(context.args)

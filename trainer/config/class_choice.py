@@ -12,6 +12,9 @@ from optimizer.config import UNKNOWN_KEY, Config, check_arguments, construct, ex
 from ..errors import ConfigError, raised, user_line
 from .marks import FixedInRun
 
+AnyClass = type[Any]
+"""Inside the class below, `type` is a field."""
+
 
 class ClassChoice(Config):
     """A registered class by key, and its parameters, which are checked against that class."""
@@ -24,7 +27,7 @@ class ClassChoice(Config):
     """Parameters of the class (`innerstep describe KEY` lists them). Those left out have the class's defaults."""
 
     @property
-    def chosen(self) -> type[Any]:
+    def chosen(self) -> AnyClass:
         """The class."""
         return self.registry[self.type]
 

@@ -1,8 +1,8 @@
-"""What a component starts from: the config's `init_from`."""
+"""The config's `init_from`: the saved weights that a component starts from."""
 
 import os
 import re
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -12,14 +12,14 @@ from .marks import MayChange
 from .paths import UserPath, path_of
 
 NAME = r"[A-Za-z_][\w-]*"
-"""Of a component."""
+"""Pattern of a component's name."""
 
 
 class InitConfig(Config):
-    """Where a component starts from. Text stands for a mapping with this `path` alone."""
+    """The source of a component's initial weights. Text stands for a mapping with this `path` alone."""
 
     from_text: ClassVar[bool] = True
-    """An override takes its text as it was typed."""
+    """An override takes its text exactly as it was typed."""
 
     path: MayChange[UserPath]
     """A run (its newest checkpoint is taken), a checkpoint, a component's folder in one, or a .safetensors file.
@@ -40,11 +40,11 @@ class InitConfig(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _from_text(cls, raw: Any) -> Any:
+    def _from_text(cls, raw: object) -> object:
         raw = {"path": raw} if isinstance(raw, str) else raw
         if isinstance(raw, dict) and isinstance(raw.get("path"), str) and raw.get("component") is None:
             path, separator, component = raw["path"].rpartition(":")
-            if separator and re.fullmatch(NAME, component) and not _is_there(raw["path"]):
+            if separator and re.fullmatch(NAME, component) and not _exists(raw["path"]):
                 return {**raw, "path": path, "component": component}
         return raw
 
@@ -54,10 +54,10 @@ class InitConfig(Config):
             if pattern.count("*") != name.count("*"):
                 raise refusal(f"must have as many * as the name there; got {name!r}", ("rename", pattern), name)
         if not (self.weights or self.optimizer or self.schedule):
-            raise refusal("says to load nothing: set weights, optimizer or schedule to true", ())
+            raise refusal("loads nothing: set weights, optimizer or schedule to true", ())
         return self
 
 
-def _is_there(text: str) -> bool:
+def _exists(text: str) -> bool:
     path = path_of(text)
     return path is not None and os.path.exists(path)

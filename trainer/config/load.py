@@ -1,9 +1,8 @@
-"""Reads the experiment's config: a file or a mapping, with overrides, to the validated tree."""
+"""`load_config`: from a file or a mapping, with overrides, to the validated config."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -13,17 +12,25 @@ from ..errors import ConfigError
 from ..runtime.version import newer, writer_version
 from .override_fields import text_fields
 from .overrides import apply_overrides
-from .plugins import import_plugins, search_folders, without_what_follows
+from .plugins import import_plugins, search_folders, without_consequences
 from .schema import ExperimentConfig
 from .yaml_file import read_config_file
 
 
-def load_config(source: Mapping[str, Any] | str | Path, overrides: Mapping[str, Any] | None = None) -> ExperimentConfig:
+def load_config(
+    source: Mapping[str, object] | str | Path, overrides: Mapping[str, object] | None = None
+) -> ExperimentConfig:
     """Return the validated config of a mapping or a YAML or JSON file, with dotted overrides set.
 
-    Values of a mapping and of overrides may be numpy's and torch's scalars, paths and tuples too. The modules that it
-    names are imported: with a file, also from its folder and from the working directory. Within
-    `with no_plugins():` none is, and naming one is an error. Raises ConfigError with one line an error.
+    The modules that the config names are imported: with a file, also from its folder and from the working directory.
+    Within `with no_plugins():` no module is imported, and naming one is an error.
+
+    Args:
+        source: The config, or the path of its file. Values may be numpy's and torch's scalars, paths and tuples too.
+        overrides: Values by dotted key.
+
+    Raises:
+        ConfigError: Something is wrong in the file or the config. The message has one line an error.
     """
     raw = source if isinstance(source, Mapping) else read_config_file(Path(source))
     ordered = dict(sorted((overrides or {}).items(), key=lambda item: item[0] != "plugins"))
@@ -33,13 +40,13 @@ def load_config(source: Mapping[str, Any] | str | Path, overrides: Mapping[str, 
             _refuse_new_names(raw, config, ordered)
             return ExperimentConfig.model_validate(config)
     except ValidationError as error:
-        lines = explain(without_what_follows(error))
+        lines = explain(without_consequences(error))
         if not isinstance(source, Mapping) and any(detail["type"] == "unknown_name" for detail in error.errors()):
             lines += filter(None, [newer(writer_version(Path(source)))])
         raise ConfigError("\n".join(lines)) from error
 
 
-def _takes_text(config: Mapping[str, Any], path: Sequence[str], text: str) -> bool:
+def _takes_text(config: Mapping[str, object], path: Sequence[str], text: str) -> bool:
     plugins = config.get("plugins")
     if isinstance(plugins, list) and all(isinstance(plugin, str) for plugin in plugins):
         with suppress(ValidationError):  # it is reported where the plugins are read
@@ -47,8 +54,12 @@ def _takes_text(config: Mapping[str, Any], path: Sequence[str], text: str) -> bo
     return text_fields(ExperimentConfig)(config, path, text)
 
 
-def _refuse_new_names(raw: Mapping[str, Any], config: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
-    """Raise ConfigError for an override of a component or an optimizer that is not there, and that it does not make."""
+def _refuse_new_names(raw: Mapping[str, object], config: Mapping[str, object], overrides: Mapping[str, object]) -> None:
+    """Check that an override of a component or an optimizer finds it, or creates it by giving its type.
+
+    Raises:
+        ConfigError: It does neither.
+    """
     for key in overrides:
         section, kind, name, *_ = [*key.split("."), "", "", ""]
         if section != "model" or kind not in ("components", "component_optims") or not name:

@@ -21,7 +21,7 @@ class Typed(str):
 class TakesText(Protocol):
     """Decides which fields take text exactly as it was typed."""
 
-    def __call__(self, config: Mapping[str, Any], path: Sequence[str], text: str) -> bool:
+    def __call__(self, config: Mapping[str, object], path: Sequence[str], text: str) -> bool:
         """Return whether the field that `path` leads to in `config` takes `text` as it was typed."""
         ...
 
@@ -62,7 +62,7 @@ def apply_overrides(
         ConfigError: A key leads into a value, or a value is not plain.
     """
     try:
-        result: dict[str, Any] = _plain_mapping(config)
+        result = _plain_mapping(config)
         if not overrides:
             return result
         for key, value in overrides.items():
@@ -85,20 +85,22 @@ def _plain_mapping(config: Mapping[str, object]) -> dict[str, Plain]:
     return mapping
 
 
-def _place(config: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
+def _place(config: dict[str, Plain], key: str) -> tuple[dict[str, Plain], str]:
     """Return the mapping in `config` that `key` leads to, made if it is not there, and the last name of `key`."""
     *parents, last = key.split(".")
-    place: Any = config
+    place = config
     for depth, parent in enumerate(parents):
-        if isinstance(place.get(parent), Typed):
-            place[parent] = _read(".".join(parents[: depth + 1]), place[parent])
-        if place.get(parent) is None:
-            place[parent] = {}
-        place = place[parent]
-        if not isinstance(place, dict):
-            remedy = ". Override the list as a whole" if isinstance(place, list) else ""
-            found = f"{'.'.join(parents[: depth + 1])} is {shown_value(place)}"
+        inner = place.get(parent)
+        if isinstance(inner, Typed):
+            inner = _read(".".join(parents[: depth + 1]), inner)
+        if inner is None:
+            inner = {}
+        if not isinstance(inner, dict):
+            remedy = ". Override the list as a whole" if isinstance(inner, list) else ""
+            found = f"{'.'.join(parents[: depth + 1])} is {shown_value(inner)}"
             raise ValueError(f"--{key}: {found}, which has no fields{remedy}")
+        place[parent] = inner
+        place = inner
     return place, last
 
 

@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BeforeValidator, PlainSerializer
 from pydantic_core import PydanticCustomError
@@ -11,16 +11,17 @@ from pydantic_core import PydanticCustomError
 _VARIABLE = re.compile(r"\$(?:\$|(\w+)|\{([^}]*)\})", re.ASCII)
 
 
-def expanded(text: str) -> str:
+def expand(text: str) -> str:
     """Return `text` with `~`, `$NAME` and `${NAME}` filled in; `$$` stands for one `$`, `./~` for a `~` in front.
 
-    Raises ValueError for a path that is empty or holds NUL, for a variable that is not set, and for an unknown user.
+    Raises:
+        ValueError: The path is empty or holds NUL, a variable is not set, or the user is unknown.
     """
     if not text:
         raise ValueError("must not be empty; give a path")
     if "\0" in text:
         raise ValueError(f"a path cannot hold the character NUL; got {text[:80]!r}")
-    path = _VARIABLE.sub(lambda found: _value(found, text), text)
+    path = _VARIABLE.sub(lambda found: _variable(found, text), text)
     if path.startswith("~"):
         path = os.path.expanduser(path)
         if path.startswith("~"):
@@ -31,18 +32,18 @@ def expanded(text: str) -> str:
 def path_of(text: str) -> Path | None:
     """Return the path that `text` stands for; None if it stands for no path."""
     try:
-        return Path(expanded(text))
+        return Path(expand(text))
     except ValueError:
         return None
 
 
 def as_text(path: Path) -> str:
-    """Return the text that `expanded` makes `path` of."""
+    """Return the text that `expand` makes `path` of."""
     text = str(path).replace("$", "$$")
     return f"./{text}" if text.startswith("~") else text
 
 
-def _value(found: re.Match[str], text: str) -> str:
+def _variable(found: re.Match[str], text: str) -> str:
     if found[0] == "$$":
         return "$"
     name = found[1] or found[2]
@@ -54,14 +55,14 @@ def _value(found: re.Match[str], text: str) -> str:
     return os.environ[name]
 
 
-def _read(value: Any) -> Any:
+def _read(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
-        return Path(expanded(value))
+        return Path(expand(value))
     except ValueError as error:
         raise PydanticCustomError("rule", "{message}", {"message": str(error)}) from None
 
 
 UserPath = Annotated[Path, BeforeValidator(_read), PlainSerializer(as_text, when_used="json")]
-"""A path that the user writes. A `Path` object is taken as it is."""
+"""A path as the user writes it. A `Path` object is taken as it is."""

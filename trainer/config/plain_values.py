@@ -7,7 +7,7 @@ from typing import TypeAlias, Union
 
 from optimizer.config import shown, shown_value
 
-Plain: TypeAlias = Union[None, bool, int, float, str, list["Plain"], dict[str, "Plain"]]  # noqa: UP007 it is recursive
+Plain: TypeAlias = Union[bool, int, float, str, list["Plain"], dict[str, "Plain"], None]  # noqa: UP007 it is recursive
 """A value that a config can hold."""
 
 NODES = 100_000
@@ -82,14 +82,22 @@ def read_word(text: str) -> bool | int | float | str | None:
 
 
 def read_whole(text: str, base: int = 10) -> int:
-    """Return the whole number that `text` is. Raises ValueError if it is too large."""
+    """Return `text` as a whole number.
+
+    Raises:
+        ValueError: It is too large.
+    """
     if len(text) > _DIGITS or (number := int(text.replace("_", ""), base)).bit_length() > _BITS:
         raise ValueError(f"a whole number of {len(text)} characters is too large; got {shown(text)}")
     return number
 
 
 def read_real(text: str) -> float:
-    """Return the number with a point or an exponent that `text` is. Raises ValueError if it is too large."""
+    """Return `text`, which has a point or an exponent, as a number.
+
+    Raises:
+        ValueError: It is too large.
+    """
     number = float(text.replace("_", "")) if len(text) <= _DIGITS else float("inf")
     if number in (float("inf"), float("-inf")):
         raise ValueError(f"the number does not fit into a float; got {shown(text)}")
@@ -102,7 +110,7 @@ def plain(value: object, path: str = "") -> Plain:
     Numbers and text of other types (numpy's and torch's scalars, paths) become plain, as do tuples and mappings.
 
     Args:
-        value: Any value.
+        value: An object of any type.
         path: The place of `value` in the config, for messages.
 
     Raises:
@@ -118,7 +126,11 @@ def plain(value: object, path: str = "") -> Plain:
 
 
 def encodable(text: str) -> str:
-    """Return `text` as a str. Raises ValueError if it holds half a character, which UTF-8 cannot hold."""
+    """Return `text` as a plain str.
+
+    Raises:
+        ValueError: It holds half a character, which UTF-8 cannot encode.
+    """
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -24,12 +24,15 @@ _LINES = 5
 
 
 def search_folders(config_file: Path) -> list[Path]:
-    """Return where the modules of a config are looked for: its folder, where the config that a run was started with
-    found them, and last the working directory. The config in a pipe has no folder."""
+    """Return the folders in which the modules of a config are looked for.
+
+    They are its folder, the folders in which the config that started the run found them, and last the working
+    directory. A config in a pipe has no folder.
+    """
     if not config_file.is_file():
         return working_directory()
     beside = Path(os.path.abspath(config_file)).parent
-    folders = [beside, config_file.resolve().parent, *_remembered(config_file), *working_directory()]
+    folders = [beside, config_file.resolve().parent, *_folders_in_heading(config_file), *working_directory()]
     return list(dict.fromkeys(folder for folder in folders if os.path.isdir(folder)))  # also if it cannot be asked
 
 
@@ -41,10 +44,14 @@ def working_directory() -> list[Path]:
 
 
 def heading_of_folders(names: Iterator[str], run_dir: Path) -> str:
-    """Return the line of a run's config.yaml that says where its modules were found; nothing if it needs no folder.
+    """Return the line of a run's config.yaml that lists the folders of its modules; "" if there are none.
 
-    names: all text in the config. Each folder stands there as seen from the run directory, which holds where both are
-    moved or copied, and as it is, which holds where the run alone is.
+    Each folder is listed twice: relative to the run directory, which holds if both are moved or copied, and as an
+    absolute path, which holds if only the run is.
+
+    Args:
+        names: All text in the config.
+        run_dir: The run directory.
     """
     folders = folders_of_modules(names)
     if not folders:
@@ -57,7 +64,11 @@ def heading_of_folders(names: Iterator[str], run_dir: Path) -> str:
 
 
 def import_plugins(plugins: Sequence[str]) -> None:
-    """Import the modules, for what they register. Raises ValidationError with the index of the one that fails."""
+    """Import the modules, which register classes.
+
+    Raises:
+        ValidationError: One cannot be imported. The path is its index.
+    """
     try:
         refuse_under_no_plugins(*plugins)
     except NotImportedError as error:
@@ -69,20 +80,24 @@ def import_plugins(plugins: Sequence[str]) -> None:
             raise refusal(str(error), (index,), module) from error
 
 
-def without_what_follows(error: ValidationError) -> ValidationError:
-    """Return `error` without what follows from a plugin that fails: keys that it would have registered, and its own
-    dotted paths."""
+def without_consequences(error: ValidationError) -> ValidationError:
+    """Return `error` without the errors that follow from a plugin that fails.
+
+    These are unknown keys, which it would have registered, and dotted paths into it.
+    """
     failed = [str(detail["input"]) for detail in error.errors() if detail["loc"][:1] == ("plugins",)]
     if not failed:
         return error
-    return filtered(error, lambda detail: detail["type"] != UNKNOWN_KEY or not _follows(str(detail["input"]), failed))
+    return filtered(
+        error, lambda detail: detail["type"] != UNKNOWN_KEY or not _may_follow(str(detail["input"]), failed)
+    )
 
 
-def _follows(key: str, failed: Sequence[str]) -> bool:
+def _may_follow(key: str, failed: Sequence[str]) -> bool:
     return "." not in key or any(key.startswith(f"{module.partition('.')[0]}.") for module in failed)
 
 
-def _remembered(config_file: Path) -> list[Path]:
+def _folders_in_heading(config_file: Path) -> list[Path]:
     """Return the folders in the heading of a run's config.yaml."""
     try:
         with config_file.open(encoding="utf-8") as file:

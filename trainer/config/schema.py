@@ -33,7 +33,7 @@ from .plugins import import_plugins
 from .presets import is_preset, with_preset
 
 _NAME_BYTES = 255
-"""What file systems take; a component's name is that of its folder."""
+"""Limit of file systems. A component's folder has its name."""
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789¹²³")}
 """Names that no folder on Windows can have, in any case of letters."""
 
@@ -87,7 +87,7 @@ class OptimConfig(ClassChoice):
         Raises:
             ValidationError: A value is missing, or does not fit the horizon.
         """
-        factory: Any = self.factory
+        factory: object = self.factory
         if not isinstance(factory, BaseModel):
             return dict(self.params)
         resolved = factory.resolved(self.own_horizon(horizon)) if hasattr(factory, "resolved") else factory
@@ -165,7 +165,7 @@ class TrainConfig(Config):
     run_dir: MayChange[UserPath]
     """Directory of the run's files; `~` and `$NAME` are filled in. A relative path starts at the working directory."""
     device: MayChange[str] = "auto"
-    """Device to train on: `cpu`, `cuda` or `cuda:1`, say; auto: the current CUDA device if any, else the CPU."""
+    """Device to train on: for example `cpu`, `cuda` or `cuda:1`; auto: the current CUDA device if any, else the CPU."""
     precision: FixedInRun[Literal["fp32", "bf16", "fp16"]] = "fp32"
     """Number type of the forward pass: bf16 and fp16 by torch.autocast; fp32: without it. Weights keep their type. fp16
     scales the loss, and skips an update whose gradients overflow."""
@@ -200,7 +200,14 @@ class TrainConfig(Config):
     """Whether to draw learning_rates.png and losses.png at the end; true needs the extra `plot`."""
 
     def horizon(self, steps_per_epoch: int) -> Horizon:
-        """Return the length of the run over data with this many batches in an epoch. Raises ConfigError."""
+        """Return the length of the run.
+
+        Args:
+            steps_per_epoch: Updates in an epoch.
+
+        Raises:
+            ConfigError: It has too many updates.
+        """
         total_steps = self.total_steps or (self.epochs or 0) * steps_per_epoch
         if total_steps >= 2**63:
             raise ConfigError(
@@ -233,7 +240,7 @@ class ResumeConfig(Config):
 
 
 class ExperimentConfig(Config):
-    """A whole experiment: what one config file holds."""
+    """A whole experiment, as one config file holds it."""
 
     seed: FixedInRun[Count] = 0
     """Seed of all random numbers: initial weights, order of the samples, dropout."""
@@ -244,7 +251,7 @@ class ExperimentConfig(Config):
     model: FixedInRun[ModelConfig]
     """The components and their optimizers."""
     train: FixedInRun[TrainConfig]
-    """The objective, the length of the run, the device, and what is logged and saved."""
+    """The objective, the length of the run, the device, and the rules for logging and saving."""
     resume: MayChange[ResumeConfig] = Field(default_factory=ResumeConfig)
     """How `innerstep resume` treats a config that differs from the checkpoint's."""
 
@@ -255,7 +262,7 @@ class ExperimentConfig(Config):
 
     @field_validator("plugins", mode="before")
     @classmethod
-    def _check_is_a_list(cls, raw: Any) -> Any:
+    def _check_is_a_list(cls, raw: object) -> object:
         if isinstance(raw, str):
             raise refusal(f"must be a list of modules: write [{raw}]")
         return raw

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from .plain_values import plain, read_real, read_whole
+from .plain_values import Plain, plain, read_real, read_whole
 from .yaml_values import read_yaml
 
 _BYTES = 1_000_000
-"""Of a config's file at most."""
+"""Size of a config's file at most."""
 _DESCRIPTOR = re.compile(r"/dev/(stdin)|(?:/dev|/proc/self)/fd/([0-9]{1,6})")
 """A file that the shell has opened: `innerstep plan <(sed s/a/b/ c.yaml)` gives /dev/fd/63."""
 _OTHER_ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x1f\x8b": "a gzip file", b"PK": "a zip file"}
@@ -21,13 +21,14 @@ _OTHER_ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x1f\x8b": "
 def read_config_file(path: Path) -> dict[str, Any]:
     """Return the mapping in the YAML (or `.json`) file at `path`, which holds plain values only.
 
-    A pipe that is open already (/dev/stdin, /dev/fd/N) is read to its end. A named pipe is refused,
-    as it may have no writer.
+    A pipe that is open already (/dev/stdin, /dev/fd/N) is read to its end. A named pipe is refused, as it may have no
+    writer.
 
-    Raises ConfigError if it cannot be read, with line and column where it is not well-formed.
+    Raises:
+        ConfigError: The file cannot be read, or is not well-formed. The message has line and column.
     """
     try:
-        text = _decoded(_content(path))
+        text = _decode(_read_bytes(path))
         config = _read_json(text) if path.suffix.lower() == ".json" else read_yaml(text)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}. Give the path of a YAML or JSON file.") from error
@@ -39,7 +40,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
     return config
 
 
-def _content(path: Path) -> bytes:
+def _read_bytes(path: Path) -> bytes:
     opened = _DESCRIPTOR.fullmatch(str(path))
     if opened:
         descriptor = os.dup(int(opened[2] or 0))
@@ -54,11 +55,11 @@ def _content(path: Path) -> bytes:
     finally:
         os.close(descriptor)
     if len(content) > _BYTES:
-        raise ValueError(f"must have at most {_BYTES:,} bytes, and has more. Keep data in files of its own.")
+        raise ValueError(f"must have at most {_BYTES:,} bytes, and has more. Keep data in separate files.")
     return content
 
 
-def _decoded(content: bytes) -> str:
+def _decode(content: bytes) -> str:
     found = _OTHER_ENCODINGS.get(content[:2]) or ("UTF-16 or binary" if b"\0" in content[:100] else None)
     if found is not None:
         raise ValueError(f"is not UTF-8 (it looks like {found}); save it as UTF-8")
@@ -71,16 +72,16 @@ def _decoded(content: bytes) -> str:
         ) from error
 
 
-def _read_json(text: str) -> Any:
+def _read_json(text: str) -> Plain:
     try:
-        values = json.loads(text, object_pairs_hook=_unique, parse_int=read_whole, parse_float=read_real)
+        values = json.loads(text, object_pairs_hook=_unique_keys, parse_int=read_whole, parse_float=read_real)
     except RecursionError as error:
         raise ValueError("is nested too deeply") from error
     return plain(values)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    mapping: dict[str, Any] = {}
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    mapping: dict[str, object] = {}
     for key, value in pairs:
         if key in mapping:
             raise ValueError(f"the key {key[:60]!r} is given twice")

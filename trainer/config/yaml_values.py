@@ -109,7 +109,7 @@ class _Reader:
         budget.deepest = max(budget.deepest, deepest_before)
         return value
 
-    def _alias(self, name: str, depth: int) -> Plain:
+    def _alias(self, name: str | None, depth: int) -> Plain:
         if name not in self._anchors:
             raise ValueError(f"no &{name} comes before the alias *{name}")
         target = self._anchors[name]
@@ -131,9 +131,8 @@ class _Reader:
     def _list(self, depth: int) -> list[Plain]:
         in_flow = bool(self._event.flow_style)
         items: list[Plain] = []
-        for self._event in self._events:
-            if isinstance(self._event, yaml.SequenceEndEvent):
-                break
+        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
+            self._event = event
             items.append(self._value(depth, in_flow))
         return items
 
@@ -141,13 +140,11 @@ class _Reader:
         in_flow = bool(self._event.flow_style)
         own: dict[str, Plain] = {}
         merged: dict[str, Plain] | None = None
-        for self._event in self._events:
-            if isinstance(self._event, yaml.MappingEndEvent):
-                break
-            begin = self._event
+        while not isinstance(begin := next(self._events), yaml.MappingEndEvent):
+            self._event = begin
             key = self._key(depth)
             is_word = isinstance(begin, yaml.ScalarEvent) and begin.implicit[0]
-            merges = is_word and key == _MERGE and not begin.tag
+            merges = isinstance(begin, yaml.ScalarEvent) and is_word and begin.tag is None and key == _MERGE
             if merged is not None if merges else key in own:
                 raise ValueError(f"the key {_shortened(key)!r} is given twice")
             self._event = next(self._events)
@@ -178,7 +175,7 @@ class _Reader:
         return key
 
 
-def _scalar(event: Any, in_flow: bool) -> Plain:
+def _scalar(event: yaml.ScalarEvent, in_flow: bool) -> Plain:
     is_word = event.implicit[0]
     if event.tag in _TEXT_TAGS and not (is_word and event.tag is None):
         return _text(event)
@@ -195,7 +192,7 @@ def _scalar(event: Any, in_flow: bool) -> Plain:
     return float(value) if isinstance(value, int) and float in kinds else value
 
 
-def _text(event: Any) -> str:
+def _text(event: yaml.ScalarEvent) -> str:
     text: str = event.value
     return encodable(text) if event.style == '"' else text  # "\ud800"; the document itself is encodable
 

@@ -1,4 +1,4 @@
-"""Components: what a module must be, and the registry of their classes. Any nn.Module class is one."""
+"""Components, which are any nn.Modules, and the registry of their classes."""
 
 from torch import nn
 
@@ -6,6 +6,7 @@ from optimizer import Registry
 from optimizer.factories import trainable_parameters
 
 MODEL_REGISTRY: Registry[nn.Module] = Registry("component", nn.Module, entry_points="innerstep.models")
+"""Classes of components by key: subclasses of nn.Module. A config also takes any other one by its dotted path."""
 
 
 def is_frozen(component: nn.Module) -> bool:

@@ -1,7 +1,8 @@
-"""Data: a batch is a dict of tensors; a data set brings its statistics and its held-out part."""
+"""Data: batches, splits, and data sets with their statistics and held-out part."""
 
 from abc import ABC
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from optimizer import Registry
 
 Batch = dict[str, Tensor]
+"""Tensors by name, each with one sample a row."""
 
 
 class Split(Protocol):
@@ -25,9 +27,13 @@ class Split(Protocol):
 
 
 class TensorSplit:
-    """A split held in memory: each tensor of `tensors` has one sample a row.
+    """A split held in memory.
 
-    Raises ValueError if there is no tensor, or they have different numbers of rows.
+    Args:
+        tensors: Tensors by name, each with one sample a row.
+
+    Raises:
+        ValueError: There is no tensor, or they have different numbers of rows.
     """
 
     def __init__(self, tensors: Batch) -> None:
@@ -41,42 +47,49 @@ class TensorSplit:
         self._tensors = tensors
 
     def __len__(self) -> int:
+        """Return the number of samples."""
         return len(next(iter(self._tensors.values())))
 
     def batch(self, indices: Tensor) -> Batch:
+        """Return the rows at `indices`."""
         return {name: tensor[indices] for name, tensor in self._tensors.items()}
 
 
 class DataSet(ABC):
-    """A fixed data set.
-
-    train, held_out: its two parts; held_out is None where nothing is held out, and nothing is then
-    evaluated. statistics: what an objective may need to know about the data as a
-    whole (means, ranges, class names), by name; values are tensors or plain values.
-    """
+    """A fixed data set. A subclass sets `train` and `held_out` in its constructor."""
 
     train: Split
+    """The samples to train on."""
     held_out: Split | None
-    statistics: dict[str, Any]
+    """The samples to evaluate on; None: there are none, and the run evaluates nothing."""
+    statistics: Mapping[str, Any] = MappingProxyType({})
+    """Properties of the data as a whole that an objective may need (means, ranges, class names), by name. Values are
+    tensors or plain values. Empty if the class does not set it."""
 
     def state_dict(self) -> Mapping[str, Any]:
-        """Return what serving batches changes in this object and its splits, as `Objective.state_dict` does.
+        """Return the state that serving batches changes in this object and its splits.
 
-        What it has of its own is for a run without data.workers.
+        It has the form of `Objective.state_dict`. With `data.workers` the batches are served by copies in other
+        processes, whose changes do not reach this object.
         """
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over a state that `state_dict` returned. Raises anything for one that does not fit."""
+        """Take over a state that `state_dict` returned.
+
+        Raises:
+            ValueError: The class has no state, and this is one. An override may raise anything.
+        """
         if state:
             raise ValueError(f"{type(self).__name__} has no load_state_dict, and this state: {', '.join(state)}")
 
     def fingerprint(self) -> str | None:
-        """Return a text that another content of the data changes; None: the trainer makes one of a few samples."""
+        """Return a text that changes with the content of the data; None: the trainer makes one of a few samples."""
         return None
 
 
 DATASET_REGISTRY: Registry[DataSet] = Registry("data set", DataSet, entry_points="innerstep.datasets")
+"""Classes of data sets by key."""
 
 
 def in_order(split: Split, batch_size: int) -> Iterator[Batch]:

@@ -60,8 +60,8 @@ def matching(name: str) -> list[Section | ConfigField]:
     """
     found: list[Section | ConfigField] = []
     for section in sections():
-        found += [section] if _matches_path(name, section.head.path) else []
-        found += [field for field in section.fields if not field.section and _matches_path(name, field.path)]
+        found += [section] if _matches(name, section.head.path) else []
+        found += [field for field in section.fields if not field.section and _matches(name, field.path)]
     return found
 
 
@@ -112,7 +112,7 @@ def _mark_text(info: FieldInfo) -> str:
     return next((f"; {note.value}" for note in info.metadata if isinstance(note, Enum)), "")
 
 
-def _matches_path(name: str, path: str) -> bool:
+def _matches(name: str, path: str) -> bool:
     if "." not in name:
         return name.lower() == _last_name(path).lower()
     parts, given = path.split("."), name.split(".")

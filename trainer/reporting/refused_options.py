@@ -1,7 +1,5 @@
 """The shared options that an optimizer refuses, found by asking its factory."""
 
-from typing import Any
-
 from pydantic import ValidationError
 from torch import nn
 
@@ -12,28 +10,28 @@ _EXAMPLES = {"number": 1e-3, "integer": 1}
 """Values for required parameters, by the type in their JSON schema."""
 
 
-def refused_options(cls: type[Any]) -> dict[str, str]:
-    """Return the shared options that the factory `cls` refuses with any value but the default, and the reason of each.
+def refused_options(cls: type[object]) -> dict[str, str]:
+    """Return the shared options that the factory `cls` refuses with any value but the default, and the reasons.
 
-    An option of which that cannot be found out, for instance as it depends on a compiler, counts as taken.
+    An option counts as taken if this cannot be found out, for instance because it depends on a compiler.
     """
     if not issubclass(cls, ScheduledFactory):
         return {}
-    given = _example_values(cls)
-    if given is None or _build_refusal(cls, given) is not None:
+    given = _required_values(cls)
+    if given is None or _build_error(cls, given) is not None:
         return {}
     refused = {}
-    if reason := _validation_refusal(cls, {**given, "state_dtype": "bfloat16"}, "state_dtype"):
+    if reason := _option_error(cls, {**given, "state_dtype": "bfloat16"}, "state_dtype"):
         refused["state_dtype"] = reason
-    if reason := _build_refusal(cls, {**given, "use_cautious_optimizer": True}):
+    if reason := _build_error(cls, {**given, "use_cautious_optimizer": True}):
         refused |= dict.fromkeys(_CAUTION, reason)
     return refused
 
 
-def _example_values(cls: type[ScheduledFactory]) -> dict[str, Any] | None:
+def _required_values(cls: type[ScheduledFactory]) -> dict[str, object] | None:
     """Return a value for each required parameter; None if one has another type than a number."""
     schema = cls.model_json_schema(by_alias=True)
-    given = {}
+    given: dict[str, object] = {}
     for name in schema.get("required", []):
         field = schema["properties"][name]
         kind = field.get("anyOf", [field])[0].get("type")
@@ -43,7 +41,7 @@ def _example_values(cls: type[ScheduledFactory]) -> dict[str, Any] | None:
     return given
 
 
-def _validation_refusal(cls: type[ScheduledFactory], given: dict[str, Any], option: str) -> str | None:
+def _option_error(cls: type[ScheduledFactory], given: dict[str, object], option: str) -> str | None:
     """Return the rule by which the factory refuses `option` when it is made."""
     try:
         cls.model_validate(given)
@@ -52,7 +50,7 @@ def _validation_refusal(cls: type[ScheduledFactory], given: dict[str, Any], opti
     return None
 
 
-def _build_refusal(cls: type[ScheduledFactory], given: dict[str, Any]) -> str | None:
+def _build_error(cls: type[ScheduledFactory], given: dict[str, object]) -> str | None:
     """Return why the factory does not build an optimizer for one small matrix."""
     try:
         cls.model_validate(given).build(nn.Linear(2, 2, bias=False), Horizon(total_steps=10, steps_per_epoch=5))

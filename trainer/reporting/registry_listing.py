@@ -25,7 +25,8 @@ from .field_text import type_text, value_text, wrapped
 from .metrics_log import sink_classes  # noqa: F401  registers the sinks
 from .refused_options import refused_options
 
-_REGISTRIES: tuple[Registry[Any], ...] = (
+_AnyRegistry = Registry[Any]
+_REGISTRIES: tuple[_AnyRegistry, ...] = (
     OptimConfig.registry,
     SCHEDULE_REGISTRY,
     ComponentConfig.registry,
@@ -73,7 +74,7 @@ def listing(pattern: str = "*") -> str:
         for registry in _REGISTRIES
     }
     if not any(chosen.values()):
-        raise ConfigError(f"--filter: no key matches {pattern!r}{nearest(pattern.strip('*?'), _known_keys())}")
+        raise ConfigError(f"--filter: no key matches {pattern!r}{nearest(pattern.strip('*?'), _all_keys())}")
     width = max(len(key) for classes in chosen.values() for key in classes)
     blocks = []
     for name, classes in chosen.items():
@@ -94,23 +95,23 @@ def description(name: str) -> str:
         ConfigError: There is no such name.
     """
     parts = config_reference.matching(name)
-    classes = [] if config_reference.is_path(name) else _classes_named(name, is_optional=bool(parts))
+    classes = [] if config_reference.is_path(name) else _find_classes(name, is_optional=bool(parts))
     if not classes and not parts:
-        known = [*_known_keys(), *config_reference.names()]
+        known = [*_all_keys(), *config_reference.names()]
         raise ConfigError(
             f"unknown key {name!r}{nearest(name, known)} `innerstep list` shows all keys, `innerstep describe config`"
             " the sections of the config."
         )
     width = max(shutil.get_terminal_size((120, 24)).columns, _NARROWEST)
     blocks = [_class_text(registry, cls, width) for registry, cls in classes]
-    blocks += [_section_text(part, width) if isinstance(part, Section) else _field_lines(part, width) for part in parts]
+    blocks += [_section_text(part, width) if isinstance(part, Section) else _field_text(part, width) for part in parts]
     if classes and parts:
         kinds = " and ".join(f"of a {registry.name}" for registry, _ in classes)
         blocks.insert(0, f"{shown_value(name)} is the key {kinds}, and a part of the config:")
     return "\n\n".join(blocks)
 
 
-def _classes_named(name: str, is_optional: bool) -> list[tuple[Registry[Any], type[Any]]]:
+def _find_classes(name: str, is_optional: bool) -> list[tuple[_AnyRegistry, type[object]]]:
     """Return the classes called `name`. Raises ConfigError if a module cannot be imported, unless `is_optional`."""
     found = []
     for registry in _REGISTRIES:
@@ -124,62 +125,55 @@ def _classes_named(name: str, is_optional: bool) -> list[tuple[Registry[Any], ty
     return found
 
 
-def _known_keys() -> list[str]:
+def _all_keys() -> list[str]:
     return [key for registry in _REGISTRIES for key in registry]
 
 
 def _section_text(section: Section, width: int) -> str:
     head = section.head
-    lines = [
-        *_heading(f"section {head.path}: {head.form}", width, 0),
-        *wrapped(head.meaning, width, 2),
-        "",
-        "  fields:",
-    ]
+    lines = [*_folded(f"section {head.path}: {head.form}", width, 0), *wrapped(head.meaning, width, 2), "", "  fields:"]
     for field in section.fields:
         inner = f" See `innerstep describe {field.section}`." if field.section else ""
         lines += _entry_lines(field.path.rpartition(".")[2], field.form, field.meaning + inner, width)
     return "\n".join(lines)
 
 
-def _field_lines(field: ConfigField, width: int) -> str:
-    return "\n".join([*_heading(f"field {field.path}: {field.form}", width, 0), *wrapped(field.meaning, width, 2)])
+def _field_text(field: ConfigField, width: int) -> str:
+    return "\n".join([*_folded(f"field {field.path}: {field.form}", width, 0), *wrapped(field.meaning, width, 2)])
 
 
 def _entry_lines(name: str, form: str, meaning: str, width: int) -> list[str]:
-    return [*_heading(f"{name}: {form}", width, 4), *(wrapped(meaning, width, 8) if meaning else [])]
+    return [*_folded(f"{name}: {form}", width, 4), *(wrapped(meaning, width, 8) if meaning else [])]
 
 
-def _heading(text: str, width: int, indent: int) -> list[str]:
+def _folded(text: str, width: int, indent: int) -> list[str]:
     hang = " " * (indent + 4)
     return textwrap.wrap(text, width, initial_indent=" " * indent, subsequent_indent=hang, break_long_words=False)
 
 
-def _class_text(registry: Registry[Any], cls: type[Any], width: int) -> str:
+def _class_text(registry: _AnyRegistry, cls: type[object], width: int) -> str:
     key = registry.key_of(cls)
     aliases = f" (also {', '.join(registry.aliases_of(key))})" if registry.aliases_of(key) else ""
     text = inspect.cleandoc(cls.__doc__ or "").partition("\n\nExamples:\n")[0]
     lines = [
-        *_heading(
-            f"{registry.name} {key}{aliases}: {cls.__module__}.{cls.__qualname__}{_wrapped_class(cls)}", width, 0
-        ),
+        *_folded(f"{registry.name} {key}{aliases}: {cls.__module__}.{cls.__qualname__}{_source(cls)}", width, 0),
         *wrapped(text, width, 2),
     ]
     if registry is SINK_REGISTRY:  # `train.log` names it and gives no parameters
-        return "\n".join([*lines, "", "  parameters: none"])
+        return "\n".join(lines)
     lines += ["", "  parameters:"]
     refused = refused_options(cls) if key in registry else {}
     schema = (cls if issubclass(cls, BaseModel) else signature_model(cls)).model_json_schema(by_alias=True)
     required = schema.get("required", [])
-    for name, field in sorted(schema.get("properties", {}).items(), key=lambda item: _inheritance_depth(cls, item[0])):
+    for name, field in sorted(schema.get("properties", {}).items(), key=lambda item: _base_depth(cls, item[0])):
         default = f"default {value_text(field['default'])}" if "default" in field else "optional"
         default = "required" if name in required else default
         if name not in refused:
             lines += _entry_lines(name, f"{type_text(field)}, {default}", field.get("description", ""), width)
-    return "\n".join([*lines, *_refusal_lines(refused, width)])
+    return "\n".join([*lines, *_refusals(refused, width)])
 
 
-def _refusal_lines(refused: dict[str, str], width: int) -> Sequence[str]:
+def _refusals(refused: dict[str, str], width: int) -> Sequence[str]:
     """Return the options that other keys have and this one refuses, with the reasons."""
     lines = []
     for reason in dict.fromkeys(refused.values()):
@@ -188,21 +182,21 @@ def _refusal_lines(refused: dict[str, str], width: int) -> Sequence[str]:
     return ["", "  refused:", *lines] if lines else []
 
 
-def _matches(registry: Registry[Any], key: str, pattern: str) -> bool:
+def _matches(registry: _AnyRegistry, key: str, pattern: str) -> bool:
     return any(fnmatchcase(name.lower(), pattern.lower()) for name in (key, *registry.aliases_of(key)))
 
 
-def _wrapped_class(cls: type[Any]) -> str:
+def _source(cls: type[object]) -> str:
     """Return the class of another library that `cls` builds or runs, where there is one."""
     other = getattr(cls, "optimizer_class", None) or getattr(cls, "scheduler_class", None)
     return "" if other is None else f", of {other.__module__}.{other.__qualname__}"
 
 
-def _inheritance_depth(cls: type[Any], name: str) -> int:
+def _base_depth(cls: type[object], name: str) -> int:
     """Return how far up the class's bases a field is declared: its own fields are shown first."""
     depths = [depth for depth, base in enumerate(cls.__mro__) if name in inspect.get_annotations(base)]
     return max(depths, default=0)
 
 
-def _first_line(cls: type[Any]) -> str:
+def _first_line(cls: type[object]) -> str:
     return (cls.__doc__ or "").strip().split("\n")[0]

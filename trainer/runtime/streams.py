@@ -10,6 +10,8 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
+from ..errors import OutputError
+
 _ASCII = str.maketrans(
     {"↗": "->", "↘": "->", "×": "x", "√": "sqrt ", "•": "*", "┤": "|", "└": "+", "─": "-", "…": "...", "–": "-"}
 )
@@ -93,6 +95,21 @@ class UnfailingStream(io.TextIOBase):
 def unfailing_stream(stream: TextIO | None) -> UnfailingStream:
     """Return `stream` as one to which writing always works."""
     return stream if isinstance(stream, UnfailingStream) else UnfailingStream(stream)
+
+
+def write_out(text: str) -> None:
+    """Write text to the standard output. A reader that closes its pipe early is not an error.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    stream = unfailing_stream(sys.stdout)
+    stream.failure = None
+    stream.write(text)
+    stream.flush()
+    if stream.failure is not None:
+        reason = getattr(stream.failure, "strerror", None) or stream.failure
+        raise OutputError(f"the output cannot be written: {reason}")
 
 
 @contextmanager

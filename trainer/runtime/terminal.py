@@ -8,8 +8,7 @@ from rich.text import Text
 
 from optimizer.config import bounded, visible
 
-from ..errors import OutputError
-from .streams import unfailing_stream
+from .streams import unfailing_stream, write_out
 from .world import World
 
 
@@ -19,13 +18,7 @@ def output(text: str) -> None:
     Raises:
         OutputError: It cannot be written.
     """
-    stream = unfailing_stream(sys.stdout)
-    stream.failure = None
-    stream.write(visible(text) + "\n")
-    stream.flush()
-    if stream.failure is not None:
-        reason = getattr(stream.failure, "strerror", None) or stream.failure
-        raise OutputError(f"the output cannot be written: {reason}")
+    write_out(visible(text) + "\n")
 
 
 def report(text: str) -> None:

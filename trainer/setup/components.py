@@ -1,4 +1,4 @@
-"""Builds the components, lets the objective prepare them, and keeps frozen what is frozen."""
+"""Builds the components, lets the objective prepare them, and freezes those that the config freezes."""
 
 import zlib
 from collections.abc import Callable, Mapping
@@ -22,11 +22,17 @@ def build_components(
 ) -> tuple[nn.ModuleDict, Loaded]:
     """Return the components by name, and which of their parameters `init_from` loaded.
 
-    Each is initialised from the seed and its own name, so that to add or to reorder components changes
-    none of the others. load_initial: whether to load what `init_from` names, which a resumed run does
-    not need, and may not have any more. log: prints a line.
+    Each one is initialised from the seed and its name. To add or to reorder components changes none of the others.
 
-    Raises ConfigError where a component's class refuses its parameters, or init_from does not fit.
+    Args:
+        config: The `model` section.
+        seed: The run's.
+        load_initial: Whether to load the weights that `init_from` names. A resumed run does not need them, and they may
+            be gone.
+        log: Prints a line.
+
+    Raises:
+        ConfigError: A component's class refuses its parameters, or `init_from` does not fit.
     """
     components = nn.ModuleDict()
     loaded = {}
@@ -34,7 +40,7 @@ def build_components(
         torch.manual_seed((seed + zlib.crc32(name.encode())) % 2**63)
         components[name] = component_config.make(f"model.components.{name}")
         if component_config.init_from is not None and load_initial:
-            loaded[name] = _load(name, component_config, components[name], log)
+            loaded[name] = _load_initial(name, component_config, components[name], log)
     freeze(components, config)
     refuse_shared_parameters(components)
     return components, loaded
@@ -43,7 +49,14 @@ def build_components(
 def prepare(objective: Objective, components: nn.ModuleDict, data: DataSet, loaded: Loaded) -> None:
     """Let `objective` see the data and change the components, before they have optimizers.
 
-    loaded: what `init_from` loaded, which must still be there afterwards. Raises ConfigError, which names what fails.
+    Args:
+        objective: The run's.
+        components: The components by name.
+        data: The data set.
+        loaded: The parameters that `init_from` loaded. They must still be there afterwards.
+
+    Raises:
+        ConfigError: The objective fails, or adds, removes or replaces something that it must not.
     """
     before = list(components)
     try:
@@ -71,7 +84,11 @@ def prepare(objective: Objective, components: nn.ModuleDict, data: DataSet, load
 
 
 def move(components: nn.ModuleDict, device: torch.device) -> None:
-    """Move the components to `device`. Raises ConfigError that names the one that cannot be moved."""
+    """Move the components to `device`.
+
+    Raises:
+        ConfigError: One of them cannot be moved.
+    """
     for name, component in components.items():
         try:
             component.to(device)
@@ -80,7 +97,7 @@ def move(components: nn.ModuleDict, device: torch.device) -> None:
 
 
 def freeze(components: nn.ModuleDict, config: ModelConfig) -> None:
-    """Freeze the components that the config freezes, whatever else has unfrozen them."""
+    """Freeze the components that the config freezes, even if other code has unfrozen them."""
     for name, component_config in config.components.items():
         if component_config.freeze:
             for parameter in components[name].parameters():
@@ -88,7 +105,11 @@ def freeze(components: nn.ModuleDict, config: ModelConfig) -> None:
 
 
 def refuse_shapeless_parameters(components: nn.ModuleDict) -> None:
-    """Raise ConfigError if a lazy module has not been run, so that its parameters have no shape."""
+    """Check that every lazy module has been run, so that its parameters have a shape.
+
+    Raises:
+        ConfigError: One has not been run.
+    """
     for name, component in components.items():
         if lazy := [path for path, parameter in component.named_parameters() if is_lazy(parameter)]:
             raise ConfigError(
@@ -98,7 +119,11 @@ def refuse_shapeless_parameters(components: nn.ModuleDict) -> None:
 
 
 def refuse_shared_parameters(components: nn.ModuleDict) -> None:
-    """Raise ConfigError if two components have a parameter in common."""
+    """Check that each parameter belongs to one component.
+
+    Raises:
+        ConfigError: Two components have a parameter in common.
+    """
     owners: dict[nn.Parameter, str] = {}
     for name, component in components.items():
         for parameter_name, parameter in component.named_parameters():
@@ -110,10 +135,10 @@ def refuse_shared_parameters(components: nn.ModuleDict) -> None:
                 )
 
 
-def _load(
+def _load_initial(
     name: str, config: ComponentConfig, component: nn.Module, log: Callable[[str], None]
 ) -> dict[str, nn.Parameter]:
-    """Load what `init_from` of a component names, and return the parameters that it loaded."""
+    """Load the source in `init_from` of a component, and return the parameters that it loaded."""
     path = f"model.components.{name}.init_from"
     assert config.init_from is not None, "else there is nothing to load"
     if any(is_lazy(tensor) for tensor in (*component.parameters(), *component.buffers())):

@@ -1,8 +1,7 @@
-"""Small batches through the model before anything is written, to see that its parts fit together."""
+"""Runs small batches through the model before anything is written, to check that its parts fit together."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from ..runtime.world import on_device
 from .components import Loaded, freeze, move, prepare, refuse_shapeless_parameters, refuse_shared_parameters
 
 
-def bring_into_form(
+def prepare_components(
     objective: Objective,
     components: nn.ModuleDict,
     data: DataSet,
@@ -28,11 +27,25 @@ def bring_into_form(
     device: torch.device,
     one_sample: bool,
 ) -> Outcome:
-    """Bring the components into the form that they train in, and return what a batch gives, by which names.
+    """Bring the components into the form in which they train.
 
-    What makes and replaces parameters (the objective's prepare, lazy modules in a first forward pass) comes here,
-    before there are optimizers; what the config freezes stays frozen. loaded: what `init_from` loaded. one_sample:
-    whether training has batches of one sample. Raises ConfigError.
+    All code that makes or replaces parameters (the objective's prepare, lazy modules in a first forward pass) runs
+    here, before there are optimizers. Components that the config freezes stay frozen.
+
+    Args:
+        objective: The run's.
+        components: The components by name.
+        data: The data set.
+        model: The `model` section of the config.
+        loaded: The parameters that `init_from` loaded.
+        device: The device to train on.
+        one_sample: Whether training has batches of one sample.
+
+    Returns:
+        The losses and metrics of one batch.
+
+    Raises:
+        ConfigError: The parts do not fit together.
     """
     train = on_device(first_batch(data.train, TRAIN, 2), device)
     held_out = None if data.held_out is None else on_device(first_batch(data.held_out, HELD_OUT, 2), device)
@@ -54,7 +67,8 @@ def bring_into_form(
 def dry_run(objective: Objective, components: nn.ModuleDict, batch: Batch) -> Outcome:
     """Return the losses and metrics of `batch` in eval mode, without gradients. Lazy modules get their parameters.
 
-    Raises ConfigError that names the component which cannot take its input, and the line that failed.
+    Raises:
+        ConfigError: A component cannot take its input. The message names it and the line that failed.
     """
     components.eval()
     return _outcome(objective, components, batch)
@@ -63,7 +77,8 @@ def dry_run(objective: Objective, components: nn.ModuleDict, batch: Batch) -> Ou
 def dry_run_one_sample(objective: Objective, components: nn.ModuleDict, batch: Batch) -> None:
     """Run a batch of one sample in train mode, which some modules (BatchNorm over single values) cannot do.
 
-    Raises ConfigError with what failed.
+    Raises:
+        ConfigError: A module cannot.
     """
     train_mode(components)
     try:
@@ -81,10 +96,10 @@ def _outcome(objective: Objective, components: nn.ModuleDict, batch: Batch) -> O
     running: list[tuple[str, str]] = []
     hooks = []
     for name, component in components.items():
-        hooks.append(component.register_forward_pre_hook(_enter(running, name)))
+        hooks.append(component.register_forward_pre_hook(_note_input(running, name)))
         hooks.append(component.register_forward_hook(lambda *_: running.pop() and None))
     try:
-        with torch.no_grad(), _kept_buffers(components):
+        with torch.no_grad(), _buffers_restored(components):
             outcome = objective.losses(components, batch)
             problem = loss_problem(outcome)
             if problem is None:
@@ -103,8 +118,10 @@ def _outcome(objective: Objective, components: nn.ModuleDict, batch: Batch) -> O
     raise ConfigError(f"train.objective: its losses must return an Outcome of scalar tensors; {problem}")
 
 
-def _enter(running: list[tuple[str, str]], name: str) -> Any:
-    def note(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+def _note_input(running: list[tuple[str, str]], name: str) -> Callable[[nn.Module, tuple[object, ...]], None]:
+    """Return a hook that appends a component's path and the shapes of its input to `running`."""
+
+    def note(module: nn.Module, inputs: tuple[object, ...]) -> None:
         shapes = ", ".join(str(list(value.shape)) for value in inputs if isinstance(value, Tensor))
         running.append((f"model.components.{name}", f"an input of shape {shapes}"))
 
@@ -116,7 +133,7 @@ def _shapes(batch: Batch) -> str:
 
 
 @contextmanager
-def _kept_buffers(components: nn.ModuleDict) -> Iterator[None]:
+def _buffers_restored(components: nn.ModuleDict) -> Iterator[None]:
     """Run the body, and put the buffers back afterwards as they were, also those that it replaced."""
     kept = [
         (module, name, buffer, buffer.clone())

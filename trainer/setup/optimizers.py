@@ -11,13 +11,14 @@ from torch.optim import Optimizer
 from optimizer import Horizon, ScheduledFactory, ScheduledOptimizer
 from optimizer.config import explain, nest
 from optimizer.factories import trainable_parameters
+from optimizer.types import BuildsSeveral
 
 from ..config.schema import OptimConfig
 from ..errors import ConfigError, raised, user_line
 from ..interfaces.component import is_frozen
 
 
-def component_optimizer(name: str, optim: OptimConfig, component: nn.Module, horizon: Horizon) -> Optimizer:
+def build_optimizer(name: str, optim: OptimConfig, component: nn.Module, horizon: Horizon) -> Optimizer:
     """Return the optimizer over the trainable parameters of a component.
 
     Args:
@@ -30,7 +31,7 @@ def component_optimizer(name: str, optim: OptimConfig, component: nn.Module, hor
         ConfigError: The optimizer cannot be built, or does not fit the trainer's loop.
     """
     with factory_errors(name, optim):
-        several = getattr(optim.factory, "builds_multiple_optimizers", False)
+        several = isinstance(optim.factory, BuildsSeveral) and optim.factory.builds_multiple_optimizers
         optimizer = None if several else _build(optim, component, optim.own_horizon(horizon))
     if optimizer is None:
         raise ConfigError(
