@@ -89,8 +89,8 @@ FIGURES: dict[str, Sequence[tuple[str, dict[str, Any]]]] = {
 
 def line(key: str, fields: dict[str, Any], run: Horizon = RUN) -> Series:
     """Return the lr under a schedule, over the run."""
-    schedule = SCHEDULE_REGISTRY[key](**fields).resolved(run).for_lr(LR)
-    curve, scale = schedule.start(), 1.0 if schedule.absolute else LR
+    schedule = SCHEDULE_REGISTRY[key](**fields).resolved(run)
+    curve, scale = schedule.bind(LR), 1.0 if schedule.absolute else LR
     shown = ", ".join(f"{name} {value}" for name, value in fields.items() if name in TOLD_APART_BY)
     label = f"{key}, {shown}" if shown else key
     return Series(label, [(update, curve.lr_at(update) * scale) for update in sample_steps(run.total_steps)])
@@ -103,7 +103,7 @@ def plateau() -> list[Series]:
         ("ReduceLROnPlateau", {"patience": 5, "factor": 0.5}),
         ("greedy", {"patience": 2, "min_lr": 1e-5}),
     ):
-        curve = SCHEDULE_REGISTRY[key](**fields).for_lr(LR).start()
+        curve = SCHEDULE_REGISTRY[key](**fields).bind(LR)
         points = []
         for update in range(RUN.total_steps):
             points.append((update, curve.lr_at(update)))

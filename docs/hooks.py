@@ -1,9 +1,7 @@
-"""What the site needs beyond mkdocs.yml: pages with the repository's own paths, and the meaning of exported names."""
+"""The site's pages have the paths that they have in the repository."""
 
 from pathlib import Path
-from typing import Any
 
-from griffe import Alias, Extension, Module
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
@@ -25,14 +23,3 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return Files(
         [*of_theme, *(File(path, str(ROOT), config.site_dir, config.use_directory_urls) for path in published)]
     )
-
-
-class ExportedNames(Extension):
-    """Griffe extension: a name that a package exports is what `__init__` imports, also beside a module of that name."""
-
-    def on_package(self, *, pkg: Module, **_: Any) -> None:
-        """Point each exported name that Griffe takes for a module at the object that Python would give."""
-        for name in map(str, pkg.exports or ()):
-            if pkg.members[name].is_module and name in pkg.imports:
-                found = pkg[pkg.imports[name].removeprefix(f"{pkg.path}.")]
-                pkg.set_member(name, Alias(name, found.final_target if found.is_alias else found, parent=pkg))

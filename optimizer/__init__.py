@@ -11,10 +11,12 @@ from .factories.torch_optim import TorchFactory, torch_factory
 from .interop.lerobot import make_optimizer_and_scheduler
 from .schedule_free_radam import RAdamScheduleFreeFactory
 from .schedules.base import SCHEDULE_REGISTRY, Schedule
+from .schedules.durations import Duration, PositiveDuration, RunLength
 from .schedules.horizon import Horizon
 from .schedules.torch_schedule import TorchSchedule
-from .scheduling.optimizer import ScheduledOptimizer, scheduled
+from .scheduling.optimizer import ScheduledOptimizer
 from .scheduling.read_only import ReadOnlyScheduler
+from .scheduling.scheduled_class import scheduled
 from .scheduling.scheduler import EmbeddedScheduler
 from .state.checks import StateMismatchError
 from .state.files import load_optimizer_state, save_optimizer_state
@@ -33,14 +35,17 @@ __all__ = [
     "AdamWWithWarmupCosineFactory",
     "CautiousOptimizer",
     "ConformanceError",
+    "Duration",
     "EmbeddedScheduler",
     "FreeScheduleFactory",
     "Horizon",
     "NamedState",
     "OptimizerFactory",
+    "PositiveDuration",
     "RAdamScheduleFreeFactory",
     "ReadOnlyScheduler",
     "Registry",
+    "RunLength",
     "Schedule",
     "ScheduledFactory",
     "ScheduledOptimizer",

@@ -19,18 +19,18 @@ class AdamWWithWarmupCosine(ScheduledOptimizer, AdamW):
     """torch.optim.AdamW with `WarmupCosineDecay` inside.
 
     Args:
-        params: as for any optimizer of PyTorch's.
-        peak_lr: the lr after the warm-up.
-        total_steps: the updates until end_lr is reached.
-        warmup_steps: the updates until peak_lr is reached.
-        start_lr: the lr of the first update.
-        end_lr: the lr from total_steps on.
-        step_options: clipping, caution and the type of the moments.
-        option_schedules: schedules of other options than the lr, by option.
-        adamw_options: AdamW's options but lr.
+        params: Parameters, named parameters or parameter groups. A group's own lr is a share of `peak_lr`.
+        peak_lr: The lr at the end of the warm-up.
+        total_steps: Updates in the run.
+        warmup_steps: Updates of the warm-up.
+        start_lr: The lr of update 0, if there is a warm-up.
+        end_lr: The lr of the last update, and after it.
+        step_options: Clipping, caution and the type of the moments.
+        option_schedules: Schedules of options other than the lr, by option.
+        **adamw_options: AdamW's other options.
 
     Raises:
-        ValidationError: if the schedule's values do not fit together.
+        ValidationError: The values of the schedule do not fit together.
     """
 
     def __init__(

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Self
 
 from torch.optim import AdamW, Optimizer
 
-from .config.validation import PositiveNumber
+from .config.fields import PositiveNumber
 from .factories.adamw_options import AdamWOptions
 from .factories.base import OPTIMIZER_BUILDER_REGISTRY, ScheduledFactory
 from .schedules.base import Schedule
@@ -20,16 +20,16 @@ class AdamWWithOneCycle(ScheduledOptimizer, AdamW):
     """torch.optim.AdamW with PyTorch's OneCycleLR inside.
 
     Args:
-        params: as for any optimizer of PyTorch's.
-        max_lr: the lr at the top of the cycle.
-        total_steps: the length of the cycle in updates.
-        lr: the base that a parameter group's own lr is compared with (left out: max_lr); the cycle sets the lr itself.
-        step_options: clipping, caution and the type of the moments.
-        option_schedules: schedules of other options than the lr, by option.
-        options: OneCycleLR's (with cycle_momentum off by default) and AdamW's.
+        params: Parameters, named parameters or parameter groups.
+        max_lr: The highest lr of the cycle.
+        total_steps: Updates in the cycle.
+        lr: The lr of which a parameter group's own lr is a share; None: `max_lr`. The cycle sets the lr itself.
+        step_options: Clipping, caution and the type of the moments.
+        option_schedules: Schedules of options other than the lr, by option.
+        **options: OneCycleLR's other options (`cycle_momentum` is off by default), and AdamW's.
 
     Raises:
-        ValidationError: if the cycle's values do not fit together.
+        ValidationError: The values of the cycle do not fit together.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class AdamWWithOneCycleFactory(OneCycleFields, AdamWOptions, ScheduledFactory):
     fused_by_default: ClassVar[bool] = True
 
     lr: PositiveNumber | None = None
-    """What a parameter group's own lr is compared with (left out: max_lr); the cycle sets the lr itself."""
+    """The lr of which a parameter group's own lr is a share (left out: max_lr); the cycle sets the lr itself."""
     cycle_momentum: bool = False
     """Whether beta1 moves against the lr, between base_momentum and max_momentum."""
 

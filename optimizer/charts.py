@@ -6,18 +6,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure  # an optional dependency
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
 class Series:
-    """A line."""
+    """A line.
+
+    Attributes:
+        label: Its name in the legend.
+        points: Pairs of update and value, in rising order.
+        style: A line style of matplotlib.
+    """
 
     label: str
     points: Sequence[tuple[int, float]]
-    """(update, value) in rising order."""
     style: str = "-"
-    """A format string of matplotlib's `plot`."""
 
     @property
     def values(self) -> list[float]:
@@ -27,13 +31,19 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """Lines over the same updates."""
+    """Lines over the same updates.
+
+    Attributes:
+        title: The text above the panel.
+        y_label: The text beside the axis of the values.
+        series: The lines.
+        log: Whether that axis is logarithmic; None: if a linear one would hide a line.
+    """
 
     title: str
     y_label: str
     series: Sequence[Series]
     log: bool | None = None
-    """Whether the axis is logarithmic; None: if a linear scale would hide a line."""
 
 
 def figure(panels: Sequence[Panel]) -> "Figure":
@@ -44,8 +54,8 @@ def figure(panels: Sequence[Panel]) -> "Figure":
     """
     from matplotlib.figure import Figure  # not pyplot: no display, no global state
 
-    made = Figure(figsize=(8, 4.5 if len(panels) == 1 else 2.8 * len(panels)), layout="constrained")
-    rows = made.subplots(len(panels), squeeze=False)
+    drawn = Figure(figsize=(8, 4.5 if len(panels) == 1 else 2.8 * len(panels)), layout="constrained")
+    rows = drawn.subplots(len(panels), squeeze=False)
     for axes, panel in zip(rows[:, 0], panels, strict=True):
         axes.set(title=panel.title, xlabel="update", ylabel=panel.y_label)
         axes.grid(alpha=0.3)
@@ -56,7 +66,7 @@ def figure(panels: Sequence[Panel]) -> "Figure":
         else:
             axes.set_ylim(bottom=0)
         axes.legend()
-    return made
+    return drawn
 
 
 def svg(panels: Sequence[Panel]) -> str:
@@ -70,17 +80,25 @@ def svg(panels: Sequence[Panel]) -> str:
     return written.getvalue()
 
 
+def notebook_svg(panels: Sequence[Panel]) -> str | None:
+    """Return the figure as SVG; None without matplotlib, so that a notebook shows the object's text instead."""
+    try:
+        return svg(panels)
+    except ImportError:
+        return None
+
+
 def text(panels: Sequence[Panel], width: int = 72, height: int = 10) -> str:
     """Return a chart of every line as text, `width` columns wide and `height` lines high."""
     charts = [
-        "\n".join([f"{series.label}, {panel.y_label}", *_text_chart(series, width, height)])
+        "\n".join([f"{series.label}, {panel.y_label}", *_chart(series, width, height)])
         for panel in panels
         for series in panel.series
     ]
     return "\n\n".join(charts)
 
 
-def _text_chart(series: Series, width: int, height: int) -> list[str]:
+def _chart(series: Series, width: int, height: int) -> list[str]:
     last = series.points[-1][0]
     columns: list[list[float]] = [[] for _ in range(width)]
     for update, value in series.points:

@@ -5,7 +5,7 @@ from typing import ClassVar
 from schedulefree.radam_schedulefree import RAdamScheduleFree
 from torch.optim import Optimizer
 
-from .config.validation import Beta, NonNegativeNumber, PositiveBeta, PositiveNumber
+from .config.fields import Beta, NonNegativeNumber, PositiveBeta, PositiveNumber
 from .factories.base import OPTIMIZER_BUILDER_REGISTRY
 from .factories.schedule_free import ExactAveraging, ScheduleFreeFactory
 

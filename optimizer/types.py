@@ -5,8 +5,21 @@ from typing import Any, Protocol, runtime_checkable
 ParamGroup = dict[str, Any]
 """A parameter group of torch's: `params`, and the options of the class by name."""
 
+Options = dict[str, Any]
+"""Options of an optimizer class, by the names of its arguments."""
+
 StateDict = dict[str, Any]
-"""The dict that `state_dict()` of an optimizer returns: `state`, `param_groups` and the additions of its class."""
+"""The return type of an optimizer's `state_dict()`."""
+
+POSITION = "schedule_position"
+"""The key under which every parameter group mirrors the position, for tools that keep only groups."""
+
+CURVE_WARP = "schedule_entry"
+"""The key under which every group mirrors the `CurveWarp` of a schedule that was resumed at an lr."""
+
+INITIAL = "initial_"
+"""The prefix of an option's name under which a group holds the group's own value of it, as `initial_lr` in
+torch.optim.lr_scheduler."""
 
 StateTable = dict[Any, Any]
 """The `state` of an optimizer by parameter (or its id), or the entries of one parameter by name."""
@@ -14,15 +27,8 @@ StateTable = dict[Any, Any]
 JsonObject = dict[str, Any]
 """Plain values by name, as JSON holds them."""
 
-POSITION = "schedule_position"
-"""The key under which every parameter group mirrors the position, for tools that keep only groups."""
-
-ENTRY = "schedule_entry"
-"""The key under which every group mirrors the `CurveWarp` of a schedule that was resumed at an lr."""
-
-INITIAL = "initial_"
-"""The prefix of an option's name under which a group holds the group's own value of it, as `initial_lr` in
-torch.optim.lr_scheduler."""
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""The names of Adam's two moments in the state of a parameter."""
 
 
 @runtime_checkable

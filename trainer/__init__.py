@@ -1,73 +1,39 @@
-"""An offline trainer for models made of named components, driven by one YAML file."""
+"""An offline trainer for models made of named components, driven by one YAML file.
 
+The public names are those in `__init__.pyi`. Each is imported on first use: `innerstep --help` imports this package,
+and must not import torch.
+"""
+
+import ast
 import os
-from typing import TYPE_CHECKING, Any
-
-# MKL may sum in another order from one process to the next, or over another number of threads, unless it is told not
-# to, and it reads this when it is first used; but a resumed run is to be the uninterrupted one to the bit.
-os.environ.setdefault("MKL_CBWR", "AUTO")
-os.environ.setdefault("MKL_DYNAMIC", "FALSE")
-
-if TYPE_CHECKING:
-    from .config.load import load_config
-    from .config.schema import ExperimentConfig
-    from .errors import ConfigError, NonFiniteError, SaveError, UserCodeError
-    from .interfaces.component import MODEL_REGISTRY
-    from .interfaces.dataset import DATASET_REGISTRY, DataSet, TensorSplit
-    from .interfaces.objective import OBJECTIVE_REGISTRY, Objective, Outcome
-    from .offline_trainer import Result
-    from .resume_check import check_resumes
-    from .runs import resume, train
-    from .runtime.signals import StoppedBySignal
-
-_OWNERS = {
-    "MODEL_REGISTRY": "interfaces.component",
-    "ExperimentConfig": "config.schema",
-    "load_config": "config.load",
-    "DATASET_REGISTRY": "interfaces.dataset",
-    "DataSet": "interfaces.dataset",
-    "TensorSplit": "interfaces.dataset",
-    "ConfigError": "errors",
-    "NonFiniteError": "errors",
-    "SaveError": "errors",
-    "UserCodeError": "errors",
-    "StoppedBySignal": "runtime.signals",
-    "OBJECTIVE_REGISTRY": "interfaces.objective",
-    "Objective": "interfaces.objective",
-    "Outcome": "interfaces.objective",
-    "Result": "offline_trainer",
-    "check_resumes": "resume_check",
-    "resume": "runs",
-    "train": "runs",
-}
+from pathlib import Path
 
 
-def __getattr__(name: str) -> Any:
-    # Imported when asked for: `innerstep --help` imports this package, and must not import torch.
-    if name not in _OWNERS:
+def _make_mkl_reproducible() -> None:
+    """Let MKL sum in the same order in each process, so that a resumed run is the uninterrupted one bit for bit.
+
+    By default the order may differ between processes, and so may the number of threads. MKL reads these variables when
+    it is first used.
+    """
+    os.environ.setdefault("MKL_CBWR", "AUTO")
+    os.environ.setdefault("MKL_DYNAMIC", "FALSE")
+
+
+def _modules_of_names() -> dict[str, str]:
+    """Return the module of each public name, relative to this package."""
+    stub = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+    imports = [statement for statement in stub.body if isinstance(statement, ast.ImportFrom)]
+    return {alias.name: statement.module or "" for statement in imports for alias in statement.names}
+
+
+_make_mkl_reproducible()
+_MODULES = _modules_of_names()
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
         raise AttributeError(f"module 'trainer' has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(f"trainer.{_OWNERS[name]}"), name)
-
-
-__all__ = [
-    "DATASET_REGISTRY",
-    "MODEL_REGISTRY",
-    "OBJECTIVE_REGISTRY",
-    "ConfigError",
-    "DataSet",
-    "ExperimentConfig",
-    "NonFiniteError",
-    "Objective",
-    "Outcome",
-    "Result",
-    "SaveError",
-    "StoppedBySignal",
-    "TensorSplit",
-    "UserCodeError",
-    "check_resumes",
-    "load_config",
-    "resume",
-    "train",
-]
+    return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)

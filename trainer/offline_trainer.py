@@ -1,17 +1,11 @@
 """The story of a run, top to bottom: build everything, train, evaluate, save, draw."""
 
-import signal
-from collections.abc import Iterator, Mapping
-from contextlib import closing
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NoReturn
 
 from rich.console import Console
 from torch.optim import Optimizer
-
-from optimizer.config import counted
 
 from .checkpoint.contents import Progress
 from .checkpoint.dry_save import CheckedContents
@@ -23,73 +17,84 @@ from .checkpoint.provenance import provenance
 from .checkpoint.savable import check_lengths
 from .checkpoint.save_errors import writing
 from .config.schema import ExperimentConfig
-from .errors import ConfigError, resume_command, user_code
+from .errors import user_code
 from .interfaces.component import is_frozen, train_mode
-from .interfaces.dataset import Batch, DataSet, in_order
+from .interfaces.dataset import DataSet, in_order
 from .interfaces.objective import Objective
 from .loop.averaged_weights import averaged_weights, switches_weights, train_at_training_weights
-from .loop.batches import ShuffledBatches
-from .loop.data_checks import check_parts
-from .loop.evaluation import check_means, evaluate, named_values
-from .loop.gradient_updates import GradientUpdater, Rules, off_plan
+from .loop.batch_norm import calibration_batches
+from .loop.batches import shuffled_batches
+from .loop.data_checks import check_means, check_parts, check_pin_memory
+from .loop.evaluation import evaluate, named_values
+from .loop.gradient_updates import GradientUpdater, Rules
 from .loop.loop import training_loop
-from .loop.metric_monitors import check_monitors, report
-from .reporting.metrics_file import MetricsFile, evaluation_text, training_line, written_evaluation
+from .loop.metric_monitors import check_monitors, observe
+from .loop.nonfinite import check_weights
+from .loop.step_counts import NOTICED_AFTER, step_count_notices
+from .reporting.metrics_file import evaluation_text, training_line, written_evaluation
+from .reporting.metrics_log import MetricsLog, sink_classes
 from .reporting.plan_table import plan
 from .reporting.progress_bar import RunProgress
 from .reporting.run_plots import draw_pictures, require_plotting
-from .rescue import check_weights, rescuing
+from .rescue import rescuing, stopped_early
 from .resuming import restore_run, saved_values
 from .run_layout import METRICS
-from .runtime.device import chosen_device, on_device
 from .runtime.rng import seed_all, separate_rng
-from .runtime.signals import Interruption, StoppedBySignal
-from .runtime.terminal import log
+from .runtime.signals import Interruption
+from .runtime.terminal import console_of, log
+from .runtime.world import World
 from .setup.components import build_components
 from .setup.dry_run import bring_into_form
-from .setup.optimizers import component_optimizer
-
-CALIBRATION_BATCHES = 50
-"""Training batches that BatchNorm statistics are measured over before an evaluation at averaged weights."""
-NOTICED_AFTER = 100
-"""Updates after which a component that the objective does not step as planned is reported; again at the end."""
+from .setup.optimizers import check_each_trains, component_optimizer
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended. step: updates done. metrics: those of the last evaluation, by name."""
+    """How a run ended."""
 
     run_dir: Path
     step: int
+    """Updates done."""
     metrics: dict[str, float]
+    """The metrics of the last evaluation, by name."""
 
 
 class OfflineTrainer:
-    """Trains the components of a config on a fixed data set.
+    """Trains the components of a config on a fixed data set. Building it writes nothing.
 
-    Building it writes nothing and raises ConfigError for whatever cannot work. resumed: whether `restore`
-    comes next, so that no component needs to be initialised from elsewhere.
+    Args:
+        config: The experiment.
+        console: Where lines are printed.
+        resumed: Whether `restore` comes next, so that no component needs to be initialised from elsewhere.
+        world: The place of this process among those that train the run; left out, the only one.
+
+    Raises:
+        ConfigError: Something in the config cannot work.
     """
 
-    def __init__(self, config: ExperimentConfig, console: Console, resumed: bool = False) -> None:
-        config = _in_place(config)
-        self.config, self.console = config, console
-        self.device = chosen_device(config.train.device)
-        check_lengths(config.train.run_dir, config.model.components)
-        if config.train.pictures:
+    def __init__(
+        self, config: ExperimentConfig, console: Console, resumed: bool = False, world: World | None = None
+    ) -> None:
+        self.config = config = config.in_place()
+        self.world = (world or World()).on(config.train.device)
+        self.console = console_of(self.world, console)
+        train = config.train
+        check_lengths(train.run_dir, config.model.components)
+        if train.pictures:
             require_plotting("train.pictures")
+        self.sinks = sink_classes(train.log)
         self.data: DataSet = config.data.make("data")
         check_parts(self.data)
-        self.batches = self._shuffled(config.data.workers, config.data.pin_memory)
-        self.horizon = config.train.horizon(self.batches.steps_per_epoch)
+        check_pin_memory(config.data, self.world.device)
+        self.batches = shuffled_batches(config, self.data.train, ahead=True)
+        self.horizon = train.horizon(self.batches.steps_per_epoch)
         self.components, loaded = build_components(config.model, config.seed, not resumed, self.log)
-        self.objective: Objective = config.train.objective.make("train.objective")
-        check_means(self.objective, config.train.accumulate, self.data.held_out, config.data.batch_size)
-        one_sample = self.batches.smallest_batch == 1
+        self.objective: Objective = train.objective.make("train.objective")
+        check_means(self.objective, train.accumulate, self.data.held_out, config.data.batch_size)
         with separate_rng(config.seed):
-            outcome = bring_into_form(
-                self.objective, self.components, self.data, config.model, loaded, self.device, one_sample
-            )
+            one_sample = self.batches.smallest_batch == 1
+            given = (self.objective, self.components, self.data, config.model, loaded)
+            outcome = bring_into_form(*given, self.world.device, one_sample)
         self.optimizers = self._build_optimizers()
         self.fingerprint = run_fingerprint(config, self.optimizers, self.horizon)
         if not resumed:
@@ -97,17 +102,15 @@ class OfflineTrainer:
         train_at_training_weights(self.optimizers.values())
         evaluates, total = self.data.held_out is not None, self.horizon.total_steps
         check_monitors(config, self.optimizers, named_values(outcome), evaluates, total)
-        train = config.train
-        every = {name: config.model.component_optims[name].every for name in self.optimizers}
-        rules = Rules(train.precision, train.grad_clip_norm, train.on_nonfinite, every)
-        self.learner = GradientUpdater(self.components, self.optimizers, self.device, rules, self.log)
+        rules = Rules.of(config, self.optimizers)
+        self.updater = GradientUpdater(self.components, self.optimizers, self.world, rules, self.log)
         self.contents = CheckedContents(self.components, self.optimizers)
-        self.own = OwnState(self.objective, self.data, self.components, config.data.workers, self.log)
-        self.provenance = provenance(self.device, self.optimizers, self.data, config.seed)
+        self.own_state = OwnState(self.objective, self.data, self.components, config.data.workers, self.log)
+        self.provenance = provenance(self.world.device, self.optimizers, self.data, config.seed)
         if train.compile:
             for component in self.components.values():
                 component.compile()
-        self.saving = CheckpointManager(train, self.log)
+        self.checkpoints = CheckpointManager(train, self.log, self.world)
         self.step = self.begun = 0
         self.metrics: dict[str, float] = {}
         self.evaluation_is_due = False
@@ -117,184 +120,152 @@ class OfflineTrainer:
         return plan(self.config, self.components, self.optimizers, self.horizon, len(self.data.train))
 
     def run(self) -> Result:
-        """Train from where the trainer stands to the end; write metrics, checkpoints and pictures.
+        """Train from the present step to the end; write metrics, checkpoints and pictures.
 
-        The first signal that asks for it ends the run after the update and its checkpoint, with StoppedBySignal.
-        Raises SaveError where something cannot be written, unless train.on_save_error says to continue; UserCodeError
-        where code of the user's fails, or KeyboardInterrupt where it raises one; NonFiniteError by train.on_nonfinite.
-        Of all four the message says what is saved.
+        The first signal that asks for it ends the run after the update and its checkpoint. The message of each
+        exception names the checkpoint that is there.
+
+        Raises:
+            StoppedBySignal: A signal ended the run early.
+            SaveError: Something cannot be written, unless train.on_save_error is "continue".
+            UserCodeError: The user's code fails.
+            KeyboardInterrupt: The user's code raised one, or a second signal came.
+            NonFiniteError: A value is not finite, by train.on_nonfinite.
         """
+        config, run_dir = self.config, self.config.train.run_dir
         if self.step == 0:
-            seed_all(self.config.seed)
+            seed_all(self.world.seed(config.seed))
         train_mode(self.components)
+        sinks = self.sinks if self.world.is_main else {}
         with (
-            closing(MetricsFile(self.config.train.run_dir / METRICS)) as metrics,
+            MetricsLog(sinks, run_dir, self.step, self.checkpoints.failed) as metrics,
             RunProgress(self.console, self.step, self.horizon.total_steps) as progress,
             Interruption() as interruption,
-            self.saving,
+            self.checkpoints,
             rescuing(self, interruption),
             self.batches,
         ):
             self._train(metrics, progress, interruption)
         if interruption.signal is not None and (self.evaluation_is_due or not self._is_over()):
-            self._stop(interruption.signal)
-        for line in [*self._off_plan(), *self.saving.best.missing()]:
+            raise stopped_early(self, interruption.signal)
+        for line in [*self._step_count_notices(), *self.checkpoints.best.missing()]:
             self.log(line)
-        if self.config.train.pictures:
-            self._draw()
-        return Result(self.config.train.run_dir, self.step, self.metrics)
+        if config.train.pictures and self.world.is_main:
+            with writing(run_dir), user_code(f"the run is done and saved; drawing {run_dir / METRICS}"):
+                for path in draw_pictures(run_dir):
+                    self.log(f"drew {path}")
+        return Result(run_dir, self.step, self.metrics)
 
-    def _train(self, metrics: MetricsFile, progress: RunProgress, interruption: Interruption) -> None:
+    def _train(self, metrics: MetricsLog, progress: RunProgress, interruption: Interruption) -> None:
         """Run the updates. What is due after one comes in this order: metrics, checkpoint, evaluation."""
-        train = self.config.train
+        train, world = self.config.train, self.world
         self.begun = self.step
         if self.evaluation_is_due:  # the checkpoint that the run resumes from was written before it
-            self._evaluate_and_keep(metrics, written_evaluation(metrics.path, self.step))
+            self._evaluate_and_keep(metrics, written_evaluation(train.run_dir / METRICS, self.step))
         steps = range(self.step, self.horizon.total_steps)
-        reports = training_loop(
-            self.objective, self.components, self.batches, self.learner, steps, train.log_every, self.device
-        )
-        for update in reports:
+        parts = (self.objective, self.components, self.batches, self.updater)
+        for update in training_loop(*parts, steps, train.log_every, world):
             self.step = update.step + 1
-            self.evaluation_is_due = self.data.held_out is not None and self._due(train.eval_every)
+            self.evaluation_is_due = self.data.held_out is not None and self._is_due(train.eval_every)
             if self.step == self.begun + 1:  # before there is much to lose: the optimizers have their state now
                 self.contents.check(self.step)
             if update.logged:
                 with user_code("a metric"):
                     line = training_line(update, progress.rate(update.step))
-                self._write(metrics, line)
+                metrics.write(line)
                 progress.show(update)
-            if self._is_over() or self.saving.due(self.step):
+            if self._is_over() or self.checkpoints.due(self.step):
                 self.save(is_last=self._is_over())
                 if self._is_over():
-                    self.saving.wait()  # the last checkpoint is there before an evaluation can fail
+                    self.checkpoints.wait()  # the last checkpoint is there before an evaluation can fail
             if self.evaluation_is_due and interruption.signal is None:
                 self._evaluate_and_keep(metrics)
             if self.step == self.begun + NOTICED_AFTER:
-                for notice in self._off_plan():
+                for notice in self._step_count_notices():
                     self.log(notice)
             if interruption.signal is not None:  # one that comes later than this is for the next update
-                if not self.saving.holds(self.step):
+                if not self.checkpoints.holds(self.step):
                     self.save(is_last=True)
                 break
 
     def evaluate(self) -> dict[str, float]:
-        """Return losses and metrics on the held-out data; training goes on as if nothing had been done."""
+        """Return losses and metrics on the held-out data. Training is not affected."""
         assert self.data.held_out is not None, "there is nothing to evaluate on"
-        averaged = any(switches_weights(optimizer) for optimizer in self.optimizers.values())
-        with separate_rng(self.config.seed), averaged_weights(self.optimizers.values()), self.own.kept():
-            return evaluate(
-                self.objective,
-                self.components,
-                self._on_device(in_order(self.data.held_out, self.config.data.batch_size)),
-                self._on_device(self._calibration_batches()) if averaged else None,
-                self.learner.autocast(),
-            )
+        averages = any(switches_weights(optimizer) for optimizer in self.optimizers.values())
+        with separate_rng(self.config.seed), averaged_weights(self.optimizers.values()), self.own_state.kept():
+            held_out = in_order(self.data.held_out, self.config.data.batch_size)
+            calibration = calibration_batches(self.config, self.data.train) if averages else None
+            autocast = self.updater.autocast()
+            return evaluate(self.objective, self.components, held_out, calibration, autocast, self.world)
 
     def log(self, line: str) -> None:
         """Print a line, above the progress bar if there is one."""
         log(self.console, line)
 
     def save(self, is_last: bool = False) -> None:
-        """Write a checkpoint of this moment, or let it be written. is_last: of the run.
+        """Write a checkpoint of this moment, or start a thread that writes it.
 
-        Raises SaveError; UnsavableError; NonFiniteError by train.on_nonfinite.
+        Args:
+            is_last: Whether it is the last one of the run.
+
+        Raises:
+            SaveError: It cannot be written.
+            UnsavableError: The run holds something that a checkpoint cannot hold.
+            NonFiniteError: A weight is not finite, by train.on_nonfinite.
         """
         if self.config.train.on_nonfinite == "stop":
             check_weights(self.components)
         with averaged_weights(self.optimizers.values()):
             progress = Progress(self.step, saved_values(self))
-            files = {**self.contents.make(progress), **self.own.files()}
-            self.saving.save(self.step, files, is_last)
+            files = {**self.contents.make(progress), **self.own_state.files()}
+            self.checkpoints.save(self.step, files, is_last)
 
     def restore(self, folder: Path) -> None:
-        """Go to where the checkpoint in `folder` stands.
+        """Continue from the checkpoint in `folder`.
 
-        Raises ConfigError if the config differs from its, and resume.on_change does not say what then.
+        Raises:
+            ConfigError: The config differs from the checkpoint's, and resume.on_change does not name the way.
         """
         restore_run(self, folder)
 
     def _build_optimizers(self) -> dict[str, Optimizer]:
         """Return one optimizer for each trainable component in model.component_optims."""
-        optimizers = {}
-        for name, optim in self.config.model.component_optims.items():
-            component = self.components[name]
-            if is_frozen(component):
-                continue
-            optimizers[name] = component_optimizer(name, optim, component, self.horizon)
-        for name, component in self.components.items():
-            if name not in optimizers and not is_frozen(component):
-                raise ConfigError(
-                    f"model.component_optims: no entry for component {name!r}, which is trainable."
-                    f" Add one, or set model.components.{name}.freeze to true."
-                )
-        if not optimizers:
-            raise ConfigError("model.components: every one is frozen; there is nothing to train")
+        optimizers = {
+            name: component_optimizer(name, optim, self.components[name], self.horizon)
+            for name, optim in self.config.model.component_optims.items()
+            if not is_frozen(self.components[name])
+        }
+        check_each_trains(self.components, optimizers)
         return optimizers
 
-    def _shuffled(self, workers: int = 0, pin_memory: bool = False) -> ShuffledBatches:
-        if pin_memory and self.device.type != "cuda":
-            raise ConfigError(f"data.pin_memory: is for a CUDA device; the run's is {self.device}. Set it to false.")
-        data, rules = self.config.data, (self.config.data.drop_last, self.config.train.accumulate, workers, pin_memory)
-        return ShuffledBatches(self.data.train, data.batch_size, self.config.seed, *rules)
+    def _evaluate_and_keep(self, metrics: MetricsLog, written: Mapping[str, float] | None = None) -> None:
+        """Evaluate, report the metrics to the schedules that wait for them, and keep the best checkpoint.
 
-    def _stop(self, number: signal.Signals) -> NoReturn:
-        self.saving.check_written(self.step)
-        way_on = f"`{resume_command(self.config.train.run_dir)}` continues there"
-        raise StoppedBySignal(f"{number.name}: stopped after {counted(self.step, 'update')}; they are saved; {way_on}")
-
-    def _draw(self) -> None:
-        run_dir = self.config.train.run_dir
-        with writing(run_dir), user_code(f"the run is done and saved; drawing {run_dir / METRICS}"):
-            for path in draw_pictures(run_dir):
-                self.log(f"drew {path}")
-
-    def _write(self, metrics: MetricsFile, line: dict[str, Any]) -> None:
-        try:
-            metrics.write(line)
-        except OSError as error:
-            self.saving.failed(f"{metrics.path}: cannot be written: {error.strerror}", error)
-
-    def _evaluate_and_keep(self, metrics: MetricsFile, written: Mapping[str, float] | None = None) -> None:
-        """Evaluate, tell the schedules that wait for it, and keep the checkpoint if it is the best so far.
-
-        written: what the evaluation gave, if the run was stopped just after it was written.
+        Args:
+            metrics: Where the metrics go.
+            written: The metrics of this evaluation, if the run was stopped just after it.
         """
         if written is None:
             with user_code("the evaluation"):
                 self.metrics = self.evaluate()
             epoch = (self.step - 1) // self.batches.steps_per_epoch
-            self._write(metrics, {"split": "held_out", "step": self.step, "epoch": epoch, **self.metrics})
+            metrics.write({"split": "held_out", "step": self.step, "epoch": epoch, **self.metrics})
         else:
             self.metrics = dict(written)
-        report(self.optimizers.values(), self.metrics)
+        observe(self.optimizers.values(), self.metrics)
         self.log(evaluation_text(self.step, self.metrics))
         self.evaluation_is_due = False
-        if self.saving.best.observe(self.step, self.metrics):
-            if self.saving.holds(self.step):
-                self.saving.keep_as_best()
+        if self.checkpoints.best.observe(self.step, self.metrics):
+            if self.checkpoints.holds(self.step):
+                self.checkpoints.keep_as_best()
             else:
                 self.save()
 
-    def _off_plan(self) -> list[str]:
-        return off_plan(self.learner, range(self.begun, self.step))
+    def _step_count_notices(self) -> list[str]:
+        return step_count_notices(self.updater, range(self.begun, self.step))
 
     def _is_over(self) -> bool:
         return self.step == self.horizon.total_steps
 
-    def _due(self, every: int | None) -> bool:
+    def _is_due(self, every: int | None) -> bool:
         return self._is_over() or (every is not None and self.step % every == 0)
-
-    def _calibration_batches(self) -> Iterator[Batch]:
-        batches = self._shuffled()
-        in_turn = chain.from_iterable(map(batches.of_update, range(batches.steps_per_epoch)))
-        return islice(in_turn, CALIBRATION_BATCHES)
-
-    def _on_device(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        return (on_device(batch, self.device) for batch in batches)
-
-
-def _in_place(config: ExperimentConfig) -> ExperimentConfig:
-    """Return `config` with the whole path of its run directory: users' code may change the working directory."""
-    train = config.train.model_copy(update={"run_dir": config.train.run_dir.absolute()})
-    return config.model_copy(update={"train": train})

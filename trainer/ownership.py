@@ -1,8 +1,7 @@
-"""What in a directory is a run's, by what only a run writes. Nothing else is ever removed."""
+"""Which files in a directory a run wrote, recognised by content that only a run writes. No other file is removed."""
 
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,29 +17,28 @@ from .config.yaml_file import read_config_file
 from .errors import ConfigError, resume_command
 from .reporting.metrics_file import looks_like_metrics
 from .reporting.run_plots import PICTURES
-from .run_layout import BEST, CHECKPOINTS, CONFIG, LATEST, LOCK, MANIFEST, METRICS, NOT_UNDERSTOOD
-from .runtime.files import DamagedCheckpointError, remove, remove_all, unreadable
+from .run_layout import BEST, CHECKPOINTS, CONFIG, LATEST, LOCK, MANIFEST, METRICS, NOT_UNDERSTOOD, SECTIONS
+from .runtime.files import DamagedCheckpointError, remove_all, remove_whole, unreadable
 
 _REMOVED = ".removed-"
-_SECTIONS = {"seed", "plugins", "data", "model", "train", "resume"}
-"""What a config has that a run wrote, with every default filled in."""
-
 _FILES = {CONFIG, METRICS, NOT_UNDERSTOOD, LOCK, *PICTURES}
 _EARLIER = {f".{name}.new" for name in (CONFIG, METRICS)} | {f".{name}" for name in PICTURES}
-"""How versions before this one called the files that they were writing."""
+"""The names of files being written, in versions before this one."""
 
 _LITTER = re.compile(r"\.DS_Store|\._.*|\.nfs.*|\.fuse_hidden.*|Thumbs\.db|desktop\.ini|\.directory|\.localized")
-"""What file managers and network disks leave anywhere: neither a reason to refuse, nor removed."""
+"""Files of file managers and network disks, which may be anywhere: they are accepted, and not removed."""
 
 _STEP_OR_DAMAGED = re.compile(rf"{STEP.pattern}|{DAMAGED}{STEP.pattern}(-[0-9]+)?")
 _SHOWN = 5
 
 
 def run_to_overwrite(run_dir: Path, overwrite: bool) -> bool:
-    """Return whether there is a run in `run_dir` whose files are to be removed first.
+    """Return whether there is a run in `run_dir` whose files must be removed first.
 
-    Raises ConfigError if there is one that is not to be overwritten, if something else is there, and if it is a
-    directory in which nothing may be removed; UnreadableError.
+    Raises:
+        ConfigError: There is a run and `overwrite` is false, or there are other files, or it is a directory in which
+            nothing may be removed.
+        UnreadableError: The directory cannot be read.
     """
     if _is_free(run_dir):
         return False
@@ -52,7 +50,7 @@ def run_to_overwrite(run_dir: Path, overwrite: bool) -> bool:
             " choose another --train.run_dir, or delete it with --overwrite."
         )
     _refuse_place(run_dir)
-    foreign = list(_foreign(run_dir))
+    foreign = list(_foreign_paths(run_dir))
     if foreign:
         raise ConfigError(
             f"train.run_dir: {run_dir} holds what the run did not write: {listed(foreign, _SHOWN)}."
@@ -62,9 +60,14 @@ def run_to_overwrite(run_dir: Path, overwrite: bool) -> bool:
 
 
 def refuse_a_copy(config_file: Path, run_dir: Path) -> None:
-    """Raise ConfigError if `config_file` is that of a run which was copied or moved, and names another directory.
+    """Refuse to overwrite a directory that only the config of a copied run names.
 
-    run_dir: that of the config, overrides included: one that the user gives is meant.
+    Args:
+        config_file: The file that the user starts a run from.
+        run_dir: The run directory of the config, overrides included: one that the user gives is meant.
+
+    Raises:
+        ConfigError: `config_file` is that of a run which was copied or moved, and names another directory.
     """
     folder = config_file.parent
     if config_file.name != CONFIG or not is_run_directory(folder):
@@ -80,7 +83,13 @@ def refuse_a_copy(config_file: Path, run_dir: Path) -> None:
 
 
 def is_run_directory(run_dir: Path) -> bool:
-    """Return whether a run wrote the config in `run_dir` and began there. Raises UnreadableError."""
+    """Return whether a run wrote the config in `run_dir` and began there, so that its files may be removed.
+
+    For reading, a folder of checkpoints is enough: `checkpoint.directory.is_run`.
+
+    Raises:
+        UnreadableError: The directory cannot be read.
+    """
     names = _names(run_dir)
     if CONFIG not in names:
         return False
@@ -88,47 +97,50 @@ def is_run_directory(run_dir: Path) -> bool:
         config = read_config_file(run_dir / CONFIG)
     except ConfigError:
         return False
-    if not config.keys() >= _SECTIONS or not isinstance(config["train"], dict) or "run_dir" not in config["train"]:
+    if not config.keys() >= set(SECTIONS) or not isinstance(config["train"], dict) or "run_dir" not in config["train"]:
         return False
     began = LOCK in names or any(_is_leftover(name) for name in names)
     return began or _has_checkpoints(run_dir) or (METRICS in names and _has_metrics(run_dir))
 
 
 def remove_run(run_dir: Path) -> None:
-    """Remove the files of the run in `run_dir`, the config last: until then it is a run. Raises OSError.
+    """Remove the files of the run in `run_dir`, the config last: until then it is a run. Targets of links stay.
 
-    Links are removed, and not what they lead to.
+    Raises:
+        OSError: A file cannot be removed.
     """
     checkpoints = run_dir / CHECKPOINTS
     if checkpoints.is_dir() and not checkpoints.is_symlink():
-        _remove_in(checkpoints, [name for name in _names(checkpoints) if _is_checkpoints_own(name)])
+        names = [name for name in _names(checkpoints) if _is_checkpoints_own(name)]
+        _remove(checkpoints, sorted(names, key=lambda name: name != LATEST))  # it would name a missing checkpoint
         with suppress(OSError):  # litter is in it, or it is a place to mount something
             checkpoints.rmdir()
     elif checkpoints.is_symlink():
         checkpoints.unlink()
-    _remove_in(run_dir, [name for name in _names(run_dir) if (name in _FILES and name not in (LOCK, CONFIG))])
+    _remove(run_dir, [name for name in _names(run_dir) if (name in _FILES and name not in (LOCK, CONFIG))])
     remove_leftovers(run_dir)
     (run_dir / CONFIG).unlink()
 
 
 def remove_leftovers(run_dir: Path) -> None:
-    """Remove what killed processes left in a run's directory. Raises the first OSError after all was tried."""
+    """Remove the leftovers of killed processes in a run's directory.
+
+    Raises:
+        OSError: The first failure, after all were tried.
+    """
     remove_all([run_dir / name for name in _names(run_dir) if _is_leftover(name)])
 
 
 def _is_free(run_dir: Path) -> bool:
     """Return whether a run may begin in `run_dir`: at most a process was killed there before its config was written."""
     names = [name for name in _names(run_dir) if not _LITTER.fullmatch(name)]
-    empty = CHECKPOINTS in names and not any(True for _ in _foreign(run_dir)) and not _steps(run_dir)
+    empty = CHECKPOINTS in names and not any(True for _ in _foreign_paths(run_dir)) and not _step_names(run_dir)
     return all(_is_leftover(name) or name == LOCK or (name == CHECKPOINTS and empty) for name in names)
 
 
-def _remove_in(folder: Path, names: list[str]) -> None:
-    """Move what is called `names` into a new folder and remove that: nothing is there in part at any time."""
-    aside = Path(tempfile.mkdtemp(prefix=_REMOVED, dir=folder))
-    for name in sorted(names, key=lambda name: name != LATEST):  # first: what it names is gone in a moment
-        (folder / name).rename(aside / name)
-    remove(aside)
+def _remove(folder: Path, names: list[str]) -> None:
+    if names:
+        remove_whole([folder / name for name in names], _REMOVED)
 
 
 def _refuse_place(run_dir: Path) -> None:
@@ -139,16 +151,16 @@ def _refuse_place(run_dir: Path) -> None:
     with suppress(OSError, RuntimeError):
         places["the home directory"] = Path.home()
     here = run_dir.resolve()
-    for what, place in places.items():
+    for name, place in places.items():
         if place.resolve().is_relative_to(here):
             raise ConfigError(
-                f"train.run_dir: {run_dir} is or contains {what}; nothing is removed there. Choose another, or start"
+                f"train.run_dir: {run_dir} is or contains {name}; nothing is removed there. Choose another, or start"
                 " the command from elsewhere."
             )
 
 
-def _foreign(run_dir: Path) -> Iterator[str]:
-    """Yield the paths, relative to `run_dir`, of what a run did not write."""
+def _foreign_paths(run_dir: Path) -> Iterator[str]:
+    """Yield the paths, relative to `run_dir`, of files that a run did not write."""
     for name in _names(run_dir):
         path = run_dir / name
         if name == CHECKPOINTS:
@@ -163,13 +175,13 @@ def _foreign_checkpoints(checkpoints: Path) -> Iterator[str]:
         path = checkpoints / name
         if _is_step(name):
             if not path.is_symlink():
-                yield from (f"{name}/{inside}" for inside in _foreign_in(path)) if path.is_dir() else (name,)
+                yield from (f"{name}/{inside}" for inside in _foreign_to_checkpoint(path)) if path.is_dir() else (name,)
         elif not (_is_checkpoints_own(name) or _LITTER.fullmatch(name)):
             yield name
 
 
-def _foreign_in(folder: Path) -> list[str]:
-    """Return what in a checkpoint's folder, damaged or not, is not of a checkpoint."""
+def _foreign_to_checkpoint(folder: Path) -> list[str]:
+    """Return the files in a checkpoint's folder, damaged or not, that are not part of the checkpoint."""
     try:
         found = foreign_files(folder, read_manifest(folder))
     except (DamagedCheckpointError, ConfigError):  # a newer one may have files of other names
@@ -179,10 +191,10 @@ def _foreign_in(folder: Path) -> list[str]:
 
 
 def _has_checkpoints(run_dir: Path) -> bool:
-    return any(os.path.lexists(run_dir / CHECKPOINTS / name / MANIFEST) for name in _steps(run_dir))
+    return any(os.path.lexists(run_dir / CHECKPOINTS / name / MANIFEST) for name in _step_names(run_dir))
 
 
-def _steps(run_dir: Path) -> list[str]:
+def _step_names(run_dir: Path) -> list[str]:
     folder = run_dir / CHECKPOINTS
     return [name for name in _names(folder) if _is_step(name)] if folder.is_dir() else []
 
@@ -212,13 +224,13 @@ def _is_real_folder(path: Path) -> bool:
 
 
 def _names(folder: Path) -> list[str]:
-    """Return the names in a folder; none if it is not there. Raises ConfigError if it is not one, UnreadableError."""
+    """Return the names in a folder; none if it is missing. Raises ConfigError if it is a file, UnreadableError."""
     try:
         return sorted(os.listdir(folder))
     except FileNotFoundError:
         return []
     except NotADirectoryError as error:
-        what = "exists and is not a run" if os.path.lexists(folder) else "would be in a file"
-        raise ConfigError(f"train.run_dir: {folder} {what}. Choose another directory.") from error
+        problem = "exists and is not a run" if os.path.lexists(folder) else "would be in a file"
+        raise ConfigError(f"train.run_dir: {folder} {problem}. Choose another directory.") from error
     except OSError as error:
         raise unreadable(folder, error) from error

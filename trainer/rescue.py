@@ -1,15 +1,14 @@
-"""Where a run fails: what is whole is saved, and the user is told where it failed and how to continue."""
+"""A run that ends early: its whole state is saved, and the message names the place and the way to continue."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from torch import nn
+from signal import Signals
 
 from optimizer.config import counted
 
 from .checkpoint.directory import complete_checkpoints, newest_finite
-from .checkpoint.names import step_of
+from .checkpoint.names import newest_sentence
 from .checkpoint.save_errors import newest_checkpoint
 from .errors import (
     ConfigError,
@@ -19,12 +18,11 @@ from .errors import (
     UnreadableError,
     UnsavableError,
     UserCodeError,
-    by_the_user,
     raised,
     resume_command,
+    without_stop_iteration,
 )
-from .loop.evaluation import weights_and_statistics
-from .loop.gradients import first_nonfinite
+from .loop.nonfinite import check_weights
 from .loop.parameter_lists import parameter_problems
 from .run import Run
 from .run_layout import CHECKPOINTS
@@ -33,93 +31,105 @@ from .runtime.signals import Interruption, StoppedBySignal
 
 @contextmanager
 def rescuing(run: Run, interruption: Interruption) -> Iterator[None]:
-    """Run the body. Where it fails, save what is whole.
+    """Run the body. If it fails, save the run, unless its state is that within an update or not finite.
 
-    interruption: knows whether a KeyboardInterrupt is that of a second signal: then nothing is saved.
+    Each message names the place where the body failed, the newest checkpoint, and the way to continue.
 
-    Raises UserCodeError or NonFiniteError, whose message says where the body failed, what is saved and how to
-    continue; ConfigError as it is, if no update was made yet; KeyboardInterrupt, with such a message too if the body
-    raised it by itself.
+    Args:
+        interruption: With its `is_at_once`, a KeyboardInterrupt is a second signal, and nothing is saved.
+
+    Raises:
+        UserCodeError: The body failed.
+        NonFiniteError: It met a value that is not finite.
+        ConfigError: As the body raised it, if no update was made yet.
+        KeyboardInterrupt: The body raised it, or a second signal came.
     """
     try:
         yield
     except KeyboardInterrupt as error:
         if interruption.is_at_once or isinstance(error, StoppedBySignal):
             raise
-        what = f"{_place(run)}: {raised(error)}"
-        raise KeyboardInterrupt(f"{what}\n{_rescued(run, what)}") from error
+        failure = f"{_place(run)}: {raised(error)}"
+        raise KeyboardInterrupt(f"{failure}\n{_rescue(run, failure)}") from error
     except UnsavableError as error:
-        raise UserCodeError(f"{error}\n{_way_on(run.config.train.run_dir)}") from error
+        raise UserCodeError(f"{error}\n{_way_to_continue(run.config.train.run_dir)}") from error
     except BaseException as error:  # libraries in Rust raise no Exceptions
         if isinstance(error, ConfigError) and run.step == run.begun:
             raise
         if isinstance(error, SaveError | UnreadableError) and not _is_in_update(run):
-            raise  # ours: within an update nothing of the run's is written or read
-        error = by_the_user(error)
-        known = isinstance(error, ConfigError | UserCodeError | NonFiniteError)
-        problems = [] if known else parameter_problems(run.components, run.optimizers)
+            raise  # not the user's: within an update, the run's files are neither written nor read
+        error = without_stop_iteration(error)
+        is_explained = isinstance(error, ConfigError | UserCodeError | NonFiniteError)
+        problems = [] if is_explained else parameter_problems(run.components, run.optimizers)
         problems = problems or run.contents.problems()
-        what = "\n".join([f"{_place(run)}: {str(error) if known else raised(error)}", *problems])
+        failure = "\n".join([f"{_place(run)}: {str(error) if is_explained else raised(error)}", *problems])
         kind = NonFiniteError if isinstance(error, NonFiniteError) else UserCodeError
         hint = " --train.on_nonfinite=skip leaves such updates out." if kind is NonFiniteError else ""
-        raise kind(f"{what}\n{_rescued(run, what, hint)}") from (error.__cause__ or error if known else error)
+        cause = error.__cause__ or error if is_explained else error
+        raise kind(f"{failure}\n{_rescue(run, failure, hint)}") from cause
 
 
-def check_weights(components: nn.ModuleDict) -> None:
-    """Raise NonFiniteError if weights that train, or statistics of BatchNorm, are NaN or infinite."""
-    if found := first_nonfinite(weights_and_statistics(components)):
-        raise NonFiniteError(f"the weights are not finite: {found}")
+def stopped_early(run: Run, number: Signals) -> StoppedBySignal:
+    """Return the error for a run that a signal stopped.
+
+    Raises:
+        SaveError: Its last checkpoint could not be written.
+    """
+    run.checkpoints.check_written(run.step)
+    command = f"`{resume_command(run.config.train.run_dir)}` continues there"
+    return StoppedBySignal(f"{number.name}: stopped after {counted(run.step, 'update')}; they are saved; {command}")
 
 
 def _is_in_update(run: Run) -> bool:
-    return run.learner.update == run.step
+    return run.updater.update == run.step
 
 
 def _place(run: Run) -> str:
-    """Return where in the run something happens."""
+    """Return the present place in the run, as text."""
     batches = run.batches
     if not _is_in_update(run):
         return f"after {counted(run.step, 'update')}"
     epoch, offset = divmod(run.step, batches.steps_per_epoch)
-    batch = offset * run.config.train.accumulate + run.learner.index
+    batch = offset * run.config.train.accumulate + run.updater.batch_index
     return f"update {run.step} (epoch {epoch}, batch {batch} of {batches.batches_per_epoch}, all counted from 0)"
 
 
-def _rescued(run: Run, what: str, hint: str = "") -> str:
-    """Save, if the state is that between two updates and finite; return sentences that say what is there.
+def _rescue(run: Run, failure: str, hint: str = "") -> str:
+    """Save, if the state is that between two updates and finite; return sentences on the checkpoints that are there.
 
-    what: what is told of the failure already. hint: what is to end the sentences where the weights are finite.
+    failure: the message so far. hint: the last sentence, if the weights are finite.
     """
-    why = ""
+    notes = ""
     in_update = _is_in_update(run)
-    moved = run.learner.stepped if in_update else set()
+    moved = run.updater.stepped if in_update else set()
     try:
         if in_update and not moved:
-            run.learner.undo_forward()
-            run.learner.undo_draws()
+            run.updater.restore_statistics()
+            run.updater.restore_rng()
         check_weights(run.components)
         if moved:
-            why = f"This update has moved {', '.join(sorted(moved))} already: what is trained since then is not saved. "
-        elif run.step > run.begun and not run.saving.holds(run.step):
+            names = ", ".join(sorted(moved))
+            notes = f"This update has moved {names} already: training since then is not saved. "
+        elif run.step > run.begun and not run.checkpoints.holds(run.step):
             run.save(is_last=True)
-            why = _half_changed(run.own.parts_with_state()) if in_update else ""
-        run.saving.wait()
+            notes = _half_changed(run.own_state.parts_with_state()) if in_update else ""
+        run.checkpoints.wait()
     except NonFiniteError as error:
-        why, hint = f"What is trained since then is not saved: {error}. ", ""
-    except Exception as error:  # what failed first must be told
-        told = isinstance(error, UnsavableError) and str(error.__cause__) in what
-        why = "" if told else f"Saving failed too: {str(error).rstrip('.')}. "
-        why += "What is trained since then is not saved. "
-    return why + _way_on(run.config.train.run_dir) + hint
+        notes, hint = f"Training since then is not saved: {error}. ", ""
+    except Exception as error:  # the first failure must be reported
+        is_reported = isinstance(error, UnsavableError) and str(error.__cause__) in failure
+        notes = "" if is_reported else f"Saving failed too: {str(error).rstrip('.')}. "
+        notes += "Training since then is not saved. "
+    return notes + _way_to_continue(run.config.train.run_dir) + hint
 
 
 def _half_changed(parts: list[str]) -> str:
-    """Return a sentence about state of the user's parts, of which there is no copy of before the update."""
+    """Return a sentence on the state of the user's parts, which cannot be restored to that before the update."""
     return f"The state of {' and '.join(parts)} is saved as the failed update left it. " if parts else ""
 
 
-def _way_on(run_dir: Path) -> str:
-    """Return which checkpoint is the newest finite one, and the command that continues from it."""
+def _way_to_continue(run_dir: Path) -> str:
+    """Return sentences that name the newest finite checkpoint, and the command that continues from it."""
     checkpoints = run_dir / CHECKPOINTS
     try:
         finite, newest = newest_finite(checkpoints), complete_checkpoints(checkpoints)[:1]
@@ -128,5 +138,4 @@ def _way_on(run_dir: Path) -> str:
     if finite is None:
         return newest_checkpoint(checkpoints)
     target = run_dir if [finite] == newest else finite
-    done = counted(step_of(finite), "update")
-    return f"The newest finite checkpoint: after {done}. `{resume_command(target)}` continues there."
+    return f"{newest_sentence('finite', finite)} `{resume_command(target)}` continues there."

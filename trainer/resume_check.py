@@ -1,11 +1,10 @@
-"""Whether a run that is resumed is the uninterrupted one: for authors of their own parts."""
+"""A check for authors of custom classes: a resumed run is the uninterrupted one."""
 
 import json
 import tempfile
 from collections.abc import Collection, Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -17,50 +16,51 @@ from .checkpoint.tools.diff import differences
 from .config.load import load_config
 from .config.schema import ExperimentConfig
 from .errors import ConfigError
+from .interfaces.metrics_sink import MetricsLine
 from .offline_trainer import OfflineTrainer
 from .run_layout import CHECKPOINTS, METRICS
 from .runtime.rng import seed_all, separate_rng
 from .runtime.signals import StoppedBySignal
 
 UPDATES = 6
-"""Updates of each half, where they are left out and the run is long enough."""
+"""Default number of updates of each half. A shorter run has fewer."""
 
 SHOWN = 20
-"""Metrics that differ and are listed."""
+"""Metrics in the message at most."""
 
 _ADVICE = (
-    "What an objective or a data set changes in training belongs into its state_dict, what a component changes into"
-    " parameters and persistent buffers; random numbers must come from torch, numpy or python's random, or from a"
-    " generator whose state is saved (docs/parts.md)."
+    "Values that an objective or a data set changes in training belong into its state_dict, those that a component"
+    " changes into parameters and persistent buffers; random numbers must come from torch, numpy or python's random, or"
+    " from a generator whose state is saved (docs/extending.md)."
 )
 
 
 def check_resumes(
-    config: ExperimentConfig | Mapping[str, Any] | str | Path,
+    config: ExperimentConfig | Mapping[str, object] | str | Path,
     updates: int | None = None,
     directory: str | Path | None = None,
 ) -> None:
-    """Train twice `updates` at once, and resume after `updates` with all objects made again: both must be the same run.
+    """Train twice `updates` in one run, resume it after `updates` with all objects made again, and compare the two.
 
-    The second half is also resumed from the update before, where the first ends with an epoch, so that one resume is
-    in the middle of an epoch. Everything else is as in the config: the run is as long as there, and only stopped.
+    If the first half ends with an epoch, the second is also resumed one update earlier, so that one resume is in the
+    middle of an epoch. Everything else is as in the config: the run has its length, and is only stopped.
 
     Args:
-        config: as for `train`. Its run_dir is not touched; it evaluates at least twice in each half.
-        updates: length of a half; left out, 6, or half of the run if that is less.
-        directory: an empty folder for the two runs, which stay there; left out, a temporary one.
+        config: As for `train`. Its run_dir is not touched; it evaluates at least twice in each half.
+        updates: Length of a half; left out, 6, or half of the run if that is less.
+        directory: An empty folder for the two runs, which stay there; left out, a temporary one.
 
     Raises:
-        AssertionError: names what differs: metrics by split, step and name; components' tensors; optimizers' entries;
-            the state of the objective and the data set; random numbers.
-        ConfigError: the config does not work, or is shorter than twice `updates`.
+        AssertionError: The runs differ. The message lists metrics by split, step and name; components' tensors;
+            optimizers' entries; the state of the objective and the data set; random numbers.
+        ConfigError: The config does not work, or is shorter than twice `updates`.
     """
     loaded = config if isinstance(config, ExperimentConfig) else load_config(config)
     with (
         separate_rng(loaded.seed),
         tempfile.TemporaryDirectory() if directory is None else nullcontext(str(directory)) as folder,
     ):
-        problems = _compared(loaded, updates, Path(folder))
+        problems = _differences(loaded, updates, Path(folder))
     if problems:
         raise AssertionError("\n".join([*problems, _ADVICE]))
 
@@ -70,12 +70,12 @@ class _Halves(OfflineTrainer):
 
     def __init__(self, config: ExperimentConfig, resumed: bool) -> None:
         super().__init__(config, Console(quiet=True), resumed)
-        self.saving: _Saves = _Saves(config.train, self.log)
+        self.checkpoints: _Saves = _Saves(config.train, self.log)
 
     def save(self, is_last: bool = False) -> None:
         super().save(is_last)
-        if self.step == max(self.saving.after):
-            raise StoppedBySignal("the check has all that it needs")
+        if self.step == max(self.checkpoints.after):
+            raise StoppedBySignal("the check is done with this run")
 
     def until_the_last_save(self) -> Path:
         """Train, and return the folder with the checkpoints."""
@@ -92,36 +92,38 @@ class _Saves(CheckpointManager):
         return step in self.after
 
 
-def _compared(config: ExperimentConfig, updates: int | None, folder: Path) -> list[str]:
-    """Return what differs between the runs, as lines."""
+def _differences(config: ExperimentConfig, updates: int | None, folder: Path) -> list[str]:
+    """Return the differences between the runs, as lines."""
     whole = _Halves(_for_check(config, folder / "uninterrupted", updates), resumed=False)
     total, per_epoch = whole.horizon.total_steps, whole.batches.steps_per_epoch
     half = min(UPDATES, total // 2) if updates is None else updates
     if not 1 <= half <= total // 2:
         raise ConfigError(f"updates: must be from 1 to {total // 2}, half of the updates of the run; got {half}")
     points = [half, half - 1] if half % per_epoch == 0 and per_epoch > 1 and half > 1 else [half]
-    whole.saving.after = [*points, 2 * half]
+    whole.checkpoints.after = [*points, 2 * half]
     checkpoints = whole.until_the_last_save()
     problems = []
     for point in points:
         resumed = _Halves(_for_check(config, folder / f"resumed_after_{point}", updates), resumed=True)
-        resumed.saving.after = [2 * half]
-        seed_all(config.seed + 1)  # what is not restored is not there by chance
+        resumed.checkpoints.after = [2 * half]
+        seed_all(config.seed + 1)  # a state that is not restored differs for sure
         resumed.restore(checkpoints / folder_name(point))
         again = resumed.until_the_last_save()
         found = _metrics_that_differ(checkpoints.parent / METRICS, again.parent / METRICS, point)
-        identical, told = differences(checkpoints / folder_name(2 * half), again / folder_name(2 * half), show_all=True)
+        last = folder_name(2 * half)
+        identical, report = differences(checkpoints / last, again / last, show_all=True)
         if found or not identical:
             problems.append(f"resumed after {counted(point, 'update')} (A: the uninterrupted run, B: the resumed one):")
-            problems += [*found, *([] if identical else [told])]
+            problems += [*found, *([] if identical else [report])]
     return problems
 
 
 def _for_check(config: ExperimentConfig, run_dir: Path, updates: int | None) -> ExperimentConfig:
-    """Return `config` for a run in `run_dir` that logs every update, and writes nothing but what is compared."""
+    """Return `config` for a run in `run_dir` that logs every update, and writes only the files that are compared."""
     quarter = max(1, (updates or min(UPDATES, (config.train.total_steps or UPDATES) // 2)) // 2)
     changed = {
         "run_dir": run_dir,
+        "log": ["jsonl"],
         "log_every": 1,
         "eval_every": min(config.train.eval_every or quarter, quarter),
         "save_every": None,
@@ -137,9 +139,9 @@ def _for_check(config: ExperimentConfig, run_dir: Path, updates: int | None) -> 
 
 
 def _metrics_that_differ(whole: Path, resumed: Path, point: int) -> list[str]:
-    """Return a line for each metric that the resumed run has otherwise than the whole one had after `point` updates."""
-    before, after = (_by_step(path) for path in (whole, resumed))
-    between = ("held_out", point)  # on which side of a checkpoint an evaluation of the same moment is, is no difference
+    """Return a line for each metric after `point` updates that differs between the two runs."""
+    before, after = (_lines_by_step(path) for path in (whole, resumed))
+    between = ("held_out", point)  # it may come before or after the checkpoint of the same moment
     if not (between in before and between in after):
         before.pop(between, None)
         after.pop(between, None)
@@ -152,7 +154,7 @@ def _metrics_that_differ(whole: Path, resumed: Path, point: int) -> list[str]:
     return lines if len(lines) <= SHOWN else [*lines[:SHOWN], f"  … and {len(lines) - SHOWN} more metrics"]
 
 
-def _by_step(path: Path) -> dict[tuple[str, int], dict[str, Any]]:
+def _lines_by_step(path: Path) -> dict[tuple[str, int], MetricsLine]:
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     for line in lines:
         line.pop("updates_per_second", None)

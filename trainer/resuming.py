@@ -1,4 +1,4 @@
-"""The trainer's own values in a checkpoint, and the way back to where they say that a run stood."""
+"""The trainer's values in a checkpoint, and a run restored by them."""
 
 from pathlib import Path
 from typing import Any
@@ -16,24 +16,26 @@ from .run_layout import TRAINER
 
 
 def saved_values(run: Run) -> dict[str, Any]:
-    """Return what a checkpoint says of a run besides weights and optimizers; everything is plain."""
+    """Return the values of a run in a checkpoint beside weights and optimizers. They are plain."""
     return {
         "data": _place_in_data(run),
         "horizon": {"total_steps": run.horizon.total_steps, "steps_per_epoch": run.horizon.steps_per_epoch},
         "components": {name: "trains" if name in run.optimizers else "frozen" for name in run.components},
         "config": run.fingerprint,
-        "scaler": run.learner.state_dict(),
-        "skipped": run.learner.skipped,
+        "scaler": run.updater.state_dict(),
+        "skipped": run.updater.skipped,
         "evaluated": not run.evaluation_is_due,
-        "best": run.saving.best.record,
+        "best": run.checkpoints.best.record,
         "provenance": run.provenance,
     }
 
 
 def restore_run(run: Run, folder: Path) -> None:
-    """Bring `run` to where the checkpoint in `folder` stands.
+    """Let `run` continue from the checkpoint in `folder`.
 
-    Raises ConfigError if the config differs from its, and resume.on_change does not say what then.
+    Raises:
+        ConfigError: The config differs from the checkpoint's, and resume.on_change does not name the way; or the
+            checkpoint does not fit the run.
     """
     on_change = run.config.resume.on_change
     try:
@@ -47,26 +49,26 @@ def restore_run(run: Run, folder: Path) -> None:
         if on_change not in ("override", "rescale"):
             refuse_changes(rows, on_change, progress.values, run.config)
         else:
-            rows_told = changes_table(rows) or "  nothing"
-            run.log(f"resume.on_change={on_change}; what differs from the checkpoint:\n{rows_told}")
-        restore_components(folder, run.components, run.optimizers, run.learner.rules.every, rows, on_change, run.log)
+            differences = changes_table(rows) or "  nothing"
+            run.log(f"resume.on_change={on_change}; what differs from the checkpoint:\n{differences}")
+        restore_components(folder, run.components, run.optimizers, run.updater.rules.every, rows, on_change, run.log)
         with expected_content(folder):
             train_at_training_weights(run.optimizers.values())
-        run.own.restore(folder, progress, [row[0] for row in rows], on_change, run.device)
+        run.own_state.restore(folder, progress, [row[0] for row in rows], on_change, run.world.device)
         log_differences(progress.values["provenance"], run.provenance, run.data, run.config.seed, run.log)
         _restore_values(run, folder, progress)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     run.step = progress.step
-    run.saving.continue_from(run.step)
+    run.checkpoints.continue_from(run.step)
 
 
 def _restore_values(run: Run, folder: Path, progress: Progress) -> None:
     with expected_content(folder / TRAINER):
-        run.learner.load_state_dict(progress.values["scaler"])
-        run.learner.skipped = {str(name): int(count) for name, count in progress.values.get("skipped", {}).items()}
+        run.updater.load_state_dict(progress.values["scaler"])
+        run.updater.skipped = {str(name): int(count) for name, count in progress.values.get("skipped", {}).items()}
         run.evaluation_is_due = progress.values.get("evaluated", True) is False
-        run.saving.best.restore(progress.values["best"], progress.step)
+        run.checkpoints.best.restore(progress.values["best"], progress.step)
         load_rng(folder)
 
 

@@ -1,9 +1,8 @@
-"""What a run consists of, for those that look after it: the trainer is one."""
+"""The parts of a run, as the modules that restore and rescue it see them. The trainer is a run."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -16,27 +15,30 @@ from .config.schema import ExperimentConfig
 from .interfaces.dataset import DataSet
 from .loop.batches import ShuffledBatches
 from .loop.gradient_updates import GradientUpdater
+from .runtime.world import World
 
 
 class Run(Protocol):
-    """step: updates done. begun: those that were done when the run began or was resumed. evaluation_is_due: whether an
-    evaluation after `step` updates is still to come."""
+    """A run that is being trained."""
 
     config: ExperimentConfig
-    device: torch.device
+    world: World
     data: DataSet
     components: nn.ModuleDict
     batches: ShuffledBatches
     horizon: Horizon
     fingerprint: dict[str, Any]
-    learner: GradientUpdater
+    updater: GradientUpdater
     contents: CheckedContents
-    own: OwnState
+    own_state: OwnState
     provenance: dict[str, Any]
-    saving: CheckpointManager
+    checkpoints: CheckpointManager
     step: int
+    """Updates done."""
     begun: int
+    """Updates that were done when the run began or was resumed."""
     evaluation_is_due: bool
+    """Whether the evaluation after `step` updates has not been done yet."""
 
     @property
     def optimizers(self) -> Mapping[str, Optimizer]:

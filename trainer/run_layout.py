@@ -1,4 +1,4 @@
-"""The names of the files and folders of a run, each said once.
+"""The names of the files and folders of a run.
 
 RUN/config.yaml                         the resolved config, enough to run it again
 RUN/metrics.jsonl                       one object a line
@@ -13,6 +13,8 @@ RUN/checkpoints/step_00000600/          one checkpoint:
 """
 
 CONFIG = "config.yaml"
+SECTIONS = ("seed", "plugins", "data", "model", "train", "resume")
+"""The top-level keys of a config. That of a run has each of them, with every default filled in."""
 METRICS = "metrics.jsonl"
 NOT_UNDERSTOOD = "metrics.jsonl.bad"
 """The file to which lines of metrics.jsonl are moved that no run wrote."""
@@ -32,6 +34,6 @@ DATA_VALUES = "data.json"
 WEIGHTS = "model.safetensors"
 EXTRA_VALUES = "extra_state.json"
 EXTRA_TENSORS = "extra_state.safetensors"
-"""With EXTRA_VALUES, the part of a state dict that `get_extra_state` of its modules returned. Absent without it."""
+"""With EXTRA_VALUES, the part of a state dict that `get_extra_state` of its modules returned, if there is any."""
 OPTIMIZER_TENSORS = "optimizer.safetensors"
 OPTIMIZER_VALUES = "optimizer.json"

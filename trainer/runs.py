@@ -1,21 +1,20 @@
-"""A run's directory: starting one, and taking one up again."""
+"""A run's directory: a run is started in it, or resumed from it."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
-from optimizer.config import announcing, counted, explain
+from optimizer.config import counted, explain, log_imports
 
 from .checkpoint.contents import expected_content, read_progress
 from .checkpoint.directory import checkpoint_at
 from .checkpoint.names import is_file, write_pointer
 from .checkpoint.on_change import with_saved_values
 from .checkpoint.save_errors import writing
-from .checkpoint.selection import Log, newest_verified, set_damaged_aside, verified_point
+from .checkpoint.selection import newest_verified, set_damaged_aside, verified_point
 from .checkpoint.upgrades import strings
 from .checkpoint.writing import clear_leftovers, recover
 from .config.load import load_config
@@ -29,107 +28,156 @@ from .offline_trainer import OfflineTrainer, Result
 from .ownership import refuse_a_copy, remove_leftovers, remove_run, run_to_overwrite
 from .reporting.metrics_file import MetricsFile
 from .run_layout import CHECKPOINTS, CONFIG, LATEST, METRICS, NOT_UNDERSTOOD, TRAINER
-from .run_lock import locked
+from .run_lock import RunLock, locked
 from .runtime.files import DamagedCheckpointError, write_atomically
 from .runtime.signals import StoppedBySignal
 from .runtime.streams import steady
-from .runtime.terminal import log, show
+from .runtime.terminal import console_of, log, show
 from .runtime.version import heading, newer
+from .runtime.world import World
+
+Log = Callable[[str], None]
+"""Prints a line."""
 
 
 def train(
-    config: ExperimentConfig | Mapping[str, Any] | str | Path,
+    config: ExperimentConfig | Mapping[str, object] | str | Path,
     *,
     overwrite: bool = False,
     console: Console | None = None,
     source: Path | None = None,
 ) -> Result:
-    """Train the experiment of a config, or of a mapping or file that holds one, from the start.
+    """Train an experiment from the start.
 
-    overwrite: whether a run that is in the run directory already is deleted: its own files, and nothing else.
-    source: the file that the config, its run directory included, was read from, if it is given as a config.
-    Raises ConfigError, before anything is written, for whatever cannot work.
+    Args:
+        config: The experiment, or a mapping or a file that holds it.
+        overwrite: Whether a run that is already in the run directory is deleted: its own files, and nothing else.
+        console: Where lines are printed; left out, standard output.
+        source: The file that `config`, its run directory included, was read from, if it is an ExperimentConfig.
+
+    Raises:
+        ConfigError: Something cannot work. Nothing is written then.
+        SaveError: A checkpoint or the metrics cannot be written.
+        UserCodeError: The user's code fails.
+        NonFiniteError: A value is NaN or infinite, by train.on_nonfinite.
+        StoppedBySignal: A signal stopped the run; its checkpoint is written.
     """
     with steady(console) as steady_console:
         return _train(config, overwrite, steady_console, source)
 
 
 def _train(
-    config: ExperimentConfig | Mapping[str, Any] | str | Path, overwrite: bool, console: Console, source: Path | None
+    config: ExperimentConfig | Mapping[str, object] | str | Path, overwrite: bool, console: Console, source: Path | None
 ) -> Result:
+    world = World()
     source = Path(config) if isinstance(config, str | Path) else source
     config = config if isinstance(config, ExperimentConfig) else load_config(config)
     run_dir = config.train.run_dir
     if overwrite and source is not None:
         refuse_a_copy(source, run_dir)
     run_to_overwrite(run_dir, overwrite)
-    trainer = OfflineTrainer(config, console)
+    trainer = OfflineTrainer(config, console, world=world)
     run_dir = trainer.config.train.run_dir
-    _make(run_dir)
-    with locked(run_dir, _say(console)) as lock:
-        trainer.saving.check_lock = lock.check
-        _clear(run_dir, run_to_overwrite(run_dir, overwrite))  # another process may have been quicker
-        _write_config(run_dir, config)
+    if world.is_main:
+        _make_directory(run_dir)
+    with _lock(world, run_dir, trainer.log) as lock:
+        if lock is not None:
+            trainer.checkpoints.check_lock = lock.check
+            _clear(run_dir, run_to_overwrite(run_dir, overwrite))  # another process may have been quicker
+            _write_config(run_dir, config)
+        world.barrier()
         with _resumable(run_dir):
-            show(console, trainer.plan())
+            show(trainer.console, trainer.plan())
             return trainer.run()
 
 
-def resume(target: str | Path, overrides: Mapping[str, Any] | None = None, *, console: Console | None = None) -> Result:
-    """Take up a run from its newest good checkpoint (from the start, if it has none), or from a given one.
+def resume(
+    target: str | Path, overrides: Mapping[str, object] | None = None, *, console: Console | None = None
+) -> Result:
+    """Resume a run from its newest good checkpoint (from the start, if it has none), or from a given one.
 
-    target: the run's directory, or one of its checkpoints' folders, or its checkpoints/latest or checkpoints/best.
-    Raises ConfigError if there is no run, or `overrides` change what cannot change in a run.
+    Args:
+        target: The run's directory, or a checkpoint's folder, or checkpoints/latest or checkpoints/best.
+        overrides: Values of the config to change, by dotted key.
+        console: Where lines are printed; left out, standard output.
+
+    Raises:
+        ConfigError: There is no run, or `overrides` change values that are fixed in a run.
+        UnreadableError: The system refuses to read a checkpoint now.
+        SaveError: A checkpoint or the metrics cannot be written.
+        UserCodeError: The user's code fails.
+        NonFiniteError: A value is NaN or infinite, by train.on_nonfinite.
+        StoppedBySignal: A signal stopped the run; its checkpoint is written.
     """
+    world = World()
     run_dir, folder = _run_and_checkpoint(Path(target).absolute())
     _refuse_another_directory(run_dir, overrides)
-    with steady(console) as console, _resumable(run_dir), locked(run_dir, _say(console)) as lock:
-        with announcing(lambda module: log(console, f"{run_dir / CONFIG} imports {module}")):
-            config = load_config(run_dir / CONFIG, {**_for_now(overrides), "train.run_dir": as_text(run_dir)})
-        trainer = _taken_up(config, folder, console)
-        trainer.saving.check_lock = lock.check
-        with writing(run_dir):
-            if overrides:
-                # on_change holds for a resume of this resume too, after a kill before its first checkpoint.
-                on_change = config.resume.on_change
-                _write_config(run_dir, trainer.config, None if on_change == "keep" else on_change)
-            not_ours = MetricsFile(run_dir / METRICS).keep_before(trainer.step)
-        if not_ours:
-            log(console, f"{run_dir / METRICS}: {counted(not_ours, 'line')} not of a run, moved to {NOT_UNDERSTOOD}")
-        _tidy(run_dir, _say(console))
-        show(console, trainer.plan())
-        log(console, f"resuming after {trainer.step} of {counted(trainer.horizon.total_steps, 'update')}")
-        return trainer.run()
+    with steady(console) as steady_console, _resumable(run_dir):
+        console = console_of(world, steady_console)
+        with _lock(world, run_dir, _logger(console)) as lock:
+            with log_imports(lambda module: log(console, f"{run_dir / CONFIG} imports {module}")):
+                config = load_config(run_dir / CONFIG, {**_for_now(overrides), "train.run_dir": as_text(run_dir)})
+            trainer = _resumed_trainer(config, folder, console, world)
+            if lock is not None:
+                trainer.checkpoints.check_lock = lock.check
+                _continue_files(trainer, config if overrides else None)
+            world.barrier()
+            show(console, trainer.plan())
+            log(console, f"resuming after {trainer.step} of {counted(trainer.horizon.total_steps, 'update')}")
+            return trainer.run()
 
 
-def _taken_up(config: ExperimentConfig, folder: Path | None, console: Console) -> OfflineTrainer:
-    """Return the trainer of a run where the checkpoint in `folder`, or the newest good one, stands."""
-    run_dir, checkpoints, log = config.train.run_dir, config.train.run_dir / CHECKPOINTS, _say(console, "red")
-    with writing(run_dir):
-        recover(checkpoints)
-    choice = newest_verified(run_dir, log) if folder is None else verified_point(folder, log)
-    if choice.folder is not None and config.resume.on_change == "keep":
-        config = _with_saved_values(config, choice.folder)
-    trainer = OfflineTrainer(config, console, resumed=choice.folder is not None)
-    if choice.folder is not None:
-        trainer.restore(choice.folder)
+def _lock(world: World, run_dir: Path, log: Log) -> AbstractContextManager[RunLock | None]:
+    """Return the lock of a run to hold, which the main process takes for all."""
+    return locked(run_dir, log) if world.is_main else nullcontext()
+
+
+def _resumed_trainer(config: ExperimentConfig, folder: Path | None, console: Console, world: World) -> OfflineTrainer:
+    """Return the trainer of a run, restored from the checkpoint in `folder`, or from the newest good one."""
+    run_dir, checkpoints, log = config.train.run_dir, config.train.run_dir / CHECKPOINTS, _logger(console, "red")
+    if world.is_main:
         with writing(run_dir):
-            set_damaged_aside(choice, _say(console))
-            write_pointer(checkpoints, LATEST, choice.folder)  # those after it are of another history from now on
-            trainer.saving.best.write_pointer()
+            recover(checkpoints)
+    world.barrier()
+    point = newest_verified(run_dir, log) if folder is None else verified_point(folder, log)
+    if point.folder is not None and config.resume.on_change == "keep":
+        config = _with_saved_values(config, point.folder)
+    trainer = OfflineTrainer(config, console, resumed=point.folder is not None, world=world)
+    if point.folder is not None:
+        trainer.restore(point.folder)
+        world.barrier()
+        if world.is_main:
+            with writing(run_dir):
+                set_damaged_aside(point, _logger(console))
+                write_pointer(checkpoints, LATEST, point.folder)  # those after it are of another history from now on
+                trainer.checkpoints.best.write_pointer()
     return trainer
 
 
-def _tidy(run_dir: Path, log: Log) -> None:
-    """Remove what killed processes left, as far as that is possible."""
+def _continue_files(trainer: OfflineTrainer, changed: ExperimentConfig | None) -> None:
+    """Bring the files of a run that is resumed to its present step. changed: its config, if the user changed it."""
+    run_dir = trainer.config.train.run_dir
+    with writing(run_dir):
+        if changed is not None:
+            # on_change holds for a resume of this resume too, after a kill before its first checkpoint.
+            on_change = changed.resume.on_change
+            _write_config(run_dir, trainer.config, None if on_change == "keep" else on_change)
+        not_ours = MetricsFile(run_dir / METRICS).keep_before(trainer.step)
+    if not_ours:
+        trainer.log(f"{run_dir / METRICS}: {counted(not_ours, 'line')} not of a run, moved to {NOT_UNDERSTOOD}")
+    _remove_leftovers(run_dir, trainer.log)
+
+
+def _remove_leftovers(run_dir: Path, log: Log) -> None:
+    """Remove the leftovers of killed processes, as far as that is possible."""
     try:
         remove_leftovers(run_dir)
         clear_leftovers(run_dir / CHECKPOINTS)
     except OSError as error:
-        log(f"{run_dir}: what a killed process left there cannot be removed: {error}. The run continues.")
+        log(f"{run_dir}: leftovers of a killed process cannot be removed: {error}. The run continues.")
 
 
-def _refuse_another_directory(run_dir: Path, overrides: Mapping[str, Any] | None) -> None:
+def _refuse_another_directory(run_dir: Path, overrides: Mapping[str, object] | None) -> None:
     other = (overrides or {}).get("train.run_dir")
     path = run_dir if other is None else path_of(str(other))
     if path is None or path.resolve() != run_dir.resolve():
@@ -139,7 +187,7 @@ def _refuse_another_directory(run_dir: Path, overrides: Mapping[str, Any] | None
         )
 
 
-def _for_now(overrides: Mapping[str, Any] | None) -> dict[str, Any]:
+def _for_now(overrides: Mapping[str, object] | None) -> dict[str, object]:
     """Return the overrides of a resume, for which an on_change of an earlier one does not hold."""
     return {"resume.on_change": None, **overrides} if overrides else {}
 
@@ -170,7 +218,7 @@ def _with_saved_values(config: ExperimentConfig, folder: Path) -> ExperimentConf
         raise ConfigError(str(error)) from error
 
 
-def _make(run_dir: Path) -> None:
+def _make_directory(run_dir: Path) -> None:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -178,7 +226,7 @@ def _make(run_dir: Path) -> None:
 
 
 def _clear(run_dir: Path, holds_a_run: bool) -> None:
-    """Remove the run that is to be overwritten, and what a process left that was killed."""
+    """Remove the run that is being overwritten, and the leftovers of killed processes."""
     try:
         if holds_a_run:
             remove_run(run_dir)
@@ -191,7 +239,7 @@ def _write_config(run_dir: Path, config: ExperimentConfig, on_change: str | None
     """Write the config with every default filled in, so that it means the same under later versions."""
     resolved = config.model_dump(mode="json") | {"resume": {"on_change": on_change}}
     for name, optim in config.model.component_optims.items():
-        factory: Any = optim.factory
+        factory: object = optim.factory
         if isinstance(factory, BaseModel):
             resolved["model"]["component_optims"][name]["params"] = factory.model_dump(mode="json")
     try:
@@ -203,15 +251,15 @@ def _write_config(run_dir: Path, config: ExperimentConfig, on_change: str | None
 
 @contextmanager
 def _resumable(run_dir: Path) -> Iterator[None]:
-    """Run the body, in which there is a run. Raises KeyboardInterrupt, if it is interrupted, with the way to go on."""
+    """Run the body, in which there is a run. If it is interrupted, KeyboardInterrupt names the way to continue."""
     try:
         yield
     except StoppedBySignal:
         raise
-    except KeyboardInterrupt as error:  # which has a message if it is no signal's
-        told = str(error) or f"interrupted; `{resume_command(run_dir)}` continues the run"
-        raise KeyboardInterrupt(told) from None
+    except KeyboardInterrupt as error:  # with a message, unless a signal raised it
+        message = str(error) or f"interrupted; `{resume_command(run_dir)}` continues the run"
+        raise KeyboardInterrupt(message) from None
 
 
-def _say(console: Console, style: str | None = None) -> Log:
+def _logger(console: Console, style: str | None = None) -> Log:
     return lambda text: log(console, text, style)

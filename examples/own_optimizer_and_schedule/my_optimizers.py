@@ -10,7 +10,7 @@ from pydantic import Field
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from optimizer import OPTIMIZER_BUILDER_REGISTRY, SCHEDULE_REGISTRY, FreeScheduleFactory, Schedule
+from optimizer import OPTIMIZER_BUILDER_REGISTRY, SCHEDULE_REGISTRY, FreeScheduleFactory, RunLength, Schedule
 
 
 class Lion(Optimizer):
@@ -61,7 +61,7 @@ class Cooldown(Schedule):
     absolute: ClassVar[bool] = False  # `lr_at` returns a factor on the optimizer's lr
     length_field: ClassVar[str | None] = "total_steps"  # the field that is the length of the run if it is left out
 
-    total_steps: Annotated[int, Field(ge=1)] | None = None
+    total_steps: RunLength = None  # also takes 10ep and auto
     """Updates in the run; left out: its length."""
     share: Annotated[float, Field(gt=0, le=1)] = 0.2
     """Share of the run that is the cooldown."""

@@ -1,6 +1,6 @@
-"""Values and warnings about a run that has not begun."""
+"""Values and warnings about a run before it begins."""
 
-from .lint import warnings_about
+from .lint import schedule_warnings
 from .preview import Preview, panels
 
-__all__ = ["Preview", "panels", "warnings_about"]
+__all__ = ["Preview", "panels", "schedule_warnings"]

@@ -1,8 +1,7 @@
-"""What looks wrong in a curve, reported before a run is spent on it."""
+"""Warnings about a curve that looks wrong, before a run is spent on it."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from ..config.messages import counted, message_of
 from ..schedules.base import Schedule, short
@@ -11,39 +10,42 @@ from ..scheduling.option import ScheduledOption, option_value
 from ..scheduling.scheduler import EmbeddedScheduler
 
 Value = Callable[[int], float]
+"""The value of an option by update."""
 
 JUMP = 0.1
 """Share of the highest value that one update may change it by."""
 
 
-def warnings_about(scheduler: EmbeddedScheduler, total_steps: int, usual: Mapping[str, Any] | None = None) -> list[str]:
-    """Return what is suspicious about the options that `scheduler` moves over a run, one line each.
+def schedule_warnings(
+    scheduler: EmbeddedScheduler, total_steps: int, usual: Mapping[str, object] | None = None
+) -> list[str]:
+    """Return a line for everything suspicious about the options that `scheduler` moves over a run.
 
     Args:
         scheduler: The scheduler of an optimizer.
         total_steps: Updates of the run.
-        usual: The values that the optimizer's options have where none are given. None: it is not known which are given.
+        usual: The defaults of the optimizer's options; None if it is unknown which options were given.
     """
-    lines = [] if usual is None else [_unused(track, total_steps, usual) for track in scheduler.tracks]
-    for track in scheduler.tracks:
-        lines += schedule_warnings(track.schedule, track.before_reports(), total_steps, track.option)
+    lines = [] if usual is None else [_unused_option(option, total_steps, usual) for option in scheduler.options]
+    for option in scheduler.options:
+        lines += curve_warnings(option.schedule, option.before_reports(), total_steps, option.name)
     return [line for line in lines if line]
 
 
-def _unused(track: ScheduledOption, total_steps: int, usual: Mapping[str, Any]) -> str:
-    """Return a line if the optimizer's own value of an option was given, and its schedule never gives that."""
-    base, option, schedule = track.base, track.option, track.schedule
+def _unused_option(scheduled: ScheduledOption, total_steps: int, usual: Mapping[str, object]) -> str:
+    """Return a line if the optimizer's own value of an option was given and its schedule never has that value."""
+    base, option, schedule = scheduled.base, scheduled.name, scheduled.schedule
     name = "betas" if option in ("beta1", "beta2") and "betas" in usual else option
     is_left_out = usual.get(name) is not None and base == option_value(usual, option)
     if is_left_out or not schedule.absolute:
         return ""
     updates = sample_steps(min(schedule.quick_reach() or total_steps, total_steps), 100)
     try:
-        values = list(map(track.before_reports(), updates))
-        fields = [getattr(track.asked, name) for name in type(schedule).model_fields if "lr" in name]
-        if base in (values[0], max(values), *fields) or not track.ignores_base(updates):
+        values = list(map(scheduled.before_reports(), updates))
+        fields = [getattr(scheduled.given_schedule, name) for name in type(schedule).model_fields if "lr" in name]
+        if base in (values[0], max(values), *fields) or not scheduled.ignores_base(updates):
             return ""
-    except Exception:  # a function of the user's may raise anything, which `schedule_warnings` reports
+    except Exception:  # a user's function may raise anything; `curve_warnings` reports it
         return ""
     remedy = f"leave {option} out" if usual.get(name) is not None else f"set {option} to one of them"
     return (
@@ -53,12 +55,12 @@ def _unused(track: ScheduledOption, total_steps: int, usual: Mapping[str, Any]) 
     )
 
 
-def schedule_warnings(schedule: Schedule, value_at: Value, total_steps: int, option: str = "lr") -> list[str]:
-    """Return what is suspicious about a run of `total_steps` updates on a curve, one line each.
+def curve_warnings(schedule: Schedule, value_at: Value, total_steps: int, option: str = "lr") -> list[str]:
+    """Return a line for everything suspicious about a run of `total_steps` updates on a curve.
 
     Args:
         schedule: The curve, resolved.
-        value_at: The value of the option in an update. It may raise whatever a user's function raises.
+        value_at: The value of the option by update. A user's function inside may raise any error.
         total_steps: Updates of the run.
         option: The option that the curve moves.
     """
@@ -75,29 +77,29 @@ def schedule_warnings(schedule: Schedule, value_at: Value, total_steps: int, opt
         found.append("" if schedule.may_jump() else run.tail())
     else:
         found.append(run.unchecked())
-    if not schedule.may_jump() and schedule.pace() == 1:
+    if not schedule.may_jump() and schedule.step_length() == 1:
         found.append(run.jump(value_at))
     return [line for line in found if line]
 
 
 def _values(value_at: Value, updates: Sequence[int]) -> tuple[list[float], str]:
-    """Return the values of `updates`, up to the first that cannot be, and what is wrong with that one."""
+    """Return the values up to the first update with an invalid one, and a line about that update."""
     values: list[float] = []
     for update in updates:
         try:
             value = value_at(update)
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # a function of the user's may raise anything, or exit
+        except BaseException as error:  # a user's function may raise anything, or exit
             return values, f"the schedule fails at update {update}: {type(error).__name__}: {message_of(error)}"
-        if not value >= 0.0:  # nor is NaN
+        if not value >= 0.0:  # also NaN
             return values, f"the schedule gives {value:g} for update {update}"
         values.append(value)
     return values, ""
 
 
 class _Run:
-    """The values of an option over a run, at the updates of a grid, and what is suspicious about them."""
+    """The values of an option at some updates of a run, and the warnings about them, as text or empty."""
 
     def __init__(
         self, schedule: Schedule, option: str, total_steps: int, grid: Sequence[int], values: Sequence[float]
@@ -113,7 +115,7 @@ class _Run:
 
     def peak(self, later: Sequence[int], values: Sequence[float]) -> str:
         highest = max(values, default=0.0)
-        warmup = self._schedule.rise_length() * self._schedule.pace()
+        warmup = self._schedule.rise_length() * self._schedule.step_length()
         if highest <= self._peak * 1.001 and warmup >= self._total_steps:
             return (
                 f"the warm-up takes the whole run: it has {counted(warmup, 'update')}, and the run {self._total_steps}"
@@ -128,10 +130,10 @@ class _Run:
     def length(self) -> str:
         schedule = self._schedule
         length = getattr(schedule, schedule.length_field) if schedule.length_field else None
-        if length is None or (length - 1) * schedule.pace() < self._total_steps:
+        if length is None or (length - 1) * schedule.step_length() < self._total_steps:
             return ""
         return (
-            f"the schedule is longer than the run: of its {counted(length * schedule.pace(), 'update')}"
+            f"the schedule is longer than the run: of its {counted(length * schedule.step_length(), 'update')}"
             f" {self._total_steps} are run, and the last is at {self._option} {short(self._values[-1])}"
         )
 
@@ -139,7 +141,7 @@ class _Run:
         grid, values, last = self._grid, self._values, self._values[-1]
         same = next((index for index in range(len(values), 0, -1) if values[index - 1] != last), 0)
         length = grid[-1] - grid[same] if same else 0
-        if last >= 0.999 * self._peak or length <= max(self._schedule.pace(), 0.01 * grid[-1]):
+        if last >= 0.999 * self._peak or length <= max(self._schedule.step_length(), 0.01 * grid[-1]):
             return ""
         return (
             f"the run is longer than the schedule: from update {grid[same]} on ({length / (grid[-1] + 1):.0%} of it)"
@@ -167,12 +169,12 @@ class _Run:
     def unchecked(self) -> str:
         return (
             f"only the first {self._grid[-1] + 1} of {counted(self._total_steps, 'update')} were checked:"
-            f" {self._schedule.key} goes from update to update"
+            f" {self._schedule.key} is computed update by update"
         )
 
 
 def _steepest(value_at: Value, first: int, last: int) -> tuple[int, int]:
-    """Return at most 1,000 updates from `first` to `last` over which the value changes most, as their ends."""
+    """Return the ends of at most 1,000 updates from `first` to `last` over which the value changes most."""
     while last - first > 1000:
         updates = [first + offset for offset in sample_steps(last - first + 1, 100)]
         values = [value_at(update) for update in updates]

@@ -1,27 +1,31 @@
-"""The values that an optimizer's options would take over a run, without an optimizer."""
+"""The values that an optimizer's options would have in a run, without an optimizer."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from ..charts import Panel, Series
 from ..schedules.base import Schedule
 from ..scheduling.scheduler import EmbeddedScheduler
+from ..types import Options
 
 
 class Preview:
-    """Runs the embedded scheduler over a group of its own.
+    """The embedded scheduler over one group, without parameters.
 
-    schedule: of the lr, resolved. defaults: the optimizer's options. option_schedules: of others, resolved.
-    every: updates of the run that one step of the optimizer takes.
+    Args:
+        schedule: The schedule of the lr, resolved.
+        defaults: The optimizer's options.
+        option_schedules: The schedules of other options, resolved.
+
+    Attributes:
+        options: The options that move.
     """
 
     every = 1
-    usual: Mapping[str, Any] | None = None
-    """The options where none are given, as `warnings_about` takes them; None where nobody says."""
+    """Updates of the run for each step of the optimizer."""
+    usual: Options | None = None
+    """The defaults of the optimizer's options, as in `schedule_warnings`; None if they are unknown."""
 
-    def __init__(
-        self, schedule: Schedule, defaults: Mapping[str, Any], option_schedules: Mapping[str, Schedule]
-    ) -> None:
+    def __init__(self, schedule: Schedule, defaults: Options, option_schedules: Mapping[str, Schedule]) -> None:
         self._scheduler = EmbeddedScheduler(schedule, defaults, option_schedules)
         self._defaults = dict(defaults)
         self._group = dict(defaults)
@@ -32,11 +36,11 @@ class Preview:
 
     @property
     def scheduler(self) -> EmbeddedScheduler:
-        """The scheduler, as the optimizer would have it."""
+        """The scheduler that the optimizer would have."""
         return self._scheduler
 
-    def at(self, update: int) -> dict[str, float]:
-        """Return the options that move, at their values in this update of the run."""
+    def values_at(self, update: int) -> dict[str, float]:
+        """Return the values of the options that move in this update of the run."""
         self._group.update(self._defaults)  # a schedule may move the momentum in some updates only
         self._scheduler.last_epoch = update // self.every
         self._scheduler.write([self._group])
@@ -45,18 +49,21 @@ class Preview:
 
     @property
     def monitors(self) -> frozenset[str]:
-        """The metrics that would move the options; here they stay as before the first report."""
+        """The metrics that would move the options. Here none is reported."""
         return self._scheduler.monitors
 
 
 def panels(previews: Mapping[str, Preview], updates: Sequence[int], title: str) -> list[Panel]:
     """Return a panel for the lr, with a line for each of `previews`, and one for every other option that moves.
 
-    title: what comes after the option's name in a title.
+    Args:
+        previews: The previews by their labels.
+        updates: The updates to draw.
+        title: The text after the option's name in a panel's title.
     """
-    values = {name: [(update, preview.at(update)) for update in updates] for name, preview in previews.items()}
+    values = {name: [(update, preview.values_at(update)) for update in updates] for name, preview in previews.items()}
     options = dict.fromkeys(option for preview in previews.values() for option in preview.options)
-    made = []
+    drawn = []
     for option in options:
         lines = [
             Series(name, [(update, at[option]) for update, at in values[name]])
@@ -64,5 +71,5 @@ def panels(previews: Mapping[str, Preview], updates: Sequence[int], title: str) 
             if option in preview.options
         ]
         label = "learning rate" if option == "lr" else option
-        made.append(Panel(f"{label} {title}", label, lines))
-    return made
+        drawn.append(Panel(f"{label} {title}", label, lines))
+    return drawn

@@ -1,34 +1,21 @@
-"""Validated configs: registries of classes by key, fields and their messages, modules that a config names."""
+"""Validated configs: registries of classes by key, types of fields, error messages, modules that a config names."""
 
+from .arguments import arguments_model, check_arguments, construct, signature_model
+from .attribute_docs import attribute_docstring
+from .errors import UNKNOWN_KEY, explain, filtered, nest, refusal
+from .fields import Beta, Count, NonNegativeNumber, PositiveCount, PositiveNumber
 from .importing import (
     NotImportedError,
-    PartWarning,
-    announcing,
-    folders_of,
-    looking_in,
-    module_named,
+    PluginWarning,
+    folders_of_modules,
+    load_module,
+    log_imports,
     refuse_under_no_plugins,
+    search_in,
 )
 from .messages import bounded, counted, joined, listed, message_of, nearest, shown, shown_value, visible
 from .tagged_field import TaggedField
-from .validation import (
-    UNKNOWN_KEY,
-    Beta,
-    Config,
-    Count,
-    NonNegativeNumber,
-    PositiveCount,
-    PositiveNumber,
-    arguments_model,
-    attribute_docstring,
-    check_arguments,
-    construct,
-    explain,
-    filtered,
-    nest,
-    refusal,
-    signature_model,
-)
+from .validation import Config
 
 __all__ = [
     "UNKNOWN_KEY",
@@ -37,11 +24,10 @@ __all__ = [
     "Count",
     "NonNegativeNumber",
     "NotImportedError",
-    "PartWarning",
+    "PluginWarning",
     "PositiveCount",
     "PositiveNumber",
     "TaggedField",
-    "announcing",
     "arguments_model",
     "attribute_docstring",
     "bounded",
@@ -50,16 +36,17 @@ __all__ = [
     "counted",
     "explain",
     "filtered",
-    "folders_of",
+    "folders_of_modules",
     "joined",
     "listed",
-    "looking_in",
+    "load_module",
+    "log_imports",
     "message_of",
-    "module_named",
     "nearest",
     "nest",
     "refusal",
     "refuse_under_no_plugins",
+    "search_in",
     "shown",
     "shown_value",
     "signature_model",

@@ -8,8 +8,12 @@ from pydantic import BeforeValidator
 from .importing import NotImportedError, object_at
 
 
-def function_named(path: str) -> Callable[..., Any]:
-    """Return the function at a dotted path. Raises ValueError."""
+def function_at(path: str) -> Callable[..., Any]:
+    """Return the function at a dotted path.
+
+    Raises:
+        ValueError: `path` is not a dotted path, cannot be imported, or does not lead to a function.
+    """
     if "." not in path:
         raise ValueError(f"must be the dotted path of a function, my_pkg.module.function; got {path!r}")
     try:
@@ -18,18 +22,19 @@ def function_named(path: str) -> Callable[..., Any]:
         raise ValueError(f"{path!r}: {error}") from error
     if not callable(function):
         raise ValueError(f"{path!r} is a {type(function).__name__}, not a function")
-    return function  # type: ignore[no-any-return]  # callable, as was just seen
+    return function
 
 
-def _path(value: Any) -> str:
+def _read_path(value: object) -> str:
     if callable(value):
-        value = f"{value.__module__}.{value.__qualname__}"
+        value = f"{value.__module__}.{getattr(value, '__qualname__', '<instance>')}"
     if not isinstance(value, str):
         raise ValueError("must be the dotted path of a function, my_pkg.module.function")
     if "<" in value:
         raise ValueError("must be a function at the top of a module: a lambda or an inner function has no path")
-    function_named(value)
+    function_at(value)
     return value
 
 
-NamedFunction = Annotated[str, BeforeValidator(_path)]
+FunctionPath = Annotated[str, BeforeValidator(_read_path)]
+"""A field for the dotted path of a function. It also takes the function itself."""

@@ -1,27 +1,26 @@
-"""Text that comes from files and users, as a message shows it: without control characters, and of a limited length."""
+"""Text from files and users, as a message shows it: without control characters, and of a limited length."""
 
 import reprlib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from itertools import islice
-from typing import Any
 from unicodedata import category
 
 LONGEST = 200
-"""Characters of one name or value in a message."""
+"""The most characters of a name or value in a message."""
 MOST = 50
-"""Names of a list in a message, and mistakes of a config."""
+"""The most names of a list in a message, and the most mistakes of a config."""
 _COMPARED = 1000
-"""Names that one is compared with, of at most LONGEST characters: comparing takes the product of their lengths."""
+"""The most names, each of at most LONGEST characters, that an unknown one is compared with."""
 _LINES, _LAST_LINES = 60, 10
 _CHARACTERS, _LAST_CHARACTERS = 8000, 1500
-"""How much of a whole message is shown, and how much of that is its end, where the remedy is."""
+"""The most lines and characters of a whole message, and those of its end, where the remedy is."""
 
 
-def shown(text: Any, longest: int = LONGEST) -> str:
+def shown(text: object, longest: int = LONGEST) -> str:
     """Return a name or another piece of text as one line of at most `longest` characters, and the count of the rest.
 
-    Line breaks and whatever else has no glyph are shown as escapes (\\n, \\x1b, \\u202e); all letters stay.
+    Line breaks and other characters without a glyph are shown as escapes (\\n, \\x1b, \\u202e).
     """
     whole = str(text)
     cut = whole[:longest]
@@ -30,24 +29,24 @@ def shown(text: Any, longest: int = LONGEST) -> str:
     return cut if len(whole) <= longest else f"{cut}… ({len(whole):,} characters)"
 
 
-def shown_value(value: Any) -> str:
-    """Return what `repr` does, in a time and a length that do not depend on how large `value` is."""
+def shown_value(value: object) -> str:
+    """Return the `repr` of `value`, cut so that time and length do not depend on its size."""
     return shown(_BRIEF.repr(value), 2 * LONGEST)
 
 
-def listed(names: Sequence[Any], most: int = MOST) -> str:
+def listed(names: Sequence[object], most: int = MOST) -> str:
     """Return the first `most` names, and how many more there are."""
     more = len(names) - most
     return ", ".join(map(shown, names[:most])) + (f" and {more:,} more" if more > 0 else "")
 
 
 def counted(number: int, noun: str, text: str | None = None) -> str:
-    """Return a number and a noun, with an s unless it is one. text: the number as it is shown."""
+    """Return a number and a noun, in the plural unless the number is 1. text: the number as shown."""
     return f"{number if text is None else text} {noun}" + ("" if number == 1 else "s")
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """End a sentence with which of `known` the user may have meant by `name`: '; did you mean …?' or '.'."""
+    """Return the end of a sentence that suggests the nearest of `known`: '; did you mean …?', or '.'."""
     if len(name) > LONGEST:
         return "."
     by_folded = {candidate.lower(): candidate for candidate in islice(known, _COMPARED)}
@@ -56,12 +55,12 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
 
 def message_of(error: BaseException) -> str:
-    """Return the message of an error of anyone's, which may fail to give one."""
+    """Return the message of an error whose `__str__` may itself fail."""
     try:
         return str(error)
     except KeyboardInterrupt:
         raise
-    except BaseException as second:  # made by whatever code
+    except BaseException as second:  # the class of the error may be the user's
         return f"without a message, as its own fails: {type(second).__name__}"
 
 
@@ -71,8 +70,8 @@ def joined(problems: Sequence[str]) -> str:
     return "; ".join(problems[:MOST]) + (f"; and {more:,} more" if more > 0 else "")
 
 
-def as_table(differing: Mapping[Any, tuple[Any, Any]]) -> str:
-    """Return what differs, by name, as one line: what was saved, and what there is now."""
+def as_table(differing: Mapping[str, tuple[object, object]]) -> str:
+    """Return one line with each name, its saved value and its present value."""
     rows = [
         f"{shown(name)}: saved {shown_value(saved)}, now {shown_value(now)}" for name, (saved, now) in differing.items()
     ]
@@ -80,7 +79,7 @@ def as_table(differing: Mapping[Any, tuple[Any, Any]]) -> str:
 
 
 def visible(text: str) -> str:
-    """Return `text` with its lines and tabs as they are, and every other character without a glyph as an escape."""
+    """Return `text` with every character without a glyph as an escape, but for line breaks and tabs."""
     if text.isprintable():
         return text
     return "\n".join(
@@ -90,7 +89,7 @@ def visible(text: str) -> str:
 
 
 def bounded(text: str) -> str:
-    """Return a message as it is, or its beginning and its end, and between them how much is left out."""
+    """Return a message that is not too long unchanged, else its beginning, the count of the rest, and its end."""
     lines = text.split("\n")
     if len(lines) > _LINES:
         head = _LINES - _LAST_LINES
@@ -122,7 +121,7 @@ class _Brief(reprlib.Repr):
     def repr_str(self, text: str, level: int) -> str:
         return repr(text) if len(text) <= LONGEST else f"{text[:LONGEST]!r}… ({len(text):,} characters)"
 
-    def repr_dict(self, values: dict[Any, Any], level: int) -> str:
+    def repr_dict(self, values: dict[object, object], level: int) -> str:
         if values and level <= 0:
             return "{…}"
         pairs = islice(values.items(), self.maxdict)
@@ -131,14 +130,14 @@ class _Brief(reprlib.Repr):
         return "{" + ", ".join([*items, *more]) + "}"
 
     def repr_int(self, number: int, level: int) -> str:
-        if number.bit_length() > 1000:  # Python refuses to print one of some thousand digits
+        if number.bit_length() > 1000:  # Python refuses to print thousands of digits
             return f"a whole number of {number.bit_length():,} bits"
         return repr(number)
 
-    def repr_instance(self, value: Any, level: int) -> str:
+    def repr_instance(self, value: object, level: int) -> str:
         try:
             text = repr(value)
-        except Exception:  # of a class that is not ours
+        except Exception:  # the class may be the user's
             return object.__repr__(value)
         return text if len(text) <= self.maxother else text[: self.maxother] + "…"
 

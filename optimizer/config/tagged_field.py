@@ -3,26 +3,38 @@
 from typing import Any
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import core_schema
 
+from .arguments import construct
+from .errors import UNKNOWN_KEY, refusal
 from .registry import Registry, UnknownKeyError
-from .validation import UNKNOWN_KEY, Config, construct, refusal
+from .validation import Config
 
 
 class TaggedField:
-    """Reads `{type: KEY, **fields}` as the class registered under KEY, and writes it back so by its `config()`.
+    """Reads `{type: KEY, **fields}` as the class registered under KEY, and writes the object back by its `config()`.
 
-    base: what the values are instances of. example: a key, for messages. listed: whether the JSON schema
-    lists the fields of every class; what stands inside one of them must not do it again.
+    Args:
+        registry: The classes by key.
+        base: The class that the values are instances of.
+        example: A key, for messages.
+        inline_schema: Whether the JSON schema contains the fields of every class. False for a field inside one of
+            these classes, where that would not end.
     """
 
-    def __init__(self, registry: Registry[Any], base: type[Config], example: str, *, listed: bool) -> None:
+    def __init__(self, registry: Registry[Any], base: type[Config], example: str, *, inline_schema: bool) -> None:
         self.registry = registry
         self._base = base
         self._example = example
-        self._listed = listed
+        self._inline_schema = inline_schema
 
-    def read(self, value: Any) -> Any:
+    def read(self, value: object) -> object:
+        """Return the object that `value` describes; `value` itself if it already is one.
+
+        Raises:
+            ValidationError: `value` has no valid `type`, or its fields are not valid.
+        """
         if isinstance(value, self._base):
             return value
         if not isinstance(value, dict) or not isinstance(value.get("type"), str):
@@ -35,18 +47,18 @@ class TaggedField:
         except UnknownKeyError as error:
             raise refusal(str(error), ("type",), value["type"], UNKNOWN_KEY) from None
         if not issubclass(cls, self._base):
-            raise refusal(f"{value['type']} cannot stand here", ("type",), value["type"])
+            raise refusal(f"{value['type']} is not allowed here", ("type",), value["type"])
         return construct(cls, fields)
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         write = core_schema.plain_serializer_function_ser_schema(lambda value: value and value.config())
         return core_schema.no_info_plain_validator_function(self.read, serialization=write)
 
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
+    ) -> JsonSchemaValue:
         title = self.registry.name
-        if not self._listed:
+        if not self._inline_schema:
             keys = {"anyOf": [{"enum": list(self.registry)}, {"type": "string", "pattern": "[.]"}]}
             return {"type": "object", "title": title, "properties": {"type": keys}, "required": ["type"]}
         choices = []

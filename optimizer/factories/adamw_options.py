@@ -1,10 +1,11 @@
-"""The options of AdamW, as the keys with a schedule of their own have them."""
+"""The options of AdamW, for the keys that have a fixed schedule."""
 
-from ..config.validation import Beta, Config, NonNegativeNumber
+from ..config.fields import Beta, NonNegativeNumber
+from ..config.validation import Config
 
 
 class AdamWOptions(Config):
-    """AdamW's options but the lr, with PyTorch's defaults."""
+    """AdamW's options without the lr, with PyTorch's defaults."""
 
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     """Decay rates of the running means of the gradient and of its square."""

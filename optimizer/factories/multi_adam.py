@@ -1,19 +1,22 @@
 """`multi_adam`: several Adams by name, over several sets of parameters."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar, cast
 
 from pydantic import Field, ValidationError, field_validator
 from torch import nn
 
+from ..config.errors import nest
+from ..config.fields import Beta, NonNegativeNumber
 from ..config.messages import nearest
-from ..config.validation import Beta, Config, NonNegativeNumber, nest
+from ..config.validation import Config
 from ..schedules.base import AnySchedule
 from ..schedules.basic import Constant
 from ..schedules.horizon import Horizon
 from ..scheduling.optimizer import ScheduledOptimizer
-from .base import OPTIMIZER_BUILDER_REGISTRY
-from .parameter_groups import Params
+from ..types import Options
+from .base import OPTIMIZER_BUILDER_REGISTRY, ScheduledFactory
+from .parameter_groups import Params, trainable_parameters
 
 
 @OPTIMIZER_BUILDER_REGISTRY.register("multi_adam")
@@ -22,8 +25,8 @@ class MultiAdamFactory(Config):
 
     builds_multiple_optimizers: ClassVar[bool] = True
 
-    optimizer_groups: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """What is different for a set, by its name: any parameter of `adam`. The other sets take the shared options."""
+    optimizer_groups: dict[str, Options] = Field(default_factory=dict)
+    """Options of `adam` that are different for a set, by its name. The other sets have the shared options."""
     lr: NonNegativeNumber = 1e-3
     """Learning rate."""
     betas: tuple[Beta, Beta] = (0.9, 0.999)
@@ -39,7 +42,7 @@ class MultiAdamFactory(Config):
 
     @field_validator("optimizer_groups")
     @classmethod
-    def _check_groups(cls, groups: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    def _check_groups(cls, groups: dict[str, Options]) -> dict[str, Options]:
         for name, options in groups.items():
             try:
                 OPTIMIZER_BUILDER_REGISTRY["adam"](**options)
@@ -53,26 +56,29 @@ class MultiAdamFactory(Config):
         """Return the optimizers by name, one for each set of parameters.
 
         Args:
-            params: sets of parameters by name, or a module whose children with trainable parameters are the sets.
-            horizon: the length of the run.
+            params: Sets of parameters by name, or a module whose children with trainable parameters are the sets.
+            horizon: The length of the run.
 
         Raises:
-            ValueError: if `optimizer_groups` has a name that no set of parameters has.
+            ValueError: `optimizer_groups` has a name that no set of parameters has.
         """
         if isinstance(params, nn.Module):
             _refuse_own_parameters(params)
             children = dict(params.named_children())
             params = {
-                name: child for name, child in children.items() if name in self.optimizer_groups or _trains(child)
+                name: child
+                for name, child in children.items()
+                if name in self.optimizer_groups or trainable_parameters(child)
             }
         if not isinstance(params, Mapping):
             raise ValueError("multi_adam takes parameters by name: a dict, or a module whose children have the names")
         self._check_names(list(params))
-        return {name: self._adam(name).build(of_name, horizon=horizon) for name, of_name in params.items()}
+        return {name: self._adam(name).build(set_params, horizon=horizon) for name, set_params in params.items()}
 
-    def _adam(self, name: str) -> Any:
+    def _adam(self, name: str) -> ScheduledFactory:
         shared = {field: getattr(self, field) for field in type(self).model_fields if field != "optimizer_groups"}
-        return OPTIMIZER_BUILDER_REGISTRY["adam"](**{**shared, **self.optimizer_groups.get(name, {})})
+        factory = OPTIMIZER_BUILDER_REGISTRY["adam"](**{**shared, **self.optimizer_groups.get(name, {})})
+        return cast(ScheduledFactory, factory)  # as torch_optim.py registers it
 
     def _check_names(self, given: list[str]) -> None:
         for name in self.optimizer_groups:
@@ -81,10 +87,6 @@ class MultiAdamFactory(Config):
                     f"optimizer_groups: there are no parameters of {name!r}{nearest(name, given)}"
                     f" Given: {', '.join(given) or 'none'}."
                 )
-
-
-def _trains(module: nn.Module) -> bool:
-    return any(parameter.requires_grad for parameter in module.parameters())
 
 
 def _refuse_own_parameters(module: nn.Module) -> None:

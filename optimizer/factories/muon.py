@@ -1,22 +1,26 @@
-"""`muon`, which takes matrices only, and the optimizer for the rest of the parameters inside it."""
+"""`muon`, which updates matrices only, with a fallback inside it for the other parameters."""
 
 import inspect
+from collections.abc import Callable
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
+from torch.optim import Optimizer
 
 from ..config.tagged_field import TaggedField
-from ..scheduling.optimizer import ScheduledOptimizer, scheduled
+from ..scheduling.optimizer import ScheduledOptimizer
+from ..scheduling.scheduled_class import scheduled
 from ..transforms.composite_optimizer import CompositeOptimizer
-from ..types import ParamGroup
+from ..types import Options, ParamGroup
 from .base import OPTIMIZER_BUILDER_REGISTRY
-from .parameter_groups import matching
+from .group_rules import matching_names
+from .parameter_groups import name_of, tensor_of
 from .torch_optim import TorchFactory, torch_factory
 
-Fallback = Annotated[TorchFactory, TaggedField(OPTIMIZER_BUILDER_REGISTRY, TorchFactory, "adamw", listed=False)]
+Fallback = Annotated[TorchFactory, TaggedField(OPTIMIZER_BUILDER_REGISTRY, TorchFactory, "adamw", inline_schema=False)]
 
 SHARED = (
     "schedule",
@@ -27,16 +31,16 @@ SHARED = (
     "layer_decay",
     "use_cautious_optimizer",
 )
-"""What holds for the whole optimizer, and is given outside."""
+"""Fields that apply to the whole optimizer, so that a fallback must not have them."""
 
 
 class MatrixFactory(TorchFactory):
-    """Base of the factories of optimizers that take matrices only: what is none goes to a fallback."""
+    """Base of factories of optimizers for matrices: other parameters are updated by a fallback."""
 
     fallback: Fallback | None = None
-    """The optimizer for what is no matrix: {type: adamw, lr: …}. Both follow the one schedule, each from its lr."""
+    """The optimizer for the other parameters: {type: adamw, lr: …}. Both follow one schedule, each from its own lr."""
     fallback_match: list[str] = Field(default_factory=list)
-    """Names with * and ? of matrices that go to the fallback too: embeddings, the output layer."""
+    """Names with * and ? of matrices that the fallback also updates: embeddings, the output layer."""
 
     @model_validator(mode="after")
     def _check_fallback(self) -> Self:
@@ -48,46 +52,42 @@ class MatrixFactory(TorchFactory):
         if isinstance(self.fallback, MatrixFactory) or self.fallback.optimizer_class in cannot:
             self.refuse("fallback", f"cannot be {self.fallback.optimizer_class.__name__}")
         if self.fallback.state_dtype is not None:
-            self.refuse("fallback", "state_dtype is for an optimizer of its own, and not for a fallback")
+            self.refuse("fallback", "state_dtype is not available in a fallback")
         for name in SHARED:
             default = type(self.fallback).model_fields[name].get_default(call_default_factory=True)
             if getattr(self.fallback, name) != default:
-                self.refuse("fallback", f"{name} holds for the whole optimizer: give it outside")
+                self.refuse("fallback", f"{name} applies to the whole optimizer: give it outside the fallback")
         return self
 
     def lr_of(self, name: str, parameter: Tensor) -> float:
-        if self.fallback is None or self._takes(name, parameter):
+        if self.fallback is None or self._is_for_matrices(name, parameter):
             return self.base_lr
         return self.fallback.base_lr
 
-    def _make(self, groups: list[ParamGroup], options: dict[str, Any]) -> ScheduledOptimizer:
-        matrices = _of(groups, self._takes)
-        rest = _of(groups, lambda name, parameter: not self._takes(name, parameter))
+    def _make(self, groups: list[ParamGroup], options: Options) -> ScheduledOptimizer:
+        matrices = _select(groups, self._is_for_matrices)
+        rest = _select(groups, lambda name, parameter: not self._is_for_matrices(name, parameter))
         if self.fallback_match:
-            matching(
-                [_name(item) for group in groups for item in group["params"]], self.fallback_match, "fallback_match"
-            )
+            names = [name_of(item) for group in groups for item in group["params"]]
+            matching_names(names, self.fallback_match, "fallback_match")
         if not rest:
             return super()._make(matrices, options)
         if self.fallback is None:
-            names = ", ".join(
-                _name(item) or str(list(_tensor(item).shape)) for group in rest for item in group["params"]
-            )
+            others = [name_of(item) or str(list(tensor_of(item).shape)) for group in rest for item in group["params"]]
             raise ValueError(
-                f"{self.optimizer_class.__name__} takes matrices only, and these are none: {names}. Give the optimizer"
-                " for them: fallback: {type: adamw, lr: …}"
+                f"{self.optimizer_class.__name__} takes matrices only, and these are not matrices: {', '.join(others)}."
+                " Give the optimizer for them: fallback: {type: adamw, lr: …}"
             )
         if not matrices:
             raise ValueError("fallback: there is no matrix to optimize; use the fallback alone")
         self._refuse_foreign_options(rest, self.fallback)
-        make: Any = self.optimizer_class
-        make_other: Any = self.fallback.optimizer_class
-        parts = [make(matrices, **options), make_other(rest, **self.fallback.class_options(rest))]
-        whole: Any = scheduled(CompositeOptimizer)
-        optimizer: ScheduledOptimizer = whole(parts)
-        return optimizer.embed(self.curve, **self._embedded())
+        make: Callable[..., Optimizer] = self.optimizer_class
+        make_fallback: Callable[..., Optimizer] = self.fallback.optimizer_class
+        members = [make(matrices, **options), make_fallback(rest, **self.fallback.class_options(rest))]
+        compose: Callable[..., ScheduledOptimizer] = scheduled(CompositeOptimizer)
+        return compose(members).embed(self.curve, **self._embedded())
 
-    def _takes(self, name: str, parameter: Tensor) -> bool:
+    def _is_for_matrices(self, name: str, parameter: Tensor) -> bool:
         return parameter.ndim == 2 and not any(fnmatchcase(name, pattern) for pattern in self.fallback_match)
 
     def _refuse_foreign_options(self, groups: list[ParamGroup], fallback: TorchFactory) -> None:
@@ -96,21 +96,17 @@ class MatrixFactory(TorchFactory):
             for option in group.keys() - {"params", "param_names", *known}:
                 raise ValueError(
                     f"parameter groups: {fallback.optimizer_class.__name__}, the fallback, has no {option};"
-                    f" it is for {', '.join(map(_name, group['params']))}"
+                    f" it is for {', '.join(map(name_of, group['params']))}"
                 )
 
 
-def _of(groups: list[ParamGroup], takes: Any) -> list[ParamGroup]:
-    kept = [{**group, "params": [p for p in group["params"] if takes(_name(p), _tensor(p))]} for group in groups]
+def _select(groups: list[ParamGroup], keep: Callable[[str, Tensor], bool]) -> list[ParamGroup]:
+    """Return `groups` with the parameters for which `keep(name, parameter)` is true, without empty groups."""
+    kept = [
+        {**group, "params": [item for item in group["params"] if keep(name_of(item), tensor_of(item))]}
+        for group in groups
+    ]
     return [group for group in kept if group["params"]]
-
-
-def _name(item: Tensor | tuple[str, Tensor]) -> str:
-    return item[0] if isinstance(item, tuple) else ""
-
-
-def _tensor(item: Tensor | tuple[str, Tensor]) -> Tensor:
-    return item[1] if isinstance(item, tuple) else item
 
 
 MuonFactory = OPTIMIZER_BUILDER_REGISTRY.register("muon")(

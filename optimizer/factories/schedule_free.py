@@ -1,10 +1,10 @@
-"""The schedule-free family of the schedulefree library: averaging stands in for a decay of the lr.
+"""The schedule-free family of the schedulefree library: averaging in place of a decay of the lr.
 
 Source: Defazio et al. 2024, arXiv:2405.15682.
 """
 
 import warnings
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from schedulefree.adamw_schedulefree import AdamWScheduleFree
@@ -12,40 +12,39 @@ from schedulefree.sgd_schedulefree import SGDScheduleFree
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..config.validation import Beta, Count, NonNegativeNumber, Number, PositiveBeta, PositiveNumber
+from ..config.fields import Beta, Count, NonNegativeNumber, Number, PositiveBeta, PositiveNumber
 from ..scheduling.optimizer import ScheduledOptimizer
-from ..types import ParamGroup, StateDict
+from ..types import Options, ParamGroup, StateDict
 from .base import OPTIMIZER_BUILDER_REGISTRY, FreeScheduleFactory
 
 LATE_WEIGHTS = (
-    "this update's gradient was taken at the averaged weights, as the module was loaded after the optimizer's state:"
-    " training goes on, but not exactly as it would have. Load the module first, or call train() after both."
+    "this update's gradient was computed at the averaged weights, as the module was loaded after the optimizer's state:"
+    " training continues, but not exactly as without the load. Load the module first, or call train() after both."
 )
 
 
 class ExactAveraging(ScheduledOptimizer):
-    """Mixin before a class of the library: `eval()` and back leads to the very bits that it left.
+    """Mixin before a class of the library: `eval()` and `train()` restore the training weights bit for bit.
 
-    The library goes from the training weights y to the averaged weights x and back by interpolation,
-    which rounds: every evaluation would leave a trace in training. Here y is kept (as state "y", while
-    in eval mode) and taken back for each weight that still is the x computed from it; a weight that was
-    changed meanwhile goes the library's way.
+    The library computes the averaged weights x from the training weights y, and y from x again, by interpolation. That
+    rounds, so that every evaluation would change training. Here y is kept in eval mode (as state "y") and restored for
+    each weight that is still the x computed from it. For a weight that was changed meanwhile, y is interpolated.
 
-    A new optimizer is in training mode, and one whose state was loaded: only evaluating and saving need a call.
+    An optimizer that is new, or whose state was loaded, is in training mode: only evaluating and saving need a call.
     """
 
-    _trains_at_step = False  # after a load that could not take the parameters to y yet
+    _trains_at_step = False  # after a load that could not switch the parameters to y yet
 
     def add_param_group(self, param_group: ParamGroup) -> None:
-        """Add a group, which is in the mode of the others."""
+        """Add a group, in the mode of the others."""
         super().add_param_group(param_group)
         self.param_groups[-1]["train_mode"] = len(self.param_groups) == 1 or self.param_groups[0]["train_mode"]
 
     def load_state_dict(self, state_dict: StateDict, strict: bool = True) -> None:
         """Restore state, options and position, ready to train.
 
-        Parameters that are the averaged weights x of a state saved in eval mode become the training weights y. Where
-        they are not, as the module's weights are still to be loaded, that is left to train() or the first step.
+        Parameters that are the averaged weights x of a state saved in eval mode become the training weights y. If they
+        are not, because the module's weights are loaded later, train() or the first step does it.
         """
         super().load_state_dict(state_dict, strict)
         saved_in_eval = self._averaging(train_mode=False)
@@ -77,7 +76,7 @@ class ExactAveraging(ScheduledOptimizer):
             p.copy_(torch.where(unchanged, y, p))
 
     def _unchanged(self, p: Tensor, share: float) -> Tensor:
-        """Return where `p` is the y that was kept for it, or the x computed from that. share: that of x in y."""
+        """Return a mask of where `p` is its kept y, or the x computed from it. share: that of x in y."""
         y: Tensor = self.state[p]["y"]
         return (p == y.lerp(end=self.state[p]["z"], weight=1 - 1 / share)) | (p == y)
 
@@ -93,14 +92,14 @@ class ExactAveraging(ScheduledOptimizer):
         ]
 
 
-def _train_after_load(optimizer: ExactAveraging, args: object, options: object) -> None:
-    if optimizer._trains_at_step:
+def _train_after_load(optimizer: Optimizer, args: object, options: object) -> None:
+    if isinstance(optimizer, ExactAveraging) and optimizer._trains_at_step:
         optimizer.train()
         warnings.warn(LATE_WEIGHTS, stacklevel=4)
 
 
 class ScheduleFreeFactory(FreeScheduleFactory):
-    """Base of the family's factories: the options that all of it has."""
+    """Base of the family's factories: the options that all of its classes have."""
 
     weight_decay: NonNegativeNumber = 0.0
     """L2 penalty, taken at the training weights."""
@@ -111,7 +110,7 @@ class ScheduleFreeFactory(FreeScheduleFactory):
     foreach: bool = True
     """Whether to run the multi-tensor implementation."""
 
-    def _make(self, groups: list[ParamGroup], options: dict[str, Any]) -> ScheduledOptimizer:
+    def _make(self, groups: list[ParamGroup], options: Options) -> ScheduledOptimizer:
         reason = "moves the momentum, which here is the average's share in the training weights"
         if self.schedule.moves_momentum():
             raise ValueError(f"schedule: {self.schedule.key} {reason}. Set its cycle_momentum to false.")

@@ -1,20 +1,28 @@
-"""Every optimizer of torch.optim by key, its options read off the class: a newer torch brings its own."""
+"""Every optimizer of torch.optim by key, its options taken from the signature of the installed torch's class."""
 
 import inspect
+import sys
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
 import torch
 from pydantic import Field, create_model, model_validator
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import JsonSchemaValue
 from torch.optim import Optimizer
 
+from ..config.attribute_docs import attribute_docstring
+from ..config.errors import refusal
+from ..config.fields import FieldDefinitions, NonNegativeNumber
+from ..config.messages import message_of
 from ..config.signatures import plain_types
-from ..config.validation import NonNegativeNumber, attribute_docstring, refusal
+from ..types import Options
 from .base import OPTIMIZER_BUILDER_REGISTRY, FreeScheduleFactory
 
 NOT_OPTIONS = {"params", "foreach", "fused", "differentiable"}
-"""Arguments that are no hyperparameters: `implementation` chooses between the first two, and a step that
-is differentiated through is no business of a config."""
+"""Arguments that are not fields: a factory passes the parameters and chooses between `foreach` and `fused` itself, and
+no config needs a step that is differentiated through."""
 
 OPTION_MEANINGS = {
     "lr": "Learning rate.",
@@ -35,7 +43,7 @@ OPTION_MEANINGS = {
     "lambd": "Decay term.",
     "t0": "Update at which averaging starts.",
     "lr_decay": "Decay of the lr by the optimizer itself, over the number of updates.",
-    "initial_accumulator_value": "Where the sum of squared gradients starts.",
+    "initial_accumulator_value": "Initial value of the sum of squared gradients.",
     "beta2_decay": "Power of the update count in the decay rate of the second moment.",
     "d": "Root mean square that an update is clipped to.",
     "etas": "Factors by which a step shrinks and grows.",
@@ -56,70 +64,97 @@ LEROBOT_CLIP_NORMS = {"adam": 10.0, "adamw": 10.0, "sgd": 10.0}
 
 
 class TorchFactory(FreeScheduleFactory):
-    """Base of the factories of torch.optim's classes. The class itself checks its options' ranges."""
+    """Base of factories whose fields are the arguments of a class, which itself checks their ranges."""
 
     @model_validator(mode="after")
     def _check_by_class(self) -> Self:
         options = self.options()
         required = {name: value for name, value in options.items() if type(self).model_fields[name].is_required()}
-        message = _objection(self.optimizer_class, options)
-        # What it has against its own defaults too is no matter of the options: `build` will tell.
-        if message and message != _objection(self.optimizer_class, required):
+        message = _refusal_by_class(self.optimizer_class, options)
+        # An error that the class also raises for its own defaults is not about these options: `build` raises it.
+        if message and message != _refusal_by_class(self.optimizer_class, required):
             for name, value in options.items():
-                if _objection(self.optimizer_class, {name: value}) == message:
+                if _refusal_by_class(self.optimizer_class, {name: value}) == message:
                     self.refuse(name, f"{message}; got {value!r}")
             raise refusal(message)
+        lr = options.get("lr")
+        if isinstance(lr, int | float) and lr < 0:  # custom classes often do not check it
+            self.refuse("lr", f"must be at least 0; got {lr!r}")
         return self
 
 
 def torch_factory(
-    key: str, optimizer_class: type[Optimizer], *, base: type[TorchFactory] = TorchFactory, module: str = __name__
+    key: str, optimizer_class: type[Optimizer], *, base: type[TorchFactory] = TorchFactory, module: str | None = None
 ) -> type[TorchFactory]:
     """Return a factory of `optimizer_class` whose fields are the class's arguments, with its defaults.
 
     Args:
         key: The key under which the factory will be registered.
-        optimizer_class: A class with the constructor of a torch.optim optimizer.
+        optimizer_class: A class with the constructor of a torch.optim optimizer: the parameters first, then options
+            with annotations or defaults, one of them `lr`. Ranges that its constructor checks are errors of a config.
         base: Base class of the factory.
-        module: Module in which pickle finds the factory by its name.
+        module: Module that defines the factory. Pickle looks for it there, under its name: that of the class, and
+            `Factory`. If omitted, the module of the caller.
 
     Examples:
+        A custom class. `OPTIMIZER_BUILDER_REGISTRY.register("signed")(SignedFactory)` lets configs name it.
+
         >>> import torch
         >>> from optimizer import torch_factory
-        >>> factory = torch_factory("my_sgd", torch.optim.SGD)(lr=0.1, schedule={"type": "constant"})
+        >>> class Signed(torch.optim.SGD):
+        ...     def __init__(self, params, lr: float = 0.1, momentum: float = 0.9) -> None:
+        ...         super().__init__(params, lr=lr, momentum=momentum)
+        >>> SignedFactory = torch_factory("signed", Signed)
+        >>> factory = SignedFactory(lr=0.2, schedule={"type": "constant"})
         >>> factory.build(torch.nn.Linear(2, 1)).param_groups[0]["lr"]
-        0.1
+        0.2
     """
+    is_torchs = optimizer_class.__module__.startswith("torch.optim.")
+    source = "PyTorch" if is_torchs else optimizer_class.__name__
     types = plain_types(optimizer_class)
-    fields: dict[str, Any] = {}
+    fields: FieldDefinitions = {}
     for name, parameter in inspect.signature(optimizer_class).parameters.items():
         if name not in NOT_OPTIONS:
-            meaning = OPTION_MEANINGS.get(name, "See PyTorch.")
-            limits = partial(_add_limits, optimizer_class, name, parameter.default)
-            fields[name] = (types[name], Field(parameter.default, description=meaning, json_schema_extra=limits))
+            fields[name] = (
+                types[name],
+                _field(optimizer_class, parameter, OPTION_MEANINGS.get(name, f"See {source}.")),
+            )
     if key in LEROBOT_CLIP_NORMS:
         shared = attribute_docstring(FreeScheduleFactory, "grad_clip_norm")
         fields["grad_clip_norm"] = (NonNegativeNumber | None, Field(LEROBOT_CLIP_NORMS[key], description=shared))
     name = f"{optimizer_class.__name__}Factory"
-    made = create_model(name, __base__=base, __module__=module, **fields)
-    made.__doc__ = f"torch.optim.{optimizer_class.__name__}."
-    made.optimizer_class = optimizer_class
-    made.fused_by_default = key in ("adam", "adamw", "sgd", "adagrad")
-    return made
+    module = module or sys._getframe(1).f_globals.get("__name__", "__main__")
+    factory = create_model(name, __base__=base, __module__=module, **fields)
+    factory.__doc__ = f"torch.optim.{optimizer_class.__name__}." if is_torchs else summary_of(optimizer_class)
+    factory.optimizer_class = optimizer_class
+    factory.fused_by_default = is_torchs and key in ("adam", "adamw", "sgd", "adagrad")
+    return factory
 
 
-def _objection(optimizer_class: type[Optimizer], options: dict[str, Any]) -> str | None:
-    """Return what the class has against `options`, as it says it itself."""
-    make: Any = optimizer_class
+def summary_of(cls: type) -> str:
+    """Return the first line of the docstring of `cls`; without one, the path of the class."""
+    doc = inspect.cleandoc(cls.__doc__ or "")
+    return doc.partition("\n")[0] or f"{cls.__module__}.{cls.__qualname__}."
+
+
+def _refusal_by_class(optimizer_class: type[Optimizer], options: Mapping[str, object]) -> str | None:
+    """Return the message of the error that the class raises for `options`; None if it accepts them."""
+    make: Callable[..., Optimizer] = optimizer_class
     try:
         make([torch.zeros(2, 2, requires_grad=True)], **options)
-    except Exception as error:  # libraries have errors of their own for this
-        return str(error) or f"{optimizer_class.__name__} refuses this"
+    except Exception as error:  # libraries raise their own errors here
+        return message_of(error) or f"{optimizer_class.__name__} refuses this"
     return None
 
 
-def _add_limits(optimizer_class: type[Optimizer], name: str, default: Any, schema: dict[str, Any]) -> None:
-    """Write an option's range into its JSON schema, found by asking the class about a few values."""
+def _field(optimizer_class: type[Optimizer], parameter: inspect.Parameter, meaning: str) -> FieldInfo:
+    limits = partial(_add_limits, optimizer_class, parameter.name, parameter.default)
+    made: FieldInfo = Field(parameter.default, validate_default=True, description=meaning, json_schema_extra=limits)
+    return made
+
+
+def _add_limits(optimizer_class: type[Optimizer], name: str, default: object, schema: JsonSchemaValue) -> None:
+    """Add an option's range to its JSON schema, found by trying a few values in the class's constructor."""
     if isinstance(default, tuple):
         for index, item in enumerate(schema.get("prefixItems", ())):
             before, after = default[:index], default[index + 1 :]
@@ -131,8 +166,8 @@ def _add_limits(optimizer_class: type[Optimizer], name: str, default: Any, schem
 _PROBES = (-1.0, 0.0, 0.5, 1.0, 1.5)
 
 
-def _limits(options: dict[float, dict[str, Any]], optimizer_class: type[Optimizer]) -> dict[str, float]:
-    allowed = {value: _objection(optimizer_class, probe) is None for value, probe in options.items()}
+def _limits(options: Mapping[float, Options], optimizer_class: type[Optimizer]) -> dict[str, float]:
+    allowed = {value: _refusal_by_class(optimizer_class, probe) is None for value, probe in options.items()}
     limits: dict[str, float] = {}
     if not allowed[-1.0]:
         limits["minimum" if allowed[0.0] else "exclusiveMinimum"] = 0
@@ -142,12 +177,12 @@ def _limits(options: dict[float, dict[str, Any]], optimizer_class: type[Optimize
 
 
 def _register_all() -> None:
-    """Register all but Muon, which matrix_optimizers.py does."""
+    """Register all classes but Muon, which muon.py registers."""
     for name in sorted(vars(torch.optim)):
         cls = getattr(torch.optim, name)
         if isinstance(cls, type) and issubclass(cls, Optimizer) and cls not in (Optimizer, torch.optim.Muon):
             factory = torch_factory(name.lower(), cls)
-            globals()[factory.__name__] = factory  # where pickle looks for it
+            globals()[factory.__name__] = factory  # pickle looks for it here
             OPTIMIZER_BUILDER_REGISTRY.register(name.lower())(factory)
 
 

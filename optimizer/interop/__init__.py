@@ -1,1 +1,1 @@
-"""Calls under the names that other libraries have for them."""
+"""Functions with the names and arguments that other libraries have for them."""

@@ -1,8 +1,8 @@
-"""For users of LeRobot: one call from a training config and a policy to an optimizer."""
+"""LeRobot's `make_optimizer_and_scheduler`: from a training config and a policy to an optimizer."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
 
 from torch import nn
 from torch.optim import Optimizer
@@ -10,60 +10,67 @@ from torch.optim import Optimizer
 from ..config.messages import nearest
 from ..config.registry import UnknownKeyError
 from ..factories.base import OPTIMIZER_BUILDER_REGISTRY
+from ..factories.parameter_groups import Params
 from ..schedules.horizon import Horizon
+from ..types import Options, ParamGroup
 
 KNOWN = ("optimizer", "scheduler", "steps", "use_policy_training_preset")
 
 
-def make_optimizer_and_scheduler(cfg: Any, policy: nn.Module) -> tuple[Optimizer | dict[str, Optimizer], None]:
-    """Return the optimizer with the schedule inside, and None where LeRobot's function returns a scheduler.
+def make_optimizer_and_scheduler(cfg: object, policy: nn.Module) -> tuple[Optimizer | dict[str, Optimizer], None]:
+    """Return the optimizer with the schedule inside, and None in place of LeRobot's scheduler.
 
-    cfg: a mapping, or an object such as LeRobot's TrainPipelineConfig, with `optimizer` ({type: KEY, …} or an
-    object with a `type`), `scheduler` (likewise, or None), `steps`, and `use_policy_training_preset`. Unless the
-    last is false, what `policy.optimizer_preset()` recommends holds where `optimizer` and `scheduler` say nothing, and
-    the parameters are those of `policy.get_optim_params()`, if it has that.
-    Raises ValueError if there is neither an optimizer nor a preset, ValidationError for impossible values.
+    Args:
+        cfg: A mapping, or an object such as LeRobot's TrainPipelineConfig, with `optimizer` ({type: KEY, …} or an
+            object with a `type`), `scheduler` (the same, or None), `steps`, and `use_policy_training_preset`.
+        policy: The policy. Unless `use_policy_training_preset` is false, `policy.optimizer_preset()` gives the options
+            that `optimizer` and `scheduler` leave out, and `policy.get_optim_params()` the parameters, if it has them.
+
+    Raises:
+        ValueError: There is neither an optimizer nor a preset.
+        ValidationError: A value is not valid.
     """
     if isinstance(cfg, Mapping):
         for name in cfg.keys() - set(KNOWN):
             raise ValueError(f"unknown name {name!r}{nearest(name, KNOWN)} Known: {', '.join(KNOWN)}")
-    given, scheduler = _entry(cfg, "optimizer"), _entry(cfg, "scheduler")
-    recommended = _value(cfg, "use_policy_training_preset") is not False
-    preset = _preset(policy) if recommended else {}
+    given, scheduler = _tagged_fields(cfg, "optimizer"), _tagged_fields(cfg, "scheduler")
+    uses_preset = _value(cfg, "use_policy_training_preset") is not False
+    preset = _preset(policy) if uses_preset else {}
     if preset and given.get("type", preset["type"]) != preset["type"]:
-        preset = {}  # another optimizer, whose parameters the preset's are not
+        preset = {}  # its options are those of another optimizer
     options = {**preset, **given, **({"schedule": scheduler} if scheduler else {})}
     if "type" not in options:
-        raise ValueError("optimizer: not given, and the policy brings no optimizer_preset(); give {type: KEY, …}")
-    steps = _value(cfg, "steps")
+        raise ValueError("optimizer: not given, and the policy has no optimizer_preset(); give {type: KEY, …}")
+    steps = cast(int | None, _value(cfg, "steps"))  # Horizon checks it
     try:
-        factory: Any = OPTIMIZER_BUILDER_REGISTRY[options.pop("type")](**options)
+        factory = OPTIMIZER_BUILDER_REGISTRY[options.pop("type")](**options)
     except UnknownKeyError as error:
         raise ValueError(f"optimizer.type: {error}") from None
-    params = _recommended_params(policy) if recommended else policy
+    params = _preset_params(policy) if uses_preset else policy
     return factory.build(params, horizon=None if steps is None else Horizon(steps)), None
 
 
-def _recommended_params(policy: nn.Module) -> Any:
-    """Return what the policy's get_optim_params() says, with the parameters' names; without it, the policy."""
-    recommend: Any = getattr(policy, "get_optim_params", None)
+def _preset_params(policy: nn.Module) -> Params:
+    """Return the trainable parameters in the policy's get_optim_params(), named; without this method, the policy."""
+    recommend: Callable[[], Iterable[Any]] | None = getattr(policy, "get_optim_params", None)
     if recommend is None:
         return policy
     names = {parameter: name for name, parameter in policy.named_parameters()}
-    listed = list(recommend())
-    groups = listed if listed and isinstance(listed[0], dict) else [{"params": listed}]
+    params = list(recommend())
+    groups: list[ParamGroup] = params if params and isinstance(params[0], dict) else [{"params": params}]
     return [{**group, "params": [(names[p], p) for p in group["params"] if p.requires_grad]} for group in groups]
 
 
-def _preset(policy: nn.Module) -> dict[str, Any]:
-    recommend = getattr(policy, "optimizer_preset", None)
+def _preset(policy: nn.Module) -> Options:
+    recommend: Callable[[], Options] | None = getattr(policy, "optimizer_preset", None)
     if recommend is None:
         return {}
     preset = recommend()
     return {"type": preset["type"], **preset.get("params", {})}
 
 
-def _entry(cfg: Any, name: str) -> dict[str, Any]:
+def _tagged_fields(cfg: object, name: str) -> Options:
+    """Return the fields of the mapping or object `name` in `cfg`, with its `type`; empty without it."""
     value = _value(cfg, name)
     if value is None:
         return {}
@@ -77,5 +84,5 @@ def _entry(cfg: Any, name: str) -> dict[str, Any]:
     return fields
 
 
-def _value(cfg: Any, name: str) -> Any:
+def _value(cfg: object, name: str) -> object:
     return cfg.get(name) if isinstance(cfg, Mapping) else getattr(cfg, name, None)

@@ -1,6 +1,6 @@
-"""Compiled steps: all parameters of a group in one call; and those of Adam, AdamW and cautious SGD.
+"""Compiled steps of Adam, AdamW and cautious SGD: all parameters of a group in one call.
 
-On the CPU they are C, on CUDA devices Triton.
+The code is C on the CPU and Triton on CUDA devices. The formulas are in `kernels.fused` and `kernels.cautious`.
 """
 
 import math
@@ -15,11 +15,12 @@ from torch.optim import SGD, Adam, AdamW
 from ..scheduling.kernel import Kernel
 from ..scheduling.optimizer import ScheduledOptimizer
 from ..transforms.cautious import Caution
-from ..transforms.memory_layout import laid_out_as
-from ..types import ParamGroup
+from ..transforms.memory_layout import with_strides_of
+from ..transforms.weight_decay import decoupled_decay, l2_penalty
+from ..types import MOMENTS, ParamGroup
 from . import native
-from .cautious import BUFFER, decay_of, penalty_of, sgd_buffer
-from .moments import MOMENTS, adam_state, cast_moments, count
+from .cautious import BUFFER, sgd_buffer
+from .moments import adam_state, cast_moments, count_step
 from .stepping import by_group, unsupported_group
 
 FAILURES: dict[tuple[str, str, torch.dtype, torch.dtype], str] = {}
@@ -69,12 +70,12 @@ def run(
 
 def gradient_of(p: Tensor) -> Tensor:
     """Return the gradient of `p`, with the strides of `p`."""
-    return laid_out_as(p, p.grad)  # type: ignore[arg-type]  # it has one
+    return with_strides_of(p, p.grad)  # type: ignore[arg-type]  # it has one
 
 
 def _unsupported_sgd(optimizer: ScheduledOptimizer, group: ParamGroup) -> str | None:
     if group["momentum"] == 0:
-        return "it does not know SGD without momentum"
+        return "it does not support SGD without momentum"
     return unsupported_reason("cautious_sgd", optimizer, group)
 
 
@@ -91,21 +92,22 @@ def _step_adam(optimizer: ScheduledOptimizer, group: ParamGroup, parameters: lis
     numbers_at = cache(partial(_adam_numbers, group, caution or Caution()))
     numbers = [numbers_at(step.item() + 1) for step in counts]
     run("adam" if caution is None else "cautious_adam", rows, numbers, moments_at=2)
-    count(counts)
+    count_step(counts)
 
 
 def _adam_numbers(group: ParamGroup, caution: Caution, step: float) -> tuple[float, ...]:
     lr, (beta1, beta2) = float(group["lr"]), group["betas"]
     root, size = 1.0 / math.sqrt(1.0 - beta2**step), lr / (1.0 - beta1**step)
     means = (1.0 - beta1, beta2, 1.0 - beta2, group["eps"], root, size)
-    return (*means, 1.0 - lr * decay_of(group), penalty_of(group), _sign(group), caution.min_mean, caution.eps, step)
+    decay, penalty = 1.0 - lr * decoupled_decay(group), l2_penalty(group)
+    return (*means, decay, penalty, _sign(group), caution.min_mean, caution.eps, step)
 
 
 def _step_sgd(optimizer: ScheduledOptimizer, group: ParamGroup, parameters: list[Tensor]) -> None:
     rows, numbers = [], []
     caution = optimizer.step_options.caution
     assert caution is not None  # or another kernel would have been chosen
-    rest = (float(group["lr"]), penalty_of(group), _sign(group), caution.min_mean, caution.eps)
+    rest = (float(group["lr"]), l2_penalty(group), _sign(group), caution.min_mean, caution.eps)
     for p in parameters:
         buffer, is_first = sgd_buffer(optimizer, p)
         rows.append((p, gradient_of(p), buffer))

@@ -1,6 +1,19 @@
 """Fused steps. That of Adam and AdamW omits torch's preparations around it: the same operations on the same state.
 
 For small components most of a step is Python; torch sorts the tensors by device and type again at each update.
+
+The t-th step of Adam or AdamW, t from 1, for a parameter theta with the gradient g (-g with `maximize`), elementwise:
+
+    g     = g + lambda * theta                      Adam's L2 penalty
+    theta = theta - lr * lambda * theta             AdamW's decoupled decay, in its place
+    m     = beta1 * m + (1 - beta1) * g             exp_avg
+    v     = beta2 * v + (1 - beta2) * g^2           exp_avg_sq
+    m_hat = m / (1 - beta1^t)
+    v_hat = v / (1 - beta2^t)
+    theta = theta - lr * m_hat / (sqrt(v_hat) + eps)
+
+Source: Kingma and Ba 2015, arXiv:1412.6980, Algorithm 1; Loshchilov and Hutter 2019, arXiv:1711.05101, Algorithm 2,
+with the lr as a factor of the decay, as in torch.optim.AdamW.
 """
 
 import torch
@@ -9,10 +22,11 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
 
 from ..scheduling.kernel import Kernel
 from ..scheduling.optimizer import ScheduledOptimizer
-from ..transforms.memory_layout import laid_out_as
-from ..types import ParamGroup, StateDict
-from .moments import MOMENTS, adam_state, cast_moments, check_class_step, count, unsupported_by_fused
-from .stepping import Closure, checked, loss_of, step_of_class, unsupported_group
+from ..transforms.memory_layout import with_strides_of
+from ..transforms.weight_decay import DECOUPLED_FLAG
+from ..types import MOMENTS, ParamGroup, StateDict
+from .moments import adam_state, cast_moments, check_class_step, count_step, unsupported_by_fused
+from .stepping import Closure, evaluate, step_of_class, unsupported_group, unsupported_step
 
 ADAM_STATE = (*MOMENTS, "max_exp_avg_sq")
 
@@ -25,11 +39,14 @@ Row = tuple[Tensor, Tensor, StateDict]
 def fused_adam_step(optimizer: ScheduledOptimizer, closure: Closure | None = None) -> object:
     """Adam's or AdamW's fused step, for groups whose parameters are of one device and one type.
 
-    The class takes the first update of a parameter, those under GradScaler, and those of groups that are not so plain.
-    Raises RuntimeError if a group is not fused any more, and the optimizer has a `state_dtype`; and as `checked` does.
+    The class takes the first update of a parameter, updates under GradScaler, and those of other groups.
+
+    Raises:
+        RuntimeError: if a group is not fused any more, and the optimizer has a `state_dtype`.
+        RuntimeError, ValueError, TypeError: as `unsupported_step` does.
     """
-    loss = loss_of(closure)
-    reason = checked(optimizer)
+    loss = evaluate(closure)
+    reason = unsupported_step(optimizer)
     if optimizer.step_options.state_dtype is not None:
         if reason is not None:
             check_class_step(optimizer, reason)
@@ -55,11 +72,13 @@ def fused_adam_step(optimizer: ScheduledOptimizer, closure: Closure | None = Non
 def fused_class_step(optimizer: ScheduledOptimizer, closure: Closure | None = None) -> object:
     """The class's own fused step, after all tensors were given the strides that it assumes.
 
-    Once there is a tensor that no fused step can read, as a sparse gradient, the class takes its other one.
-    Raises as `checked` does.
+    As soon as there is a tensor that no fused step can read, as a sparse gradient, the class takes its other step.
+
+    Raises:
+        RuntimeError, ValueError, TypeError: as `unsupported_step` does.
     """
-    loss = loss_of(closure)
-    checked(optimizer)
+    loss = evaluate(closure)
+    unsupported_step(optimizer)
     step_of_class(optimizer)
     return loss
 
@@ -83,18 +102,19 @@ def _make_moments(optimizer: ScheduledOptimizer) -> None:
 def _step_group(group: ParamGroup, rows: list[Row], is_laid_out: bool) -> None:
     gradients = [gradient for _, gradient, _ in rows]
     if not is_laid_out:
-        gradients = [laid_out_as(p, gradient) for p, gradient, _ in rows]
+        gradients = [with_strides_of(p, gradient) for p, gradient, _ in rows]
         for p, _, state in rows:
-            state |= {name: laid_out_as(p, state[name]) for name in MOMENTS}
+            state |= {name: with_strides_of(p, state[name]) for name in MOMENTS}
+    averages, squares = ([state[name] for _, _, state in rows] for name in MOMENTS)
     steps = [state["step"] for _, _, state in rows]
-    count(steps)
-    update = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
+    count_step(steps)
+    update = torch._fused_adamw_ if group[DECOUPLED_FLAG] else torch._fused_adam_
     beta1, beta2 = group["betas"]
     update(
         [p for p, _, _ in rows],
         gradients,
-        [state["exp_avg"] for _, _, state in rows],
-        [state["exp_avg_sq"] for _, _, state in rows],
+        averages,
+        squares,
         [],
         steps,
         lr=group["lr"],

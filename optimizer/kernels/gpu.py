@@ -3,7 +3,7 @@
 A program takes one block of one row, the tensors of one parameter, which it finds by their addresses, in tables that
 the host makes. Cautious steps count in a first launch where update and gradient agree, and move in a second, as in
 `kernels.cautious`: Adam's reads and writes nine words a coordinate. Every operation is rounded as IEEE 754
-says and none are fused: what Triton's interpreter computes on the CPU is what a device is to compute.
+requires and none are fused: a device must compute the same numbers as Triton's interpreter on the CPU.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import triton
 import triton.language as tl
+from numpy.typing import ArrayLike, DTypeLike
 from torch import Tensor
 from triton.language import constexpr, tensor
 
@@ -24,13 +25,16 @@ WARPS = 8
 jit: Callable[[Callable[..., Any]], Any] = triton.jit
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # a compiler does not see what is written by address
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # a compiler does not see writes by address
 def run(name: str, rows: Sequence[Sequence[Tensor]], numbers: Sequence[Sequence[float]], choice: bool = False) -> None:
     """Take the step `name` of all parameters of a group, in place.
 
-    name: a key of `STEPS`. rows: for each parameter float32 tensors on one device, of one shape and equal strides,
-    without gaps in memory; numbers: for each row what its step takes; both as `_adam`, `_sgd` and `_radam` say.
-    choice: whether SGD is Nesterov's; whether schedule-free RAdam divides by the square's root.
+    Args:
+        name: a key of `STEPS`.
+        rows: for each parameter its float32 tensors on one device, of one shape and equal strides, without gaps in
+            memory, in the order of `_adam`, `_sgd` or `_radam`.
+        numbers: for each row the numbers of its step, in the order of the same functions.
+        choice: whether SGD is Nesterov's; whether schedule-free RAdam divides by the square's root.
     """
     assert len(rows) == len(numbers)
     sizes = tuple(row[0].numel() for row in rows)
@@ -42,12 +46,12 @@ def run(name: str, rows: Sequence[Sequence[Tensor]], numbers: Sequence[Sequence[
     with torch.cuda.device_of(rows[0][0]):  # type: ignore[no-untyped-call]
         stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
         blocks = _blocks(sizes, BLOCK, device, stream)
-        table = _sent([[*row, 0, size] for row, size in zip(addresses, sizes, strict=True)], np.int64, device)
-        held = _sent(numbers, np.float32, device)
+        table = _device_table([[*row, 0, size] for row, size in zip(addresses, sizes, strict=True)], np.int64, device)
+        numbers_table = _device_table(numbers, np.float32, device)
         options = {"num_warps": WARPS, "enable_fp_fusion": False}
         for body in STEPS[name]:
-            widths = table.shape[1], held.shape[1]
-            _kernel[(len(blocks),)](body, blocks, table, held, *widths, choice, alignment, BLOCK, **options)
+            widths = table.shape[1], numbers_table.shape[1]
+            _kernel[(len(blocks),)](body, blocks, table, numbers_table, *widths, choice, alignment, BLOCK, **options)
 
 
 @lru_cache(maxsize=64)
@@ -59,10 +63,10 @@ def _blocks(sizes: tuple[int, ...], block: int, device: torch.device, stream: in
     counts = np.array([-(-size // block) for size in sizes])
     row = np.repeat(np.arange(len(sizes)), counts)
     index = np.arange(len(row)) - (np.cumsum(counts) - counts)[row]
-    return _sent(np.stack([row, index], axis=1), np.int64, device)
+    return _device_table(np.stack([row, index], axis=1), np.int64, device)
 
 
-def _sent(values: Any, dtype: Any, device: torch.device) -> Tensor:
+def _device_table(values: ArrayLike, dtype: DTypeLike, device: torch.device) -> Tensor:
     """Return a table on the device, or on its way there: the host does not wait."""
     table = torch.from_numpy(np.array(values, dtype=dtype))
     return table.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else table
@@ -132,15 +136,15 @@ def _scaled(update: tensor, agree: tensor, count: tensor, lr: tensor, caution: t
     mean = tl.div_rn(tl.load(count).to(tl.float32), tl.load(count + 1).to(tl.float32))
     divisor = tl.maximum(mean, tl.load(caution)) + tl.load(caution + 1)
     scale = tl.div_rn(lr, tl.where(mean > 0.0, divisor, 1.0))  # where nothing agrees, the steps are 0
-    return tl.where(agree, update, update * 0.0) * scale  # what is not a number stays so
+    return tl.where(agree, update, update * 0.0) * scale  # NaN stays NaN
 
 
 @jit
 def _adam(table: tensor, h: tensor, at: tensor, mask: tensor, alignment: constexpr) -> tensor:
-    """Return the gradient of what is to become less, the same with the penalty, and the average to come.
+    """Return the gradient of the loss to minimize, the same with the penalty, and the new average.
 
     table: the parameter, its gradient, average, square. h: 1 - beta1, beta2, 1 - beta2, eps, 1 / sqrt(1 - beta2^t),
-    lr / (1 - beta1^t), what decoupled decay keeps, the L2 penalty, 1 or to go up -1, the least mean, the caution's eps.
+    lr / (1 - beta1^t), 1 - lr * decoupled decay, the L2 penalty, 1 or -1 to maximize, min_mean, the caution's eps.
     """
     gradient = tl.load(_tensor(table + 1, at, alignment), mask) * tl.load(h + 8)
     whole = _with_penalty(gradient, _tensor(table, at, alignment), tl.load(h + 7), mask)
@@ -192,10 +196,10 @@ def _write_adam(
 
 @jit
 def _sgd(table: tensor, h: tensor, at: tensor, mask: tensor, choice: constexpr, alignment: constexpr) -> tensor:
-    """Return the gradient of what is to become less, the buffer to come, and the direction.
+    """Return the gradient of the loss to minimize, the new buffer, and the direction.
 
-    table: the parameter, its gradient, buffer. h: momentum, what dampening leaves of the gradient, lr, the L2 penalty,
-    1 or to go up -1, the least mean, the caution's eps.
+    table: the parameter, its gradient, buffer. h: momentum, 1 - dampening, lr, the L2 penalty, 1 or -1 to maximize,
+    min_mean, the caution's eps.
     """
     gradient = tl.load(_tensor(table + 1, at, alignment), mask) * tl.load(h + 4)
     whole = _with_penalty(gradient, _tensor(table, at, alignment), tl.load(h + 3), mask)
@@ -244,4 +248,4 @@ STEPS: dict[str, tuple[Any, ...]] = {
     "cautious_sgd": (_count_sgd, _move_sgd),
     "schedule_free_radam": (_radam,),
 }
-"""What is launched for each step."""
+"""The programs that each step launches, in order."""

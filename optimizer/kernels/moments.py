@@ -8,23 +8,24 @@ from torch.optim import Optimizer
 
 from ..scheduling.optimizer import ScheduledOptimizer
 from ..transforms.float64_step import HALVES
-from ..transforms.memory_layout import check_memory, laid_out_as, oddity
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
-"""Their names in Adam's state."""
+from ..transforms.memory_layout import check_memory, layout_problem, with_strides_of
+from ..types import MOMENTS
 
 CHANGED = (
-    "state_dtype: a group has changed since the optimizer was built ({reason}), and the step that it would take now"
-    " does not know moments in {dtype}. Build an optimizer without state_dtype and load this one's state dict into it."
+    "state_dtype: a group has changed since the optimizer was built ({reason}), and its step now does not support"
+    " moments in {dtype}. Build an optimizer without state_dtype and load this one's state dict into it."
 )
 
 
 def adam_state(
     optimizer: ScheduledOptimizer, p: Tensor, device: str | torch.device = "cpu"
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the count of steps, the average and the square of `p`, from the first step on.
+    """Return the count of steps, the average and the square of `p`, which this makes for the first step.
 
-    device: where the count is; torch's fused kernels have it where the parameter is.
+    Args:
+        optimizer: has the state.
+        p: a parameter.
+        device: the count's, for a new one; torch's fused kernels need it where the parameter is.
     """
     state = optimizer.state[p]
     if not state:
@@ -33,11 +34,12 @@ def adam_state(
             dtype = moment_dtype(optimizer, p)
             state[name] = torch.zeros_like(p, dtype=dtype, memory_format=torch.preserve_format)
     for name in MOMENTS:
-        state[name] = moment(optimizer, p, state[name])
-    return state["step"], state["exp_avg"], state["exp_avg_sq"]
+        state[name] = adapted_moment(optimizer, p, state[name])
+    average, square = MOMENTS
+    return state["step"], state[average], state[square]
 
 
-def count(steps: list[Tensor]) -> None:
+def count_step(steps: list[Tensor]) -> None:
     """Add 1 to each of `steps`: on the CPU by a tensor, as a number is made a tensor again for each of them."""
     if steps and steps[0].is_cpu:
         torch._foreach_add_(steps, torch.ones(()), alpha=1)
@@ -46,7 +48,7 @@ def count(steps: list[Tensor]) -> None:
 
 
 def moment_dtype(optimizer: ScheduledOptimizer, p: Tensor) -> torch.dtype:
-    """Return the type of the moments of `p`: for cautious steps in half precision, float32."""
+    """Return the type of the moments of `p`: float32 for cautious steps in half precision."""
     options = optimizer.step_options
     if options.caution is not None and p.dtype in HALVES:
         return torch.float32
@@ -60,11 +62,11 @@ def cast_moments(optimizer: ScheduledOptimizer) -> None:
         state |= {name: state[name].to(dtype) for name in MOMENTS if name in state}
 
 
-def moment(optimizer: ScheduledOptimizer, p: Tensor, value: Tensor) -> Tensor:
-    """Return the moment `value` of `p` as a kernel takes it."""
-    if p.dtype in HALVES:  # of a step without caution it may be shorter
+def adapted_moment(optimizer: ScheduledOptimizer, p: Tensor, value: Tensor) -> Tensor:
+    """Return the moment `value` of `p` in the type and with the strides that a kernel needs."""
+    if p.dtype in HALVES:  # a step without caution leaves shorter ones
         value = value.to(moment_dtype(optimizer, p))
-    return laid_out_as(p, value)
+    return with_strides_of(p, value)
 
 
 def check_moments(
@@ -73,11 +75,11 @@ def check_moments(
     """Return why a kernel cannot take the state of `p` though the class can, or None.
 
     Args:
-        optimizer: whose state it is.
+        optimizer: has the state.
         p: a parameter.
         who: the name of `p` in a message.
-        names: of the state entries that have the shape of `p`.
-        strict: whether a kernel is to take the step, and not the class.
+        names: the state entries that have the shape of `p`.
+        strict: whether a kernel takes the step, and not the class.
 
     Raises:
         ValueError, TypeError, RuntimeError: for state of another shape, type or place, which no step can take.
@@ -101,7 +103,7 @@ def check_moments(
     if any(value.dtype not in dtypes or value.device != p.device for _, value in values):
         found = ", ".join(f"{x.dtype} {list(x.shape)} on {x.device}" for x in (p, *(value for _, value in values)))
         raise TypeError(f"the tensors of {who} differ in type or device: {found}. Nothing was updated.")
-    odd = next((odd for _, value in values if (odd := oddity(value)) is not None and not value.is_neg()), None)
+    odd = next((odd for _, value in values if (odd := layout_problem(value)) is not None and not value.is_neg()), None)
     return None if odd is None else f"the state of {who} {odd}"
 
 
@@ -109,7 +111,7 @@ def check_class_step(optimizer: ScheduledOptimizer, reason: str) -> None:
     """Raise RuntimeError if the step of the class would mix moments of `state_dtype` with those that it makes itself.
 
     Args:
-        optimizer: whose class is to take the step.
+        optimizer: its class takes the step.
         reason: why its kernel cannot.
     """
     dtype = optimizer.step_options.state_dtype

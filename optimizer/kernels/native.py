@@ -1,4 +1,4 @@
-"""Steps in C for the CPU, compiled for this machine in a fraction of a second when the first one is asked for."""
+"""Steps in C for the CPU, compiled for this machine in a fraction of a second when the first one is needed."""
 
 import ctypes
 import os
@@ -17,25 +17,25 @@ import torch
 from torch import Tensor
 
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
-"""No -ffast-math: what is not a number is to stay so, and other code in the process keeps its denormals."""
+"""No -ffast-math: NaN must stay NaN, and other code in the process keeps its denormals."""
 
 REALS = {torch.float32: "float", torch.float64: "double"}
 
 SECONDS_TO_COMPILE = 12
-"""How long the compiler may take; it takes half a second."""
+"""The time limit of the compiler, which usually takes half a second."""
 
 SECONDS_TO_READ = 1
-"""How long is waited for the end of what it said, when it has ended."""
+"""The wait for the end of its messages after its exit."""
 
 MESSAGE_BYTES = 10_000
-"""How much of what it said is kept."""
+"""The length at which its messages are cut off."""
 
 ELEMENTS_A_THREAD = 32_768
-"""How many it takes at least until a further thread is worth waking."""
+"""The number of elements for which one more thread is used."""
 
 
 class _Work(ctypes.Structure):
-    """What a step works on; the same in native.c."""
+    """The arguments of a step; the same struct as in native.c."""
 
     _fields_ = (
         ("rows", ctypes.c_int64),
@@ -58,14 +58,14 @@ def run(
 
     Args:
         name: the step's function.
-        rows: the tensors of each parameter, of one size and without gaps; all of one type, but for moments in bfloat16.
+        rows: the tensors of each parameter, of one size and without gaps; all of one type, except moments in bfloat16.
         numbers: for each row, as the step's struct has them.
         choice: whether SGD is Nesterov's; whether schedule-free RAdam divides by the square's root.
-        moments_at: where in a row the moments begin that may be bfloat16 with float32 parameters; None: none may.
+        moments_at: the index in a row from which tensors may be bfloat16 with float32 parameters; None: none may.
 
     Raises:
         OSError: as `library` does.
-        TypeError: for tensors that do not belong together.
+        TypeError: for tensors of a row that differ in type, size or device.
     """
     if not rows:
         return
@@ -79,13 +79,13 @@ def run(
             raise TypeError(f"a parameter's tensors differ: {found}")  # C would read and write beyond them
     tensors, flat = list(chain.from_iterable(rows)), list(chain.from_iterable(numbers))
     sizes = [row[0].numel() for row in rows]
-    held = (ctypes.c_double * len(flat))(*flat)
+    flat_numbers = (ctypes.c_double * len(flat))(*flat)
     work = _Work(
         len(rows),
         choice,
         (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors]),
         (ctypes.c_int64 * len(rows))(*sizes),
-        ctypes.addressof(held),
+        ctypes.addressof(flat_numbers),
         (ctypes.c_int64 * len(rows))(),
     )
     threads = min(torch.get_num_threads(), 1 + sum(sizes) // ELEMENTS_A_THREAD)
@@ -101,7 +101,11 @@ def _dtypes(row: Sequence[Tensor], moments_at: int | None) -> list[torch.dtype]:
 
 
 def check_step(name: str, dtype: torch.dtype, state_dtype: torch.dtype) -> None:
-    """Raise OSError as `library` does, and if the library that was made lacks the step `name`."""
+    """Compile the step `name` if it is not compiled yet.
+
+    Raises:
+        OSError: as `library` does; if the compiled library lacks the step.
+    """
     if not hasattr(library(dtype, state_dtype), name):
         library.cache_clear()  # another compiler may make it
         raise OSError(f"{_compiler()[0]} made a library of native.c without the step {name}")
@@ -111,8 +115,12 @@ def check_step(name: str, dtype: torch.dtype, state_dtype: torch.dtype) -> None:
 def library(dtype: torch.dtype, state_dtype: torch.dtype) -> ctypes.CDLL:
     """Return native.c compiled for parameters of `dtype`.
 
-    state_dtype: that of Adam's moments, `dtype` or, with float32, bfloat16: then there are Adam's steps alone.
-    Raises OSError where there is no C compiler that knows OpenMP as torch does, or it does not come to an end.
+    Args:
+        dtype: a key of `REALS`.
+        state_dtype: the type of Adam's moments, `dtype` or, with float32, bfloat16: then only Adam's steps exist.
+
+    Raises:
+        OSError: without a C compiler that supports OpenMP as torch does; if it does not end in time.
     """
     defines = [f"-DREAL={REALS[dtype]}", *(["-DHALF"] if state_dtype != dtype else [])]
     source = Path(__file__).with_suffix(".c")
@@ -122,9 +130,9 @@ def library(dtype: torch.dtype, state_dtype: torch.dtype) -> ctypes.CDLL:
         made, compiler = f"{folder}/native.so", _compiler()
         defines += ["-DLIBGOMP"] if openmp else []
         command = [*compiler, *FLAGS, *defines, str(source), "-o", made, *openmp, "-lm"]
-        code, said = _run_compiler(command, source.name)
+        code, messages = _run_compiler(command, source.name)
         if code:
-            raise OSError(f"{compiler[0]} could not compile {source.name}: {said}")
+            raise OSError(f"{compiler[0]} could not compile {source.name}: {messages}")
         return ctypes.CDLL(made)
 
 
@@ -137,9 +145,9 @@ def _compiler() -> list[str]:
 
 
 def _run_compiler(command: Sequence[str], source: str) -> tuple[int, str]:
-    """Return the exit code of `command` and the beginning of what it said, in limited time and memory.
+    """Return the exit code of `command` and the beginning of its messages, in limited time and memory.
 
-    Raises OSError if it cannot be started, or does not end: then all that it started is killed.
+    Raises OSError if it cannot be started, or does not end: then all processes that it started are killed.
     """
     process = subprocess.Popen(
         command,
@@ -147,10 +155,10 @@ def _run_compiler(command: Sequence[str], source: str) -> tuple[int, str]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        start_new_session=True,  # so that what it starts can be killed with it
+        start_new_session=True,  # so that its own processes can be killed with it
     )
-    said = bytearray()
-    reader = Thread(target=_read, args=(process.stderr, said), daemon=True)
+    messages = bytearray()
+    reader = Thread(target=_read_beginning, args=(process.stderr, messages), daemon=True)
     reader.start()
     try:
         code = process.wait(SECONDS_TO_COMPILE)
@@ -162,11 +170,11 @@ def _run_compiler(command: Sequence[str], source: str) -> tuple[int, str]:
         rule = f"{command[0]} did not compile {source} in {SECONDS_TO_COMPILE} seconds, and was stopped"
         raise OSError(f"{rule}. It usually takes one: set CC to another C compiler, or try again") from None
     reader.join(SECONDS_TO_READ)  # a process that it left behind may hold the pipe open
-    return code, said.decode(errors="replace").strip()
+    return code, messages.decode(errors="replace").strip()
 
 
-def _read(stream: IO[bytes], said: bytearray) -> None:
+def _read_beginning(stream: IO[bytes], beginning: bytearray) -> None:
     """Read all of `stream`, and keep its beginning."""
     with stream:
         while chunk := stream.read(MESSAGE_BYTES):
-            said += chunk[: MESSAGE_BYTES - len(said)]
+            beginning += chunk[: MESSAGE_BYTES - len(beginning)]

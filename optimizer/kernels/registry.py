@@ -1,26 +1,34 @@
 """The list of kernels, and which of them takes an optimizer's steps.
 
-A kernel's module lists its rows as `KERNELS`; adding a module to the list here is all that a new kernel needs.
+The list collects itself: each module of this package may have its rows as `KERNELS`, a tuple.
 """
 
 import copyreg
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
 
 import torch
 from torch.optim import Optimizer
 
 from ..scheduling.kernel import Kernel
 from ..scheduling.optimizer import ScheduledOptimizer
-from . import cautious, compiled, fused, schedule_free_radam
+from ..state.dtypes import torch_name
+from . import compiled
 
-KERNELS: tuple[Kernel, ...] = (
-    *fused.KERNELS,
-    *cautious.KERNELS,
-    *compiled.KERNELS,
-    *schedule_free_radam.KERNELS,
-)
-"""All kernels; the first one that supports an optimizer takes its steps."""
+_WITHOUT_ROWS = ("registry", "gpu")  # gpu imports Triton, which only torch's builds for CUDA bring, and takes a second
+
+
+def _collected() -> Iterator[Kernel]:
+    for module in iter_modules([str(Path(__file__).parent)]):
+        if module.name not in _WITHOUT_ROWS:
+            yield from getattr(import_module(f".{module.name}", __package__), "KERNELS", ())
+
+
+KERNELS: tuple[Kernel, ...] = tuple(_collected())
+"""All kernels, by module; the first one that supports an optimizer takes its steps."""
 
 STATE_DTYPE = (
     "state_dtype: {dtype} needs implementation: compiled on the CPU, or auto or fused on a device where torch's fused"
@@ -51,7 +59,7 @@ def kernel_for(optimizer: ScheduledOptimizer, implementation: str) -> Kernel | N
             found = kernel.unsupported_state_dtype(optimizer)
         if found is None:
             return kernel
-    dtype = str(optimizer.state_dtype).removeprefix("torch.")
+    dtype = torch_name(optimizer.state_dtype)
     raise ValueError(STATE_DTYPE.format(dtype=dtype, found=found))
 
 
@@ -59,8 +67,8 @@ def implementation_of(optimizer: Optimizer, kernel: Kernel | None = None) -> str
     """Return how an optimizer takes its steps, as a plan shows it.
 
     Args:
-        optimizer: any optimizer of torch's.
-        kernel: the kernel that is to take the steps; left out: the optimizer's own, if it has one.
+        optimizer: any optimizer.
+        kernel: the kernel that takes the steps; left out: the optimizer's own, if it has one.
 
     Returns:
         fused, blocks or compiled for a kernel; fused, foreach or single for a class; default if the class chooses;
@@ -81,8 +89,12 @@ def classes_with_state_dtype() -> list[type[Optimizer]]:
     return list(dict.fromkeys(cls for row in KERNELS if row.unsupported_state_dtype for cls in row.classes))
 
 
-def kernel_called(name: str) -> Kernel:
-    """Return the kernel of that name. Raises KeyError if there is none."""
+def kernel_by_name(name: str) -> Kernel:
+    """Return the kernel of that name.
+
+    Raises:
+        KeyError: if there is none.
+    """
     return {kernel.name: kernel for kernel in KERNELS}[name]
 
 
@@ -125,8 +137,8 @@ def _supported(implementation: str) -> str:
     return f"{', '.join(names)} and {last}"
 
 
-def _reduced(kernel: Kernel) -> tuple[Callable[[str], Kernel], tuple[str]]:
-    return kernel_called, (kernel.name,)
+def _reduce(kernel: Kernel) -> tuple[Callable[[str], Kernel], tuple[str]]:
+    return kernel_by_name, (kernel.name,)
 
 
-copyreg.pickle(Kernel, _reduced)
+copyreg.pickle(Kernel, _reduce)

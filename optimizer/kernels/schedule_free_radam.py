@@ -1,6 +1,19 @@
-"""The step of schedulefree's RAdamScheduleFree, in blocks and compiled; the formulas are the library's.
+"""The step of schedulefree's RAdamScheduleFree, in blocks and compiled.
 
-Source: Defazio et al. 2024, arXiv:2405.15682; Liu et al. 2019, arXiv:1908.03265.
+The t-th step, t from 1, for training weights y with the gradient g; the averaged weights are x = (y - (1 - beta1) * z)
+/ beta1. In the library's names:
+
+    rho   = rho_inf - 2 * t * beta2^t / (1 - beta2^t)             rho_inf = 2 / (1 - beta2) - 1
+    rect  = sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
+            where rho > 4; before: 0 with silent_sgd_phase, else 1
+    gamma = lr * rect
+    c     = w / sum of all w until now                            w = t^r * (highest gamma until now)^weight_lr_power
+    v     = beta2 * v + (1 - beta2) * g^2                         exp_avg_sq
+    d     = g / (sqrt(v / (1 - beta2^t)) + eps) + weight_decay * y    without the division where rho <= 4
+    y     = (1 - c) * y + c * z + gamma * (beta1 * (1 - c) - 1) * d
+    z     = z - gamma * d
+
+Source: Defazio et al. 2024, arXiv:2405.15682, Algorithm 1; Liu et al. 2019, arXiv:1908.03265, Algorithm 2.
 """
 
 from functools import partial
@@ -12,14 +25,13 @@ from torch import Tensor
 
 from ..scheduling.kernel import Kernel
 from ..scheduling.optimizer import ScheduledOptimizer
-from ..transforms.memory_layout import laid_out_as
+from ..transforms.memory_layout import with_strides_of
 from ..types import ParamGroup
 from . import compiled
 from .blocks import Lists, Tensors, bundles
 from .stepping import by_group, unsupported_group
 
 EVALUATING = "step() in eval mode: the gradients are those of the averaged weights. Call train() before training."
-
 
 STATE = ("exp_avg_sq", "z")
 """The state entries that have their parameter's shape."""
@@ -29,7 +41,7 @@ Row = tuple[Tensor, ...]
 
 
 class Numbers(NamedTuple):
-    """The numbers of an update. share: z's share in the new average. own_lr: that of y itself."""
+    """The numbers of an update: 1 - beta2^t as correction, c as share, gamma as lr, y's factor on d as own_lr."""
 
     beta2: float
     correction: float
@@ -66,7 +78,7 @@ def _begin_update(
         if "z" not in state:
             state["z"] = torch.clone(p, memory_format=torch.preserve_format)
             state["exp_avg_sq"] = torch.zeros_like(p, memory_format=torch.preserve_format)
-        state |= {name: laid_out_as(p, state[name]) for name in ("exp_avg_sq", "z")}
+        state |= {name: with_strides_of(p, state[name]) for name in ("exp_avg_sq", "z")}
         rows.append((p, p.grad, state["exp_avg_sq"], state["z"]))  # type: ignore[arg-type]  # it has a gradient
     return rows, numbers, is_adaptive
 

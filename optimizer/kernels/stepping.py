@@ -1,12 +1,11 @@
 """How a kernel takes a step: the closure first, then group by group, or all as the class does.
 
-One rule says what a kernel supports: `unsupported_group` for parameters, `checked` for their gradients and state. All
-groups are checked before the first one moves.
+`unsupported_group` checks parameters, `unsupported_step` their gradients and state: of all groups before the first one
+moves.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, UntypedStorage
@@ -15,8 +14,16 @@ from torch.optim import Optimizer
 from ..scheduling.kernel import Kernel
 from ..scheduling.optimizer import ScheduledOptimizer
 from ..transforms.cautious import cautious_step
-from ..transforms.clipping import has_overflowed
-from ..transforms.memory_layout import called, check_memory, extent, is_dense, lay_out, lies_as, oddity
+from ..transforms.grad_scaler import has_overflowed
+from ..transforms.memory_layout import (
+    check_memory,
+    extent_bytes,
+    has_strides_of,
+    is_dense,
+    layout_problem,
+    match_strides,
+    parameter_labels,
+)
 from ..types import ParamGroup
 from .moments import check_class_step, check_moments
 
@@ -36,8 +43,7 @@ def by_group(
     """Return the `step` of a kernel that goes from group to group.
 
     If the kernel does not support a group, which may have changed since the kernel was chosen, or a gradient, the
-    class takes the step. The step raises RuntimeError if the class does not know the optimizer's `state_dtype`, and as
-    `checked` does.
+    class takes the step. The step raises the errors of `check_class_step` and `unsupported_step`.
 
     Args:
         step_group: takes the step of one group.
@@ -49,8 +55,8 @@ def by_group(
     def step(optimizer: ScheduledOptimizer, closure: Closure | None = None) -> object:
         if before is not None:
             before(optimizer)
-        loss = loss_of(closure)
-        reason = checked(optimizer)
+        loss = evaluate(closure)
+        reason = unsupported_step(optimizer)
         if reason is not None:
             check_class_step(optimizer, reason)
             step_of_class(optimizer)
@@ -62,8 +68,8 @@ def by_group(
     return step
 
 
-def loss_of(closure: Closure | None) -> object:
-    """Return what `closure` returns, if there is one."""
+def evaluate(closure: Closure | None) -> object:
+    """Return the loss of `closure`, if there is one."""
     if closure is None:
         return None
     with torch.enable_grad():
@@ -71,26 +77,26 @@ def loss_of(closure: Closure | None) -> object:
 
 
 def step_of_class(optimizer: ScheduledOptimizer) -> None:
-    """Take the step that the class takes, made cautious with a caution, on tensors that its fused steps read correctly.
+    """Take the step of the class, made cautious with a caution, on tensors that its fused steps read correctly.
 
     After an overflow nothing is done: torch's fused SGD would make momentum buffers that it does not fill.
     """
     if has_overflowed(optimizer):
         return
-    step: Any = type(optimizer)._base_step.__wrapped__  # type: ignore[attr-defined]  # without its hooks
+    step = type(optimizer).class_step
     caution = optimizer.step_options.caution
     if caution is None:
         if not optimizer.is_laid_out:
-            lay_out(optimizer)
+            match_strides(optimizer)
         step(optimizer)
     else:
         cautious_step(optimizer, caution, lambda: step(optimizer))
 
 
-def checked(optimizer: ScheduledOptimizer) -> str | None:
+def unsupported_step(optimizer: ScheduledOptimizer) -> str | None:
     """Return why the optimizer's kernel cannot take the coming step, or None.
 
-    Of two steps with the same memory only the first is looked at in full.
+    While the tensors keep their memory, only the first step is checked in full.
 
     Raises:
         RuntimeError: for a tensor that reaches beyond its memory.
@@ -99,30 +105,30 @@ def checked(optimizer: ScheduledOptimizer) -> str | None:
     kernel = optimizer.kernel
     assert kernel is not None  # whose step this is
     signature = _signature(optimizer, kernel.state_names)
-    if signature is not None and signature == optimizer.checked:
+    if signature is not None and signature == optimizer.checked_signature:
         return None
-    optimizer.checked, optimizer.is_laid_out = None, False
+    optimizer.checked_signature, optimizer.is_laid_out = None, False
     reason: str | None = None
     for group in optimizer.param_groups:
         reason = reason or kernel.unsupported_reason(optimizer, group)
-        for p, name in zip(group["params"], called(group), strict=True):
+        for p, name in zip(group["params"], parameter_labels(group), strict=True):
             check_memory(p, name)
             if p.grad is not None:
                 check_memory(p.grad, f"the gradient of {name}")
                 reason = reason or _unsupported_gradient(p, p.grad, name)
     for group in optimizer.param_groups:
-        for p, name in zip(group["params"], called(group), strict=True):
-            found = check_moments(optimizer, p, name, kernel.state_names, strict=reason is None)
-            reason = reason or found
+        for p, name in zip(group["params"], parameter_labels(group), strict=True):
+            unsupported = check_moments(optimizer, p, name, kernel.state_names, strict=reason is None)
+            reason = reason or unsupported
     if reason is None and signature is not None:
-        optimizer.checked, optimizer.is_laid_out = signature, _is_laid_out(optimizer, kernel)
+        optimizer.checked_signature, optimizer.is_laid_out = signature, _is_laid_out(optimizer, kernel)
     return reason
 
 
 def _is_laid_out(optimizer: ScheduledOptimizer, kernel: Kernel) -> bool:
-    """Return whether a fused step can read all parameters, and gradients and state lie in memory as they do."""
+    """Return whether a fused step can read all parameters, and gradients and state have their strides."""
     return all(
-        value is None or (oddity(value) is None and is_dense(value) and lies_as(p, value))
+        value is None or (layout_problem(value) is None and is_dense(value) and has_strides_of(p, value))
         for group in optimizer.param_groups
         for p in group["params"]
         for value in (p, p.grad, *map(optimizer.state.get(p, {}).get, kernel.state_names))
@@ -141,29 +147,29 @@ def unsupported_group(
     """
     for option in ("amsgrad", "capturable", "differentiable"):
         if group.get(option):
-            return f"it does not know {option}"
+            return f"it does not support {option}"
     if isinstance(group["lr"], Tensor):
-        return "it does not know an lr that is a tensor"
+        return "it does not support an lr that is a tensor"
     parameters = group["params"]
     if len({(p.dtype, p.device) for p in parameters}) > 1:
         return "a group has parameters of several types or devices"
-    for p, name in zip(parameters, called(group), strict=True):
-        odd = oddity(p)
+    for p, name in zip(parameters, parameter_labels(group), strict=True):
+        odd = layout_problem(p)
         if odd is not None:
             return f"{name} {odd}"
         if p.dtype not in types.get(p.device.type, ()):
             return f"{name} is {p.dtype} on {p.device}"
         if not (gaps or p.is_contiguous() or is_dense(p)):
             return f"{name} has gaps in memory"
-        if p.numel() and p.storage_offset() * p.element_size() + extent(p) > p.untyped_storage().nbytes():
+        if p.numel() and p.storage_offset() * p.element_size() + extent_bytes(p) > p.untyped_storage().nbytes():
             return f"{name} reaches beyond its memory"
-    ranges = sorted((p.data_ptr(), p.data_ptr() + extent(p)) for p in parameters if p.numel())
+    ranges = sorted((p.data_ptr(), p.data_ptr() + extent_bytes(p)) for p in parameters if p.numel())
     overlap = any(later < end for (_, end), (later, _) in pairwise(ranges))
     return "two parameters share memory" if overlap else None
 
 
 def _unsupported_gradient(p: Tensor, gradient: Tensor, name: str) -> str | None:
-    odd = oddity(gradient)
+    odd = layout_problem(gradient)
     if odd is not None and not gradient.is_neg():  # a negated one is copied
         return f"the gradient of {name} {odd}"
     if gradient.shape != p.shape or gradient.dtype != p.dtype or gradient.device != p.device:
@@ -172,23 +178,23 @@ def _unsupported_gradient(p: Tensor, gradient: Tensor, name: str) -> str | None:
 
 
 def _signature(optimizer: ScheduledOptimizer, state_names: Sequence[str]) -> tuple[object, ...] | None:
-    """Return a value that changes with anything that `checked` looks at; None if that cannot be known so fast.
+    """Return a value that changes with everything that `unsupported_step` checks; None if there is no such value.
 
-    Gradients, which are new at each step, are known by all but their address; parameters and state, which stay, by
-    where their memory is (memory that is given back or shrunk has another address), and state by identity as well. Most
-    of a small step would be this, so each question is one `map` over all tensors.
+    Gradients are new at each step: the value has all of them but their address. Parameters and state stay: it has the
+    address of their memory (memory that is given back or shrunk has another one), and the identity of state. Most of
+    a small step would be this, so each property is one `map` over all tensors.
     """
     groups, state_of = optimizer.param_groups, optimizer.state.get
     parameters: list[Tensor] = [p for group in groups for p in group["params"]]
-    found = [p.grad for p in parameters]
-    gradients = [gradient for gradient in found if gradient is not None]
-    own = [state for p in parameters if (state := state_of(p))]
-    held = [value for name in state_names for state in own if (value := state.get(name)) is not None]
+    grads = [p.grad for p in parameters]
+    gradients = [gradient for gradient in grads if gradient is not None]
+    states = [state for p in parameters if (state := state_of(p))]
+    held = [value for name in state_names for state in states if (value := state.get(name)) is not None]
     both = parameters + gradients
     try:
         return (
             [(len(group["params"]), type(group["lr"]), *map(group.get, _OPTIONS)) for group in groups],
-            list(map(type, parameters + found)),
+            list(map(type, parameters + grads)),
             [tensor.dtype for tensor in both],
             list(map(Tensor.size, both)),
             list(map(Tensor.stride, both)),

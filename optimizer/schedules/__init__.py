@@ -1,17 +1,11 @@
-"""The built-in schedules, by family. Importing this package registers all of them."""
+"""The built-in schedules, by family. Importing this package imports its modules, which register their schedules."""
 
-from . import (  # noqa: F401 they register their schedules
-    basic,
-    composition,
-    cycles,
-    decays,
-    hugging_face,
-    lerobot,
-    lightning,
-    plateau,
-    pytorch,
-    transformers,
-)
+from importlib import import_module
+from pkgutil import iter_modules
+
 from .sampling import sample_steps
 
 __all__ = ["sample_steps"]
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

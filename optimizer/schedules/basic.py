@@ -6,10 +6,11 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
+from ..config.fields import Fraction, NonNegativeNumber, PositiveCount, PositiveNumber
 from ..config.messages import counted
-from ..config.validation import Config, Fraction, NonNegativeNumber, PositiveCount, PositiveNumber
+from ..config.validation import Config
 from .base import SCHEDULE_REGISTRY, Schedule, short
-from .durations import Length, RunLength, known
+from .durations import Duration, RunLength, all_resolved
 from .horizon import Horizon
 
 
@@ -49,7 +50,7 @@ class WarmupCosineFields(Config):
     """The lr of update `total_steps - 1` and of all later updates."""
     total_steps: RunLength = None
     """Updates until `end_lr`. If omitted or `auto`, the length of the run."""
-    warmup_steps: Length = 0
+    warmup_steps: Duration = 0
     """Updates of the linear warm-up; with 0, update 0 runs at `peak_lr`."""
 
     @model_validator(mode="after")
@@ -57,8 +58,8 @@ class WarmupCosineFields(Config):
         for name in ("start_lr", "end_lr"):
             if getattr(self, name) > self.peak_lr:
                 self.refuse(name, f"must be <= peak_lr; got {getattr(self, name)} with peak_lr {self.peak_lr}")
-        ready = known(self.total_steps, self.warmup_steps)
-        if ready and self.total_steps is not None and self.warmup_steps >= self.total_steps:
+        lengths_known = all_resolved(self.total_steps, self.warmup_steps)
+        if lengths_known and self.total_steps is not None and self.warmup_steps >= self.total_steps:
             self.refuse(
                 "warmup_steps",
                 f"must be < total_steps; got {self.warmup_steps} with total_steps {self.total_steps}."
@@ -92,7 +93,7 @@ class WarmupCosineDecay(WarmupCosineFields, Schedule):
     length_field: ClassVar[str | None] = "total_steps"
 
     def lr_at(self, update: int) -> float:
-        last = self._last
+        last = self._last_update
         if update < self.warmup_steps:
             return self.start_lr + (self.peak_lr - self.start_lr) * (update / self.warmup_steps)
         if update == self.warmup_steps:
@@ -107,7 +108,7 @@ class WarmupCosineDecay(WarmupCosineFields, Schedule):
         return f"{rise}{short(self.peak_lr)} ({self.warmup_steps}) ↘ {short(self.end_lr)} ({self.total_steps})"
 
     @property
-    def _last(self) -> int:
+    def _last_update(self) -> int:
         if self.total_steps is None:
             raise ValueError("total_steps is not known yet: call resolved(horizon) first")
         return self.total_steps - 1
@@ -145,7 +146,7 @@ class OneCycleFields(Config):
     def _check_phases(self) -> Self:
         if self.total_steps is not None and self.epochs is not None:
             self.refuse("epochs", f"give total_steps or epochs, not both; got {self.total_steps} and {self.epochs}")
-        if self.total_steps is not None and known(self.total_steps) and self.pct_start * self.total_steps == 1.0:
+        if self.total_steps is not None and all_resolved(self.total_steps) and self.pct_start * self.total_steps == 1.0:
             # PyTorch divides by the length of the rise minus one update.
             self.refuse(
                 "pct_start",
@@ -184,7 +185,7 @@ class OneCycle(OneCycleFields, Schedule):
     def lr_at(self, update: int) -> float:
         first = self.max_lr / self.div_factor
         last = first / self.final_div_factor
-        return self._between(
+        return self._interpolate(
             update, [first, self.max_lr, first, last] if self.three_phase else [first, self.max_lr, last]
         )
 
@@ -195,7 +196,7 @@ class OneCycle(OneCycleFields, Schedule):
         if not self.cycle_momentum:
             return None
         corners = [self.max_momentum, self.base_momentum, self.max_momentum]
-        return self._between(update, [*corners, self.max_momentum] if self.three_phase else corners)
+        return self._interpolate(update, [*corners, self.max_momentum] if self.three_phase else corners)
 
     def resolved(self, horizon: Horizon | None) -> Self:
         if self.epochs is None:
@@ -203,7 +204,7 @@ class OneCycle(OneCycleFields, Schedule):
         per_epoch = self.steps_per_epoch or (horizon.steps_per_epoch if horizon else None)
         if per_epoch is None:
             self.refuse("steps_per_epoch", "not given, and there is no horizon to take it from; epochs needs it")
-        steps = -(-self.epochs * per_epoch // self.pace(horizon))
+        steps = -(-self.epochs * per_epoch // self.step_length(horizon))
         return self.replaced(total_steps=steps, epochs=None).resolved(horizon)
 
     def summary(self) -> str:
@@ -212,7 +213,7 @@ class OneCycle(OneCycleFields, Schedule):
         last = first / self.final_div_factor
         return f"{short(first)} ↗ {short(self.max_lr)} ({peak}) ↘ {short(last)} ({self.total_steps})"
 
-    def _between(self, update: int, corners: Sequence[float]) -> float:
+    def _interpolate(self, update: int, corners: Sequence[float]) -> float:
         """Return the value at `update` between `corners`: the first value, and the value at the end of each phase.
 
         Operations and their order are those of PyTorch's class, so that the results agree bit for bit.

@@ -1,23 +1,25 @@
 """Schedules of schedules: one after another, or multiplied."""
 
-from abc import abstractmethod
 from bisect import bisect_right
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from ..config.errors import nest
+from ..config.fields import PositiveNumber
 from ..config.messages import counted
-from ..config.validation import PositiveNumber, nest
-from .base import SCHEDULE_REGISTRY, NestedSchedule, Schedule, resolved_at
-from .curve import Curve
-from .durations import Length, RelativeDuration, known
+from ..types import StateDict
+from .base import SCHEDULE_REGISTRY, CurveSchedule, NestedSchedule, resolved_at
+from .curve import Curve, MetricCurve
+from .durations import Duration, RelativeDuration, all_resolved
 from .horizon import Horizon
 
 
-class Composition(Schedule):
+class Composition(CurveSchedule):
     """Base of the schedules of schedules. A factor is multiplied by the optimizer's lr, so that both kinds combine."""
 
     absolute: ClassVar[bool] = True
+    base_lr_field: ClassVar[str | None] = "initial_lr"
 
     schedules: list[NestedSchedule] = Field(min_length=1)
     """The schedules, each written as {type: KEY, …}."""
@@ -25,96 +27,90 @@ class Composition(Schedule):
     """The lr by which factors are multiplied. If omitted, the optimizer's."""
 
     @model_validator(mode="after")
-    def _check_pace(self) -> Self:
+    def _check_step_length(self) -> Self:
         if self.interval != "step" or self.frequency != 1:
             self.refuse("interval", "give interval and frequency to the schedules inside")
         return self
 
-    def for_lr(self, lr: float) -> Self:
-        lr = self.initial_lr or lr
-        parts = []
+    def with_base_lr(self, base_lr: float) -> Self:
+        initial_lr = self.initial_lr or base_lr
+        inner = []
         for index, schedule in enumerate(self.schedules):
             try:
-                parts.append(schedule.for_lr(lr))
+                inner.append(schedule.with_base_lr(initial_lr))
             except ValidationError as error:
                 raise nest(error, ("schedules", index)) from None
-        return self.replaced(initial_lr=lr, schedules=parts)
+        return self.replaced(initial_lr=initial_lr, schedules=inner)
 
     def moves_momentum(self) -> bool:
         return any(schedule.moves_momentum() for schedule in self.schedules)
 
-    def lr_at(self, update: int) -> float:
-        return self.follow().lr_at(update)
-
     def momentum_at(self, update: int) -> float | None:
-        return self.follow().momentum_at(update)
-
-    @abstractmethod
-    def follow(self) -> Curve: ...
+        return self.new_curve().momentum_at(update)
 
 
-class _Joined(Curve):
-    """Base of the combined curves: forwards metrics to them and saves their state."""
+class _CompositionCurve(MetricCurve):
+    """Base of the curves of several schedules: forwards metrics to the schedules and saves their state."""
 
     def __init__(self, composition: Composition) -> None:
         self._schedules = composition.schedules
-        self._curves = [schedule.start() for schedule in composition.schedules]
+        self._states = [schedule.bind() for schedule in composition.schedules]
         self._lr = composition.initial_lr or 1.0
 
     def monitors(self) -> set[str]:
-        return set().union(*(curve.monitors() for curve in self._curves))
+        return set().union(*(state.monitors() for state in self._states))
 
-    def curve_state(self) -> dict[str, Any]:
-        return {str(index): curve.curve_state() for index, curve in enumerate(self._curves)}
+    def metric_state(self) -> StateDict:
+        return {str(index): inner.metric_state() for index, inner in enumerate(self._states)}
 
-    def load_curve_state(self, state: dict[str, Any]) -> None:
-        for index, curve in enumerate(self._curves):
-            curve.load_curve_state(state[str(index)])
+    def load_metric_state(self, state: StateDict) -> None:
+        for index, inner in enumerate(self._states):
+            inner.load_metric_state(state[str(index)])
 
 
-class _InTurn(_Joined):
+class _SequenceCurve(_CompositionCurve):
     def __init__(self, sequence: "Sequence") -> None:
         super().__init__(sequence)
         self._starts = [0, *sequence.milestones]  # of equal starts the last one counts
 
     def lr_at(self, update: int) -> float:
-        turn = bisect_right(self._starts, update) - 1
-        value = self._curves[turn].lr_at(update - self._starts[turn])
-        return value if self._schedules[turn].absolute else value * self._lr
+        index = bisect_right(self._starts, update) - 1
+        value = self._states[index].lr_at(update - self._starts[index])
+        return value if self._schedules[index].absolute else value * self._lr
 
     def momentum_at(self, update: int) -> float | None:
-        turn = bisect_right(self._starts, update) - 1
-        while turn >= 0:  # a schedule that does not set momentum keeps the value of the one before it
-            since = update - self._starts[turn]
-            momentum = self._curves[turn].momentum_at(since) if since >= 0 else None  # < 0: it has no updates
+        index = bisect_right(self._starts, update) - 1
+        while index >= 0:  # a schedule that does not set momentum keeps the value of the one before it
+            since = update - self._starts[index]
+            momentum = self._states[index].momentum_at(since) if since >= 0 else None  # < 0: it has no updates
             if momentum is not None:
                 return momentum
-            update, turn = self._starts[turn] - 1, turn - 1
+            update, index = self._starts[index] - 1, index - 1
         return None
 
-    def report(self, name: str, value: float, step: int) -> None:
-        turn = bisect_right(self._starts, step) - 1
-        if name in self._curves[turn].monitors():
-            self._curves[turn].report(name, value, step - self._starts[turn])
+    def report(self, name: str, value: float, update: int) -> None:
+        index = bisect_right(self._starts, update) - 1
+        if name in self._states[index].monitors():
+            self._states[index].report(name, value, update - self._starts[index])
 
 
-class _Multiplied(_Joined):
+class _ChainCurve(_CompositionCurve):
     def lr_at(self, update: int) -> float:
         lr = self._lr
-        for schedule, curve in zip(self._schedules, self._curves, strict=True):
-            lr *= curve.lr_at(update) / (self._lr if schedule.absolute else 1.0)
+        for schedule, state in zip(self._schedules, self._states, strict=True):
+            lr *= state.lr_at(update) / (self._lr if schedule.absolute else 1.0)
         return lr
 
     def momentum_at(self, update: int) -> float | None:
-        return next((m for curve in self._curves if (m := curve.momentum_at(update)) is not None), None)
+        return next((m for state in self._states if (m := state.momentum_at(update)) is not None), None)
 
-    def report(self, name: str, value: float, step: int) -> None:
-        for curve in self._curves:
-            if name in curve.monitors():
-                curve.report(name, value, step)
+    def report(self, name: str, value: float, update: int) -> None:
+        for state in self._states:
+            if name in state.monitors():
+                state.report(name, value, update)
 
 
-def turns(milestones: list[int]) -> list[int]:
+def active_indices(milestones: list[int]) -> list[int]:
     """Return the indices of the schedules that have updates: those that end after they begin."""
     starts = [0, *milestones]
     return [index for index, start in enumerate(starts) if start not in starts[index + 1 :]]
@@ -124,7 +120,7 @@ def turns(milestones: list[int]) -> list[int]:
 class Sequence(Composition):
     """Schedules one after another, each counting its updates from 0.
 
-    A length that is omitted, or given in per cent, refers to the part of the run that its schedule covers. A schedule
+    A length that is omitted, or a share ("5%"), refers to the part of the run that its schedule covers. A schedule
     without updates (milestones that start with 0, or are equal) is skipped.
 
     Formula:
@@ -143,7 +139,7 @@ class Sequence(Composition):
         [0.0, 0.0005, 0.001, 0.0005, 0.0, 0.0]
     """
 
-    milestones: list[Length]
+    milestones: list[Duration]
     """Updates at which the second schedule, the third … begin; a first milestone of 0 skips the first schedule."""
 
     @model_validator(mode="after")
@@ -154,7 +150,7 @@ class Sequence(Composition):
                 f"must be one less than the schedules; got {len(self.milestones)} for"
                 f" {counted(len(self.schedules), 'schedule')}",
             )
-        if known(*self.milestones) and self.milestones != sorted(self.milestones):
+        if all_resolved(*self.milestones) and self.milestones != sorted(self.milestones):
             self.refuse("milestones", f"must rise; got {self.milestones}")
         return self
 
@@ -163,23 +159,23 @@ class Sequence(Composition):
             start.updates(horizon, "milestones") if isinstance(start, RelativeDuration) else start
             for start in self.milestones
         ]
-        known_turns = turns(milestones)
-        starts = [0, *(milestones[turn - 1] for turn in known_turns[1:])]
+        active = active_indices(milestones)
+        starts = [0, *(milestones[index - 1] for index in active[1:])]
         ends = [*starts[1:], horizon.total_steps if horizon else None]
         per_epoch = horizon.steps_per_epoch if horizon else None
-        parts = []
-        for turn, start, end in zip(known_turns, starts, ends, strict=True):
+        schedules = []
+        for index, start, end in zip(active, starts, ends, strict=True):
             if end is not None and end <= start:
                 self.refuse("milestones", f"must rise and lie within the run; got {milestones} in a run of {ends[-1]}")
-            part = None if end is None else Horizon(end - start, per_epoch)
-            parts.append(resolved_at(self.schedules[turn], part, "schedules", turn))
-        return self.replaced(schedules=parts, milestones=starts[1:])
+            inner_horizon = None if end is None else Horizon(end - start, per_epoch)
+            schedules.append(resolved_at(self.schedules[index], inner_horizon, "schedules", index))
+        return self.replaced(schedules=schedules, milestones=starts[1:])
 
-    def follow(self) -> Curve:
-        return _InTurn(self)
+    def new_curve(self) -> Curve:
+        return _SequenceCurve(self)
 
     def summary(self) -> str:
-        first, *rest = (schedule.summary() + schedule.pace_summary() for schedule in self.schedules)
+        first, *rest = (schedule.full_summary() for schedule in self.schedules)
         return first + "".join(f"; from {start}: {line}" for start, line in zip(self.milestones, rest, strict=True))
 
 
@@ -209,8 +205,8 @@ class Chain(Composition):
             self.refuse("schedules", f"only one of them may move the momentum; {' and '.join(moving)} do")
         return self
 
-    def follow(self) -> Curve:
-        return _Multiplied(self)
+    def new_curve(self) -> Curve:
+        return _ChainCurve(self)
 
     def summary(self) -> str:
-        return " × ".join(f"[{schedule.summary()}{schedule.pace_summary()}]" for schedule in self.schedules)
+        return " × ".join(f"[{schedule.full_summary()}]" for schedule in self.schedules)

@@ -6,13 +6,14 @@ from typing import ClassVar, Self
 
 from pydantic import model_validator
 
-from ..config.validation import Count, Fraction, PositiveNumber
+from ..config.fields import Count, Fraction, PositiveNumber
 from .base import SCHEDULE_REGISTRY, Schedule, short
-from .durations import Length, PositiveLength, RunLength
+from .durations import PositiveDuration, RunLength
+from .warmup import LinearWarmup
 
 
 @SCHEDULE_REGISTRY.register("cosine_decay_restarts", aliases=("sgdr",))
-class CosineDecayRestarts(Schedule):
+class CosineDecayRestarts(LinearWarmup):
     """Linear warm-up from 0 to 1, then half cosines, each t_mul times as long and m_mul times as high as the last.
 
     Formula:
@@ -32,15 +33,12 @@ class CosineDecayRestarts(Schedule):
         [1.0, 0.5, 0.5, 0.25, 0.0031, 0.25]
     """
 
-    absolute: ClassVar[bool] = False
     jumps: ClassVar[bool] = True
 
-    num_warmup_steps: Length = 0
-    """Updates of the linear warm-up. With a warm-up, update 0 runs at lr 0."""
-    first_decay_steps: PositiveLength
+    first_decay_steps: PositiveDuration
     """Updates of the first cosine."""
     t_mul: PositiveNumber = 2.0
-    """Length of each cosine as a multiple of the one before, at least 1."""
+    """Duration of each cosine as a multiple of the one before, at least 1."""
     m_mul: PositiveNumber = 1.0
     """Height of each cosine as a multiple of the one before."""
     min_lr_ratio: Fraction = 0.0
@@ -54,35 +52,34 @@ class CosineDecayRestarts(Schedule):
             self.refuse("t_mul", f"must be >= 1; got {self.t_mul}")
         return self
 
-    def lr_at(self, update: int) -> float:
-        if update < self.num_warmup_steps:
-            return update / self.num_warmup_steps
-        since = update - self.num_warmup_steps
-        cycle = self._cycle_at(since)
+    def after_warmup(self, update: int) -> float:
+        cycle = self._cycle_at(update)
         if self.cycle_limit and cycle >= self.cycle_limit:
             return self.min_lr_ratio
-        begun, length = self._begun(cycle), self.first_decay_steps * self.t_mul**cycle
-        cosine = 0.5 * self.m_mul**cycle * (1.0 + math.cos(math.pi * max(0.0, since - begun) / length))
+        start, length = self._cycle_start(cycle), self.first_decay_steps * self.t_mul**cycle
+        cosine = 0.5 * self.m_mul**cycle * (1.0 + math.cos(math.pi * max(0.0, update - start) / length))
         return (1.0 - self.min_lr_ratio) * cosine + self.min_lr_ratio
 
-    def _cycle_at(self, since: int) -> int:
-        """Return the number of the cosine, from 0, that runs `since` updates after the warm-up."""
+    def _cycle_at(self, update: int) -> int:
+        """Return the number of the cosine, from 0, that runs `update` updates after the warm-up."""
         if self.t_mul == 1.0:
-            return since // self.first_decay_steps
+            return update // self.first_decay_steps
         growth = self.t_mul - 1.0
-        cycle = math.log1p(since / self.first_decay_steps * growth) / math.log1p(growth)
+        cycle = math.log1p(update / self.first_decay_steps * growth) / math.log1p(growth)
         near = round(cycle)
         if abs(cycle - near) > 1e-6 * max(1.0, cycle):
             return math.floor(cycle)
-        return near if since >= self._begun_exactly(near) else near - 1  # the rounding of the logarithm would decide
+        return (
+            near if update >= self._exact_cycle_start(near) else near - 1
+        )  # the rounding of the logarithm would decide
 
-    def _begun(self, cycle: int) -> float:
+    def _cycle_start(self, cycle: int) -> float:
         """Return the updates from the end of the warm-up to the start of a cosine."""
         if self.t_mul == 1.0:
             return float(self.first_decay_steps * cycle)
         return self.first_decay_steps * math.expm1(cycle * math.log1p(self.t_mul - 1.0)) / (self.t_mul - 1.0)
 
-    def _begun_exactly(self, cycle: int) -> fractions.Fraction:
+    def _exact_cycle_start(self, cycle: int) -> fractions.Fraction:
         """Return the same as an exact fraction; t_mul is taken as the decimal number that its repr shows."""
         t_mul = fractions.Fraction(repr(self.t_mul))
         return self.first_decay_steps * (t_mul**cycle - 1) / (t_mul - 1)
@@ -132,7 +129,7 @@ class Chebyshev(Schedule):
     def lr_at(self, update: int) -> float:
         assert self.num_training_steps is not None, "resolved(horizon) comes first"
         nodes = 1 << max(0, self.num_training_steps - 1).bit_length()
-        node = _fractal(min(update, self.num_training_steps - 1), nodes)
+        node = _fractal_number(min(update, self.num_training_steps - 1), nodes)
         middle, radius = (self.big_m + self.small_m) / 2.0, (self.big_m - self.small_m) / 2.0
         return 1.0 / (middle - radius * math.cos((node + 0.5) * math.pi / nodes))
 
@@ -140,9 +137,9 @@ class Chebyshev(Schedule):
         return f"× {short(1 / self.big_m)} to {short(1 / self.small_m)} ({self.num_training_steps})"
 
 
-def _fractal(index: int, nodes: int) -> int:
+def _fractal_number(index: int, nodes: int) -> int:
     """Return the number at `index` in the fractal order of the numbers below `nodes`, a power of two."""
     if nodes == 1:
         return 0
-    inner = _fractal(index // 2, nodes // 2)
+    inner = _fractal_number(index // 2, nodes // 2)
     return inner if index % 2 == 0 else nodes - 1 - inner

@@ -6,14 +6,14 @@ to 1 at the end of the run.
 
 import math
 from abc import abstractmethod
-from typing import ClassVar, Self
+from typing import Self
 
 from pydantic import model_validator
 
-from ..config.validation import Fraction, Number, PositiveNumber
-from .base import SCHEDULE_REGISTRY, Schedule, short
-from .durations import Length, PositiveLength
-from .hugging_face import WarmupThenDecay
+from ..config.fields import Fraction, Number, PositiveNumber
+from .base import SCHEDULE_REGISTRY, short
+from .durations import PositiveDuration
+from .warmup import LinearWarmup, WarmupThenDecay
 
 
 class DecayToMinimum(WarmupThenDecay):
@@ -147,14 +147,10 @@ class REX(DecayToMinimum):
         return (1.0 - progress) / (1.0 - progress / 2.0)
 
 
-class Endless(Schedule):
+class EndlessDecay(LinearWarmup):
     """Base of the schedules with a linear warm-up from 0 and a decay that does not depend on the length of the run."""
 
-    absolute: ClassVar[bool] = False
-
-    num_warmup_steps: Length = 0
-    """Updates of the linear warm-up. With a warm-up, update 0 runs at lr 0."""
-    decay_steps: PositiveLength
+    decay_steps: PositiveDuration
     """Updates in which `decay_rate` is applied once."""
     decay_rate: PositiveNumber
     """Strength of the decay in `decay_steps` updates, as the formula has it."""
@@ -168,19 +164,16 @@ class Endless(Schedule):
     def may_jump(self) -> bool:
         return self.staircase
 
-    def lr_at(self, update: int) -> float:
-        if update < self.num_warmup_steps:
-            return update / self.num_warmup_steps
-        times = (update - self.num_warmup_steps) / self.decay_steps
+    def after_warmup(self, update: int) -> float:
+        times = update / self.decay_steps
         return self.shape(math.floor(times) if self.staircase else times)
 
     def summary(self) -> str:
-        rise = f"0 ↗ 1 ({self.num_warmup_steps}) " if self.num_warmup_steps else "1 "
-        return f"× {rise}↘ {short(self.shape(1.0))} every {self.decay_steps}"
+        return f"× {self.rise_summary()}↘ {short(self.shape(1.0))} every {self.decay_steps}"
 
 
 @SCHEDULE_REGISTRY.register("exponential_decay", aliases=("exponential",))
-class ExponentialDecay(Endless):
+class ExponentialDecay(EndlessDecay):
     """Linear warm-up from 0 to 1, then a decay by decay_rate every decay_steps updates, down to a minimum.
 
     Formula:
@@ -211,7 +204,7 @@ class ExponentialDecay(Endless):
 
 
 @SCHEDULE_REGISTRY.register("inverse_time_decay", aliases=("inverse_time",))
-class InverseTimeDecay(Endless):
+class InverseTimeDecay(EndlessDecay):
     """Linear warm-up from 0 to 1, then one over a linear function of the update.
 
     Formula:

@@ -1,4 +1,4 @@
-"""Lengths of parts of a run: in updates, in epochs ("10ep"), or as a share of the run ("5%")."""
+"""Fields for durations in a run: in updates, in epochs ("10ep"), or as a share of the run ("5%")."""
 
 import re
 from typing import Annotated, Any
@@ -6,19 +6,26 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, PlainSerializer, ValidatorFunctionWrapHandler, WithJsonSchema, WrapValidator
 from pydantic_core import PydanticCustomError
 
-from ..config.validation import Count, PositiveCount, refusal
+from ..config.errors import refusal
+from ..config.fields import Count, PositiveCount
 from .horizon import Horizon
 
 _RELATIVE = re.compile(r"(\d+(?:\.\d+)?) ?(ep|%)")
 
 
 class RelativeDuration(str):
-    """A length that only a horizon makes a number of updates: "10ep" or "5%"."""
+    """A duration that needs a horizon to be a number of updates: "10ep" or "5%"."""
 
     def updates(self, horizon: Horizon | None, field: str, steps_per_epoch: int | None = None) -> int:
-        """Return the length in updates, rounded. Raises ValidationError at `field` without what it refers to.
+        """Return the duration in updates, rounded.
 
-        steps_per_epoch: where it is known better than by the horizon.
+        Args:
+            horizon: The length of the run; None if it is unknown.
+            field: The field with this duration, for the error.
+            steps_per_epoch: Updates in an epoch. If omitted, the horizon's.
+
+        Raises:
+            ValidationError: At `field`, if the length of the run or of an epoch is unknown.
         """
         match = _RELATIVE.fullmatch(self)
         assert match, "validated when it was read"
@@ -31,12 +38,12 @@ class RelativeDuration(str):
         return round(float(match[1]) * whole / (1 if match[2] == "ep" else 100))
 
 
-def known(*lengths: int | None) -> bool:
-    """Return whether all `lengths` are numbers of updates already."""
-    return all(isinstance(length, int) for length in lengths)
+def all_resolved(*durations: int | None) -> bool:
+    """Return whether all `durations` are numbers of updates."""
+    return all(isinstance(duration, int) for duration in durations)
 
 
-def _read(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+def _read_duration(value: object, handler: ValidatorFunctionWrapHandler) -> object:
     if isinstance(value, str) and (match := _RELATIVE.fullmatch(value)):
         if match[2] == "%" and float(match[1]) > 100:
             raise PydanticCustomError("share", "must be at most the whole run, 100%")
@@ -48,14 +55,18 @@ def _read(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
     return handler(value)
 
 
-def _schema(minimum: int) -> WithJsonSchema:
+def _json_schema(minimum: int) -> WithJsonSchema:
     text = {"type": "string", "pattern": f"^{_RELATIVE.pattern}$"}
     return WithJsonSchema({"anyOf": [{"type": "integer", "minimum": minimum}, text]})
 
 
-# To the type checker a length is a number, which it is once `Schedule.resolved` has seen the horizon; before
-# that it may be a Relative, with which arithmetic fails loudly.
-_as_it_is = PlainSerializer(lambda value: value, return_type=Any)
-Length = Annotated[Count, WrapValidator(_read), _as_it_is, _schema(0)]
-PositiveLength = Annotated[PositiveCount, WrapValidator(_read), _as_it_is, _schema(1)]
-RunLength = Annotated[PositiveLength | None, BeforeValidator(lambda value: None if value == "auto" else value)]
+_unchanged = PlainSerializer(lambda value: value, return_type=Any)
+
+# To a type checker a duration is an int, as it is after `Schedule.resolved`. Before, it may be a RelativeDuration, with
+# which arithmetic raises.
+Duration = Annotated[Count, WrapValidator(_read_duration), _unchanged, _json_schema(0)]
+"""A field for a number of updates from 0, or a share or epochs of the run, which `Schedule.resolved` makes a number."""
+PositiveDuration = Annotated[PositiveCount, WrapValidator(_read_duration), _unchanged, _json_schema(1)]
+"""A `Duration` of at least one update."""
+RunLength = Annotated[PositiveDuration | None, BeforeValidator(lambda value: None if value == "auto" else value)]
+"""A field for the length of the run. None or "auto": filled in by `Schedule.resolved` if it is the `length_field`."""

@@ -1,13 +1,11 @@
 """LeRobot's schedules, with its names and parameters and exactly its curves: factors on the lr."""
 
 import math
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
-from ..config.validation import NonNegativeNumber, PositiveCount, PositiveNumber
-from . import hugging_face  # noqa: F401 registers what `diffuser` names
-from .base import SCHEDULE_REGISTRY, Schedule, short
-from .curve import Curve
-from .durations import Length, PositiveLength, RunLength
+from ..config.fields import NonNegativeNumber, PositiveCount, PositiveNumber
+from .base import SCHEDULE_REGISTRY, CurveSchedule, Schedule, short
+from .durations import Duration, PositiveDuration, RunLength
 
 
 @SCHEDULE_REGISTRY.register("cosine_decay_with_warmup")
@@ -38,9 +36,9 @@ class CosineDecayWithWarmup(Schedule):
     absolute: ClassVar[bool] = False
     length_field: ClassVar[str | None] = "num_training_steps"
 
-    num_warmup_steps: Length
+    num_warmup_steps: Duration
     """Updates of the linear warm-up."""
-    num_decay_steps: PositiveLength
+    num_decay_steps: PositiveDuration
     """Updates until decay_lr. A shorter run scales both lengths down in proportion."""
     peak_lr: PositiveNumber
     """The lr to which decay_lr is compared."""
@@ -98,9 +96,9 @@ class VQBeT(Schedule):
     jumps: ClassVar[bool] = True
     length_field: ClassVar[str | None] = "num_training_steps"
 
-    num_warmup_steps: Length
+    num_warmup_steps: Duration
     """Updates of the warm-up, which follows the training of the VQ-VAE."""
-    num_vqvae_training_steps: Length
+    num_vqvae_training_steps: Duration
     """Updates in which the VQ-VAE trains."""
     num_cycles: NonNegativeNumber = 0.5
     """Waves of the cosine in the decay; 0.5 falls from 1 to 0 once, 0 holds 1."""
@@ -176,11 +174,11 @@ class Step(Schedule):
     absolute: ClassVar[bool] = False
     jumps: ClassVar[bool] = True
 
-    step_size: PositiveLength
+    step_size: PositiveDuration
     """Updates between two drops, counted from update 0."""
     gamma: PositiveNumber = 0.1
     """Factor of each drop."""
-    num_warmup_steps: Length = 0
+    num_warmup_steps: Duration = 0
     """Updates of the linear warm-up. With a warm-up, update 0 runs at lr 0."""
 
     def lr_at(self, update: int) -> float:
@@ -193,7 +191,7 @@ class Step(Schedule):
 
 
 @SCHEDULE_REGISTRY.register("diffuser")
-class Diffuser(Schedule):
+class Diffuser(CurveSchedule):
     """LeRobot's DiffuserSchedulerConfig: one of diffusers' schedules, chosen by name.
 
     If num_warmup_steps is omitted it is 0, where diffusers raises. As in diffusers, the cosine has half a wave whatever
@@ -213,12 +211,13 @@ class Diffuser(Schedule):
 
     absolute: ClassVar[bool] = False
     length_field: ClassVar[str | None] = "num_training_steps"
+    base_lr_field: ClassVar[str | None] = "lr_init"
 
     name: Literal["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"] = (
         "cosine"
     )
     """The key of the schedule."""
-    num_warmup_steps: Length = 0
+    num_warmup_steps: Duration = 0
     """Updates of the linear warm-up. With a warm-up, update 0 runs at lr 0."""
     num_cycles: PositiveCount = 1
     """Half cosines of cosine_with_restarts."""
@@ -229,17 +228,11 @@ class Diffuser(Schedule):
     num_training_steps: RunLength = None
     """Updates in the run. If omitted or `auto`, the horizon's total_steps."""
 
-    def follow(self) -> Curve:
-        known = SCHEDULE_REGISTRY[self.name]
-        shared = {"num_cycles"} if self.name == "cosine" else set()
-        fields = {name: getattr(self, name) for name in known.model_fields if name in type(self).model_fields}
-        return known(**{name: value for name, value in fields.items() if name not in shared})
-
-    def lr_at(self, update: int) -> float:
-        return self.follow().lr_at(update)
-
-    def for_lr(self, lr: float) -> Self:
-        return self if self.lr_init is not None else self.replaced(lr_init=lr)
+    def new_curve(self) -> Schedule:
+        cls = SCHEDULE_REGISTRY[self.name]
+        not_passed = {"num_cycles"} if self.name == "cosine" else set()
+        names = (cls.model_fields.keys() & type(self).model_fields.keys()) - not_passed
+        return cls(**{name: getattr(self, name) for name in names})
 
     def needs_length(self) -> bool:
         return not self.name.startswith("constant")
@@ -251,6 +244,4 @@ class Diffuser(Schedule):
         return SCHEDULE_REGISTRY[self.name].jumps
 
     def summary(self) -> str:
-        curve = self.follow()
-        assert isinstance(curve, Schedule), "each of these schedules is its own curve"
-        return curve.summary()
+        return self.new_curve().summary()

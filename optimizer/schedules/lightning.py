@@ -5,9 +5,9 @@ from typing import ClassVar, Self
 
 from pydantic import model_validator
 
-from ..config.validation import NonNegativeNumber, PositiveNumber
+from ..config.fields import NonNegativeNumber, PositiveNumber
 from .base import SCHEDULE_REGISTRY, Schedule, short
-from .durations import Length, PositiveLength, known
+from .durations import Duration, PositiveDuration, all_resolved
 
 
 @SCHEDULE_REGISTRY.register("LinearWarmupCosineAnnealingLR")
@@ -35,10 +35,11 @@ class LinearWarmupCosineAnnealing(Schedule):
     """
 
     absolute: ClassVar[bool] = True
+    base_lr_field: ClassVar[str | None] = "initial_lr"
 
-    warmup_epochs: Length
+    warmup_epochs: Duration
     """Steps of the warm-up; the last of them already runs at the peak."""
-    max_epochs: PositiveLength
+    max_epochs: PositiveDuration
     """Steps until eta_min."""
     warmup_start_lr: NonNegativeNumber = 0.0
     """The lr of step 0; unused without a warm-up."""
@@ -49,22 +50,19 @@ class LinearWarmupCosineAnnealing(Schedule):
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:
-        if known(self.warmup_epochs, self.max_epochs) and self.warmup_epochs >= self.max_epochs:
+        if all_resolved(self.warmup_epochs, self.max_epochs) and self.warmup_epochs >= self.max_epochs:
             self.refuse(
                 "warmup_epochs",
                 f"must be < max_epochs; got {self.warmup_epochs} with max_epochs {self.max_epochs}",
             )
         return self
 
-    def lr_at(self, step: int) -> float:
+    def lr_at(self, schedule_step: int) -> float:
         peak, warmup = self.initial_lr or 1.0, self.warmup_epochs
-        if step < warmup:
-            return self.warmup_start_lr + step * (peak - self.warmup_start_lr) / max(1, warmup - 1)
-        progress = (min(step, self.max_epochs) - warmup) / (self.max_epochs - warmup)
+        if schedule_step < warmup:
+            return self.warmup_start_lr + schedule_step * (peak - self.warmup_start_lr) / max(1, warmup - 1)
+        progress = (min(schedule_step, self.max_epochs) - warmup) / (self.max_epochs - warmup)
         return self.eta_min + 0.5 * (peak - self.eta_min) * (1.0 + math.cos(math.pi * progress))
-
-    def for_lr(self, lr: float) -> Self:
-        return self if self.initial_lr is not None else self.replaced(initial_lr=lr)
 
     def summary(self) -> str:
         rise = f"{short(self.warmup_start_lr)} ↗ " if self.warmup_epochs else ""

@@ -2,24 +2,27 @@
 
 import math
 from collections import deque
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import model_validator
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from ..config.validation import Count, NonNegativeNumber, PositiveBeta, PositiveCount, PositiveNumber
-from .base import SCHEDULE_REGISTRY, Schedule, short
-from .curve import Curve
+from ..config.fields import Count, NonNegativeNumber, PositiveBeta, PositiveCount, PositiveNumber
+from ..types import StateDict
+from .base import SCHEDULE_REGISTRY, CurveSchedule, short
+from .curve import Curve, MetricCurve
 
 
-class MetricSchedule(Schedule):
+class MetricSchedule(CurveSchedule):
     """Base of the schedules that a metric moves: each report of the metric is one step.
 
-    With `interval` or `frequency`, only the first report in each interval counts.
+    With `interval` or `frequency`, only the first report in each interval counts. Without an optimizer, `lr_at` is the
+    lr before any report.
     """
 
     absolute: ClassVar[bool] = True
+    base_lr_field: ClassVar[str | None] = "initial_lr"
     jumps: ClassVar[bool] = True
 
     monitor: str = "val_loss"
@@ -31,15 +34,11 @@ class MetricSchedule(Schedule):
     initial_lr: PositiveNumber | None = None
     """The lr at the start. If omitted, the optimizer's."""
 
-    def for_lr(self, lr: float) -> Self:
-        lr = self.initial_lr or lr
-        if self.min_lr > lr:
-            self.refuse("min_lr", f"must be <= the optimizer's lr; got {self.min_lr} with {lr}")
-        return self.replaced(initial_lr=lr)
-
-    def lr_at(self, update: int) -> float:
-        """Return the lr before any metric is reported."""
-        return self.initial_lr or 1.0
+    def with_base_lr(self, base_lr: float) -> Self:
+        initial_lr = self.initial_lr or base_lr
+        if self.min_lr > initial_lr:
+            self.refuse("min_lr", f"must be <= the optimizer's lr; got {self.min_lr} with {initial_lr}")
+        return super().with_base_lr(base_lr)
 
     def summary(self) -> str:
         return f"{self.key} on {self.mode} {self.monitor}"
@@ -82,41 +81,41 @@ class ReduceOnPlateau(MetricSchedule):
     eps: NonNegativeNumber = 1e-8
     """Smallest change of the lr; a smaller one is not made."""
 
-    def follow(self) -> Curve:
-        return _PlateauRun(self)
+    def new_curve(self) -> Curve:
+        return _PlateauCurve(self)
 
     def summary(self) -> str:
         return f"{super().summary()}, × {self.factor} after {self.patience}"
 
 
-class _PlateauRun(Curve):
+class _PlateauCurve(MetricCurve):
     """PyTorch's scheduler over a dummy optimizer."""
 
     def __init__(self, schedule: ReduceOnPlateau) -> None:
         self._monitor = schedule.monitor
         self._initial_lr = schedule.initial_lr or 1.0
-        self._stand_in = torch.optim.SGD([torch.zeros((), requires_grad=True)], lr=self._initial_lr)
+        self._dummy = torch.optim.SGD([torch.zeros((), requires_grad=True)], lr=self._initial_lr)
         own = MetricSchedule.model_fields.keys() - {"mode", "min_lr"}
-        self._scheduler = ReduceLROnPlateau(self._stand_in, **schedule.model_dump(exclude=set(own)))
+        self._scheduler = ReduceLROnPlateau(self._dummy, **schedule.model_dump(exclude=set(own)))
 
-    def lr_at(self, step: int) -> float:
-        return float(self._stand_in.param_groups[0]["lr"])
+    def lr_at(self, update: int) -> float:
+        return float(self._dummy.param_groups[0]["lr"])
 
     def monitors(self) -> set[str]:
         return {self._monitor}
 
-    def report(self, name: str, value: float, step: int) -> None:
+    def report(self, name: str, value: float, update: int) -> None:
         self._scheduler.step(value)
 
-    def curve_state(self) -> dict[str, Any]:
+    def metric_state(self) -> StateDict:
         counters = {name: getattr(self._scheduler, name) for name in _COUNTERS}
         lrs = {"lr": self.lr_at(0), "initial_lr": self._initial_lr}
-        return {**lrs, "best": _finite(self._scheduler.best), **counters}
+        return {**lrs, "best": _finite_or_none(self._scheduler.best), **counters}
 
-    def load_curve_state(self, state: dict[str, Any]) -> None:
+    def load_metric_state(self, state: StateDict) -> None:
         for name in _COUNTERS:
             setattr(self._scheduler, name, int(state[name]))
-        self._stand_in.param_groups[0]["lr"] = _lr_in(state, self._initial_lr)
+        self._dummy.param_groups[0]["lr"] = _scaled_lr(state, self._initial_lr)
         self._scheduler.best = self._scheduler.mode_worse if state["best"] is None else float(state["best"])
 
 
@@ -179,14 +178,14 @@ class Greedy(MetricSchedule):
             self.refuse("min_lr", f"must be <= max_lr; got {self.min_lr} with max_lr {self.max_lr}")
         return self
 
-    def follow(self) -> Curve:
-        return _GreedyRun(self)
+    def new_curve(self) -> Curve:
+        return _GreedyCurve(self)
 
     def summary(self) -> str:
         return f"{super().summary()}, {short(self.min_lr)} to {short(self.max_lr)}"
 
 
-class _GreedyRun(Curve):
+class _GreedyCurve(MetricCurve):
     _waiting: int  # reports to ignore after a change
 
     def __init__(self, schedule: Greedy) -> None:
@@ -194,13 +193,13 @@ class _GreedyRun(Curve):
         self._initial_lr = schedule.initial_lr or 1.0
         self._start_over()
 
-    def lr_at(self, step: int) -> float:
+    def lr_at(self, update: int) -> float:
         return self._lr
 
     def monitors(self) -> set[str]:
         return {self._schedule.monitor}
 
-    def report(self, name: str, value: float, step: int) -> None:
+    def report(self, name: str, value: float, update: int) -> None:
         schedule = self._schedule
         if schedule.smooth:
             self._recent.append(value)
@@ -220,15 +219,15 @@ class _GreedyRun(Curve):
             self._fall()
             self._bad, self._waiting = 0, schedule.cooldown
 
-    def curve_state(self) -> dict[str, Any]:
+    def metric_state(self) -> StateDict:
         numbers = {name: getattr(self, f"_{name}") for name in _GREEDY_STATE}
         lrs = {"lr": self._lr, "initial_lr": self._initial_lr}
-        return {**lrs, **numbers, "best": _finite(self._best), "recent": list(self._recent)}
+        return {**lrs, **numbers, "best": _finite_or_none(self._best), "recent": list(self._recent)}
 
-    def load_curve_state(self, state: dict[str, Any]) -> None:
+    def load_metric_state(self, state: StateDict) -> None:
         for name in _GREEDY_STATE:
             setattr(self, f"_{name}", int(state[name]))
-        self._lr = _lr_in(state, self._initial_lr)
+        self._lr = _scaled_lr(state, self._initial_lr)
         self._best = self._worst if state["best"] is None else float(state["best"])
         self._recent.clear()
         self._recent.extend(map(float, state["recent"]))
@@ -266,11 +265,11 @@ class _GreedyRun(Curve):
 _GREEDY_STATE = ("good", "bad", "waiting", "falls_left")
 
 
-def _lr_in(state: dict[str, Any], initial_lr: float) -> float:
+def _scaled_lr(state: StateDict, initial_lr: float) -> float:
     """Return the saved lr, scaled to a run that started at `initial_lr`."""
     return float(state["lr"]) * (initial_lr / float(state["initial_lr"]))
 
 
-def _finite(best: float) -> float | None:
+def _finite_or_none(best: float) -> float | None:
     """Return `best`, or None for the infinite value before any report, which JSON cannot represent."""
     return None if math.isinf(best) else best

@@ -8,15 +8,15 @@ from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import SWALR
 
-from ..config.function_path import NamedFunction
+from ..config.fields import NonNegativeNumber, PositiveNumber
+from ..config.function_path import FunctionPath
 from ..config.signatures import plain_types
-from ..config.validation import NonNegativeNumber, PositiveNumber
 from .base import SCHEDULE_REGISTRY, NestedSchedule, Schedule
-from .durations import Length, PositiveLength
+from .durations import Duration, PositiveDuration
 from .torch_composites import TorchChain, TorchSequence
 from .torch_schedule import TorchSchedule
 
-ELSEWHERE = {
+REGISTERED_ELSEWHERE = {
     "LRScheduler",  # the base class
     "ReduceLROnPlateau",  # moved by a metric, in plateau.py
     "OneCycleLR",  # in closed form, in basic.py
@@ -35,7 +35,7 @@ JUMPING = {"StepLR", "MultiStepLR", "ConstantLR", "CosineAnnealingWarmRestarts",
 LENGTHS = {"step_size", "T_max", "T_0", "total_iters", "step_size_up", "step_size_down", "anneal_epochs"}
 
 
-def _of_torch(schedule: Schedule) -> Schedule:
+def _check_inner_scheduler(schedule: Schedule) -> Schedule:
     if not isinstance(schedule, TorchSchedule):
         raise ValueError(f"{schedule.key} is not a scheduler of PyTorch; `sequence` and `chain` take any schedule")
     if schedule.interval != "step" or schedule.frequency != 1:
@@ -46,17 +46,17 @@ def _of_torch(schedule: Schedule) -> Schedule:
 
 
 TYPES: dict[Any, Any] = {
-    "milestones": list[PositiveLength],
-    (lr_scheduler.SequentialLR, "milestones"): list[Length],
-    "lr_lambda": NamedFunction,
-    "scale_fn": NamedFunction | None,
+    "milestones": list[PositiveDuration],
+    (lr_scheduler.SequentialLR, "milestones"): list[Duration],
+    "lr_lambda": FunctionPath,
+    "scale_fn": FunctionPath | None,
     "gamma": PositiveNumber,
     "power": NonNegativeNumber,
     "eta_min": NonNegativeNumber,
     "base_lr": NonNegativeNumber,
     "max_lr": PositiveNumber,
     "swa_lr": NonNegativeNumber,
-    "schedulers": list[Annotated[NestedSchedule, AfterValidator(_of_torch)]],
+    "schedulers": list[Annotated[NestedSchedule, AfterValidator(_check_inner_scheduler)]],
 }
 """Types of arguments whose annotation in PyTorch does not suit a config, or would allow an lr below 0."""
 
@@ -237,7 +237,7 @@ def scheduler_fields(scheduler_class: type[LRScheduler]) -> dict[str, Any]:
             kind = (
                 TYPES.get((scheduler_class, name))
                 or TYPES.get(name)
-                or (PositiveLength if name in LENGTHS else types[name])
+                or (PositiveDuration if name in LENGTHS else types[name])
             )
             kind = kind | None if default is None else kind
             source = f"{scheduler_class.__module__}.{scheduler_class.__name__}"
@@ -250,11 +250,11 @@ def torch_schedule(scheduler_class: type[LRScheduler]) -> type[TorchSchedule]:
     fields = scheduler_fields(scheduler_class)
     base: type[TorchSchedule] = COMPOSITES.get(scheduler_class, TorchSchedule)
     make: Any = create_model
-    made: type[TorchSchedule] = make(scheduler_class.__name__, __base__=base, __module__=__name__, **fields)
-    made.__doc__ = _docstring(scheduler_class)
-    made.scheduler_class = scheduler_class
-    made.jumps = scheduler_class.__name__ in JUMPING
-    return made
+    schedule_class: type[TorchSchedule] = make(scheduler_class.__name__, __base__=base, __module__=__name__, **fields)
+    schedule_class.__doc__ = _docstring(scheduler_class)
+    schedule_class.scheduler_class = scheduler_class
+    schedule_class.jumps = scheduler_class.__name__ in JUMPING
+    return schedule_class
 
 
 def _docstring(scheduler_class: type[LRScheduler]) -> str:
@@ -280,7 +280,12 @@ Examples:
 
 def _register_all() -> None:
     for name, cls in sorted({**vars(lr_scheduler), "SWALR": SWALR}.items()):
-        if isinstance(cls, type) and issubclass(cls, LRScheduler) and name[0] != "_" and name not in ELSEWHERE:
+        if (
+            isinstance(cls, type)
+            and issubclass(cls, LRScheduler)
+            and name[0] != "_"
+            and name not in REGISTERED_ELSEWHERE
+        ):
             registered = SCHEDULE_REGISTRY.register(name, aliases=ALIASES.get(name, ()))
             globals()[name] = registered(torch_schedule(cls))  # where pickle finds it
 

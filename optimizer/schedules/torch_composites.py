@@ -7,14 +7,14 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import SWALR
 
 from .base import SCHEDULE_REGISTRY, Schedule
-from .composition import Chain, Sequence, turns
+from .composition import Chain, Sequence, active_indices
 from .curve import Curve
-from .durations import Length, known
-from .torch_leaps import QUICK
-from .torch_schedule import TorchRun, TorchSchedule
+from .durations import Duration, all_resolved
+from .torch_leaps import QUICK_CHANGES
+from .torch_schedule import TorchCurve, TorchSchedule
 
-GOING_ON = {lr_scheduler.MultiplicativeLR, SWALR}
-"""In a sequence these start from the lr that they find, all others from the optimizer's lr."""
+CONTINUING = {lr_scheduler.MultiplicativeLR, SWALR}
+"""In a sequence these start from the lr that they find; all others start from the optimizer's lr."""
 
 
 class TorchComposite(TorchSchedule):
@@ -27,37 +27,35 @@ class TorchComposite(TorchSchedule):
     schedulers: list[Any]
 
     def moves_momentum(self) -> bool:
-        return any(child.moves_momentum() for child in self.schedulers)
+        return any(inner.moves_momentum() for inner in self.schedulers)
 
     def summary(self) -> str:
-        return ", ".join([super().summary(), *(f"[{child.summary()}]" for child in self.schedulers)])
+        return ", ".join([super().summary(), *(f"[{inner.summary()}]" for inner in self.schedulers)])
 
     def quick_reach(self) -> int | None:
         return Schedule.quick_reach(self)
-
-    def parts(self) -> list[Schedule]:
-        """Return the schedulers inside, each bound to the lr at which this one starts."""
-        return [child.for_lr(self.initial_lr or 1.0) for child in self.schedulers]
 
 
 class TorchChain(TorchComposite):
     """Base of ChainedScheduler."""
 
     def make(self, optimizer: Optimizer) -> LRScheduler:
-        return lr_scheduler.ChainedScheduler([child.make(optimizer) for child in self.schedulers], optimizer)
+        return lr_scheduler.ChainedScheduler([inner.make(optimizer) for inner in self.schedulers], optimizer)
 
-    def follow(self) -> Curve:
+    def new_curve(self) -> Curve:
         if not self.holds_sequence():
-            return TorchRun(self)
-        return Chain(schedules=self.parts(), initial_lr=self.initial_lr or 1.0).follow()
+            return TorchCurve(self)
+        lr = self.initial_lr or 1.0
+        return Chain(schedules=[inner.with_base_lr(lr) for inner in self.schedulers], initial_lr=lr).new_curve()
 
     def quick_reach(self) -> int | None:
-        return min(super().quick_reach() or QUICK, QUICK * self.pace())  # a chain computes every update
+        every_step = QUICK_CHANGES * self.step_length()  # a chain computes each step
+        return min(super().quick_reach() or QUICK_CHANGES, every_step)
 
     def holds_sequence(self) -> bool:
         """Return whether a SequentialLR is inside, at any depth."""
-        chains = [child for child in self.schedulers if isinstance(child, TorchChain)]
-        return any(isinstance(child, TorchSequence) for child in self.schedulers) or any(
+        chains = [inner for inner in self.schedulers if isinstance(inner, TorchChain)]
+        return any(isinstance(inner, TorchSequence) for inner in self.schedulers) or any(
             chain.holds_sequence() for chain in chains
         )
 
@@ -65,40 +63,39 @@ class TorchChain(TorchComposite):
 class TorchSequence(TorchComposite):
     """Base of SequentialLR. A scheduler without updates (milestones that start with 0, or are equal) is skipped."""
 
-    milestones: list[Length]
+    milestones: list[Duration]
 
     def check_values(self) -> None:
-        given, parts = len(self.milestones), len(self.schedulers)
-        if given != parts - 1:
-            self.refuse("milestones", f"must be one less than the schedulers; got {given} for {parts} schedulers")
-        if known(*self.milestones) and self.milestones != sorted(self.milestones):
+        given, schedulers = len(self.milestones), len(self.schedulers)
+        if given != schedulers - 1:
+            self.refuse("milestones", f"must be one less than the schedulers; got {given} for {schedulers} schedulers")
+        if all_resolved(*self.milestones) and self.milestones != sorted(self.milestones):
             self.refuse("milestones", f"must rise; got {self.milestones}")
 
     def make(self, optimizer: Optimizer) -> LRScheduler:
-        parts, milestones = self._turns()
-        return lr_scheduler.SequentialLR(optimizer, [part.make(optimizer) for part in parts], milestones)
+        schedulers, milestones = self._active_schedulers()
+        return lr_scheduler.SequentialLR(optimizer, [inner.make(optimizer) for inner in schedulers], milestones)
 
-    def follow(self) -> Curve:
-        parts, milestones = self._turns()
-        if not any(isinstance(part, TorchComposite) for part in parts):
-            return TorchRun(self)
+    def new_curve(self) -> Curve:
+        schedulers, milestones = self._active_schedulers()
+        if not any(isinstance(inner, TorchComposite) for inner in schedulers):
+            return TorchCurve(self)
         hold: Any = SCHEDULE_REGISTRY["ConstantLR"]
         lr = self.initial_lr or 1.0
-        placed, begins = [parts[0].for_lr(lr)], [0]
-        for part, start in zip(parts[1:], milestones, strict=True):
-            if (
-                part.scheduler_class in GOING_ON
-            ):  # paired from one update earlier, so that PyTorch itself steps over the join
-                lr_before = placed[-1].start().lr_at(start - 1 - begins[-1])
-                pair = type(self)(schedulers=[hold(factor=1.0), part], milestones=[1])
-                placed.append(pair.model_copy(update={"initial_lr": lr_before}))
-                begins.append(start - 1)
+        bound, starts = [schedulers[0].with_base_lr(lr)], [0]
+        for inner, start in zip(schedulers[1:], milestones, strict=True):
+            if inner.scheduler_class in CONTINUING:
+                # Paired from one update earlier, so that PyTorch itself steps over the join.
+                lr_before = bound[-1].lr_at(start - 1 - starts[-1])
+                pair = type(self)(schedulers=[hold(factor=1.0), inner], milestones=[1])
+                bound.append(pair.model_copy(update={"initial_lr": lr_before}))
+                starts.append(start - 1)
             else:
-                placed.append(part.for_lr(lr))
-                begins.append(start)
-        return Sequence(schedules=placed, milestones=begins[1:], initial_lr=lr).follow()
+                bound.append(inner.with_base_lr(lr))
+                starts.append(start)
+        return Sequence(schedules=bound, milestones=starts[1:], initial_lr=lr).new_curve()
 
-    def _turns(self) -> tuple[list[TorchSchedule], list[int]]:
+    def _active_schedulers(self) -> tuple[list[TorchSchedule], list[int]]:
         """Return the schedulers that have updates, and the milestones between them."""
-        starts, having = [0, *self.milestones], turns(self.milestones)
-        return [self.schedulers[turn] for turn in having], [starts[turn] for turn in having[1:]]
+        starts, active = [0, *self.milestones], active_indices(self.milestones)
+        return [self.schedulers[index] for index in active], [starts[index] for index in active[1:]]

@@ -6,30 +6,31 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from torch import Tensor
 from torch.optim import lr_scheduler
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, PolynomialLR
 from torch.optim.swa_utils import SWALR
 
-MANY = 10_000_000
+SLOW_CHANGES = 10_000_000
 """Changes of the lr whose computation takes some seconds."""
 
-QUICK = 1_000_000
+QUICK_CHANGES = 1_000_000
 """Changes of the lr whose computation takes about a second."""
 
-FEW = 10_000
+QUICK_STEPS = 10_000
 """Steps of a PyTorch scheduler that take about 0.1 s."""
 
 
 class CosineAnnealingThenHold(CosineAnnealingLR):
     """CosineAnnealingLR up to T_max. After T_max, where PyTorch's lr rises again, the lr holds."""
 
-    def get_lr(self) -> list[Any]:
+    def get_lr(self) -> list[float | Tensor]:
         if self.last_epoch > self.T_max:
             return [group["lr"] for group in self.optimizer.param_groups]
         return super().get_lr()
 
 
-class _Rule(NamedTuple):
+class _ChangeRule(NamedTuple):
     """How a scheduler changes the lr that it finds.
 
     Attributes:
@@ -41,56 +42,56 @@ class _Rule(NamedTuple):
     lr: Callable[[Any, float, int], float]
 
 
-def _every(scheduler: Any, last: int) -> Sequence[int]:
+def _every_step(scheduler: LRScheduler, last: int) -> Sequence[int]:
     return range(scheduler.last_epoch + 1, last + 1)
 
 
-def _up_to(field: str) -> Callable[[Any, int], Sequence[int]]:
+def _steps_up_to(field: str) -> Callable[[LRScheduler, int], Sequence[int]]:
     return lambda scheduler, last: range(scheduler.last_epoch + 1, min(last, getattr(scheduler, field)) + 1)
 
 
-def _linear(scheduler: Any, lr: float, step: int) -> float:
+def _linear_lr(scheduler: LinearLR, lr: float, step: int) -> float:
     first, rise = scheduler.start_factor, scheduler.end_factor - scheduler.start_factor
     return float(lr * (1.0 + rise / (scheduler.total_iters * first + (step - 1) * rise)))
 
 
-def _polynomial(scheduler: Any, lr: float, step: int) -> float:
+def _polynomial_lr(scheduler: PolynomialLR, lr: float, step: int) -> float:
     total = scheduler.total_iters
     return float(lr * ((1.0 - step / total) / (1.0 - (step - 1) / total)) ** scheduler.power)
 
 
-def _cosine(scheduler: Any, lr: float, step: int) -> float:
+def _cosine_lr(scheduler: CosineAnnealingLR, lr: float, step: int) -> float:
     t_max, low = scheduler.T_max, scheduler.eta_min
     now, before = (1 + math.cos(math.pi * at / t_max) for at in (step, step - 1))
     return float(now / before * (lr - low) + low)
 
 
-_RULES: dict[type[LRScheduler], _Rule] = {
-    lr_scheduler.StepLR: _Rule(
+_CHANGE_RULES: dict[type[LRScheduler], _ChangeRule] = {
+    lr_scheduler.StepLR: _ChangeRule(
         lambda s, last: range((s.last_epoch // s.step_size + 1) * s.step_size, last + 1, s.step_size),
         lambda s, lr, step: lr * s.gamma,
     ),
-    lr_scheduler.MultiStepLR: _Rule(
+    lr_scheduler.MultiStepLR: _ChangeRule(
         lambda s, last: sorted(step for step in s.milestones if s.last_epoch < step <= last),
         lambda s, lr, step: lr * s.gamma ** s.milestones[step],
     ),
-    lr_scheduler.ConstantLR: _Rule(
+    lr_scheduler.ConstantLR: _ChangeRule(
         lambda s, last: [s.total_iters] if s.last_epoch < s.total_iters <= last else [],
         lambda s, lr, step: lr * (1.0 / s.factor),
     ),
-    lr_scheduler.LinearLR: _Rule(_up_to("total_iters"), _linear),
-    lr_scheduler.PolynomialLR: _Rule(_up_to("total_iters"), _polynomial),
-    lr_scheduler.ExponentialLR: _Rule(_every, lambda s, lr, step: lr * s.gamma),
-    lr_scheduler.MultiplicativeLR: _Rule(_every, lambda s, lr, step: lr * s.lr_lambdas[0](step)),
-    CosineAnnealingThenHold: _Rule(_up_to("T_max"), _cosine),
+    lr_scheduler.LinearLR: _ChangeRule(_steps_up_to("total_iters"), _linear_lr),
+    lr_scheduler.PolynomialLR: _ChangeRule(_steps_up_to("total_iters"), _polynomial_lr),
+    lr_scheduler.ExponentialLR: _ChangeRule(_every_step, lambda s, lr, step: lr * s.gamma),
+    lr_scheduler.MultiplicativeLR: _ChangeRule(_every_step, lambda s, lr, step: lr * s.lr_lambdas[0](step)),
+    CosineAnnealingThenHold: _ChangeRule(_steps_up_to("T_max"), _cosine_lr),
 }
 
 
-def _move_before(scheduler: Any, last: int) -> None:
+def _move_before(scheduler: LRScheduler, last: int) -> None:
     scheduler.last_epoch = last - 1
 
 
-def _move_before_in_cycle(scheduler: Any, last: int) -> None:
+def _move_before_in_cycle(scheduler: lr_scheduler.CosineAnnealingWarmRestarts, last: int) -> None:
     position, length = last - 1, scheduler.T_0
     scheduler.last_epoch = position
     if scheduler.T_mult == 1:
@@ -100,7 +101,7 @@ def _move_before_in_cycle(scheduler: Any, last: int) -> None:
     scheduler.T_cur, scheduler.T_i = position, length
 
 
-_FREE: dict[type[LRScheduler], Callable[[Any, int], None]] = {
+_BY_POSITION: dict[type[LRScheduler], Callable[[Any, int], None]] = {
     lr_scheduler.LambdaLR: _move_before,
     lr_scheduler.CyclicLR: _move_before,
     lr_scheduler.CosineAnnealingWarmRestarts: _move_before_in_cycle,
@@ -108,27 +109,29 @@ _FREE: dict[type[LRScheduler], Callable[[Any, int], None]] = {
 """Schedulers whose lr depends on the position alone, each with a function that moves it to one step before."""
 
 
-def can_leap(scheduler: Any) -> bool:
+def can_leap(scheduler: LRScheduler) -> bool:
     """Return whether `leap` can move `scheduler`. A class of another library must be stepped."""
     if isinstance(scheduler, lr_scheduler.SequentialLR):
         return all(can_leap(child) for child in scheduler._schedulers)
-    return type(scheduler) is SWALR or all(type(leaf) in _RULES or type(leaf) in _FREE for leaf in _leaves(scheduler))
+    return type(scheduler) is SWALR or all(
+        type(leaf) in _CHANGE_RULES or type(leaf) in _BY_POSITION for leaf in _leaves(scheduler)
+    )
 
 
-def quick_reach(scheduler: Any) -> int | None:
+def quick_reach(scheduler: LRScheduler) -> int | None:
     """Return the position that a new `scheduler` reaches in about a second; None if it reaches every position.
 
     `scheduler` must not hold other schedulers.
     """
     if type(scheduler) is SWALR:
-        return None if scheduler.anneal_epochs < FEW else FEW
-    if type(scheduler) in _FREE:
+        return None if scheduler.anneal_epochs < QUICK_STEPS else QUICK_STEPS
+    if type(scheduler) in _BY_POSITION:
         return None
-    changes = _RULES[type(scheduler)].steps(scheduler, sys.maxsize - 1)
-    return None if len(changes) < QUICK else changes[QUICK - 1]
+    changes = _CHANGE_RULES[type(scheduler)].steps(scheduler, sys.maxsize - 1)
+    return None if len(changes) < QUICK_CHANGES else changes[QUICK_CHANGES - 1]
 
 
-def leap(scheduler: Any, steps: int) -> None:
+def leap(scheduler: LRScheduler, steps: int) -> None:
     """Move `scheduler`, over an optimizer with one group, by `steps`.
 
     Args:
@@ -137,35 +140,35 @@ def leap(scheduler: Any, steps: int) -> None:
         steps: Number of steps, >= 0.
     """
     if isinstance(scheduler, lr_scheduler.SequentialLR):
-        _leap_in_turn(scheduler, steps)
+        _leap_sequence(scheduler, steps)
     elif type(scheduler) is SWALR:
-        _leap_averaging(scheduler, steps)
+        _leap_swa(scheduler, steps)
     elif steps:
-        _leap(_leaves(scheduler), steps)
+        _leap_leaves(_leaves(scheduler), steps)
 
 
-def _leap(leaves: Sequence[Any], steps: int) -> None:
+def _leap_leaves(leaves: Sequence[LRScheduler], steps: int) -> None:
     last = leaves[0].last_epoch + steps
     group = leaves[0].optimizer.param_groups[0]
-    free = max((index for index, leaf in enumerate(leaves) if type(leaf) in _FREE), default=-1)
-    if free < 0:
-        group["lr"] = _walked(leaves, group["lr"], last)
+    last_by_position = max((index for index, leaf in enumerate(leaves) if type(leaf) in _BY_POSITION), default=-1)
+    if last_by_position < 0:
+        group["lr"] = _lr_after_changes(leaves, group["lr"], last)
     for index, leaf in enumerate(leaves):
-        if type(leaf) in _FREE:
-            _FREE[type(leaf)](leaf, last)
+        if type(leaf) in _BY_POSITION:
+            _BY_POSITION[type(leaf)](leaf, last)
             leaf.step()
             continue
-        if index > free >= 0 and last in _RULES[type(leaf)].steps(leaf, last):
-            group["lr"] = _RULES[type(leaf)].lr(leaf, group["lr"], last)
+        if index > last_by_position >= 0 and last in _CHANGE_RULES[type(leaf)].steps(leaf, last):
+            group["lr"] = _CHANGE_RULES[type(leaf)].lr(leaf, group["lr"], last)
         leaf.last_epoch = last
         leaf._step_count += steps
 
 
-def _walked(leaves: Sequence[Any], lr: float, last: int) -> float:
-    """Return the lr at `last` of schedulers that all change the lr that they find."""
-    rules = [(leaf, _RULES[type(leaf)]) for leaf in leaves]
+def _lr_after_changes(leaves: Sequence[LRScheduler], lr: float, last: int) -> float:
+    """Return the lr at step `last`. Each of `leaves` changes the lr that it finds."""
+    rules = [(leaf, _CHANGE_RULES[type(leaf)]) for leaf in leaves]
     longest = max(len(rule.steps(leaf, last)) for leaf, rule in rules)
-    if longest > MANY:
+    if longest > SLOW_CHANGES:
         name = type(leaves[0]).__name__
         warnings.warn(f"{name}: {longest} changes of the lr are computed, which takes a while", stacklevel=2)
     if len(rules) == 1:
@@ -175,19 +178,20 @@ def _walked(leaves: Sequence[Any], lr: float, last: int) -> float:
         return lr
     parts = [(rule.steps(leaf, last), rule.lr, leaf) for leaf, rule in rules]
     for step in range(leaves[0].last_epoch + 1, last + 1):
-        for steps, lr_of, leaf in parts:
+        for steps, lr_rule, leaf in parts:
             if step in steps:
-                lr = lr_of(leaf, lr, step)
+                lr = lr_rule(leaf, lr, step)
     return lr
 
 
-def _leaves(scheduler: Any) -> list[Any]:
+def _leaves(scheduler: LRScheduler) -> list[LRScheduler]:
+    """Return the schedulers in a chain, at any depth; a scheduler that is not a chain stands alone."""
     if not isinstance(scheduler, lr_scheduler.ChainedScheduler):
         return [scheduler]
     return [leaf for child in scheduler._schedulers for leaf in _leaves(child)]
 
 
-def _leap_in_turn(scheduler: Any, steps: int) -> None:
+def _leap_sequence(scheduler: lr_scheduler.SequentialLR, steps: int) -> None:
     end = scheduler.last_epoch + steps
     while scheduler.last_epoch < end:
         turn = sum(start <= scheduler.last_epoch for start in scheduler._milestones)
@@ -199,7 +203,7 @@ def _leap_in_turn(scheduler: Any, steps: int) -> None:
             scheduler.step()  # to the milestone, where PyTorch starts the next scheduler
 
 
-def _leap_averaging(scheduler: Any, steps: int) -> None:
+def _leap_swa(scheduler: SWALR, steps: int) -> None:
     while steps and scheduler._step_count - 2 < scheduler.anneal_epochs:
         scheduler.step()
         steps -= 1

@@ -8,24 +8,26 @@ from pydantic import Field, model_validator
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
-from ..config.function_path import function_named
-from ..config.validation import PositiveNumber, refusal
-from .base import Schedule
+from ..config.errors import refusal
+from ..config.fields import PositiveNumber
+from ..config.function_path import function_at
+from ..types import ParamGroup
+from .base import CurveSchedule
 from .curve import Curve
 from .torch_leaps import CosineAnnealingThenHold, can_leap, leap, quick_reach
 
 OWN_FIELDS = {"initial_lr", "interval", "frequency", "steps_per_epoch"}
 
-HOLDING: dict[type[LRScheduler], type[LRScheduler]] = {CosineAnnealingLR: CosineAnnealingThenHold}
+HOLDING_CLASSES: dict[type[LRScheduler], type[LRScheduler]] = {CosineAnnealingLR: CosineAnnealingThenHold}
 
-FEW = 16
+SHORT_WAY = 16
 """Steps up to which a scheduler is stepped and does not leap."""
 
-MANY = 100_000
+SLOW_STEPS = 100_000
 """Steps of a class that must be stepped, above which a warning reports their number: they take some seconds."""
 
 
-class TorchSchedule(Schedule):
+class TorchSchedule(CurveSchedule):
     """Base of the schedules that run a class of torch.optim.lr_scheduler. The class checks its own options.
 
     The scheduler steps over a dummy optimizer with one parameter group; the optimizer's groups follow its lr in
@@ -33,6 +35,7 @@ class TorchSchedule(Schedule):
     """
 
     absolute: ClassVar[bool] = True
+    base_lr_field: ClassVar[str | None] = "initial_lr"
     scheduler_class: ClassVar[type[LRScheduler]]
 
     initial_lr: PositiveNumber | None = Field(None, description="The lr at the start. If omitted, the optimizer's.")
@@ -42,7 +45,7 @@ class TorchSchedule(Schedule):
         self.check_values()
         if self.is_resolved():
             try:
-                self.follow().lr_at(2)  # the class reports impossible values within two steps
+                self.lr_at(2)  # the class reports impossible values within two steps
             except (ValueError, TypeError, ArithmeticError) as error:
                 raise refusal(f"{self.scheduler_class.__name__} refuses these values: {error}") from error
         return self
@@ -59,26 +62,20 @@ class TorchSchedule(Schedule):
         options = {name: getattr(self, name) for name in type(self).model_fields if name not in OWN_FIELDS}
         for name in ("lr_lambda", "scale_fn"):
             if options.get(name):
-                options[name] = function_named(options[name])
-        make: Any = HOLDING.get(self.scheduler_class, self.scheduler_class)
+                options[name] = function_at(options[name])
+        make: Any = HOLDING_CLASSES.get(self.scheduler_class, self.scheduler_class)
         scheduler: LRScheduler = make(optimizer, **options)
         return scheduler
 
     def moves_momentum(self) -> bool:
         return bool(getattr(self, "cycle_momentum", False))
 
-    def for_lr(self, lr: float) -> Self:
-        return self if self.initial_lr is not None else self.replaced(initial_lr=lr)
-
-    def follow(self) -> Curve:
-        return TorchRun(self)
-
-    def lr_at(self, update: int) -> float:
-        return self.follow().lr_at(update)
+    def new_curve(self) -> Curve:
+        return TorchCurve(self)
 
     def quick_reach(self) -> int | None:
-        reach = quick_reach(self.make(_stand_in(1.0)))
-        return None if reach is None else reach * self.pace()
+        reach = quick_reach(self.make(_dummy_optimizer(1.0)))
+        return None if reach is None else reach * self.step_length()
 
     def summary(self) -> str:
         fields = {name: field for name, field in type(self).model_fields.items() if name not in OWN_FIELDS}
@@ -90,11 +87,11 @@ class TorchSchedule(Schedule):
         return ", ".join([self.scheduler_class.__name__, *given])
 
 
-class TorchRun(Curve):
+class TorchCurve:
     """A scheduler over a dummy optimizer, which can be moved to any position."""
 
     _done: int
-    _group: dict[str, Any]
+    _group: ParamGroup
 
     def __init__(self, schedule: TorchSchedule) -> None:
         self._schedule = schedule
@@ -105,10 +102,10 @@ class TorchRun(Curve):
         if update < self._done:
             self._restart()
         ahead = update - self._done
-        if ahead > FEW and can_leap(self._scheduler):
+        if ahead > SHORT_WAY and can_leap(self._scheduler):
             leap(self._scheduler, ahead)
         else:
-            if ahead > MANY:
+            if ahead > SLOW_STEPS:
                 name = self._schedule.scheduler_class.__name__
                 warnings.warn(f"{name} is stepped {ahead} times to update {update}, which takes a while", stacklevel=2)
             for _ in range(ahead):
@@ -123,15 +120,15 @@ class TorchRun(Curve):
         return float(self._group["betas"][0])
 
     def _restart(self) -> None:
-        stand_in = _stand_in(1.0 if self._schedule.initial_lr is None else self._schedule.initial_lr)
-        self._scheduler = self._schedule.make(stand_in)
+        dummy = _dummy_optimizer(1.0 if self._schedule.initial_lr is None else self._schedule.initial_lr)
+        self._scheduler = self._schedule.make(dummy)
         self._done = 0
-        self._group = stand_in.param_groups[0]
-        stand_in.step()  # without a gradient, no effect; PyTorch warns about a scheduler stepped before its optimizer
+        self._group = dummy.param_groups[0]
+        dummy.step()  # without a gradient, no effect; PyTorch warns about a scheduler stepped before its optimizer
 
-    def __reduce__(self) -> Any:
-        return TorchRun, (self._schedule,)  # a copy moves to the position at its first use
+    def __reduce__(self) -> tuple[type["TorchCurve"], tuple[TorchSchedule]]:
+        return TorchCurve, (self._schedule,)  # a copy moves to the position at its first use
 
 
-def _stand_in(lr: float) -> Optimizer:
+def _dummy_optimizer(lr: float) -> Optimizer:
     return torch.optim.Adam([torch.zeros((), requires_grad=True)], lr=lr)

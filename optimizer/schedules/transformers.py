@@ -1,7 +1,7 @@
-"""The schedules that only transformers has, under its names and with its parameters: factors on the lr.
+"""The schedules of transformers that diffusers lacks, under its names and with its parameters: factors on the lr.
 
 Source: transformers.optimization. Past the end of the run, where some of its curves rise again, the last value
-holds here.
+holds here. The schedules that both libraries have are in diffusers.py.
 """
 
 import math
@@ -9,14 +9,14 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from ..config.validation import Fraction, NonNegativeNumber, PositiveNumber
+from ..config.fields import Fraction, NonNegativeNumber, PositiveNumber
 from .base import SCHEDULE_REGISTRY, Schedule, short
-from .durations import Length, PositiveLength, RunLength, known
-from .hugging_face import WarmupThenDecay
+from .durations import Duration, PositiveDuration, RunLength, all_resolved
+from .warmup import LinearWarmup, WarmupThenDecay
 
 
 @SCHEDULE_REGISTRY.register("inverse_sqrt")
-class InverseSqrt(Schedule):
+class InverseSqrt(LinearWarmup):
     """Linear warm-up from 0 to 1, then a decay by the inverse square root of the update.
 
     Formula:
@@ -33,22 +33,15 @@ class InverseSqrt(Schedule):
         [0.0, 0.5, 1.0, 0.5, 0.1]
     """
 
-    absolute: ClassVar[bool] = False
-
-    num_warmup_steps: Length = 0
-    """Updates of the linear warm-up. With a warm-up, update 0 runs at lr 0."""
-    timescale: PositiveLength | None = None
+    timescale: PositiveDuration | None = None
     """Updates after the warm-up until the factor is 1 / sqrt(2). If omitted, num_warmup_steps, or else 10,000."""
 
-    def lr_at(self, update: int) -> float:
-        if update < self.num_warmup_steps:
-            return update / self.num_warmup_steps
+    def after_warmup(self, update: int) -> float:
         timescale = self.timescale or self.num_warmup_steps or 10_000
-        return 1.0 / math.sqrt((update + timescale - self.num_warmup_steps) / timescale)
+        return 1.0 / math.sqrt((update + timescale) / timescale)
 
     def summary(self) -> str:
-        rise = f"0 ↗ 1 ({self.num_warmup_steps}) " if self.num_warmup_steps else "1 "
-        return f"× {rise}↘ 1/√"
+        return f"× {self.rise_summary()}↘ 1/√"
 
 
 class CosineToMinimum(WarmupThenDecay):
@@ -73,12 +66,12 @@ class CosineToMinimum(WarmupThenDecay):
         cosine = 0.5 * (1.0 + math.cos(math.pi * self.num_cycles * 2.0 * progress))
         return max(0.0, cosine * (1.0 - floor) + floor)
 
-    def for_lr(self, lr: float) -> Self:
+    def with_base_lr(self, base_lr: float) -> Self:
         if self.min_lr is None:
             return self
-        if self.min_lr > lr:
-            self.refuse("min_lr", f"must be <= the optimizer's lr; got {self.min_lr} with {lr}")
-        return self.replaced(min_lr=None, min_lr_rate=self.min_lr / lr if lr else 0.0)
+        if self.min_lr > base_lr:
+            self.refuse("min_lr", f"must be <= the optimizer's lr; got {self.min_lr} with {base_lr}")
+        return self.replaced(min_lr=None, min_lr_rate=self.min_lr / base_lr if base_lr else 0.0)
 
 
 @SCHEDULE_REGISTRY.register("cosine_with_min_lr")
@@ -166,11 +159,11 @@ class WarmupStableDecay(Schedule):
     absolute: ClassVar[bool] = False
     length_field: ClassVar[str | None] = "num_training_steps"
 
-    num_warmup_steps: Length
+    num_warmup_steps: Duration
     """Updates of the warm-up."""
-    num_decay_steps: Length
+    num_decay_steps: Duration
     """Updates of the decay."""
-    num_stable_steps: Length | None = None
+    num_stable_steps: Duration | None = None
     """Updates at factor 1. If omitted, the rest of the run."""
     num_training_steps: RunLength = None
     """Updates in the run. If omitted or `auto`, the horizon's total_steps."""
@@ -188,7 +181,7 @@ class WarmupStableDecay(Schedule):
         if self.decay_type == "exponential" and self.min_lr_ratio == 0:
             self.refuse("min_lr_ratio", "must be > 0 for an exponential decay; got 0")
         lengths = (self.num_training_steps, self.num_warmup_steps, self.num_decay_steps)
-        if known(*lengths) and self.num_stable_steps is None and self._stable() < 0:
+        if all_resolved(*lengths) and self.num_stable_steps is None and self._stable_steps() < 0:
             self.refuse(
                 "num_decay_steps",
                 f"warm-up and decay must fit into the run; got {self.num_warmup_steps} + {self.num_decay_steps}"
@@ -203,7 +196,7 @@ class WarmupStableDecay(Schedule):
         since_stable = update - self.num_warmup_steps
         if since_stable < 0:
             return self._rise(update / self.num_warmup_steps)
-        progress = since_stable - self._stable()
+        progress = since_stable - self._stable_steps()
         if progress < 0:
             return 1.0
         if progress >= self.num_decay_steps:
@@ -212,9 +205,9 @@ class WarmupStableDecay(Schedule):
 
     def summary(self) -> str:
         low = short(self.min_lr_ratio)
-        return f"× {low} ↗ 1 ({self.num_warmup_steps}), {self._stable()}, ↘ {low} ({self.num_decay_steps})"
+        return f"× {low} ↗ 1 ({self.num_warmup_steps}), {self._stable_steps()}, ↘ {low} ({self.num_decay_steps})"
 
-    def _stable(self) -> int:
+    def _stable_steps(self) -> int:
         if self.num_stable_steps is not None:
             return self.num_stable_steps
         assert self.num_training_steps is not None, "resolved(horizon) comes first"

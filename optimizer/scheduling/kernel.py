@@ -8,12 +8,13 @@ from torch.optim import Optimizer
 
 from ..types import ParamGroup
 
+Host = Any
+"""A ScheduledOptimizer, which has its kernel as `kernel`; its module imports this one."""
+
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """All that is known of a kernel: one row of `optimizer.kernels.registry`.
-
-    The functions take a ScheduledOptimizer, which has its kernel as `kernel`.
+    """The description of a kernel: one row of `optimizer.kernels.registry`.
 
     Attributes:
         name: unique; a copied or pickled optimizer finds its kernel by it.
@@ -34,9 +35,9 @@ class Kernel:
     shown_as: str
     classes: tuple[type[Optimizer], ...]
     implementations: tuple[str, ...]
-    step: Callable[..., Any]
-    unsupported_reason: Callable[[Any, ParamGroup], str | None]
+    step: Callable[..., object]
+    unsupported_reason: Callable[[Host, ParamGroup], str | None]
     state_names: tuple[str, ...]
     cautious: bool = False
-    unsupported_state_dtype: Callable[[Any], str | None] | None = None
-    after_load: Callable[[Any], None] | None = None
+    unsupported_state_dtype: Callable[[Host], str | None] | None = None
+    after_load: Callable[[Host], None] | None = None

@@ -4,20 +4,19 @@ One step, the k-th from 0, at lr(k), which the step before wrote into the groups
 
     optimizer.step(closure)                  a training loop or GradScaler calls it; it has no hooks itself
     ├─ refuse a CUDA graph's capture         whose replay would not move the schedule
-    ├─ pick what updates the parameters      all three have torch's hooks around them:
+    ├─ pick the update of the parameters     all three have torch's hooks around them:
     │  │                                     pre-hooks (global, clipping, others), closure, update, post-hooks
     │  ├─ kernel.step                        if a kernel was chosen when the optimizer was built; it checks gradients
-    │  │                                     and state, and hands what it does not support to the class
+    │  │                                     and state, and hands unsupported ones to the class
     │  ├─ or _cautious_step                  with caution: the class's step in float64, then masked
-    │  └─ or _base_step                      else: the class's step
-    ├─ bump the parameters' version counters after a kernel, so that autograd refuses a graph from before
-    └─ scheduler.advance: lr(k + 1)          unless GradScaler found an inf: then neither update nor move
+    │  └─ or hooked_class_step               else: the class's step
+    └─ _move_schedule
+       ├─ bump the parameters' version counters after a kernel, so that autograd refuses a graph from before
+       └─ scheduler.advance: lr(k + 1)       unless GradScaler found an inf: then neither update nor move
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cache
 from typing import Any, ClassVar, Self
 
 import torch
@@ -27,58 +26,54 @@ from torch.optim import Optimizer
 from ..schedules.base import Schedule
 from ..state.checks import check_state_dict
 from ..state.loading import fit_state_dict, restore_wide
-from ..transforms.cautious import ALREADY, Caution, check_caution, register_exact_loads, without_closure
-from ..transforms.clipping import clip_before_step, has_overflowed
+from ..transforms.cautious import ALREADY, Caution, check_caution, register_exact_loads, step_after_closure
+from ..transforms.clipping import clip_before_step
+from ..transforms.grad_scaler import has_overflowed
+from ..transforms.load_hooks import apply_load_pre_hooks, without_load_pre_hooks
 from ..transforms.step_hooks import without_hooks
 from ..transforms.step_options import StepOptions
-from ..types import ENTRY, POSITION, ParamGroup, StateDict
+from ..transforms.tracing import refuse_capture, untraced
+from ..types import ParamGroup, StateDict
 from .kernel import Kernel
-from .rescale import CurveWarp
+from .saved_position import NO_POSITION, position_in
 from .scheduler import EmbeddedScheduler
 
-NO_POSITION = (
-    "the state dict does not say at which update the schedule stands: a plain optimizer saved it. Say it with"
-    ' state_dict["scheduler"] = {{"last_epoch": UPDATES_DONE}}, for which a torch scheduler\'s state_dict() will do as'
-    " well, or load it with strict=False: the schedule then stays at update {here}."
-)
 OTHER_VERSION = (
     "{name} was pickled by an earlier version of innerstep: it has no step_options. Build it again and load a state"
     " dict or a checkpoint into it."
-)
-CAPTURED = (
-    "step() is being captured in a CUDA graph, whose replay would update the parameters and not move the schedule"
-    " inside. Capture the forward and backward pass and call step() after each replay, or compile the step with"
-    " torch.compile."
 )
 
 
 class ScheduledOptimizer(Optimizer):
     """Mixin that goes before an optimizer class and carries a schedule inside it.
 
-    A class's own `step` belongs into a class of its own, which is given to `scheduled`.
+    A custom `step` belongs into a separate class, which is given to `scheduled`.
     """
 
-    _base_step: ClassVar[Callable[..., Any]]  # the base's step, with hooks
+    class_step: ClassVar[Callable[..., object]]
+    """The step of the class that this is mixed into, without the step hooks."""
+    hooked_class_step: ClassVar[Callable[..., object]]
+    """The same step with the step hooks around it."""
 
     scheduler: EmbeddedScheduler
     step_options: StepOptions = StepOptions()
-    """What happens around each step: clipping, caution, the type of the moments."""
+    """Clipping, caution and the type of the moments."""
     kernel: Kernel | None = None
     """Takes the class's steps in its place, to the same effect; None: the class takes them."""
-    checked: tuple[object, ...] | None = None
+    checked_signature: tuple[object, ...] | None = None
     """The signature of the tensors that the kernel last checked; while it is the same, a step needs no check."""
     is_laid_out: bool = False
     """Whether the checked gradients and state have the strides of their parameters."""
     grad_norm: Tensor | None = None
     """With `grad_clip_norm`, the joint L2 norm of the gradients before the last clipping, a scalar."""
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
         # torch wraps the `step` that it finds in a class, so that it calls the hooks. Here the hooks are for the
         # base's step alone, so that the schedule moves after all of them; the base itself is left as it is.
-        base_values = cls.__mro__[cls.__mro__.index(ScheduledOptimizer) + 1 :]
-        base_step: Any = next(base.__dict__["step"] for base in base_values if "step" in base.__dict__)
-        cls._base_step = Optimizer.profile_hook_step(without_hooks(base_step))
+        bases = cls.__mro__[cls.__mro__.index(ScheduledOptimizer) + 1 :]
+        cls.class_step = without_hooks(next(base.__dict__["step"] for base in bases if "step" in base.__dict__))
+        cls.hooked_class_step = Optimizer.profile_hook_step(cls.class_step)
 
     def embed(
         self,
@@ -130,7 +125,7 @@ class ScheduledOptimizer(Optimizer):
         """Type of Adam's two moments; None: that of the parameters."""
         return self.step_options.state_dtype
 
-    def step(self, *args: Any, **options: Any) -> Any:
+    def step(self, *args: object, **options: object) -> Any:
         """Update the parameters as the class does, call all step hooks, then move the schedule by one.
 
         An update that GradScaler skips moves nothing.
@@ -145,17 +140,17 @@ class ScheduledOptimizer(Optimizer):
         Raises:
             RuntimeError: while a CUDA graph is captured.
         """
-        if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():  # type: ignore[no-untyped-call]  # torch
-            raise RuntimeError(CAPTURED)
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch's has no types
+            refuse_capture()
         kernel, caution = self.kernel, self.step_options.caution
-        step = kernel.step if kernel else type(self)._base_step if caution is None else _cautious_step
+        step = kernel.step if kernel else type(self).hooked_class_step if caution is None else _cautious_step
         if not torch.compiler.is_compiling():
             loss = step(self, *args, **options)
-            _advance(self)
+            _move_schedule(self)
         else:  # kernels cannot be traced, and the schedule would be traced again at each position
             is_traced = kernel is None and caution is None
-            loss = (step if is_traced else _untraced(step))(self, *args, **options)
-            _untraced(_advance)(self)
+            loss = (step if is_traced else untraced(step))(self, *args, **options)
+            untraced(_move_schedule)(self)
         return loss
 
     def use_kernel(self, kernel: Kernel) -> None:
@@ -163,7 +158,11 @@ class ScheduledOptimizer(Optimizer):
         self.kernel = kernel
 
     def make_cautious(self, caution: Caution) -> None:
-        """Make the steps cautious from now on. Raises ValueError if they already are, or with a `state_dtype`."""
+        """Make the steps cautious from now on.
+
+        Raises:
+            ValueError: if they already are, or with a `state_dtype`.
+        """
         if self.caution is not None:
             raise ValueError(ALREADY)
         if self.state_dtype is not None:
@@ -208,19 +207,14 @@ class ScheduledOptimizer(Optimizer):
             StateMismatchError: a ValueError, if names, shapes, groups or entries do not fit; nothing is changed.
             ValueError: if a position is missing or not a whole number, or for an invalid entry into the curve.
         """
-        hooks = self._optimizer_load_state_dict_pre_hooks
-        for hook in hooks.values():  # before the checks, which are for the state dict that they make
-            state_dict = hook(self, state_dict := dict(state_dict)) or state_dict
+        state_dict = apply_load_pre_hooks(self, state_dict)  # the checks are for the state dict that they make
         check_state_dict(state_dict)
-        position = _saved_position(state_dict)
+        position = position_in(state_dict)
         if position is None and strict:
             raise ValueError(NO_POSITION.format(here=self.scheduler.last_epoch))
         state_dict = fit_state_dict(self, state_dict, self.scheduler.moved)
-        self._optimizer_load_state_dict_pre_hooks = OrderedDict()
-        try:
+        with without_load_pre_hooks(self):
             super().load_state_dict(state_dict)
-        finally:
-            self._optimizer_load_state_dict_pre_hooks = hooks
         restore_wide(self, state_dict, always=self.caution is not None)
         if self.kernel is not None and self.kernel.after_load is not None:
             self.kernel.after_load(self)
@@ -234,11 +228,11 @@ class ScheduledOptimizer(Optimizer):
         if self.grad_clip_norm:
             self.register_step_pre_hook(clip_before_step)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         names = [*self._made_with, "_made_with", "scheduler", "step_options", "kernel"]
         return {**super().__getstate__(), **{name: self.__dict__[name] for name in names if name in self.__dict__}}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         if "scheduler" in state and "step_options" not in state:
             raise ValueError(OTHER_VERSION.format(name=type(self).__name__))
         super().__setstate__(state)
@@ -246,62 +240,26 @@ class ScheduledOptimizer(Optimizer):
             self._register_own_hooks()
             self.scheduler.write(self.param_groups)
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "step" and hasattr(value, "_wrapped_by_lr_sched"):
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "step" and hasattr(value, "_wrapped_by_lr_sched"):  # the mark of torch's LRScheduler
             raise RuntimeError(
                 f"{type(self).__name__} has its schedule inside ({self.scheduler.schedule.key}): step() moves it."
                 " Do not attach another scheduler; give the curve as the optimizer's `schedule` instead."
             )
         super().__setattr__(name, value)
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        base = type(self).__dict__.get("_scheduled_base")
-        if base is None:
-            return super().__reduce_ex__(protocol)
-        return _new_scheduled, (base,), self.__getstate__()  # a class made by `scheduled` has no import path
 
-
-def scheduled(optimizer_class: type[Optimizer]) -> type[ScheduledOptimizer]:
-    """Return `optimizer_class` with ScheduledOptimizer mixed in; call `embed` on its instances.
-
-    Examples:
-        >>> import torch
-        >>> from optimizer import SCHEDULE_REGISTRY, scheduled
-        >>> schedule = SCHEDULE_REGISTRY["linear"](num_training_steps=4)
-        >>> optimizer = scheduled(torch.optim.SGD)(torch.nn.Linear(2, 1).parameters(), lr=0.1).embed(schedule)
-        >>> optimizer.step()
-        >>> round(optimizer.param_groups[0]["lr"], 4)
-        0.075
-    """
-    if issubclass(optimizer_class, ScheduledOptimizer):
-        return optimizer_class
-    return _mixed(optimizer_class)  # type: ignore[arg-type]  # to mypy an Optimizer type is not hashable
-
-
-@cache
-def _mixed(optimizer_class: Any) -> type[ScheduledOptimizer]:
-    name = f"Scheduled{optimizer_class.__name__}"
-    return type(
-        name, (ScheduledOptimizer, optimizer_class), {"_scheduled_base": optimizer_class, "__module__": __name__}
-    )
-
-
-def _new_scheduled(optimizer_class: type[Optimizer]) -> ScheduledOptimizer:
-    cls = scheduled(optimizer_class)
-    return cls.__new__(cls)
-
-
-ScheduledOptimizer.step.hooked = True  # type: ignore[attr-defined]  # torch's own mark: it wraps no step that has it
+ScheduledOptimizer.step.hooked = True  # type: ignore[attr-defined]  # torch wraps no step that has this mark
 
 
 @Optimizer.profile_hook_step
-def _cautious_step(optimizer: Any, *args: Any, **options: Any) -> Any:
-    return without_closure(
-        optimizer, optimizer.step_options.caution, type(optimizer)._base_step.__wrapped__, args, options
-    )
+def _cautious_step(optimizer: ScheduledOptimizer, *args: object, **options: object) -> object:
+    caution = optimizer.step_options.caution
+    assert caution is not None  # or another step would have been picked
+    return step_after_closure(optimizer, caution, type(optimizer).class_step, args, options)
 
 
-def _advance(optimizer: ScheduledOptimizer) -> None:
+def _move_schedule(optimizer: ScheduledOptimizer) -> None:
     if optimizer.kernel:
         # torch's fused operations do not bump the parameters' versions: backward would accept a graph from before.
         moved = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -309,21 +267,3 @@ def _advance(optimizer: ScheduledOptimizer) -> None:
     # GradScaler calls a fused step for a batch that it skips, too, and leaves found_inf on the optimizer.
     if not has_overflowed(optimizer):
         optimizer.scheduler.advance(optimizer.param_groups)
-
-
-def _untraced(function: Callable[..., Any]) -> Callable[..., Any]:
-    return torch.compiler.disable(function)  # type: ignore[no-any-return, no-untyped-call]  # torch
-
-
-def _saved_position(state_dict: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    saved = state_dict.get("scheduler")
-    if isinstance(saved, Mapping) and "last_epoch" in saved:
-        if type(saved["last_epoch"]) is not int or saved["last_epoch"] < 0:
-            raise ValueError(f"scheduler.last_epoch: must be a whole number >= 0; got {saved['last_epoch']!r}")
-        CurveWarp.from_state(saved.get("entry"))
-        return saved
-    groups = state_dict["param_groups"]
-    positions = {int(group[POSITION]) for group in groups if POSITION in group}
-    entry = next((group[ENTRY] for group in groups if ENTRY in group), None)
-    CurveWarp.from_state(entry)
-    return {"last_epoch": max(positions), "entry": entry} if positions else None

@@ -1,7 +1,6 @@
-"""A scheduler object for tools that insist on one: it reports the lr, and moves nothing."""
+"""A scheduler object for tools that require one: it reports the lr, and moves nothing."""
 
-from typing import Any
-
+from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from .optimizer import ScheduledOptimizer
@@ -29,9 +28,9 @@ class ReadOnlyScheduler(LRScheduler):
     """
 
     def __init__(self, optimizer: ScheduledOptimizer) -> None:
-        # The base class's constructor would attach a schedule of its own to the optimizer.
+        # The base class's constructor would attach another schedule to the optimizer.
         if not isinstance(optimizer, ScheduledOptimizer):
-            raise ValueError(f"{type(optimizer).__name__} has no schedule inside that a stand-in could report")
+            raise ValueError(f"{type(optimizer).__name__} has no schedule inside to report")
         self.optimizer = optimizer
         self._scheduled = optimizer  # the same, by its own type
 
@@ -41,26 +40,33 @@ class ReadOnlyScheduler(LRScheduler):
         return self._scheduled.scheduler.last_epoch
 
     @property
-    def base_lrs(self) -> list[float]:  # type: ignore[override]  # likewise
+    def base_lrs(self) -> list[float]:  # type: ignore[override]  # as above
         """Each group's own lr."""
         return self._scheduled.scheduler.base_lrs
 
-    def get_lr(self) -> list[Any]:
+    def get_lr(self) -> list[float | Tensor]:
         """Return each group's lr for the coming update."""
         return self.get_last_lr()
 
-    def get_last_lr(self) -> list[Any]:
+    def get_last_lr(self) -> list[float | Tensor]:
         """Return each group's lr for the coming update."""
-        return self._scheduled.scheduler.get_last_lr()
+        return [*self._scheduled.scheduler.get_last_lr()]
 
-    def step(self, epoch: Any = None) -> None:
+    def step(self, epoch: object = None) -> None:
         """Do nothing."""
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return nothing: the state is in the optimizer's."""
+    def state_dict(self) -> dict[str, object]:
+        """Return an empty dict: the optimizer's state contains the position."""
         return {}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take nothing: the optimizer's state restores it. Raises ValueError for the state of a real scheduler."""
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        """Do nothing: the optimizer's state restores the position.
+
+        Raises:
+            ValueError: `state_dict` is not empty, as that of a real scheduler.
+        """
         if state_dict:
-            raise ValueError("a stand-in has no state; the schedule is restored with the optimizer's state")
+            raise ValueError(
+                "a ReadOnlyScheduler has no state: the schedule is restored with the optimizer's state; got"
+                f" {', '.join(map(str, state_dict))}"
+            )

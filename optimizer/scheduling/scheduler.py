@@ -9,33 +9,42 @@ from torch import Tensor
 
 from ..config.messages import as_table
 from ..schedules.base import Schedule
-from ..types import ENTRY, INITIAL, POSITION, ParamGroup
-from .option import ScheduledOption, other_option, set_option
-from .rescale import CurveWarp, entry_at
+from ..types import CURVE_WARP, INITIAL, POSITION, JsonObject, ParamGroup
+from .option import ScheduledOption, schedule_option, set_option
+from .rescale import CurveWarp, warp_to_lr
 
-NO_CURVE = {"type": "constant"}
+NO_CURVE: JsonObject = {"type": "constant"}
+"""The config of a schedule that leaves the lr as it is."""
 
 
 class EmbeddedScheduler:
-    """Holds how many updates are done and writes the schedules' values into the parameter groups.
+    """Counts the updates and writes the schedules' values into the parameter groups.
 
-    schedule: the lr's curve. defaults: the optimizer's options, for groups that bring none of their own.
-    option_schedules: the curves of other options. The scheduler knows no optimizer: it is handed the
-    groups to write to, so that it keeps no model alive. Raises ValueError for an option that there is not.
+    It holds no reference to the optimizer, and so keeps no model alive: its methods take the groups.
     """
 
     def __init__(
         self, schedule: Schedule, defaults: Mapping[str, Any], option_schedules: Mapping[str, Schedule]
     ) -> None:
+        """Start at update 0.
+
+        Args:
+            schedule: the lr's curve.
+            defaults: the optimizer's options.
+            option_schedules: the curves of other options, by option.
+
+        Raises:
+            ValueError: The optimizer has no such option, or its schedule cannot move it.
+        """
         self.last_epoch = 0
-        self._entry: CurveWarp | None = None
+        self._warp: CurveWarp | None = None
         if schedule.absolute and float(defaults["lr"]) == 0.0:
             raise ValueError(f"lr: must be > 0 under {schedule.key}, of which a group gets its lr's share; got 0")
         self._lr = ScheduledOption("lr", schedule, float(defaults["lr"]))
-        self._others = [other_option(name, other, defaults) for name, other in option_schedules.items()]
-        self._tracks = [self._lr, *self._others]
+        self._others = [schedule_option(name, other, defaults) for name, other in option_schedules.items()]
+        self._options = [self._lr, *self._others]
         self._written: list[float | Tensor] = []
-        self._monitors = set().union(*(track.curve.monitors() for track in self._tracks))
+        self._monitors = set().union(*(option.curve.monitors() for option in self._options))
         self._moves_momentum = schedule.moves_momentum()
         if self._moves_momentum:
             self._check_momentum(defaults)
@@ -48,12 +57,12 @@ class EmbeddedScheduler:
     @property
     def option_schedules(self) -> dict[str, Schedule]:
         """The schedules of other options, by option."""
-        return {track.option: track.schedule for track in self._others}
+        return {option.name: option.schedule for option in self._others}
 
     @property
-    def tracks(self) -> list[ScheduledOption]:
-        """The options that move, the lr first."""
-        return list(self._tracks)
+    def options(self) -> list[ScheduledOption]:
+        """The options that have a schedule, the lr first."""
+        return list(self._options)
 
     @property
     def base_lrs(self) -> list[float]:
@@ -69,15 +78,15 @@ class EmbeddedScheduler:
     def moved(self) -> frozenset[str]:
         """The options that the schedules write."""
         momentum = ("beta1", "momentum") if self._moves_momentum else ()
-        return frozenset((*momentum, *(track.option for track in self._tracks)))
+        return frozenset((*momentum, *(option.name for option in self._options)))
 
     def join(self, group: ParamGroup) -> None:
-        """Take `group` into the schedules where they stand; its values until now become its own ones."""
+        """Add `group` to the schedules at their present position; its values until now become its own values."""
         if isinstance(group["lr"], Tensor):
-            group["lr"] = group["lr"].clone()  # torch has all groups, and the defaults, share the one that it was given
-        for track in self._tracks:
-            track.join(group)
-        self._mirror_entry([group])
+            group["lr"] = group["lr"].clone()  # all groups and the defaults share the tensor that torch was given
+        for option in self._options:
+            option.join(group)
+        self._mirror_warp([group])
         self._written.append(group["lr"])
         self._write([group], first=len(self._written) - 1)
 
@@ -93,14 +102,20 @@ class EmbeddedScheduler:
         self._write(groups)
 
     def resume_at_lr(self, lr: float, groups: list[ParamGroup], rising: bool | None = None) -> None:
-        """Go on from where the curve is at `lr`, at the rate that ends it when it would have ended anyway.
+        """Continue where the curve is at `lr`, at the rate that ends it when it would have ended anyway.
 
-        lr: the first group's for the coming update, as it was under another curve. groups: all of them; the values
-        of the coming update are written there. rising: whether the lr was on its way up; None: not known, and of
-        several such positions on the curve it is the nearest in proportion. Curves of other options go along.
-        The entry is state: it is saved and loaded, until another entry replaces it or a state of another curve, or
-        without an entry, is loaded. Raises ValueError, and changes nothing, if the curve neither comes within 1 % of
-        `lr` nor passes it smoothly, or if a metric moves a schedule in here.
+        Curves of other options continue at the same position. The map from updates to positions is state: it is saved
+        and loaded, until another call replaces it, or a state without one or of another curve is loaded.
+
+        Args:
+            lr: the first group's lr for the coming update, as it was under another curve.
+            groups: all groups; the values of the coming update are written into them.
+            rising: whether the lr was rising; None: unknown. If several positions match, the nearest one in proportion
+                is used.
+
+        Raises:
+            ValueError: The curve neither comes within 1 % of `lr` nor passes it smoothly, or a metric moves a schedule
+                of this optimizer. Nothing is changed.
         """
         if self._monitors:
             names = ", ".join(sorted(self._monitors))
@@ -108,90 +123,96 @@ class EmbeddedScheduler:
                 f"the schedule is moved by metrics ({names}): its lr is not a function of the update, so that there"
                 f" is no position to enter it at for the lr {lr:g}. Override the lr instead."
             )
-        self._entry = entry_at(self.schedule, self._lr.ratios[0], float(lr), self.last_epoch, rising)
-        self._mirror_entry(groups)
+        self._warp = warp_to_lr(self.schedule, self._lr.ratios[0], float(lr), self.last_epoch, rising)
+        self._mirror_warp(groups)
         self.write(groups)
 
     def report(self, name: str, value: float, groups: list[ParamGroup]) -> None:
-        """Tell the curves a metric; where one of them is moved by it, write the values of the coming update."""
+        """Report a metric to the curves; if it moves one of them, write the values of the coming update."""
         if name in self._monitors:
-            for track in self._tracks:
-                if name in track.curve.monitors():
-                    track.curve.report(name, value, self.last_epoch)
+            for option in self._options:
+                if name in option.curve.monitors():
+                    option.curve.report(name, value, self.last_epoch)
             self.write(groups)
 
     def get_last_lr(self) -> list[float]:
         """Return each group's lr for the coming update."""
         return [float(lr) for lr in self._written]
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the position, where the curve was entered, what metrics left behind, and the curves for comparison."""
-        state: dict[str, Any] = {"last_epoch": self.last_epoch, "config": _saved_config(self.schedule)}
+    def state_dict(self) -> JsonObject:
+        """Return the position, the `CurveWarp`, the state of curves that metrics move, and the curves' configs."""
+        state: JsonObject = {"last_epoch": self.last_epoch, "config": _saved_config(self.schedule)}
         if self._others:
-            state["option_configs"] = {track.option: track.schedule.config() for track in self._others}
-        if self._entry is not None:
-            state["entry"] = self._entry.state()
+            state["option_configs"] = {option.name: option.schedule.config() for option in self._others}
+        if self._warp is not None:
+            state["entry"] = self._warp.state()
         if self._monitors:
-            state["curves"] = {track.option: track.curve.curve_state() for track in self._tracks}
+            state["curves"] = {option.name: option.curve.metric_state() for option in self._options}
         return state
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take the position from `state`; warn where it was saved under another curve, whose entry is left out.
+    def load_state_dict(self, state: JsonObject) -> None:
+        """Restore the position, with a warning if it was saved under another curve; the groups are not written.
 
-        A plain LRScheduler's state will do: only `last_epoch` is needed. The groups are not written.
-        Raises ValueError for an entry that is none.
+        Args:
+            state: as `state_dict` returned it. Only `last_epoch` is needed, which the state of torch's LRScheduler
+                has. The `CurveWarp` of another curve is ignored.
+
+        Raises:
+            ValueError: Its `entry` is not the state of a `CurveWarp`.
         """
-        entry = CurveWarp.from_state(state.get("entry"))
-        own, saved = _flat(self.state_dict()), _flat(state)
+        warp = CurveWarp.from_state(state.get("entry"))
+        own, saved = _curve_fields(self.state_dict()), _curve_fields(state)
         _warn_of_another_curve({name: (saved[name], own.get(name)) for name in saved if saved[name] != own.get(name)})
         self.last_epoch = int(state["last_epoch"])
         config = _saved_config(self.schedule)
-        self._entry = entry if (state.get("config", config) or NO_CURVE) == (config or NO_CURVE) else None
+        self._warp = warp if (state.get("config", config) or NO_CURVE) == (config or NO_CURVE) else None
         saved = state.get("curves", {})
-        by_metric = [track for track in self._tracks if track.curve.monitors()]
-        restored = [track.restore(saved.get(track.option, {})) for track in by_metric]
+        by_metric = [option for option in self._options if option.curve.monitors()]
+        restored = [option.restore(saved.get(option.name, {})) for option in by_metric]
         if not all(restored):
-            warnings.warn("the saved state does not say what the metrics so far were: they start anew", stacklevel=4)
+            warnings.warn("the saved state has no record of the metrics so far: they start from scratch", stacklevel=4)
 
     def take_over(self, groups: list[ParamGroup]) -> None:
-        """Put this object's own initial values, and those of the coming update, into groups that were
-        loaded; warn where they were saved with others."""
-        for track in self._tracks:
-            key = INITIAL + track.option
-            for group, base in zip(groups, track.base_values, strict=True):
+        """Write this object's own initial values, and those of the coming update, into groups that were loaded.
+
+        Initial values that differ from the saved ones are reported in a warning.
+        """
+        for option in self._options:
+            key = INITIAL + option.name
+            for group, base in zip(groups, option.base_values, strict=True):
                 saved = group.get(key, base)
                 _warn_of_another_curve({key: (saved, base)} if saved != base else {})
                 group[key] = base
-        self._mirror_entry(groups)
+        self._mirror_warp(groups)
         self.write(groups)
 
     def _write(self, groups: list[ParamGroup], first: int = 0) -> None:
         """Write into `groups`, the first of which has the index `first` among all."""
         step, ratios = self.last_epoch, self._lr.ratios
-        position = step if self._entry is None else self._entry.position_at(step)
+        position = step if self._warp is None else self._warp.position_at(step)
         lr = self._lr.curve.lr_at(position)
         if not lr >= 0.0:  # nor is NaN
             raise ValueError(f"the schedule {self.schedule.key} gives the lr {lr} for update {step}")
         for index, group in enumerate(groups, first):
             if isinstance(group["lr"], Tensor):  # in place: a compiled step is not traced again
                 group["lr"].fill_(lr * ratios[index])
-                group[POSITION] = _filled(group.get(POSITION), step)
+                group[POSITION] = _filled_tensor(group.get(POSITION), step)
             else:
                 group["lr"] = lr * ratios[index]
                 group[POSITION] = step
             self._written[index] = group["lr"]
         if self._moves_momentum:
             self._write_momentum(groups, position)
-        for track in self._others:
-            value = track.curve.lr_at(position)
+        for option in self._others:
+            value = option.curve.lr_at(position)
             for index, group in enumerate(groups, first):
-                set_option(group, track.option, value * track.ratios[index])
+                set_option(group, option.name, value * option.ratios[index])
 
-    def _mirror_entry(self, groups: list[ParamGroup]) -> None:
+    def _mirror_warp(self, groups: list[ParamGroup]) -> None:
         for group in groups:
-            group.pop(ENTRY, None)
-            if self._entry is not None:
-                group[ENTRY] = self._entry.mirror()
+            group.pop(CURVE_WARP, None)
+            if self._warp is not None:
+                group[CURVE_WARP] = self._warp.mirror()
 
     def _write_momentum(self, groups: list[ParamGroup], position: int) -> None:
         momentum = self._lr.curve.momentum_at(position)
@@ -200,46 +221,46 @@ class EmbeddedScheduler:
                 set_option(group, "beta1" if "betas" in group else "momentum", momentum)
 
     def _check_momentum(self, defaults: Mapping[str, Any]) -> None:
-        for track in self._others:
-            if track.option in ("momentum", "beta1"):
-                raise ValueError(f"option_schedules.{track.option}: the schedule of the lr moves it already")
+        for option in self._others:
+            if option.name in ("momentum", "beta1"):
+                raise ValueError(f"option_schedules.{option.name}: the schedule of the lr moves it already")
         if not {"betas", "momentum"} & defaults.keys():
             raise ValueError("the schedule moves the momentum, but this optimizer has neither `betas` nor `momentum`")
         if self._lr.curve.momentum_at(0) is None and defaults.get("momentum") == 0:
             # RMSprop makes its buffer at the first update or never.
             raise ValueError(
-                "the schedule moves the momentum later on, and the optimizer's own momentum is 0. Set momentum to what"
-                " it is to start from."
+                "the schedule moves the momentum later, and the optimizer's own momentum is 0. Set momentum to its"
+                " first value."
             )
 
     def _is_dry_step(self, groups: list[ParamGroup]) -> bool:
-        # A tool (torch's distributed checkpoint) that steps only to make the optimizer's state puts a
-        # zero lr into every group first. A zero of the schedule's own is the very object written here.
+        # torch's distributed checkpoint steps once to create the optimizer's state, and puts a zero lr into every
+        # group before. A zero from the schedule is the same object that was written here.
         for index, group in enumerate(groups):
             if group["lr"] is self._written[index] or float(group["lr"]) != 0.0:
                 return False
         return True
 
 
-def _saved_config(schedule: Schedule) -> dict[str, Any]:
-    """Return the config of `schedule`; empty for one that leaves the lr as it is: such a state holds numbers alone."""
+def _saved_config(schedule: Schedule) -> JsonObject:
+    """Return the config of `schedule`; empty for one that leaves the lr as it is: such a state holds only numbers."""
     config = schedule.config()
     return {} if config == NO_CURVE else config
 
 
-def _filled(tensor: Any, value: int) -> Tensor:
+def _filled_tensor(tensor: object, value: int) -> Tensor:
     return tensor.fill_(value) if isinstance(tensor, Tensor) else torch.tensor(value)
 
 
-def _flat(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of all curves in a scheduler's state by one name each."""
-    flat = dict(state["config"] or NO_CURVE) if "config" in state else {}
+def _curve_fields(state: JsonObject) -> JsonObject:
+    """Return the fields of all curves in a scheduler's state under unique names."""
+    fields = dict(state["config"] or NO_CURVE) if "config" in state else {}
     for option, config in state.get("option_configs", {}).items():
-        flat |= {f"{option}.{name}": value for name, value in config.items()}
-    return flat
+        fields |= {f"{option}.{name}": value for name, value in config.items()}
+    return fields
 
 
-def _warn_of_another_curve(differing: dict[str, tuple[Any, Any]]) -> None:
+def _warn_of_another_curve(differing: dict[str, tuple[object, object]]) -> None:
     if differing:
         table = as_table(differing)
         message = f"the position is loaded, but the schedule is another than the saved one: {table}"

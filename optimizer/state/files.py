@@ -111,13 +111,13 @@ def load_optimizer_state(optimizer: Saved, save_dir: str | Path) -> Saved:
     """
     folder = Path(save_dir)
     if not isinstance(optimizer, Mapping):
-        _load(optimizer, _read(folder))
+        _load_files(optimizer, _read_files(folder))
         return optimizer
     if missing := [name for name in optimizer if not (folder / name).is_dir()]:
         raise FileNotFoundError(f"{folder}: no state of {', '.join(missing)}")
     read = _read_together(folder, list(optimizer))
     for name, one in optimizer.items():
-        _load(one, read[name])
+        _load_files(one, read[name])
     return optimizer
 
 
@@ -156,7 +156,7 @@ def _check_savable(tensors: Mapping[str, Tensor]) -> None:
             raise ValueError(f"the optimizer's state {name!r} cannot be saved: {problem}")
 
 
-def _read(folder: Path) -> _SavedFiles:
+def _read_files(folder: Path) -> _SavedFiles:
     """Read the two files. A save may have been stopped after the first of them got its place."""
     check_is_file(folder / TENSORS)
     try:
@@ -184,7 +184,7 @@ def _read_together(folder: Path, names: list[str]) -> dict[str, _SavedFiles]:
     that saved all of them.
     """
     there = [name for name in names if os.path.lexists(folder / name / TENSORS)]
-    placed = {name: _read(folder / name) for name in there or names}
+    placed = {name: _read_files(folder / name) for name in there or names}
     calls = dict.fromkeys(one.call for one in placed.values())
     for call in calls:
         found: dict[str, _SavedFiles] = {}
@@ -197,7 +197,7 @@ def _read_together(folder: Path, names: list[str]) -> dict[str, _SavedFiles]:
         if len(found) == len(names):
             return found
     for name in names:
-        _read(folder / name)  # where one is missing, that is the reason
+        _read_files(folder / name)  # where one is missing, that is the reason
     raise StateMismatchError(
         f"{folder}: {', '.join(names)} were not saved together: a save was stopped between them. Load each"
         " alone to use them all the same."
@@ -208,7 +208,7 @@ def _not_placed(folder: Path, call: str) -> _SavedFiles | None:
     """Read the files that a call saved in `folder` and that have not got their place; None if there are none."""
     for aside in sorted(folder.glob(f"{ASIDE}*")):
         with suppress(OSError, StateMismatchError):
-            if not aside.is_symlink() and (one := _read(aside)).call == call:
+            if not aside.is_symlink() and (one := _read_files(aside)).call == call:
                 return one
     return None
 
@@ -222,7 +222,7 @@ def _read_json(path: Path) -> object:
     return decode_json(read_limited(path, MAX_JSON_BYTES))
 
 
-def _load(optimizer: Optimizer, read: _SavedFiles) -> None:
+def _load_files(optimizer: Optimizer, read: _SavedFiles) -> None:
     if isinstance(read.values, list):
         try:
             state = lerobot_state_dict(read.folder, read.tensors, read.values, _read_json)

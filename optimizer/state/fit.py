@@ -1,8 +1,7 @@
 """Whether saved state fits the parameters of an optimizer and the entries that its class makes for them."""
 
 import inspect
-import warnings
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,17 +9,17 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..config.messages import joined, listed, shown
-from ..transforms.composite_optimizer import owner_of, step_without_hooks
-from ..types import ParamGroup, StateTable, SwitchesWeights
+from ..transforms.trial_step import class_of, trial_step
+from ..types import MOMENTS, ParamGroup, StateTable
 from .checks import StateMismatchError
 from .dtypes import number_kind
 
 IMPLEMENTATION = frozenset(("fused", "foreach", "capturable", "differentiable"))
 """Options that choose how a step is computed."""
 
-_LIKE_PARAMETERS = frozenset(
-    ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg")
-) | (frozenset(("acc_delta", "grad_avg", "sum", "prev", "step_size", "ax", "y", "z")))
+_LIKE_PARAMETERS = frozenset((*MOMENTS, "max_exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg")) | (
+    frozenset(("acc_delta", "grad_avg", "sum", "prev", "step_size", "ax", "y", "z"))
+)
 """Entries that have their parameter's shape."""
 _PACKAGES = ("torch.optim.", "schedulefree.")
 """Packages in whose classes every entry of these names has that shape."""
@@ -53,8 +52,7 @@ class EntryProbe:
 
     def class_of(self, group: ParamGroup) -> type[Optimizer]:
         """Return the class that updates a group of the optimizer, without the schedule that is mixed in."""
-        mro = type(owner_of(self._optimizer, group)).__mro__
-        return next(base for base in mro if not hasattr(base, "embed"))
+        return class_of(self._optimizer, group)
 
     def entries(self, group: ParamGroup, parameter: Tensor, options: ParamGroup | None = None) -> EntryForms | None:
         """Return the entries that a step makes for a parameter.
@@ -156,22 +154,16 @@ def _small_tensor(parameter: Tensor) -> Tensor:
     return torch.zeros(sizes, dtype=parameter.dtype)
 
 
-def _probe_step(cls: Callable[..., Optimizer], small: nn.Parameter, options: ParamGroup) -> EntryForms | None:
-    small.grad = torch.ones_like(small)
+def _probe_step(cls: type[Optimizer], small: nn.Parameter, options: ParamGroup) -> EntryForms | None:
     try:
-        with warnings.catch_warnings(), torch.random.fork_rng([]), torch.compiler.set_stance("force_eager"):
-            warnings.simplefilter("ignore")
-            optimizer = cls([small], **options)
-            if isinstance(optimizer, SwitchesWeights):
-                optimizer.train()
-            step_without_hooks(optimizer)
+        made = trial_step(cls, small, options).state[small]
     except Exception:  # a class of another library may need more than that
         return None
     return {
         name: EntryForm(value.dtype, value.shape == small.shape)
         if isinstance(value, Tensor)
         else EntryForm(None, False)
-        for name, value in optimizer.state[small].items()
+        for name, value in made.items()
     }
 
 

@@ -48,7 +48,7 @@ def load_named_state(optimizer: Optimizer, saved: NamedState, own_options: bool 
     values = parse_values(saved.values)
     ids = {name: param_id for param_id, name in names_by_id(optimizer.state_dict()["param_groups"]).items()}
     _check_shapes(values["shapes"], parameter_shapes(optimizer))
-    _load(optimizer, saved, ids, own_options=own_options)
+    _load_checked(optimizer, saved, ids, own_options=own_options)
 
 
 def load_state_by_position(optimizer: Optimizer, saved: NamedState) -> None:
@@ -67,10 +67,10 @@ def load_state_by_position(optimizer: Optimizer, saved: NamedState) -> None:
             f" are {len(parameters)}"
         )
     _check_shapes(values["shapes"], shapes_by_name(dict(zip(names, parameters, strict=True))))
-    _load(optimizer, saved, {name: position for position, name in enumerate(names)}, by_position=True)
+    _load_checked(optimizer, saved, {name: position for position, name in enumerate(names)}, by_position=True)
 
 
-def _load(
+def _load_checked(
     optimizer: Optimizer,
     saved: NamedState,
     ids: Mapping[str, int],

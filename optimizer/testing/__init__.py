@@ -1,1 +1,1 @@
-"""Checks that an optimizer with a schedule inside does what the library promises."""
+"""Checks of the library's invariants for any optimizer with a schedule inside."""

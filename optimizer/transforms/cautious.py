@@ -16,17 +16,14 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..types import ParamGroup
-from .clipping import has_overflowed
-from .composite_optimizer import CompositeOptimizer
+from ..types import SwitchesWeights
 from .float64_step import in_float64, keep_saved, put_back, why_not_in_float64
-from .memory_layout import called, check_memory
+from .grad_scaler import has_overflowed
+from .memory_layout import check_memory, parameter_labels
 from .step_hooks import without_hooks
+from .weight_decay import decayed_share, is_decoupled
 
 AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
-
-DECOUPLED = (torch.optim.Muon, torch.optim.Adafactor)
-"""PyTorch's classes with decoupled weight decay and no flag for it in their groups; other classes have a flag."""
 
 ALREADY = "the optimizer is cautious already"
 
@@ -72,21 +69,25 @@ def CautiousOptimizer(base: AnyOptimizer, eps: float = 1e-8, min_mean: float = 0
         raise ValueError(ALREADY)
     plain = without_hooks(type(base).step)
 
-    def step(optimizer: Any, *args: Any, **options: Any) -> Any:
-        optimizer._opt_called = True  # what torch's schedulers look for
-        return without_closure(optimizer, caution, plain, args, options)
+    def step(optimizer: Optimizer, *args: object, **options: object) -> object:
+        optimizer.__dict__["_opt_called"] = True  # torch's schedulers look for it to check the order of the calls
+        return step_after_closure(optimizer, caution, plain, args, options)
 
-    hooked: Any = Optimizer.profile_hook_step(step)
-    hooked._is_cautious = True
-    if hasattr(before, "_wrapped_by_lr_sched"):
-        hooked._wrapped_by_lr_sched = True
+    hooked = Optimizer.profile_hook_step(step)
+    hooked.__dict__["_is_cautious"] = True
+    if hasattr(before, "_wrapped_by_lr_sched"):  # torch's mark on a step that a scheduler counts already
+        hooked.__dict__["_wrapped_by_lr_sched"] = True
     base.step = MethodType(hooked, base)  # type: ignore[method-assign]
     register_exact_loads(base)
     return base
 
 
-def without_closure(
-    optimizer: Any, caution: Caution, step: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]
+def step_after_closure(
+    optimizer: Optimizer,
+    caution: Caution,
+    step: Callable[..., object],
+    args: tuple[Any, ...],
+    options: dict[str, object],
 ) -> object:
     """Evaluate the closure among the arguments, if there is one, at the parameters; then take `step` cautiously."""
     closure, *rest = args or (options.pop("closure", None),)
@@ -118,10 +119,10 @@ def check_caution(optimizer: Optimizer) -> None:
             f"{name} cannot be made cautious over parameters of {other.dtype}: step and gradient agree by their signs,"
             " which only real numbers have. Train them by an optimizer without use_cautious_optimizer"
         )
-    if isinstance(optimizer, torch.optim.LBFGS | torch.optim.SparseAdam) or callable(getattr(optimizer, "eval", None)):
+    if isinstance(optimizer, torch.optim.LBFGS | torch.optim.SparseAdam | SwitchesWeights):
         raise ValueError(f"{name} cannot be made cautious: its step is not one direction for one dense gradient")
     for group in optimizer.param_groups:
-        _is_decoupled(optimizer, group)
+        is_decoupled(optimizer, group)  # raises if that is unknown
     if any(p.dtype != torch.float64 for p in parameters):
         reason = why_not_in_float64(optimizer)
         if reason is not None:
@@ -129,7 +130,7 @@ def check_caution(optimizer: Optimizer) -> None:
 
 
 @torch.no_grad()
-def cautious_step(optimizer: Any, caution: Caution, step: Callable[[], object]) -> object:
+def cautious_step(optimizer: Optimizer, caution: Caution, step: Callable[[], object]) -> object:
     """Take a cautious step.
 
     It is computed in float64 from the gradients as they are before it, and each weight is rounded once. A step that
@@ -147,21 +148,21 @@ def cautious_step(optimizer: Any, caution: Caution, step: Callable[[], object]) 
         RuntimeError: for sparse gradients and for tensors whose memory was freed.
     """
     for group in optimizer.param_groups:
-        for p, name in zip(group["params"], called(group), strict=True):
+        for p, name in zip(group["params"], parameter_labels(group), strict=True):
             _check_tensors(p, name)
     if has_overflowed(optimizer):
         return None
     with in_float64(optimizer) as moved:
         result = step()
     for group in optimizer.param_groups:
-        keep, sign = 1.0 - _decay(optimizer, group), -1.0 if group.get("maximize") else 1.0
+        keep, sign = 1.0 - decayed_share(optimizer, group), -1.0 if group.get("maximize") else 1.0
         for p in group["params"]:
             if p.grad is not None:
-                _move(p, moved.pop(p).detach(), keep, sign, caution)
+                _move_cautiously(p, moved.pop(p).detach(), keep, sign, caution)
     return result
 
 
-def _move(p: Tensor, moved: Tensor, keep: float, sign: float, caution: Caution) -> None:
+def _move_cautiously(p: Tensor, moved: Tensor, keep: float, sign: float, caution: Caution) -> None:
     """Move `p` cautiously, where the class would have gone to `moved`."""
     decayed = p.detach().to(torch.float64) * keep
     step = decayed - moved
@@ -179,28 +180,3 @@ def _check_tensors(p: Tensor, name: str) -> None:
     for tensor, what in ((p, name), (p.grad, f"the gradient of {name}")):
         if tensor is not None:
             check_memory(tensor, what)
-
-
-def _decay(optimizer: Optimizer, group: ParamGroup) -> float:
-    """Return the share of the parameters that decoupled weight decay takes off in a step."""
-    if not _is_decoupled(optimizer, group):
-        return 0.0
-    lr = 1.0 if group.get("fixed_decay") else float(group["lr"])  # pytorch_optimizer's way to leave the lr out
-    return lr * float(group["weight_decay"])
-
-
-def _is_decoupled(optimizer: Optimizer, group: ParamGroup) -> bool:
-    if not group.get("weight_decay"):
-        return False
-    for flag in ("decoupled_weight_decay", "weight_decouple"):  # PyTorch's, pytorch_optimizer's
-        if flag in group:
-            return bool(group[flag])
-    owner = optimizer.owner_of(group) if isinstance(optimizer, CompositeOptimizer) else optimizer
-    if isinstance(owner, DECOUPLED):
-        return True
-    if any(base.__module__.startswith("torch.optim.") for base in type(owner).__mro__ if base is not Optimizer):
-        return False
-    raise ValueError(
-        f"{type(owner).__name__} does not say whether its weight decay is decoupled, which a cautious step leaves out:"
-        " set weight_decay to 0"
-    )

@@ -1,12 +1,24 @@
 """Gradient clipping inside the step."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_, get_total_norm
-from torch.optim import Optimizer
+
+from ..types import ParamGroup
+from .grad_scaler import loss_scale
+from .step_options import StepOptions
+from .tracing import untraced
+
+
+class Clips(Protocol):
+    """An optimizer with `grad_clip_norm` among its step options."""
+
+    param_groups: list[ParamGroup]
+    step_options: StepOptions
+    grad_norm: Tensor | None
 
 
 @torch.no_grad()
@@ -25,7 +37,7 @@ def total_norm(gradients: Iterable[Tensor]) -> Tensor:
     for gradient in gradients:
         dense = gradient.coalesce().values() if gradient.is_sparse else gradient
         parts.setdefault(hasattr(dense, "full_tensor"), []).append(dense)
-    norms = [_whole(get_total_norm(of_kind)) for of_kind in parts.values()]
+    norms = [_unsharded(get_total_norm(of_kind)) for of_kind in parts.values()]
     if len(norms) == 1:
         return norms[0]
     return (
@@ -36,28 +48,33 @@ def total_norm(gradients: Iterable[Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def scale(gradients: Iterable[Tensor], factor: Tensor) -> None:
-    """Multiply `gradients`, dense, sparse or sharded, with the scalar `factor` in place."""
-    parts: dict[tuple[type, torch.device, torch.dtype], list[Tensor]] = {}
-    for gradient in gradients:
-        values = gradient._values() if gradient.is_sparse else gradient  # also right before they are added up
-        parts.setdefault((type(values), values.device, values.dtype), []).append(values)
-    for (_, device, _), tensors in parts.items():
-        torch._foreach_mul_(tensors, factor.to(device))
+def clip_to_norm(gradients: list[Tensor], max_norm: float, *, keep_overflowed: bool = False) -> Tensor:
+    """Scale `gradients` in place so that their joint L2 norm is at most `max_norm`, by torch's formula.
+
+    Args:
+        gradients: as for `total_norm`.
+        max_norm: at least 0.
+        keep_overflowed: whether gradients whose norm is not finite stay as they are, and do not become NaN or 0.
+
+    Returns:
+        The norm before clipping, a scalar.
+    """
+    is_plain = _is_plain(gradients)
+    # torch sorts by device and type, which is most of the cost for small parameters.
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))) if is_plain else total_norm(gradients)
+    factor = torch.clamp(max_norm / (norm + 1e-6), max=1.0)
+    if keep_overflowed:
+        factor = torch.where(torch.isfinite(norm), factor, 1.0)
+    if not is_plain:
+        _scale(gradients, factor)
+    elif factor != 1.0:
+        torch._foreach_mul_(gradients, factor)
+    return norm
 
 
-def has_overflowed(optimizer: Optimizer) -> bool:
-    """Return whether GradScaler, which calls a fused step all the same, has found gradients that are not finite."""
-    found_inf: Tensor | None = getattr(optimizer, "found_inf", None)
-    return found_inf is not None and bool(torch.any(found_inf))
-
-
-def factor_for(norm: Tensor, max_norm: float) -> Tensor:
-    """Return the factor on gradients of this joint norm after which it is at most `max_norm`, as torch computes it."""
-    return torch.clamp(max_norm / (norm + 1e-6), max=1.0)
-
-
-def clip_before_step(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def clip_before_step(
+    optimizer: Clips, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     """Step-pre hook: scale the gradients of `optimizer` so that their joint L2 norm is at most its `grad_clip_norm`.
 
     The norm before is left as its `grad_norm`. A closure makes the gradients inside the step: they are clipped there.
@@ -70,54 +87,58 @@ def clip_before_step(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[s
         return None
 
     def clipped_closure() -> object:
-        loss = closure()
+        loss: object = closure()
         _clip(optimizer)
         return loss
 
     return (args[0], clipped_closure, *args[2:]), {key: kwargs[key] for key in kwargs if key != "closure"}
 
 
-def _clip(optimizer: Any) -> None:
+def _clip(optimizer: Clips) -> None:
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     if not parameters:
         return
-    # Under GradScaler a fused step is handed gradients that are still multiplied by the scale.
-    loss_scale: Tensor | None = getattr(optimizer, "grad_scale", None)
-    max_norm: float = optimizer.step_options.grad_clip_norm
-    if loss_scale is None:
-        norm = _clipped(parameters, max_norm)
+    scale = loss_scale(optimizer)
+    max_norm = optimizer.step_options.grad_clip_norm
+    assert max_norm is not None  # this hook is registered only with a norm
+    if scale is None:
+        norm = _clip_parameters(parameters, max_norm)
     else:
-        norm = _clipped(parameters, max_norm * float(loss_scale)) / loss_scale
+        norm = _clip_parameters(parameters, max_norm * float(scale)) / scale
     if torch.compiler.is_compiling():  # which drops what traced code sets on an optimizer
-        torch.compiler.disable(_keep)(optimizer, norm)  # type: ignore[no-untyped-call]  # torch
+        untraced(_store_norm)(optimizer, norm)
     else:
-        _keep(optimizer, norm)
+        _store_norm(optimizer, norm)
 
 
-@torch.no_grad()
-def _clipped(parameters: list[Tensor], max_norm: float) -> Tensor:
-    """Clip as torch does, without its sorting by device and type, which is most of the cost for small parameters."""
+def _clip_parameters(parameters: Sequence[Tensor], max_norm: float) -> Tensor:
     gradients = [p.grad for p in parameters if p.grad is not None]
-    if any(gradient.is_sparse for gradient in gradients):
-        norm: Tensor = total_norm(gradients)
-        scale(gradients, factor_for(norm, max_norm))
-        return norm
-    dtype = gradients[0].dtype
-    is_simple = all(type(g) is Tensor and g.is_cpu and g.dtype is dtype and not g.is_sparse for g in gradients)
-    if not is_simple or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() and not any(gradient.is_sparse for gradient in gradients):
         return clip_grad_norm_(parameters, max_norm)
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients, 2.0)), 2.0)
-    factor = factor_for(norm, max_norm)
-    if factor != 1.0:
-        torch._foreach_mul_(gradients, factor)
-    return norm
+    return clip_to_norm(gradients, max_norm)
 
 
-def _keep(optimizer: Any, norm: Tensor) -> None:
-    optimizer.grad_norm = _whole(norm)
+def _is_plain(gradients: list[Tensor]) -> bool:
+    """Return whether the gradients are dense tensors of one type on the CPU."""
+    return bool(gradients) and all(
+        type(g) is Tensor and g.is_cpu and g.dtype is gradients[0].dtype and not g.is_sparse for g in gradients
+    )
 
 
-def _whole(norm: Tensor) -> Tensor:
-    whole: Any = getattr(norm, "full_tensor", None)  # of sharded gradients it is a DTensor
-    full: Tensor = norm if whole is None else whole()
-    return full
+def _scale(gradients: Iterable[Tensor], factor: Tensor) -> None:
+    parts: dict[tuple[type, torch.device, torch.dtype], list[Tensor]] = {}
+    for gradient in gradients:
+        values = gradient._values() if gradient.is_sparse else gradient  # also right before they are added up
+        parts.setdefault((type(values), values.device, values.dtype), []).append(values)
+    for (_, device, _), tensors in parts.items():
+        torch._foreach_mul_(tensors, factor.to(device))
+
+
+def _store_norm(optimizer: Clips, norm: Tensor) -> None:
+    optimizer.grad_norm = _unsharded(norm)
+
+
+def _unsharded(norm: Tensor) -> Tensor:
+    """Return the norm of sharded gradients, a DTensor, as a plain tensor."""
+    whole: Callable[[], Tensor] | None = getattr(norm, "full_tensor", None)
+    return norm if whole is None else whole()

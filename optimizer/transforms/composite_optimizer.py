@@ -27,7 +27,7 @@ class CompositeOptimizer(Optimizer):
             for group in member.param_groups
         ]
         super().__init__(groups, shared)
-        self._share()
+        self._share_state()
 
     def add_param_group(self, param_group: ParamGroup) -> None:
         """Add a group to the member at the index under its key `part`, or to the first without that key.
@@ -40,7 +40,7 @@ class CompositeOptimizer(Optimizer):
         member = self._members[param_group[MEMBER]]
         super().add_param_group({**member.defaults, **param_group})
         if self.__dict__.get("_shared"):
-            self._share()
+            self._share_state()
 
     def owner_of(self, group: ParamGroup) -> Optimizer:
         """Return the member that updates `group`."""
@@ -66,9 +66,9 @@ class CompositeOptimizer(Optimizer):
 
     def __setstate__(self, state: StateDict) -> None:
         super().__setstate__(state)
-        self._share()
+        self._share_state()
 
-    def _share(self) -> None:
+    def _share_state(self) -> None:
         """Give the members their groups and the state, which are replaced when a state is loaded."""
         for index, member in enumerate(self._members):
             groups = [group for group in self.param_groups if group[MEMBER] == index]

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..types import ParamGroup, StateDict, StateTable
-from .composite_optimizer import owner_of
 from .memory_layout import check_memory
+from .trial_step import class_of, trial_step
 
 HALVES = (torch.float16, torch.bfloat16)
 """Types too short for moments: those of such parameters are float32."""
@@ -31,7 +31,7 @@ def in_float64(optimizer: Optimizer) -> Iterator[dict[Tensor, Tensor]]:
     try:
         for group, parameters in zip(groups, held, strict=True):
             for p in parameters:
-                copies[p] = _copy(p)
+                copies[p] = _float64_copy(p)
                 if p in before:
                     del state[p]
                     own = {name: _to_float64(name, value) for name, value in before[p].items()}
@@ -52,7 +52,7 @@ def in_float64(optimizer: Optimizer) -> Iterator[dict[Tensor, Tensor]]:
         state.update(_state_of_parameters(after, before, copies) if after is not before else before)
 
 
-def _copy(p: Tensor) -> Tensor:
+def _float64_copy(p: Tensor) -> Tensor:
     copy = nn.Parameter(p.detach().to(torch.float64, copy=True), requires_grad=p.requires_grad)
     if p.grad is not None:
         copy.grad = torch.empty_like(copy).copy_(p.grad.detach())  # the strides of the copy, for fused steps
@@ -139,15 +139,15 @@ def put_back(optimizer: Optimizer) -> None:
     for param_id, p in zip(ids, parameters, strict=True):
         if p.dtype in HALVES and param_id in saved["state"]:
             own, found = optimizer.state[p], saved["state"][param_id]
-            optimizer.state[p] = {name: _unrounded(value, _item_at(found, name)) for name, value in own.items()}
+            optimizer.state[p] = {name: _without_rounding(value, _item_at(found, name)) for name, value in own.items()}
 
 
-def _unrounded(value: object, saved: object) -> object:
+def _without_rounding(value: object, saved: object) -> object:
     if isinstance(value, Tensor):
         if isinstance(saved, Tensor) and saved.is_floating_point() and saved.dtype != value.dtype:
             return saved.detach().to(value.device, copy=True)
         return value
-    return _map_items(value, lambda key, item: _unrounded(item, _item_at(saved, key)))
+    return _map_items(value, lambda key, item: _without_rounding(item, _item_at(saved, key)))
 
 
 def why_not_in_float64(optimizer: Optimizer) -> str | None:
@@ -157,11 +157,10 @@ def why_not_in_float64(optimizer: Optimizer) -> str | None:
     """
     parameters = {id(p): p for group in optimizer.param_groups for p in group["params"]}
     for name, value in vars(optimizer).items():
-        if name not in ("param_groups", "state") and _holds(value, parameters.keys()):
+        if name not in ("param_groups", "state") and _contains_any(value, parameters.keys()):
             return f"it keeps parameters in its attribute {name}, and would move them there"
     for group in optimizer.param_groups:
-        cls = type(owner_of(optimizer, group))
-        cls = getattr(cls, "_scheduled_base", cls)
+        cls = class_of(optimizer, group)
         if cls.__module__.startswith("torch.optim"):
             continue
         for p in {p.ndim: p for p in group["params"]}.values():
@@ -171,24 +170,21 @@ def why_not_in_float64(optimizer: Optimizer) -> str | None:
     return None
 
 
-def _step_failure(
-    cls: Callable[..., Optimizer], group: ParamGroup, parameter: Tensor, dtype: torch.dtype
-) -> str | None:
+def _step_failure(cls: type[Optimizer], group: ParamGroup, parameter: Tensor, dtype: torch.dtype) -> str | None:
     """Return the error of a step of `cls` on a small parameter, or None."""
     options = {name: group[name] for name in inspect.signature(cls).parameters if name in group and name != "params"}
     small = nn.Parameter(torch.ones([min(size, 2) for size in parameter.shape], dtype=dtype, device=parameter.device))
-    small.grad = torch.ones_like(small)
     try:
-        cls([small], **options).step()
+        trial_step(cls, small, options)
     except Exception as error:  # a library's class may raise anything
         return f"{type(error).__name__}: {error}"
     return None
 
 
-def _holds(value: object, ids: Collection[int]) -> bool:
+def _contains_any(value: object, ids: Collection[int]) -> bool:
     """Return whether `value` is one of the tensors with these ids, or a container that has one inside."""
     if isinstance(value, Tensor):
         return id(value) in ids
     if isinstance(value, Mapping):
-        return any(_holds(item, ids) for item in (*value, *value.values()))
-    return isinstance(value, list | tuple | set) and any(_holds(item, ids) for item in value)
+        return any(_contains_any(item, ids) for item in (*value, *value.values()))
+    return isinstance(value, list | tuple | set) and any(_contains_any(item, ids) for item in value)

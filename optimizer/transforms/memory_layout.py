@@ -20,7 +20,7 @@ def is_dense(tensor: Tensor) -> bool:
     return True
 
 
-def oddity(tensor: Tensor) -> str | None:
+def layout_problem(tensor: Tensor) -> str | None:
     """Return why memory at the address of `tensor` does not hold its elements one by one, or None if it does."""
     if type(tensor) not in PLAIN or tensor.layout != torch.strided:
         return f"is a {type(tensor).__name__} of layout {tensor.layout}"
@@ -29,7 +29,7 @@ def oddity(tensor: Tensor) -> str | None:
     return "is a tensor of zeros without memory" if tensor._is_zerotensor() else None
 
 
-def extent(tensor: Tensor) -> int:
+def extent_bytes(tensor: Tensor) -> int:
     """Return how many bytes lie between the first element and the end of the last one."""
     if not tensor.numel():
         return 0
@@ -37,7 +37,7 @@ def extent(tensor: Tensor) -> int:
     return (last + 1) * tensor.element_size()
 
 
-def called(group: ParamGroup) -> list[str]:
+def parameter_labels(group: ParamGroup) -> list[str]:
     """Return a label for each parameter of a group, for messages: its name, where the group has names."""
     return [f"parameter {name!r}" for name in group.get("param_names", ())] or ["a parameter"] * len(group["params"])
 
@@ -54,7 +54,7 @@ def check_memory(tensor: Tensor, what: str) -> None:
     """
     if type(tensor) not in PLAIN or tensor.layout != torch.strided or tensor.is_meta or tensor._is_zerotensor():
         return  # it has no memory of this kind
-    needed = tensor.storage_offset() * tensor.element_size() + extent(tensor)
+    needed = tensor.storage_offset() * tensor.element_size() + extent_bytes(tensor)
     if tensor.numel() and needed > tensor.untyped_storage().nbytes():
         raise RuntimeError(
             f"{what} of shape {list(tensor.shape)}: needs {needed} bytes of memory, and there are"
@@ -62,17 +62,17 @@ def check_memory(tensor: Tensor, what: str) -> None:
         )
 
 
-def laid_out_as(p: Tensor, tensor: Tensor) -> Tensor:
+def with_strides_of(p: Tensor, tensor: Tensor) -> Tensor:
     """Return `tensor` itself if it has the strides of `p`, else a copy with these strides, in the type of `tensor`."""
-    return tensor if lies_as(p, tensor) else empty_like(p, dtype=tensor.dtype).copy_(tensor)
+    return tensor if has_strides_of(p, tensor) else empty_like(p, dtype=tensor.dtype).copy_(tensor)
 
 
-def lies_as(p: Tensor, tensor: Tensor) -> bool:
+def has_strides_of(p: Tensor, tensor: Tensor) -> bool:
     """Return whether `tensor`, of the shape of `p`, stores its elements in the same order."""
     return tensor.stride() == p.stride() and not tensor.is_neg()  # the memory of a negated view has other signs
 
 
-def lay_out(optimizer: Optimizer) -> None:
+def match_strides(optimizer: Optimizer) -> None:
     """Give the gradients and the state of `optimizer`'s fused groups the strides of their parameters.
 
     Autograd's gradients have these strides already; gradients that are set by hand, and the state of an unfused step,
@@ -80,17 +80,19 @@ def lay_out(optimizer: Optimizer) -> None:
     """
     for group in optimizer.param_groups:
         plain = [p for p in group["params"] if type(p) in PLAIN] if group.get("fused") else []
-        if any(oddity(p) or not is_dense(p) or (type(p.grad) is Tensor and _unreadable(p.grad)) for p in plain):
+        if any(
+            layout_problem(p) or not is_dense(p) or (type(p.grad) is Tensor and _is_unreadable(p.grad)) for p in plain
+        ):
             group["fused"] = False
             continue
         for p in plain:
             if type(p.grad) is Tensor:
-                p.grad = laid_out_as(p, p.grad)
+                p.grad = with_strides_of(p, p.grad)
                 state = optimizer.state.get(p, {})
                 for name, value in state.items():
                     if isinstance(value, Tensor) and value.shape == p.shape:
-                        state[name] = laid_out_as(p, value)
+                        state[name] = with_strides_of(p, value)
 
 
-def _unreadable(gradient: Tensor) -> bool:
+def _is_unreadable(gradient: Tensor) -> bool:
     return gradient.layout != torch.strided or gradient._is_zerotensor()

@@ -1,4 +1,4 @@
-"""What happens around a step."""
+"""The options of an optimizer that act around a step."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from .cautious import Caution
 
 @dataclass(frozen=True)
 class StepOptions:
-    """What an optimizer does around the step of its class.
+    """The transforms that an optimizer applies around the step of its class.
 
     Attributes:
         grad_clip_norm: the joint L2 norm that gradients are scaled down to before an update; None or 0: no clipping.

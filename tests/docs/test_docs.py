@@ -1,9 +1,11 @@
-"""The documents say what is so: their code runs, and their commands and figures are the program's."""
+"""The documents are true: their code runs, and their commands and figures are the program's."""
 
+import json
 import re
 import subprocess
 import sys
 
+import faults
 import pytest
 import torch
 import yaml
@@ -32,13 +34,20 @@ def test_the_readmes_library_example_runs():
     assert names["optimizer"].scheduler.last_epoch == 200
 
 
+def test_the_optimizer_readmes_example_runs():
+    names = {}
+    exec(blocks("optimizer/README.md", "python")[0], names)
+    assert names["optimizer"].scheduler.last_epoch == 0
+
+
 @pytest.mark.usefixtures("_scratch")
 def test_the_readmes_yaml_trains_and_its_commands_work(cli, tmp_path):
     (tmp_path / "small.yaml").write_text(blocks("README.md", "yaml")[0])
     commands = [line.split("#")[0].split()[1:] for line in blocks("README.md", "")[-1].strip().splitlines()]
-    short = [argument.replace("total_steps=300", "total_steps=60") for argument in commands[1]]
-    commands[1] = short
-    assert [command[0] for command in commands] == ["plan", "train", "resume", "checkpoint", "plot", "list", "describe"]
+    for full, short in (("total_steps=300", "total_steps=60"), ("total_steps=600", "total_steps=70")):
+        commands = [[argument.replace(full, short) for argument in command] for command in commands]
+    named = ["plan", "train", "resume", "resume", "checkpoint", "plot", "list", "describe"]
+    assert [command[0] for command in commands] == named
     for command in commands:
         code, printed = cli(*command)
         assert code == 0, printed
@@ -61,13 +70,7 @@ def test_a_component_as_the_readme_shows_it(tmp_path):
     assert trainer.load_config(raw).model.components["head"].chosen.__name__ == "MyHead"
 
 
-LION = """
-import sys, torch, types
-class Lion(torch.optim.SGD):  # stands in for the package, which is not installed here
-    pass
-sys.modules["pytorch_optimizer"] = types.SimpleNamespace(Lion=Lion)
-"""
-PARTS = """
+EXTENSIONS = """
 import optimizer, torch, trainer
 batch = trainer.DATASET_REGISTRY["grasps"](path="grasps.pt").train.batch(torch.arange(3))
 assert {name: tensor.shape for name, tensor in batch.items()} == {"state": (3, 4), "action": (3, 2)}
@@ -81,10 +84,36 @@ assert {"behaviour_cloning", "actor_critic"} <= set(trainer.OBJECTIVE_REGISTRY)
 """
 
 
-def test_parts_as_the_docs_show_them(tmp_path):
+def test_own_classes_run_as_the_docs_show_them(tmp_path):
+    pytest.importorskip("pytorch_optimizer", reason="needs the extra `test`")
     torch.save({"state": torch.randn(1100, 4), "action": torch.randn(1100, 2)}, tmp_path / "grasps.pt")
-    source = "\n".join([LION, *blocks("docs/parts.md", "python"), PARTS])  # in a process of its own: it registers keys
+    source = "\n".join([*blocks("docs/extending.md", "python"), EXTENSIONS])  # in another process: it registers keys
     subprocess.run([sys.executable, "-c", source], check=True, cwd=tmp_path)
+
+
+def test_the_wiring_in_the_docs_is_the_demos():
+    shown = yaml.safe_load(blocks("docs/extending.md", "yaml")[0])
+    demo = yaml.safe_load((ROOT / "configs/digits.yaml").read_text())
+    assert shown["objective"] == demo["train"]["objective"]
+
+
+@pytest.mark.usefixtures("_scratch")
+def test_inference_as_the_docs_show_it(cli, tmp_path):
+    (tmp_path / "small.yaml").write_text(blocks("README.md", "yaml")[0])
+    assert cli("train", "small.yaml", "--train.total_steps=60", "--train.eval_every=60")[0] == 0
+    for command in blocks("docs/inference.md", "")[0].strip().splitlines():
+        code, printed = cli(*command.split()[1:])
+        assert code == 0, printed
+    names = {}
+    rebuilt, exported, batch_norm = blocks("docs/inference.md", "python")
+    exec(rebuilt, names)
+    last = json.loads((tmp_path / "runs/small/metrics.jsonl").read_text().splitlines()[-1])
+    assert names["accuracy"].item() == pytest.approx(last["accuracy"])
+    exec(exported, names)
+    code = names["components"]["backbone"](names["held_out"]["image"])
+    assert torch.equal(names["head"](code), names["components"]["head"](code))
+    exec(batch_norm, names)
+    assert not names["components"].training
 
 
 def test_the_optimizer_readme_names_every_key():
@@ -136,11 +165,35 @@ def test_every_figure_is_shown_and_every_shown_one_is_there():
     assert shown == {path.name for path in (ROOT / "docs/figures").iterdir()}
 
 
+def prose(path):
+    """Return a page without its code."""
+    return re.sub(r"^ *```.*?^ *```|`[^`]*`", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(path):
+    """Return what the headings of a page are called in links."""
+    page = re.sub(r"^ *```.*?^ *```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    titles = re.findall(r"^#+ (.*)$", page, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 def test_links_lead_somewhere():
     for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "optimizer").glob("*.md")]:
-        prose = re.sub(r"^ *```.*?^ *```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
-        for target in re.findall(r"\]\(([^)#:\s]+)\)", prose):
-            assert (path.parent / target).exists(), f"{path}: {target}"
+        for target, anchor in re.findall(r"\]\(([^)#:\s]*)(?:#([^)\s]+))?\)", prose(path)):
+            page = path.parent / target if target else path
+            assert page.exists(), f"{path}: {target}"
+            assert not anchor or anchor in anchors(page), f"{path}: {target}#{anchor}"
+
+
+def test_every_page_is_two_clicks_from_the_readme():
+    def linked(path):
+        targets = re.findall(r"\]\(([^)#:\s]+\.md)", path.read_text())
+        return {(path.parent / target).resolve() for target in targets}
+
+    near = linked(ROOT / "README.md")
+    near |= {page for path in near for page in linked(path)}
+    pages = {path.resolve() for path in (ROOT / "docs").rglob("*.md")}
+    assert pages - near == set()
 
 
 OPTIMIZERS = [
@@ -171,7 +224,7 @@ def test_the_several_adams_of_the_docs():
 
 def test_the_sawtooth_of_the_docs():
     source = blocks("docs/schedules/README.md", "python")[0] + "\nassert Sawtooth(period=4).lr_at(5) == 0.75"
-    subprocess.run([sys.executable, "-c", source], check=True)  # in a process of its own: it registers a key
+    subprocess.run([sys.executable, "-c", source], check=True)  # in another process: it registers a key
 
 
 def test_the_tests_that_the_checklist_names_are_there():
@@ -184,9 +237,30 @@ def test_the_tests_that_the_checklist_names_are_there():
         *classes, function = name.split("::")
         assert re.search(rf"def {function}\(", source), f"{file}::{name}"
         assert all(f"class {one}:" in source for one in classes), f"{file}::{name}"
-    rows = re.findall(r"^\| ([ABCD]\d+b?) \|", text, re.MULTILINE)
+    rows = re.findall(r"^- \*\*([ABCD]\d+b?)\*\* ", text, re.MULTILINE)
     expected = [f"A{n}" for n in range(1, 25)] + ["A5b", "A9b"] + [f"B{n}" for n in range(1, 16)] + ["C2"]
     assert sorted(rows) == sorted(expected + [f"D{n}" for n in range(1, 22)])
+
+
+def test_the_readmes_kills_and_mistakes_are_those_of_the_tests():
+    def number(file, pattern):
+        (path,) = (path for path in ROOT.rglob(file) if ".venv" not in path.parts)
+        return int(re.search(pattern, path.read_text())[1])
+
+    variants = len(faults.VARIANTS)
+    tested = variants * number("test_faults.py", r'"killed", (\d+), seconds')
+    soaked = variants * number("soak.py", r"SEEDS = (\d+)") * number("soak.py", r"KILLS = (\d+)")
+    mistakes = number("test_mutations.py", r'"INNERSTEP_MUTATIONS", "(\d+)"')
+    many = number("Makefile", r"INNERSTEP_MUTATIONS=(\d+)")
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert f"kills small runs {tested} times and damages checkpoints in {mistakes:,} ways" in text
+    assert f"`make soak` kills {soaked} times and makes {many:,} such mistakes" in text
+
+
+def test_the_test_files_that_the_docs_name_are_there():
+    for page in ("docs/reliability.md", "docs/integrations.md", "docs/limits.md"):
+        for file in re.findall(r"`(test_\w+\.py)", (ROOT / page).read_text()):
+            assert [*(ROOT / "tests").rglob(file)], f"{page}: {file}"
 
 
 def test_everything_public_has_a_docstring():

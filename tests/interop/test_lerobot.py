@@ -1,10 +1,12 @@
 """What users of LeRobot call by its names, and the files that they have."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.torch import save_file
 from sample_lerobot_files import lerobots_files
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -111,7 +113,7 @@ def test_a_preset_holds_where_nothing_is_given_and_what_is_given_wins():
 @pytest.mark.parametrize(
     ("cfg", "message"),
     [
-        ({}, "brings no optimizer_preset"),
+        ({}, "has no optimizer_preset"),
         ({"optimiser": {"type": "adamw"}}, "did you mean 'optimizer'"),
         ({"optimizer": {"type": "adamw", "learning_rate": 1}}, "learning_rate"),
         (
@@ -214,6 +216,35 @@ def test_another_models_state_is_refused_by_name(tmp_path):
     save_optimizer_state(OPTIMIZER_BUILDER_REGISTRY["adamw"]().build(Policy()), tmp_path)
     with pytest.raises(StateMismatchError, match=r"missing: weight.*extra: backbone"):
         load_optimizer_state(OPTIMIZER_BUILDER_REGISTRY["adamw"]().build(nn.Linear(3, 3, bias=False)), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "rule"),
+    [
+        (
+            "optimizer_state.safetensors",
+            {"weight/exp_avg": torch.ones(3, 3)},
+            "names like state/0/exp_avg; got 'weight",
+        ),
+        ("optimizer_state.safetensors", {"state/first/exp_avg": torch.ones(3, 3)}, "names like state/0/exp_avg"),
+        ("optimizer_param_groups.json", ["weight"], "parameter groups; got 'weight'"),
+        ("optimizer_param_groups.json", [{"params": [0], "betas": 0.9}], "parameter groups; got "),
+        ("scheduler_state.json", {"last_epoch": 1.5}, "last_epoch must be a whole number >= 0; got 1.5"),
+        ("scheduler_state.json", [7], "last_epoch must be a whole number >= 0; got None"),
+    ],
+)
+def test_a_file_that_lerobot_does_not_write_is_refused(tmp_path, name, content, rule):
+    module = nn.Linear(3, 3, bias=False)
+    adamw = torch.optim.AdamW(module.parameters())
+    lerobots_files(adamw, LambdaLR(adamw, lambda step: 1.0), tmp_path)
+    if name.endswith(".json"):
+        (tmp_path / name).write_text(json.dumps(content))
+    else:
+        save_file(content, tmp_path / name)
+    with pytest.raises(StateMismatchError) as caught:
+        load_optimizer_state(OPTIMIZER_BUILDER_REGISTRY["adamw"]().build(module), tmp_path)
+    assert f"{tmp_path / name}: " in str(caught.value)
+    assert rule in str(caught.value)
 
 
 def test_a_run_that_lerobot_saved_goes_on(tmp_path):
@@ -327,5 +358,5 @@ def test_vqbet_to_zero_is_lerobots_newer_vqbet(num_cycles, expected):
     schedule = {"type": "vqbet_to_zero", "num_warmup_steps": 10, "num_vqvae_training_steps": 20}
     made = OPTIMIZER_BUILDER_REGISTRY["adam"](lr=1.0, schedule={**schedule, "num_cycles": num_cycles})
     preview = made.preview(Horizon(100))
-    assert [preview.at(update)["lr"] for update in (30, 65, 100)] == pytest.approx(expected, abs=1e-12)
-    assert [preview.at(update)["lr"] for update in (0, 19, 20, 25)] == pytest.approx([1, 1, 0, 0.5])
+    assert [preview.values_at(update)["lr"] for update in (30, 65, 100)] == pytest.approx(expected, abs=1e-12)
+    assert [preview.values_at(update)["lr"] for update in (0, 19, 20, 25)] == pytest.approx([1, 1, 0, 0.5])

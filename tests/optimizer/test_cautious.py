@@ -166,5 +166,5 @@ def test_what_means_nothing_is_refused():
         CautiousOptimizer(torch.optim.SGD([nn.Parameter(torch.zeros(1))]), eps=0.0)
     pytest.importorskip("heavyball", reason="needs heavyball")
     factory = OPTIMIZER_BUILDER_REGISTRY["heavyball.AdamW"](weight_decay=0.1, use_cautious_optimizer=True)
-    with pytest.raises(ValueError, match="does not say whether its weight decay is decoupled"):
+    with pytest.raises(ValueError, match="does not state whether its weight decay is decoupled"):
         factory.build(nn.Linear(2, 2))

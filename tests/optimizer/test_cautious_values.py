@@ -108,9 +108,9 @@ def refused(name, implementation, dtype):
     if implementation != "compiled":
         return None
     if name in ("sgd", "sgd with a penalty"):
-        return "it does not know SGD without momentum"
+        return "it does not support SGD without momentum"
     if "amsgrad" in name:
-        return "it does not know amsgrad"
+        return "it does not support amsgrad"
     return f"a parameter is {dtype} on cpu" if dtype in (torch.bfloat16, torch.float16) else None
 
 

@@ -156,7 +156,7 @@ def test_a_joint_norm_is_of_everything():
     ]
     expected = (9 + 16 + 16 + 64 + 4) ** 0.5
     assert float(clipping.total_norm(gradients)) == pytest.approx(expected)
-    clipping.scale(gradients, torch.tensor(0.5))
+    assert float(clipping.clip_to_norm(gradients, expected / 2)) == pytest.approx(expected)
     assert float(clipping.total_norm(gradients)) == pytest.approx(expected / 2)
     assert not sparse.is_coalesced()
     assert float(clipping.total_norm([])) == 0.0

@@ -281,8 +281,8 @@ def test_compiled_schedule_free_radam_is_the_librarys_but_for_rounding(params):
     [
         ("rmsprop", {}, "there is one for Adam, AdamW, cautious SGD and RAdamScheduleFree"),
         ("sgd", {"momentum": 0.9}, "there is one for Adam, AdamW, cautious SGD and RAdamScheduleFree"),
-        ("sgd", {"use_cautious_optimizer": True}, "it does not know SGD without momentum"),
-        ("adamw", {"use_cautious_optimizer": True, "amsgrad": True}, "it does not know amsgrad"),
+        ("sgd", {"use_cautious_optimizer": True}, "it does not support SGD without momentum"),
+        ("adamw", {"use_cautious_optimizer": True, "amsgrad": True}, "it does not support amsgrad"),
     ],
 )
 def test_compiled_is_refused_where_it_is_not(key, params, message):

@@ -27,8 +27,8 @@ def trace(optimizer, length, option="lr"):
 
 
 def curve(key, horizon, lr=1e-2, **fields):
-    resolved = SCHEDULE_REGISTRY[key](**fields).resolved(horizon).for_lr(lr)
-    started = resolved.start()
+    resolved = SCHEDULE_REGISTRY[key](**fields).resolved(horizon)
+    started = resolved.bind(lr)
     return [started.lr_at(k) * (1 if resolved.absolute else lr) for k in range(horizon.total_steps + 20)]
 
 

@@ -51,7 +51,7 @@ def test_what_the_naive_pattern_breaks_is_named():
 
 def suite(*names):
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "--pyargs", "optimizer.testing.pytest_suite", "-p", "no:cacheprovider"],
+        [sys.executable, "-m", "pytest", "--pyargs", "optimizer.conformance_suite", "-p", "no:cacheprovider"],
         env={**os.environ, "INNERSTEP_FACTORIES": " ".join(names), "PYTHONPATH": str(ROOT / "tests" / "support")},
         capture_output=True,
         text=True,
@@ -64,4 +64,4 @@ def test_the_promises_run_as_tests_of_their_own():
     assert f"{2 * len(CHECKS)} passed" in suite("adamw", "optimizer.factories.schedule_free.SGDScheduleFreeFactory")
     failed = suite("sample_naive.NaiveFactory")
     assert f"{len(CHECKS) - len(UNBROKEN) - 1} failed" in failed  # not being fused it can be skipped
-    assert "test_promise[sample_naive.NaiveFactory-a_second_scheduler_is_refused]" in failed
+    assert "test_check[sample_naive.NaiveFactory-a_second_scheduler_is_refused]" in failed

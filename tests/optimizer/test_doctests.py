@@ -19,7 +19,7 @@ def modules_with_examples():
     for package in (optimizer, trainer):
         folder = Path(package.__file__).parent
         for path in sorted(folder.rglob("*.py")):
-            if ">>>" in path.read_text():
+            if re.search(r"(?m)^\s*>>> ", path.read_text()):
                 parts = path.relative_to(folder.parent).with_suffix("").parts
                 yield ".".join(part for part in parts if part != "__init__")
 

@@ -214,7 +214,7 @@ def test_what_needs_names_is_told_so():
 
 
 def test_an_lr_that_a_class_leaves_out_is_asked_for():
-    with pytest.raises(ValidationError, match=r"lr\n +give one"):
+    with pytest.raises(ValidationError, match=r"lr\n +give a number"):
         OPTIMIZER_BUILDER_REGISTRY[f"{__name__}.WithoutNumber"]()
     assert OPTIMIZER_BUILDER_REGISTRY[f"{__name__}.WithoutNumber"](lr=0.3).build(
         nn.Linear(2, 2)

@@ -219,7 +219,7 @@ def test_a_kernel_of_another_class_needs_a_row_and_nothing_else(monkeypatch):
             p.add_(p.grad.sign(), alpha=-group["lr"])
 
     def unsupported(optimizer, group):
-        return "it does not know centered" if group["centered"] else None
+        return "it does not support centered" if group["centered"] else None
 
     row = Kernel("rmsprop", "blocks", (torch.optim.RMSprop,), ("compiled",), by_group(step_group), unsupported, ())
     monkeypatch.setattr(registry, "KERNELS", (*KERNELS, row))
@@ -231,7 +231,7 @@ def test_a_kernel_of_another_class_needs_a_row_and_nothing_else(monkeypatch):
     assert optimizer.scheduler.last_epoch == 1
     assert implementation_of(pickle.loads(pickle.dumps(optimizer))) == "blocks"
     for key, options, reason in (
-        ("rmsprop", {"centered": True}, "it does not know centered"),
+        ("rmsprop", {"centered": True}, "it does not support centered"),
         ("adagrad", {}, "there is one for Adam, AdamW, cautious SGD, RAdamScheduleFree and RMSprop"),
     ):
         with pytest.raises(ValueError, match=f"has no compiled one here: {reason}$"):

@@ -13,8 +13,9 @@ from pydantic import Field, ValidationError
 from rich.console import Console
 from safetensors.torch import save_file
 
+from optimizer.config.errors import explain
 from optimizer.config.messages import bounded, counted, joined, listed, shown, shown_value, visible
-from optimizer.config.validation import Config, explain
+from optimizer.config.validation import Config
 from trainer import ConfigError, load_config, train
 from trainer.runtime import terminal
 from trainer.runtime.files import checksum, checksum_of

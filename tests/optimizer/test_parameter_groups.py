@@ -182,7 +182,7 @@ def test_the_update_uses_the_groups():
         ({"param_groups": [{"match": "head.*", "lr_multiplier": -0.1}]}, r"param_groups.0.lr_multiplier"),
         ({"param_groups": [{"lr_multiplier": 0.1}]}, "give match or regex, one of them"),
         ({"param_groups": [{"match": "a", "regex": "a"}]}, "give match or regex, one of them"),
-        ({"param_groups": [{"regex": "("}]}, "no regular expression"),
+        ({"param_groups": [{"regex": "("}]}, "not a regular expression"),
         ({"no_decay": ["nowhere.*"]}, r"no_decay: no parameter's name matches 'nowhere"),
         ({"layer_decay": 1.5}, "layer_decay"),
         ({"layer_decay": 0}, "layer_decay"),
@@ -208,7 +208,7 @@ def test_names_are_asked_for(params):
 
 def test_a_parameter_that_comes_twice_is_named():
     module = nn.Linear(2, 2)
-    with pytest.raises(ValueError, match="'again' comes twice: it is 'weight' too"):
+    with pytest.raises(ValueError, match="'again' occurs twice: it is also 'weight'"):
         OPTIMIZER_BUILDER_REGISTRY["adamw"]().build([*module.named_parameters(), ("again", module.weight)])
-    with pytest.raises(ValueError, match="comes twice"):
+    with pytest.raises(ValueError, match="occurs twice"):
         OPTIMIZER_BUILDER_REGISTRY["adamw"]().build([{"params": module.weight}, {"params": module.parameters()}])

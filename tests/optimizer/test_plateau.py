@@ -148,7 +148,7 @@ def test_a_state_without_the_metrics_so_far_is_said_to_be_one():
     optimizer = built()
     state = optimizer.state_dict()
     del state["scheduler"]["curves"]
-    with pytest.warns(UserWarning, match="start anew"):
+    with pytest.warns(UserWarning, match="metrics so far: they start from scratch"):
         built().load_state_dict(state)
 
 

@@ -21,7 +21,7 @@ from optimizer import (
     named_state,
     save_optimizer_state,
 )
-from optimizer.scheduling.rescale import entry_at
+from optimizer.scheduling.rescale import warp_to_lr
 
 ANOTHER_CURVE = "ignore:the position is loaded, but the schedule is another:UserWarning"
 pytestmark = pytest.mark.filterwarnings(ANOTHER_CURVE)
@@ -85,7 +85,7 @@ def at_update(done, steps, key="adamw_warmup_cosine_decay", **changed):
 
 
 def steepest(optimizer, steps):
-    curve = optimizer.scheduler.schedule.start()
+    curve = optimizer.scheduler.schedule.bind()
     lrs = [curve.lr_at(update) * optimizer.scheduler._lr.ratios[0] for update in range(steps)]
     return lrs, max(abs(after - before) for before, after in itertools.pairwise(lrs))
 
@@ -98,7 +98,7 @@ def test_another_horizon_goes_on_at_the_lr_and_ends_when_it_would(key, steps):
     assert lr_of(pair[1]) == pytest.approx(lr, abs=step)
     lrs = [lr_of(pair[1]), *trace(pair, steps - 300 + 5)]
     assert lrs[steps - 300 - 1] == curve[-1] != lrs[steps - 300 - 10]
-    past_the_end = pair[1].scheduler.schedule.start().lr_at(steps) * pair[1].scheduler._lr.ratios[0]
+    past_the_end = pair[1].scheduler.schedule.bind().lr_at(steps) * pair[1].scheduler._lr.ratios[0]
     assert lrs[steps - 300 :] == [past_the_end] * 6
     assert lrs == sorted(lrs, reverse=True), "down, and not up again"
 
@@ -227,9 +227,9 @@ class TestOtherCurves:
     def test_in_a_very_long_run_the_position_is_found_to_the_update(self, done):
         schedule = factory("adamw_warmup_cosine_decay", total_steps=10_000_000, warmup_steps=20_000).curve
         lr = schedule.lr_at(done)
-        entry = entry_at(schedule, 1.0, lr, done)
-        assert schedule.lr_at(entry.position) == pytest.approx(lr, rel=1e-9)
-        assert entry.position_at(9_999_999) == 9_999_999
+        warp = warp_to_lr(schedule, 1.0, lr, done)
+        assert schedule.lr_at(warp.position) == pytest.approx(lr, rel=1e-9)
+        assert warp.position_at(9_999_999) == 9_999_999
 
     @pytest.mark.parametrize("key", SCHEDULES)
     def test_the_curve_that_it_was_is_entered_where_it_stands_or_at_the_same_lr(self, key):
@@ -254,7 +254,7 @@ def test_momentum_and_other_options_go_along(key):
     position = optimizer.state_dict()["scheduler"]["entry"]["position"]
     assert position > 400
     schedule = optimizer.scheduler.schedule
-    beta1 = schedule.start().momentum_at(position) if schedule.moves_momentum() else 0.9
+    beta1 = schedule.bind().momentum_at(position) if schedule.moves_momentum() else 0.9
     assert optimizer.param_groups[0]["betas"][0] == beta1
     for option, other in optimizer.scheduler.option_schedules.items():
         assert optimizer.param_groups[0][option] == pytest.approx(other.lr_at(position) * optimizer.defaults[option])

@@ -256,7 +256,7 @@ ENDLESS = {"step", "inverse_sqrt", "exponential_decay", "inverse_time_decay", "c
 
 @pytest.mark.parametrize("key", PURE)
 def test_a_pure_schedule_goes_on_for_ever_without_a_warning(key):
-    curve = SCHEDULE_REGISTRY[key](**SCHEDULES[key]).resolved(Horizon(30, 10)).for_lr(1e-2).start()
+    curve = SCHEDULE_REGISTRY[key](**SCHEDULES[key]).resolved(Horizon(30, 10)).bind(1e-2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         values = [curve.lr_at(k) for k in [*range(40), 10**6, 10**12]]
@@ -267,7 +267,7 @@ def test_a_pure_schedule_goes_on_for_ever_without_a_warning(key):
 @pytest.mark.parametrize("key", SCHEDULES)
 def test_every_schedule_has_a_line_for_the_plan(key):
     schedule = SCHEDULE_REGISTRY[key](**SCHEDULES[key]).resolved(Horizon(30, 10))
-    for line in (schedule.summary(), schedule.for_lr(1e-2).summary()):
+    for line in (schedule.summary(), schedule.bind(1e-2).schedule.summary()):
         assert line
         assert "None" not in line
         assert "\n" not in line
@@ -276,7 +276,7 @@ def test_every_schedule_has_a_line_for_the_plan(key):
 @pytest.mark.parametrize("key", SCHEDULES)
 def test_every_schedule_is_built_again_from_its_config(key):
     schedule = SCHEDULE_REGISTRY[key](**SCHEDULES[key])
-    for one in (schedule, schedule.resolved(Horizon(30, 10)), schedule.resolved(Horizon(30, 10)).for_lr(1e-2)):
+    for one in (schedule, schedule.resolved(Horizon(30, 10)), schedule.resolved(Horizon(30, 10)).bind(1e-2).schedule):
         config = json.loads(json.dumps(one.config()))
         again = OPTIMIZER_BUILDER_REGISTRY["adamw"](schedule=config).schedule
         assert again == one

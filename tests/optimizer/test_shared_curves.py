@@ -38,8 +38,8 @@ def interrupted(ask, other):
 
 def followed(key):
     """Return two curves, as two optimizers of one factory have them."""
-    schedule = SCHEDULE_REGISTRY[key](**SCHEDULES[key]).resolved(Horizon(30, 10)).for_lr(0.5)
-    return schedule.start(), schedule.start()
+    schedule = SCHEDULE_REGISTRY[key](**SCHEDULES[key]).resolved(Horizon(30, 10))
+    return schedule.bind(0.5), schedule.bind(0.5)
 
 
 @pytest.mark.parametrize("key", SCHEDULES)
@@ -54,11 +54,11 @@ def test_two_optimizers_curves_do_not_meet(key):
 
 @pytest.mark.parametrize("key", SCHEDULES)
 def test_a_schedule_itself_can_be_asked_by_anyone(key):
-    schedule = SCHEDULE_REGISTRY[key](**SCHEDULES[key]).resolved(Horizon(30, 10)).for_lr(0.5)
-    if not isinstance(schedule.start(), type(schedule)) and schedule.start().monitors():
+    schedule = SCHEDULE_REGISTRY[key](**SCHEDULES[key]).resolved(Horizon(30, 10)).bind(0.5).schedule
+    if schedule.bind().monitors():
         return  # its curve is moved by metrics, one an optimizer
     for update in (0, 11, 29):
-        expected = schedule.follow().lr_at(update)
+        expected = schedule.new_curve().lr_at(update)
         assert interrupted(lambda at=update: schedule.lr_at(at), lambda: schedule.lr_at(13)) == expected
 
 

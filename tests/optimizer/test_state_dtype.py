@@ -228,7 +228,7 @@ def test_other_classes_refuse_it(key):
 
 
 def test_a_fallback_refuses_it():
-    with pytest.raises(ValueError, match=r"fallback\n.*state_dtype is for an optimizer of its own"):
+    with pytest.raises(ValueError, match=r"fallback\n.*state_dtype is not available in a fallback"):
         OPTIMIZER_BUILDER_REGISTRY["muon"](fallback={"type": "adamw", "state_dtype": "bfloat16"})
 
 

@@ -10,7 +10,7 @@ from sample_torch_schedules import CASES, flat, of_torch, parameter
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, SCHEDULE_REGISTRY, Horizon
 from optimizer.schedules import torch_leaps
 from optimizer.schedules.torch_leaps import CosineAnnealingThenHold
-from optimizer.schedules.torch_schedule import TorchRun
+from optimizer.schedules.torch_schedule import TorchCurve
 
 MORE = [
     (
@@ -66,7 +66,7 @@ def test_every_leap_lands_where_the_steps_do(name, options, monkeypatch):
     schedule = SCHEDULE_REGISTRY[name](initial_lr=3e-3, **flat(options))
     places = random.Random(0)
     for update in range(0, 280, 3):
-        run = TorchRun(schedule)
+        run = TorchCurve(schedule)
         first = places.randrange(update + 1)
         for at in (first, update, min(279, update + 1)):  # there in two leaps, and on by a step
             assert run.lr_at(at) == walked[at][0]
@@ -80,12 +80,12 @@ def test_a_leap_takes_hardly_a_step(name, options, monkeypatch):
     monkeypatch.setattr(
         torch.optim.lr_scheduler.LRScheduler, "step", lambda self, *args: taken.append(real(self, *args))
     )
-    TorchRun(SCHEDULE_REGISTRY[name](initial_lr=3e-3, **flat(options))).lr_at(2000)
+    TorchCurve(SCHEDULE_REGISTRY[name](initial_lr=3e-3, **flat(options))).lr_at(2000)
     assert len(taken) < 120  # SWALR's own annealing, at most
 
 
 def test_a_cosine_of_any_length_leaps():
-    run = TorchRun(SCHEDULE_REGISTRY["CosineAnnealingLR"](T_max=400, eta_min=1e-5, initial_lr=0.1))
+    run = TorchCurve(SCHEDULE_REGISTRY["CosineAnnealingLR"](T_max=400, eta_min=1e-5, initial_lr=0.1))
     stand_in = torch.optim.SGD([parameter()], lr=0.1)
     scheduler = CosineAnnealingThenHold(stand_in, T_max=400, eta_min=1e-5)
     stand_in.step()
@@ -103,34 +103,34 @@ def test_a_late_position_is_loaded_at_once():
 
 
 @pytest.mark.parametrize(
-    ("schedule", "module", "message"),
+    ("schedule", "limit", "message"),
     [
         (
             {"type": "sample_schedulers.Halving", "every": 50},
-            "torch_schedule",
+            "torch_schedule.SLOW_STEPS",
             "Halving is stepped 300 times to update 300",
         ),
-        ({"type": "ExponentialLR", "gamma": 0.9}, "torch_leaps", "ExponentialLR: 300 changes of the lr"),
+        ({"type": "ExponentialLR", "gamma": 0.9}, "torch_leaps.SLOW_CHANGES", "ExponentialLR: 300 changes of the lr"),
     ],
 )
-def test_a_long_way_is_announced(schedule, module, message, monkeypatch):
-    monkeypatch.setattr(f"optimizer.schedules.{module}.MANY", 200)
-    run = TorchRun(SCHEDULE_REGISTRY[schedule.pop("type")](**schedule, initial_lr=0.1))
+def test_a_long_way_is_announced(schedule, limit, message, monkeypatch):
+    monkeypatch.setattr(f"optimizer.schedules.{limit}", 200)
+    run = TorchCurve(SCHEDULE_REGISTRY[schedule.pop("type")](**schedule, initial_lr=0.1))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         run.lr_at(200)
     with pytest.warns(UserWarning, match=message):
-        TorchRun(run._schedule).lr_at(300)
+        TorchCurve(run._schedule).lr_at(300)
 
 
 def test_what_is_of_another_library_is_stepped():
-    run = TorchRun(SCHEDULE_REGISTRY["sample_schedulers.Halving"](every=50, initial_lr=0.1))
+    run = TorchCurve(SCHEDULE_REGISTRY["sample_schedulers.Halving"](every=50, initial_lr=0.1))
     assert not torch_leaps.can_leap(run._scheduler)
     assert run.lr_at(120) == 0.1 / 4
 
 
 def test_a_chain_with_one_of_another_library_is_stepped():
     parts = [{"type": "StepLR", "step_size": 100}, {"type": "sample_schedulers.Halving", "every": 50}]
-    run = TorchRun(SCHEDULE_REGISTRY["ChainedScheduler"](schedulers=parts, initial_lr=0.1))
+    run = TorchCurve(SCHEDULE_REGISTRY["ChainedScheduler"](schedulers=parts, initial_lr=0.1))
     assert not torch_leaps.can_leap(run._scheduler)
     assert run.lr_at(120) == 0.1 / 4  # Halving, which comes last, goes by the lr at the start

@@ -10,7 +10,7 @@ from sample_torch_schedules import CASES, OPTIONS, flat, of_torch, parameter
 from torch.optim import lr_scheduler
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, SCHEDULE_REGISTRY
-from optimizer.schedules.pytorch import ELSEWHERE
+from optimizer.schedules.pytorch import REGISTERED_ELSEWHERE
 from optimizer.schedules.torch_schedule import TorchSchedule
 
 
@@ -30,7 +30,7 @@ def test_every_class_of_torch_is_here_or_said_to_be_elsewhere():
         for name, cls in vars(lr_scheduler).items()
         if isinstance(cls, type) and issubclass(cls, lr_scheduler.LRScheduler) and name[0] != "_"
     }
-    assert {*classes, "SWALR"} == {*OPTIONS, *ELSEWHERE}
+    assert {*classes, "SWALR"} == {*OPTIONS, *REGISTERED_ELSEWHERE}
     assert OPTIONS.keys() == {name for name, cls in SCHEDULE_REGISTRY.items() if issubclass(cls, TorchSchedule)}
 
 

@@ -163,7 +163,7 @@ def test_weights_that_are_not_finite_are_reported_where_they_are_used(whole, tmp
     assert [line.endswith("; not finite: second.linear.bias") for line in printed.splitlines()] == [0, 0, 1, 1]
     code, printed = cli("resume", run)
     assert code == 0
-    newest = f"The newest finite checkpoint: after 2 updates; `innerstep resume {before}` takes it."
+    newest = f"The newest finite checkpoint: after 2 updates. `innerstep resume {before}` takes it."
     assert f"{last}: not finite: second.linear.bias. {newest}" in printed.splitlines()
     raw = faults.config(tmp_path / "new")
     raw["model"]["components"] = {**faults.COMPONENTS, "second": {"type": "normed", "init_from": str(run)}}

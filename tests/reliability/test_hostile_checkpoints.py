@@ -14,7 +14,7 @@ from conftest import needs
 from rich.console import Console
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, NamedState, StateMismatchError, load_named_state, named_state
-from optimizer.state.named_loading import _merged
+from optimizer.state.named_loading import _merge_additions
 from trainer import ConfigError, resume, train
 
 QUIET = Console(file=io.StringIO())
@@ -191,10 +191,10 @@ def test_moments_that_a_kernel_would_write_beyond_are_refused():
 def test_bytes_that_an_optimizer_unpickles_are_its_own():
     own = {"heavyball": {"schedule": b"own", "use_ema": False}}
     read = {"heavyball": {"schedule": "read", "use_ema": True}}
-    assert _merged(own, read) == {"heavyball": {"schedule": b"own", "use_ema": True}}
-    assert _merged(own, {"heavyball": {"schedule": {"x": 1}}})["heavyball"]["schedule"] == b"own"
+    assert _merge_additions(own, read) == {"heavyball": {"schedule": b"own", "use_ema": True}}
+    assert _merge_additions(own, {"heavyball": {"schedule": {"x": 1}}})["heavyball"]["schedule"] == b"own"
     with pytest.raises(StateMismatchError, match="where a dict is expected"):
-        _merged(own, {"heavyball": 3})
+        _merge_additions(own, {"heavyball": 3})
 
 
 @needs("heavyball")

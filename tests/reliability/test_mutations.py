@@ -47,8 +47,8 @@ def fingerprint(trainer):
     for named in tensors:
         for name, tensor in sorted(named.items()):
             digest.update(name.encode() + str((tensor.dtype, tensor.shape)).encode() + tensor.numpy().tobytes())
-    plain = [[state.values for state in states], rng_state()[1], trainer.learner.state_dict()]
-    digest.update(json.dumps([plain, trainer.saving.best.record, trainer.step], sort_keys=True).encode())
+    plain = [[state.values for state in states], rng_state()[1], trainer.updater.state_dict()]
+    digest.update(json.dumps([plain, trainer.checkpoints.best.record, trainer.step], sort_keys=True).encode())
     return digest.hexdigest()
 
 
@@ -61,7 +61,7 @@ def scramble(trainer):
         optimizer.state.clear()
     torch.manual_seed(99)
     random.seed(99)
-    trainer.step, trainer.saving.best.record = 0, {}
+    trainer.step, trainer.checkpoints.best.record = 0, {}
 
 
 def restored(trainer, folder):

@@ -99,7 +99,7 @@ def test_where_the_weights_are_not_finite_skipping_is_no_remedy(tmp_path, printe
     with pytest.raises(NonFiniteError) as stopped:
         train(faulty(run, "poison"), console=printed)
     told = str(stopped.value)
-    assert "What is trained since then is not saved: the weights are not finite: first." in told
+    assert "Training since then is not saved: the weights are not finite: first." in told
     assert f"after 4 updates. `innerstep resume {run}` continues there." in told
     assert "on_nonfinite" not in told
     assert are_finite(run)
@@ -207,7 +207,7 @@ def test_the_command_ends_with_its_own_exit_code(tmp_path, cli):
 
 
 def test_finite_gradients_are_left_as_they_are():
-    from trainer.loop.gradients import all_finite
+    from trainer.loop.nonfinite import all_finite
 
     torch.manual_seed(3)
     tensors = [

@@ -20,7 +20,7 @@ from optimizer import (
     make_optimizer_and_scheduler,
     named_state,
 )
-from optimizer.analysis.lint import schedule_warnings
+from optimizer.analysis.lint import curve_warnings
 
 
 def built(horizon=None, key="adamw", module=None, **params):
@@ -42,7 +42,7 @@ def test_a_metric_reaches_only_the_part_that_waits_for_it():
 @pytest.mark.parametrize("pace", [{"interval": "epoch"}, {"frequency": 5}])
 def test_a_cycle_of_epochs_is_as_long_as_they_are(pace):
     schedule = SCHEDULE_REGISTRY["one_cycle"](max_lr=1.0, epochs=10, **pace).resolved(Horizon(100, 10))
-    assert schedule.total_steps * schedule.pace() == 100
+    assert schedule.total_steps * schedule.step_length() == 100
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_the_state_of_another_metric_schedule_starts_anew(saved, own):
         one.step()
         for _ in range(4):
             one.report_metric("val_loss", 1.0)
-    with pytest.warns(UserWarning, match="start anew"):
+    with pytest.warns(UserWarning, match="metrics so far: they start from scratch"):
         second.load_state_dict(first.state_dict())
     assert lr(second) == 1.0
     assert second.scheduler.last_epoch == 1
@@ -132,7 +132,7 @@ def test_an_options_schedule_stays_within_its_range(option):
 @pytest.mark.parametrize("total_steps", [1000, 105])
 def test_a_schedule_by_epochs_is_not_suspicious(total_steps):
     schedule = SCHEDULE_REGISTRY["cosine"](interval="epoch").resolved(Horizon(total_steps, total_steps // 10))
-    assert schedule_warnings(schedule, schedule.start().lr_at, total_steps) == []
+    assert curve_warnings(schedule, schedule.bind().lr_at, total_steps) == []
 
 
 def test_epochs_are_as_long_as_the_schedule_says():

@@ -40,7 +40,7 @@ def at_update(number, then=None):
     from trainer import offline_trainer
     from trainer.checkpoint import writing as checkpoint_writing
 
-    updates, write_json = offline_trainer.updates, checkpoint_writing.write_json
+    updates, write_json = offline_trainer.training_loop, checkpoint_writing.write_json
 
     def signalled(*given):
         for report in updates(*given):
@@ -61,7 +61,7 @@ def at_update(number, then=None):
             time.sleep(0.5)  # it takes its time
         write_json(path, values)
 
-    offline_trainer.updates, checkpoint_writing.write_json = signalled, again
+    offline_trainer.training_loop, checkpoint_writing.write_json = signalled, again
 
 
 def at_evaluation(number):

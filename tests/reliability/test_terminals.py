@@ -110,7 +110,7 @@ def talkative():
     """Let what a user brings print, warn and log in every update, and write to the descriptors as C does."""
     from trainer import offline_trainer
 
-    updates = offline_trainer.updates
+    updates = offline_trainer.training_loop
 
     def with_talk(*given):
         for report in updates(*given):
@@ -126,7 +126,7 @@ def talkative():
                     assert descriptor in (1, 2)
             yield report
 
-    offline_trainer.updates = with_talk
+    offline_trainer.training_loop = with_talk
 
 
 def commanded(arguments, prepare, streams, report):
@@ -257,7 +257,7 @@ def test_a_console_without_a_file_follows_the_standard_output_again(tmp_path, ca
 def at_update(number, action):
     from trainer import offline_trainer
 
-    updates = offline_trainer.updates
+    updates = offline_trainer.training_loop
 
     def with_action(*given):
         for report in updates(*given):
@@ -265,7 +265,7 @@ def at_update(number, action):
                 action()
             yield report
 
-    offline_trainer.updates = with_action
+    offline_trainer.training_loop = with_action
 
 
 def on_a_terminal(terminal, arguments, report, connection, hangup):

@@ -273,7 +273,7 @@ def test_a_run_stopped_between_checkpoint_and_evaluation_evaluates_when_it_is_re
     options = {"eval_every": 3, "save_every": 3, "keep_best": {}, "keep_last": 9}
     train(config(tmp_path / "whole", two(), optims, **options), console=quiet)
 
-    for moment in ("evaluate", "report"):  # before the evaluation, and once it is written
+    for moment in ("evaluate", "observe"):  # before the evaluation, and once it is written
         from trainer import offline_trainer
 
         original, calls = getattr(offline_trainer, moment), []

@@ -204,7 +204,7 @@ MISTAKES = {
     ),
     "optimizer of matrices only": (
         put("model", "component_optims", "head", value={"type": "muon"}),
-        "model.component_optims.head.params: Muon takes matrices only, and these are none: layers.0.bias",
+        "model.component_optims.head.params: Muon takes matrices only, and these are not matrices: layers.0.bias",
     ),
     "empty section": (put("model", value=None), "model: must be a mapping; got None"),
     "all frozen": (

@@ -12,7 +12,7 @@ from sample_files import PARTS, _forgets  # noqa: F401  # a fixture
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY
 from optimizer.config import importing
-from optimizer.config.validation import refusal
+from optimizer.config.errors import refusal
 from trainer import DATASET_REGISTRY, MODEL_REGISTRY, OBJECTIVE_REGISTRY
 from trainer.config.schema import ExperimentConfig
 from trainer.reporting.config_reference import names, sections

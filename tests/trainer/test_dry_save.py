@@ -186,7 +186,7 @@ def test_state_that_the_first_step_makes_can_be_checked_right_after_it(tmp_path)
     """The check leaves weights and the mode of schedule-free optimizers as they are."""
     trainer = OfflineTrainer(load_config(with_first(tmp_path, "Remembers", SCHEDULE_FREE)), QUIET)
     loss = trainer.objective.losses(trainer.components, next(trainer.batches.of_update(0))).total
-    trainer.learner.step(loss)
+    trainer.updater.step(loss)
     before = {name: tensor.clone() for name, tensor in trainer.components.state_dict().items()}
     trainer.contents.check(1)
     assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.components.state_dict().items())

@@ -83,7 +83,7 @@ def test_plan_and_plot_show_the_components_own_steps(tmp_path, cli):
     assert "longer than" not in plan
     cfg = load_config(delayed(tmp_path / "run", total_steps=20))
     preview = _previews(cfg, cfg.train.horizon(5))["first"]
-    assert [preview.at(update)["lr"] for update in (2, 3, 18, 19)] == [1e-2, 1e-2, 1e-4, 1e-4]
+    assert [preview.values_at(update)["lr"] for update in (2, 3, 18, 19)] == [1e-2, 1e-2, 1e-4, 1e-4]
 
 
 def test_every_lasts_in_a_run(tmp_path, printed):

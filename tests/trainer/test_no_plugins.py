@@ -15,7 +15,7 @@ from sources import SOURCES
 
 import trainer
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, SCHEDULE_REGISTRY, Registry, UnknownKeyError, no_plugins
-from optimizer.config.validation import check_arguments, signature_model
+from optimizer.config.arguments import check_arguments, signature_model
 from trainer import DATASET_REGISTRY, MODEL_REGISTRY, OBJECTIVE_REGISTRY
 from trainer.errors import ConfigError
 
@@ -203,7 +203,7 @@ def test_entry_points_are_loaded_only_where_they_may_be(tmp_path, monkeypatch):
     registry = Registry("thing", object, entry_points="innerstep.tests")
     with no_plugins():
         assert list(registry) == []
-        with pytest.raises(UnknownKeyError, match="Those of installed distributions are left out under --no-plugins"):
+        with pytest.raises(UnknownKeyError, match="--no-plugins excludes those of installed distributions"):
             registry["theirs"]
     assert not (tmp_path / "RAN").exists()
     assert list(registry) == ["theirs"]

@@ -102,6 +102,7 @@ REFUSED = {
     "a key of another type": ({"seen": {(1, 2): 3}}, r"objective/seen is a dict, .*by text or whole numbers"),
     "a sparse tensor": ({"counts": torch.eye(2).to_sparse()}, r"tensor objective/counts: it is sparse \(sparse_coo\)"),
     "a tensor without values": ({"t": torch.zeros(1, device="meta")}, r"objective/t: it is on the device `meta`"),
+    "a type without a name": ({"t": torch.zeros(1, dtype=torch.complex128)}, r"objective/t: safetensors has no type"),
     "half a character": ({"name": "\ud800"}, "surrogates"),
     "a list": (["updates", 3], r"state_dict returns a list, where a dict is expected"),
 }

@@ -10,7 +10,8 @@ import pytest
 from conftest import files_of
 from rich.console import Console
 
-from trainer import ownership, train
+from trainer import ExperimentConfig, ownership, train
+from trainer.run_layout import SECTIONS
 
 SHORT = {"total_steps": 2, "eval_every": 1, "keep_best": None}
 
@@ -251,3 +252,8 @@ def test_what_an_earlier_version_left_does_not_hinder_a_start(cli, tmp_path):
     (run / "desktop.ini").write_text("x")
     assert cli("train", written(run, tmp_path / "c.json"))[0] == 0
     assert sorted(os.listdir(run)) == [".lock", "checkpoints", "config.yaml", "desktop.ini", "metrics.jsonl"]
+
+
+def test_sections_are_the_fields_of_a_config():
+    """The command line and the check for a run's config know them without importing the schema."""
+    assert list(SECTIONS) == list(ExperimentConfig.model_fields)

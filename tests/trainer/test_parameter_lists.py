@@ -177,7 +177,7 @@ def test_a_failure_that_frozen_parameters_explain_names_them_once(tmp_path):
         train(meddled(tmp_path / "run", "freeze all"), console=QUIET)
     message = str(raised.value)
     assert message.count("its optimizer has parameters that were frozen later") == message.count("checkpoint:") == 1
-    assert "What is trained since then is not saved. The newest finite checkpoint: after 4 updates." in message
+    assert "Training since then is not saved. The newest finite checkpoint: after 4 updates." in message
 
 
 def test_a_component_unfrozen_in_the_run_is_named_at_the_next_save(tmp_path):

@@ -10,7 +10,7 @@ from sample_runs import config
 from torch.optim.lr_scheduler import LRScheduler
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon
-from optimizer.analysis.lint import warnings_about
+from optimizer.analysis.lint import schedule_warnings
 from trainer.runs import resume, train
 
 LATE = {"type": "constant_with_warmup"}
@@ -70,7 +70,7 @@ def test_nothing_is_added_where_nothing_is_wrong(tmp_path, cli):
 def lines_of(schedule, total_steps=200, **params):
     factory = OPTIMIZER_BUILDER_REGISTRY["adamw"](lr=1e-2, schedule=schedule, **params)
     horizon = Horizon(total_steps, 20)
-    return warnings_about(factory.preview(horizon).scheduler, total_steps)
+    return schedule_warnings(factory.preview(horizon).scheduler, total_steps)
 
 
 TOO_LONG = {
@@ -167,7 +167,8 @@ def test_a_class_that_must_be_stepped_is_looked_at_as_far_as_the_line_says(monke
     monkeypatch.setattr(Counting, "steps", 0)
     (line,) = lines_of({"type": "test_plan_warnings.Counting"}, 10**7)
     assert line == (
-        "only the first 10000 of 10000000 updates were checked: test_plan_warnings.Counting goes from update to update"
+        "only the first 10000 of 10000000 updates were checked:"
+        " test_plan_warnings.Counting is computed update by update"
     )
     assert Counting.steps < 50_000
     assert lines_of({"type": "test_plan_warnings.Counting"}, 5000) == []
@@ -188,7 +189,8 @@ def test_a_class_that_must_be_stepped_is_looked_at_as_far_as_the_line_says(monke
     ids=lambda value: value["type"] if isinstance(value, dict) else "",
 )
 def test_the_look_at_a_very_long_run_is_short(schedule, checked, monkeypatch):
-    monkeypatch.setattr("optimizer.schedules.torch_leaps.MANY", 1_500_000)  # more would be a warning, and so an error
+    # More changes would be a warning, and so an error.
+    monkeypatch.setattr("optimizer.schedules.torch_leaps.SLOW_CHANGES", 1_500_000)
     told = [line for line in lines_of(schedule, 10**9) if "were checked" in line]
     assert told == [line for line in told if f"only the first {checked} of 1000000000 updates" in line]
     assert bool(told) == (checked is not None)
@@ -206,7 +208,7 @@ ALONE = {
 def unused(schedule, option="lr", **params):
     made = OPTIMIZER_BUILDER_REGISTRY["adamw"](**{"schedule": schedule, **params})
     preview = made.preview(Horizon(200, 20))
-    lines = warnings_about(preview.scheduler, 200, preview.usual)
+    lines = schedule_warnings(preview.scheduler, 200, preview.usual)
     return [line for line in lines if line.startswith(f"{option} ") and "has no effect" in line]
 
 
@@ -274,5 +276,5 @@ def test_a_function_that_fails_late_is_a_line_and_no_traceback():
 
 def test_an_lr_that_has_no_default_is_not_to_be_left_out():
     made = OPTIMIZER_BUILDER_REGISTRY["adamw"](lr=0.3, schedule={"type": "one_cycle", "max_lr": 0.02})
-    (line, *_) = warnings_about(made.preview(Horizon(200, 20)).scheduler, 200, {"weight_decay": 0.01})
+    (line, *_) = schedule_warnings(made.preview(Horizon(200, 20)).scheduler, 200, {"weight_decay": 0.01})
     assert "up to 2e-02. Set its fields, and set lr to one of them." in line

@@ -172,9 +172,9 @@ def test_a_preview_can_go_back():
     parts = [{"type": "constant"}, {"type": "one_cycle", "max_lr": 1e-2}]
     schedule = {"type": "sequence", "schedules": parts, "milestones": [5]}
     preview = OPTIMIZER_BUILDER_REGISTRY["adamw"](schedule=schedule).preview(Horizon(20))
-    first = preview.at(0)
-    assert preview.at(10)["beta1"] != first["beta1"]
-    assert preview.at(0) == first
+    first = preview.values_at(0)
+    assert preview.values_at(10)["beta1"] != first["beta1"]
+    assert preview.values_at(0) == first
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from sample_files import PARTS, _forgets, forget, plugged, written  # noqa: F401
 
 import trainer
 from optimizer import Registry
-from optimizer.config.importing import PartWarning
+from optimizer.config.importing import PluginWarning
 from trainer.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("_forgets")
@@ -109,10 +109,10 @@ def test_workers_find_the_plugin_too(tmp_path, method):
 
 def test_a_module_that_hides_the_one_beside_the_config_is_named(tmp_path):
     config = plugged(tmp_path / "run", plugins=["colorsys", "beside_parts"])
-    with pytest.warns(PartWarning, match=r"colorsys is imported from .*python.*, not from .*colorsys\.py"):
+    with pytest.warns(PluginWarning, match=r"colorsys is imported from .*python.*, not from .*colorsys\.py"):
         trainer.load_config(written(tmp_path / "a", config, colorsys="1 / 0", beside_parts=PARTS))
     config["plugins"] = ["beside_parts"]
-    with pytest.warns(PartWarning, match=f"beside_parts is imported from {tmp_path}/a, not from {tmp_path}/b/"):
+    with pytest.warns(PluginWarning, match=f"beside_parts is imported from {tmp_path}/a, not from {tmp_path}/b/"):
         trainer.load_config(written(tmp_path / "b", config, beside_parts=PARTS))
 
 
@@ -130,6 +130,11 @@ FAULTY = {
         "class Other(nn.Module): ...\n",
         "ValueError: component key 'mlp' is taken",
         "{file}:5",
+    ),
+    "a value that innerstep refuses": (
+        "from optimizer import Horizon\nHorizon(0)\n",
+        "Horizon.total_steps must be at least 1",
+        "{file}:2",
     ),
     "no exception": ("class Odd(BaseException): ...\nraise Odd('odd')\n", "Odd: odd", "{file}:2"),
 }
@@ -241,7 +246,7 @@ def test_a_broken_entry_point_is_named_once_and_the_others_are_there(site):
     import beside_installed
 
     registry = Registry("thing", beside_installed.A, entry_points="innerstep.tests")
-    with pytest.warns(PartWarning) as warned:
+    with pytest.warns(PluginWarning) as warned:
         assert list(registry) == ["right"]
     said = [str(warning.message) for warning in warned]
     assert len(said) == 3

@@ -1,6 +1,7 @@
 """A resume under another config: the saved values, the new ones, or the new curve where the lr is."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -95,8 +96,11 @@ def test_override_takes_the_new_values_at_the_old_position(tmp_path):
 def test_rescale_goes_on_without_a_jump_and_ends_with_the_run(tmp_path):
     run = trained(tmp_path / "run")
     before = lrs(run)
-    resumed(run, {"train.total_steps": 24}, on_change="rescale")
+    printed = resumed(run, {"train.total_steps": 24}, on_change="rescale")
     after = lrs(run)
+    rescaled = r"^first: lr continues at (\S+): rescaled, its schedule is entered at step (\d+)$"
+    (lr, position), *_ = re.findall(rescaled, printed, re.MULTILINE)
+    assert (lr, int(position)) == (f"{after[6]:.3g}", 10), "after a third of the decay, as before"
     assert after[:6] == before[:6]
     assert len(after) == 24
     steps = [abs(after[k + 1] - after[k]) for k in range(4, 23)]

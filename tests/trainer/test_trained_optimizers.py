@@ -164,7 +164,7 @@ def test_the_joint_norm_is_over_all_components(tmp_path, quiet, precision, monke
 
 def test_a_component_that_overflows_leaves_the_others_their_gradients(tmp_path, quiet):
     trainer = trained(tmp_path, quiet, grad_clip_norm=1e9, precision="fp16")
-    learner, components = trainer.learner, trainer.components
+    learner, components = trainer.updater, trainer.components
     before = {name: p.detach().clone() for name, p in components.named_parameters()}
     loss = components["second"](torch.randn(8, 4)).sum() * 1e-3 + components["first"](torch.randn(8, 4)).sum() * 1e35
     learner.step(loss, "first", "second")

@@ -120,7 +120,7 @@ def test_an_actors_loss_leaves_its_critic_alone(tmp_path, quiet):
     batch = next(trainer.batches.of_update(0))
     critic = copy.deepcopy(dict(trainer.components["critic"].named_parameters()))
     loss = -trainer.components["critic"](trainer.components["actor"](batch["x"])).mean()
-    trainer.learner.step(loss, "actor")
+    trainer.updater.step(loss, "actor")
     for name, parameter in trainer.components["critic"].named_parameters():
         assert parameter.grad is None, name
         assert torch.equal(parameter, critic[name])

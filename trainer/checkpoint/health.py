@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from optimizer.config import listed
 
+from ..loop.nonfinite import has_nonfinite
 from ..run_layout import OPTIMIZER_VALUES, WEIGHTS
 from ..runtime.files import read_json, read_tensors
 from .directory import Files
@@ -56,22 +56,12 @@ def shorten_names(names: list[str]) -> str:
     return listed(names, _SHOWN)
 
 
-def is_nonfinite(tensor: Tensor, infinities_too: bool) -> bool:
-    """Return whether `tensor` holds a NaN, or with `infinities_too` an infinite value."""
-    if tensor.numel() == 0 or not (tensor.is_floating_point() or tensor.is_complex()) or tensor.device.type == "meta":
-        return False
-    values = torch.view_as_real(tensor.detach().resolve_conj()) if tensor.is_complex() else tensor.detach()
-    values = values.float() if values.element_size() == 1 else values  # the types of 8 bits cannot be compared
-    least, largest = torch.aminmax(values)  # NaN if there is one; without a copy of a large tensor
-    return bool((least.isnan() | (least.isinf() | largest.isinf() if infinities_too else False)).item())
-
-
 def _nonfinite_in_file(path: str, tensors: Mapping[str, Tensor], trained: set[str]) -> list[str]:
     component, is_weights = Path(path).parent.as_posix(), Path(path).name == WEIGHTS
     return [
         f"{component}.{name}"
         for name, tensor in tensors.items()
-        if is_nonfinite(tensor, is_weights and name in trained)
+        if has_nonfinite(tensor, is_weights and name in trained)
     ]
 
 

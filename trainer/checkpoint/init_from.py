@@ -27,11 +27,12 @@ from optimizer.types import HasSchedule
 from ..config.init_from import InitConfig
 from ..config.schema import ModelConfig
 from ..errors import ConfigError
+from ..loop.nonfinite import has_nonfinite
 from ..run_layout import MANIFEST, OPTIMIZER_VALUES, WEIGHTS
 from ..runtime.files import DamagedCheckpointError, read_tensors, reading, stat_of
 from .contents import expected_content, read_optimizer
 from .directory import checkpoint_at, damages, read_manifest
-from .health import is_nonfinite, shorten_names
+from .health import shorten_names
 from .names import is_file
 
 Value = TypeVar("Value")
@@ -81,7 +82,7 @@ def init_component(name: str, init: InitConfig, component: nn.Module) -> tuple[l
         f"{name}: {len(chosen)} of {counted(len(own), 'tensor')} from {source.weights}", chosen, saved, own
     )
     trained = {key for key, _ in component.named_parameters()}
-    nonfinite = [key for key in chosen if is_nonfinite(saved[key], infinities_too=key in trained)]
+    nonfinite = [key for key in chosen if has_nonfinite(saved[key], infinities_too=key in trained)]
     if nonfinite:
         lines.append(f"  not finite: {shorten_names(nonfinite)}")
     return chosen, lines

@@ -11,6 +11,7 @@ from optimizer.state import flush
 from ..config.schema import TrainConfig
 from ..errors import SaveError
 from ..run_layout import BEST, CHECKPOINTS, METRICS
+from ..runtime.world import World
 from .background import BackgroundWriter
 from .best import BestCheckpoint
 from .directory import Files
@@ -28,10 +29,11 @@ class CheckpointManager:
     Args:
         train: When, how and where to save.
         log: Prints a line, for an error after which training continues.
+        world: The place of this process; left out, the only one. Processes beside the main one write nothing.
     """
 
-    def __init__(self, train: TrainConfig, log: Callable[[str], None]) -> None:
-        self._train, self._folder = train, train.run_dir / CHECKPOINTS
+    def __init__(self, train: TrainConfig, log: Callable[[str], None], world: World | None = None) -> None:
+        self._train, self._folder, self._world = train, train.run_dir / CHECKPOINTS, world or World()
         self._errors = SaveErrors(self._folder, train.on_save_error == "stop", log)
         self._background = BackgroundWriter()
         self._step, self._is_last = 0, False
@@ -95,6 +97,8 @@ class CheckpointManager:
             SaveError: BEST cannot be written.
         """
         self.wait()
+        if not self._world.is_main:
+            return
         try:
             self.best.write_pointer()
         except OSError as error:
@@ -137,6 +141,9 @@ class CheckpointManager:
 
     def _write(self, step: int, files: Files, is_best: bool) -> None:
         """Write a checkpoint, name it, and remove superfluous ones. An error is kept for `_report`."""
+        if not self._world.is_main:
+            self._written = step
+            return
         try:
             self.check_lock()
             metrics = self._train.run_dir / METRICS

@@ -6,6 +6,8 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
+from optimizer.config import counted
+
 from ..errors import UnreadableError
 from ..run_layout import LATEST
 from ..runtime.files import stat_of, unreadable, write_atomically
@@ -91,6 +93,12 @@ def folder_name(step: int) -> str:
 def step_of(folder: Path) -> int:
     """Return the updates done at the checkpoint in `folder`, by its name."""
     return int(folder.name.removeprefix("step_"))
+
+
+def newest_sentence(kind: str, folder: Path | None) -> str:
+    """Return the sentence that names the newest checkpoint of a kind, "complete" or "finite"."""
+    newest = "none" if folder is None else f"after {counted(step_of(folder), 'update')}"
+    return f"The newest {kind} checkpoint: {newest}."
 
 
 def is_folder(path: Path) -> bool:

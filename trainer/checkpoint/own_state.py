@@ -167,7 +167,7 @@ class OwnState:
             missing = next(method for method in _DEFAULTS if method not in defined)
             raise ConfigError(
                 f"{path}: {kind} defines {defined[0]} and no {missing}, so that a resume could not restore its state."
-                " Define both (docs/parts.md)."
+                " Define both (docs/extending.md)."
             )
         if path == "data" and workers and files:
             raise ConfigError(

@@ -63,11 +63,11 @@ def restore_components(
             with _ignored_curve_warnings():
                 load_optimizer(folder / name, optimizer, own_options=True)
             if on_change == "rescale" and isinstance(optimizer, HasSchedule):
-                _resume_at_saved_lr(name, optimizer, folder / name)
+                log(_resume_at_saved_lr(name, optimizer, folder / name))
 
 
-def _resume_at_saved_lr(name: str, optimizer: Any, component_folder: Path) -> None:
-    """Enter the schedule of `optimizer` where its lr is the saved one."""
+def _resume_at_saved_lr(name: str, optimizer: Any, component_folder: Path) -> str:
+    """Enter the schedule of `optimizer` where its lr is the saved one; return a line that reports it."""
     first = optimizer.param_groups[0]["param_names"][0]
     with expected_content(component_folder / OPTIMIZER_VALUES):
         values = read_optimizer(component_folder).values
@@ -77,6 +77,10 @@ def _resume_at_saved_lr(name: str, optimizer: Any, component_folder: Path) -> No
         optimizer.scheduler.resume_at_lr(lr, optimizer.param_groups, rising)
     except ValueError as error:
         raise ConfigError(f"model.component_optims.{name}: resume.on_change=rescale: {error}") from error
+    state = optimizer.scheduler.state_dict()
+    position = state["entry"]["position"] if "entry" in state else state["last_epoch"]
+    now = optimizer.param_groups[0]["lr"]
+    return f"{name}: lr continues at {now:.3g}: rescaled, its schedule is entered at step {position}"
 
 
 def _was_rising(scheduler: JsonObject | None) -> bool | None:
@@ -86,7 +90,7 @@ def _was_rising(scheduler: JsonObject | None) -> bool | None:
     fields = dict(scheduler["config"] or NO_CURVE)
     if (key := fields.pop("type", "")) not in SCHEDULE_REGISTRY:
         return None
-    curve = SCHEDULE_REGISTRY[key](**fields).start()
+    curve = SCHEDULE_REGISTRY[key](**fields).bind()
     here, next_one = (curve.lr_at(scheduler["last_epoch"] + step) for step in (0, 1))
     return None if here == next_one else next_one > here
 

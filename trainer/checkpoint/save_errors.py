@@ -9,7 +9,7 @@ from optimizer.config import counted
 from ..errors import NewerFormatError, SaveError, UnreadableError, raised
 from ..run_layout import CHECKPOINTS
 from .directory import complete_checkpoints
-from .names import step_of
+from .names import newest_sentence
 
 
 class SaveErrors:
@@ -70,8 +70,7 @@ def newest_checkpoint(checkpoints: Path) -> str:
         there = complete_checkpoints(checkpoints)
     except UnreadableError as error:
         return str(error)
-    newest = f"after {counted(step_of(there[0]), 'update')}" if there else "none"
-    return f"The newest complete checkpoint: {newest}."
+    return newest_sentence("complete", there[0] if there else None)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from optimizer.config import counted
 from optimizer.types import JsonObject
 
 from ..errors import ConfigError, NewerFormatError, resume_command
@@ -17,7 +16,7 @@ from ..run_layout import CHECKPOINTS, LATEST
 from ..runtime.files import DamagedCheckpointError
 from .directory import complete_checkpoints, foreign_files, verify
 from .health import nonfinite_in_files, shorten_names
-from .names import read_pointer, step_of
+from .names import newest_sentence, read_pointer
 from .writing import set_aside
 
 Log = Callable[[str], None]
@@ -124,11 +123,8 @@ def _log_notes(folder: Path, manifest: JsonObject, log: Log) -> None:
     names = nonfinite_tensors(folder, manifest)
     if names:
         finite = _newest_finite(folder.parent)
-        newest = "There is no finite checkpoint."
-        if finite is not None:
-            done = counted(step_of(finite), "update")
-            newest = f"The newest finite checkpoint: after {done}; `{resume_command(finite)}` takes it."
-        log(f"{folder}: not finite: {shorten_names(names)}. {newest}")
+        command = "" if finite is None else f" `{resume_command(finite)}` takes it."
+        log(f"{folder}: not finite: {shorten_names(names)}. {newest_sentence('finite', finite)}{command}")
 
 
 def _newest_finite(checkpoints: Path) -> Path | None:

@@ -42,7 +42,7 @@ class UnsavedChanges:
             log(
                 f"warning: training changes {listed(changed, SHOWN)}, which is not saved: a resumed run may"
                 " differ. Register a buffer as persistent, keep counts in buffers, and give an objective or data set"
-                " a state_dict and load_state_dict (docs/parts.md)."
+                " a state_dict and load_state_dict (docs/extending.md)."
             )
 
     def _read_texts(self) -> dict[str, str]:

@@ -8,7 +8,7 @@ from optimizer import Horizon
 from optimizer.config import arguments_model, check_arguments, explain, nearest, nest
 from optimizer.types import JsonObject
 
-from ..config.class_choice import Choice
+from ..config.class_choice import ClassChoice
 from ..config.marks import default_values, fixed_fields, fixed_sections, may_change
 from ..config.schema import ExperimentConfig, OptimConfig
 from ..runtime.version import newer
@@ -31,7 +31,7 @@ def upgrade_values(values: JsonObject, config: ExperimentConfig) -> JsonObject:
         if isinstance(now, OptimConfig):
             if _has_class_of(fields, now) and _names_only(fields, named):
                 fields["params"] = _resolve_params(fields, now, values["horizon"])
-        elif isinstance(now, Choice) and _has_class_of(fields, now):
+        elif isinstance(now, ClassChoice) and _has_class_of(fields, now):
             fields["params"] = _align_params(fields["params"], now)
     return {**values, "config": filled}
 
@@ -47,7 +47,7 @@ def unknown_fields(values: JsonObject, config: ExperimentConfig) -> list[str]:
     named = set(strings(config.model_dump(mode="json")))
     for path, model, fields, now in _sections(type(config), values["config"], config):
         lines += _unknown_names(path, model, fields)
-        if isinstance(now, Choice) and _has_class_of(fields, now) and _names_only(fields, named):
+        if isinstance(now, ClassChoice) and _has_class_of(fields, now) and _names_only(fields, named):
             lines += _unknown_params(path, fields.get("params", {}), now)
     advice = newer(values.get("provenance", {}).get("innerstep"))
     return [*lines, advice] if lines and advice else lines
@@ -69,7 +69,7 @@ def _names_only(saved: object, named: Container[str]) -> bool:
     return all(text in named for text in strings(saved) if "." in text)
 
 
-def _has_class_of(fields: JsonObject, known: Choice) -> bool:
+def _has_class_of(fields: JsonObject, known: ClassChoice) -> bool:
     return fields.get("type") == known.type
 
 
@@ -107,7 +107,7 @@ def _sections(
             yield from _sections(inner, value, known, (*path, name))
 
 
-def _align_params(saved: JsonObject, now: Choice) -> JsonObject:
+def _align_params(saved: JsonObject, now: ClassChoice) -> JsonObject:
     """Return saved params without differences that only an argument with its default makes.
 
     The class has gained or lost that argument since: only one of the two sides names it.
@@ -151,7 +151,7 @@ def _unknown_names(path: str, model: type[BaseModel], fields: JsonObject) -> lis
     ]
 
 
-def _unknown_params(path: str, params: JsonObject, known: Choice) -> list[str]:
+def _unknown_params(path: str, params: JsonObject, known: ClassChoice) -> list[str]:
     try:
         check_arguments(known.chosen, params)
     except ValidationError as error:

@@ -14,7 +14,7 @@ from optimizer.state import ASIDE, flush, write_json, write_new, write_tensors
 from optimizer.types import JsonObject
 
 from ..run_layout import LATEST, MANIFEST
-from ..runtime.files import checksum, checksum_of, remove, remove_all
+from ..runtime.files import checksum, checksum_of, remove, remove_all, remove_whole
 from .directory import FORMAT_VERSION, Files
 from .health import nonfinite_names
 from .names import STEP, UNFINISHED, folder_name, is_folder, pending_name
@@ -99,11 +99,7 @@ def remove_checkpoints(folders: Iterable[Path]) -> None:
     failures = []
     for folder in folders:
         try:
-            aside = Path(tempfile.mkdtemp(prefix=_REMOVED, dir=folder.parent))
-            try:
-                folder.rename(aside / folder.name)
-            finally:
-                remove(aside)
+            remove_whole([folder], _REMOVED)
         except OSError as error:
             failures.append(error)
     if failures:

@@ -6,7 +6,8 @@ from difflib import get_close_matches
 import typer
 from typer.core import TyperCommand
 
-_SECTIONS = ("seed", "plugins", "data", "model", "train", "resume")
+from ..run_layout import SECTIONS
+
 KEY = "CONFIG|KEY"
 """The argument of a command that takes a config or a key, whose parameters are overrides too."""
 _ARGUMENTS = ("CONFIG", "RUN", KEY)
@@ -57,11 +58,11 @@ def _refuse_misspelt(overrides: Sequence[str], options: Sequence[str], argument:
     for override in overrides:
         flag = override.partition("=")[0]
         name = flag.removeprefix("--")
-        if not override.startswith("--") or "." in name or name in _SECTIONS:
+        if not override.startswith("--") or "." in name or name in SECTIONS:
             continue
         if argument == "CONFIG" and name.replace("_", "-") in _CONFIG:
             raise ConfigError(f"{flag}: the config is an argument and not an option: {usage}")
-        close = get_close_matches(flag, [*options, *(f"--{section}" for section in _SECTIONS)], n=1, cutoff=0.75)
+        close = get_close_matches(flag, [*options, *(f"--{section}" for section in SECTIONS)], n=1, cutoff=0.75)
         if close or argument != KEY:  # else it may be a parameter of the key
             meant = (
                 f"; did you mean {close[0]}?"

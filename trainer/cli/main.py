@@ -223,13 +223,13 @@ def _run() -> None:
 def _imports(no_plugins: bool) -> Iterator[None]:
     """Run a command that may import what a config or a key names, also from the working directory, or must not."""
     from optimizer import no_plugins as without_plugins
-    from optimizer.config import looking_in
+    from optimizer.config import search_in
 
     from ..config.plugins import working_directory
 
     with (
         warnings.catch_warnings(),
-        looking_in(working_directory()),
+        search_in(working_directory()),
         without_plugins() if no_plugins else nullcontext(),
     ):
         warnings.showwarning = _shown_in_one_line(warnings.showwarning)
@@ -237,10 +237,10 @@ def _imports(no_plugins: bool) -> Iterator[None]:
 
 
 def _shown_in_one_line(show: Any) -> Any:
-    from optimizer.config import PartWarning
+    from optimizer.config import PluginWarning
 
     def shown(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
-        if issubclass(category, PartWarning):
+        if issubclass(category, PluginWarning):
             _complain(f"warning: {message}", "yellow")
         else:
             show(message, category, *place, **options)

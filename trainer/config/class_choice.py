@@ -1,4 +1,4 @@
-"""A class by its key or dotted path, and its parameters, as the config names them."""
+"""A class by its key or dotted path, and its parameters, as a config names them."""
 
 import inspect
 from contextlib import suppress
@@ -12,10 +12,8 @@ from optimizer.config import UNKNOWN_KEY, Config, check_arguments, construct, ex
 from ..errors import ConfigError, raised, user_line
 from .marks import FixedInRun
 
-AnyClass = type[Any]
 
-
-class Choice(Config):
+class ClassChoice(Config):
     """A registered class by key, and its parameters, which are checked against that class."""
 
     registry: ClassVar[Registry[Any]]
@@ -26,11 +24,14 @@ class Choice(Config):
     """Parameters of the class (`innerstep describe KEY` lists them). Those left out have the class's defaults."""
 
     @property
-    def chosen(self) -> AnyClass:
+    def chosen(self) -> type[Any]:
+        """The class."""
         return self.registry[self.type]
 
     def make(self, path: str) -> Any:
-        """Return an instance of the class, built from its parameters.
+        """Return a new instance of the class.
+
+        The parameters are validated again, so that two instances share no list that one of them may change.
 
         Args:
             path: The path of this entry in the config, for messages.
@@ -57,16 +58,20 @@ class Choice(Config):
         except ValidationError as error:
             raise nest(error, ("params",)) from None
         except (Exception, SystemExit) as error:  # annotations and validators may be the user's
-            rule = f"{self.type}{_defined_in(self.chosen)} cannot take parameters: {raised(error)}"
+            rule = f"{self.type}{_source_line(self.chosen)} cannot take parameters: {raised(error)}"
             raise refusal(rule, ("params",)) from error
         return self
 
     def _validate_params(self) -> None:
-        """Validate the parameters as arguments of the class. Raises ValidationError, and whatever the class raises."""
+        """Validate the parameters as arguments of the class.
+
+        Raises:
+            ValidationError: A parameter does not fit. Annotations and validators of the class may raise anything.
+        """
         check_arguments(self.chosen, self.params)
 
 
-def _defined_in(cls: AnyClass) -> str:
+def _source_line(cls: type[object]) -> str:
     """Return the place of the class as " (file.py:3)", since annotations have no lines; "" if it has no source."""
     with suppress(OSError, TypeError):
         return f" ({inspect.getsourcefile(cls)}:{inspect.getsourcelines(cls)[1]})"

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from optimizer.config import explain, looking_in, nearest
+from optimizer.config import explain, nearest, search_in
 
 from ..errors import ConfigError
 from ..runtime.version import newer, written_by
@@ -28,7 +28,7 @@ def load_config(source: Mapping[str, Any] | str | Path, overrides: Mapping[str, 
     raw = source if isinstance(source, Mapping) else read_config_file(Path(source))
     ordered = dict(sorted((overrides or {}).items(), key=lambda item: item[0] != "plugins"))
     try:
-        with looking_in([] if isinstance(source, Mapping) else search_folders(Path(source))):
+        with search_in([] if isinstance(source, Mapping) else search_folders(Path(source))):
             config = apply_overrides(raw, ordered, _takes_text)
             _refuse_new_names(raw, config, ordered)
             return ExperimentConfig.model_validate(config)

@@ -2,8 +2,7 @@
 
 from enum import Enum
 from functools import cache
-from types import NoneType, UnionType
-from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -13,8 +12,8 @@ T = TypeVar("T")
 class Mark(Enum):
     """Each field of the config carries one of these.
 
-    A section (a field that holds a config, or several by name) is fixed where one of its own fields is; those that
-    may change keep their own mark.
+    A section (a field that holds a config, or several by name) is fixed if one of the fields inside is. The fields
+    inside that may change keep their mark.
     """
 
     FIXED_IN_RUN = "fixed in a run"
@@ -45,19 +44,25 @@ class Section(NamedTuple):
     several: bool
 
 
+def find_section(model: type[BaseModel], name: str) -> Section | None:
+    """Return the section that the field `name` of a config holds; None for a plain value."""
+    held = _held_config(model.model_fields[name].annotation)
+    return None if held is None else Section(name, *held)
+
+
 @cache
 def fixed_sections(model: type[BaseModel]) -> list[Section]:
     """Return the sections of a config that are fixed in a run."""
-    sections = []
-    for name in fixed_fields(model):
-        annotation: Any = model.model_fields[name].annotation
-        if get_origin(annotation) in (Union, UnionType):
-            annotation = next(member for member in get_args(annotation) if member is not NoneType)
-        several = get_origin(annotation) is dict
-        inner = get_args(annotation)[1] if several else annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            sections.append(Section(name, inner, several))
-    return sections
+    sections = (find_section(model, name) for name in fixed_fields(model))
+    return [found for found in sections if found is not None]
+
+
+def _held_config(annotation: object) -> tuple[type[BaseModel], bool] | None:
+    """Return the config that an annotation holds, and whether it holds several of them by name."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation, False
+    held = next(filter(None, map(_held_config, get_args(annotation))), None)
+    return None if held is None else (held[0], held[1] or get_origin(annotation) is dict)
 
 
 def fixed_values(config: BaseModel) -> dict[str, Any]:

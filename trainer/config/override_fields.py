@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from optimizer import UnknownKeyError
 from optimizer.config import TaggedField, arguments_model
 
-from .class_choice import Choice
+from .class_choice import ClassChoice
 from .overrides import TakesText
 from .plain_values import read_word
 
@@ -65,7 +65,7 @@ def _inside(kind: Any, part: str, place: Any) -> Iterator[Any]:
         yield from [str] if part == "type" else [] if cls is None else _inside(cls, part, place)
     elif get_origin(kind) in (dict, Mapping):
         yield from _kinds(get_args(kind)[1])
-    elif isinstance(kind, type) and issubclass(kind, Choice) and part == "params":
+    elif isinstance(kind, type) and issubclass(kind, ClassChoice) and part == "params":
         cls = _registered(kind.registry, place)
         yield from [] if cls is None else [arguments_model(cls)]
     elif isinstance(kind, type) and issubclass(kind, BaseModel):

@@ -1,31 +1,38 @@
 """Overrides from the command line, `--dotted.key=value`, and how they are put into a config."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from optimizer.config import shown_value
 
 from ..errors import ConfigError
-from .plain_values import plain
+from .plain_values import Plain, plain
 from .yaml_values import read_yaml
 
 _WITHOUT_SPACE = re.compile(r""" (?<=[\s{[,:])(?:"(?:[^"\\]|\\.)*" | '[^']*') | ([{,]\s*[\w.]+):(?=\S)""", re.VERBOSE)
-"""What is in quotes, or else a key with its colon, and the value right after it."""
-TakesText = Callable[[Mapping[str, Any], Sequence[str], str], bool]
-"""Whether the field that a path leads to, in a config, takes this text as it was typed."""
+"""Text in quotes, or else a key with its colon and the value right after it."""
 
 
 class Typed(str):
-    """A value as it was typed on the command line. What it means depends on the field that it is for."""
+    """A value as it was typed on the command line. Its meaning depends on the field that it is for."""
 
 
-def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
-    """Return {dotted key: Typed} of `--key=value` and `--key value` arguments.
+class TakesText(Protocol):
+    """Decides which fields take text exactly as it was typed."""
 
-    Raises ConfigError for an argument of another form.
+    def __call__(self, config: Mapping[str, Any], path: Sequence[str], text: str) -> bool:
+        """Return whether the field that `path` leads to in `config` takes `text` as it was typed."""
+        ...
+
+
+def parse_overrides(arguments: Sequence[str]) -> dict[str, Typed]:
+    """Return the overrides in `--key=value` and `--key value` arguments by dotted key.
+
+    Raises:
+        ConfigError: An argument has another form.
     """
-    overrides: dict[str, Any] = {}
+    overrides: dict[str, Typed] = {}
     remaining = list(arguments)
     while remaining:
         argument = remaining.pop(0)
@@ -42,30 +49,40 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def apply_overrides(
-    config: Mapping[str, Any], overrides: Mapping[str, Any], takes_text: TakesText | None = None
+    config: Mapping[str, object], overrides: Mapping[str, object], takes_text: TakesText | None = None
 ) -> dict[str, Any]:
     """Return a plain copy of `config` with each dotted key set.
 
-    takes_text: which fields take what was typed as it is; the others, and all if it is left out, read it as YAML.
-    Raises ConfigError where a key leads into a value, or a value is not plain.
+    Args:
+        config: A config, whose values may be numpy's and torch's scalars, paths and tuples too.
+        overrides: Values by dotted key; a `Typed` one is read as YAML unless its field takes text.
+        takes_text: Which fields take text; None: no field.
+
+    Raises:
+        ConfigError: A key leads into a value, or a value is not plain.
     """
     try:
-        result: dict[str, Any] = plain(config)
+        result: dict[str, Any] = _plain_mapping(config)
+        if not overrides:
+            return result
         for key, value in overrides.items():
-            _put(result, key, value if isinstance(value, Typed) else plain(value, key))
+            place, last = _place(result, key)
+            place[last] = value if isinstance(value, Typed) else plain(value, key)
         for key in overrides:
             place, last = _place(result, key)
-            if isinstance(place.get(last), Typed):
-                as_it_is = takes_text is not None and takes_text(result, key.split("."), place[last])
-                place[last] = str(place[last]) if as_it_is else _read(key, place[last])
-        return plain(result)  # type: ignore[no-any-return]  # a copy of a dict is one
+            text = place.get(last)
+            if isinstance(text, Typed):
+                is_text = takes_text is not None and takes_text(result, key.split("."), text)
+                place[last] = str(text) if is_text else _read(key, text)
+        return _plain_mapping(result)  # all together may be too many values
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
 
-def _put(config: dict[str, Any], key: str, value: Any) -> None:
-    place, last = _place(config, key)
-    place[last] = value
+def _plain_mapping(config: Mapping[str, object]) -> dict[str, Plain]:
+    mapping = plain(config)
+    assert isinstance(mapping, dict), "a copy of a mapping is one"
+    return mapping
 
 
 def _place(config: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
@@ -85,12 +102,12 @@ def _place(config: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
     return place, last
 
 
-def _read(key: str, text: str) -> Any:
-    """Return what `text` means as YAML, and in two forms that other tools' command lines take."""
+def _read(key: str, text: str) -> Plain:
+    """Return the value of `text` as YAML, or in two forms that other tools' command lines take."""
     written = text
     if re.fullmatch(r"\(.*\)", text):  # a Python tuple
         written = f"[{text[1:-1]}]"
-    if text.startswith("{"):  # {momentum:0.9}, which is no mapping in YAML
+    if text.startswith("{"):  # YAML needs a space after the colon of {momentum:0.9}
         written = _WITHOUT_SPACE.sub(lambda found: f"{found[1]}: " if found[1] else found[0], text)
     try:
         return read_yaml(written)

@@ -12,8 +12,8 @@ from optimizer.config import (
     UNKNOWN_KEY,
     NotImportedError,
     filtered,
-    folders_of,
-    module_named,
+    folders_of_modules,
+    load_module,
     refusal,
     refuse_under_no_plugins,
 )
@@ -46,7 +46,7 @@ def heading_of_folders(names: Iterator[str], run_dir: Path) -> str:
     names: all text in the config. Each folder stands there as seen from the run directory, which holds where both are
     moved or copied, and as it is, which holds where the run alone is.
     """
-    folders = folders_of(names)
+    folders = folders_of_modules(names)
     if not folders:
         return ""
     seen_from_run = []
@@ -64,7 +64,7 @@ def import_plugins(plugins: Sequence[str]) -> None:
         raise refusal(str(error)) from error
     for index, module in enumerate(plugins):
         try:
-            module_named(module)
+            load_module(module)
         except NotImportedError as error:
             raise refusal(str(error), (index,), module) from error
 

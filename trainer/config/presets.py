@@ -1,35 +1,33 @@
 """`type: preset`: the optimizer that a component's class recommends for itself."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeGuard
 
-from optimizer import UnknownKeyError
-from optimizer.config import UNKNOWN_KEY, refusal
+from optimizer.config import refusal
 
-from ..interfaces.component import MODEL_REGISTRY
+from .class_choice import ClassChoice
 
 PRESET = "preset"
 
 
-def with_preset(name: str, optim: Any, components: Any) -> Any:
-    """Return a raw entry of component_optims with `type: preset` replaced by what the component's class says.
+def with_preset(name: str, entry: Mapping[str, object], component: ClassChoice) -> Mapping[str, object]:
+    """Return an entry of `model.component_optims` with the optimizer that the component's class recommends.
 
-    The class's `optimizer_preset()` returns {"type": KEY, "params": {…}}. What the entry itself gives in
-    `params` wins. Raises ValidationError if there is no preset.
+    The class's `optimizer_preset()` returns {"type": KEY, "params": {…}}. Parameters in the entry itself take
+    precedence.
+
+    Args:
+        name: The component's.
+        entry: One of `type: preset`.
+        component: The component's class.
+
+    Raises:
+        ValidationError: There is no preset, or it is not an entry. The path begins with `name`.
     """
-    if not isinstance(optim, dict) or optim.get("type") != PRESET:
-        return optim
-    path = ("component_optims", name, "type")
-    component = components.get(name) if isinstance(components, dict) else None
-    key = component.get("type") if isinstance(component, dict) else None
-    try:
-        cls = MODEL_REGISTRY[key] if isinstance(key, str) else None
-    except UnknownKeyError as error:
-        raise refusal(str(error), ("components", name, "type"), key, UNKNOWN_KEY) from None
-    preset = getattr(cls, "optimizer_preset", None)
+    key, path = component.type, (name, "type")
+    preset = getattr(component.chosen, "optimizer_preset", None)
     if not callable(preset):
-        raise refusal(
-            f"{key or name} brings no preset: its class has no optimizer_preset(). Name an optimizer", path, PRESET
-        )
+        raise refusal(f"{key} brings no preset: its class has no optimizer_preset(). Name an optimizer", path, PRESET)
     try:
         recommended = preset()
     except Exception as error:  # a user's code may raise anything
@@ -37,11 +35,17 @@ def with_preset(name: str, optim: Any, components: Any) -> Any:
     if not _is_entry(recommended):
         rule = f"optimizer_preset() of {key} must return {{'type': KEY, 'params': {{…}}}}; got {recommended!r}"
         raise refusal(rule, path, PRESET)
-    given = {} if optim.get("params") is None else optim["params"]
+    given = {} if entry.get("params") is None else entry["params"]
     params = {**recommended.get("params", {}), **given} if isinstance(given, dict) else given
-    return {**optim, "type": recommended["type"], "params": params}
+    return {**entry, "type": recommended["type"], "params": params}
 
 
-def _is_entry(value: Any) -> bool:
-    known = isinstance(value, dict) and value.keys() <= {"type", "params"}
-    return known and isinstance(value.get("type"), str) and isinstance(value.get("params", {}), dict)
+def is_preset(entry: object) -> TypeGuard[Mapping[str, object]]:
+    """Return whether an entry of `model.component_optims` takes the recommended optimizer."""
+    return isinstance(entry, dict) and entry.get("type") == PRESET
+
+
+def _is_entry(value: object) -> TypeGuard[dict[str, Any]]:
+    if not isinstance(value, dict) or not value.keys() <= {"type", "params"}:
+        return False
+    return isinstance(value.get("type"), str) and isinstance(value.get("params", {}), dict)

@@ -5,7 +5,7 @@ import unicodedata
 from functools import cached_property
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 from torch import nn
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon, OptimizerFactory, Registry
@@ -25,12 +25,12 @@ from ..errors import ConfigError
 from ..interfaces.component import MODEL_REGISTRY
 from ..interfaces.dataset import DATASET_REGISTRY, DataSet
 from ..interfaces.objective import OBJECTIVE_REGISTRY, Objective
-from .class_choice import Choice
+from .class_choice import ClassChoice
 from .init_from import NAME, InitConfig
 from .marks import FixedInRun, MayChange
 from .paths import UserPath
 from .plugins import import_plugins
-from .presets import with_preset
+from .presets import is_preset, with_preset
 
 _NAME_BYTES = 255
 """What file systems take; a component's name is that of its folder."""
@@ -38,7 +38,7 @@ _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{digit}" for port in ("com", "
 """Names that no folder on Windows can have, in any case of letters."""
 
 
-class DataConfig(Choice):
+class DataConfig(ClassChoice):
     registry: ClassVar[Registry[DataSet]] = DATASET_REGISTRY
 
     batch_size: FixedInRun[PositiveCount] = 64
@@ -51,7 +51,7 @@ class DataConfig(Choice):
     """Whether training batches are put into pinned memory, from which a CUDA device copies in the background."""
 
 
-class ComponentConfig(Choice):
+class ComponentConfig(ClassChoice):
     registry: ClassVar[Registry[nn.Module]] = MODEL_REGISTRY
 
     freeze: FixedInRun[bool] = False
@@ -60,7 +60,7 @@ class ComponentConfig(Choice):
     """Saved weights to start from: PATH, PATH:COMPONENT, or a mapping; null: random weights from `seed`."""
 
 
-class OptimConfig(Choice):
+class OptimConfig(ClassChoice):
     registry: ClassVar[Registry[OptimizerFactory]] = OPTIMIZER_BUILDER_REGISTRY
 
     every: FixedInRun[PositiveCount] = 1
@@ -100,7 +100,7 @@ class OptimConfig(Choice):
             super()._validate_params()
 
 
-class ObjectiveConfig(Choice):
+class ObjectiveConfig(ClassChoice):
     registry: ClassVar[Registry[Objective]] = OBJECTIVE_REGISTRY
 
 
@@ -110,14 +110,6 @@ class ModelConfig(Config):
     component_optims: FixedInRun[dict[str, OptimConfig]] = Field(default_factory=dict)
     """The optimizers by the name of their component: one for each that trains. An entry for a frozen one is skipped.
     `type: preset` takes the optimizer that the component's class recommends."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_in_presets(cls, raw: Any) -> Any:
-        if isinstance(raw, dict) and isinstance(optims := raw.get("component_optims"), dict):
-            filled = {name: with_preset(name, optim, raw.get("components")) for name, optim in optims.items()}
-            return {**raw, "component_optims": filled}
-        return raw
 
     @field_validator("components")
     @classmethod
@@ -138,14 +130,22 @@ class ModelConfig(Config):
                 raise refusal(rule, (name,), name)
         return components
 
-    @model_validator(mode="after")
-    def _check_optims(self) -> Self:
-        for name in self.component_optims:
-            if name not in self.components:
-                suggestion = nearest(name, list(self.components))
-                rule = f"there is no component of this name{suggestion} Components: {', '.join(self.components)}"
-                raise refusal(rule, ("component_optims", name), name)
-        return self
+    @field_validator("component_optims", mode="before")
+    @classmethod
+    def _fill_in_presets(cls, raw: object, info: ValidationInfo) -> object:
+        if not isinstance(raw, dict):
+            return raw
+        components: dict[str, ComponentConfig] | None = info.data.get("components")
+        if components is None:  # their errors are reported, and no error that follows from them
+            return {name: entry for name, entry in raw.items() if not is_preset(entry)}
+        for name in raw:
+            if name not in components:
+                rule = f"there is no component of this name{nearest(str(name), list(components))}"
+                raise refusal(f"{rule} Components: {', '.join(components)}", (name,), name)
+        return {
+            name: with_preset(name, entry, components[name]) if is_preset(entry) else entry
+            for name, entry in raw.items()
+        }
 
 
 class BestConfig(Config):
@@ -177,6 +177,8 @@ class TrainConfig(Config):
     """Joint L2 norm that the gradients of all components are scaled down to; 0 or null: no clipping."""
     log_every: MayChange[PositiveCount] = 10
     """Updates from one training line in metrics.jsonl to the next. The first and the last update always have one."""
+    log: MayChange[list[str]] = Field(default=["jsonl"])
+    """Places that metrics go to, by key. One is always jsonl, metrics.jsonl in the run directory: a resume reads it."""
     eval_every: MayChange[PositiveCount | None] = None
     """Updates from one evaluation on the held-out samples to the next; null: none before the one at the end."""
     save_every: MayChange[PositiveCount | None] = None
@@ -205,6 +207,15 @@ class TrainConfig(Config):
                 f"train.epochs: must make less than 2^63 updates; {self.epochs} of {steps_per_epoch} make {total_steps}"
             )
         return Horizon(total_steps, steps_per_epoch)
+
+    @field_validator("log")
+    @classmethod
+    def _check_log(cls, keys: list[str]) -> list[str]:
+        if "jsonl" not in keys:
+            raise refusal(f"must contain jsonl, which a resume reads: [{', '.join(['jsonl', *keys])}]", (), keys)
+        if len(set(keys)) < len(keys):
+            raise refusal("must name each place once", (), keys)
+        return keys
 
     @model_validator(mode="after")
     def _check_length(self) -> Self:
@@ -236,6 +247,11 @@ class ExperimentConfig(Config):
     """The objective, the length of the run, the device, and what is logged and saved."""
     resume: MayChange[ResumeConfig] = Field(default_factory=ResumeConfig)
     """How `innerstep resume` treats a config that differs from the checkpoint's."""
+
+    def in_place(self) -> Self:
+        """Return the config with an absolute run directory: users' code may change the working directory."""
+        train = self.train.model_copy(update={"run_dir": self.train.run_dir.absolute()})
+        return self.model_copy(update={"train": train})
 
     @field_validator("plugins", mode="before")
     @classmethod

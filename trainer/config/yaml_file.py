@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from .plain_values import json_real, json_whole, plain
+from .plain_values import plain, read_real, read_whole
 from .yaml_values import read_yaml
 
 _BYTES = 1_000_000
@@ -73,7 +73,7 @@ def _decoded(content: bytes) -> str:
 
 def _read_json(text: str) -> Any:
     try:
-        values = json.loads(text, object_pairs_hook=_unique, parse_int=json_whole, parse_float=json_real)
+        values = json.loads(text, object_pairs_hook=_unique, parse_int=read_whole, parse_float=read_real)
     except RecursionError as error:
         raise ValueError("is nested too deeply") from error
     return plain(values)

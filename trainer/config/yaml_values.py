@@ -1,245 +1,221 @@
 """YAML of plain values, both ways: numbers as in YAML 1.2, no dates or other types, aliases within a budget."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import yaml
 
-from .plain_values import Budget, plain, read_word
+from .plain_values import Budget, Plain, encodable, plain, read_word
 
 _TAG = "tag:yaml.org,2002:"
-_SCALARS: dict[str, Any] = {"null": (type(None),), "bool": (bool,), "int": (int,), "float": (float, int)}
+_TEXT_TAGS = (None, "!", _TAG + "str")
+_SCALARS: dict[str, tuple[type, ...]] = {"null": (type(None),), "bool": (bool,), "int": (int,), "float": (float, int)}
 _MERGE = "<<"
 
 
-class _PlacedError(ValueError):
-    """An error whose message says line and column."""
+def read_yaml(text: str) -> Plain:
+    """Return the value of a YAML document; None if it is empty. Keys are text as written.
 
-
-def read_yaml(text: str) -> Any:
-    """Return the value of a YAML document; None of an empty one.
-
-    Keys are text as written. Raises ValueError with line and column for what is not well-formed, or is not plain.
+    Raises:
+        ValueError: The text is not well-formed, or a value is not plain. The message has line and column.
     """
-    text.encode()  # raises here, and not deep inside, for what no UTF-8 holds
+    text.encode()  # raises here, and not deep inside, if UTF-8 cannot hold it
+    reader = _Reader(text)
     try:
-        return plain(_Reading().result(text))
+        value = reader.read()
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).replace('in "<unicode string>", ', "at ").split())) from error
+    return plain(value) if reader.has_anchors else value  # an alias becomes a copy
 
 
-def write_yaml(config: dict[str, Any]) -> str:
-    """Return `config` as YAML that `read_yaml` reads back to the same dict, as do readers of YAML 1.1."""
+def write_yaml(config: Mapping[str, object]) -> str:
+    """Return `config` as YAML that `read_yaml` and readers of YAML 1.1 read back to the same mapping."""
     text: str = yaml.dump(config, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=2**31)
     return text
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes in quotes what some reader would not take for text, '1e-4', 'on' and '010', and escapes odd characters."""
+    """Writes text in quotes if some reader takes it for a number or a boolean (1e-4, on, 010), or if it is odd."""
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: object) -> bool:
         return True
 
-    def resolve(self, kind: Any, value: Any, implicit: Any) -> str:
-        tag: str = super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]  # PyYAML has none here
-        if kind is not yaml.ScalarNode or tag != _TAG + "str" or not implicit[0]:
-            return tag
-        return tag if _is_text(value) else _TAG + "float"
 
-
-def _represent_text(dumper: _Dumper, text: str) -> Any:
-    return dumper.represent_scalar(_TAG + "str", text, style=None if text.isprintable() else '"')
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    style = None  # PyYAML puts into quotes the words of YAML 1.1
+    try:
+        if not isinstance(read_word(text), str):
+            style = "'"
+    except ValueError:
+        style = "'"
+    return dumper.represent_scalar(_TAG + "str", text, style=style if text.isprintable() else '"')
 
 
 _Dumper.add_representer(str, _represent_text)
 
 
-def _is_text(word: str) -> bool:
-    try:
-        return isinstance(read_word(word), str)
-    except ValueError:
-        return False
-
-
-@dataclass
-class _Open:
-    """A list or mapping whose end is not reached. For a mapping, `items` alternates keys and values."""
-
-    event: Any
-    nodes_before: int
-    items: list[Any] = field(default_factory=list)
-    height: int = 0
-    """Levels of values in it, up to now."""
-
-    def is_mapping(self) -> bool:
-        return isinstance(self.event, yaml.MappingStartEvent)
-
-    def awaits_key(self) -> bool:
-        return self.is_mapping() and len(self.items) % 2 == 0
-
-
-@dataclass(frozen=True)
-class _Anchored:
-    value: Any
+class _Anchored(NamedTuple):
+    value: Plain
     nodes: int
     height: int
 
 
-@dataclass(frozen=True)
-class _Key:
-    text: str
-    event: Any
-    quoted: bool
-    merges: bool
+class _Reader:
+    """Makes a value of a parser's events. An alias shares the value of its anchor, whose nodes are counted again."""
 
-
-class _Reading:
-    """Makes values of a parser's events one by one, so that nothing is unfolded before it is counted."""
-
-    def __init__(self) -> None:
+    def __init__(self, text: str) -> None:
+        self._events = yaml.parse(text, Loader=yaml.SafeLoader)
+        self._event: Any = None  # the latest one, or the one to blame; PyYAML's types leave out their attributes
         self._budget = Budget()
-        self._open: list[_Open] = []
         self._anchors: dict[str, _Anchored | None] = {}  # None: its value is not complete yet
-        self._root: list[Any] = []
 
-    def result(self, text: str) -> Any:
-        steps: list[tuple[Any, Callable[[Any], None]]] = [
-            (yaml.AliasEvent, self._alias),
-            (yaml.ScalarEvent, self._scalar),
-            (yaml.CollectionStartEvent, self._begin),
-            (yaml.CollectionEndEvent, self._end),
-            (yaml.DocumentStartEvent, self._document),
-        ]
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            for kind, step in steps:
-                if isinstance(event, kind):
-                    with _placed(event):
-                        step(event)
-        return self._root[0] if self._root else None
+    @property
+    def has_anchors(self) -> bool:
+        return bool(self._anchors)
 
-    def _document(self, event: Any) -> None:
-        if self._root:
-            raise ValueError("a second document begins; a config is one")
+    def read(self) -> Plain:
+        try:
+            return self._document()
+        except (ValueError, OverflowError) as error:  # PyYAML raises both for "\UFFFFFFFF"
+            mark = self._event.start_mark
+            raise ValueError(f"{error} (line {mark.line + 1}, column {mark.column + 1})") from None
 
-    def _alias(self, event: Any) -> None:
-        if event.anchor not in self._anchors:
-            raise ValueError(f"no &{event.anchor} comes before the alias *{event.anchor}")
-        target = self._anchors[event.anchor]
+    def _document(self) -> Plain:
+        value: Plain = None
+        documents = 0
+        for event in self._events:
+            self._event = event
+            if isinstance(event, yaml.DocumentStartEvent):
+                documents += 1
+                if documents > 1:
+                    raise ValueError("a second document begins; a config is one")
+            elif isinstance(event, yaml.NodeEvent):
+                value = self._value(0, in_flow=False)
+        return value
+
+    def _value(self, depth: int, in_flow: bool) -> Plain:
+        """Return the value that begins with the latest event, inside `depth` lists and mappings."""
+        event = self._event
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event.anchor, depth)
+        if event.anchor is None:
+            return self._node(depth, in_flow)
+        budget = self._budget
+        nodes_before, deepest_before = budget.nodes, budget.deepest
+        self._anchors[event.anchor] = None
+        budget.deepest = depth
+        value = self._node(depth, in_flow)
+        self._anchors[event.anchor] = _Anchored(value, budget.nodes - nodes_before, budget.deepest - depth)
+        budget.deepest = max(budget.deepest, deepest_before)
+        return value
+
+    def _alias(self, name: str, depth: int) -> Plain:
+        if name not in self._anchors:
+            raise ValueError(f"no &{name} comes before the alias *{name}")
+        target = self._anchors[name]
         if target is None:
-            raise ValueError(f"the alias *{event.anchor} stands inside its own value")
-        self._budget.spend(target.nodes, len(self._open) + target.height)
-        self._add(target.value, target.height, event)
+            raise ValueError(f"the alias *{name} stands inside its own value")
+        self._budget.spend(target.nodes, depth + target.height)
+        return target.value
 
-    def _scalar(self, event: Any) -> None:
-        self._budget.spend(1, len(self._open))
-        value = self._read(event)
-        if event.anchor is not None:
-            self._anchors[event.anchor] = _Anchored(value, 1, 0)
-        self._add(value, 0, event)
-
-    def _read(self, event: Any) -> Any:
-        is_plain = event.implicit[0]
-        if self._open and self._open[-1].awaits_key() and event.tag in (None, "!", _TAG + "str"):
-            return event.value
-        if event.tag is None:
-            if is_plain and event.value.startswith("(") and ")" not in event.value and self._in_flow():
-                raise ValueError(f"a comma ends a value inside {{}} and []; got {event.value}. Write a list, [1, 2]")
-            return read_word(event.value) if is_plain else event.value
-        if event.tag in ("!", _TAG + "str"):
-            return event.value
-        kinds = _SCALARS.get(event.tag.removeprefix(_TAG))
-        if kinds is None:
-            raise ValueError(_not_plain(event.tag))
-        value: Any = read_word(event.value)
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            raise ValueError(f"{_shown(event.value)} is not a {_shown(event.tag)}")
-        return float(value) if float in kinds else value
-
-    def _begin(self, event: Any) -> None:
+    def _node(self, depth: int, in_flow: bool) -> Plain:
+        event = self._event
+        self._budget.spend(1, depth)
+        if isinstance(event, yaml.ScalarEvent):
+            return _scalar(event, in_flow)
         kind = "map" if isinstance(event, yaml.MappingStartEvent) else "seq"
         if event.tag not in (None, "!", _TAG + kind):
-            raise ValueError(_not_plain(event.tag))
-        if self._open and self._open[-1].awaits_key():
-            raise ValueError("a key must be text; got a list or a mapping")
-        if event.anchor is not None:
-            self._anchors[event.anchor] = None
-        nodes_before = self._budget.nodes
-        self._budget.spend(1, len(self._open))
-        self._open.append(_Open(event, nodes_before))
+            raise ValueError(_tag_problem(event.tag))
+        return self._mapping(depth + 1) if kind == "map" else self._list(depth + 1)
 
-    def _end(self, event: Any) -> None:
-        done = self._open.pop()
-        value = _mapping(done.items, bool(done.event.flow_style)) if done.is_mapping() else done.items
-        if done.event.anchor is not None:
-            self._anchors[done.event.anchor] = _Anchored(value, self._budget.nodes - done.nodes_before, done.height)
-        self._add(value, done.height, done.event)
+    def _list(self, depth: int) -> list[Plain]:
+        in_flow = bool(self._event.flow_style)
+        items: list[Plain] = []
+        for self._event in self._events:
+            if isinstance(self._event, yaml.SequenceEndEvent):
+                break
+            items.append(self._value(depth, in_flow))
+        return items
 
-    def _add(self, value: Any, height: int, event: Any) -> None:
-        if not self._open:
-            self._root.append(value)
-            return
-        place = self._open[-1]
-        place.height = max(place.height, height + 1)
-        if place.awaits_key():
-            if not isinstance(value, str):
-                raise ValueError("a key must be text")
-            quoted = isinstance(event, yaml.ScalarEvent) and not event.implicit[0]
-            merges = value == _MERGE and isinstance(event, yaml.ScalarEvent) and not quoted and not event.tag
-            value = _Key(value, event, quoted, merges)
-        place.items.append(value)
-
-    def _in_flow(self) -> bool:
-        return bool(self._open) and bool(self._open[-1].event.flow_style)
-
-
-def _mapping(items: list[Any], in_flow: bool) -> dict[str, Any]:
-    """Return the mapping of alternating keys and values. What << brings gives way to the mapping's own keys."""
-    own: dict[tuple[str, bool], Any] = {}
-    merged: dict[str, Any] = {}
-    for key, value in zip(items[::2], items[1::2], strict=True):
-        with _placed(key.event):
-            if (key.text, key.merges) in own:
-                raise ValueError(f"the key {_shown(key.text)!r} is given twice")
-            if in_flow and value is None and key.text[:1].isdigit() and not key.quoted:
-                raise ValueError(
-                    f"a comma ends a value inside {{}}, and {_shown(key.text)} comes after one. Write 1_000"
-                )
-            own[key.text, key.merges] = value
-            if key.merges:
+    def _mapping(self, depth: int) -> dict[str, Plain]:
+        in_flow = bool(self._event.flow_style)
+        own: dict[str, Plain] = {}
+        merged: dict[str, Plain] | None = None
+        for self._event in self._events:
+            if isinstance(self._event, yaml.MappingEndEvent):
+                break
+            begin = self._event
+            key = self._key(depth)
+            is_word = isinstance(begin, yaml.ScalarEvent) and begin.implicit[0]
+            merges = is_word and key == _MERGE and not begin.tag
+            if merged is not None if merges else key in own:
+                raise ValueError(f"the key {_shortened(key)!r} is given twice")
+            self._event = next(self._events)
+            value = self._value(depth, in_flow)
+            self._event = begin  # it is to blame below
+            if merges:
                 merged = _merged(value)
-    return {**merged, **{text: value for (text, merges), value in own.items() if not merges}}
+            elif in_flow and value is None and is_word and key[:1].isdigit():
+                raise ValueError(
+                    f"a comma ends a value inside {{}}, and {_shortened(key)} comes after one. Write 1_000"
+                )
+            else:
+                own[key] = value
+        return {**(merged or {}), **own}
+
+    def _key(self, depth: int) -> str:
+        event = self._event
+        if isinstance(event, yaml.CollectionStartEvent):
+            raise ValueError("a key must be text; got a list or a mapping")
+        if isinstance(event, yaml.ScalarEvent) and event.tag in _TEXT_TAGS:
+            self._budget.spend(1, depth)
+            if event.anchor is not None:
+                self._anchors[event.anchor] = _Anchored(event.value, 1, 0)
+            return _text(event)
+        key = self._value(depth, in_flow=False)
+        if not isinstance(key, str):
+            raise ValueError("a key must be text")
+        return key
 
 
-def _merged(value: Any) -> dict[str, Any]:
-    """Return what `<<: value` brings: of a list of mappings, the first that has a key."""
+def _scalar(event: Any, in_flow: bool) -> Plain:
+    is_word = event.implicit[0]
+    if event.tag in _TEXT_TAGS and not (is_word and event.tag is None):
+        return _text(event)
+    if event.tag is None:
+        if event.value.startswith("(") and ")" not in event.value and in_flow:
+            raise ValueError(f"a comma ends a value inside {{}} and []; got {event.value}. Write a list, [1, 2]")
+        return read_word(event.value)
+    kinds = _SCALARS.get(event.tag.removeprefix(_TAG))
+    if kinds is None:
+        raise ValueError(_tag_problem(event.tag))
+    value = read_word(event.value)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        raise ValueError(f"{_shortened(event.value)} is not a {_shortened(event.tag)}")
+    return float(value) if isinstance(value, int) and float in kinds else value
+
+
+def _text(event: Any) -> str:
+    text: str = event.value
+    return encodable(text) if event.style == '"' else text  # "\ud800"; the document itself is encodable
+
+
+def _merged(value: Plain) -> dict[str, Plain]:
+    """Return the items that `<<: value` brings. In a list of mappings, the first one that has a key gives its value."""
     sources = value if isinstance(value, list) else [value]
-    if not all(isinstance(source, dict) for source in sources):
-        raise ValueError("<< must be followed by a mapping, or by a list of mappings")
-    merged: dict[str, Any] = {}
+    merged: dict[str, Plain] = {}
     for source in sources:
-        for name, item in source.items():
-            merged.setdefault(name, item)
+        if not isinstance(source, dict):
+            raise ValueError("<< must be followed by a mapping, or by a list of mappings")
+        for key, item in source.items():
+            merged.setdefault(key, item)
     return merged
 
 
-@contextmanager
-def _placed(event: Any) -> Iterator[None]:
-    """Add to a ValueError of the body where `event` begins, unless it says a place."""
-    try:
-        yield
-    except _PlacedError:
-        raise
-    except ValueError as error:
-        mark = event.start_mark
-        raise _PlacedError(f"{error} (line {mark.line + 1}, column {mark.column + 1})") from None
+def _tag_problem(tag: str) -> str:
+    return f"the tag {_shortened(tag)} is not allowed: a config holds plain values only. Remove the tag, or write text"
 
 
-def _not_plain(tag: str) -> str:
-    return f"the tag {_shown(tag)} is not allowed: a config holds plain values only. Remove the tag, or write text"
-
-
-def _shown(text: str) -> str:
+def _shortened(text: str) -> str:
     text = text.replace(_TAG, "!!")
     return text if len(text) <= 60 else f"{text[:40]}…"

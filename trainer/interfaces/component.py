@@ -3,13 +3,14 @@
 from torch import nn
 
 from optimizer import Registry
+from optimizer.factories import trainable_parameters
 
 MODEL_REGISTRY: Registry[nn.Module] = Registry("component", nn.Module, entry_points="innerstep.models")
 
 
 def is_frozen(component: nn.Module) -> bool:
     """Return whether no parameter of `component` requires a gradient."""
-    return not any(parameter.requires_grad for parameter in component.parameters())
+    return not trainable_parameters(component)
 
 
 def train_mode(components: nn.ModuleDict) -> None:

@@ -9,13 +9,15 @@ from itertools import count
 from multiprocessing import get_start_method
 from pickle import PickleError
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
 
+from ..config.schema import ExperimentConfig
 from ..errors import ConfigError, UserCodeError, raised
 from ..interfaces.dataset import Batch, Split
 from ..runtime.rng import seed_all
@@ -29,13 +31,23 @@ _GUARD = (
 
 
 class ShuffledBatches:
-    """Batches of a split, reshuffled every epoch, `accumulate` of them an update. The last batch of an epoch is short,
-    or left out; an epoch's last update has the batches that are left.
+    """Batches of a split, reshuffled every epoch, `accumulate` of them an update.
 
-    The order is a pure function of the seed and the update count, so that a run is taken up in the
-    middle of an epoch without reading what came before. batch_size: samples a batch. workers: processes
-    that make the batches ahead, from the first that is asked for until `close`; 0: none. pin_memory:
-    whether the batches are in pinned memory. Raises ConfigError if the split is empty.
+    The last batch of an epoch is short, or left out; an epoch's last update has the batches that are left. The order
+    is a pure function of the seed and the update count, so that a run resumes in the middle of an epoch without
+    reading the batches before.
+
+    Args:
+        split: The data.
+        batch_size: Samples a batch.
+        seed: Where the order starts.
+        drop_last: Whether a short last batch of an epoch is left out.
+        accumulate: Batches an update.
+        workers: Processes that make the batches ahead, from the first request until `close`; 0: none.
+        pin_memory: Whether the batches are in pinned memory.
+
+    Raises:
+        ConfigError: The split is empty, or has less than one batch.
     """
 
     def __init__(
@@ -64,32 +76,36 @@ class ShuffledBatches:
         self._ahead = _Ahead(self._numbered, workers, pin_memory) if workers else None
 
     def of_update(self, step: int) -> Iterator[Batch]:
-        """Yield the batches of update `step`. Raises UserCodeError if a worker process cannot make one."""
+        """Yield the batches of update `step`.
+
+        Raises:
+            UserCodeError: A worker process cannot make one.
+        """
         epoch, offset = divmod(step, self.steps_per_epoch)
         first = epoch * self.batches_per_epoch + offset * self._accumulate
-        for number in range(first, first + self.count(step)):
+        for number in range(first, first + self.batch_count(step)):
             if self._ahead is not None:
                 yield self._ahead.batch(number)
             else:
                 batch = self._numbered.make(number)
                 yield {name: tensor.pin_memory() for name, tensor in batch.items()} if self._pin_memory else batch
 
-    def count(self, step: int) -> int:
+    def batch_count(self, step: int) -> int:
         """Return how many batches update `step` has."""
-        return min(self._accumulate, self.batches_per_epoch - self._done(step))
+        return min(self._accumulate, self.batches_per_epoch - self._batches_before(step))
 
     def sizes(self, step: int) -> list[int]:
         """Return how many samples each batch of update `step` has."""
-        count = self.count(step)
-        ends_the_epoch = self._done(step) + count == self.batches_per_epoch
+        count = self.batch_count(step)
+        ends_the_epoch = self._batches_before(step) + count == self.batches_per_epoch
         return [self._batch_size] * (count - 1) + [self.smallest_batch if ends_the_epoch else self._batch_size]
 
-    def _done(self, step: int) -> int:
+    def _batches_before(self, step: int) -> int:
         """Return how many batches of its epoch come before update `step`."""
         return step % self.steps_per_epoch * self._accumulate
 
     def close(self) -> None:
-        """End the worker processes, and forget what they have made ahead. The next `of_update` starts others."""
+        """End the worker processes and drop the batches made ahead. The next `of_update` starts new processes."""
         if self._ahead is not None:
             self._ahead.close()
 
@@ -99,18 +115,38 @@ class ShuffledBatches:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close. Raises UserCodeError if a worker has died: a signal says so, in whatever the run was doing."""
+        """Close.
+
+        Raises:
+            UserCodeError: A worker has died. A signal handler of torch's raised that, wherever the run was.
+        """
         self.close()
         if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
-            raise _lost(error) from error
+            raise _worker_error(error) from error
+
+
+def shuffled_batches(config: ExperimentConfig, split: Split, ahead: bool = False) -> ShuffledBatches:
+    """Return the training batches of a run over `split`.
+
+    Args:
+        ahead: Whether they are made ahead by the worker processes, and put into pinned memory, as the config asks.
+
+    Raises:
+        ConfigError: The split has less than one batch.
+    """
+    data, accumulate = config.data, config.train.accumulate
+    ways = (data.workers, data.pin_memory) if ahead else (0, False)
+    return ShuffledBatches(split, data.batch_size, config.seed, data.drop_last, accumulate, *ways)
 
 
 @dataclass(frozen=True)
 class _Failure:
-    """What a worker sends in place of a batch. reason: for the user. trace: the traceback in the worker."""
+    """Sent by a worker in place of a batch."""
 
     reason: str
+    """The message for the user."""
     trace: str
+    """The traceback in the worker."""
 
 
 class _NumberedBatches(Dataset[Batch | _Failure]):
@@ -126,20 +162,20 @@ class _NumberedBatches(Dataset[Batch | _Failure]):
         """Return batch `number`."""
         epoch, index = divmod(number, self._batches_per_epoch)
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, _order(len(self._split), self._seed, epoch)
+            self._epoch, self._order = epoch, _epoch_order(len(self._split), self._seed, epoch)
         start = index * self._batch_size
         return self._split.batch(self._order[start : start + self._batch_size])
 
     def __getitem__(self, number: int) -> Batch | _Failure:
-        """Return batch `number`, made in a worker with random numbers of its own, or why there is none.
+        """Return batch `number`, made in a worker with random numbers of this batch alone, or the reason why not.
 
-        What is raised is sent as text: the exception itself might not survive the way to the other process.
+        An exception is sent as text: the object itself might not survive the way to the other process.
         """
         epoch, index = divmod(number, self._batches_per_epoch)
         words = np.random.SeedSequence((self._seed, epoch, index)).generate_state(1, np.uint64)
         seed_all(int(words[0]))
         try:
-            return _to_send(self.make(number))
+            return _copied(self.make(number))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # the split is the user's code, which may raise anything
@@ -149,15 +185,15 @@ class _NumberedBatches(Dataset[Batch | _Failure]):
 
 
 class _Ahead:
-    """Batches in turn from worker processes, which a DataLoader runs."""
+    """Batches in order from worker processes, which a DataLoader runs."""
 
     def __init__(self, batches: _NumberedBatches, workers: int, pin_memory: bool) -> None:
         self._batches, self._workers, self._pin_memory = batches, workers, pin_memory
-        self._loaded: Any = None
+        self._loaded: _BaseDataLoaderIter | None = None
         self._next = 0
 
     def batch(self, number: int) -> Batch:
-        """Return batch `number`. The workers start anew if it is not the one after the last."""
+        """Return batch `number`. The workers are restarted if it does not follow the last one."""
         if self._loaded is None or number != self._next:
             self.close()
             self._loaded, self._next = self._start(number), number
@@ -165,7 +201,7 @@ class _Ahead:
             made: Batch | _Failure = next(self._loaded)
         except RuntimeError as error:
             self.close()
-            raise _lost(error) from error
+            raise _worker_error(error) from error
         self._next += 1
         if isinstance(made, _Failure):
             self.close()
@@ -175,10 +211,11 @@ class _Ahead:
     def close(self) -> None:
         """End the workers, if there are any."""
         loaded, self._loaded = self._loaded, None
-        if loaded is not None:
-            loaded._shutdown_workers()  # left to __del__, they would live as long as a traceback that knows them
+        if isinstance(loaded, _MultiProcessingDataLoaderIter):
+            # Left to __del__, they would live as long as a traceback that refers to them.
+            loaded._shutdown_workers()
 
-    def _start(self, first: int) -> Any:
+    def _start(self, first: int) -> _BaseDataLoaderIter:
         loader = DataLoader(
             self._batches,
             batch_size=None,
@@ -186,7 +223,7 @@ class _Ahead:
             num_workers=self._workers,
             pin_memory=self._pin_memory,
             generator=torch.Generator(),  # or it would draw a number from the run's
-            worker_init_fn=_serve_the_run,
+            worker_init_fn=_prepare_worker,
         )
         try:
             return iter(loader)
@@ -194,15 +231,15 @@ class _Ahead:
             raise ConfigError(f"data.workers: a worker process cannot be started: {error}") from error
 
 
-def _serve_the_run(worker: int) -> None:
-    # Ctrl-C, and most clusters, send them to all processes of a run, which needs batches to finish its update.
+def _prepare_worker(worker: int) -> None:
+    # Ctrl-C, and most clusters, signal all processes of a run; but the run needs batches to finish its update.
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     sys.stdout, sys.stderr = map(unfailing, (sys.stdout, sys.stderr))  # a data set may print
 
 
-def _lost(error: RuntimeError) -> UserCodeError:
-    """Return how the user is told of the DataLoader's `error`. What its signal handler raised says most."""
+def _worker_error(error: RuntimeError) -> UserCodeError:
+    """Return the user's message for the DataLoader's `error`: its cause, if torch's signal handler raised one."""
     first = error.__cause__ if isinstance(error.__cause__, RuntimeError) else error
     reason = str(first).strip().removesuffix(".")
     guard = "" if get_start_method() == "fork" else _GUARD
@@ -211,10 +248,11 @@ def _lost(error: RuntimeError) -> UserCodeError:
     )
 
 
-def _to_send(batch: Batch) -> Batch:
-    """Return a copy of `batch`: the split may go on writing to its tensors, or hold all its samples in their storage.
+def _copied(batch: Batch) -> Batch:
+    """Return a copy of `batch`: the split may write to its tensors later, or hold all samples in their storage.
 
-    Raises TypeError for what is no tensor: its way to the other process might fail, and the run would wait for ever.
+    Raises TypeError for a value that is not a tensor: sending it to the other process might fail, and the run would
+    wait for ever.
     """
     for name, value in batch.items():
         if not isinstance(value, Tensor):
@@ -222,6 +260,6 @@ def _to_send(batch: Batch) -> Batch:
     return {name: tensor.detach().clone() for name, tensor in batch.items()}
 
 
-def _order(size: int, seed: int, epoch: int) -> Tensor:
+def _epoch_order(size: int, seed: int, epoch: int) -> Tensor:
     generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
     return torch.randperm(size, generator=generator)

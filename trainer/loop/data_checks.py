@@ -1,22 +1,28 @@
-"""Whether a data set has the parts and the batches that a run needs, seen before the run begins."""
+"""Checks before a run begins: a data set has the parts and the batches that the run needs."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from optimizer.config import counted
 
+from ..config.schema import DataConfig
 from ..errors import ConfigError, raised
-from ..interfaces.dataset import Batch, DataSet
+from ..interfaces.dataset import Batch, DataSet, Split
+from ..interfaces.objective import Objective
 
 TRAIN, HELD_OUT = "the training part", "the held-out part"
 
 
 def check_parts(data: DataSet) -> None:
-    """Raise ConfigError unless `data` has a training part that is not empty, and a held-out part or none."""
-    for name, what in (("train", TRAIN), ("held_out", HELD_OUT)):
+    """Check the two parts of a data set.
+
+    Raises:
+        ConfigError: The training part is missing or empty, or the held-out part is empty, or one is not a split.
+    """
+    for name, part in (("train", TRAIN), ("held_out", HELD_OUT)):
         if not hasattr(data, name):
             none = ", to None if nothing is held out" if name == "held_out" else ""
             raise ConfigError(f"data: {type(data).__name__} has no {name!r}. Set it in the constructor{none}.")
@@ -25,33 +31,68 @@ def check_parts(data: DataSet) -> None:
             continue
         if not callable(getattr(split, "batch", None)) or not hasattr(type(split), "__len__"):
             raise ConfigError(
-                f"data: {what} must have __len__() and batch(indices); got a {type(split).__name__}."
+                f"data: {part} must have __len__() and batch(indices); got a {type(split).__name__}."
                 " TensorSplit makes one of tensors."
             )
-        if _length(split, what) == 0:
+        if _length(split, part) == 0:
             none = " Hold out at least one sample, or set held_out to None." if name == "held_out" else ""
-            raise ConfigError(f"data: {what} is empty. Check data.params.{none}")
+            raise ConfigError(f"data: {part} is empty. Check data.params.{none}")
 
 
-def first_batch(split: Any, what: str, samples: int) -> Batch:
+def check_means(objective: Objective, accumulate: int, held_out: Split | None, batch_size: int) -> None:
+    """Check that batches are averaged only where the losses are means over samples.
+
+    Args:
+        accumulate: Batches an update.
+        batch_size: Samples a batch.
+
+    Raises:
+        ConfigError: They are not, and batches would be averaged in an update or in an evaluation.
+    """
+    if objective.means_over_samples:
+        return
+    sums = f"{type(objective).__name__}.means_over_samples is false, so that batches cannot be averaged"
+    if accumulate > 1:
+        raise ConfigError(f"train.accumulate: must be 1; got {accumulate}. {sums}.")
+    samples = 0 if held_out is None else len(held_out)
+    if samples > batch_size and samples % batch_size:
+        raise ConfigError(f"data.batch_size: must divide the {samples} held-out samples; got {batch_size}. {sums}.")
+
+
+def check_pin_memory(config: DataConfig, device: torch.device) -> None:
+    """Check that pinned memory is asked for on a CUDA device only.
+
+    Raises:
+        ConfigError: The run's device is another one.
+    """
+    if config.pin_memory and device.type != "cuda":
+        raise ConfigError(f"data.pin_memory: is for a CUDA device; the run's is {device}. Set it to false.")
+
+
+def first_batch(split: Split, part: str, samples: int) -> Batch:
     """Return the batch of the first `samples` of a split, or of all if it has fewer.
 
-    what: the part, for the message. Raises ConfigError if the split cannot make it, or it is no batch.
+    Args:
+        part: The split in a message: TRAIN or HELD_OUT.
+        samples: How many.
+
+    Raises:
+        ConfigError: The split cannot make the batch, or makes something else.
     """
     indices = torch.arange(min(samples, len(split)))
     try:
-        batch = split.batch(indices)
+        batch: object = split.batch(indices)
     except (ConfigError, KeyboardInterrupt):
         raise
     except BaseException as error:  # a split is the user's code, which may raise anything
-        raise ConfigError(f"data: {what} cannot make a batch of samples {indices.tolist()}: {raised(error)}") from error
+        raise ConfigError(f"data: {part} cannot make a batch of samples {indices.tolist()}: {raised(error)}") from error
     if problem := batch_problem(batch, len(indices)):
-        raise ConfigError(f"data: {what}: {problem}")
-    return dict(batch)
+        raise ConfigError(f"data: {part}: {problem}")
+    return dict(cast("Batch", batch))
 
 
-def batch_problem(batch: Any, samples: int) -> str | None:
-    """Return what keeps `batch` from being a batch of so many samples, or None."""
+def batch_problem(batch: object, samples: int) -> str | None:
+    """Return the reason why `batch` is not a batch of so many samples, or None."""
     if not isinstance(batch, Mapping) or not batch:
         return f"a batch must be a dict of tensors with one sample a row; got {type(batch).__name__} {str(batch)[:40]}"
     for name, value in batch.items():
@@ -59,13 +100,13 @@ def batch_problem(batch: Any, samples: int) -> str | None:
             return f"a batch must be a dict of tensors; its {name!r} is a {type(value).__name__}"
         if value.dim() == 0 or value.size(0) != samples:
             rows = "a number without rows" if value.dim() == 0 else f"of {counted(value.size(0), 'row')}"
-            batch = f"a batch of {counted(samples, 'sample')}"
-            return f"{batch} must have one row a sample in each tensor; its {name!r} is {rows}"
+            expected = f"a batch of {counted(samples, 'sample')}"
+            return f"{expected} must have one row a sample in each tensor; its {name!r} is {rows}"
     return None
 
 
-def _length(split: Any, what: str) -> int:
+def _length(split: Split, part: str) -> int:
     try:
         return len(split)
-    except Exception as error:  # as above
-        raise ConfigError(f"data: the length of {what} cannot be found: {raised(error)}") from error
+    except Exception as error:  # a split is the user's code, which may raise anything
+        raise ConfigError(f"data: the length of {part} cannot be found: {raised(error)}") from error

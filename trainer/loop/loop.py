@@ -1,9 +1,9 @@
-"""The loop."""
+"""The training loop."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..errors import UserCodeError
 from ..interfaces.dataset import Batch
 from ..interfaces.objective import Objective, Outcome, loss_problem, metric_problem
-from ..runtime.device import on_device
+from ..runtime.world import World, on_device
 from .batches import ShuffledBatches
 from .data_checks import batch_problem
 from .gradient_updates import GradientUpdater
@@ -19,21 +19,30 @@ from .gradient_updates import GradientUpdater
 
 @dataclass(frozen=True)
 class UpdateReport:
-    """What an update did, over all its batches. step: its number, from 0. logged: whether it goes into the metrics.
-    outcomes: of its batches, detached when read; sizes: their samples. lrs, grad_norms: by component. skipped: updates
-    that each component has skipped so far. All but the sizes are there in a logged update only."""
+    """The result of an update, over all its batches. Without `logged` only step, epoch and sizes are filled in."""
 
     step: int
+    """The number of the update, from 0."""
     epoch: int
     logged: bool
+    """Whether the update goes into the metrics."""
     outcomes: Sequence[Outcome]
+    """One a batch. Their tensors are detached when they are read."""
     sizes: Sequence[int]
+    """Samples of each batch."""
     lrs: dict[str, float]
+    """By component."""
     grad_norms: dict[str, Tensor]
+    """By component: L2 norms before clipping, scalars."""
     skipped: dict[str, int]
+    """How many updates each component has skipped so far."""
 
     def losses(self) -> dict[str, Tensor]:
-        """Return the mean of each loss over all samples. Raises UserCodeError for what is no Outcome."""
+        """Return the mean of each loss over all samples.
+
+        Raises:
+            UserCodeError: The objective returned something else than an Outcome of scalar tensors.
+        """
         for outcome in self.outcomes:
             _check_outcome(loss_problem(outcome))
             if differ := outcome.losses.keys() ^ self.outcomes[0].losses.keys():
@@ -43,7 +52,10 @@ class UpdateReport:
     def metrics(self) -> dict[str, Tensor]:
         """Return the mean of each metric over all samples of the batches that have it.
 
-        Metrics may be code of the user's, which runs here. Raises UserCodeError for what is no metric.
+        Metrics may be the user's code, which runs here.
+
+        Raises:
+            UserCodeError: A metric is not a scalar.
         """
         measured = [outcome.measured() for outcome in self.outcomes]
         for metrics in measured:
@@ -66,55 +78,67 @@ def _check_outcome(problem: str | None) -> None:
 
 def _mean(values: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
     stacked = torch.stack(list(values))
-    if not stacked.is_floating_point():  # counts, and what is true or false
+    if not stacked.is_floating_point():  # counts and booleans
         stacked = stacked.double()
     if len(set(sizes)) == 1:
         return stacked.mean(0)
     return (stacked * torch.tensor(sizes, device=stacked.device)).sum(0) / sum(sizes)
 
 
+class _Update(Protocol):
+    """`Objective.update`, by position."""
+
+    def __call__(self, components: nn.ModuleDict, batch: Batch, learner: GradientUpdater, step: int, /) -> Outcome: ...
+
+
 def training_loop(
     objective: Objective,
     components: nn.ModuleDict,
     batches: ShuffledBatches,
-    learner: GradientUpdater,
+    updater: GradientUpdater,
     steps: range,
     log_every: int,
-    device: torch.device,
+    world: World,
 ) -> Iterator[UpdateReport]:
-    """Run the updates numbered `steps` and yield a report of each."""
-    update = _told_the_step(objective)
+    """Run updates and yield a report of each.
+
+    Args:
+        steps: The numbers of the updates.
+        log_every: Updates between two that are logged; the last one is logged too.
+        world: The place of this process, on whose device the batches go.
+    """
+    update = _update_with_step(objective)
     for step in steps:
-        learner.record_norms = step % log_every == 0 or step == steps[-1]
+        updater.record_norms = step % log_every == 0 or step == steps[-1]
         outcomes = []
         sizes = batches.sizes(step)
-        learner.begin_update(step, sizes)
+        updater.begin_update(step, sizes)
         made = batches.of_update(step)
         for index in range(len(sizes)):
-            learner.begin_batch(index)
+            updater.begin_batch(index)
             batch = next(made)
             if problem := batch_problem(batch, sizes[index]):
                 raise UserCodeError(f"data: {problem}")
-            learner.batch = on_device(batch, device)
-            outcomes.append(update(components, learner.batch, learner, step))
+            updater.batch = on_device(batch, world.device)
+            outcomes.append(update(components, updater.batch, updater, step))
         yield UpdateReport(
             step=step,
             epoch=step // batches.steps_per_epoch,
-            logged=learner.record_norms,
-            outcomes=outcomes if learner.record_norms else (),
+            logged=updater.record_norms,
+            outcomes=outcomes if updater.record_norms else (),
             sizes=sizes,
-            lrs=learner.lrs_now() if learner.record_norms else {},
-            grad_norms={name: norm for name, norm in learner.grad_norms.items() if name in learner.stepped},
-            skipped=learner.skipped.copy() if learner.record_norms else {},
+            lrs=updater.lrs_now() if updater.record_norms else {},
+            grad_norms={name: norm for name, norm in updater.grad_norms.items() if name in updater.stepped},
+            skipped=updater.skipped.copy() if updater.record_norms else {},
         )
 
 
-def _told_the_step(objective: Objective) -> Callable[[nn.ModuleDict, Batch, GradientUpdater, int], Outcome]:
-    """Return `objective.update`, which is handed the update's number if it takes that."""
-    update: Any = objective.update
+def _update_with_step(objective: Objective) -> _Update:
+    """Return `objective.update` as a function that is given the update's number, and passes it on if it is accepted."""
+    update: Callable[..., Outcome] = objective.update
     parameters = inspect.signature(update).parameters
     if "step" in parameters and parameters["step"].kind is inspect.Parameter.POSITIONAL_ONLY:
-        return cast("Callable[[nn.ModuleDict, Batch, GradientUpdater, int], Outcome]", update)
+        return cast("_Update", update)
     if "step" in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
         return lambda components, batch, learner, step: update(components, batch, learner, step=step)
     return lambda components, batch, learner, step: update(components, batch, learner)

@@ -1,6 +1,7 @@
-"""Metrics on their way to the schedules that they move."""
+"""Schedules that a metric moves: metrics for them, and a check that each one will come."""
 
 from collections.abc import Iterable, Mapping
+from typing import Protocol, runtime_checkable
 
 from torch.optim import Optimizer
 
@@ -12,10 +13,19 @@ from ..errors import ConfigError
 from ..interfaces.objective import HELD_OUT_PREFIX
 
 
-def report(optimizers: Iterable[Optimizer], metrics: Mapping[str, float]) -> None:
-    """Tell every optimizer that can hear it the metrics of an evaluation."""
+@runtime_checkable
+class _ObservesMetrics(Protocol):
+    """An optimizer with a schedule, or another one that takes metrics."""
+
+    def report_metric(self, name: str, value: float) -> None:
+        """Report a metric."""
+        ...
+
+
+def observe(optimizers: Iterable[Optimizer], metrics: Mapping[str, float]) -> None:
+    """Report the metrics of an evaluation to every optimizer that takes them."""
     for optimizer in optimizers:
-        if isinstance(optimizer, HasSchedule):
+        if isinstance(optimizer, _ObservesMetrics):
             for name, value in metrics.items():
                 optimizer.report_metric(HELD_OUT_PREFIX + name, value)
 
@@ -27,16 +37,22 @@ def check_monitors(
     evaluates: bool,
     total_steps: int,
 ) -> None:
-    """Raise ConfigError if a schedule, or the choice of the best checkpoint, waits for a metric that will never come.
+    """Check that each metric comes for which a schedule, or the choice of the best checkpoint, waits.
 
-    metrics: the names of an evaluation's metrics. evaluates: whether there is held-out data. total_steps: updates
-    in the run.
+    Args:
+        optimizers: By component.
+        metrics: The names of an evaluation's metrics.
+        evaluates: Whether there is held-out data.
+        total_steps: Updates in the run.
+
+    Raises:
+        ConfigError: One of them will never come.
     """
     reported = [HELD_OUT_PREFIX + name for name in metrics]
     waiting = [
         (f"model.component_optims.{name}.params.{field}", monitor)
         for name, optimizer in optimizers.items()
-        for field, monitor in _waiting(optimizer)
+        for field, monitor in _monitors(optimizer)
     ]
     if config.train.keep_best is not None:
         waiting.append(("train.keep_best.monitor", config.train.keep_best.monitor))
@@ -56,10 +72,11 @@ def check_monitors(
             )
 
 
-def _waiting(optimizer: Optimizer) -> list[tuple[str, str]]:
+def _monitors(optimizer: Optimizer) -> list[tuple[str, str]]:
     """Return each schedule that waits for a metric, by its field in the config, and the metric."""
     if not isinstance(optimizer, HasSchedule):
         return []
-    others = {f"option_schedules.{option}": one for option, one in optimizer.scheduler.option_schedules.items()}
-    schedules = {"schedule": optimizer.scheduler.schedule, **others}
-    return [(field, monitor) for field, one in schedules.items() for monitor in sorted(one.start().monitors())]
+    scheduler = optimizer.scheduler
+    others = {f"option_schedules.{option}": schedule for option, schedule in scheduler.option_schedules.items()}
+    schedules = {"schedule": scheduler.schedule, **others}
+    return [(field, monitor) for field, schedule in schedules.items() for monitor in sorted(schedule.bind().monitors())]

@@ -1,4 +1,4 @@
-"""The parameters that train and those that the optimizers have: two lists that must agree."""
+"""The parameters that train and those in the optimizers: two lists that must agree."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,6 +6,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from optimizer.config import listed
+from optimizer.factories import trainable_parameters
 
 from ..errors import UserCodeError
 
@@ -19,7 +20,8 @@ _REMEDY = (
 def check_parameters(components: nn.ModuleDict, optimizers: Mapping[str, Optimizer]) -> None:
     """Compare the parameters that train with those in the optimizers, by identity: no tensor is read.
 
-    Raises UserCodeError, as `parameter_problems` describes it.
+    Raises:
+        UserCodeError: They differ, as `parameter_problems` describes.
     """
     if problems := parameter_problems(components, optimizers):
         raise UserCodeError("\n".join(problems))
@@ -28,25 +30,27 @@ def check_parameters(components: nn.ModuleDict, optimizers: Mapping[str, Optimiz
 def parameter_problems(components: nn.ModuleDict, optimizers: Mapping[str, Optimizer]) -> list[str]:
     """Return a line for each component whose trainable parameters are not exactly those in its optimizer.
 
-    optimizers: by component name; a frozen component has none. The line names the component and the parameters that
-    were replaced, made, unfrozen, frozen or removed, and says what to do.
+    The line names the component, the parameters that were replaced, made, unfrozen, frozen or removed, and the remedy.
+
+    Args:
+        optimizers: By component name; a frozen component has none.
     """
     problems = []
     for name, component in components.items():
         own = {id(parameter): path for path, parameter in component.named_parameters()}
-        trains = {id(parameter): own[id(parameter)] for parameter in component.parameters() if parameter.requires_grad}
-        stepped = _stepped(optimizers[name]) if name in optimizers else {}
+        trains = {id(parameter): path for path, parameter in trainable_parameters(component).items()}
+        stepped = _optimized_parameters(optimizers[name]) if name in optimizers else {}
         if trains.keys() == stepped.keys():
             continue
         if name in optimizers:
             problems.append(f"model.components.{name}: {_differences(own, trains, stepped)}. {_REMEDY}")
         else:
             frozen = "is frozen and has no optimizer, but these parameters require a gradient now"
-            problems.append(f"model.components.{name}: {frozen}: {_names(list(trains.values()))}. {_REMEDY}")
+            problems.append(f"model.components.{name}: {frozen}: {_name_list(list(trains.values()))}. {_REMEDY}")
     return problems
 
 
-def _stepped(optimizer: Optimizer) -> dict[int, str]:
+def _optimized_parameters(optimizer: Optimizer) -> dict[int, str]:
     """Return the names of the parameters in `optimizer` by identity."""
     stepped: dict[int, str] = {}
     for group in optimizer.param_groups:
@@ -56,7 +60,7 @@ def _stepped(optimizer: Optimizer) -> dict[int, str]:
 
 
 def _differences(own: Mapping[int, str], trains: Mapping[int, str], stepped: Mapping[int, str]) -> str:
-    """Return what differs. own: all parameters of a component; trains: those that require a gradient."""
+    """Return the differences as text. own: all parameters of a component; trains: those that require a gradient."""
     untrained = [name for key, name in trains.items() if key not in stepped]
     lost = [name for key, name in stepped.items() if key not in own]
     kinds = {
@@ -67,8 +71,8 @@ def _differences(own: Mapping[int, str], trains: Mapping[int, str], stepped: Map
             name for key, name in stepped.items() if key in own and key not in trains
         },
     }
-    return "; ".join(f"{kind}: {_names(sorted(names))}" for kind, names in kinds.items() if names)
+    return "; ".join(f"{kind}: {_name_list(sorted(names))}" for kind, names in kinds.items() if names)
 
 
-def _names(names: Sequence[str]) -> str:
+def _name_list(names: Sequence[str]) -> str:
     return listed(names, _SHOWN)

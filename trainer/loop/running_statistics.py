@@ -15,9 +15,9 @@ def statistics_of(component: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 class KeptStatistics:
-    """A copy of the running statistics of `components`, to put back after an update that is not taken.
+    """A copy of the running statistics of `components`, to restore after an update that is left out.
 
-    A forward pass writes them, so that one batch with a NaN would leave NaNs in them for good.
+    A forward pass writes them: one batch with a NaN would leave NaNs in them for good.
     """
 
     def __init__(self, components: Iterable[nn.Module]) -> None:
@@ -32,7 +32,7 @@ class KeptStatistics:
             self._copies = [buffer.clone() for buffer in self._own]
 
     def put_back(self) -> None:
-        """Let them be as at the last `keep`; nothing happens without one."""
+        """Restore them as they were at the last `keep`; nothing happens without one."""
         if self._copies:
             # As the layers write them: a graph of this update whose backward pass is still to come stays valid.
             torch._foreach_copy_([buffer.data for buffer in self._own], self._copies)

@@ -3,20 +3,21 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, get_args, get_origin
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from optimizer.config import attribute_docstring
 
+from ..config.marks import find_section
 from ..config.schema import ExperimentConfig
 from .field_text import type_text, value_text
 
 NAME = "NAME"
 """Stands in a path for a name that the user gives: that of a component."""
 CONFIG = "config"
-"""What the whole config is called here, as a section."""
+"""The name of the whole config as a section."""
 
 
 @dataclass(frozen=True)
@@ -80,23 +81,23 @@ def _sections(model: type[BaseModel], path: str, head: ConfigField) -> Iterator[
     fields, inner = [], []
     for name, info in model.model_fields.items():
         where = f"{path}.{name}" if path else name
+        held = find_section(model, name)
         form, meaning = _form(info, schema[name]), attribute_docstring(model, name) or ""
-        held = _held(info.annotation)
         if held is None:
             fields.append(ConfigField(where, form + _mark(info), meaning))
             continue
-        below, own_form = (f"{where}.{NAME}", "mapping, one for each name") if held[1] else (where, form)
+        if getattr(held.model, "from_text", False):
+            form = f"path | {form}"
+        below, own_form = (f"{where}.{NAME}", "mapping, one for each name") if held.several else (where, form)
         fields.append(ConfigField(where, form, meaning, section=below))
-        inner.append((held[0], below, ConfigField(below, own_form, meaning, section=below)))
+        inner.append((held.model, below, ConfigField(below, own_form, meaning, section=below)))
     yield Section(head, tuple(fields))
     for section in inner:
         yield from _sections(*section)
 
 
 def _form(info: FieldInfo, schema: dict[str, Any]) -> str:
-    held = _held(info.annotation)
-    text = "path | " if held is not None and getattr(held[0], "from_text", False) else ""
-    return f"{text}{type_text(schema)}, {_default(info, schema)}"
+    return f"{type_text(schema)}, {_default(info, schema)}"
 
 
 def _default(info: FieldInfo, schema: dict[str, Any]) -> str:
@@ -109,14 +110,6 @@ def _default(info: FieldInfo, schema: dict[str, Any]) -> str:
 
 def _mark(info: FieldInfo) -> str:
     return next((f"; {note.value}" for note in info.metadata if isinstance(note, Enum)), "")
-
-
-def _held(annotation: Any) -> tuple[type[BaseModel], bool] | None:
-    """Return the model of the section that a field holds, and whether it holds several of them by name."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation, False
-    held = next(filter(None, map(_held, get_args(annotation))), None)
-    return None if held is None else (held[0], held[1] or get_origin(annotation) is dict)
 
 
 def _means(name: str, path: str) -> bool:

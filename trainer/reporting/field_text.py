@@ -74,7 +74,7 @@ def wrapped(text: str, width: int, indent: int) -> list[str]:
 
 
 def _folded(line: str, room: int, hang: str) -> list[str]:
-    """Return a long line as several, none of which ends within `code`. hang: what the later ones are indented by."""
+    """Return a long line as several, none of which ends within `code`. hang: indent of the later ones."""
     indent = " " * (len(line) - len(line.lstrip())) + hang
     whole = re.sub("`[^`]*`", lambda code: code[0].replace(" ", _SPACE), line)
     folded = textwrap.wrap(whole, room, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from io import SEEK_END, FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from optimizer.config import counted
 from optimizer.state import (
@@ -22,36 +22,32 @@ from optimizer.state import (
     replacing,
 )
 
+from ..interfaces.metrics_sink import MetricsLine
 from ..interfaces.objective import Outcome
 from ..loop.loop import UpdateReport
 from ..run_layout import NOT_UNDERSTOOD
 
-Line = dict[str, Any]
 Mark = tuple[str, int]
-"""What every line of ours has: its split and its step."""
+"""The split and the step, which every line of ours has."""
 
 HELD_OUT = "held_out"
 _EVALUATION = b'"held_out"'
 
 _CHUNK = 1 << 16
 _MOST = 1 << 36
-"""Bytes of a metrics file at most: more is a sparse file, which nobody would see the end of."""
+"""Bytes of a metrics file at most: more is a sparse file, which would take days to read."""
 _LONGEST = 1 << 24
 """Bytes of a line of ours at most: a longer one is not held in memory."""
 _USUAL = re.compile(
     rb'\{"split": "([a-z_]+)", "step": (0|[1-9][0-9]{0,17})'
     rb'(?:, "(?!split"|step")[ !#-\[\]-~]*+": -?(?:0|[1-9][0-9]{0,99}+)(?:\.[0-9]++)?+(?:[eE][-+]?[0-9]++)?+)*+\}\n'
 )
-"""A line as it is nearly always written, names without escapes and finite numbers: JSON for sure, and told in less
+"""A line as it is nearly always written, names without escapes and finite numbers: valid JSON, and recognised in less
 than half the time."""
 
 
 class MetricsFile:
-    """Appends lines to a run's metrics, each of them whole on disk before the next.
-
-    A line is of one split. `train`: `step` is the update's number, from 0, and the values are those of
-    that update. `held_out`: `step` is the number of updates done before the evaluation.
-    """
+    """Appends lines to a run's metrics, each of them whole on disk before the next. MetricsLine describes a line."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -60,15 +56,21 @@ class MetricsFile:
         self._size = 0  # of whole lines
 
     def keep_before(self, step: int) -> int:
-        """Drop what was written after `step` updates were done, and a last line cut in half.
+        """Drop the lines that were written after `step` updates were done, and a last line cut in half.
 
-        Lines that are not ours are moved to `metrics.jsonl.bad`. Returns how many there are. Raises OSError.
+        Lines that are not ours are moved to `metrics.jsonl.bad`.
+
+        Returns:
+            The number of lines that were moved.
+
+        Raises:
+            OSError: The file cannot be read or written.
         """
         if not os.path.lexists(self.path):
             return 0
-        if not stat.S_ISREG(self.path.lstat().st_mode):  # what a link leads to may be nobody's business here
+        if not stat.S_ISREG(self.path.lstat().st_mode):  # a link may lead to a file of another owner
             raise OSError(errno.EINVAL, "it must be a file, and not a link", str(self.path))
-        kept, not_ours, count = _sorted_out(self.path, step)
+        kept, not_ours, count = _sort_lines(self.path, step)
         size = self.path.stat().st_size
         if not_ours or not kept.is_beginning() or kept.end > size:
             self._rewrite(kept, not_ours)
@@ -78,7 +80,7 @@ class MetricsFile:
         return count
 
     def _rewrite(self, kept: "_Spans", not_ours: "_Spans") -> None:
-        """Write the file again with what is kept, after what is not ours is safe elsewhere."""
+        """Write the file again with the lines in `kept`, once those in `not_ours` are safe elsewhere."""
         if not_ours:
             bad = self.path.with_name(NOT_UNDERSTOOD)
             with open(open_to_append(bad), "ab") as file:
@@ -87,10 +89,21 @@ class MetricsFile:
         with replacing(self.path) as aside, aside.open("xb") as new:
             kept.copy(self.path, new)
 
-    def write(self, line: Line) -> None:
-        """Append one line. Raises OSError if it cannot be written; the next call tries again to write it too."""
+    def write(self, line: MetricsLine) -> None:
+        """Append one line.
+
+        Raises:
+            OSError: It cannot be written. The next call writes it first.
+        """
         self._pending += encode_line(line) + "\n"
-        file = self._opened()
+        try:
+            self._write_pending()
+        except OSError as error:
+            error.filename = str(self.path)
+            raise
+
+    def _write_pending(self) -> None:
+        file = self._open_file()
         if file.seek(0, SEEK_END) != self._size:
             file.truncate(self._size)
         content = memoryview(self._pending.encode())
@@ -110,8 +123,8 @@ class MetricsFile:
             self._file.close()
             self._file = None
 
-    def _opened(self) -> FileIO:
-        if self._file is not None and os.fstat(self._file.fileno()).st_nlink == 0:  # it was removed under us
+    def _open_file(self) -> FileIO:
+        if self._file is not None and os.fstat(self._file.fileno()).st_nlink == 0:  # another process removed it
             self.close()
         if self._file is None:
             self._file = FileIO(open_to_append(self.path), "ab")
@@ -119,7 +132,7 @@ class MetricsFile:
         return self._file
 
 
-def training_line(report: UpdateReport, updates_per_second: float) -> Line:
+def training_line(report: UpdateReport, updates_per_second: float) -> MetricsLine:
     """Return the line for a training update."""
     losses = report.losses()
     return {
@@ -137,7 +150,7 @@ def training_line(report: UpdateReport, updates_per_second: float) -> Line:
 
 
 def evaluation_text(step: int, metrics: Mapping[str, float]) -> str:
-    """Return the line that tells a user of an evaluation after `step` updates."""
+    """Return the line that reports an evaluation after `step` updates to the user."""
     only_loss = sum(name.startswith("loss/") for name in metrics) == 1  # then it is the total too
     shown = {name: value for name, value in metrics.items() if not (only_loss and name.startswith("loss/"))}
     values = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
@@ -145,25 +158,29 @@ def evaluation_text(step: int, metrics: Mapping[str, float]) -> str:
 
 
 def written_evaluation(path: Path, step: int) -> dict[str, float] | None:
-    """Return what an evaluation after `step` updates gave, if it was written to the metrics file `path`."""
+    """Return the metrics of an evaluation after `step` updates, if it was written to the metrics file `path`."""
     found: bytes | None = None
     for text, _ in _texts(path) if os.path.lexists(path) else ():
-        if _EVALUATION in text and _mark(text) == (HELD_OUT, step):  # most lines are not worth a closer look
+        if _EVALUATION in text and _mark_of(text) == (HELD_OUT, step):  # most lines are not worth a closer look
             found = text
     if found is None:
         return None
     return {name: value for name, value in decode_line(found).items() if name not in ("split", "step", "epoch")}
 
 
-def read_metrics(path: Path) -> Iterator[Line]:
-    """Yield the lines of a metrics file that are ours; none if there is no file."""
+def read_metrics(path: Path) -> Iterator[MetricsLine]:
+    """Yield the lines of a metrics file that are ours. A file that is not there has none."""
     for text, mark, _ in _lines(path) if os.path.lexists(path) else ():
         if mark is not None:
             yield decode_line(text)
 
 
 def looks_like_metrics(path: Path) -> bool:
-    """Return whether a file is empty or one of its lines is ours. Raises OSError."""
+    """Return whether a file is empty or one of its lines is ours.
+
+    Raises:
+        OSError: It cannot be read, or is not a file.
+    """
     check_is_file(path)
     return path.stat().st_size == 0 or any(mark is not None for _, mark, _ in _lines(path))
 
@@ -194,7 +211,7 @@ class _Spans:
         return not self or (len(self) == 1 and self._bounds[0] == 0)
 
     def copy(self, path: Path, file: IO[bytes]) -> None:
-        """Write what these parts of the file `path` hold to `file`; where the last line lacks its end, with one."""
+        """Write these parts of the file `path` to `file`, and the end of the last line if it lacks one."""
         with path.open("rb") as old:
             for start, end in zip(self._bounds[::2], self._bounds[1::2], strict=True):
                 old.seek(start)
@@ -203,8 +220,8 @@ class _Spans:
                     start += file.write(content)
 
 
-def _sorted_out(path: Path, step: int) -> tuple[_Spans, _Spans, int]:
-    """Return which parts to keep, which are not ours, and how many lines those are. The rest came after `step`."""
+def _sort_lines(path: Path, step: int) -> tuple[_Spans, _Spans, int]:
+    """Return the parts to keep, the parts that are not ours, and their number of lines. The rest came after `step`."""
     kept, not_ours = _Spans(), _Spans()
     at = count = 0
     for _, mark, size in _lines(path):
@@ -220,7 +237,7 @@ def _sorted_out(path: Path, step: int) -> tuple[_Spans, _Spans, int]:
 def _lines(path: Path) -> Iterator[tuple[bytes, Mark | None, int]]:
     """Yield each line, its mark (None: it is not ours) and its bytes. A last line cut in half is left out."""
     for text, size in _texts(path):
-        mark = _mark(text)
+        mark = _mark_of(text)
         if not text.endswith(b"\n"):
             if mark is None:
                 return
@@ -229,7 +246,7 @@ def _lines(path: Path) -> Iterator[tuple[bytes, Mark | None, int]]:
 
 
 def _texts(path: Path) -> Iterator[tuple[bytes, int]]:
-    """Yield each line and its bytes; of one that is too long to be ours its end alone. Raises OSError."""
+    """Yield each line and its bytes; if a line is too long to be ours, only its end. Raises OSError."""
     check_is_file(path)
     check_size(path, _MOST)
     with path.open("rb") as file:
@@ -241,7 +258,7 @@ def _texts(path: Path) -> Iterator[tuple[bytes, int]]:
             yield text, size
 
 
-def _mark(text: bytes) -> Mark | None:
+def _mark_of(text: bytes) -> Mark | None:
     """Return the mark of a line, which is ours if it is JSON that has one."""
     if match := _USUAL.fullmatch(text):
         return match[1].decode(), int(match[2])

@@ -1,4 +1,4 @@
-"""The plan: what each component is, whether it trains, and how. Shown before the first batch."""
+"""The plan: a table of components, optimizers and schedules, shown before the first batch."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,8 +7,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from optimizer import EmbeddedScheduler, Horizon, ScheduledFactory
-from optimizer.analysis import warnings_about
+from optimizer.analysis import schedule_warnings
 from optimizer.config import counted
+from optimizer.factories import trainable_parameters
 from optimizer.kernels import implementation_of
 from optimizer.types import HasSchedule
 
@@ -29,9 +30,11 @@ def plan(
 ) -> str:
     """Return the plan table as text, with a line for each optimizer that is skipped and for each suspicious value.
 
-    samples: in the training data.
+    Args:
+        optimizers: By component; a frozen component has none.
+        samples: Number of samples in the training data.
     """
-    rows = [_HEADER, *(_row(name, config, components[name], optimizers.get(name)) for name in components)]
+    rows = [_HEADER, *(_component_row(name, config, components[name], optimizers.get(name)) for name in components)]
     lines = aligned(rows, right=[1])
     epochs = horizon.total_steps / (horizon.steps_per_epoch or 1)
     batches = f"{config.train.accumulate} batches of " if config.train.accumulate > 1 else ""
@@ -42,7 +45,7 @@ def plan(
             f"warning: data.batch_size: {config.data.batch_size} is more than the {counted(samples, 'sample')} of the"
             f" training data: each batch has these {samples}"
         )
-    lines += [line for name, optimizer in optimizers.items() for line in _groups(name, optimizer)]
+    lines += [line for name, optimizer in optimizers.items() for line in _group_lines(name, optimizer)]
     lines += [
         f"{name} is frozen: its optimizer {optim.type} is skipped"
         for name, optim in config.model.component_optims.items()
@@ -60,27 +63,33 @@ def plan(
 def warning_lines(
     name: str, scheduler: EmbeddedScheduler, total_steps: int, usual: Mapping[str, Any] | None
 ) -> list[str]:
-    """Return a line for everything that looks wrong in a component's schedules over a run of `total_steps` updates.
+    """Return a line for each suspicious value in a component's schedules.
 
-    usual: the optimizer's options where none are given, as `warnings_about` takes them.
+    Args:
+        name: The component.
+        scheduler: Its schedules.
+        total_steps: The length of the run in steps of the component.
+        usual: The optimizer's default options, as `schedule_warnings` takes them.
     """
-    return [f"warning: {name}: {line}" for line in warnings_about(scheduler, total_steps, usual)]
+    return [f"warning: {name}: {line}" for line in schedule_warnings(scheduler, total_steps, usual)]
 
 
-def _row(name: str, config: ExperimentConfig, component: nn.Module, optimizer: Optimizer | None) -> tuple[str, ...]:
+def _component_row(
+    name: str, config: ExperimentConfig, component: nn.Module, optimizer: Optimizer | None
+) -> tuple[str, ...]:
     total = sum(parameter.numel() for parameter in component.parameters())
-    trainable = sum(parameter.numel() for parameter in component.parameters() if parameter.requires_grad)
+    trainable = sum(parameter.numel() for parameter in trainable_parameters(component).values())
     if optimizer is None:
         return name, count(total), "frozen" if is_frozen(component) else "yes", "-", "-", "-"
     trains = "yes" if trainable == total else f"{count(trainable)} of it"
-    schedule = _schedule(optimizer.scheduler) if isinstance(optimizer, HasSchedule) else "-"
+    schedule = _schedule_text(optimizer.scheduler) if isinstance(optimizer, HasSchedule) else "-"
     optim = config.model.component_optims[name]
     schedule += f", stepped every {optim.every} updates" if optim.every > 1 else ""
     return name, count(total), trains, optim.type, implementation_of(optimizer), schedule
 
 
-def _groups(name: str, optimizer: Optimizer) -> list[str]:
-    """Return a line for each parameter group, where there are several: what makes it different."""
+def _group_lines(name: str, optimizer: Optimizer) -> list[str]:
+    """Return a line for each parameter group, if there are several, with the options that differ."""
     groups = optimizer.param_groups
     if len(groups) == 1:
         return []
@@ -102,10 +111,7 @@ def _groups(name: str, optimizer: Optimizer) -> list[str]:
     return lines
 
 
-def _schedule(scheduler: EmbeddedScheduler) -> str:
-    lr = scheduler.schedule.summary() + scheduler.schedule.pace_summary()
-    others = [
-        f"; {option} {schedule.summary()}{schedule.pace_summary()}"
-        for option, schedule in scheduler.option_schedules.items()
-    ]
+def _schedule_text(scheduler: EmbeddedScheduler) -> str:
+    lr = scheduler.schedule.full_summary()
+    others = [f"; {option} {schedule.full_summary()}" for option, schedule in scheduler.option_schedules.items()]
     return lr + "".join(others)

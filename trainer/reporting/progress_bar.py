@@ -15,7 +15,7 @@ from ..loop.loop import UpdateReport
 
 
 class RunProgress:
-    """A bar with the rate, and below it losses and lr by component; on a pipe only what `log` is given."""
+    """A bar with the rate, and below it losses and lr by component. On a pipe it is not shown."""
 
     def __init__(self, console: Console, done: int, total: int) -> None:
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
@@ -37,7 +37,7 @@ class RunProgress:
         self._live.stop()
 
     def rate(self, step: int) -> float:
-        """Return the updates a second since the start, after update `step`."""
+        """Return the updates per second since the start, after update `step`."""
         return (step + 1 - self._first) / max(time.monotonic() - self._started, 1e-9)
 
     def show(self, report: UpdateReport) -> None:

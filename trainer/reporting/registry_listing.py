@@ -1,4 +1,4 @@
-"""What can be named in a config: the keys of all registries and what each takes, and the config's own fields."""
+"""Texts on each name in a config: the keys of all registries with their parameters, and the config's fields."""
 
 import inspect
 import shutil
@@ -12,15 +12,17 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from optimizer import SCHEDULE_REGISTRY, Registry, UnknownKeyError
-from optimizer.config import NotImportedError, explain, filtered, looking_in, nearest, shown_value, signature_model
+from optimizer.config import NotImportedError, explain, filtered, nearest, search_in, shown_value, signature_model
 
 from ..config.plugins import search_folders
 from ..config.schema import ComponentConfig, DataConfig, ExperimentConfig, ObjectiveConfig, OptimConfig
 from ..config.yaml_file import read_config_file
 from ..errors import ConfigError
+from ..interfaces.metrics_sink import SINK_REGISTRY
 from . import config_reference
 from .config_reference import ConfigField, Section
 from .field_text import type_text, value_text, wrapped
+from .metrics_log import sink_classes  # noqa: F401  registers the sinks
 from .refused_options import refused_options
 
 _REGISTRIES: tuple[Registry[Any], ...] = (
@@ -29,6 +31,7 @@ _REGISTRIES: tuple[Registry[Any], ...] = (
     ComponentConfig.registry,
     DataConfig.registry,
     ObjectiveConfig.registry,
+    SINK_REGISTRY,
 )
 _NARROWEST = 40
 """Columns that a description takes at least: a narrower terminal folds its lines itself."""
@@ -47,7 +50,7 @@ def plugins_of(config_file: Path | None) -> Iterator[None]:
     if config_file is None:
         yield
         return
-    with looking_in(search_folders(config_file)):
+    with search_in(search_folders(config_file)):
         try:
             ExperimentConfig.model_validate({"plugins": read_config_file(config_file).get("plugins", [])})
         except ValidationError as error:  # always: the rest of the config is not there
@@ -60,7 +63,7 @@ def listing(pattern: str = "*") -> str:
     """Return every key with the first line of its docstring, by registry.
 
     Args:
-        pattern: What a key or one of its aliases must match, with * and ?, in any case.
+        pattern: Keys and aliases that match it are listed. It may have * and ?; upper and lower case are the same.
 
     Raises:
         ConfigError: No key matches.
@@ -154,9 +157,10 @@ def _described(registry: Registry[Any], cls: type[Any], width: int) -> str:
     lines = [
         *_head(f"{registry.name} {key}{aliases}: {cls.__module__}.{cls.__qualname__}{_source(cls)}", width, 0),
         *wrapped(text, width, 2),
-        "",
-        "  parameters:",
     ]
+    if registry is SINK_REGISTRY:  # `train.log` names it and gives no parameters
+        return "\n".join(lines)
+    lines += ["", "  parameters:"]
     refused = refused_options(cls) if key in registry else {}
     schema = (cls if issubclass(cls, BaseModel) else signature_model(cls)).model_json_schema(by_alias=True)
     required = schema.get("required", [])

@@ -1,4 +1,4 @@
-"""Draws a run's learning rates and losses from its metrics."""
+"""Plots of a run's learning rates and losses, from its metrics."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,14 @@ PICTURES = ("learning_rates.png", "losses.png")
 
 
 def require_plotting(path: str) -> None:
-    """Raise ConfigError if the extra `plot` is not installed. path: what asks for it."""
+    """Check that the extra `plot` is installed.
+
+    Args:
+        path: The field or option that needs it, for the message.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
     try:
         import matplotlib  # noqa: F401 is it there?
     except ImportError as error:
@@ -23,7 +30,7 @@ def require_plotting(path: str) -> None:
 
 
 class _Thinned:
-    """Points of a line in a picture: every one, or of more than `most` every second, fourth … and the last."""
+    """Points of a line in a plot: all, or above `most` points every second, fourth … and the last."""
 
     def __init__(self, most: int = 20_000) -> None:
         self._most, self._stride, self._count = most, 1, 0
@@ -39,7 +46,7 @@ class _Thinned:
         self._count += 1
 
     def points(self) -> list[tuple[int, float]]:
-        """Return the points, the last one that was added among them."""
+        """Return the points, including the last one that was added."""
         if self._last is None or self._points[-1] is self._last:
             return self._points
         return [*self._points, self._last]
@@ -56,8 +63,8 @@ def draw_pictures(run_dir: Path) -> list[Path]:
             if name.startswith("lr/"):
                 lrs[name.removeprefix("lr/")].add(line["step"], line[name])
     paths = [run_dir / name for name in PICTURES]
-    save_figure([_learning_rates(lrs)], paths[0])
-    save_figure([_losses(losses)], paths[1])
+    save_figure([_lr_panel(lrs)], paths[0])
+    save_figure([_loss_panel(losses)], paths[1])
     return paths
 
 
@@ -73,12 +80,12 @@ def draw_new(panels: Sequence[Panel], path: Path) -> None:
         figure(panels).savefig(file, dpi=120, format=path.suffix[1:])
 
 
-def _learning_rates(lrs: Mapping[str, _Thinned]) -> Panel:
+def _lr_panel(lrs: Mapping[str, _Thinned]) -> Panel:
     series = [Series(name, lr.points()) for name, lr in sorted(lrs.items())]
     return Panel("Learning rate of each component", "learning rate", series)
 
 
-def _losses(losses: Mapping[str, _Thinned]) -> Panel:
-    looks = {"train": ("training batch", "-"), HELD_OUT: ("held out", "o-")}
-    drawn = [(*looks[split], loss.points()) for split, loss in losses.items()]
+def _loss_panel(losses: Mapping[str, _Thinned]) -> Panel:
+    styles = {"train": ("training batch", "-"), HELD_OUT: ("held out", "o-")}
+    drawn = [(*styles[split], loss.points()) for split, loss in losses.items()]
     return Panel("Losses", "loss", [Series(label, points, style) for label, style, points in drawn if points], log=True)

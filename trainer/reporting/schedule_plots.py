@@ -1,8 +1,7 @@
-"""What the optimizers of a config, or of one key, would do over a run, before there is one."""
+"""Plots of schedules over a run that has not started: those of a config, or of one key."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -16,7 +15,7 @@ from optimizer import (
 )
 from optimizer.analysis import Preview, panels
 from optimizer.charts import text
-from optimizer.config import NotImportedError, counted, explain, nearest, nest
+from optimizer.config import NotImportedError, counted, explain, nearest
 from optimizer.schedules import sample_steps
 
 from ..config.override_fields import text_fields
@@ -24,38 +23,50 @@ from ..config.overrides import apply_overrides
 from ..config.schema import ExperimentConfig
 from ..errors import ConfigError
 from ..interfaces.dataset import DataSet
-from ..loop.batches import ShuffledBatches
+from ..loop.batches import shuffled_batches
 from ..runtime.files import written_out
+from ..setup.optimizers import factory_errors
 from .plan_table import warning_lines
 from .run_plots import draw_new, require_plotting
 
 WITHOUT_RUN = 1000
-"""Updates that a key is drawn over if nothing says how many."""
+"""Updates that a key is drawn over by default."""
 
 
 def plot_config(config: ExperimentConfig, out: Path | None) -> list[str]:
-    """Draw the options that move, of every component, over the run; return lines to print.
+    """Draw the scheduled options of every component over the run; return lines to print.
 
-    out: a PNG or SVG to write; None: text. Raises ConfigError for an option that cannot be.
+    Args:
+        config: The experiment.
+        out: A PNG or SVG to write; None: the plot is text.
+
+    Raises:
+        ConfigError: A schedule cannot work, or there is none.
     """
     if config.train.total_steps is not None:
-        try:  # without the data, which may be large, or elsewhere
+        try:  # without the data, which may be large, or on another machine
             horizon = Horizon(config.train.total_steps)
             previews = _previews(config, horizon)
-        except ConfigError:  # something is counted in epochs; or it is wrong, and will be told again
-            horizon, previews = _over_the_data(config)
+        except ConfigError:  # a length is in epochs; or there is a mistake, which is reported below
+            horizon, previews = _previews_over_data(config)
     else:
-        horizon, previews = _over_the_data(config)
-    return _drawn(previews, horizon.total_steps, out)
+        horizon, previews = _previews_over_data(config)
+    return _draw(previews, horizon.total_steps, out)
 
 
-def plot_key(key: str, parameters: Mapping[str, Any], out: Path | None) -> list[str]:
+def plot_key(key: str, parameters: Mapping[str, object], out: Path | None) -> list[str]:
     """Draw a schedule or an optimizer of the registries; return lines to print.
 
-    parameters: its own, by dotted name, and `total_steps` and `steps_per_epoch` of the run, and `lr` for a
-    schedule, where they are none of its own. Raises ConfigError.
+    Args:
+        key: Its key or dotted path.
+        parameters: Its parameters by dotted name. If it has no parameters of these names: `total_steps` and
+            `steps_per_epoch` of the run, and `lr` for a schedule.
+        out: A PNG or SVG to write; None: the plot is text.
+
+    Raises:
+        ConfigError: There is no such key, or a parameter is wrong.
     """
-    cls = _registered(key)
+    cls = _class_of(key)
     own = apply_overrides({}, parameters, text_fields(cls))
     run = {name: own.pop(name) for name in _RUN if name in own and name not in cls.model_fields}
     try:
@@ -71,16 +82,16 @@ def plot_key(key: str, parameters: Mapping[str, Any], out: Path | None) -> list[
         raise ConfigError("\n".join(f"{key}: {line}" for line in explain(error))) from error
     except ValueError as error:
         raise ConfigError(f"{key}: {error}") from error
-    return _drawn({key: preview}, horizon.total_steps, out)
+    return _draw({key: preview}, horizon.total_steps, out)
 
 
 _RUN = ("total_steps", "steps_per_epoch", "lr")
 
 
-def _registered(key: str) -> Any:
+def _class_of(key: str) -> type[Schedule] | type[ScheduledFactory]:
     for registry in (SCHEDULE_REGISTRY, OPTIMIZER_BUILDER_REGISTRY):
         try:
-            cls: Any = registry[key]
+            cls: type[object] = registry[key]
         except UnknownKeyError as error:
             if isinstance(error.__cause__, NotImportedError):
                 raise ConfigError(f"{key!r}: {error.__cause__}") from error
@@ -92,11 +103,9 @@ def _registered(key: str) -> Any:
     raise ConfigError(f"{key}: neither a config file nor a key{nearest(key, known)} `innerstep list` shows them all.")
 
 
-def _over_the_data(config: ExperimentConfig) -> tuple[Horizon, dict[str, Preview]]:
+def _previews_over_data(config: ExperimentConfig) -> tuple[Horizon, dict[str, Preview]]:
     data: DataSet = config.data.make("data")
-    rules = config.data.drop_last, config.train.accumulate
-    batches = ShuffledBatches(data.train, config.data.batch_size, config.seed, *rules)
-    horizon = config.train.horizon(batches.steps_per_epoch)
+    horizon = config.train.horizon(shuffled_batches(config, data.train).steps_per_epoch)
     return horizon, _previews(config, horizon)
 
 
@@ -105,23 +114,18 @@ def _previews(config: ExperimentConfig, horizon: Horizon) -> dict[str, Preview]:
     for name, optim in config.model.component_optims.items():
         if config.model.components[name].freeze or not isinstance(optim.factory, ScheduledFactory):
             continue
-        path = ("model", "component_optims", name, "params")
-        try:
+        with factory_errors(name, optim):
             previews[name] = optim.factory.preview(optim.own_horizon(horizon))
             previews[name].every = optim.every
-        except ValidationError as error:
-            raise ConfigError("\n".join(explain(nest(error, path)))) from error
-        except ValueError as error:
-            raise ConfigError(f"{'.'.join(path)}: {error}") from error
     if not previews:
         raise ConfigError("model.component_optims: there is no schedule to draw")
     return previews
 
 
-def _drawn(previews: Mapping[str, Preview], total_steps: int, out: Path | None) -> list[str]:
+def _draw(previews: Mapping[str, Preview], total_steps: int, out: Path | None) -> list[str]:
     try:
         drawn = panels(previews, sample_steps(total_steps), f"over {counted(total_steps, 'update')}")
-    except ValueError as error:  # a function of the user's gave what no lr can be
+    except ValueError as error:  # a function of the user's returned a value that is not an lr
         raise ConfigError(str(error)) from error
     if out is None:
         lines = [text(drawn)]
@@ -138,5 +142,5 @@ def _drawn(previews: Mapping[str, Preview], total_steps: int, out: Path | None) 
     return lines
 
 
-def _number(value: Any) -> int | None:
+def _number(value: object) -> int | None:
     return value if isinstance(value, int) else None

@@ -1,9 +1,10 @@
-"""Files of a run: read without running anything that is in them; checksums; what is removed."""
+"""Files of a run: read without running code that is in them; checksums; removal."""
 
 import errno
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -43,10 +44,12 @@ def write_atomically(path: Path, text: str) -> None:
 
 @contextmanager
 def written_out(out: Path) -> Iterator[Path]:
-    """Yield the path of a file to write, which becomes the file `out` that a user asks for once the body is through.
+    """Yield the path of a file to write. It becomes the file `out`, which a user asked for, when the body is done.
 
-    An existing file is replaced. Raises ConfigError, with `out` as it was, if it is a link or not a file, and where it
-    cannot be written.
+    An existing file is replaced.
+
+    Raises:
+        ConfigError: `out` is a link or not a file, or cannot be written. It is unchanged then.
     """
     if out.is_symlink():
         raise ConfigError(f"--out: {out} is a link, which is not followed. Name the file that it leads to.")
@@ -62,7 +65,12 @@ def written_out(out: Path) -> Iterator[Path]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file. Raises DamagedCheckpointError if there is none, UnreadableError."""
+    """Return the object in a JSON file.
+
+    Raises:
+        DamagedCheckpointError: The file holds no JSON object.
+        UnreadableError: The system refuses to read it now.
+    """
     value = _read_json(path)
     if not isinstance(value, dict):
         raise DamagedCheckpointError(f"{path}: holds no JSON object")
@@ -70,7 +78,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_json_list(path: Path) -> list[Any]:
-    """Return the list in a JSON file. Raises DamagedCheckpointError if there is none, UnreadableError."""
+    """Return the list in a JSON file.
+
+    Raises:
+        DamagedCheckpointError: The file holds no JSON list.
+        UnreadableError: The system refuses to read it now.
+    """
     value = _read_json(path)
     if not isinstance(value, list):
         raise DamagedCheckpointError(f"{path}: holds no JSON list")
@@ -82,15 +95,19 @@ def _read_json(path: Path) -> Any:
         text = read_limited(path, MAX_JSON_BYTES)
     try:
         value = decode_json(text.decode())
-        json.dumps(value, ensure_ascii=False).encode()  # what is to be shown and compared later
+        json.dumps(value, ensure_ascii=False).encode()  # it can be shown and compared later
     except (ValueError, RecursionError) as error:
         raise DamagedCheckpointError(f"{path}: cannot be read: {error}") from error
     return value
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors in a safetensors file, in their strides. Raises DamagedCheckpointError,
-    UnreadableError."""
+    """Return the tensors in a safetensors file, with the strides that they were saved with.
+
+    Raises:
+        DamagedCheckpointError: The file is missing or damaged.
+        UnreadableError: The system refuses to read it now.
+    """
     with opened_tensors(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 not a dict
         return restore_strides(tensors, file.metadata())
@@ -100,7 +117,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def opened_tensors(path: Path) -> Iterator[Any]:
     """Yield a safetensors file of which only the header is read until a tensor is asked for.
 
-    Raises DamagedCheckpointError, also for what the body cannot read of it, and UnreadableError.
+    Raises:
+        DamagedCheckpointError: The file is missing or damaged, or the body cannot read a tensor.
+        UnreadableError: The system refuses to read it now.
     """
     with _readable(path), safe_open(path, framework="pt") as file:
         yield file
@@ -126,8 +145,10 @@ def _readable(path: Path) -> Iterator[None]:
 def reading(path: Path) -> Iterator[None]:
     """Let the body read `path`.
 
-    Raises DamagedCheckpointError if it is not there or is no file, UnreadableError where the system refuses to read
-    what may well be whole: no permission, a failing disk, a network disk that is away.
+    Raises:
+        DamagedCheckpointError: It is missing, or not a file.
+        UnreadableError: The system refuses to read it now, and it may be whole: no permission, a failing disk, a
+            network disk that is away.
     """
     try:
         yield
@@ -145,9 +166,14 @@ def unreadable(path: Path, error: OSError) -> UnreadableError:
 
 
 def stat_of(path: Path, absent: type[OSError] = FileNotFoundError) -> os.stat_result | None:
-    """Return what is at `path`, links followed; None if it is not there.
+    """Return the status of `path`, links followed; None if there is nothing.
 
-    absent: another error that means so. Raises UnreadableError where it cannot be told.
+    Args:
+        path: Any path.
+        absent: Another error that means that there is nothing.
+
+    Raises:
+        UnreadableError: The system does not answer.
     """
     try:
         return path.stat()
@@ -160,7 +186,7 @@ def stat_of(path: Path, absent: type[OSError] = FileNotFoundError) -> os.stat_re
 
 
 def checksum(path: Path) -> str:
-    """Return the XXH3 checksum of a file, 128 bits in hexadecimal. It tells damage, and not ill will."""
+    """Return the XXH3 checksum of a file, 128 bits in hexadecimal. It detects damage, not forgery."""
     digest = xxhash.xxh3_128()
     chunk = memoryview(bytearray(_CHUNK))
     with path.open("rb", buffering=0) as file:
@@ -175,7 +201,11 @@ def checksum_of(values: Mapping[str, Any]) -> str:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link (and not what it leads to) or a folder with all that is in it. Raises OSError."""
+    """Remove a file, a link (not its target) or a folder with its content.
+
+    Raises:
+        OSError: It cannot be removed.
+    """
     if path.is_symlink() or not path.is_dir():
         path.unlink()
     else:
@@ -183,7 +213,11 @@ def remove(path: Path) -> None:
 
 
 def remove_all(paths: list[Path]) -> None:
-    """Remove each of `paths`, as `remove` does. Raises the first OSError after all were tried."""
+    """Remove each of `paths`, as `remove` does. One that is missing is skipped.
+
+    Raises:
+        OSError: The first failure, after all were tried.
+    """
     failures: list[OSError] = []
     for path in paths:
         try:
@@ -193,3 +227,23 @@ def remove_all(paths: list[Path]) -> None:
             failures.append(error)
     if failures:
         raise failures[0]
+
+
+def remove_whole(paths: list[Path], prefix: str) -> None:
+    """Remove files and folders of one folder; whenever the process ends, none is there in part.
+
+    They are moved into a new folder beside them in the given order, and that folder is removed.
+
+    Args:
+        paths: The files and folders. One at least.
+        prefix: How the name of the new folder begins.
+
+    Raises:
+        OSError: One cannot be moved or removed.
+    """
+    aside = Path(tempfile.mkdtemp(prefix=prefix, dir=paths[0].parent))
+    try:
+        for path in paths:
+            path.rename(aside / path.name)
+    finally:
+        remove(aside)

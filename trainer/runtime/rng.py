@@ -23,7 +23,7 @@ def seed_all(seed: int) -> None:
 def rng_state() -> RngState:
     """Return the state of all generators."""
     version, words, gauss = random.getstate()
-    numpy_state: Any = np.random.get_state(legacy=False)
+    numpy_state = np.random.get_state(legacy=False)
     tensors = _torch_states() | {"numpy": torch.from_numpy(numpy_state["state"]["key"].copy())}
     numpy_values = {
         "position": int(numpy_state["state"]["pos"]),
@@ -34,12 +34,13 @@ def rng_state() -> RngState:
 
 
 def set_rng_state(state: RngState) -> None:
-    """Set all generators to `state`. CUDA devices that it does not name keep theirs.
+    """Set all generators to `state`. A CUDA device that it does not name keeps its state.
 
-    Raises one of Python's own exceptions if it is no state.
+    Raises:
+        Exception: `state` is not valid. Python, numpy and torch raise different ones.
     """
     tensors, values = state
-    if not 0 <= values["numpy"]["position"] <= 624:  # numpy does not look, and reads beyond its words
+    if not 0 <= values["numpy"]["position"] <= 624:  # numpy does not check it, and reads beyond its array
         raise ValueError(f"numpy's position is {values['numpy']['position']!r}")
     version, words, gauss = values["python"]
     random.setstate((version, tuple(words), gauss))
@@ -49,15 +50,15 @@ def set_rng_state(state: RngState) -> None:
 
 
 class KeptRandomNumbers:
-    """The state of all generators as it was before an update, to put back after one that fails and is made again.
+    """The state of all generators before an update, to restore after an update that fails and is made again.
 
-    Copying that of Python's and of numpy's would take a tenth of a small update. They are copied from when they are
-    seen to have moved, which is looked at after 1, 2, 4, 8 … updates: most runs draw from torch's alone.
+    Copying the states of Python's and numpy's generators would take a tenth of a small update, and most runs draw from
+    torch's alone. They are compared after 1, 2, 4, 8 … updates, and copied at each update once they have moved.
     """
 
     def __init__(self) -> None:
         self._updates = 0
-        self._looked_at: RngState | None = None
+        self._compared: RngState | None = None
         self._kept: RngState | None = None
         self._all_move = False
 
@@ -68,15 +69,15 @@ class KeptRandomNumbers:
         if not (is_due or self._all_move):
             self._kept = _torch_states(), {}
             return
-        before, self._kept = self._looked_at, rng_state()
-        self._looked_at = self._kept
+        before, self._kept = self._compared, rng_state()
+        self._compared = self._kept
         if before is not None:
             (tensors, values), (tensors_before, values_before) = self._kept, before
             is_same = values == values_before and torch.equal(tensors["numpy"], tensors_before["numpy"])
             self._all_move = self._all_move or not is_same
 
     def put_back(self) -> None:
-        """Let the generators that are followed be as at the last `keep`; nothing happens without one."""
+        """Restore the copied states of the last `keep`; nothing happens without one."""
         if self._kept is not None and self._kept[1]:
             set_rng_state(self._kept)
         elif self._kept is not None:
@@ -85,7 +86,7 @@ class KeptRandomNumbers:
 
 @contextmanager
 def separate_rng(seed: int) -> Iterator[None]:
-    """Run the body on generators seeded with `seed`, and leave them afterwards as they were before."""
+    """Run the body on generators seeded with `seed`, then restore their states."""
     before = rng_state()
     seed_all(seed)
     try:

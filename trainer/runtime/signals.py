@@ -1,19 +1,23 @@
-"""Stopping a run by a signal: the first is a wish, the second an order."""
+"""A run stopped by signals: the first one stops it after a checkpoint, a second one at once."""
 
 import os
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Self
 
 SIGNALS = tuple(
     signal.Signals(getattr(signal, name))
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")  # a lost terminal; warnings
     if hasattr(signal, name)  # Windows lacks the last four
 )
-"""Those that ask a run to stop."""
+"""Signals that ask a run to stop."""
 _ORDERS = (signal.SIGINT, signal.SIGTERM)
-"""Those that end it at once if they come again. The others are warnings, which a scheduler may follow with SIGTERM."""
+"""Signals that end it at once if they come again. The others are warnings, which a scheduler may follow by SIGTERM."""
+
+
+_Handler = Callable[[int, FrameType | None], object] | int | None
 
 
 class StoppedBySignal(KeyboardInterrupt):
@@ -21,8 +25,7 @@ class StoppedBySignal(KeyboardInterrupt):
 
 
 class Interruption:
-    """While entered, the first of SIGNALS is kept in `signal`; a second SIGINT or SIGTERM does what it always did, and
-    `is_at_once` says that it came.
+    """While entered, the first of SIGNALS is kept in `signal`, and a second SIGINT or SIGTERM has its usual effect.
 
     A signal that the process ignores (SIGHUP under nohup) stays ignored. Only the main thread gets signals; in another
     one nothing is changed.
@@ -31,13 +34,14 @@ class Interruption:
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         self.is_at_once = False
+        """Whether a second SIGINT or SIGTERM has come."""
         self._ordered = False
-        self._before: dict[signal.Signals, Any] = {}
+        self._before: dict[signal.Signals, _Handler] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-            self._before = {number: signal.signal(number, self._take) for number in heard}
+            active = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._receive) for number in active}
         return self
 
     def __exit__(
@@ -45,7 +49,7 @@ class Interruption:
     ) -> None:
         self._restore()
 
-    def _take(self, number: int, frame: FrameType | None) -> None:
+    def _receive(self, number: int, frame: FrameType | None) -> None:
         if number in _ORDERS and self._ordered:
             self.is_at_once = True
             self._restore()

@@ -13,19 +13,22 @@ from rich.console import Console
 _TWINS = str.maketrans(
     {"↗": "->", "↘": "->", "×": "x", "√": "sqrt ", "•": "*", "┤": "|", "└": "+", "─": "-", "…": "...", "–": "-"}
 )
-"""Readable ASCII for the signs that innerstep prints, for encodings that lack them."""
+"""Readable ASCII for the characters that innerstep prints, for encodings that lack them."""
 
 
 class Unfailing(io.TextIOBase):
-    """A text stream to which writing always works: what `stream` refuses is dropped.
+    """A text stream to which writing always works: text that `stream` refuses is dropped.
 
-    stream: where the text goes; None: nowhere. failure: the last reason that something was dropped for, unless it was
-    that nobody reads the stream any more. Characters that its encoding lacks are replaced by readable ASCII.
+    Characters that its encoding lacks are replaced by readable ASCII.
+
+    Args:
+        stream: Where the text goes; None: all text is dropped.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
         self.stream = stream
         self.failure: Exception | None = None
+        """The last reason why text was dropped, except that the reader has closed the stream."""
 
     def write(self, text: str) -> int:
         """Write `text`, or drop it; return its length."""
@@ -34,18 +37,18 @@ class Unfailing(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Let what was written go on its way, if it can."""
+        """Flush the stream, if it can be flushed."""
         self._attempt(lambda stream: stream.flush())
 
-    def let_go(self) -> None:
-        """Flush. What cannot be written then is dropped, so that Python does not try it again when it ends."""
+    def finish(self) -> None:
+        """Flush. Text that cannot be written is dropped, so that Python does not try again when it ends."""
         if self.stream is None:
             return
         try:
             self.stream.flush()
         except (OSError, ValueError):
             with suppress(OSError, ValueError):
-                _to_nowhere(self.stream.fileno())
+                _discard_output(self.stream.fileno())
                 self.stream.flush()
 
     @property
@@ -54,13 +57,17 @@ class Unfailing(io.TextIOBase):
         return getattr(self.stream, "encoding", None) or "utf-8"
 
     def fileno(self) -> int:
-        """Return the descriptor of the stream. Raises OSError if it has none."""
+        """Return the descriptor of the stream.
+
+        Raises:
+            OSError: It has none.
+        """
         if self.stream is None:
             raise OSError(errno.EBADF, "there is no such stream")
         return self.stream.fileno()
 
     def isatty(self) -> bool:
-        """Return whether the stream is a terminal that is still there."""
+        """Return whether the stream is an open terminal."""
         try:
             return self.stream is not None and self.stream.isatty()
         except (OSError, ValueError):
@@ -90,7 +97,7 @@ def unfailing(stream: TextIO | None) -> Unfailing:
 
 @contextmanager
 def steady(console: Console | None = None) -> Iterator[Console]:
-    """Yield `console`, or a new one; while the body runs, nothing that is printed there, or by `print`, can fail."""
+    """Yield `console`, or a new one; while the body runs, printing there or by `print` cannot fail."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = map(unfailing, before)
     console = console or Console()
@@ -106,7 +113,7 @@ def steady(console: Console | None = None) -> Iterator[Console]:
 
 @contextmanager
 def steady_process() -> Iterator[None]:
-    """Run the body, a whole command, with standard streams that cannot fail, and leave nothing unwritten in them."""
+    """Run the body, a whole command, with standard streams that cannot fail. They are flushed at the end."""
     _fill_closed_descriptors()
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = streams = unfailing(sys.stdout), unfailing(sys.stderr)
@@ -114,7 +121,7 @@ def steady_process() -> Iterator[None]:
         yield
     finally:
         for stream in streams:
-            stream.let_go()
+            stream.finish()
         sys.stdout, sys.stderr = before
 
 
@@ -127,9 +134,9 @@ def _write(stream: TextIO, text: str) -> None:
 
 
 def _fill_closed_descriptors() -> None:
-    """Open what is closed of the three standard descriptors, or a file of the run would get its number.
+    """Open each standard descriptor that is closed. A file of the run would get its number otherwise.
 
-    Libraries and compilers write their messages to the numbers 1 and 2, whatever those are.
+    Libraries and compilers write their messages to the descriptors 1 and 2, whatever those are.
     """
     while True:
         descriptor = os.open(os.devnull, os.O_RDWR)
@@ -139,7 +146,7 @@ def _fill_closed_descriptors() -> None:
         os.set_inheritable(descriptor, True)
 
 
-def _to_nowhere(descriptor: int) -> None:
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, descriptor)
-    os.close(nowhere)
+def _discard_output(descriptor: int) -> None:
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, descriptor)
+    os.close(devnull)

@@ -1,4 +1,4 @@
-"""Everything that a user sees is printed here: no text from a file controls the terminal that shows it."""
+"""Everything that a user sees is printed here: text from a file cannot control the terminal."""
 
 import sys
 from typing import IO, cast
@@ -10,12 +10,14 @@ from optimizer.config import bounded, visible
 
 from ..errors import OutputError
 from .streams import unfailing
+from .world import World
 
 
 def output(text: str) -> None:
-    """Print what a command was asked for. Raises OutputError if it cannot be written.
+    """Print the output of a command. A reader that closes its pipe early is not an error.
 
-    A reader that closes its pipe early has what it wanted.
+    Raises:
+        OutputError: It cannot be written.
     """
     stream = unfailing(sys.stdout)
     stream.failure = None
@@ -27,13 +29,18 @@ def output(text: str) -> None:
 
 
 def report(text: str) -> None:
-    """Print what a command has done. It is done also where that cannot be written."""
+    """Print a report of finished work. Failing to write it is not an error."""
     log(Console(file=cast(IO[str], unfailing(sys.stdout))), text)
 
 
 def complain(text: str, style: str | None = None) -> None:
     """Print a message on the standard error stream."""
     log(Console(stderr=True, file=cast(IO[str], unfailing(sys.stderr))), text, style)
+
+
+def console_of(world: World, console: Console) -> Console:
+    """Return `console` for the main process of a run, and one that prints nothing for the others."""
+    return console if world.is_main else Console(quiet=True)
 
 
 def log(console: Console, text: str, style: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Which innerstep wrote a run, and what to do where it was a newer one."""
+"""The version of innerstep that wrote a run, and the remedy if it is a newer one."""
 
 import re
 from importlib.metadata import PackageNotFoundError, version
@@ -17,12 +17,12 @@ def innerstep_version() -> str:
 
 
 def heading() -> str:
-    """Return the first line of a run's config.yaml, by which a run of ours is recognised."""
+    """Return the first line of a run's config.yaml, by which a run is recognised."""
     return f"# innerstep {innerstep_version()}, run format {RUN_FORMAT}\n"
 
 
 def written_by(config_file: Path) -> str | None:
-    """Return the version in the first line of a run's config.yaml; None if the file does not say one."""
+    """Return the version in the first line of a run's config.yaml; None if there is none."""
     if not config_file.is_file():  # a pipe, which cannot be read twice
         return None
     try:
@@ -34,9 +34,10 @@ def written_by(config_file: Path) -> str | None:
 
 
 def newer(writer: object) -> str | None:
-    """Return what to do about a file that `writer`, a version, wrote, if that is newer than this version.
+    """Return the remedy for a file that `writer` wrote, if that is a newer version than this one; else None.
 
-    writer: as it was found in a file; what is not a version counts as old.
+    Args:
+        writer: A version as it was found in a file. Any other value counts as old.
     """
     own = _release(innerstep_version())
     there = _release(writer)

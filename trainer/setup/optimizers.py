@@ -1,6 +1,8 @@
 """Builds the optimizer of a component from its entry in the config."""
 
 import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from pydantic import ValidationError
 from torch import nn
@@ -8,9 +10,11 @@ from torch.optim import Optimizer
 
 from optimizer import Horizon, ScheduledFactory, ScheduledOptimizer
 from optimizer.config import explain, nest
+from optimizer.factories import trainable_parameters
 
 from ..config.schema import OptimConfig
 from ..errors import ConfigError, raised, user_line
+from ..interfaces.component import is_frozen
 
 
 def component_optimizer(name: str, optim: OptimConfig, component: nn.Module, horizon: Horizon) -> Optimizer:
@@ -25,30 +29,57 @@ def component_optimizer(name: str, optim: OptimConfig, component: nn.Module, hor
     Raises:
         ConfigError: The optimizer cannot be built, or does not fit the trainer's loop.
     """
-    path = ("model", "component_optims", name, "params")
-    try:
+    with factory_errors(name, optim):
         several = getattr(optim.factory, "builds_multiple_optimizers", False)
         optimizer = None if several else _build(optim, component, optim.own_horizon(horizon))
+    if optimizer is None:
+        raise ConfigError(
+            f"model.component_optims.{name}.type: {optim.type} builds several optimizers, and a component has one."
+            " Make each of its parts a component with its own optimizer."
+        )
+    _refuse_closure(name, optim, optimizer)
+    return optimizer
+
+
+@contextmanager
+def factory_errors(name: str, optim: OptimConfig) -> Iterator[None]:
+    """Run the body, which uses the factory of component `name`'s optimizer.
+
+    Raises:
+        ConfigError: The body raised an exception. The message names the entry in the config.
+    """
+    path = ("model", "component_optims", name, "params")
+    try:
+        yield
     except ValidationError as error:
         raise ConfigError("\n".join(explain(nest(error, path)))) from error
     except ValueError as error:
         raise ConfigError(f"{'.'.join(path)}: {error}{user_line(error)}") from error
     except (Exception, SystemExit) as error:  # the factory may be the user's
         raise ConfigError(f"{'.'.join(path)}: {optim.type} cannot be built: {raised(error)}") from error
-    if optimizer is None:
-        raise ConfigError(
-            f"model.component_optims.{name}.type: {optim.type} builds several optimizers, and a component has one."
-            " Make each part of it a component with its own optimizer."
-        )
-    _refuse_closure(name, optim, optimizer)
-    return optimizer
+
+
+def check_each_trains(components: nn.ModuleDict, optimizers: Mapping[str, Optimizer]) -> None:
+    """Check that each component has an optimizer or is frozen, and that one of them trains.
+
+    Raises:
+        ConfigError: A trainable component has no entry in the config, or none is trainable.
+    """
+    for name, component in components.items():
+        if name not in optimizers and not is_frozen(component):
+            raise ConfigError(
+                f"model.component_optims: no entry for component {name!r}, which is trainable."
+                f" Add one, or set model.components.{name}.freeze to true."
+            )
+    if not optimizers:
+        raise ConfigError("model.components: every one is frozen; there is nothing to train")
 
 
 def _build(optim: OptimConfig, component: nn.Module, horizon: Horizon) -> Optimizer:
     if isinstance(optim.factory, ScheduledFactory):
         return optim.factory.build(component, horizon=horizon)
     build = optim.factory.build
-    trainable = [(path, parameter) for path, parameter in component.named_parameters() if parameter.requires_grad]
+    trainable = [*trainable_parameters(component).items()]
     if "horizon" in inspect.signature(build).parameters:
         return build(trainable, horizon=horizon)
     return build(trainable)  # a factory written for `build(params)` alone

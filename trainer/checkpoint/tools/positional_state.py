@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from optimizer import NamedState
 from optimizer.config import counted, joined, listed, shown
+from optimizer.factories import trainable_parameters
 from optimizer.state import (
     Shapes,
     compare_shapes,
@@ -112,10 +113,10 @@ def _parameter_names(found: PositionalState, component: nn.Module | None) -> dic
             f"has {len(groups)} parameter groups and no names: which parameter is in which would be a guess. Save it"
             " from an optimizer that is built from named_parameters()."
         )
-    named = list(component.named_parameters())
-    trainable = [name for name, parameter in named if parameter.requires_grad]
+    trainable = [*trainable_parameters(component)]
     positions = groups[0]["params"]
-    for names in (trainable, [name for name, _ in named]):  # some loops hand over the frozen ones too
+    every = [name for name, _ in component.named_parameters()]  # some loops also pass frozen parameters
+    for names in (trainable, every):
         if len(names) == len(positions):
             return dict(zip(positions, names, strict=True))
     raise ValueError(

@@ -1,45 +1,18 @@
-"""The schedules that diffusers and transformers share, under their names: factors on the lr over the run.
+"""The schedules of diffusers under their names, which transformers shares: factors on the lr over the run.
 
 Source: diffusers.optimization and transformers.optimization. Past the end of the run, where a cosine of theirs rises
-again, the last value holds here.
+again, the last value holds here. `constant` is in basic.py.
 """
 
 import math
-from abc import abstractmethod
 from typing import ClassVar, Self
 
 from pydantic import Field, field_validator
 
-from ..config.validation import NonNegativeNumber, PositiveCount, PositiveNumber
-from .base import SCHEDULE_REGISTRY, Schedule, short
-from .durations import Length, RunLength
-
-
-class WarmupThenDecay(Schedule):
-    """Base of the schedules with a linear warm-up from 0 and a decay over the rest of the run."""
-
-    absolute: ClassVar[bool] = False
-    length_field: ClassVar[str | None] = "num_training_steps"
-
-    num_warmup_steps: Length = 0
-    """Updates of the linear warm-up. With a warm-up, update 0 runs at lr 0."""
-    num_training_steps: RunLength = None
-    """Updates in the run. If omitted or `auto`, the horizon's total_steps."""
-
-    @abstractmethod
-    def decay(self, progress: float) -> float:
-        """Return the factor at `progress`, from 0 at the end of the warm-up to 1 at the end of the run."""
-
-    def lr_at(self, update: int) -> float:
-        if update < self.num_warmup_steps:
-            return update / self.num_warmup_steps
-        assert self.num_training_steps is not None, "resolved(horizon) comes first"
-        rest = max(1, self.num_training_steps - self.num_warmup_steps)
-        return self.decay(max(0.0, min(1.0, (update - self.num_warmup_steps) / rest)))
-
-    def summary(self) -> str:
-        rise = f"0 ↗ 1 ({self.num_warmup_steps}) " if self.num_warmup_steps else "1 "
-        return f"× {rise}↘ {short(self.decay(1.0))} ({self.num_training_steps})"
+from ..config.fields import NonNegativeNumber, PositiveCount, PositiveNumber
+from .base import SCHEDULE_REGISTRY, Schedule
+from .durations import Duration
+from .warmup import LinearWarmup, WarmupThenDecay
 
 
 @SCHEDULE_REGISTRY.register("linear")
@@ -116,16 +89,12 @@ class CosineWithRestarts(WarmupThenDecay):
     num_cycles: PositiveCount = 1
     """Half cosines in the decay."""
 
-    def lr_at(self, update: int) -> float:
-        since = update - self.num_warmup_steps
-        if since < 0:
-            return super().lr_at(update)
-        assert self.num_training_steps is not None, "resolved(horizon) comes first"
-        rest = max(1, self.num_training_steps - self.num_warmup_steps)
-        if since >= rest:
+    def after_warmup(self, update: int) -> float:
+        length = self.decay_length()
+        if update >= length:
             return self.decay(1.0)
         # In integers: in floating point, as in diffusers, some cosines start at their end (remainder 0.999… for 0).
-        return self.decay(self.num_cycles * since % rest / rest)
+        return self.decay(self.num_cycles * update % length / length)
 
     def decay(self, progress: float) -> float:
         """Return the factor at `progress` in a half cosine, from 0 at its top to 1 at its end."""
@@ -152,6 +121,8 @@ class Polynomial(WarmupThenDecay):
         [0.0, 0.5, 1.0, 0.2575, 0.01, 0.01]
     """
 
+    base_lr_field: ClassVar[str | None] = "lr_init"
+
     power: PositiveNumber = 1.0
     """Power of the remaining share of the run; 1 is a straight line."""
     lr_end: NonNegativeNumber = 1e-7
@@ -163,14 +134,15 @@ class Polynomial(WarmupThenDecay):
         lr = self.lr_init or 1.0
         return float((lr - self.lr_end) * (1.0 - progress) ** self.power + self.lr_end) / lr
 
-    def for_lr(self, lr: float) -> Self:
-        if self.lr_end >= (self.lr_init or lr):
-            self.refuse("lr_end", f"must be < the optimizer's lr; got {self.lr_end} with {self.lr_init or lr}")
-        return self if self.lr_init is not None else self.replaced(lr_init=lr)
+    def with_base_lr(self, base_lr: float) -> Self:
+        lr_init = self.lr_init or base_lr
+        if self.lr_end >= lr_init:
+            self.refuse("lr_end", f"must be < the optimizer's lr; got {self.lr_end} with {lr_init}")
+        return super().with_base_lr(base_lr)
 
 
 @SCHEDULE_REGISTRY.register("constant_with_warmup")
-class ConstantWithWarmup(Schedule):
+class ConstantWithWarmup(LinearWarmup):
     """Linear warm-up from 0 to 1, then a constant: every parameter group's own lr.
 
     Formula:
@@ -185,13 +157,11 @@ class ConstantWithWarmup(Schedule):
         [0.0, 0.5, 1.0, 1.0]
     """
 
-    absolute: ClassVar[bool] = False
-
-    num_warmup_steps: Length = 1000
+    num_warmup_steps: Duration = 1000
     """Updates of the linear warm-up."""
 
-    def lr_at(self, update: int) -> float:
-        return update / self.num_warmup_steps if update < self.num_warmup_steps else 1.0
+    def after_warmup(self, update: int) -> float:
+        return 1.0
 
     def summary(self) -> str:
         return f"× 0 ↗ 1 ({self.num_warmup_steps})"
@@ -225,23 +195,24 @@ class PiecewiseConstant(Schedule):
     @classmethod
     def _check_rules(cls, rules: str) -> str:
         try:
-            boundaries = [boundary for _, boundary in _parsed(rules)]
+            boundaries = [boundary for _, boundary in _parse_rules(rules)]
         except ValueError:
             raise ValueError(f"must be FACTOR:BOUNDARY, … , FACTOR as in 1:10,0.1:20,0.005; got {rules!r}") from None
         if boundaries != sorted(set(boundaries)):
             raise ValueError(f"the boundaries must rise; got {rules!r}")
-        if not all(0.0 <= factor < math.inf for factor, _ in _parsed(rules)):
+        if not all(0.0 <= factor < math.inf for factor, _ in _parse_rules(rules)):
             raise ValueError(f"the factors must be >= 0; got {rules!r}")
         return rules
 
     def lr_at(self, update: int) -> float:
-        return next(factor for factor, boundary in _parsed(self.step_rules) if update < boundary)
+        return next(factor for factor, boundary in _parse_rules(self.step_rules) if update < boundary)
 
     def summary(self) -> str:
         return f"× {self.step_rules}"
 
 
-def _parsed(rules: str) -> list[tuple[float, float]]:
-    *stretches, last = rules.split(",")
-    pairs = [stretch.split(":") for stretch in stretches]
+def _parse_rules(rules: str) -> list[tuple[float, float]]:
+    """Return each factor with the update before which it holds, the last one with infinity."""
+    *intervals, last = rules.split(",")
+    pairs = [interval.split(":") for interval in intervals]
     return [*((float(factor), int(boundary)) for factor, boundary in pairs), (float(last), math.inf)]

@@ -1,0 +1,74 @@
+"""The arguments of any class as a config: validated by a model that is made from the constructor's signature."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from .errors import refusal
+from .fields import FieldDefinitions
+from .validation import Config
+
+T = TypeVar("T")
+
+
+def construct(cls: type[T], params: Mapping[str, object]) -> T:
+    """Return `cls(**params)` with `params` validated as by `check_arguments`.
+
+    Raises:
+        ValidationError: The arguments are not valid, or the constructor itself raises ValueError or OSError.
+    """
+    checked = check_arguments(cls, params)
+    if isinstance(checked, cls):
+        return checked
+    fields = type(checked).model_fields
+    arguments = {str(fields[name].alias): getattr(checked, name) for name in fields if name in checked.model_fields_set}
+    try:
+        return cls(**arguments, **(checked.model_extra or {}))
+    except (ValueError, OSError) as error:
+        raise refusal(str(error), value=params) from error
+
+
+def check_arguments(cls: type, params: Mapping[str, object]) -> BaseModel:
+    """Return the validated model of `params` as arguments of `cls`.
+
+    A pydantic model validates them itself; any other class by the names, types and constraints of its constructor.
+
+    Raises:
+        ValidationError: The arguments are not valid.
+    """
+    return arguments_model(cls).model_validate(params)
+
+
+def arguments_model(cls: type) -> type[BaseModel]:
+    """Return the model that validates arguments of `cls`: `cls` itself, or the model of its constructor's signature."""
+    return cls if issubclass(cls, BaseModel) else signature_model(cls)
+
+
+def signature_model(function: Callable[..., object]) -> type[Config]:
+    """Return a Config with one field for each named parameter of `function`.
+
+    A parameter's name is its field's alias: a parameter may be called `copy` or `json`, a field of a pydantic model
+    may not.
+    """
+    parameters = inspect.signature(function, eval_str=True).parameters.values()
+    fields: FieldDefinitions = {}
+    takes_any = False
+    for index, parameter in enumerate(parameters):
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            takes_any = takes_any or parameter.kind is parameter.VAR_KEYWORD
+            continue
+        annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
+        default = ... if parameter.default is parameter.empty else parameter.default
+        fields[f"parameter_{index}"] = (annotation, Field(default, alias=parameter.name))
+    base = _OpenSignatureConfig if takes_any else _SignatureConfig
+    return create_model(function.__name__, __base__=base, **fields)
+
+
+class _SignatureConfig(Config):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+
+class _OpenSignatureConfig(_SignatureConfig):
+    model_config = ConfigDict(extra="allow")

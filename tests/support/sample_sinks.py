@@ -1,0 +1,45 @@
+"""Metrics sinks of a user: one that keeps the lines, and some that fail."""
+
+from typing import ClassVar
+
+from trainer import SINK_REGISTRY
+
+
+@SINK_REGISTRY.register("memory")
+class MemorySink:
+    """Keeps (event, value) of all its objects in `events`."""
+
+    events: ClassVar = []
+
+    def __init__(self, run_dir, step):
+        self.events.append(("opened", step))
+
+    def write(self, line):
+        self.events.append(("line", dict(line)))
+        line.clear()  # which is this sink's business alone
+
+    def close(self):
+        self.events.append(("closed", None))
+
+
+@SINK_REGISTRY.register("full")
+class FullSink(MemorySink):
+    """Cannot write the line of update 5."""
+
+    def write(self, line):
+        if line["step"] == 5:
+            raise OSError(28, "No space left", "the dashboard")
+        super().write(line)
+
+
+@SINK_REGISTRY.register("wrong")
+class WrongSink(MemorySink):
+    def write(self, line):
+        if line["step"] == 5:
+            raise ZeroDivisionError("no such panel")
+
+
+@SINK_REGISTRY.register("unclosable")
+class UnclosableSink(MemorySink):
+    def close(self):
+        raise OSError(28, "No space left", "the dashboard")

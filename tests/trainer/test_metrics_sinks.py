@@ -1,0 +1,117 @@
+"""Metrics sinks: `train.log` names the places that each line of metrics goes to."""
+
+import json
+
+import pytest
+from conftest import files_of
+from rich.console import Console
+from sample_runs import ADAMW, MLPS, config
+from sample_sinks import MemorySink
+
+from trainer import ConfigError, SaveError, UserCodeError, load_config, resume, train
+from trainer.offline_trainer import OfflineTrainer
+from trainer.runtime.world import World
+
+
+@pytest.fixture
+def quiet():
+    return Console(quiet=True)
+
+
+@pytest.fixture
+def events():
+    MemorySink.events.clear()
+    return MemorySink.events
+
+
+def made(run, *sinks, **changed):
+    changed = {"eval_every": 6, "save_every": 6, "log": ["jsonl", *sinks], **changed}
+    found = config(run, MLPS, {"first": ADAMW, "second": ADAMW}, **changed)
+    found["plugins"].append("sample_sinks")
+    return found
+
+
+def lines_of(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def written(events):
+    return [value for event, value in events if event == "line"]
+
+
+def test_a_sink_of_a_plugin_gets_each_line(tmp_path, quiet, events):
+    train(made(tmp_path / "run", "memory"), console=quiet)
+    assert (events[0], events[-1]) == (("opened", 0), ("closed", None))
+    assert len(written(events)) == 14
+    assert written(events) == lines_of(tmp_path / "run")
+
+
+def test_a_sink_gets_the_lines_after_a_resume(tmp_path, quiet, events):
+    run = tmp_path / "run"
+    train(made(run, "memory"), console=quiet)
+    events.clear()
+    resume(run / "checkpoints/step_00000006", console=quiet)
+    assert events[0] == ("opened", 6)
+    again = [("train", step) for step in range(6, 12)] + [("held_out", 12)]
+    assert [(line["split"], line["step"]) for line in written(events)] == again, "the evaluation after 6 is written"
+    assert written(events) == lines_of(run)[7:]
+
+
+def test_sinks_may_change_in_a_run(tmp_path, quiet, events):
+    run = tmp_path / "run"
+    train(made(run), console=quiet)
+    resume(run / "checkpoints/step_00000006", {"train.log": ["jsonl", "memory"]}, console=quiet)
+    assert written(events) == lines_of(run)[7:]
+
+
+@pytest.mark.parametrize(
+    ("log", "message"),
+    [
+        (["jsonl", "memroy"], r"train\.log\.1: unknown metrics sink 'memroy'; did you mean 'memory'"),
+        (["memory"], r"train\.log: must contain jsonl, .*: \[jsonl, memory\]"),
+        ([], r"train\.log: must contain jsonl, .*: \[jsonl\]"),
+        (["jsonl", "memory", "memory"], r"train\.log: must name each place once"),
+    ],
+)
+def test_a_wrong_list_of_sinks_is_rejected(tmp_path, quiet, log, message):
+    with pytest.raises(ConfigError, match=message):
+        train(made(tmp_path / "run", log=log), console=quiet)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_sink_that_cannot_write_stops_the_run_with_a_checkpoint(tmp_path, quiet, events):
+    with pytest.raises(SaveError, match="the dashboard: cannot be written: No space left"):
+        train(made(tmp_path / "run", "full"), console=quiet)
+    assert max(line["step"] for line in lines_of(tmp_path / "run")) == 5, "the file comes first"
+
+
+def test_a_sink_that_cannot_write_is_reported_if_the_run_may_continue(tmp_path, capsys, events):
+    train(made(tmp_path / "run", "full", on_save_error="continue"), console=Console(width=200))
+    assert "the dashboard: cannot be written: No space left." in capsys.readouterr().out
+    assert [line for line in lines_of(tmp_path / "run") if line["step"] != 5] == written(events)
+
+
+def test_an_error_in_a_sink_is_the_users(tmp_path, quiet, events):
+    message = r"train\.log: wrong fails: ZeroDivisionError: no such panel \(sample_sinks"
+    with pytest.raises(UserCodeError, match=message):
+        train(made(tmp_path / "run", "wrong"), console=quiet)
+    assert events[-1] == ("closed", None)
+
+
+def test_a_sink_that_cannot_be_closed_is_reported_after_the_others_are_closed(tmp_path, quiet, events):
+    with pytest.raises(SaveError, match="the dashboard: cannot be written"):
+        train(made(tmp_path / "run", "memory", "unclosable"), console=quiet)
+    assert events[-1] == ("closed", None)
+
+
+def test_a_process_that_is_not_the_main_one_trains_and_writes_nothing(tmp_path, capsys, events):
+    """With the main one's seed it draws other numbers: dropout differs between processes."""
+    runs = [load_config(made(tmp_path / name, "memory", keep_best={})) for name in ("main", "other")]
+    trainers = [OfflineTrainer(one, Console(), world=World(rank, 2)) for rank, one in enumerate(runs)]
+    (tmp_path / "main").mkdir()
+    results = [trainer.run() for trainer in trainers]
+    assert not (tmp_path / "other").exists()
+    assert files_of(tmp_path / "main").keys() >= {"metrics.jsonl", "checkpoints/best"}
+    assert len(written(events)) == 14
+    assert [result.step for result in results] == [12, 12]
+    assert capsys.readouterr().out.count("after 12 updates, held out") == 1

@@ -1,0 +1,110 @@
+"""Whether the values of tensors are finite."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from optimizer.config import counted
+
+from ..errors import NonFiniteError
+from ..interfaces.component import is_frozen
+from ..interfaces.dataset import Batch
+from .running_statistics import statistics_of
+
+
+def all_finite(tensors: Sequence[Tensor]) -> bool:
+    """Return whether every element of every tensor is finite: one pass over memory, one wait for each device."""
+    plain: dict[torch.device, list[Tensor]] = {}
+    for tensor in tensors:
+        if type(tensor) is Tensor and tensor.is_floating_point() and tensor.is_contiguous():
+            plain.setdefault(tensor.device, []).append(tensor)
+        elif count_nonfinite(tensor):
+            return False
+    flags = []
+    for device, some in plain.items():
+        flag = torch.zeros((), device=device)
+        # What GradScaler uses: it multiplies by 1, and raises the flag.
+        torch._amp_foreach_non_finite_check_and_unscale_(some, flag, _one(device))
+        flags.append(flag)
+    return not any(bool(flag) for flag in flags)
+
+
+def count_nonfinite(tensor: Tensor) -> int:
+    """Return how many elements of `tensor` are NaN or infinite."""
+    values = _values(tensor)
+    return 0 if values is None else values.numel() - int(torch.isfinite(values).sum())
+
+
+def has_nonfinite(tensor: Tensor, infinities_too: bool) -> bool:
+    """Return whether `tensor` holds a NaN, or with `infinities_too` an infinite value. A large tensor is not copied."""
+    values = _values(tensor)
+    if values is None or values.numel() == 0 or values.device.type == "meta":
+        return False
+    values = torch.view_as_real(values.resolve_conj()) if values.is_complex() else values
+    values = values.float() if values.element_size() == 1 else values  # the types of 8 bits cannot be compared
+    least, largest = torch.aminmax(values)  # NaN if there is one
+    return bool((least.isnan() | (least.isinf() | largest.isinf() if infinities_too else False)).item())
+
+
+def first_nonfinite(named: Iterable[tuple[str, Tensor | None]]) -> str | None:
+    """Return the name of the first tensor that is not finite, and how many of its values are not; None if all are."""
+    for name, tensor in named:
+        if tensor is not None and (bad := count_nonfinite(tensor)):
+            return f"{name} ({bad:,} of {counted(tensor.numel(), 'value', f'{tensor.numel():,}')})"
+    return None
+
+
+def check_weights(components: nn.ModuleDict) -> None:
+    """Check the weights that train and BatchNorm's statistics.
+
+    Raises:
+        NonFiniteError: One of them holds a NaN or an infinite value.
+    """
+    if found := first_nonfinite(_weights_and_statistics(components)):
+        raise NonFiniteError(f"the weights are not finite: {found}")
+
+
+def describe_nonfinite(losses: Sequence[Tensor], batch: Batch, components: Mapping[str, nn.Module]) -> str:
+    """Return a sentence that names each loss, entry of the batch, weight and gradient that is not finite.
+
+    Args:
+        losses: Scalars, one a batch of the update.
+        batch: The last of these batches.
+        components: The components that the losses update, by name. The first weight or gradient of each is named.
+    """
+    found = []
+    for index, loss in enumerate(losses):
+        if not torch.isfinite(loss).all():
+            which = f" of batch {index} of {len(losses)}" if len(losses) > 1 else ""
+            found.append(f"the loss{which} is {float(loss):g}")
+    if entry := first_nonfinite(batch.items()):
+        found.append(f"the batch's {entry} is not finite")
+    for name, component in components.items():
+        parameters = list(component.named_parameters())
+        if weight := first_nonfinite(parameters):
+            found.append(f"the weights of {name} are not finite: {weight}")
+        elif gradient := first_nonfinite((key, parameter.grad) for key, parameter in parameters):
+            found.append(f"the gradient of {name} is not finite: {gradient}")
+    return "; ".join(found)
+
+
+@cache
+def _one(device: torch.device) -> Tensor:
+    return torch.ones((), device=device)
+
+
+def _values(tensor: Tensor) -> Tensor | None:
+    """Return the values of `tensor` that may be NaN or infinite; None for a type that has no such values."""
+    if tensor.is_sparse:
+        tensor = tensor._values()  # coalescing would cost a sort
+    return tensor.detach() if tensor.is_floating_point() or tensor.is_complex() else None
+
+
+def _weights_and_statistics(components: nn.ModuleDict) -> Iterator[tuple[str, Tensor]]:
+    for name, component in components.items():
+        if is_frozen(component):
+            continue
+        yield from ((f"{name}.{key}", parameter) for key, parameter in component.named_parameters())
+        yield from ((f"{name}.{key}", buffer) for key, buffer in statistics_of(component))
