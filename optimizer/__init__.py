@@ -1,11 +1,9 @@
 """Optimizers with their learning-rate schedule inside, built from a key and validated parameters."""
 
-from . import schedules  # noqa: F401 registers its schedules
 from .adamw_cosine_decay import AdamWWithWarmupCosine, AdamWWithWarmupCosineFactory
 from .adamw_onecyclelr import AdamWWithOneCycle, AdamWWithOneCycleFactory
 from .config.importing import no_plugins
 from .config.registry import Registry, UnknownKeyError
-from .factories import dotted_path, multi_adam, muon  # noqa: F401 they register their keys
 from .factories.base import OPTIMIZER_BUILDER_REGISTRY, FreeScheduleFactory, OptimizerFactory, ScheduledFactory
 from .factories.torch_optim import TorchFactory, torch_factory
 from .interop.lerobot import make_optimizer_and_scheduler

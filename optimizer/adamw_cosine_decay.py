@@ -1,15 +1,16 @@
 """`adamw_warmup_cosine_decay`: AdamW with a linear warm-up and a cosine decay inside."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from torch.optim import AdamW, Optimizer
 
+from .config.validation import Config
 from .factories.adamw_options import AdamWOptions
-from .factories.base import OPTIMIZER_BUILDER_REGISTRY, ScheduledFactory
+from .factories.base import OPTIMIZER_BUILDER_REGISTRY
+from .factories.inline_schedule import InlineScheduleFactory
 from .schedules.base import Schedule
 from .schedules.basic import WarmupCosineDecay, WarmupCosineFields
-from .schedules.horizon import Horizon
 from .scheduling.optimizer import ScheduledOptimizer
 from .transforms.step_options import StepOptions
 from .types import ParamGroup
@@ -54,7 +55,7 @@ class AdamWWithWarmupCosine(ScheduledOptimizer, AdamW):
 
 
 @OPTIMIZER_BUILDER_REGISTRY.register("adamw_warmup_cosine_decay")
-class AdamWWithWarmupCosineFactory(WarmupCosineFields, AdamWOptions, ScheduledFactory):
+class AdamWWithWarmupCosineFactory(WarmupCosineFields, AdamWOptions, InlineScheduleFactory):
     """AdamW whose lr rises linearly from start_lr to peak_lr and falls on half a cosine to end_lr.
 
     Examples:
@@ -73,27 +74,12 @@ class AdamWWithWarmupCosineFactory(WarmupCosineFields, AdamWOptions, ScheduledFa
 
     optimizer_class: ClassVar[type[Optimizer]] = AdamW
     fused_by_default: ClassVar[bool] = True
-
-    @property
-    def curve(self) -> WarmupCosineDecay:
-        # The fields are the schedule's own: they have been validated.
-        return WarmupCosineDecay.model_construct(
-            **{name: getattr(self, name) for name in WarmupCosineFields.model_fields}
-        )
+    schedule_class: ClassVar[type[Schedule]] = WarmupCosineDecay
+    schedule_fields: ClassVar[type[Config]] = WarmupCosineFields
 
     @property
     def base_lr(self) -> float:
         return self.peak_lr
 
-    def resolved(self, horizon: Horizon | None = None) -> Self:
-        known = super().resolved(horizon)
-        curve = self.curve.resolved(horizon)
-        return known.model_copy(update={name: getattr(curve, name) for name in WarmupCosineFields.model_fields})
-
     def _make(self, groups: list[ParamGroup], options: dict[str, Any]) -> ScheduledOptimizer:
-        return AdamWWithWarmupCosine(
-            groups,
-            **self.curve.model_dump(include=set(WarmupCosineFields.model_fields)),
-            **self._embedded(),
-            **options,
-        )
+        return AdamWWithWarmupCosine(groups, **self.schedule_values(), **self._embedded(), **options)

@@ -1,16 +1,17 @@
 """`adamw_cosine_schedule`: AdamW with PyTorch's OneCycleLR inside."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from torch.optim import AdamW, Optimizer
 
 from .config.fields import PositiveNumber
+from .config.validation import Config
 from .factories.adamw_options import AdamWOptions
-from .factories.base import OPTIMIZER_BUILDER_REGISTRY, ScheduledFactory
+from .factories.base import OPTIMIZER_BUILDER_REGISTRY
+from .factories.inline_schedule import InlineScheduleFactory
 from .schedules.base import Schedule
 from .schedules.basic import OneCycle, OneCycleFields
-from .schedules.horizon import Horizon
 from .scheduling.optimizer import ScheduledOptimizer
 from .transforms.step_options import StepOptions
 from .types import ParamGroup
@@ -50,7 +51,7 @@ class AdamWWithOneCycle(ScheduledOptimizer, AdamW):
 
 
 @OPTIMIZER_BUILDER_REGISTRY.register("adamw_cosine_schedule")
-class AdamWWithOneCycleFactory(OneCycleFields, AdamWOptions, ScheduledFactory):
+class AdamWWithOneCycleFactory(OneCycleFields, AdamWOptions, InlineScheduleFactory):
     """AdamW whose lr follows PyTorch's OneCycleLR and holds its last value after the cycle.
 
     Examples:
@@ -68,6 +69,8 @@ class AdamWWithOneCycleFactory(OneCycleFields, AdamWOptions, ScheduledFactory):
 
     optimizer_class: ClassVar[type[Optimizer]] = AdamW
     fused_by_default: ClassVar[bool] = True
+    schedule_class: ClassVar[type[Schedule]] = OneCycle
+    schedule_fields: ClassVar[type[Config]] = OneCycleFields
 
     lr: PositiveNumber | None = None
     """The lr of which a parameter group's own lr is a share (left out: max_lr); the cycle sets the lr itself."""
@@ -75,19 +78,8 @@ class AdamWWithOneCycleFactory(OneCycleFields, AdamWOptions, ScheduledFactory):
     """Whether beta1 moves against the lr, between base_momentum and max_momentum."""
 
     @property
-    def curve(self) -> OneCycle:
-        # The fields are the schedule's own: they have been validated.
-        return OneCycle.model_construct(**{name: getattr(self, name) for name in OneCycleFields.model_fields})
-
-    @property
     def base_lr(self) -> float:
         return self.max_lr if self.lr is None else self.lr
 
-    def resolved(self, horizon: Horizon | None = None) -> Self:
-        known = super().resolved(horizon)
-        curve = self.curve.resolved(horizon)
-        return known.model_copy(update={name: getattr(curve, name) for name in OneCycleFields.model_fields})
-
     def _make(self, groups: list[ParamGroup], options: dict[str, Any]) -> ScheduledOptimizer:
-        cycle = self.curve.model_dump(include=set(OneCycleFields.model_fields))
-        return AdamWWithOneCycle(groups, **cycle, **self._embedded(), **options)
+        return AdamWWithOneCycle(groups, **self.schedule_values(), **self._embedded(), **options)

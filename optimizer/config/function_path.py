@@ -1,14 +1,14 @@
 """Functions in a config: by dotted path, my_pkg.module.function."""
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BeforeValidator
 
 from .importing import NotImportedError, object_at
 
 
-def function_at(path: str) -> Callable[..., Any]:
+def function_at(path: str) -> Callable[..., object]:
     """Return the function at a dotted path.
 
     Raises:

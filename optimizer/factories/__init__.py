@@ -1,5 +1,11 @@
-"""Factories: validated hyperparameters of an optimizer class, and `build`."""
+"""Factories: validated hyperparameters of an optimizer class, and `build`. Importing the package registers them."""
+
+from importlib import import_module
+from pkgutil import iter_modules
 
 from .parameter_groups import trainable_parameters
+
+for _module in iter_modules(__path__):
+    import_module(f".{_module.name}", __name__)
 
 __all__ = ["trainable_parameters"]

@@ -8,7 +8,6 @@ from typing import Self
 
 import torch
 from pydantic import Field, create_model, model_validator
-from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from torch.optim import Optimizer
 
@@ -109,22 +108,14 @@ def torch_factory(
         >>> factory.build(torch.nn.Linear(2, 1)).param_groups[0]["lr"]
         0.2
     """
-    is_torchs = optimizer_class.__module__.startswith("torch.optim.")
-    source = "PyTorch" if is_torchs else optimizer_class.__name__
-    types = plain_types(optimizer_class)
-    fields: FieldDefinitions = {}
-    for name, parameter in inspect.signature(optimizer_class).parameters.items():
-        if name not in NOT_OPTIONS:
-            fields[name] = (
-                types[name],
-                _field(optimizer_class, parameter, OPTION_MEANINGS.get(name, f"See {source}.")),
-            )
+    fields = _fields(optimizer_class)
     if key in LEROBOT_CLIP_NORMS:
         shared = attribute_docstring(FreeScheduleFactory, "grad_clip_norm")
         fields["grad_clip_norm"] = (NonNegativeNumber | None, Field(LEROBOT_CLIP_NORMS[key], description=shared))
     name = f"{optimizer_class.__name__}Factory"
     module = module or sys._getframe(1).f_globals.get("__name__", "__main__")
     factory = create_model(name, __base__=base, __module__=module, **fields)
+    is_torchs = _is_torchs(optimizer_class)
     factory.__doc__ = f"torch.optim.{optimizer_class.__name__}." if is_torchs else summary_of(optimizer_class)
     factory.optimizer_class = optimizer_class
     factory.fused_by_default = is_torchs and key in ("adam", "adamw", "sgd", "adagrad")
@@ -147,10 +138,24 @@ def _refusal_by_class(optimizer_class: type[Optimizer], options: Mapping[str, ob
     return None
 
 
-def _field(optimizer_class: type[Optimizer], parameter: inspect.Parameter, meaning: str) -> FieldInfo:
-    limits = partial(_add_limits, optimizer_class, parameter.name, parameter.default)
-    made: FieldInfo = Field(parameter.default, validate_default=True, description=meaning, json_schema_extra=limits)
-    return made
+def _is_torchs(optimizer_class: type[Optimizer]) -> bool:
+    return optimizer_class.__module__.startswith("torch.optim.")
+
+
+def _fields(optimizer_class: type[Optimizer]) -> FieldDefinitions:
+    """Return a field for each option of the class, but not for `*args` and `**kwargs`."""
+    source = "PyTorch" if _is_torchs(optimizer_class) else optimizer_class.__name__
+    types = plain_types(optimizer_class)
+    _, *parameters = inspect.signature(optimizer_class).parameters.values()  # the first: the parameters to optimize
+    fields: FieldDefinitions = {}
+    for parameter in parameters:
+        name, default = parameter.name, parameter.default
+        if name in types and name not in NOT_OPTIONS:
+            meaning = OPTION_MEANINGS.get(name, f"See {source}.")
+            limits = partial(_add_limits, optimizer_class, name, default)
+            field = Field(default, validate_default=True, description=meaning, json_schema_extra=limits)
+            fields[name] = (types[name], field)
+    return fields
 
 
 def _add_limits(optimizer_class: type[Optimizer], name: str, default: object, schema: JsonSchemaValue) -> None:

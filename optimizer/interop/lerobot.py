@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
+from typing import cast
 
 from torch import nn
 from torch.optim import Optimizer
@@ -52,12 +52,13 @@ def make_optimizer_and_scheduler(cfg: object, policy: nn.Module) -> tuple[Optimi
 
 def _preset_params(policy: nn.Module) -> Params:
     """Return the trainable parameters in the policy's get_optim_params(), named; without this method, the policy."""
-    recommend: Callable[[], Iterable[Any]] | None = getattr(policy, "get_optim_params", None)
+    recommend: Callable[[], Iterable[object]] | None = getattr(policy, "get_optim_params", None)
     if recommend is None:
         return policy
     names = {parameter: name for name, parameter in policy.named_parameters()}
     params = list(recommend())
-    groups: list[ParamGroup] = params if params and isinstance(params[0], dict) else [{"params": params}]
+    are_groups = bool(params) and isinstance(params[0], dict)
+    groups: list[ParamGroup] = cast(list[ParamGroup], params) if are_groups else [{"params": params}]
     return [{**group, "params": [(names[p], p) for p in group["params"] if p.requires_grad]} for group in groups]
 
 

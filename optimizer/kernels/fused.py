@@ -45,7 +45,7 @@ def fused_adam_step(optimizer: ScheduledOptimizer, closure: Closure | None = Non
         RuntimeError: if a group is not fused any more, and the optimizer has a `state_dtype`.
         RuntimeError, ValueError, TypeError: as `unsupported_step` does.
     """
-    loss = evaluate(closure)
+    loss = None if closure is None else evaluate(closure)
     reason = unsupported_step(optimizer)
     if optimizer.step_options.state_dtype is not None:
         if reason is not None:
@@ -77,7 +77,7 @@ def fused_class_step(optimizer: ScheduledOptimizer, closure: Closure | None = No
     Raises:
         RuntimeError, ValueError, TypeError: as `unsupported_step` does.
     """
-    loss = evaluate(closure)
+    loss = None if closure is None else evaluate(closure)
     unsupported_step(optimizer)
     step_of_class(optimizer)
     return loss

@@ -55,7 +55,7 @@ def by_group(
     def step(optimizer: ScheduledOptimizer, closure: Closure | None = None) -> object:
         if before is not None:
             before(optimizer)
-        loss = evaluate(closure)
+        loss = None if closure is None else evaluate(closure)
         reason = unsupported_step(optimizer)
         if reason is not None:
             check_class_step(optimizer, reason)
@@ -68,10 +68,8 @@ def by_group(
     return step
 
 
-def evaluate(closure: Closure | None) -> object:
-    """Return the loss of `closure`, if there is one."""
-    if closure is None:
-        return None
+def evaluate(closure: Closure) -> object:
+    """Return the loss of `closure`, called with gradients enabled."""
     with torch.enable_grad():
         return closure()
 

@@ -60,6 +60,16 @@ def test_a_key_of_torchs_does_not_fuse_a_custom_class():
     assert not torch_factory("adamw", Unchecked).fused_by_default
 
 
+def test_only_named_options_are_fields():
+    class Open(Unchecked):
+        def __init__(self, weights, lr: float = 0.1, **options) -> None:
+            super().__init__(weights, lr, **options)
+
+    factory = torch_factory("open", Open)
+    assert {"weights", "options"}.isdisjoint(factory.model_fields)
+    assert factory(lr=0.2).build(nn.Linear(2, 1)).param_groups[0]["lr"] == 0.2
+
+
 class Steps(Schedule):
     """1, 1/2, 1/3, …"""
 

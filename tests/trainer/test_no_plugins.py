@@ -226,6 +226,11 @@ MAY_IMPORT = {
     "trainer",  # its own modules, when their names are first used
     "optimizer.testing.pytest_suite",  # a test file: what the environment of the tests names
     "trainer.runtime.version",  # the version of innerstep
+    "optimizer.kernels.registry",  # the files of its own package, and so the next four
+    "optimizer.factories",
+    "optimizer.schedules",
+    "trainer.builtins",
+    "trainer.reporting.metrics_log",
 }
 
 
