@@ -140,17 +140,17 @@ def _resumed_trainer(config: ExperimentConfig, folder: Path | None, console: Con
         with writing(run_dir):
             recover(checkpoints)
     world.barrier()
-    choice = newest_verified(run_dir, log) if folder is None else verified_point(folder, log)
-    if choice.folder is not None and config.resume.on_change == "keep":
-        config = _with_saved_values(config, choice.folder)
-    trainer = OfflineTrainer(config, console, resumed=choice.folder is not None, world=world)
-    if choice.folder is not None:
-        trainer.restore(choice.folder)
+    point = newest_verified(run_dir, log) if folder is None else verified_point(folder, log)
+    if point.folder is not None and config.resume.on_change == "keep":
+        config = _with_saved_values(config, point.folder)
+    trainer = OfflineTrainer(config, console, resumed=point.folder is not None, world=world)
+    if point.folder is not None:
+        trainer.restore(point.folder)
         world.barrier()
         if world.is_main:
             with writing(run_dir):
-                set_damaged_aside(choice, _logger(console))
-                write_pointer(checkpoints, LATEST, choice.folder)  # those after it are of another history from now on
+                set_damaged_aside(point, _logger(console))
+                write_pointer(checkpoints, LATEST, point.folder)  # those after it are of another history from now on
                 trainer.checkpoints.best.write_pointer()
     return trainer
 

@@ -1,6 +1,8 @@
 """What cannot be saved, or not be loaded again, is found before the first update, or at the save that it spoils."""
 
 import json
+import re
+import shutil
 
 import pytest
 import torch
@@ -135,6 +137,24 @@ def test_checkpoint_tools_take_a_component_with_extra_state(cli, tmp_path):
     weights = load_file(run / "checkpoints/step_00000012/first/model.safetensors")
     assert all(torch.equal(trainer.components["first"].state_dict()[name], tensor) for name, tensor in weights.items())
     assert trainer.components["first"].count == 0
+
+
+def test_extra_state_is_shown_and_compared(cli, tmp_path):
+    run = tmp_path / "run"
+    train(with_first(run, "Counts", save_every=5), console=QUIET)
+    first, last = run / "checkpoints/step_00000005", run / "checkpoints/step_00000012"
+    code, printed = cli("checkpoint", "inspect", last)
+    assert (code, "extra state of first: 1 tensor, 4 values, 16 B; _extra_state.count" in printed) == (0, True), printed
+    shutil.copytree(run, tmp_path / "copy")
+    other = tmp_path / "copy/checkpoints/step_00000012"
+    assert cli("checkpoint", "diff", last, other)[0] == 0
+    for name in ("extra_state.json", "extra_state.safetensors"):
+        shutil.copy(first / "first" / name, other / "first" / name)
+    code, printed = cli("checkpoint", "diff", last, other)
+    assert code == 1
+    assert re.search(r"^  first.extra_state._extra_state.count +\d+ +\d+$", printed, re.MULTILINE), printed
+    assert "only in A: first, extra state: _extra_state/means" in printed
+    assert "first: 2 of " in printed
 
 
 def test_a_checkpoint_without_the_extra_state_does_not_fit(tmp_path):

@@ -106,6 +106,15 @@ def test_lengths_in_a_fingerprint_are_filled_in_by_the_component_s_own_steps(sav
     assert (first["every"], first["params"]["total_steps"]) == (2, 4)
 
 
+def test_nan_equals_nan_in_a_fingerprint():
+    nan = float("nan")
+    first = {"config": {"loss": nan, "betas": [nan, 0.9]}, "data": {"samples": 1, "steps_per_epoch": 1}}
+    second = first | {"config": {"loss": float("nan"), "betas": [float("nan"), 0.9]}}
+    assert config_changes(first, second) == []
+    second["config"]["betas"][1] = nan
+    assert [row[0] for row in config_changes(first, second)] == ["betas"]
+
+
 @pytest.mark.parametrize(
     ("changed", "rows"),
     [

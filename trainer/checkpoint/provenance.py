@@ -95,7 +95,14 @@ def settings_difference(saved: JsonObject, now: JsonObject) -> str | None:
 
 
 def data_difference(saved: JsonObject, now: JsonObject, data: DataSet, seed: int) -> str | None:
-    """Return a line if the content of the data differs from the checkpoint's; None if no difference is known."""
+    """Return a line if the content of the data differs from the checkpoint's; None if no difference is known.
+
+    Args:
+        saved: The provenance in the checkpoint.
+        now: The run's provenance.
+        data: The run's data set.
+        seed: The run's.
+    """
     before, after = saved.get("data"), now.get("data")
     if not (isinstance(before, Mapping) and isinstance(after, Mapping)):
         return None

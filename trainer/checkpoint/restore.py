@@ -50,20 +50,26 @@ def restore_components(
             raise ValueError(f"{folder}: has no component {name!r}")
         load_component(folder / name, component)
     for name, optimizer in optimizers.items():
-        own_step = -(-step // every.get(name, 1))
-        path = f"model.component_optims.{name}."
-        differing = {row_path.removeprefix(path): row for row_path, *row in rows if row_path.startswith(path)}
+        prefix = f"model.component_optims.{name}."
+        differing = {path.removeprefix(prefix) for path, _, _ in rows if path.startswith(prefix)}
         if not differing:
             load_optimizer(folder / name, optimizer)
         elif "type" in differing:  # another class, or a component that was frozen
-            _start_at_step(optimizer, own_step)
-            at = f"update {step}" if own_step == step else f"step {own_step}, after {counted(step, 'update')}"
-            log(f"{name}: its optimizer starts again, with its schedule at {at}")
+            log(_start_again(name, optimizer, step, every.get(name, 1)))
         else:
             with _ignored_curve_warnings():
                 load_optimizer(folder / name, optimizer, own_options=True)
             if on_change == "rescale" and isinstance(optimizer, HasSchedule):
                 log(_resume_at_saved_lr(name, optimizer, folder / name))
+
+
+def _start_again(name: str, optimizer: Optimizer, updates: int, every: int) -> str:
+    """Set the position of a new optimizer's schedule, if it has one; return a line that reports it."""
+    step = -(-updates // every)
+    if isinstance(optimizer, HasSchedule):
+        optimizer.load_state_dict({**optimizer.state_dict(), "scheduler": {"last_epoch": step}})
+    position = f"update {updates}" if step == updates else f"step {step}, after {counted(updates, 'update')}"
+    return f"{name}: its optimizer starts again, with its schedule at {position}"
 
 
 def _resume_at_saved_lr(name: str, optimizer: Any, component_folder: Path) -> str:
@@ -93,12 +99,6 @@ def _was_rising(scheduler: JsonObject | None) -> bool | None:
     curve = SCHEDULE_REGISTRY[key](**fields).bind()
     here, next_one = (curve.lr_at(scheduler["last_epoch"] + step) for step in (0, 1))
     return None if here == next_one else next_one > here
-
-
-def _start_at_step(optimizer: Optimizer, step: int) -> None:
-    """Set the position of the schedule, if there is one."""
-    if isinstance(optimizer, HasSchedule):
-        optimizer.load_state_dict({**optimizer.state_dict(), "scheduler": {"last_epoch": step}})
 
 
 @contextmanager

@@ -42,7 +42,12 @@ class SaveErrors:
         self._log(f"{message} Training continues.")
 
     def report_checkpoint(self, failure: BaseException, step: int, is_last: bool) -> None:
-        """Report the failure to write the checkpoint after `step` updates, as `report` does.
+        """Report the failure to write a checkpoint, as `report` does.
+
+        Args:
+            failure: The exception.
+            step: Updates done at the checkpoint.
+            is_last: Whether the run ends here in any case.
 
         Raises:
             SaveError: The run stops, or the failure is not the system's.

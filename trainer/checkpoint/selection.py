@@ -106,8 +106,9 @@ def foreign_note(folder: Path, manifest: JsonObject) -> str:
 
 
 def nonfinite_tensors(folder: Path, manifest: JsonObject) -> list[str]:
-    """Return the names of a checkpoint's tensors that are not finite. Files are read unless the manifest
-    records that all are finite.
+    """Return the names of a checkpoint's tensors that are not finite.
+
+    Files are read unless the manifest records that all are finite.
 
     Raises:
         DamagedCheckpointError: A file is not as it was written.

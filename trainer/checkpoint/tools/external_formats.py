@@ -136,6 +136,11 @@ def write_lerobot(folder: Path, component: PositionalState) -> None:
 def write_torch(folder: Path, name: str, component: PositionalState) -> None:
     """Write NAME.pt and, of a component with an optimizer, NAME_opt.pt.
 
+    Args:
+        folder: The folder to write into.
+        name: The component's.
+        component: Its weights and optimizer.
+
     Raises:
         ValueError: Another component's files have these names.
         OSError: A file cannot be written.
