@@ -242,6 +242,21 @@ def test_the_tests_that_the_checklist_names_are_there():
     assert sorted(rows) == sorted(expected + [f"D{n}" for n in range(1, 22)])
 
 
+def test_the_tests_that_the_page_on_reliability_names_are_there():
+    sources = {path.stem: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    names = {file: re.findall(r"^ *(?:def|class) (\w+)", source, re.MULTILINE) for file, source in sources.items()}
+    tests = [name for file in names.values() for name in file]
+    named = re.findall(r"\*Test:\*(.*?)(?=\n- |\n\n|\Z)", (ROOT / "docs/reliability.md").read_text(), re.DOTALL)
+    assert len(named) > 300
+    for text in named:
+        there = tests
+        for name in re.findall(r"\w*_\w+|Test\w+", re.sub(r"\[[^]]*\]|`benchmarks/\w+\.py`|\.py", "", text)):
+            if name in names:
+                there = names[name]  # what follows is in this file
+            else:
+                assert any(name in one for one in there), f"{name} in: {' '.join(text.split())}"
+
+
 def test_the_readmes_kills_and_mistakes_are_those_of_the_tests():
     def number(file, pattern):
         (path,) = (path for path in ROOT.rglob(file) if ".venv" not in path.parts)
