@@ -84,7 +84,7 @@ class Text(NamedTuple):
 
 
 def phrases(root: Path) -> list[Found]:
-    """Return the phrases in the Markdown files of the project in `root`, and in its code but for tests and benchmarks."""
+    """Return the phrases in the Markdown files of the project in `root`, and in its code without the tests."""
     found: list[Found] = []
     folders = [root / name for name in ("docs", "optimizer", "trainer", "examples")]
     pages = [*root.glob("*.md"), *(root / "tests").glob("*.md")]

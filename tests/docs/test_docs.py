@@ -171,7 +171,7 @@ def prose(path):
 
 
 def anchors(path):
-    """Return what the headings of a page are called in links."""
+    """Return the anchors of a page's headings."""
     page = re.sub(r"^ *```.*?^ *```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
     titles = re.findall(r"^#+ (.*)$", page, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
