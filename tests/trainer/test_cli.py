@@ -134,7 +134,7 @@ MISTAKES = {
     ),
     "empty data": (
         put("data", value={"type": "sample_parts.Noise", "params": {"samples": 0}}),
-        "data: the training part is empty",
+        "data: the training split is empty",
     ),
     "missing data": (
         put("data", value={"type": "sample_parts.Noise", "params": {"path": "/nowhere/data.bin"}}),
