@@ -1,4 +1,4 @@
-"""Every example, copied into a folder with nothing else in it, does the work that its docstring and the README describe."""
+"""Every example, copied into an empty folder, does the work that its docstring and the README describe."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The command line: what it prints, and what it says to a mistake."""
+"""The command line: its output, and its errors."""
 
 import re
 import subprocess
