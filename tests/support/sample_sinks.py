@@ -43,3 +43,9 @@ class WrongSink(MemorySink):
 class UnclosableSink(MemorySink):
     def close(self):
         raise OSError(28, "No space left", "the dashboard")
+
+
+@SINK_REGISTRY.register("unopenable")
+class UnopenableSink(MemorySink):
+    def __init__(self, run_dir, step):
+        raise OSError(111, "Connection refused", "the dashboard")

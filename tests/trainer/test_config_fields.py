@@ -300,6 +300,18 @@ def test_a_plugin_whose_error_has_no_message_is_named(tmp_path, monkeypatch):
     assert f"E: without a message, as its own fails: AttributeError ({file}:6)" in told
 
 
+def test_an_optimizer_of_no_component_hides_no_error_in_another_entry():
+    raw = config(
+        "run", {"first": {"type": "normed"}}, {"frist": ADAMW, "first": {"type": "adamw", "params": {"lr": -1}}}
+    )
+    assert refused(raw).startswith("model.component_optims.first.params.lr: Invalid learning rate")
+
+
+def test_a_preset_of_no_component_is_refused():
+    raw = config("run", {"first": {"type": "normed"}}, {"first": ADAMW, "frist": {"type": "preset"}})
+    assert refused(raw).startswith("model.component_optims.frist: there is no component of this name; did you mean")
+
+
 def test_a_message_about_a_long_value_is_short():
     told = refused(one(component={"type": "normed", "params": {"width": "x" * 10_000}}))
     assert "must be a valid integer" in told

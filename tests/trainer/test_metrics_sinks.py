@@ -71,6 +71,8 @@ def test_sinks_may_change_in_a_run(tmp_path, quiet, events):
         (["memory"], r"train\.log: must contain jsonl, .*: \[jsonl, memory\]"),
         ([], r"train\.log: must contain jsonl, .*: \[jsonl\]"),
         (["jsonl", "memory", "memory"], r"train\.log: must name each place once"),
+        (["jsonl", "JSONL"], r"train\.log\.1: must be another place than 'jsonl'; got 'JSONL'"),
+        (["jsonl", "memory", "sample_sinks.MemorySink"], r"train\.log\.2: must be another place than 'memory'; got"),
     ],
 )
 def test_a_wrong_list_of_sinks_is_rejected(tmp_path, quiet, log, message):
@@ -102,6 +104,12 @@ def test_a_sink_that_cannot_be_closed_is_reported_after_the_others_are_closed(tm
     with pytest.raises(SaveError, match="the dashboard: cannot be written"):
         train(made(tmp_path / "run", "memory", "unclosable"), console=quiet)
     assert events[-1] == ("closed", None)
+
+
+def test_a_sink_that_cannot_be_opened_ends_the_run_after_the_others_are_closed(tmp_path, quiet, events):
+    with pytest.raises(UserCodeError, match=r"train\.log: unopenable fails: ConnectionRefusedError: .*the dashboard"):
+        train(made(tmp_path / "run", "memory", "unopenable"), console=quiet)
+    assert events == [("opened", 0), ("closed", None)]
 
 
 def test_a_process_that_is_not_the_main_one_trains_and_writes_nothing(tmp_path, capsys, events):

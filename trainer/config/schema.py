@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any, ClassVar, Literal, Self
 
@@ -138,14 +139,26 @@ class ModelConfig(Config):
         components: dict[str, ComponentConfig] | None = info.data.get("components")
         if components is None:  # their errors are reported, and no error that follows from them
             return {name: entry for name, entry in raw.items() if not is_preset(entry)}
-        for name in raw:
-            if name not in components:
-                rule = f"there is no component of this name{nearest(str(name), list(components))}"
-                raise refusal(f"{rule} Components: {', '.join(components)}", (name,), name)
+        _check_components_exist([name for name, entry in raw.items() if is_preset(entry)], components)
         return {
             name: with_preset(name, entry, components[name]) if is_preset(entry) else entry
             for name, entry in raw.items()
         }
+
+    @field_validator("component_optims")
+    @classmethod
+    def _check_component_names(cls, optims: dict[str, OptimConfig], info: ValidationInfo) -> dict[str, OptimConfig]:
+        if (components := info.data.get("components")) is not None:
+            _check_components_exist(optims, components)
+        return optims
+
+
+def _check_components_exist(names: Iterable[str], components: Mapping[str, ComponentConfig]) -> None:
+    """Raise ValidationError if there is no component of a name."""
+    for name in names:
+        if name not in components:
+            rule = f"there is no component of this name{nearest(str(name), list(components))}"
+            raise refusal(f"{rule} Components: {', '.join(components)}", (name,), name)
 
 
 class BestConfig(Config):

@@ -25,14 +25,17 @@ def sink_classes(keys: Sequence[str]) -> dict[str, type[MetricsSink]]:
     """Return the sinks that `train.log` names, by key.
 
     Raises:
-        ConfigError: There is no sink of a name.
+        ConfigError: There is no sink of a name, or two names are those of one sink.
     """
-    classes = {}
+    classes: dict[str, type[MetricsSink]] = {}
     for index, key in enumerate(keys):
         try:
-            classes[key] = SINK_REGISTRY[key]
+            cls = SINK_REGISTRY[key]
         except UnknownKeyError as error:
             raise ConfigError(f"train.log.{index}: {error}") from error
+        if (same := next((name for name, other in classes.items() if other is cls), None)) is not None:
+            raise ConfigError(f"train.log.{index}: must be another place than {same!r}; got {key!r}. Remove one.")
+        classes[key] = cls
     return classes
 
 
@@ -46,7 +49,7 @@ class MetricsLog:
         failed: Called with a message and the OSError where a sink could not write a line; it may raise.
 
     Raises:
-        UserCodeError: A sink could not be opened.
+        UserCodeError: A sink could not be opened. Those opened before are closed.
     """
 
     def __init__(
@@ -58,9 +61,13 @@ class MetricsLog:
     ) -> None:
         self._failed = failed
         self._sinks: dict[str, MetricsSink] = {}
-        for key, cls in classes.items():
-            with user_code(f"train.log: {key}"):
-                self._sinks[key] = cls(run_dir, step)
+        try:
+            for key, cls in classes.items():
+                with user_code(f"train.log: {key}"):
+                    self._sinks[key] = cls(run_dir, step)
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
 
     def write(self, line: MetricsLine) -> None:
         """Hand a line to each sink.
