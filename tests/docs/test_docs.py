@@ -91,6 +91,23 @@ def test_own_classes_run_as_the_docs_show_them(tmp_path):
     subprocess.run([sys.executable, "-c", source], check=True, cwd=tmp_path)
 
 
+def test_the_metrics_sink_of_the_docs_writes_the_losses_of_a_resumed_run(tmp_path):
+    source = next(block for block in blocks("docs/extending.md", "python") if "SINK_REGISTRY" in block)
+    (tmp_path / "loss_table.py").write_text(source)
+    raw = yaml.safe_load((ROOT / "configs/digits.yaml").read_text())
+    added = yaml.safe_load(next(text for text in blocks("docs/extending.md", "yaml") if "log:" in text))
+    raw["model"]["component_optims"]["encoder"] = {"type": "adamw"}  # without a warm-up
+    run = {"total_steps": 4, "save_every": 2, "log_every": 1, "pictures": False, "run_dir": "run"}
+    raw["train"] |= run | added["train"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**raw, "plugins": ["loss_table"]}))
+    for command in (["train", "config.yaml"], ["resume", "run/checkpoints/step_00000002"]):
+        subprocess.run([sys.executable, "-m", "trainer", *command], check=True, cwd=tmp_path, capture_output=True)
+        lines = map(json.loads, (tmp_path / "run/metrics.jsonl").read_text().splitlines())
+        losses = [f"{line['step']},{line['loss']}" for line in lines if line["split"] == "train"]
+        assert (tmp_path / "run/losses.csv").read_text().split() == losses
+        assert len(losses) == 4
+
+
 def test_the_wiring_in_the_docs_is_the_demos():
     shown = yaml.safe_load(blocks("docs/extending.md", "yaml")[0])
     demo = yaml.safe_load((ROOT / "configs/digits.yaml").read_text())
