@@ -66,13 +66,12 @@ class ScheduledFactory(GroupingFields, CautionFields, OptionScheduleFields, Impl
     def resolved(self, horizon: Horizon | None = None) -> Self:
         """Return this factory with the lengths that were left out taken from `horizon`.
 
-        Only the schedules change, and each is validated when it is filled in; the factory is not validated again.
-
         Raises:
-            ValidationError: A length is missing and there is no horizon, or it does not fit the horizon.
+            ValidationError: A length is missing and there is no horizon, or it does not fit the horizon or a validator
+                of the factory.
         """
         schedules = self._resolved_option_schedules(horizon)
-        return self.model_copy(update={"option_schedules": schedules}) if schedules else self
+        return self.replaced(option_schedules=schedules) if schedules else self
 
     def build(self, params: Params, horizon: Horizon | None = None) -> ScheduledOptimizer:
         """Return the optimizer with its schedule inside.
@@ -161,7 +160,7 @@ class FreeScheduleFactory(ScheduledFactory):
             schedule = self.schedule.resolved(horizon)
         except ValidationError as error:
             raise nest(error, ("schedule",)) from None
-        return super().resolved(horizon).model_copy(update={"schedule": schedule})
+        return super().resolved(horizon).replaced(schedule=schedule)
 
 
 def _check_group_options(groups: list[ParamGroup], options: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ from optimizer import (
     AdamWWithOneCycle,
     AdamWWithWarmupCosine,
     Horizon,
+    Schedule,
     TorchSchedule,
     scheduled,
 )
@@ -315,3 +316,10 @@ def test_beyond_its_end_the_last_value_holds(key):
     optimizer = factory.build([parameter()], horizon=Horizon(30, 10))
     lrs = trace(optimizer, 90)
     assert lrs[30:] == [lrs[30]] * 60
+
+
+@pytest.mark.parametrize("name", ["step_length", "bind", "config"])
+def test_a_field_with_the_name_of_a_method_is_rejected(name):
+    with pytest.raises(ValueError, match=rf"Steps\.{name}: .*method of Schedule"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydantic's, about the same
+        type("Steps", (Schedule,), {"absolute": False, "__annotations__": {name: int}, "lr_at": lambda self, update: 1})
