@@ -66,13 +66,21 @@ class ScheduledFactory(GroupingFields, CautionFields, OptionScheduleFields, Impl
     def resolved(self, horizon: Horizon | None = None) -> Self:
         """Return this factory with the lengths that were left out taken from `horizon`.
 
-        Only the schedules change, and each is validated when it is filled in; the factory is not validated again.
-
         Raises:
-            ValidationError: A length is missing and there is no horizon, or it does not fit the horizon.
+            ValidationError: A length is missing and there is no horizon, or it does not fit the horizon or a validator
+                of the factory.
         """
         schedules = self._resolved_option_schedules(horizon)
-        return self.model_copy(update={"option_schedules": schedules}) if schedules else self
+        return self._with_resolved(option_schedules=schedules) if schedules else self
+
+    def _with_resolved(self, **values: object) -> Self:
+        """Return a copy with schedules or lengths that were validated when they were filled in.
+
+        A class of another package is validated again as a whole: it may have validators that compare lengths.
+        """
+        if type(self).__module__.partition(".")[0] == __name__.partition(".")[0]:
+            return self.model_copy(update=values)
+        return self.replaced(**values)
 
     def build(self, params: Params, horizon: Horizon | None = None) -> ScheduledOptimizer:
         """Return the optimizer with its schedule inside.
@@ -161,7 +169,7 @@ class FreeScheduleFactory(ScheduledFactory):
             schedule = self.schedule.resolved(horizon)
         except ValidationError as error:
             raise nest(error, ("schedule",)) from None
-        return super().resolved(horizon).model_copy(update={"schedule": schedule})
+        return super().resolved(horizon)._with_resolved(schedule=schedule)
 
 
 def _check_group_options(groups: list[ParamGroup], options: Sequence[str]) -> None:

@@ -27,4 +27,4 @@ class InlineScheduleFactory(ScheduledFactory):
         options_resolved = super().resolved(horizon)
         curve = self.curve.resolved(horizon)
         values = {name: getattr(curve, name) for name in self.schedule_fields.model_fields}
-        return options_resolved.model_copy(update=values)
+        return options_resolved._with_resolved(**values)

@@ -67,6 +67,13 @@ class Schedule(Config, ABC):
     steps_per_epoch: PositiveCount | None = None
     """Updates in an epoch. If omitted, the number in one pass over the data."""
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: object) -> None:
+        super().__pydantic_init_subclass__(**options)
+        for name in cls.model_fields:
+            if callable(vars(Schedule).get(name)):
+                raise ValueError(f"{cls.__name__}.{name}: a field must not have the name of a method of Schedule")
+
     @abstractmethod
     def lr_at(self, update: int) -> float:
         """Return the learning rate, or the factor, at an update.

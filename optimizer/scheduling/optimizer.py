@@ -205,7 +205,7 @@ class ScheduledOptimizer(Optimizer):
 
         Raises:
             StateMismatchError: a ValueError, if names, shapes, groups or entries do not fit; nothing is changed.
-            ValueError: if a position is missing or not a whole number, or for an invalid entry into the curve.
+            ValueError: if a position is missing or not a whole number, or for an invalid warp of the curve.
         """
         state_dict = apply_load_pre_hooks(self, state_dict)  # the checks are for the state dict that they make
         check_state_dict(state_dict)

@@ -23,7 +23,7 @@ class ScheduledOption:
         ratios: the factors by which the groups multiply the curve's value.
         given_schedule: the schedule as it was given.
         schedule: the schedule for the value `base`.
-        curve: the curve that `schedule` starts.
+        curve: `schedule` as this option follows it, with the effect of metrics.
     """
 
     def __init__(self, name: str, schedule: Schedule, base: float) -> None:

@@ -87,11 +87,11 @@ def warp_to_lr(schedule: Schedule, ratio: float, lr: float, update: int, rising:
     """
     if not 0.0 <= lr < math.inf:
         raise ValueError(f"lr: must be a number >= 0; got {lr}")
-    curve, pace = schedule.bind(), schedule.step_length()
+    curve, step_length = schedule.bind(), schedule.step_length()
     length = getattr(schedule, schedule.length_field or "", None)
-    last = length - 1 if isinstance(length, int) else max(2 * update, 1000) // pace
-    search = _Search(cache(lambda step: curve.lr_at(step * pace) * ratio), last, lr, rising)
-    step = search.nearest_to(update // pace)
+    last = length - 1 if isinstance(length, int) else max(2 * update, 1000) // step_length
+    search = _Search(cache(lambda step: curve.lr_at(step * step_length) * ratio), last, lr, rising)
+    step = search.nearest_to(update // step_length)
     if step is None:
         lowest, highest = search.span()
         raise ValueError(
@@ -99,8 +99,8 @@ def warp_to_lr(schedule: Schedule, ratio: float, lr: float, update: int, rising:
             f" {TOLERANCE:.0%} of {lr:g}, the lr to continue from. Give it a curve that does, or override the lr: the"
             f" curve then continues at update {update}."
         )
-    position = step * pace + update % pace
-    end = (last + 1) * pace - 1
+    position = step * step_length + update % step_length
+    end = (last + 1) * step_length - 1
     rate = (end - position) / (end - update) if isinstance(length, int) and update < end else 1.0
     return CurveWarp(update, position, rate)
 

@@ -14,7 +14,7 @@ from .composite_optimizer import owner_of, step_without_hooks
 def class_of(optimizer: Optimizer, group: ParamGroup) -> type[Optimizer]:
     """Return the class that updates `group`, without the schedule that is mixed in."""
     mro = type(owner_of(optimizer, group)).__mro__
-    return next(base for base in mro if not hasattr(base, "embed"))
+    return next(base for base in mro if not hasattr(base, "step_options"))  # the mixin has them
 
 
 def trial_step(cls: type[Optimizer], small: nn.Parameter, options: Mapping[str, object]) -> Optimizer:

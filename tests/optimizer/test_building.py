@@ -1,10 +1,13 @@
 """The parameters that `build` takes, and its errors for everything else."""
 
+from typing import ClassVar
+
 import pytest
 import torch
+from pydantic import ValidationError, model_validator
 from torch import nn
 
-from optimizer import OPTIMIZER_BUILDER_REGISTRY
+from optimizer import OPTIMIZER_BUILDER_REGISTRY, AdamWWithWarmupCosineFactory, FreeScheduleFactory, Horizon
 
 
 def build(params, **options):
@@ -104,3 +107,33 @@ def test_a_frozen_head_is_a_layer_too():
     module = Blocks()
     module.head.requires_grad_(False)
     assert module.lrs()["blocks.3.weight"] == 0.5
+
+
+class AtLeast50Updates(FreeScheduleFactory):
+    optimizer_class: ClassVar = torch.optim.SGD
+    lr: float = 0.1
+
+    @model_validator(mode="after")
+    def _check_length(self):
+        if (self.schedule.num_training_steps or 50) < 50:
+            self.refuse("schedule", "too short")
+        return self
+
+
+class WarmupCosineAtLeast50Updates(AdamWWithWarmupCosineFactory):
+    @model_validator(mode="after")
+    def _check_length(self):
+        if (self.total_steps or 50) < 50:
+            self.refuse("total_steps", "too short")
+        return self
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [AtLeast50Updates(schedule={"type": "linear"}), WarmupCosineAtLeast50Updates(peak_lr=0.1, warmup_steps=1)],
+    ids=lambda factory: type(factory).__name__,
+)
+def test_a_validator_of_a_custom_factory_checks_the_lengths_of_the_run(factory):
+    factory.build(nn.Linear(2, 2), Horizon(50))
+    with pytest.raises(ValidationError, match="too short"):
+        factory.build(nn.Linear(2, 2), Horizon(10))

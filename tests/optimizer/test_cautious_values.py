@@ -7,7 +7,8 @@ import torch
 from conftest import NO_COMPILER
 from torch import nn
 
-from optimizer import OPTIMIZER_BUILDER_REGISTRY, CautiousOptimizer
+from optimizer import OPTIMIZER_BUILDER_REGISTRY, SCHEDULE_REGISTRY, CautiousOptimizer, StepOptions, scheduled
+from optimizer.transforms.cautious import Caution
 
 UPDATES, LR = 4, 0.01
 ADAMS = {
@@ -301,6 +302,11 @@ def test_what_cannot_be_cautious_is_refused_when_it_is_built():
     OnlyFloat32.__module__ = "a.library"
     with pytest.raises(ValueError, match="OnlyFloat32 fails to step in float64: RuntimeError: expected dtype"):
         CautiousOptimizer(OnlyFloat32([nn.Parameter(torch.zeros(3))]))
+
+    OnlyFloat32.embed = lambda self: None  # a name that the mixin has too
+    mixed = scheduled(OnlyFloat32)([nn.Parameter(torch.zeros(3))])
+    with pytest.raises(ValueError, match="OnlyFloat32 fails to step in float64: RuntimeError: expected dtype"):
+        mixed.embed(SCHEDULE_REGISTRY["constant"](), StepOptions(caution=Caution()))
 
 
 @pytest.mark.parametrize("key", ["sgd", "adagrad"])

@@ -9,7 +9,7 @@ import warnings
 import pytest
 import torch
 from conftest import trace
-from pydantic import ValidationError
+from pydantic import ValidationError, create_model
 from sample_schedules import SCHEDULES
 
 from optimizer import (
@@ -18,6 +18,7 @@ from optimizer import (
     AdamWWithOneCycle,
     AdamWWithWarmupCosine,
     Horizon,
+    Schedule,
     TorchSchedule,
     scheduled,
 )
@@ -315,3 +316,10 @@ def test_beyond_its_end_the_last_value_holds(key):
     optimizer = factory.build([parameter()], horizon=Horizon(30, 10))
     lrs = trace(optimizer, 90)
     assert lrs[30:] == [lrs[30]] * 60
+
+
+@pytest.mark.filterwarnings("ignore:Field name:UserWarning")  # pydantic's, about the same
+@pytest.mark.parametrize("name", ["step_length", "bind", "config"])
+def test_a_field_with_the_name_of_a_method_is_rejected(name):
+    with pytest.raises(ValueError, match=rf"Steps\.{name}: .*method of Schedule"):
+        create_model("Steps", __base__=Schedule, **{name: (int, 1)})
