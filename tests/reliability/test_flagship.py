@@ -1,4 +1,4 @@
-"""The demo, killed and taken up again in a new process: the same weights, learning rates and metrics."""
+"""The demo, killed and resumed in a new process: the same weights, learning rates and metrics."""
 
 import os
 import random
