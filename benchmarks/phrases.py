@@ -84,10 +84,11 @@ class Text(NamedTuple):
 
 
 def phrases(root: Path) -> list[Found]:
-    """Return the phrases in the Markdown files and in `optimizer/` and `trainer/` of the project in `root`."""
+    """Return the phrases in the Markdown files of the project in `root`, and in its code without the tests."""
     found: list[Found] = []
     folders = [root / name for name in ("docs", "optimizer", "trainer", "examples")]
-    markdown = [*root.glob("*.md"), *(path for folder in folders for path in folder.rglob("*.md"))]
+    pages = [*root.glob("*.md"), *(root / "tests").glob("*.md")]
+    markdown = [*pages, *(path for folder in folders for path in folder.rglob("*.md"))]
     python = [path for folder in folders for path in folder.rglob("*.py")]
     for path in sorted(markdown):
         found += _in_markdown(path)

@@ -13,7 +13,7 @@ FOLDER = Path(__file__).parent / "figures"
 RUN = Horizon(total_steps=1000, steps_per_epoch=100)
 LR = 1e-3
 
-TOLD_APART_BY = ("three_phase", "decay_type")
+DISTINGUISHING_FIELDS = ("three_phase", "decay_type")
 """Fields that are named where a figure has a schedule twice."""
 
 FIGURES: dict[str, Sequence[tuple[str, dict[str, Any]]]] = {
@@ -91,7 +91,7 @@ def line(key: str, fields: dict[str, Any], run: Horizon = RUN) -> Series:
     """Return the lr under a schedule, over the run."""
     schedule = SCHEDULE_REGISTRY[key](**fields).resolved(run)
     curve, scale = schedule.bind(LR), 1.0 if schedule.absolute else LR
-    shown = ", ".join(f"{name} {value}" for name, value in fields.items() if name in TOLD_APART_BY)
+    shown = ", ".join(f"{name} {value}" for name, value in fields.items() if name in DISTINGUISHING_FIELDS)
     label = f"{key}, {shown}" if shown else key
     return Series(label, [(update, curve.lr_at(update) * scale) for update in sample_steps(run.total_steps)])
 

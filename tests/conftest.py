@@ -28,7 +28,7 @@ def _seeded():
 
 @pytest.fixture(scope="module")
 def lives():
-    """What starts short-lived processes that train, and can be killed."""
+    """Return an object that starts short-lived processes, which train and can be killed."""
     import faults  # which imports from here
 
     return faults.Lives()
@@ -60,7 +60,7 @@ def needs(package):
 
 
 def start(*arguments, **options):
-    """Start the command line as a process of its own, which hears SIGINT even if the tests run in the background."""
+    """Start the command line as a separate process, which receives SIGINT even if the tests run in the background."""
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'tests/support'}{os.pathsep}{ROOT}"}
     return subprocess.Popen(
         [str(COMMAND), *map(str, arguments)],

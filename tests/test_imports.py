@@ -1,4 +1,4 @@
-"""What may import what: a package imports only from packages that come before it in the flow of data."""
+"""The order of imports: a package imports only from packages that come before it in the flow of data."""
 
 import ast
 import importlib

@@ -23,7 +23,7 @@ from .interfaces.objective import Objective
 from .loop.averaged_weights import averaged_weights, switches_weights, train_at_training_weights
 from .loop.batch_norm import calibration_batches
 from .loop.batches import shuffled_batches
-from .loop.data_checks import check_means, check_parts, check_pin_memory
+from .loop.data_checks import check_means, check_pin_memory, check_splits
 from .loop.evaluation import evaluate, named_values
 from .loop.gradient_updates import GradientUpdater, Rules
 from .loop.loop import training_loop
@@ -73,7 +73,7 @@ class OfflineTrainer:
             require_plotting("train.pictures")
         self.sinks = sink_classes(train.log)
         self.data: DataSet = config.data.make("data")
-        check_parts(self.data)
+        check_splits(self.data)
         check_pin_memory(config.data, self.world.device)
         self.batches = shuffled_batches(config, self.data.train, ahead=True)
         self.horizon = train.horizon(self.batches.steps_per_epoch)

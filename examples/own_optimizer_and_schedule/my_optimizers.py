@@ -66,8 +66,8 @@ class Cooldown(Schedule):
     share: Annotated[float, Field(gt=0, le=1)] = 0.2
     """Share of the run that is the cooldown."""
 
-    def lr_at(self, step: int) -> float:
+    def lr_at(self, update: int) -> float:
         assert self.total_steps is not None  # filled in when the optimizer is built
         length = self.share * self.total_steps
-        progress = (step - self.total_steps + length) / length
+        progress = (update - self.total_steps + length) / length
         return 1.0 - math.sqrt(min(max(progress, 0.0), 1.0))

@@ -1,5 +1,5 @@
 """`check_factory` drives the optimizer with its schedule inside: saved and loaded states, skipped steps, hooks, copies.
-Run it with `pytest test_my_optimizers.py`. If the optimizer breaks a promise, the error says which."""
+Run it with `pytest test_my_optimizers.py`. The error lists the promises that the optimizer breaks."""
 
 from my_optimizers import Cooldown  # which also registers the keys
 

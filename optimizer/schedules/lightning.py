@@ -57,11 +57,11 @@ class LinearWarmupCosineAnnealing(Schedule):
             )
         return self
 
-    def lr_at(self, schedule_step: int) -> float:
+    def lr_at(self, update: int) -> float:
         peak, warmup = self.initial_lr or 1.0, self.warmup_epochs
-        if schedule_step < warmup:
-            return self.warmup_start_lr + schedule_step * (peak - self.warmup_start_lr) / max(1, warmup - 1)
-        progress = (min(schedule_step, self.max_epochs) - warmup) / (self.max_epochs - warmup)
+        if update < warmup:
+            return self.warmup_start_lr + update * (peak - self.warmup_start_lr) / max(1, warmup - 1)
+        progress = (min(update, self.max_epochs) - warmup) / (self.max_epochs - warmup)
         return self.eta_min + 0.5 * (peak - self.eta_min) * (1.0 + math.cos(math.pi * progress))
 
     def summary(self) -> str:

@@ -91,6 +91,23 @@ def test_own_classes_run_as_the_docs_show_them(tmp_path):
     subprocess.run([sys.executable, "-c", source], check=True, cwd=tmp_path)
 
 
+def test_the_metrics_sink_of_the_docs_writes_the_losses_of_a_resumed_run(tmp_path):
+    source = next(block for block in blocks("docs/extending.md", "python") if "SINK_REGISTRY" in block)
+    (tmp_path / "loss_table.py").write_text(source)
+    raw = yaml.safe_load((ROOT / "configs/digits.yaml").read_text())
+    added = yaml.safe_load(next(text for text in blocks("docs/extending.md", "yaml") if "log:" in text))
+    raw["model"]["component_optims"]["encoder"] = {"type": "adamw"}  # without a warm-up
+    run = {"total_steps": 4, "save_every": 2, "log_every": 1, "pictures": False, "run_dir": "run"}
+    raw["train"] |= run | added["train"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**raw, "plugins": ["loss_table"]}))
+    for command in (["train", "config.yaml"], ["resume", "run/checkpoints/step_00000002"]):
+        subprocess.run([sys.executable, "-m", "trainer", *command], check=True, cwd=tmp_path, capture_output=True)
+        lines = map(json.loads, (tmp_path / "run/metrics.jsonl").read_text().splitlines())
+        losses = [f"{line['step']},{line['loss']}" for line in lines if line["split"] == "train"]
+        assert (tmp_path / "run/losses.csv").read_text().split() == losses
+        assert len(losses) == 4
+
+
 def test_the_wiring_in_the_docs_is_the_demos():
     shown = yaml.safe_load(blocks("docs/extending.md", "yaml")[0])
     demo = yaml.safe_load((ROOT / "configs/digits.yaml").read_text())
@@ -171,7 +188,7 @@ def prose(path):
 
 
 def anchors(path):
-    """Return what the headings of a page are called in links."""
+    """Return the anchors of a page's headings."""
     page = re.sub(r"^ *```.*?^ *```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
     titles = re.findall(r"^#+ (.*)$", page, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
@@ -240,6 +257,21 @@ def test_the_tests_that_the_checklist_names_are_there():
     rows = re.findall(r"^- \*\*([ABCD]\d+b?)\*\* ", text, re.MULTILINE)
     expected = [f"A{n}" for n in range(1, 25)] + ["A5b", "A9b"] + [f"B{n}" for n in range(1, 16)] + ["C2"]
     assert sorted(rows) == sorted(expected + [f"D{n}" for n in range(1, 22)])
+
+
+def test_the_tests_that_the_page_on_reliability_names_are_there():
+    sources = {path.stem: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    names = {file: re.findall(r"^ *(?:def|class) (\w+)", source, re.MULTILINE) for file, source in sources.items()}
+    tests = [name for file in names.values() for name in file]
+    named = re.findall(r"\*Test:\*(.*?)(?=\n- |\n\n|\Z)", (ROOT / "docs/reliability.md").read_text(), re.DOTALL)
+    assert len(named) > 300
+    for text in named:
+        there = tests
+        for name in re.findall(r"\w*_\w+|Test\w+", re.sub(r"\[[^]]*\]|`benchmarks/\w+\.py`|\.py", "", text)):
+            if name in names:
+                there = names[name]  # what follows is in this file
+            else:
+                assert any(name in one for one in there), f"{name} in: {' '.join(text.split())}"
 
 
 def test_the_readmes_kills_and_mistakes_are_those_of_the_tests():

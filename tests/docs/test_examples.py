@@ -1,4 +1,4 @@
-"""Every example, copied into a folder with nothing else in it, does what its docstring and the README say."""
+"""Every example, copied into an empty folder, does the work that its docstring and the README describe."""
 
 import json
 import re
@@ -16,7 +16,7 @@ EXAMPLES = ROOT / "examples"
 
 @pytest.fixture
 def run(tmp_path):
-    """Copy an example, and run Python in its folder; return what it printed on its standard output."""
+    """Copy an example, and run Python in its folder; return its standard output."""
 
     def in_copy(example, *arguments):
         source = EXAMPLES / example

@@ -1,4 +1,4 @@
-"""The programs of docs/integrations.md run, and their schedules end where the page says."""
+"""The programs of docs/integrations.md run, and their schedules end where the page states."""
 
 import pytest
 import torch

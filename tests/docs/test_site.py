@@ -1,4 +1,4 @@
-"""What the docs site shows: every page, and every public name."""
+"""The docs site shows every page and every public name."""
 
 import re
 

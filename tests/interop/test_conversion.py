@@ -1,4 +1,4 @@
-"""`innerstep checkpoint convert`: there and back, training goes on as if nothing had been converted."""
+"""`innerstep checkpoint convert`: after a conversion and back, training continues as if there had been none."""
 
 import io
 import json

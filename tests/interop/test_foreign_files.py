@@ -1,4 +1,4 @@
-"""What `convert` and `init_from` are given from elsewhere: one clear line, nothing written, and no memory filled."""
+"""Files of other programs for `convert` and `init_from`: one clear line, nothing written, and no memory filled."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""What users of LeRobot call by its names, and the files that they have."""
+"""The names that users of LeRobot call, and the files that they have."""
 
 import dataclasses
 import json

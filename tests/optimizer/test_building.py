@@ -1,4 +1,4 @@
-"""What `build` takes in place of parameters, and what it says about the rest."""
+"""The parameters that `build` takes, and its errors for everything else."""
 
 import pytest
 import torch

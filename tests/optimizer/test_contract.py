@@ -1,4 +1,4 @@
-"""What every registered optimizer key must do. A new key inherits these tests."""
+"""The contract of every registered optimizer key. A new key inherits these tests."""
 
 import copy
 import inspect

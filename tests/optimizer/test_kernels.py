@@ -67,6 +67,38 @@ def test_a_late_group_of_several_types_is_left_to_the_class(key):
         torch.testing.assert_close(fast, slow)
 
 
+def factory_of(kernel):
+    """Return the first factory for the kernel's class that needs no parameters."""
+    for factory in OPTIMIZER_BUILDER_REGISTRY.values():
+        is_its = issubclass(getattr(factory, "optimizer_class", object), kernel.classes[0])
+        if is_its and not any(field.is_required() for field in factory.model_fields.values()):
+            return factory
+    raise AssertionError(f"no key builds {kernel.classes[0].__name__}")
+
+
+OF_AUTO = [kernel for kernel in KERNELS if "auto" in kernel.implementations and not kernel.cautious]
+
+
+@pytest.mark.parametrize("kernel", OF_AUTO, ids=lambda kernel: kernel.name)
+def test_a_kernel_of_auto_equals_the_class_bit_for_bit(kernel):
+    options = {"grad_clip_norm": None} | ({"lr": 0.1, "momentum": 0.9} if kernel.classes[0] is torch.optim.SGD else {})
+    options |= {"amsgrad": True} if kernel.name == "fused" else {}
+    weights = {}
+    for steps in ("kernel", "class"):
+        module = Contiguous(torch.float32)
+        optimizer = factory_of(kernel)(**options).build(module)
+        assert optimizer.kernel is kernel
+        if steps == "class":
+            optimizer.kernel = None
+        for update in range(10):
+            generator = torch.Generator().manual_seed(update)
+            for p in module.parameters():
+                p.grad = torch.randn(p.shape, generator=generator)
+            optimizer.step()
+        weights[steps] = [*module.parameters()]
+    assert all(map(torch.equal, *weights.values()))
+
+
 @pytest.mark.parametrize("params", RADAM)
 def test_in_blocks_schedule_free_radam_is_the_librarys_to_the_bit(params):
     ours, optimizer = trained("schedule_free_radam", params, torch.float32, updates=100)
@@ -202,11 +234,10 @@ def test_an_optimizer_made_cautious_stays_so_in_a_copy():
 def test_copies_of_an_optimizer_keep_its_kernel(kernel):
     options = {"implementation": kernel.implementations[0], "use_cautious_optimizer": kernel.cautious}
     options |= {"amsgrad": True} if kernel.name == "fused" else {}
-    key = "schedule_free_radam" if kernel.classes == (schedulefree.RAdamScheduleFree,) else kernel.classes[0].__name__
-    options |= {"lr": 0.1, "momentum": 0.9} if key == "SGD" else {}
+    options |= {"lr": 0.1, "momentum": 0.9} if kernel.classes[0] is torch.optim.SGD else {}
     if kernel.shown_as == "compiled" and NO_COMPILER.args[0]:
         pytest.skip("needs a C compiler")
-    optimizer = OPTIMIZER_BUILDER_REGISTRY[key.lower()](**options).build([nn.Parameter(torch.ones(3))])
+    optimizer = factory_of(kernel)(**options).build([nn.Parameter(torch.ones(3))])
     assert optimizer.kernel is kernel
     for again in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
         assert again.kernel is kernel

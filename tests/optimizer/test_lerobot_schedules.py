@@ -1,4 +1,4 @@
-"""What LeRobot's tests/optim/test_schedulers.py asserts of a scheduler, of the schedule inside the optimizer.
+"""The assertions of LeRobot's tests/optim/test_schedulers.py, on the schedule inside the optimizer.
 
 The figures are those of LeRobot at 7427f31 (August 2026): an Adam of lr 0.001, a run of 100 updates, one of them made.
 """

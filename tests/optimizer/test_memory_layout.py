@@ -1,4 +1,4 @@
-"""A fused or compiled step of state and gradients that lie in memory in another order than their parameters."""
+"""Fused and compiled steps of state and gradients that have other strides than their parameters."""
 
 import pytest
 import torch

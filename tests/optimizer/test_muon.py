@@ -1,4 +1,4 @@
-"""Muon with a fallback for what is no matrix: one optimizer to the outside."""
+"""Muon with a fallback for parameters that are not matrices: one optimizer to the outside."""
 
 import copy
 

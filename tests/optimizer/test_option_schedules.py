@@ -1,4 +1,4 @@
-"""Weight decay, betas and momentum on schedules of their own."""
+"""Weight decay, betas and momentum, each on a separate schedule."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""Random sequences of what can happen to an optimizer, against a small model of what its lr must be.
+"""Random sequences of operations on an optimizer, against a small model of its lr.
 
 INNERSTEP_SEQUENCES is how many the slow tests try for each schedule; 1500 make 10,500 in all, and take minutes.
 """

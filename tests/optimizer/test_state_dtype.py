@@ -1,4 +1,4 @@
-"""Adam's moments in bfloat16: rounded by chance, so that they are right on average and fall when gradients do."""
+"""Adam's moments in bfloat16: rounded stochastically, right on average, and falling when gradients do."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""What `load_state_dict` takes, by which names, under whose options, and what it refuses."""
+"""`load_state_dict`: the states that it takes and refuses, matching by name, and the options that win."""
 
 import copy
 import warnings

@@ -1,4 +1,4 @@
-"""Strides are state: what a file holds contiguous comes back as it lay in memory."""
+"""Strides are state: a tensor that a file holds contiguously comes back with its strides."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Where a checkpoint cannot be written, the run says so, and the one before it is whole."""
+"""If a checkpoint cannot be written, the run reports it, and the one before it is whole."""
 
 import json
 import re

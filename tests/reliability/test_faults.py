@@ -1,4 +1,4 @@
-"""A run that is killed at any moment ends as it would have: the same files and metrics, to the bit."""
+"""A run that is killed at any moment ends as it would have: the same files and metrics, bit for bit."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""Unreadable, newer and damaged checkpoints: what a user sees of each, and what becomes of them."""
+"""Unreadable, newer and damaged checkpoints: the messages about them, and what happens to them."""
 
 import errno
 import io

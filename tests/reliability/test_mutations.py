@@ -1,4 +1,4 @@
-"""Whatever is wrong in a checkpoint's files: it is told clearly, or it is loaded, and nothing else happens.
+"""Any mistake in a checkpoint's files is reported clearly or loaded, and nothing else happens.
 
 INNERSTEP_MUTATIONS is how many mistakes there are.
 """

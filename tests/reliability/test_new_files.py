@@ -1,4 +1,4 @@
-"""Each file that a run makes is new and has the mode that the umask leaves; tidying up is no part of saving."""
+"""Each file that a run makes is new and has the mode that the umask leaves; tidying up fails no save."""
 
 import errno
 import io

@@ -1,4 +1,4 @@
-"""Code of the user's that fails in the middle of a run: what is told, what is saved, and the way to continue."""
+"""Code of the user that fails in the middle of a run: the message, the saved state, and the way to continue."""
 
 import io
 import json

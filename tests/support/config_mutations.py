@@ -250,7 +250,7 @@ def at(tree, path):
 
 
 def odd_value(rng, tree, old=None):
-    """Return what may stand where `old` stood: half of the time of its own type."""
+    """Return a replacement for `old`, half of the time of the same type."""
     alike = [value for value in ODD if isinstance(value, NUMBERS if isinstance(old, NUMBERS) else type(old))]
     if alike and old is not None and rng.random() < 0.6:
         return copy.deepcopy(rng.choice(alike))

@@ -1,6 +1,6 @@
-"""Runs that are killed again and again: a small run that saves all the time, and how it is to end.
+"""A small run that saves often, killed at many moments, and the end that it must reach.
 
-Each life of a run is a process of its own, forked from a server that has imported the trainer: it begins in a
+Each life of a run is a separate process, forked from a server that has imported the trainer: it begins in a
 hundredth of the time that a command takes, so that hundreds of kills are affordable.
 """
 
@@ -69,14 +69,14 @@ def live(run: Path, **changed: Any) -> None:
 
 @dataclass(frozen=True)
 class End:
-    """What a run ended with. files: checksums of its last checkpoint's. names: what `latest` and `best` name."""
+    """The end of a run. files: checksums of its last checkpoint's files. names: the contents of `latest` and `best`."""
 
     files: dict[str, str]
     names: dict[str, str]
     metrics: list[dict[str, Any]]
 
     def differences(self, other: "End") -> list[str]:
-        """Return what is not the same in `other`."""
+        """Return the differences from `other`."""
         files = [name for name in {**self.files, **other.files} if self.files.get(name) != other.files.get(name)]
         names = [
             f"{name}: {named}, {other.names[name]}" for name, named in self.names.items() if named != other.names[name]
@@ -85,7 +85,7 @@ class End:
 
 
 def end_of(run: Path, steps: int = STEPS) -> End:
-    """Return what the run in `run` ended with after `steps` updates, but for the speed that it ran at."""
+    """Return the end of the run in `run` after `steps` updates, without its speed."""
     checkpoints = run / "checkpoints"
     last = checkpoints / f"step_{steps:08d}"
     files = {
@@ -157,7 +157,7 @@ class Lives:
 
 @dataclass(frozen=True)
 class Chain:
-    """What became of a run that was killed again and again. there: how many checkpoints were found after each kill."""
+    """A run that was killed several times. there: the number of checkpoints found after each kill."""
 
     there: list[int]
     end: End

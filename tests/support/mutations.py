@@ -1,4 +1,4 @@
-"""Checkpoints with a mistake in one file: bytes that changed, or values that are not what they were."""
+"""Checkpoints with a mistake in one file: changed bytes or changed values."""
 
 import json
 import random
@@ -18,7 +18,7 @@ STRANGE = [
 
 
 class Twice(dict):
-    """An object that is to be written with its first key twice."""
+    """An object that is written with its first key twice."""
 
 
 def in_bytes(content, chance):
@@ -106,7 +106,7 @@ def in_header(header, chance):
 
 
 def seal(folder):
-    """Make the manifest say that everything is as it was written."""
+    """Update the manifest to the files as they are now."""
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
         for name in manifest["files"]:

@@ -1,6 +1,6 @@
-"""What a server of processes imports once for all of them; see faults.py."""
+"""The imports that a server of processes makes once for all of them; see faults.py."""
 
-import sample_parts  # noqa: F401  # for what it registers
+import sample_parts  # noqa: F401  # registers components, data sets and objectives
 import schedulefree  # noqa: F401  # which a schedule-free optimizer imports when it is built
 import torch
 import torch._dynamo  # which the first optimizer of a process imports, for seconds

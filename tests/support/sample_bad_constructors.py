@@ -1,4 +1,4 @@
-"""Parts of a user's whose constructors, annotations or presets fail in every way."""
+"""Custom classes whose constructors, annotations or presets fail in every way."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A factory as someone would write it who knows only the protocol: `build(params)`."""
+"""A factory written from the protocol alone: `build(params)`."""
 
 import torch
 

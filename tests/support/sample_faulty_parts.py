@@ -46,7 +46,7 @@ def leave(loss, components):
 
 
 class PanicError(BaseException):
-    """What libraries in Rust raise is no Exception."""
+    """Libraries in Rust raise exceptions that do not derive from Exception."""
 
 
 def panic(loss, components):
@@ -84,7 +84,7 @@ def mute_panic(loss, components):
 
 
 def unreadable(loss, components):
-    """What reading a checkpoint in an update may raise."""
+    """An error that reading a checkpoint in an update may raise."""
     raise UnreadableError("/teacher/model.safetensors: Input/output error")
 
 
@@ -334,7 +334,7 @@ class Delayed(Regression):
 
 @OBJECTIVE_REGISTRY.register("summed")
 class Summed(Regression):
-    """A loss that is a sum, and says so."""
+    """A loss that is a sum, and declares it."""
 
     means_over_samples = False
 

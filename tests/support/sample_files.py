@@ -1,4 +1,4 @@
-"""Modules of a user's, as files beside a config, and configs that name them."""
+"""Modules of a user as files beside a config, and configs that name them."""
 
 import re
 import sys
@@ -40,7 +40,7 @@ _PATH = [*sys.path]
 
 @pytest.fixture
 def _forgets(monkeypatch, tmp_path_factory):
-    """Forget, after a test, the folders and the modules of its own that it brought in."""
+    """Forget, after a test, the folders and modules that it added."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield
     own = tmp_path_factory.getbasetemp()
@@ -48,7 +48,7 @@ def _forgets(monkeypatch, tmp_path_factory):
 
 
 def _place(module):
-    """Return where a module lies: of a built-in one nowhere."""
+    """Return the path of a module, which is empty for a built-in one."""
     found = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), None)
     return Path(found) if isinstance(found, str) else Path()
 
@@ -61,7 +61,7 @@ def forget(*names):
 
 
 def plugged(run_dir, plugins=("beside_parts",), **changed):
-    """Return the config of a run of three updates with what PARTS registers."""
+    """Return the config of a run of three updates with the classes that PARTS registers."""
     return {
         "plugins": [*plugins],
         "data": {"type": "beside_data", "batch_size": 4, **changed},
@@ -81,7 +81,7 @@ def written(folder, config, **modules):
 
 
 def readme_example():
-    """Return the README's small config, what it says to change there for a plugin, and the plugin's source."""
+    """Return the README's small config, the changes to it for a plugin, and the plugin's source."""
     blocks = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
     source = next(text for kind, text in blocks if kind == "python" and "my_parts.py" in text)
     whole, added = (text for kind, text in blocks if kind == "yaml")

@@ -1,4 +1,4 @@
-"""The pattern that the library is there to replace, kept as the counter-example of its promises."""
+"""The pattern that the library replaces, as a counter-example for its checks."""
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR

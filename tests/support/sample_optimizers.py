@@ -1,4 +1,4 @@
-"""Every optimizer key that builds one optimizer, what it cannot do without, and how it is driven."""
+"""Every key that builds one optimizer, with its required parameters, and functions that take steps with it."""
 
 from importlib.util import find_spec
 
@@ -77,7 +77,7 @@ HEAVYBALLS_COUNTERS = {"__class__", "step", "step_count", "prev_lr"}  # numbers 
 
 
 def options(optimizer):
-    """Return what each group says of the options that the class has, and the schedule's."""
+    """Return the values of the class's options and of the schedule's in each group."""
     not_here = {"differentiable", *HEAVYBALLS_COUNTERS}  # that one torch adds to the defaults when it loads
     kept = {*optimizer.defaults, "initial_lr", "schedule_position"} - not_here
     return [{name: value for name, value in group.items() if name in kept} for group in optimizer.param_groups]

@@ -1,4 +1,4 @@
-"""Components, data and objectives that the tests plug in, as a user's own module would."""
+"""Components, data sets and objectives of the tests, as in a user's module."""
 
 from pathlib import Path
 
@@ -80,7 +80,7 @@ class Regression(Objective):
 
 @OBJECTIVE_REGISTRY.register("actor_critic")
 class ActorCritic(Objective):
-    """Several backward passes in an order of their own, and a target that follows its critic."""
+    """Several backward passes in a custom order, and a target that follows its critic."""
 
     def losses(self, components, batch):
         value = components["critic"](batch["x"])
@@ -102,7 +102,7 @@ class ActorCritic(Objective):
 
 
 class JitteredSplit(TensorSplit):
-    """Samples with noise from a generator of its own, whose state moves with each batch."""
+    """Samples with noise from a separate generator, whose state moves with each batch."""
 
     def __init__(self, tensors):
         super().__init__(tensors)
@@ -117,7 +117,7 @@ class JitteredSplit(TensorSplit):
 
 @DATASET_REGISTRY.register("jittered")
 class Jittered(Noise):
-    """A data set with state: its training part has a generator of its own, and counts."""
+    """A data set with state: its training split has a generator and a counter."""
 
     def __init__(self, samples: int = 37) -> None:
         super().__init__(samples=samples)
@@ -133,7 +133,7 @@ class Jittered(Noise):
 
 @OBJECTIVE_REGISTRY.register("delayed_actor_critic")
 class DelayedActorCritic(ActorCritic):
-    """TD3's order: the critic at every update, the actor and the target at every second, by a count of its own."""
+    """TD3's order: the critic at every update, the actor and the target at every second, which it counts itself."""
 
     def __init__(self, delay: int = 2) -> None:
         self.delay, self.done, self.history = delay, 0, []
@@ -164,7 +164,7 @@ class DelayedActorCritic(ActorCritic):
 
 @OBJECTIVE_REGISTRY.register("forgetful_actor_critic")
 class ForgetfulActorCritic(DelayedActorCritic):
-    """The same without a word on its state."""
+    """The same without methods for its state."""
 
     state_dict = Objective.state_dict
     load_state_dict = Objective.load_state_dict
@@ -172,7 +172,7 @@ class ForgetfulActorCritic(DelayedActorCritic):
 
 @OBJECTIVE_REGISTRY.register("buffered")
 class Buffered(Objective, nn.Module):
-    """Scales the loss by a running mean, a buffer of its own."""
+    """Scales the loss by a running mean, which is its buffer."""
 
     def __init__(self) -> None:
         nn.Module.__init__(self)

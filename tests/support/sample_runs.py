@@ -36,7 +36,7 @@ def config(run_dir, components, optims, *, objective="regression", **changed):
 
 
 def two(**changed):
-    """Return two components with BatchNorm, the first with dropout and what is `changed` besides."""
+    """Return two components with BatchNorm, the first with dropout and the fields in `changed`."""
     return {"first": {"type": "normed", "params": {"dropout": 0.3}, **changed}, "second": {"type": "normed"}}
 
 

@@ -1,4 +1,4 @@
-"""Every schedule with parameters that a run of 30 updates, 10 an epoch, shows something of."""
+"""Every schedule, with parameters that take effect in a run of 30 updates, 10 per epoch."""
 
 SCHEDULES = {
     "constant": {},

@@ -28,7 +28,7 @@ WITH_KERNELS = [
     ("sgd", {"momentum": 0.9, "use_cautious_optimizer": True}),
     ("schedule_free_radam", {"silent_sgd_phase": False}),
 ]
-"""Optimizers that have steps of their own, by key."""
+"""Optimizers with custom steps, by key."""
 
 RADAM = [
     {"lr": 0.05},
@@ -51,7 +51,7 @@ class Shapes(nn.Module):
 
 
 class Contiguous(Shapes):
-    """Without what torch's own fused kernel gets wrong: a gradient that lies otherwise in memory."""
+    """Without the case that torch's fused kernel gets wrong: a gradient with other strides."""
 
     def __init__(self, dtype):
         super().__init__(dtype)

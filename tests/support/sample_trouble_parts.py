@@ -1,4 +1,4 @@
-"""Parts that trouble a run: parameters that come and go, state that cannot be saved, data that is not what it must be.
+"""Custom classes that break a run: parameters that come and go, state that cannot be saved, invalid data.
 
 Configs name them by their dotted paths.
 """
@@ -20,7 +20,7 @@ class TwoLayers(nn.Module):
 
 
 class LazyLayers(nn.Module):
-    """Layers that take their sizes from what they are given; `unused` is never run."""
+    """Layers that take their sizes from their inputs; `unused` is never run."""
 
     def __init__(self, unused: bool = False) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class LazyLayers(nn.Module):
 
 
 class Prepares(Regression):
-    """Does in prepare what `what` says."""
+    """Makes the change `what` in prepare."""
 
     def __init__(self, what: str = "") -> None:
         self._what = what
@@ -62,7 +62,7 @@ class Prepares(Regression):
 
 
 class Meddles(Regression):
-    """Does to the first component what `what` says in the update numbered `at`, once it is made."""
+    """Makes the change `what` to the first component after update number `at`."""
 
     def __init__(self, what: str, at: int = 6) -> None:
         self._what, self._at, self._step = what, at, 0
@@ -176,7 +176,7 @@ class Renames(TwoLayers):
 
 
 class Assigns(TwoLayers):
-    """Loads by putting new parameters in place of its own."""
+    """Loads by replacing its parameters with new ones."""
 
     def load_state_dict(self, state_dict, strict=True, assign=False):
         return super().load_state_dict(

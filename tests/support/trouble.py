@@ -1,4 +1,4 @@
-"""Disks that fill up, and folders that vanish, under a run that is a process of its own."""
+"""Disks that fill up, and folders that vanish, under a run in a separate process."""
 
 import errno
 import os
@@ -22,7 +22,7 @@ class TooLarge:
 
 
 class Full:
-    """The disk is full; the run is on one of its own."""
+    """The disk is full; the run is on a separate one."""
 
     def begin(self, run):
         with (run.parent / "filler").open("wb", buffering=0) as file:
@@ -124,7 +124,7 @@ def troubled(connection, arguments, run, trouble=None, until=UNTIL):
 
 
 def command(lives: faults.Lives, arguments, run: Path, trouble=None, until=UNTIL, target=troubled, more=None):
-    """Run the command line in a process of its own; return its exit code and what it printed."""
+    """Run the command line in a separate process; return its exit code and output."""
     ours, theirs = lives.context.Pipe()
     process = lives.context.Process(target=target, args=(theirs, arguments, run, *(more or (trouble, until))))
     process.start()

@@ -1,4 +1,4 @@
-"""BatchNorm: what it cannot train on is refused, what it can is not; and whose statistics an evaluation measures."""
+"""BatchNorm: batches that it cannot train on are refused, and evaluations measure its statistics."""
 
 import pytest
 from rich.console import Console

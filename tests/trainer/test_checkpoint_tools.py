@@ -15,7 +15,10 @@ from sample_damage import flip
 from sample_runs import ADAMW, SCHEDULE_FREE, WARMUP, config, two
 
 from trainer import train
+from trainer.checkpoint import contents
+from trainer.checkpoint.contents import StateFiles
 from trainer.checkpoint.tools import diff as differences
+from trainer.checkpoint.tools import inspect
 from trainer.checkpoint.tools.diff import largest_difference
 from trainer.checkpoint.writing import write_checkpoint
 from trainer.config.load import load_config
@@ -58,6 +61,21 @@ def test_inspect_shows_every_component(cli, run):
     assert cells[1][5] == "schedule_free_radam"
     assert cells[1][7:] == ["12", "0.1"]
     assert cells[2][5:] == ["-", "-", "-", "-"]
+
+
+def test_state_that_is_one_json_file_is_shown_and_compared(cli, run, monkeypatch):
+    """As the row of a new file in a checkpoint would be."""
+    notes = StateFiles("notes", "text", tensors="", values="notes.json")
+    for module in (contents, inspect, differences):
+        monkeypatch.setattr(module, "RUN_STATE", (notes,))
+    (step(run, 12) / "notes.json").write_text('{"author": "me", "text": "after the restart"}')
+    assert "text of notes: author me, text after the restart" in cli("checkpoint", "inspect", run)[1]
+    shutil.copytree(step(run, 12), step(run, 13))
+    (step(run, 13) / "notes.json").write_text('{"author": "me", "text": "better"}')
+    code, printed = cli("checkpoint", "diff", step(run, 12), step(run, 13))
+    assert code == 1
+    assert re.search(r"notes\.text +'?after the restart'? +'?better", printed)
+    assert "notes.author" not in printed
 
 
 def test_a_path_may_be_a_run_or_a_checkpoint_or_a_name_of_one(cli, run):

@@ -1,4 +1,4 @@
-"""What the fields of a config take, whatever the source: text as typed, paths, bounded numbers, booleans, tuples."""
+"""The values that fields of a config take, from any source: text as typed, paths, numbers, booleans, tuples."""
 
 import math
 import os

@@ -7,7 +7,7 @@ from sample_runs import ADAMW, config
 from trainer import ConfigError, train
 
 QUIET = Console(quiet=True)
-PARTS = {"train": "the training part", "held_out": "the held-out part"}
+PARTS = {"train": "the training split", "held_out": "the held-out split"}
 MISTAKES = {
     "a list": "{part} must have __len__() and batch(indices); got a list",
     "without batches": "{part} must have __len__() and batch(indices); got a HasNoBatch",

@@ -1,4 +1,4 @@
-"""What cannot be saved, or not be loaded again, is found before the first update, or at the save that it spoils."""
+"""State that cannot be saved or loaded again is found before the first update, or at the save that it spoils."""
 
 import json
 import re

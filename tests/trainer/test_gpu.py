@@ -1,4 +1,4 @@
-"""What needs a CUDA device to be seen. Without one these tests say so and are skipped."""
+"""Tests that need a CUDA device. Without one they are skipped with that reason."""
 
 import copy
 import io

@@ -1,4 +1,4 @@
-"""Components that start from another run: what is loaded, under which names, and what is refused."""
+"""Components that start from another run: the state that is loaded, its names, and refusals."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""metrics.jsonl: what a resume keeps, drops and moves, and numbers that JSON does not have."""
+"""metrics.jsonl: lines that a resume keeps, drops and moves, and numbers that JSON does not have."""
 
 import json
 import math

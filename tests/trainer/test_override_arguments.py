@@ -1,4 +1,4 @@
-"""Where overrides may stand on the command line, and what a misspelt option is told."""
+"""Overrides before and after the config on the command line, and messages about misspelt options."""
 
 import pytest
 from conftest import DIGITS

@@ -1,4 +1,4 @@
-"""Every parameter that trains has an optimizer, or the run says which one has not."""
+"""Every trainable parameter has an optimizer, or an error names it."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What looks wrong in a schedule is printed before a run is spent on it: by plan, train, resume and plot alike."""
+"""Suspicious schedules are reported before a run begins: by plan, train, resume and plot alike."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""What a run was made with is saved, and a resume says what differs."""
+"""The provenance of a run is saved, and a resume reports the differences."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""What the trainer does with optimizers: groups, presets, metrics, and clipping over all components."""
+"""Optimizers in the trainer: groups, presets, metrics, and clipping over all components."""
 
 import io
 from functools import partial

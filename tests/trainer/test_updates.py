@@ -1,4 +1,4 @@
-"""What one update is: accumulated batches, several steps, compiled components, and sums in one order."""
+"""One update: accumulated batches, several steps, compiled components, and sums in one order."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Runs of other versions: fields that they lack have their defaults, and newer ones are said to be newer."""
+"""Runs of other versions: fields that they lack have their defaults, and newer ones are reported as newer."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Run in two processes: Accelerate's loop with accumulation, its state saved half way and loaded anew.
+"""Run in two processes: Accelerate's loop with accumulation, its state saved half way and loaded again.
 
 Writes what each rank saw. Arguments: the folder to write to, and `ours` or `naive`.
 """

@@ -59,7 +59,7 @@ class StateFiles:
     label: str
     """How tables call its tensors."""
     tensors: str
-    """The safetensors file."""
+    """The safetensors file; empty if the state has none."""
     values: str = ""
     """The JSON file; empty if the state has none."""
     flatten: Callable[[JsonObject, Mapping[str, Tensor]], JsonObject] = lambda values, _: leaves(values)
@@ -235,8 +235,10 @@ def read_flat_values(folder: Path, state: StateFiles) -> JsonObject:
     if not state.values or not is_file(folder / state.values):
         return {}
     values = read_json(folder / state.values)
-    with opened_tensors(folder / state.tensors) as file:
-        placeholders = {name: torch.empty(0) for name in file.keys()}  # noqa: SIM118 not a dict
+    placeholders: dict[str, Tensor] = {}
+    if state.tensors:
+        with opened_tensors(folder / state.tensors) as file:
+            placeholders = {name: torch.empty(0) for name in file.keys()}  # noqa: SIM118 not a dict
     with expected_content(folder / state.values):
         return state.flatten(values, placeholders)
 

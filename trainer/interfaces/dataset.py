@@ -1,4 +1,4 @@
-"""Data: batches, splits, and data sets with their statistics and held-out part."""
+"""Data: batches, splits, and data sets with their statistics and held-out split."""
 
 from abc import ABC
 from collections.abc import Iterator, Mapping

@@ -61,7 +61,7 @@ class ShuffledBatches:
         pin_memory: bool = False,
     ) -> None:
         if len(split) == 0:
-            raise ConfigError("data: the training part is empty. Check data.params.")
+            raise ConfigError("data: the training split is empty. Check data.params.")
         self._accumulate, self._batch_size = accumulate, batch_size
         self.batches_per_epoch = len(split) // batch_size if drop_last else -(-len(split) // batch_size)
         self.steps_per_epoch = -(-self.batches_per_epoch // accumulate)

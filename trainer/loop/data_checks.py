@@ -1,4 +1,4 @@
-"""Checks before a run begins: a data set has the parts and the batches that the run needs."""
+"""Checks before a run begins: a data set has the splits and the batches that the run needs."""
 
 from collections.abc import Mapping
 from typing import cast
@@ -13,16 +13,16 @@ from ..errors import ConfigError, raised
 from ..interfaces.dataset import Batch, DataSet, Split
 from ..interfaces.objective import Objective
 
-TRAIN, HELD_OUT = "the training part", "the held-out part"
+TRAIN, HELD_OUT = "the training split", "the held-out split"
 
 
-def check_parts(data: DataSet) -> None:
-    """Check the two parts of a data set.
+def check_splits(data: DataSet) -> None:
+    """Check the two splits of a data set.
 
     Raises:
-        ConfigError: The training part is missing or empty, or the held-out part is empty, or one is not a split.
+        ConfigError: The training split is missing or empty, or the held-out split is empty, or one is not a split.
     """
-    for name, part in (("train", TRAIN), ("held_out", HELD_OUT)):
+    for name, title in (("train", TRAIN), ("held_out", HELD_OUT)):
         if not hasattr(data, name):
             none = ", to None if nothing is held out" if name == "held_out" else ""
             raise ConfigError(f"data: {type(data).__name__} has no {name!r}. Set it in the constructor{none}.")
@@ -31,12 +31,12 @@ def check_parts(data: DataSet) -> None:
             continue
         if not callable(getattr(split, "batch", None)) or not hasattr(type(split), "__len__"):
             raise ConfigError(
-                f"data: {part} must have __len__() and batch(indices); got a {type(split).__name__}."
+                f"data: {title} must have __len__() and batch(indices); got a {type(split).__name__}."
                 " TensorSplit makes one of tensors."
             )
-        if _length(split, part) == 0:
+        if _length(split, title) == 0:
             none = " Hold out at least one sample, or set held_out to None." if name == "held_out" else ""
-            raise ConfigError(f"data: {part} is empty. Check data.params.{none}")
+            raise ConfigError(f"data: {title} is empty. Check data.params.{none}")
 
 
 def check_means(objective: Objective, accumulate: int, held_out: Split | None, batch_size: int) -> None:
@@ -69,11 +69,11 @@ def check_pin_memory(config: DataConfig, device: torch.device) -> None:
         raise ConfigError(f"data.pin_memory: is for a CUDA device; the run's is {device}. Set it to false.")
 
 
-def first_batch(split: Split, part: str, samples: int) -> Batch:
+def first_batch(split: Split, name: str, samples: int) -> Batch:
     """Return the batch of the first `samples` of a split, or of all if it has fewer.
 
     Args:
-        part: The split in a message: TRAIN or HELD_OUT.
+        name: The split in a message: TRAIN or HELD_OUT.
         samples: How many.
 
     Raises:
@@ -85,9 +85,9 @@ def first_batch(split: Split, part: str, samples: int) -> Batch:
     except (ConfigError, KeyboardInterrupt):
         raise
     except BaseException as error:  # a split is the user's code, which may raise anything
-        raise ConfigError(f"data: {part} cannot make a batch of samples {indices.tolist()}: {raised(error)}") from error
+        raise ConfigError(f"data: {name} cannot make a batch of samples {indices.tolist()}: {raised(error)}") from error
     if problem := batch_problem(batch, len(indices)):
-        raise ConfigError(f"data: {part}: {problem}")
+        raise ConfigError(f"data: {name}: {problem}")
     return dict(cast("Batch", batch))
 
 
@@ -105,8 +105,8 @@ def batch_problem(batch: object, samples: int) -> str | None:
     return None
 
 
-def _length(split: Split, part: str) -> int:
+def _length(split: Split, name: str) -> int:
     try:
         return len(split)
     except Exception as error:  # a split is the user's code, which may raise anything
-        raise ConfigError(f"data: the length of {part} cannot be found: {raised(error)}") from error
+        raise ConfigError(f"data: the length of {name} cannot be found: {raised(error)}") from error

@@ -70,14 +70,14 @@ class GradientUpdater:
         log: Callable[[str], None],
     ) -> None:
         self.optimizers, self.rules = optimizers, rules
-        self.record_norms = False
-        """Whether `step` fills in `grad_norms`."""
+        self.record_gradients = False
+        """Whether `step` fills in `gradient_metrics`."""
         self.stepped: set[str] = set()
         """The components that the present update has moved so far."""
         self.lrs: dict[str, float] = {}
         """The lr that each component's last step ran at."""
-        self.grad_norms: dict[str, Tensor] = {}
-        """The joint L2 norm of each component's gradients before clipping, a scalar."""
+        self.gradient_metrics: dict[str, dict[str, Tensor]] = {}
+        """Scalars by component and name, of its gradients before clipping: `grad_norm`, the joint L2 norm."""
         self.turns: dict[str, int] = {}
         """How often each component's turn came."""
         self.skipped: dict[str, int] = {}
@@ -230,15 +230,15 @@ class GradientUpdater:
         return [parameter.grad for parameter in self._parameters[name] if parameter.grad is not None]
 
     def _prepare_gradients(self, name: str) -> None:
-        """Refuse a component without gradients; unscale them and, if asked to, record their norm."""
+        """Refuse a component without gradients; unscale them and, if asked to, record their metrics."""
         if all(parameter.grad is None for parameter in self._parameters[name]):
             raise ConfigError(
                 f"model.components.{name}: the loss does not depend on it. Wire it into the objective, or freeze it."
             )
         if self._scaler is not None:
             self._scaler.unscale_(self.optimizers[name])
-        if self.record_norms:
-            self.grad_norms[name] = total_norm(self._gradients(name))
+        if self.record_gradients:
+            self.gradient_metrics[name] = {"grad_norm": total_norm(self._gradients(name))}
 
     def _may_step(self, names: tuple[str, ...]) -> bool:
         """Return whether to step. Raises NonFiniteError where a value is not finite and the run must stop."""

@@ -32,8 +32,8 @@ class UpdateReport:
     """Samples of each batch."""
     lrs: dict[str, float]
     """By component."""
-    grad_norms: dict[str, Tensor]
-    """By component: L2 norms before clipping, scalars."""
+    gradient_metrics: dict[str, Tensor]
+    """Scalars, by the key in a line of metrics: `grad_norm/COMPONENT`, the L2 norm before clipping."""
     skipped: dict[str, int]
     """How many updates each component has skipped so far."""
 
@@ -109,7 +109,7 @@ def training_loop(
     """
     update = _update_with_step(objective)
     for step in steps:
-        updater.record_norms = step % log_every == 0 or step == steps[-1]
+        updater.record_gradients = step % log_every == 0 or step == steps[-1]
         outcomes = []
         sizes = batches.sizes(step)
         updater.begin_update(step, sizes)
@@ -124,12 +124,17 @@ def training_loop(
         yield UpdateReport(
             step=step,
             epoch=step // batches.steps_per_epoch,
-            logged=updater.record_norms,
-            outcomes=outcomes if updater.record_norms else (),
+            logged=updater.record_gradients,
+            outcomes=outcomes if updater.record_gradients else (),
             sizes=sizes,
-            lrs=updater.current_lrs() if updater.record_norms else {},
-            grad_norms={name: norm for name, norm in updater.grad_norms.items() if name in updater.stepped},
-            skipped=updater.skipped.copy() if updater.record_norms else {},
+            lrs=updater.current_lrs() if updater.record_gradients else {},
+            gradient_metrics={
+                f"{key}/{name}": value
+                for name, metrics in updater.gradient_metrics.items()
+                if name in updater.stepped
+                for key, value in metrics.items()
+            },
+            skipped=updater.skipped.copy() if updater.record_gradients else {},
         )
 
 

@@ -58,7 +58,7 @@ def check_monitors(
         waiting.append(("train.keep_best.monitor", config.train.keep_best.monitor))
     for path, monitor in waiting:
         if not evaluates:
-            raise ConfigError(f"{path}: waits for {monitor!r}, but the data has no held-out part to evaluate on.")
+            raise ConfigError(f"{path}: waits for {monitor!r}, but the data has no held-out split to evaluate on.")
         if monitor not in reported:
             raise ConfigError(
                 f"{path}: waits for {monitor!r}, which is never reported{nearest(monitor, reported)}"

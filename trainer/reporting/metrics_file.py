@@ -143,7 +143,7 @@ def training_line(report: UpdateReport, updates_per_second: float) -> MetricsLin
         **{f"loss/{name}": float(loss) for name, loss in losses.items()},
         **{name: float(metric) for name, metric in report.metrics().items()},
         **{f"lr/{name}": lr for name, lr in report.lrs.items()},
-        **{f"grad_norm/{name}": float(norm) for name, norm in report.grad_norms.items()},
+        **{key: float(value) for key, value in report.gradient_metrics.items()},
         **{f"skipped/{name}": count for name, count in report.skipped.items()},
         "updates_per_second": round(updates_per_second, 2),
     }

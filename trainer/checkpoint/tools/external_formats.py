@@ -192,7 +192,7 @@ def _lerobot_group(group: ParamGroup) -> ParamGroup:
 def _lerobot_scheduler(groups: list[ParamGroup], last_epoch: int) -> JsonObject:
     """Return the state of the LambdaLR that LeRobot has beside its optimizer, after `last_epoch` updates."""
     bases = [float(group["initial_lr" if "initial_lr" in group else "lr"]) for group in groups]
-    stand_in = torch.optim.SGD([{"params": [torch.zeros(1)], "lr": base} for base in bases])
-    state = LambdaLR(stand_in, [lambda _: 1.0] * len(groups)).state_dict()
+    dummy = torch.optim.SGD([{"params": [torch.zeros(1)], "lr": base} for base in bases])
+    state = LambdaLR(dummy, [lambda _: 1.0] * len(groups)).state_dict()
     last = [float(group["lr"]) for group in groups]
     return {**state, "last_epoch": last_epoch, "_step_count": last_epoch + 1, "_last_lr": last}

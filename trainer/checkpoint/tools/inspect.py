@@ -125,10 +125,12 @@ def _lines_below_table(folder: Path, progress: Progress) -> list[str]:
         for state in below
     ]
     states += [(folder, state, f"{state.label} of {state.name}") for state in RUN_STATE]
-    return [_state_line(*given) for given in states if is_file(given[0] / given[1].tensors)]
+    return [_state_line(*given) for given in states if is_file(given[0] / (given[1].tensors or given[1].values))]
 
 
 def _state_line(folder: Path, state: StateFiles, label: str) -> str:
+    if not state.tensors:
+        return f"{label}: " + listed([f"{path} {value}" for path, value in read_flat_values(folder, state).items()])
     tensors, values, weight = _extent(folder / state.tensors)
     plain = listed(list(read_flat_values(folder, state)))
     extent = f"{counted(tensors, 'tensor')}, {counted(values, 'value', count(values))}, {size(weight)}"
