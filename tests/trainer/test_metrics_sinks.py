@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import yaml
 from conftest import files_of
 from rich.console import Console
 from sample_runs import ADAMW, MLPS, config
@@ -62,6 +63,30 @@ def test_sinks_may_change_in_a_run(tmp_path, quiet, events):
     train(made(run), console=quiet)
     resume(run / "checkpoints/step_00000006", {"train.log": ["jsonl", "memory"]}, console=quiet)
     assert written(events) == lines_of(run)[7:]
+
+
+SINK = """class Numbers:
+    def __init__(self, run_dir, step):
+        self.file = (run_dir / "numbers.txt").open("a")
+
+    def write(self, line):
+        print(line["step"], file=self.file)
+
+    def close(self):
+        self.file.close()
+"""
+
+
+def test_a_sink_by_dotted_path_is_found_beside_the_config(tmp_path, quiet):
+    (tmp_path / "sink_beside.py").write_text(SINK)
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(made(tmp_path / "run", "sink_beside.Numbers")))
+    train(path, console=quiet)
+    written_numbers = (tmp_path / "run/numbers.txt").read_text().split()
+    assert written_numbers == [str(line["step"]) for line in lines_of(tmp_path / "run")]
+    path.write_text(yaml.safe_dump(made(tmp_path / "other", "sink_beside.Letters")))
+    with pytest.raises(ConfigError, match=r"train\.log\.1: .*sink_beside has no Letters"):
+        train(path, console=quiet)
 
 
 @pytest.mark.parametrize(

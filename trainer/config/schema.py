@@ -9,8 +9,9 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 from torch import nn
 
-from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon, OptimizerFactory, Registry
+from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon, OptimizerFactory, Registry, UnknownKeyError
 from optimizer.config import (
+    UNKNOWN_KEY,
     Config,
     Count,
     NonNegativeNumber,
@@ -25,6 +26,7 @@ from .. import builtins  # noqa: F401 registers the built-in parts
 from ..errors import ConfigError
 from ..interfaces.component import MODEL_REGISTRY
 from ..interfaces.dataset import DATASET_REGISTRY, DataSet
+from ..interfaces.metrics_sink import SINK_REGISTRY
 from ..interfaces.objective import OBJECTIVE_REGISTRY, Objective
 from .class_choice import ClassChoice
 from .init_from import NAME, InitConfig
@@ -235,6 +237,12 @@ class TrainConfig(Config):
             raise refusal(f"must contain jsonl, which a resume reads: [{', '.join(['jsonl', *keys])}]", (), keys)
         if len(set(keys)) < len(keys):
             raise refusal("must name each place once", (), keys)
+        for index, key in enumerate(keys):
+            if "." in key:  # a class, which is imported while the config's folder is searched
+                try:
+                    SINK_REGISTRY[key]
+                except UnknownKeyError as error:
+                    raise refusal(str(error), (index,), key, UNKNOWN_KEY) from None
         return keys
 
     @model_validator(mode="after")
