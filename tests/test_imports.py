@@ -8,6 +8,8 @@ import pytest
 from conftest import ROOT
 from sources import SOURCES
 
+import trainer
+
 OPTIMIZER = [
     "types",
     "charts",
@@ -136,3 +138,7 @@ def test_every_file_can_be_read_in_one_sitting():
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef):
                 assert node.end_lineno - node.lineno < 45, f"{path}: {node.name}"
+
+
+def test_dir_lists_the_public_names_that_are_imported_on_first_use():
+    assert set(trainer.__all__) <= set(dir(trainer))

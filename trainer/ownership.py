@@ -46,7 +46,7 @@ def run_to_overwrite(run_dir: Path, overwrite: bool) -> bool:
         raise ConfigError(f"train.run_dir: {run_dir} exists and is not a run. Choose another directory.")
     if not overwrite:
         raise ConfigError(
-            f"train.run_dir: {run_dir} holds a run already. Take it up with `{resume_command(run_dir)}`,"
+            f"train.run_dir: {run_dir} holds a run already. Continue it with `{resume_command(run_dir)}`,"
             " choose another --train.run_dir, or delete it with --overwrite."
         )
     _refuse_place(run_dir)

@@ -139,7 +139,7 @@ def _refusal_by_class(optimizer_class: type[Optimizer], options: Mapping[str, ob
 
 
 def _is_torchs(optimizer_class: type[Optimizer]) -> bool:
-    return optimizer_class.__module__.startswith("torch.optim.")
+    return f"{optimizer_class.__module__}.".startswith("torch.optim.")  # Adafactor and Muon are in torch.optim itself
 
 
 def _fields(optimizer_class: type[Optimizer]) -> FieldDefinitions:

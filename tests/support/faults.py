@@ -53,7 +53,7 @@ def config(run: Path, **changed: Any) -> dict[str, Any]:
 
 
 def live(run: Path, **changed: Any) -> None:
-    """Train the run in `run`, or take it up, to the end: one life."""
+    """Train the run in `run`, or resume it, to the end: one life."""
     import torch
     from rich.console import Console
 

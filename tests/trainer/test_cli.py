@@ -342,6 +342,7 @@ def test_list_and_describe(cli):
     assert code == 0
     for key in ("adamw_warmup_cosine_decay", "one_cycle", "transformer", "digits", "classification"):
         assert key in printed
+    assert all(f"torch.optim.{name}." in printed for name in ("AdamW", "Adafactor", "Muon"))
     code, printed = cli("describe", "ADAMW_WARMUP_COSINE_DECAY")
     assert code == 0
     assert "peak_lr: number (> 0), required" in printed
