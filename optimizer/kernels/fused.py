@@ -105,7 +105,7 @@ def _step_group(group: ParamGroup, rows: list[Row], is_laid_out: bool) -> None:
         gradients = [with_strides_of(p, gradient) for p, gradient, _ in rows]
         for p, _, state in rows:
             state |= {name: with_strides_of(p, state[name]) for name in MOMENTS}
-    averages, squares = ([state[name] for _, _, state in rows] for name in MOMENTS)
+    average, square = MOMENTS
     steps = [state["step"] for _, _, state in rows]
     count_step(steps)
     update = torch._fused_adamw_ if group[DECOUPLED_FLAG] else torch._fused_adam_
@@ -113,8 +113,8 @@ def _step_group(group: ParamGroup, rows: list[Row], is_laid_out: bool) -> None:
     update(
         [p for p, _, _ in rows],
         gradients,
-        averages,
-        squares,
+        [state[average] for _, _, state in rows],
+        [state[square] for _, _, state in rows],
         [],
         steps,
         lr=group["lr"],
