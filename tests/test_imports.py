@@ -137,7 +137,8 @@ def test_every_file_can_be_read_in_one_sitting():
         assert len(path.read_text().splitlines()) <= 400 or "tests" in path.parts, path
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef):
-                assert node.end_lineno - node.lineno < 45, f"{path}: {node.name}"
+                limit = 45 if "tests" in path.parts else 40
+                assert node.end_lineno - node.lineno < limit, f"{path}: {node.name}"
 
 
 def test_dir_lists_the_public_names_that_are_imported_on_first_use():

@@ -43,7 +43,7 @@ from .runtime.rng import seed_all, separate_rng
 from .runtime.signals import Interruption
 from .runtime.terminal import console_of, log
 from .runtime.world import World
-from .setup.components import build_components
+from .setup.components import build_components, compile_components
 from .setup.dry_run import prepare_components
 from .setup.optimizers import build_optimizer, check_each_trains
 
@@ -81,9 +81,8 @@ class OfflineTrainer:
         self.objective: Objective = train.objective.make("train.objective")
         check_means(self.objective, train.accumulate, self.data.held_out, config.data.batch_size)
         with separate_rng(config.seed):
-            one_sample = self.batches.smallest_batch == 1
             given = (self.objective, self.components, self.data, config.model, loaded)
-            outcome = prepare_components(*given, self.world.device, one_sample)
+            outcome = prepare_components(*given, self.world.device, self.batches.smallest_batch == 1)
         self.optimizers = self._build_optimizers()
         self.fingerprint = run_fingerprint(config, self.optimizers, self.horizon)
         if not resumed:
@@ -97,8 +96,7 @@ class OfflineTrainer:
         self.own_state = OwnState(self.objective, self.data, self.components, config.data.workers, self.log)
         self.provenance = provenance(self.world.device, self.optimizers, self.data, config.seed)
         if train.compile:
-            for component in self.components.values():
-                component.compile()
+            compile_components(self.components)
         self.checkpoints = CheckpointManager(train, self.log, self.world)
         self.step = self.begun = 0
         self.metrics: dict[str, float] = {}

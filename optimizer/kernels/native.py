@@ -47,6 +47,14 @@ class _Work(ctypes.Structure):
     )
 
 
+def _check_row(row: Sequence[Tensor], dtypes: Sequence[torch.dtype]) -> None:
+    """Raise TypeError for tensors that differ in type, size or device: C would read and write beyond them."""
+    count = row[0].numel()
+    if any(x.dtype is not dtype or x.numel() != count or not x.is_cpu for x, dtype in zip(row, dtypes, strict=True)):
+        found = ", ".join(f"{x.dtype} {list(x.shape)} on {x.device}" for x in row)
+        raise TypeError(f"a parameter's tensors differ: {found}")
+
+
 def run(
     name: str,
     rows: Sequence[Sequence[Tensor]],
@@ -71,12 +79,7 @@ def run(
         return
     dtypes = _dtypes(rows[0], moments_at)
     for row in rows:
-        count = row[0].numel()
-        if any(
-            x.dtype is not dtype or x.numel() != count or not x.is_cpu for x, dtype in zip(row, dtypes, strict=True)
-        ):
-            found = ", ".join(f"{x.dtype} {list(x.shape)} on {x.device}" for x in row)
-            raise TypeError(f"a parameter's tensors differ: {found}")  # C would read and write beyond them
+        _check_row(row, dtypes)
     tensors, flat = list(chain.from_iterable(rows)), list(chain.from_iterable(numbers))
     sizes = [row[0].numel() for row in rows]
     flat_numbers = (ctypes.c_double * len(flat))(*flat)

@@ -114,14 +114,16 @@ def check_fit(
                 )
             like = _entries_like_parameter(cls, group, made)
             problems += [f"{shown(name)}: {problem}" for problem in _shape_problems(entries, parameter, like)]
+    if lacking or problems:
+        raise StateMismatchError(_mismatch_text(lacking, problems))
+
+
+def _mismatch_text(lacking: Mapping[tuple[str, str], list[str]], problems: list[str]) -> str:
     lines = [
         f"the saved state lacks {what}, which {cls_name} makes and needs, of {listed(of)}"
         for (what, cls_name), of in lacking.items()
     ]
-    if problems:
-        lines.append("the optimizer state does not fit: " + joined(problems))
-    if lines:
-        raise StateMismatchError("; ".join(lines))
+    return "; ".join([*lines, *(["the optimizer state does not fit: " + joined(problems)] if problems else [])])
 
 
 def _entries_like_parameter(cls: type[Optimizer], group: ParamGroup, made: EntryForms | None) -> frozenset[Hashable]:

@@ -128,12 +128,7 @@ def training_loop(
             outcomes=outcomes if updater.record_gradients else (),
             sizes=sizes,
             lrs=updater.current_lrs() if updater.record_gradients else {},
-            gradient_metrics={
-                f"{key}/{name}": value
-                for name, metrics in updater.gradient_metrics.items()
-                if name in updater.stepped
-                for key, value in metrics.items()
-            },
+            gradient_metrics=_gradient_metrics(updater) if updater.record_gradients else {},
             skipped=updater.skipped.copy() if updater.record_gradients else {},
         )
 
@@ -147,3 +142,13 @@ def _update_with_step(objective: Objective) -> _Update:
     if "step" in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
         return lambda components, batch, learner, step: update(components, batch, learner, step=step)
     return lambda components, batch, learner, step: update(components, batch, learner)
+
+
+def _gradient_metrics(updater: GradientUpdater) -> dict[str, Tensor]:
+    """Return the metrics of the last update's gradients, of the components that it stepped, by KEY/COMPONENT."""
+    return {
+        f"{key}/{name}": value
+        for name, metrics in updater.gradient_metrics.items()
+        if name in updater.stepped
+        for key, value in metrics.items()
+    }

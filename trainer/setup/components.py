@@ -96,6 +96,12 @@ def move(components: nn.ModuleDict, device: torch.device) -> None:
             raise ConfigError(f"model.components.{name}: cannot be moved to {device}: {raised(error)}") from error
 
 
+def compile_components(components: nn.ModuleDict) -> None:
+    """Let torch.compile compile the forward and backward pass of each component."""
+    for component in components.values():
+        component.compile()
+
+
 def freeze(components: nn.ModuleDict, config: ModelConfig) -> None:
     """Freeze the components that the config freezes, even if other code has unfrozen them."""
     for name, component_config in config.components.items():

@@ -33,12 +33,7 @@ def prepare_components(
     here, before there are optimizers. Components that the config freezes stay frozen.
 
     Args:
-        objective: The run's.
-        components: The components by name.
-        data: The data set.
-        model: The `model` section of the config.
         loaded: The parameters that `init_from` loaded.
-        device: The device to train on.
         one_sample: Whether training has batches of one sample.
 
     Returns:
