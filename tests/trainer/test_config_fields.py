@@ -343,6 +343,7 @@ def test_a_factory_is_validated_once_between_the_config_and_the_optimizer(monkey
         "params": {"schedule": cosine, "option_schedules": {"weight_decay": cosine}},
     }
     monkeypatch.setattr(Counting, "validated", [])
+    monkeypatch.setattr(Counting, "__module__", "optimizer.factories")  # the rule is for the library's own classes
     trainer = OfflineTrainer(load_config(one(optim=optim, total_steps=8)), QUIET)
     assert Counting.validated == ["cosine"]
     assert trainer.optimizers["first"].scheduler.schedule.num_warmup_steps == 4
