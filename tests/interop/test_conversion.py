@@ -1,54 +1,40 @@
 """`innerstep checkpoint convert`: after a conversion and back, training continues as if there had been none."""
 
-import io
 import json
-import os
 
 import pytest
 import torch
-import yaml
-from rich.console import Console
 from safetensors.torch import load_file, save_file, save_model
-from sample_damage import flip
+from sample_conversions import (
+    COMPONENTS,
+    KINDS,
+    QUIET,
+    converted,
+    make_pair,
+    make_runs,
+    normed,
+    policy_config,
+    two_objects,
+    updates,
+    written,
+)
 from sample_lerobot_files import lerobots_files
-from sample_runs import config, two
+from sample_runs import config
 from schedulefree import RAdamScheduleFree
-from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from trainer import train
 from trainer.config.load import load_config
 from trainer.offline_trainer import OfflineTrainer
-
-QUIET = Console(file=io.StringIO())
-LINEAR = {"type": "linear", "num_training_steps": 50}
-KINDS = {
-    "adamw": {"type": "adamw", "params": {"lr": 1e-2, "schedule": LINEAR}},
-    "sgd": {"type": "sgd", "params": {"lr": 1e-2, "momentum": 0.9, "schedule": LINEAR}},
-    "schedule_free": {"type": "schedule_free_radam", "params": {"lr": 0.1, "silent_sgd_phase": False}},
-}
-COMPONENTS = {
-    "first": {"type": "normed"},
-    "second": {"type": "partly_frozen"},
-    "third": {"type": "normed", "freeze": True},
-}
-
-
-def written(path, raw):
-    path.write_text(yaml.safe_dump(raw))
-    return path
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Runs of 7 updates, by the kind of their two optimizers, with their configs as files."""
-    folder, made = tmp_path_factory.mktemp("runs"), {}
-    for kind, optim in KINDS.items():
-        torch.manual_seed(0)
-        raw = config(folder / kind, COMPONENTS, {"first": optim, "second": optim}, total_steps=7)
-        train(raw, console=QUIET)
-        made[kind] = folder / kind, written(folder / f"{kind}.yaml", raw)
-    return made
+    return make_runs(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture
+def pair(tmp_path):
+    return make_pair(tmp_path / "plain")
 
 
 def onward(source, kind, tmp_path, step=None):
@@ -84,19 +70,6 @@ def same(first, second):
     return first == second
 
 
-def converted(cli, *arguments):
-    code, printed = cli("checkpoint", "convert", *arguments)
-    assert code == 0, printed
-    return printed
-
-
-def refused(cli, message, *arguments, out):
-    code, printed = cli("checkpoint", "convert", *arguments)
-    assert (code, message in printed, "Traceback" in printed) == (2, True, False), printed
-    assert not out.exists()
-    assert not list(out.parent.glob(".*unfinished"))
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_to_torch_and_back_training_goes_on_to_the_bit(cli, runs, tmp_path, kind):
     run, _ = runs[kind]
@@ -126,12 +99,6 @@ BARE = {
     "sgd": lambda p: torch.optim.SGD(p, lr=1.0),
     "schedule_free": RAdamScheduleFree,
 }
-
-
-def normed():
-    from sample_parts import Normed
-
-    return Normed()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -199,21 +166,6 @@ def test_lerobot_reads_its_files_and_goes_on_like_ours(cli, runs, tmp_path, kind
         torch.testing.assert_close(value, weights[f"first.{name}"], rtol=1e-5, atol=1e-7)
 
 
-def two_objects(module, options=None):
-    optimizer = torch.optim.AdamW(module.parameters() if options is None else options, lr=1e-2, fused=True)
-    return optimizer, LambdaLR(optimizer, lambda step: max(0.0, 1 - step / 50))
-
-
-def updates(module, optimizer, scheduler, steps):
-    for step in steps:
-        x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
-        (module(x) - x.cumsum(1)).square().mean().backward()
-        optimizer.step()
-        if scheduler is not None:
-            scheduler.step()
-        optimizer.zero_grad()
-
-
 def updates_by_given_gradients(module, optimizer, scheduler, steps):
     """Make updates that are determined.
 
@@ -228,24 +180,6 @@ def updates_by_given_gradients(module, optimizer, scheduler, steps):
         if scheduler is not None:
             scheduler.step()
         optimizer.zero_grad()
-
-
-@pytest.fixture
-def pair(tmp_path):
-    """A module in a plain loop of two objects, after 7 updates, and what it saved."""
-    module = normed()
-    optimizer, scheduler = two_objects(module)
-    updates(module, optimizer, scheduler, range(7))
-    folder = tmp_path / "plain"
-    folder.mkdir()
-    torch.save(module.state_dict(), folder / "policy.pt")
-    torch.save({**optimizer.state_dict(), "scheduler": scheduler.state_dict()}, folder / "policy_opt.pt")
-    return module, optimizer, scheduler, folder
-
-
-def policy_config(tmp_path, **changed):
-    optim = {"type": "adamw", "params": {"lr": 1e-2, "schedule": LINEAR}}
-    return config(tmp_path / "run", {"policy": {"type": "normed", **changed}}, {"policy": optim})
 
 
 def goes_on(tmp_path, folder, module, optimizer, scheduler):
@@ -332,162 +266,3 @@ def test_frozen_parameters_that_a_loop_hands_over_too_are_matched(cli, tmp_path)
     converted(cli, tmp_path, tmp_path / "out", "--to", "innerstep", "--config", written(tmp_path / "config.yaml", raw))
     saved = load_file(tmp_path / "out/policy/optimizer.safetensors")
     assert {name.split("/")[0] for name in saved} == {"trained.weight", "trained.bias"}
-
-
-class Planted:
-    """A pickle of it makes a file when it is read."""
-
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return os.mkdir, (self.path,)
-
-
-@pytest.mark.parametrize("file", ["policy.pt", "policy_opt.pt"])
-@pytest.mark.parametrize("legacy", [False, True])
-def test_a_file_that_would_run_code_is_refused(cli, tmp_path, pair, file, legacy):
-    folder, trap = pair[-1], tmp_path / "trap"
-    torch.save({"weight": Planted(trap)}, folder / file, _use_new_zipfile_serialization=not legacy)
-    refused(
-        cli,
-        f"{folder / file}: cannot be read without running code",
-        folder,
-        tmp_path / "out",
-        "--to",
-        "innerstep",
-        out=tmp_path / "out",
-    )
-    assert not trap.exists()
-    torch.load(folder / file, weights_only=False)
-    assert trap.exists(), "the trap is none"
-
-
-def spoil(change):
-    def edit(folder):
-        state = torch.load(folder / "policy_opt.pt", weights_only=True)
-        change(state)
-        torch.save(state, folder / "policy_opt.pt")
-
-    return edit
-
-
-def several(state):
-    (group,) = state["param_groups"]
-    state["param_groups"] = [{**group, "params": [0, 1]}, {**group, "params": [2, 3]}]
-
-
-def transposed(state):
-    state["state"][0]["exp_avg"] = torch.ones(4, 5)
-
-
-def misnamed(state):
-    state["param_groups"][0]["param_names"] = ["linear.weight", "linear.bias", "norm.weight", "norm.weights"]
-
-
-MISFITS = {
-    "several groups without names": (
-        spoil(several),
-        "has 2 parameter groups and no names: which parameter is in which",
-    ),
-    "a shape that does not fit": (spoil(transposed), "exp_avg of linear.weight has shape [4, 5], the parameter [4, 4]"),
-    "names that are not there": (spoil(misnamed), "norm.weights is not among the weights"),
-    "another number of parameters": (
-        spoil(lambda state: state["param_groups"][0]["params"].pop()),
-        "has 3 parameters; the config's component trains 4: linear.weight, linear.bias, norm.weight, norm.bias",
-    ),
-    "no groups": (
-        spoil(lambda state: state.pop("param_groups")),
-        "policy_opt.pt: is not an optimizer's state dict: it lacks param_groups",
-    ),
-    "no position": (
-        spoil(lambda state: state["scheduler"].update(last_epoch=-1)),
-        "the scheduler's last_epoch must be a whole number >= 0; got -1",
-    ),
-    "a file cut short": (
-        lambda folder: (folder / "policy_opt.pt").write_bytes(b"\x80"),
-        "policy_opt.pt: cannot be read",
-    ),
-    "no weights": (lambda folder: (folder / "policy.pt").unlink(), "policy.pt: is missing"),
-    "weights that are none": (
-        lambda folder: torch.save({"epoch": 3}, folder / "policy.pt"),
-        "is not a module's state dict",
-    ),
-    "other weights": (
-        lambda folder: torch.save(nn.Linear(4, 4).state_dict(), folder / "policy.pt"),
-        "the weights do not fit the config's component: missing: linear.bias",
-    ),
-}
-
-
-@pytest.mark.parametrize("misfit", MISFITS)
-def test_what_does_not_fit_is_refused(cli, tmp_path, pair, misfit):
-    edit, message = MISFITS[misfit]
-    edit(pair[-1])
-    path = written(tmp_path / "config.yaml", policy_config(tmp_path))
-    arguments = [pair[-1], tmp_path / "out", "--to", "innerstep", "--config", path]
-    refused(cli, message, *arguments, out=tmp_path / "out")
-
-
-def test_mistakes_in_the_command_are_named(cli, tmp_path, pair, runs):
-    folder, out, run = pair[-1], tmp_path / "out", runs["adamw"][0]
-    path = written(tmp_path / "config.yaml", policy_config(tmp_path))
-    for message, arguments in {
-        "--to: must be innerstep, lerobot, torch; got 'torhc'; did you mean 'torch'?": [folder, out, "--to", "torhc"],
-        "is of torch; it can be converted to innerstep, not lerobot": [folder, out, "--to", "lerobot"],
-        "is of innerstep; it can be converted to lerobot or torch": [run, out, "--to", "innerstep"],
-        "goes by position and has no names. Give the config": [folder, out, "--to", "innerstep"],
-        "holds nothing to convert": [tmp_path, out, "--to", "innerstep"],
-        "has no component 'polcy'; did you mean 'policy'?": [folder, out, "--to", "innerstep", "--component", "polcy"],
-        "has no component 'frist'; did you mean 'first'?": [run, out, "--to", "torch", "--component", "frist"],
-        f"there is no directory {out}": [run, out / "deeper", "--to", "torch"],
-    }.items():
-        refused(cli, message, *arguments, out=out)
-    (folder / "policy.pt").rename(folder / "other.pt")
-    (folder / "policy_opt.pt").rename(folder / "other_opt.pt")
-    refused(cli, "--config: has no component 'other'", folder, out, "--to", "innerstep", "--config", path, out=out)
-    code, printed = cli("checkpoint", "convert", run, folder, "--to", "torch")
-    assert (code, "is there already" in printed) == (2, True)
-
-
-@pytest.mark.parametrize("name", [".", ".."])
-def test_files_without_a_name_that_a_folder_can_have_are_no_components(cli, tmp_path, name):
-    (tmp_path / "source").mkdir()
-    torch.save({"weight": torch.ones(2)}, tmp_path / f"source/{name}.pt")
-    refused(
-        cli,
-        "holds nothing to convert",
-        tmp_path / "source",
-        tmp_path / "out",
-        "--to",
-        "innerstep",
-        out=tmp_path / "out",
-    )
-    torch.save({"weight": torch.ones(2)}, tmp_path / "source/head.pt")
-    converted(cli, tmp_path / "source", tmp_path / "out", "--to", "innerstep")
-    assert [folder.name for folder in (tmp_path / "out").iterdir()] == ["head"]
-
-
-def test_damage_is_not_converted(cli, tmp_path, runs):
-    import shutil
-
-    run = shutil.copytree(runs["adamw"][0], tmp_path / "run")
-    flip(run / "checkpoints/step_00000007/first/optimizer.safetensors")
-    for source in (run, run / "checkpoints/step_00000007/first"):
-        message = "first/optimizer.safetensors: is not as it was written"
-        refused(cli, message, source, tmp_path / "out", "--to", "torch", out=tmp_path / "out")
-    converted(cli, run / "checkpoints/step_00000007/second", tmp_path / "out", "--to", "torch")
-
-
-def test_an_optimizer_of_several_classes_stays_here(cli, tmp_path):
-    muon = {"type": "muon", "params": {"lr": 1e-2, "fallback": {"type": "adamw"}}}
-    train(config(tmp_path / "run", two(), {"first": muon, "second": KINDS["adamw"]}, total_steps=2), console=QUIET)
-    refused(
-        cli,
-        "its optimizer is of several classes",
-        tmp_path / "run",
-        tmp_path / "out",
-        "--to",
-        "torch",
-        out=tmp_path / "out",
-    )

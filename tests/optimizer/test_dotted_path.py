@@ -146,12 +146,8 @@ class Capped(torch.optim.SGD):
         super().__init__(weights, lr=lr)
 
 
-class ByName(torch.optim.Optimizer):
-    """Takes named parameters, and makes a group for each, as Adam_mini does."""
-
-    def __init__(self, named_parameters, lr: float = 0.1, sharded: bool = None):  # noqa: RUF013 likewise
-        groups = [{"params": p, "name": name} for name, p in named_parameters]
-        super().__init__(groups, {"lr": lr})
+class WithMean(torch.optim.Optimizer):
+    """Momentum; its closure runs where no gradient can be taken, as in several libraries."""
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -162,6 +158,14 @@ class ByName(torch.optim.Optimizer):
                     self.state[p]["mean"] = 0.9 * self.state[p].get("mean", torch.zeros_like(p)) + p.grad
                     p.sub_(self.state[p]["mean"], alpha=group["lr"])
         return loss
+
+
+class ByName(WithMean):
+    """Takes named parameters, and makes a group for each, as Adam_mini does."""
+
+    def __init__(self, named_parameters, lr: float = 0.1, sharded: bool = None):  # noqa: RUF013 likewise
+        groups = [{"params": p, "name": name} for name, p in named_parameters]
+        super().__init__(groups, {"lr": lr})
 
 
 class WithoutNumber(torch.optim.SGD):
@@ -226,21 +230,11 @@ def test_a_class_of_a_model_is_refused_for_that():
         OPTIMIZER_BUILDER_REGISTRY[f"{__name__}.OfModel"]
 
 
-class WithoutClosures(torch.optim.Optimizer):
+class WithoutClosures(WithMean):
     """Calls its closure where no gradient can be taken, as several libraries do."""
 
     def __init__(self, params, lr: float = 0.1):
         super().__init__(params, {"lr": lr})
-
-    @torch.no_grad()
-    def step(self, closure=None):
-        loss = closure() if closure is not None else None
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    self.state[p]["mean"] = 0.9 * self.state[p].get("mean", torch.zeros_like(p)) + p.grad
-                    p.sub_(self.state[p]["mean"], alpha=group["lr"])
-        return loss
 
 
 def test_a_class_without_closures_breaks_that_promise_alone():
