@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import files_of, metrics_of
 from rich.console import Console
-from sample_runs import ADAMW, SCHEDULE_FREE, WARMUP, config, drop, two
+from sample_runs import ADAMW, MLPS, SCHEDULE_FREE, WARMUP, config, drop, two
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY
 from optimizer.kernels.moments import unsupported_by_fused
@@ -46,6 +46,38 @@ def test_batches_in_pinned_memory_train_alike(tmp_path, workers):
         train(run, console=Console(file=io.StringIO()))
     plain, found = (files_of(tmp_path / run / "checkpoints" / "step_00000012") for run in ("plain", "pinned"))
     assert found == plain
+
+
+@pytest.mark.parametrize("began", ["cuda", "cpu"])
+def test_a_run_goes_on_on_the_other_device_with_a_message(tmp_path, began):
+    goes_on = {"cuda": "cpu", "cpu": "cuda"}[began]
+    optims = {"first": WARMUP, "second": SCHEDULE_FREE}
+    train(config(tmp_path / "run", two(), optims, save_every=5, device=began), console=Console(file=io.StringIO()))
+    drop(tmp_path / "run" / "checkpoints" / "step_00000012")
+    printed = io.StringIO()
+    result = resume(tmp_path / "run", {"train.device": goes_on}, console=Console(file=printed, width=1000))
+    assert result.step == 12
+    assert "resumed on another machine setting: device" in printed.getvalue()
+
+
+def test_an_asynchronous_run_writes_the_same(tmp_path):
+    optims = {"first": WARMUP, "second": SCHEDULE_FREE}
+    for name, beside in (("between", False), ("beside", True)):
+        run = config(tmp_path / name, two(), optims, save_every=3, save_async=beside, device="cuda")
+        train(run, console=Console(file=io.StringIO()))
+    for step in (3, 6, 9, 12):
+        between, beside = (files_of(tmp_path / run / f"checkpoints/step_{step:08d}") for run in ("between", "beside"))
+        assert beside == between
+
+
+@pytest.mark.filterwarnings("ignore")  # of the compiler's
+def test_compiled_components_train_alike(tmp_path):
+    optims, data = {"first": WARMUP, "second": ADAMW}, {"params": {"width": 4}}
+    for name, compiled in (("eager", False), ("compiled", True)):
+        run = config(tmp_path / name, MLPS, optims, data=data, compile=compiled, total_steps=6, device="cuda")
+        train(run, console=Console(file=io.StringIO()))
+    eager, fast = ([line["loss"] for line in metrics_of(tmp_path / run)] for run in ("eager", "compiled"))
+    assert fast == pytest.approx(eager, rel=1e-4)
 
 
 def test_auto_is_fused_and_a_skipped_step_moves_nothing():
