@@ -8,6 +8,7 @@ from sample_optimizers import KEYS, PARAMS, built, registered, trainable, update
 from torch import nn
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY
+from optimizer.kernels.registry import implementation_of
 
 pytestmark = [
     pytest.mark.gpu,
@@ -20,11 +21,10 @@ STEPS = [
     ("adamw", {}),
     ("adamw", {"grad_clip_norm": None}),
     ("adamw", {"implementation": "compiled"}),
-    ("adamw", {"state_dtype": "bfloat16", "betas": (0.9, 0.99)}),
     ("adamw", CAUTIOUS),
     ("sgd", CAUTIOUS | {"momentum": 0.9}),
-    ("schedule_free_radam", {}),
-    ("schedule_free_radam", {"implementation": "compiled"}),
+    ("schedule_free_radam", {"silent_sgd_phase": False}),
+    ("schedule_free_radam", {"silent_sgd_phase": False, "implementation": "compiled"}),
 ]
 
 
@@ -65,6 +65,22 @@ def test_a_step_on_a_cuda_device_is_that_of_the_cpu_and_its_state_moves_between_
         assert_near(moved, twin.cpu(), start)
 
 
+@pytest.mark.parametrize(
+    ("key", "params", "shown"),
+    [
+        ("adamw", {}, "fused"),
+        ("adagrad", {}, "default"),
+        ("adamw", {"use_cautious_optimizer": True}, "compiled"),
+        ("sgd", {"use_cautious_optimizer": True, "momentum": 0.9}, "compiled"),
+        ("sgd", {"use_cautious_optimizer": True}, "default + reference"),
+        ("schedule_free_radam", {}, "blocks"),
+    ],
+)
+def test_auto_chooses(key, params, shown):
+    assert implementation_of(built(OPTIMIZER_BUILDER_REGISTRY[key](**params), layers())) == shown
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize(("key", "params"), STEPS)
 def test_a_step_does_not_wait_for_the_device(key, params):
     module = layers()
