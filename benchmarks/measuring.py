@@ -47,13 +47,13 @@ def table(times: Mapping[str, float], against: str, unit: str = "ms") -> str:
 
 def extra_memory(function: Callable[[], object]) -> int:
     """Return by how many bytes a call makes the process (on Linux), or what is taken of a CUDA device, grow at most."""
+    gc.collect()
     if DEVICE == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         function()
         return torch.cuda.max_memory_allocated() - before
     libc = ctypes.CDLL("libc.so.6")
-    gc.collect()
     libc.malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = _status("VmRSS")

@@ -91,7 +91,7 @@ def test_an_objectives_modules_are_on_the_device_too(tmp_path):
 
 @MODEL_REGISTRY.register("scattering")
 class Scattering(torch.nn.Module):
-    """Adds many numbers to four of them, on a CUDA device in an order of chance unless PyTorch is told otherwise."""
+    """Adds many numbers to four of them, on a CUDA device in an order that is not deterministic by default."""
 
     def __init__(self):
         super().__init__()
