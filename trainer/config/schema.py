@@ -22,7 +22,7 @@ from optimizer.config import (
     refusal,
 )
 
-from .. import builtins  # noqa: F401 registers the built-in parts
+from .. import builtins, lerobot_data, policies, simulation  # noqa: F401 each registers what it holds
 from ..errors import ConfigError
 from ..interfaces.component import MODEL_REGISTRY
 from ..interfaces.dataset import DATASET_REGISTRY, DataSet

@@ -1,0 +1,1 @@
+"""Data sets in LeRobot's format on disk. Importing this package registers `lerobot`."""

@@ -1,0 +1,1 @@
+"""Environments in which policies are evaluated. Importing this package registers `gym`."""
