@@ -51,9 +51,7 @@ def as_tensors(statistics: Statistics, imagenet: Sequence[str], place: object) -
     replaced = {key: {**statistics.get(key, {}), **_IMAGENET} for key in imagenet}
     try:
         return {
-            feature: {
-                name: torch.atleast_1d(torch.tensor(value, dtype=torch.float32)) for name, value in values.items()
-            }
+            feature: {name: torch.tensor(np.atleast_1d(value), dtype=torch.float32) for name, value in values.items()}
             for feature, values in {**statistics, **replaced}.items()
         }
     except (ValueError, TypeError, AttributeError) as error:

@@ -21,9 +21,7 @@ _DTYPES = {"float": torch.float32, "double": torch.float32, "int": torch.int64, 
 """By the beginning of the type's name in info.json or in a file: the types that LeRobotDataset returns."""
 
 
-def read_columns(
-    meta: Meta, features: Mapping[str, JsonObject], episodes: Sequence[EpisodeSpan]
-) -> dict[str, Tensor]:
+def read_columns(meta: Meta, features: Mapping[str, JsonObject], episodes: Sequence[EpisodeSpan]) -> dict[str, Tensor]:
     """Return the frames of `episodes`, in their order, as tensors with one frame a row.
 
     Floating-point numbers are float32, whole numbers int64. `index` and `episode_index` are always there.
@@ -34,9 +32,10 @@ def read_columns(
         episodes: Those to load.
 
     Raises:
-        ConfigError: A file is missing or cut, has another number of rows, or other columns or values than info.json says.
+        ConfigError: A file is missing or cut, or has other columns, rows or values than the folder `meta` says.
     """
-    wanted = {name: meta.features.get(name, {"dtype": "int64", "shape": [1]}) for name in (INDEX, EPISODE)} | features
+    number: JsonObject = {"dtype": "int64", "shape": [1]}
+    wanted = {**{name: meta.features.get(name, number) for name in (INDEX, EPISODE)}, **features}
     pieces: dict[str, list[Tensor]] = {name: [] for name in wanted}
     for file in dict.fromkeys(episode.data_file for episode in episodes):
         inside = [episode for episode in meta.episodes if episode.data_file == file]
@@ -68,7 +67,7 @@ def _tensor(file: Path, name: str, info: JsonObject, column: Any) -> Tensor:
         raise ConfigError(f"{file}: {missing} values of {name!r} are missing.")
     shape = value_shape(name, info)
     given, declared = _dtype(values.type), _dtype(info["dtype"])
-    if given is None or given is not declared and (given, declared) != (torch.int64, torch.float32):
+    if given is None or (given is not declared and (given, declared) != (torch.int64, torch.float32)):
         raise ConfigError(f"{file}: {name!r} must be of the type {info['dtype']}; it is {column.type}.")
     if len(values) != rows * math.prod(shape):
         raise ConfigError(f"{file}: {name!r} must have the shape {list(shape)} in each row; it is {column.type}.")

@@ -45,9 +45,7 @@ def read(root: Path, info: Info) -> tuple[tuple[EpisodeSpan, ...], tuple[str, ..
 def _span(root: Path, info: Info, episode: _Episode, end: int) -> EpisodeSpan:
     number = episode.episode_index
     numbers = {"episode_index": number, "episode_chunk": number // info.chunks_size}
-    videos = {
-        key: VideoSpan(file_of(root, info.video_path, video_key=key, **numbers), 0.0) for key in info.video_keys
-    }
+    videos = {key: VideoSpan(file_of(root, info.video_path, video_key=key, **numbers), 0.0) for key in info.video_keys}
     return EpisodeSpan(number, end - episode.length, end, videos, file_of(root, info.data_path, **numbers))
 
 

@@ -1,22 +1,15 @@
 """`Windows`: a split of episodes, whose samples are frames with their neighbours in time."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from ..interfaces.dataset import Batch
 from .columns import INDEX
-
-
-class Frames(Protocol):
-    """Frames of a camera, read by their numbers in the whole data set."""
-
-    def __getitem__(self, indices: Tensor) -> Tensor:
-        """Return uint8 frames (*indices.shape, 3, H, W)."""
-        ...
+from .frames import FrameSource
 
 
 @dataclass(frozen=True)
@@ -25,7 +18,7 @@ class Table:
 
     columns: Mapping[str, Tensor]
     """By name, with one frame a row. `index` holds the frame's number in the whole data set."""
-    frames: Mapping[str, Frames]
+    frames: Mapping[str, FrameSource]
     """By camera."""
 
     def read(self, key: str, rows: Tensor) -> Tensor:
@@ -52,6 +45,7 @@ class Windows:
         deltas: Distances in frames by name. A name without has the frame itself, without a dimension for time.
         spans: By episode: its first row in the table, and one past its last.
         drop_n_last_frames: Frames at the end of each episode that are no samples.
+        transforms: By camera: what its frames (N, T, 3, H, W) go through.
     """
 
     def __init__(
@@ -61,8 +55,9 @@ class Windows:
         deltas: Mapping[str, Sequence[int]],
         spans: Sequence[tuple[int, int]],
         drop_n_last_frames: int = 0,
+        transforms: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType({}),
     ) -> None:
-        self._table, self._keys = table, keys
+        self._table, self._keys, self._transforms = table, keys, dict(transforms)
         self._deltas = {key: torch.tensor(deltas[key]) for key in keys if key in deltas}
         used = torch.tensor([span for span in spans if span[1] - span[0] > drop_n_last_frames]).reshape(-1, 2)
         self._first, self._end = used.unbind(1)
@@ -90,6 +85,8 @@ class Windows:
             inside = meant.clamp(first[:, None], last[:, None])
             made[key] = self._table.read(key, inside)
             made[f"{key}_is_pad"] = inside != meant
+        for key, transform in self._transforms.items():
+            made[key] = transform(made[key])
         return made
 
     def _places(self, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
