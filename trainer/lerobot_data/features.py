@@ -23,7 +23,7 @@ def is_text(info: JsonObject) -> bool:
 
 
 def feature_of(name: str, info: JsonObject, resize: Sequence[int] | None = None) -> Feature | None:
-    """Return what a policy can make of a feature, with the types of LeRobot's `dataset_to_policy_features`.
+    """Return a feature as policies see it, with the types of LeRobot's `dataset_to_policy_features`.
 
     Args:
         name: Its name.

@@ -27,16 +27,16 @@ PARAMS = "data.params"
 
 @dataclass(frozen=True)
 class PartOptions:
-    """What all parts of a data set have in common. The fields are parameters of `LeRobotData`."""
+    """The choices that all parts of a data set share. The fields are parameters of `LeRobotData`."""
 
     held_out: float | Sequence[int] = 0.0
     n_obs_steps: int = 1
     chunk: int = 1
-    deltas: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    delta_timestamps: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    deltas: Mapping[str, Sequence[int]] | None = None
+    delta_timestamps: Mapping[str, Sequence[float]] | None = None
     features: Sequence[str] | None = None
     drop_n_last_frames: int = 0
-    image_transforms: Sequence[JsonObject] = ()
+    image_transforms: Sequence[JsonObject] | None = None
     frame_options: FrameOptions = field(default_factory=FrameOptions)
 
 
@@ -58,7 +58,7 @@ def open_part(source: Source, options: PartOptions, path: str) -> Part:
 
     Args:
         source: Its place and its episodes.
-        options: What is loaded, and how it is split.
+        options: The features to load, and the way to split.
         path: The place of `source` in the config.
 
     Raises:
@@ -68,13 +68,13 @@ def open_part(source: Source, options: PartOptions, path: str) -> Part:
     features = chosen_features(meta, options.features, PARAMS)
     deltas = all_deltas(
         default_deltas(features, options.n_obs_steps, options.chunk),
-        options.deltas,
-        options.delta_timestamps,
+        options.deltas or {},
+        options.delta_timestamps or {},
         features,
         meta.fps,
         PARAMS,
     )
-    episodes = chosen_episodes(meta.episodes, source.episodes, source.exclude_episodes, path)
+    episodes = chosen_episodes(meta.episodes, source.episodes, source.exclude_episodes or [], path)
     cameras = [name for name, info in features.items() if is_camera(info)]
     files = _needed_files(episodes, cameras)
     if source.repo_id is not None:
@@ -146,7 +146,7 @@ def _fingerprint(meta: Meta, columns: Mapping[str, Tensor], files: Sequence[Path
     checksum = xxhash.xxh3_128()
     for name in sorted(columns):
         checksum.update(f"{name} {columns[name].dtype} {list(columns[name].shape)}".encode())
-        checksum.update(memoryview(columns[name].numpy()))
+        checksum.update(columns[name].numpy().tobytes())
     sizes = [(file.relative_to(meta.root).as_posix(), file.stat().st_size) for file in files]
     checksum.update(repr([meta.fps, meta.tasks, meta.statistics, sizes]).encode())
     return checksum.hexdigest()

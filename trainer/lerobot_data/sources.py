@@ -4,8 +4,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import Field
-
 from optimizer.config import Config, Count, PositiveNumber, shown
 
 from ..errors import ConfigError, missing_extra
@@ -24,8 +22,13 @@ class Source(Config):
     """Share of the training samples, in relation to the other weights; null for all: each sample once an epoch."""
     episodes: list[Count] | None = None
     """Numbers of the episodes to load; null: all."""
-    exclude_episodes: list[Count] = Field(default_factory=list)
+    exclude_episodes: list[Count] | None = None
     """Numbers of episodes to leave out."""
+
+
+def expanded(path: str) -> Path:
+    """Return a path of a config, with `~` and `$NAME` filled in."""
+    return Path(os.path.expandvars(path)).expanduser()
 
 
 def folder_of(source: Source, path: str) -> Path:
@@ -44,7 +47,7 @@ def folder_of(source: Source, path: str) -> Path:
         return download(source, ["meta/*"], path)
     if source.revision is not None:
         raise ConfigError(f"{path}.revision: belongs to repo_id; a folder has none. Leave it out.")
-    folder = Path(os.path.expandvars(str(source.root))).expanduser()
+    folder = expanded(str(source.root))
     if not folder.is_dir():
         raise ConfigError(f"{path}.root: must be the folder of a data set; {shown(folder)} is not a folder.")
     return folder
