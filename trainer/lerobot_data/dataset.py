@@ -86,8 +86,7 @@ class LeRobotData(DataSet):
         video_backend: Literal["auto", "pyav", "torchcodec"] = "auto",
         image_transforms: list[dict[str, Any]] | None = None,
     ) -> None:
-        caches = None if cache_dir is None else expanded(cache_dir)
-        decoding = FrameOptions(frames, caches, cache_limit_gb, resize, video_backend)
+        reads = FrameOptions(frames, cache_dir and expanded(cache_dir), cache_limit_gb, resize, video_backend)
         options = PartOptions(
             held_out,
             n_obs_steps,
@@ -97,7 +96,7 @@ class LeRobotData(DataSet):
             features,
             drop_n_last_frames,
             image_transforms,
-            decoding,
+            reads,
         )
         one = Source(
             root=root, repo_id=repo_id, revision=revision, episodes=episodes, exclude_episodes=exclude_episodes
