@@ -9,7 +9,7 @@ from optimizer.config import Count, PositiveCount, PositiveNumber
 from ..errors import ConfigError
 from ..interfaces.dataset import DATASET_REGISTRY, DataSet, Split
 from .aggregation import as_tensors
-from .features import feature_of, is_camera
+from .features import is_camera
 from .frames import FrameOptions
 from .mixture import check_alike, merged_statistics, merged_tasks, mixed
 from .part import PARAMS, Part, PartOptions, open_part
@@ -86,7 +86,7 @@ class LeRobotData(DataSet):
         video_backend: Literal["auto", "pyav", "torchcodec"] = "auto",
         image_transforms: list[dict[str, Any]] | None = None,
     ) -> None:
-        reads = FrameOptions(frames, cache_dir and expanded(cache_dir), cache_limit_gb, resize, video_backend)
+        reads = FrameOptions(frames, expanded(cache_dir), cache_limit_gb, resize, video_backend)
         options = PartOptions(
             held_out,
             n_obs_steps,
@@ -104,16 +104,14 @@ class LeRobotData(DataSet):
         parts = _open_all(one, datasets, options)
         self._fingerprint = " ".join(part.fingerprint for part in parts)
         self.train, self.held_out = _splits(parts, datasets)
-        self._describe(parts, resize, use_imagenet_stats)
+        self._describe(parts, use_imagenet_stats)
 
     def fingerprint(self) -> str:
         """Return checksums of the episodes that are loaded."""
         return self._fingerprint
 
-    def _describe(self, parts: list[Part], resize: tuple[int, int] | None, use_imagenet_stats: bool) -> None:
-        infos = parts[0].features
-        features = {name: feature_of(name, info, resize) for name, info in infos.items()}
-        self.features = {name: feature for name, feature in features.items() if feature is not None}
+    def _describe(self, parts: list[Part], use_imagenet_stats: bool) -> None:
+        self.features, infos = parts[0].features, parts[0].infos
         statistics = parts[0].meta.statistics if len(parts) == 1 else merged_statistics(parts)
         loaded = {name: values for name, values in statistics.items() if name in infos}
         cameras = [name for name, info in infos.items() if is_camera(info) and use_imagenet_stats]

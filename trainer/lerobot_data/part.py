@@ -10,10 +10,11 @@ from torch import Tensor
 from optimizer.types import JsonObject
 
 from ..errors import ConfigError
+from ..interfaces.features import Feature
 from .columns import read_columns
 from .deltas import all_deltas, default_deltas
 from .episodes import chosen_episodes, split_episodes
-from .features import chosen_features, feature_of, is_camera
+from .features import chosen_features, is_camera, type_of, value_shape
 from .frames import FrameOptions, open_frames
 from .image_transforms import make_transforms
 from .meta import EpisodeSpan, Meta
@@ -45,8 +46,10 @@ class Part:
     """One data set on disk."""
 
     meta: Meta
-    features: Mapping[str, JsonObject]
-    """Those that are loaded, as in info.json."""
+    infos: Mapping[str, JsonObject]
+    """The features that are loaded, as in info.json."""
+    features: Mapping[str, Feature]
+    """Those of them that policies see."""
     train: Windows
     held_out: Windows | None
     fingerprint: str
@@ -65,27 +68,29 @@ def open_part(source: Source, options: PartOptions, path: str) -> Part:
         ConfigError: A file or a feature is missing or invalid, or a parameter does not fit the data.
     """
     meta = read_meta(folder_of(source, path))
-    features = chosen_features(meta, options.features, PARAMS)
+    infos = chosen_features(meta, options.features, PARAMS)
     deltas = all_deltas(
-        default_deltas(features, options.n_obs_steps, options.chunk),
+        default_deltas(infos, options.n_obs_steps, options.chunk),
         options.deltas or {},
         options.delta_timestamps or {},
-        features,
+        infos,
         meta.fps,
         PARAMS,
     )
     episodes = chosen_episodes(meta.episodes, source.episodes, source.exclude_episodes or [], path)
-    cameras = [name for name, info in features.items() if is_camera(info)]
+    cameras = [name for name, info in infos.items() if is_camera(info)]
     files = _needed_files(episodes, cameras)
     if source.repo_id is not None:
         download(source, ["meta/*", *(file.relative_to(meta.root).as_posix() for file in files)], path)
     _check_files(files)
-    values = {name: info for name, info in features.items() if name not in cameras}
+    values = {name: info for name, info in infos.items() if name not in cameras}
     columns = read_columns(meta, values, episodes)
     _check_finite(meta, values, columns)
     table = Table(columns, {name: open_frames(meta, name, episodes, options.frame_options) for name in cameras})
-    train, held_out = _splits(table, list(features), deltas, episodes, options)
-    return Part(meta, features, train, held_out, _fingerprint(meta, columns, files if cameras else []))
+    train, held_out = _splits(table, list(infos), deltas, episodes, options)
+    return Part(
+        meta, infos, _features(infos, table), train, held_out, _fingerprint(meta, columns, files if cameras else [])
+    )
 
 
 def _splits(
@@ -116,6 +121,16 @@ def _splits(
     return splits
 
 
+def _features(infos: Mapping[str, JsonObject], table: Table) -> dict[str, Feature]:
+    features = {}
+    for name, info in infos.items():
+        if kind := type_of(name, info):
+            features[name] = Feature(
+                kind, table.frames[name].shape if name in table.frames else value_shape(name, info)
+            )
+    return features
+
+
 def _needed_files(episodes: Sequence[EpisodeSpan], cameras: Sequence[str]) -> list[Path]:
     videos = (episode.videos[name].path for episode in episodes for name in cameras if name in episode.videos)
     return list(dict.fromkeys([*(episode.data_file for episode in episodes), *videos]))
@@ -129,7 +144,7 @@ def _check_files(files: Sequence[Path]) -> None:
 
 def _check_finite(meta: Meta, features: Mapping[str, JsonObject], columns: Mapping[str, Tensor]) -> None:
     for name, info in features.items():
-        if feature_of(name, info) is not None and not (finite := columns[name].isfinite()).all():
+        if type_of(name, info) is not None and not (finite := columns[name].isfinite()).all():
             row = (
                 int(finite.flatten(1).all(1).logical_not().nonzero()[0])
                 if finite.dim() > 1

@@ -26,9 +26,9 @@ class Source(Config):
     """Numbers of episodes to leave out."""
 
 
-def expanded(path: str) -> Path:
+def expanded(path: str | None) -> Path | None:
     """Return a path of a config, with `~` and `$NAME` filled in."""
-    return Path(os.path.expandvars(path)).expanduser()
+    return None if path is None else Path(os.path.expandvars(path)).expanduser()
 
 
 def folder_of(source: Source, path: str) -> Path:
@@ -41,13 +41,13 @@ def folder_of(source: Source, path: str) -> Path:
     Raises:
         ConfigError: There is not exactly one of `root` and `repo_id`, or the data set is not there.
     """
-    if (source.root is None) == (source.repo_id is None):
+    folder = expanded(source.root)
+    if (folder is None) == (source.repo_id is None):
         raise ConfigError(f"{path}: must have one of root and repo_id; it has {'both' if source.root else 'neither'}.")
-    if source.repo_id is not None:
+    if folder is None:
         return download(source, ["meta/*"], path)
     if source.revision is not None:
         raise ConfigError(f"{path}.revision: belongs to repo_id; a folder has none. Leave it out.")
-    folder = expanded(str(source.root))
     if not folder.is_dir():
         raise ConfigError(f"{path}.root: must be the folder of a data set; {shown(folder)} is not a folder.")
     return folder
