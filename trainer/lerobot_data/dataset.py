@@ -86,22 +86,14 @@ class LeRobotData(DataSet):
         video_backend: Literal["auto", "pyav", "torchcodec"] = "auto",
         image_transforms: list[dict[str, Any]] | None = None,
     ) -> None:
-        reads = FrameOptions(frames, expanded(cache_dir), cache_limit_gb, resize, video_backend)
         options = PartOptions(
-            held_out,
-            n_obs_steps,
-            chunk,
-            deltas,
-            delta_timestamps,
-            features,
-            drop_n_last_frames,
-            image_transforms,
-            reads,
+            held_out, n_obs_steps, chunk, deltas, delta_timestamps, features, drop_n_last_frames, image_transforms
         )
+        decoding = FrameOptions(frames, expanded(cache_dir), cache_limit_gb, resize, video_backend)
         one = Source(
             root=root, repo_id=repo_id, revision=revision, episodes=episodes, exclude_episodes=exclude_episodes
         )
-        parts = _open_all(one, datasets, options)
+        parts = _open_all(one, datasets, options, decoding)
         self._fingerprint = " ".join(part.fingerprint for part in parts)
         self.train, self.held_out = _splits(parts, datasets)
         self._describe(parts, use_imagenet_stats)
@@ -118,18 +110,20 @@ class LeRobotData(DataSet):
         self.statistics = {**as_tensors(loaded, cameras, parts[0].meta.root / "meta"), "tasks": merged_tasks(parts)[0]}
 
 
-def _open_all(one: Source, datasets: list[Source] | None, options: PartOptions) -> list[Part]:
+def _open_all(one: Source, datasets: list[Source] | None, options: PartOptions, decoding: FrameOptions) -> list[Part]:
     if datasets is None:
-        return [open_part(one, options, PARAMS)]
+        return [open_part(one, options, decoding, PARAMS)]
     for name in ("root", "repo_id", "revision", "episodes", "exclude_episodes"):
-        if getattr(one, name):
+        if getattr(one, name) is not None:
             raise ConfigError(
                 f"{PARAMS}.{name}: belongs to one data set; with datasets, give it in each entry of them."
             )
     if isinstance(options.held_out, list):
         raise ConfigError(f"{PARAMS}.held_out: must be a share with datasets; got the numbers of episodes.")
-    parts = [open_part(source, options, f"{PARAMS}.datasets.{number}") for number, source in enumerate(datasets)]
-    check_alike(parts, options.frame_options.resize is not None)
+    parts = [
+        open_part(source, options, decoding, f"{PARAMS}.datasets.{number}") for number, source in enumerate(datasets)
+    ]
+    check_alike(parts, decoding.resize is not None)
     return parts
 
 

@@ -1,7 +1,7 @@
 """`open_part`: one data set on disk with its splits."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import xxhash
@@ -38,7 +38,6 @@ class PartOptions:
     features: Sequence[str] | None = None
     drop_n_last_frames: int = 0
     image_transforms: Sequence[JsonObject] | None = None
-    frame_options: FrameOptions = field(default_factory=FrameOptions)
 
 
 @dataclass(frozen=True)
@@ -56,12 +55,13 @@ class Part:
     """Changes with the content of the episodes that are loaded."""
 
 
-def open_part(source: Source, options: PartOptions, path: str) -> Part:
+def open_part(source: Source, options: PartOptions, decoding: FrameOptions, path: str) -> Part:
     """Return a data set, of which the chosen episodes are loaded.
 
     Args:
         source: Its place and its episodes.
         options: The features to load, and the way to split.
+        decoding: The way to decode frames.
         path: The place of `source` in the config.
 
     Raises:
@@ -86,7 +86,7 @@ def open_part(source: Source, options: PartOptions, path: str) -> Part:
     values = {name: info for name, info in infos.items() if name not in cameras}
     columns = read_columns(meta, values, episodes)
     _check_finite(meta, values, columns)
-    table = Table(columns, {name: open_frames(meta, name, episodes, options.frame_options) for name in cameras})
+    table = Table(columns, {name: open_frames(meta, name, episodes, decoding) for name in cameras})
     train, held_out = _splits(table, list(infos), deltas, episodes, options)
     return Part(
         meta, infos, _features(infos, table), train, held_out, _fingerprint(meta, columns, files if cameras else [])
