@@ -102,9 +102,10 @@ class PyavReader:
             self._container = av.open(str(path))
         except self._failures as error:
             raise FrameError(f"it cannot be opened: {error}") from error
-        if not self._container.streams.video:
-            raise FrameError("it holds no video")
-        self._stream = self._container.streams.video[0]
+        videos = self._container.streams.video
+        if not videos or videos[0].codec_context is None:  # None: the codec is not known
+            raise FrameError("it holds no video that PyAV can decode")
+        self._stream = videos[0]
         self._stream.codec_context.thread_count = threads
         self._reformatter = VideoReformatter()  # one for all frames: a new one takes longer than decoding a small frame
         self._decoded = self._container.decode(self._stream)
