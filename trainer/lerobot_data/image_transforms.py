@@ -86,7 +86,7 @@ class _Transforms:
         samples = []
         for sample in frames.float().div_(255):
             for name, transform in self._transforms:
-                sample = _checked(name, transform(sample), sample)  # noqa: PLW2901 one after another
+                sample = _checked(name, transform(sample), sample)
             samples.append(sample)
         return torch.stack(samples)
 
