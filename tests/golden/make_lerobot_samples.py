@@ -27,7 +27,9 @@ def checksums(n_obs_steps: int, chunk: int, episodes: tuple[int, ...] | None) ->
         name: [delta / fps for delta in deltas]
         for name, deltas in (("observation.state", observations), ("action", actions))
     }
-    data = LeRobotDataset("innerstep/golden", ROOT, episodes=episodes and list(episodes), delta_timestamps=times, video_backend="pyav")
+    data = LeRobotDataset(
+        "innerstep/golden", ROOT, episodes=episodes and list(episodes), delta_timestamps=times, video_backend="pyav"
+    )
     data[0]  # opens the reader
     data.reader._query_videos = lambda *_: {}
     digests: dict[str, xxhash.xxh3_64] = {}
