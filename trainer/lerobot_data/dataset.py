@@ -108,7 +108,10 @@ class LeRobotData(DataSet):
         self._describe(parts, use_imagenet_stats)
 
     def fingerprint(self) -> str:
-        """Return checksums of the episodes that are loaded."""
+        """Return checksums of the episodes that are loaded, one for each data set.
+
+        They depend on all values in memory, the tasks, the statistics, and the sizes of the files that hold frames.
+        """
         return self._fingerprint
 
     def _describe(self, parts: list[Part], use_imagenet_stats: bool) -> None:
