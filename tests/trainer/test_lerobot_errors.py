@@ -121,6 +121,7 @@ def with_column(name, values):
         (lambda table: table.slice(0, 11), ["has 11 rows", "12 frames"]),
         (lambda table: table.drop_columns(["action"]), ["no column 'action'", "timestamp"]),
         (with_column("next.reward", ["a"] * 12), ["'next.reward' must be of the type float32", "string"]),
+        (with_column("next.reward", [{"a": 1.0}] * 12), ["'next.reward' must be of the type float32", "struct"]),
         (with_column("next.reward", [None] + [1.0] * 11), ["1 values of 'next.reward' are missing"]),
         (with_column("next.reward", [1.0, float("nan")] * 6), ["'next.reward' has NaN", "episode 0, frame 1"]),
         (with_column("observation.state", [[1.0, 2.0]] * 12), ["'observation.state' must have the shape [3]"]),
