@@ -149,6 +149,10 @@ def test_an_excluded_episode_may_have_values_that_are_not_finite(root):
         (with_column("episode_index", [0, 1, 2, 4, 5]), ["episode 3 is missing"]),
         (with_column("dataset_from_index", [0, 4, 11, 13, 18]), ["episode 3 has the frames 13 to 17", "frame 12"]),
         (lambda table: table.drop_columns(["data/file_index"]), ["no column 'data/file_index'"]),
+        (
+            with_column("dataset_to_index", [4, 11, 12, 18, None]),
+            ["'dataset_to_index' must hold values", "int", "None"],
+        ),
     ],
 )
 def test_a_list_of_episodes_with_gaps_is_refused(root, change, words):
@@ -160,6 +164,8 @@ def test_a_list_of_episodes_with_gaps_is_refused(root, change, words):
 def test_statistics_that_are_no_numbers_are_refused(root):
     (root / "meta/stats.json").write_text(json.dumps({"action": {"mean": ["a"]}}))
     assert "numbers by feature" in message(root=str(root))
+    (root / "meta/stats.json").write_text("3")
+    assert "meta/stats.json: must hold the statistics by feature; got 3" in message(root=str(root))
 
 
 def test_texts_and_depth_maps_are_refused_as_features(root):
