@@ -40,6 +40,11 @@ class Dataflow:
         names = [start, *components]
         return cls([f"{name} = {name}({before})" for before, name in zip(names, components, strict=False)])
 
+    @property
+    def result(self) -> str:
+        """The name of the last result."""
+        return self._calls[-1].result
+
     def check(self, components: Sequence[str], batch_entries: Sequence[str], path: str) -> None:
         """Raise ConfigError at `path` if a name does not exist or a component is not used."""
         known = list(batch_entries)
@@ -58,7 +63,7 @@ class Dataflow:
 
     def run(self, components: nn.ModuleDict, batch: Batch) -> Tensor:
         """Return the last result."""
-        return self.results(components, batch)[self._calls[-1].result]
+        return self.results(components, batch)[self.result]
 
     def results(self, components: nn.ModuleDict, batch: Batch) -> Batch:
         """Return the batch with the result of each line."""
