@@ -80,7 +80,7 @@ assert isinstance(lion, Lion)
 for _ in range(2):
     lion.step()
 assert lion.scheduler.get_last_lr() == [0.5]
-assert {"behaviour_cloning", "actor_critic"} <= set(trainer.OBJECTIVE_REGISTRY)
+assert {"squared_cloning", "actor_critic"} <= set(trainer.OBJECTIVE_REGISTRY)
 """
 
 
