@@ -40,6 +40,21 @@ class Dataflow:
         names = [start, *components]
         return cls([f"{name} = {name}({before})" for before, name in zip(names, components, strict=False)])
 
+    @property
+    def components(self) -> list[str]:
+        """The components that are called, in this order."""
+        return [call.component for call in self._calls]
+
+    @property
+    def inputs(self) -> list[str]:
+        """The arguments that are not results of earlier lines: entries of the batch, each once."""
+        results: set[str] = set()
+        found: dict[str, None] = {}
+        for call in self._calls:
+            found |= dict.fromkeys(name for name in call.arguments if name not in results)
+            results.add(call.result)
+        return list(found)
+
     def check(self, components: Sequence[str], batch_entries: Sequence[str], path: str) -> None:
         """Raise ConfigError at `path` if a name does not exist or a component is not used."""
         known = list(batch_entries)
