@@ -27,6 +27,8 @@ class EpisodeSpan:
     """One past the last frame."""
     videos: Mapping[str, VideoSpan]
     """By camera whose frames are in videos."""
+    data_file: Path = Path()
+    """The parquet file that holds the episode's rows, one of `Meta.data_files`."""
 
 
 @dataclass(frozen=True)
