@@ -7,7 +7,15 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
+from optimizer.types import JsonObject
+
+from ..errors import ConfigError
+from .decoding import FrameSize
+from .frame_cache import cached_frames
+from .image_files import ImageFrames
+from .lazy_frames import Decoder, LazyFrames
 from .meta import EpisodeSpan, Meta
+from .video_frames import VideoFrames
 
 
 @dataclass(frozen=True)
@@ -59,4 +67,32 @@ def open_frames(meta: Meta, camera: str, episodes: Sequence[EpisodeSpan], option
         ConfigError: A file is missing, cut or has another number of frames; the cache would be too large; a library is
             missing. The message names the file and the remedy.
     """
-    raise NotImplementedError
+    feature = meta.features[camera]
+    size = FrameSize(*_height_and_width(camera, feature), options.resize)
+    decoder: Decoder
+    if feature["dtype"] == "video":
+        decoder = VideoFrames(camera, meta.fps, episodes, size, options.video_backend)
+    else:
+        decoder = ImageFrames(camera, meta, episodes, size)
+    if options.frames == "lazy":
+        return LazyFrames(decoder)
+    return cached_frames(decoder, camera, meta.root, episodes, options.cache_dir, options.cache_limit_gb)
+
+
+def _height_and_width(camera: str, feature: JsonObject) -> tuple[int, int]:
+    """Return the height and width of a camera's frames as meta/info.json has them.
+
+    Raises:
+        ConfigError: They are not frames in color.
+    """
+    shape, names = feature["shape"], feature.get("names")
+    info = feature.get("info") or {}
+    if info.get("is_depth_map") or info.get("video.is_depth_map"):
+        raise ConfigError(f"{camera}: holds depth maps, which are not supported. Leave it out.")
+    if not isinstance(shape, list | tuple) or len(shape) != 3 or 3 not in (shape[0], shape[2]):
+        raise ConfigError(f"{camera}: its shape in meta/info.json must be height, width and 3 channels; got {shape}")
+    channels_first = shape[2] != 3 or (
+        shape[0] == 3 and isinstance(names, list) and str(names[0]).startswith("channel")
+    )
+    height, width = shape[1:] if channels_first else shape[:2]
+    return int(height), int(width)
