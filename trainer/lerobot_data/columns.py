@@ -32,7 +32,7 @@ def read_columns(meta: Meta, features: Mapping[str, JsonObject], episodes: Seque
         episodes: Those to load.
 
     Raises:
-        ConfigError: A file is missing or cut, or has other columns, rows or values than the folder `meta` says.
+        ConfigError: A file is missing or cut, or its columns, rows or values contradict the folder `meta`.
     """
     number: JsonObject = {"dtype": "int64", "shape": [1]}
     wanted = {**{name: meta.features.get(name, number) for name in (INDEX, EPISODE)}, **features}

@@ -1,6 +1,5 @@
 """`lerobot`: data sets in LeRobot's format."""
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -8,13 +7,13 @@ from pydantic import Field
 from optimizer.config import Count, PositiveCount, PositiveNumber
 
 from ..errors import ConfigError
-from ..interfaces.dataset import DATASET_REGISTRY, DataSet
+from ..interfaces.dataset import DATASET_REGISTRY, DataSet, Split
 from .aggregation import as_tensors
-from .features import feature_of, is_camera
+from .features import is_camera
 from .frames import FrameOptions
 from .mixture import check_alike, merged_statistics, merged_tasks, mixed
 from .part import PARAMS, Part, PartOptions, open_part
-from .sources import Source
+from .sources import Source, expanded
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Distances = Annotated[list[int], Field(min_length=1)]
@@ -25,7 +24,7 @@ Times = Annotated[list[float], Field(min_length=1)]
 class LeRobotData(DataSet):
     """Episodes of robots in LeRobot's format (v3.0 or v2.1): a folder, a repository on the hub, or several of them.
 
-    A sample is a frame of an episode, with what LeRobotDataset gives for it. Observations and actions, and whatever
+    A sample is a frame of an episode, as LeRobotDataset returns it. Observations and actions, and whatever
     `deltas` names, have a dimension for time: (N, T, …). Beyond the ends of an episode stands its nearest frame; the
     mask KEY_is_pad, bool (N, T), is true there. Frames of cameras are uint8 (N, T, 3, H, W). `task_index` is the number
     of a task, whose text is in `statistics["tasks"]`. The statistics are those of the whole data set, whatever episodes
@@ -46,10 +45,10 @@ class LeRobotData(DataSet):
             not 0), or the numbers of these episodes.
         n_obs_steps: Time steps of each observation; the last one is the sample's.
         chunk: Time steps of actions; the first one is the sample's.
-        deltas: Distances from the sample's frame by feature, in frames. They replace those of `n_obs_steps` and `chunk`.
+        deltas: Distances from the sample's frame by feature, in frames, instead of those by `n_obs_steps` and `chunk`.
         delta_timestamps: The same in seconds, as in LeRobot. They must be multiples of the time of a frame.
         features: Names of the features to load; null: all that consist of numbers or frames.
-        drop_n_last_frames: Frames at the end of each episode that are no samples.
+        drop_n_last_frames: Frames at the end of each episode that are left out as samples.
         use_imagenet_stats: Whether `mean` and `std` of cameras are those of ImageNet, as in LeRobot.
         frames: `cache`: decode all frames once, into a file that is mapped into memory; `lazy`: decode those of each
             batch.
@@ -81,58 +80,54 @@ class LeRobotData(DataSet):
         drop_n_last_frames: Count = 0,
         use_imagenet_stats: bool = True,
         frames: Literal["cache", "lazy"] = "cache",
-        cache_dir: Path | None = None,
+        cache_dir: str | None = None,
         cache_limit_gb: PositiveNumber = 20.0,
         resize: tuple[PositiveCount, PositiveCount] | None = None,
         video_backend: Literal["auto", "pyav", "torchcodec"] = "auto",
         image_transforms: list[dict[str, Any]] | None = None,
     ) -> None:
         options = PartOptions(
-            held_out,
-            n_obs_steps,
-            chunk,
-            deltas or {},
-            delta_timestamps or {},
-            features,
-            drop_n_last_frames,
-            image_transforms or [],
-            FrameOptions(frames, cache_dir, cache_limit_gb, resize, video_backend),
+            held_out, n_obs_steps, chunk, deltas, delta_timestamps, features, drop_n_last_frames, image_transforms
         )
-        single = Source(
-            root=root, repo_id=repo_id, revision=revision, episodes=episodes, exclude_episodes=exclude_episodes or []
+        decoding = FrameOptions(frames, expanded(cache_dir), cache_limit_gb, resize, video_backend)
+        one = Source(
+            root=root, repo_id=repo_id, revision=revision, episodes=episodes, exclude_episodes=exclude_episodes
         )
-        parts = _open_all(single, datasets, options)
+        parts = _open_all(one, datasets, options, decoding)
         self._fingerprint = " ".join(part.fingerprint for part in parts)
-        if datasets is None:
-            self.train, self.held_out = parts[0].train, parts[0].held_out
-        else:
-            self.train, self.held_out = mixed(parts, [source.weight for source in datasets])
-        self._describe(parts, resize, use_imagenet_stats)
+        self.train, self.held_out = _splits(parts, datasets)
+        self._describe(parts, use_imagenet_stats)
 
     def fingerprint(self) -> str:
         """Return checksums of the episodes that are loaded."""
         return self._fingerprint
 
-    def _describe(self, parts: list[Part], resize: tuple[int, int] | None, use_imagenet_stats: bool) -> None:
-        infos = parts[0].features
-        features = {name: feature_of(name, info, resize) for name, info in infos.items()}
-        self.features = {name: feature for name, feature in features.items() if feature is not None}
+    def _describe(self, parts: list[Part], use_imagenet_stats: bool) -> None:
+        self.features, infos = parts[0].features, parts[0].infos
         statistics = parts[0].meta.statistics if len(parts) == 1 else merged_statistics(parts)
         loaded = {name: values for name, values in statistics.items() if name in infos}
         cameras = [name for name, info in infos.items() if is_camera(info) and use_imagenet_stats]
         self.statistics = {**as_tensors(loaded, cameras, parts[0].meta.root / "meta"), "tasks": merged_tasks(parts)[0]}
 
 
-def _open_all(single: Source, datasets: list[Source] | None, options: PartOptions) -> list[Part]:
+def _open_all(one: Source, datasets: list[Source] | None, options: PartOptions, decoding: FrameOptions) -> list[Part]:
     if datasets is None:
-        return [open_part(single, options, PARAMS)]
+        return [open_part(one, options, decoding, PARAMS)]
     for name in ("root", "repo_id", "revision", "episodes", "exclude_episodes"):
-        if getattr(single, name):
+        if getattr(one, name) is not None:
             raise ConfigError(
                 f"{PARAMS}.{name}: belongs to one data set; with datasets, give it in each entry of them."
             )
     if isinstance(options.held_out, list):
         raise ConfigError(f"{PARAMS}.held_out: must be a share with datasets; got the numbers of episodes.")
-    parts = [open_part(source, options, f"{PARAMS}.datasets.{number}") for number, source in enumerate(datasets)]
-    check_alike(parts, options.frame_options.resize is not None)
+    parts = [
+        open_part(source, options, decoding, f"{PARAMS}.datasets.{number}") for number, source in enumerate(datasets)
+    ]
+    check_alike(parts, decoding.resize is not None)
     return parts
+
+
+def _splits(parts: list[Part], datasets: list[Source] | None) -> tuple[Split, Split | None]:
+    if datasets is None:
+        return parts[0].train, parts[0].held_out
+    return mixed(parts, [source.weight for source in datasets])

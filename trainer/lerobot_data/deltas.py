@@ -6,7 +6,7 @@ from optimizer.types import JsonObject
 
 from ..errors import ConfigError
 from ..interfaces.features import FeatureType
-from .features import check_name, feature_of
+from .features import check_name, type_of
 
 _TOLERANCE_SECONDS = 1e-4
 """LeRobot's: a distance may be so far from a whole number of frames."""
@@ -17,10 +17,9 @@ def default_deltas(features: Mapping[str, JsonObject], n_obs_steps: int, chunk: 
     """Return the distances in frames by name: of observations up to now, and of actions from now on."""
     deltas: dict[str, list[int]] = {}
     for name, info in features.items():
-        feature = feature_of(name, info)
-        if feature is not None and feature.type in _OBSERVATIONS:
+        if type_of(name, info) in _OBSERVATIONS:
             deltas[name] = list(range(1 - n_obs_steps, 1))
-        elif feature is not None and feature.type is FeatureType.ACTION:
+        elif type_of(name, info) is FeatureType.ACTION:
             deltas[name] = list(range(chunk))
     return deltas
 

@@ -6,7 +6,7 @@ from optimizer.config import listed, nearest
 from optimizer.types import JsonObject
 
 from ..errors import ConfigError
-from ..interfaces.features import Feature, FeatureType
+from ..interfaces.features import FeatureType
 from .meta import Meta
 
 _TEXT = ("string", "language")
@@ -22,31 +22,27 @@ def is_text(info: JsonObject) -> bool:
     return info["dtype"] in _TEXT
 
 
-def feature_of(name: str, info: JsonObject, resize: Sequence[int] | None = None) -> Feature | None:
-    """Return what a policy can make of a feature, with the types of LeRobot's `dataset_to_policy_features`.
+def type_of(name: str, info: JsonObject) -> FeatureType | None:
+    """Return the role that a feature has for policies, as in LeRobot's `dataset_to_policy_features`.
 
     Args:
         name: Its name.
         info: As in info.json.
-        resize: Height and width of the frames, if they are not the camera's.
 
     Returns:
-        The feature; None: it is the data set's own (`index`, `timestamp` and so on).
+        The role; None: it is the data set's own (`index`, `timestamp` and so on).
     """
-    shape = tuple(info["shape"])
     if is_camera(info):
-        return Feature(FeatureType.VISUAL, _frame_shape(info, resize))
+        return FeatureType.VISUAL
     if is_text(info):
-        return Feature(FeatureType.LANGUAGE, shape)
+        return FeatureType.LANGUAGE
     if name == "observation.environment_state":
-        return Feature(FeatureType.ENV, shape)
+        return FeatureType.ENV
     if name.startswith("observation"):
-        return Feature(FeatureType.STATE, shape)
+        return FeatureType.STATE
     if name.startswith("action"):
-        return Feature(FeatureType.ACTION, shape)
-    if name == "next.reward":
-        return Feature(FeatureType.REWARD, value_shape(name, info))
-    return None
+        return FeatureType.ACTION
+    return FeatureType.REWARD if name == "next.reward" else None
 
 
 def value_shape(name: str, info: JsonObject) -> tuple[int, ...]:
@@ -80,7 +76,8 @@ def chosen_features(meta: Meta, names: Sequence[str] | None, path: str) -> dict[
                 f"{path}.features: {name!r} consists of words, which a batch cannot hold."
                 " The texts of the tasks are in the data's statistics['tasks'], by task_index."
             )
-        if (info.get("info") or {}).get("is_depth_map"):
+        details = info.get("info") or {}
+        if details.get("is_depth_map") or details.get("video.is_depth_map"):
             others = [other for other in names if other != name]
             raise ConfigError(f"{path}.features: {name!r} consists of depth maps, which are not read. Give {others}.")
     return {name: meta.features[name] for name in names}
@@ -94,11 +91,3 @@ def check_name(name: str, known: Mapping[str, object], path: str) -> None:
     """
     if name not in known:
         raise ConfigError(f"{path}: no feature {name!r}{nearest(name, list(known))} Features: {listed(list(known))}")
-
-
-def _frame_shape(info: JsonObject, resize: Sequence[int] | None) -> tuple[int, ...]:
-    shape = tuple(info["shape"])
-    names = info.get("names")
-    last = names[-1] if isinstance(names, list) and names else "channels"
-    channels, height, width = (shape[2], *shape[:2]) if last in ("channel", "channels") else shape
-    return (channels, *resize) if resize is not None else (channels, height, width)

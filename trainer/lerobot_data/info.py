@@ -44,7 +44,7 @@ def file_of(root: Path, template: str | None, **numbers: object) -> Path:
     Args:
         root: The folder of the data set.
         template: `data_path` or `video_path`.
-        numbers: What stands in its braces.
+        numbers: The values for its braces.
 
     Raises:
         ConfigError: The template is missing or has other names in its braces.

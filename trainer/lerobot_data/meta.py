@@ -33,7 +33,7 @@ class EpisodeSpan:
 
 @dataclass(frozen=True)
 class Meta:
-    """What the folder `meta` of a data set says."""
+    """The content of the folder `meta` of a data set."""
 
     root: Path
     version: str

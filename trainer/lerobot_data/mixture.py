@@ -107,10 +107,9 @@ def check_alike(parts: Sequence[Part], is_resized: bool) -> None:
             raise ConfigError(
                 f"{path}: has {part.meta.fps:g} frames a second; the first data set has {first.meta.fps:g}."
             )
-        for name in [*first.features, *part.features]:
+        for name in [*first.infos, *part.infos]:
             ours, theirs = (
-                _kind(features[name], is_resized) if name in features else "missing"
-                for features in (part.features, first.features)
+                _kind(infos[name], is_resized) if name in infos else "missing" for infos in (part.infos, first.infos)
             )
             if ours != theirs:
                 raise ConfigError(

@@ -1,7 +1,7 @@
 """`open_part`: one data set on disk with its splits."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import xxhash
@@ -10,10 +10,11 @@ from torch import Tensor
 from optimizer.types import JsonObject
 
 from ..errors import ConfigError
+from ..interfaces.features import Feature
 from .columns import read_columns
 from .deltas import all_deltas, default_deltas
 from .episodes import chosen_episodes, split_episodes
-from .features import chosen_features, feature_of, is_camera
+from .features import chosen_features, is_camera, type_of, value_shape
 from .frames import FrameOptions, open_frames
 from .image_transforms import make_transforms
 from .meta import EpisodeSpan, Meta
@@ -27,17 +28,16 @@ PARAMS = "data.params"
 
 @dataclass(frozen=True)
 class PartOptions:
-    """What all parts of a data set have in common. The fields are parameters of `LeRobotData`."""
+    """The choices that all parts of a data set share. The fields are parameters of `LeRobotData`."""
 
     held_out: float | Sequence[int] = 0.0
     n_obs_steps: int = 1
     chunk: int = 1
-    deltas: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    delta_timestamps: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    deltas: Mapping[str, Sequence[int]] | None = None
+    delta_timestamps: Mapping[str, Sequence[float]] | None = None
     features: Sequence[str] | None = None
     drop_n_last_frames: int = 0
-    image_transforms: Sequence[JsonObject] = ()
-    frame_options: FrameOptions = field(default_factory=FrameOptions)
+    image_transforms: Sequence[JsonObject] | None = None
 
 
 @dataclass(frozen=True)
@@ -45,47 +45,52 @@ class Part:
     """One data set on disk."""
 
     meta: Meta
-    features: Mapping[str, JsonObject]
-    """Those that are loaded, as in info.json."""
+    infos: Mapping[str, JsonObject]
+    """The features that are loaded, as in info.json."""
+    features: Mapping[str, Feature]
+    """Those of them that policies see."""
     train: Windows
     held_out: Windows | None
     fingerprint: str
     """Changes with the content of the episodes that are loaded."""
 
 
-def open_part(source: Source, options: PartOptions, path: str) -> Part:
+def open_part(source: Source, options: PartOptions, decoding: FrameOptions, path: str) -> Part:
     """Return a data set, of which the chosen episodes are loaded.
 
     Args:
         source: Its place and its episodes.
-        options: What is loaded, and how it is split.
+        options: The features to load, and the way to split.
+        decoding: The way to decode frames.
         path: The place of `source` in the config.
 
     Raises:
         ConfigError: A file or a feature is missing or invalid, or a parameter does not fit the data.
     """
     meta = read_meta(folder_of(source, path))
-    features = chosen_features(meta, options.features, PARAMS)
+    infos = chosen_features(meta, options.features, PARAMS)
     deltas = all_deltas(
-        default_deltas(features, options.n_obs_steps, options.chunk),
-        options.deltas,
-        options.delta_timestamps,
-        features,
+        default_deltas(infos, options.n_obs_steps, options.chunk),
+        options.deltas or {},
+        options.delta_timestamps or {},
+        infos,
         meta.fps,
         PARAMS,
     )
-    episodes = chosen_episodes(meta.episodes, source.episodes, source.exclude_episodes, path)
-    cameras = [name for name, info in features.items() if is_camera(info)]
+    episodes = chosen_episodes(meta.episodes, source.episodes, source.exclude_episodes or [], path)
+    cameras = [name for name, info in infos.items() if is_camera(info)]
     files = _needed_files(episodes, cameras)
     if source.repo_id is not None:
         download(source, ["meta/*", *(file.relative_to(meta.root).as_posix() for file in files)], path)
     _check_files(files)
-    values = {name: info for name, info in features.items() if name not in cameras}
+    values = {name: info for name, info in infos.items() if name not in cameras}
     columns = read_columns(meta, values, episodes)
     _check_finite(meta, values, columns)
-    table = Table(columns, {name: open_frames(meta, name, episodes, options.frame_options) for name in cameras})
-    train, held_out = _splits(table, list(features), deltas, episodes, options)
-    return Part(meta, features, train, held_out, _fingerprint(meta, columns, files if cameras else []))
+    table = Table(columns, {name: open_frames(meta, name, episodes, decoding) for name in cameras})
+    train, held_out = _splits(table, list(infos), deltas, episodes, options)
+    return Part(
+        meta, infos, _features(infos, table), train, held_out, _fingerprint(meta, columns, files if cameras else [])
+    )
 
 
 def _splits(
@@ -116,6 +121,16 @@ def _splits(
     return splits
 
 
+def _features(infos: Mapping[str, JsonObject], table: Table) -> dict[str, Feature]:
+    features = {}
+    for name, info in infos.items():
+        if kind := type_of(name, info):
+            features[name] = Feature(
+                kind, table.frames[name].shape if name in table.frames else value_shape(name, info)
+            )
+    return features
+
+
 def _needed_files(episodes: Sequence[EpisodeSpan], cameras: Sequence[str]) -> list[Path]:
     videos = (episode.videos[name].path for episode in episodes for name in cameras if name in episode.videos)
     return list(dict.fromkeys([*(episode.data_file for episode in episodes), *videos]))
@@ -129,7 +144,7 @@ def _check_files(files: Sequence[Path]) -> None:
 
 def _check_finite(meta: Meta, features: Mapping[str, JsonObject], columns: Mapping[str, Tensor]) -> None:
     for name, info in features.items():
-        if feature_of(name, info) is not None and not (finite := columns[name].isfinite()).all():
+        if type_of(name, info) is not None and not (finite := columns[name].isfinite()).all():
             row = (
                 int(finite.flatten(1).all(1).logical_not().nonzero()[0])
                 if finite.dim() > 1
@@ -146,7 +161,7 @@ def _fingerprint(meta: Meta, columns: Mapping[str, Tensor], files: Sequence[Path
     checksum = xxhash.xxh3_128()
     for name in sorted(columns):
         checksum.update(f"{name} {columns[name].dtype} {list(columns[name].shape)}".encode())
-        checksum.update(memoryview(columns[name].numpy()))
+        checksum.update(columns[name].numpy().tobytes())
     sizes = [(file.relative_to(meta.root).as_posix(), file.stat().st_size) for file in files]
     checksum.update(repr([meta.fps, meta.tasks, meta.statistics, sizes]).encode())
     return checksum.hexdigest()

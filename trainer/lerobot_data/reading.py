@@ -19,7 +19,7 @@ _REMEDIES = {
 
 
 def read_meta(root: Path) -> Meta:
-    """Return what the folder `meta` of a data set says.
+    """Return the description of a data set.
 
     Args:
         root: The folder of the data set.

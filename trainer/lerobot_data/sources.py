@@ -4,8 +4,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import Field
-
 from optimizer.config import Config, Count, PositiveNumber, shown
 
 from ..errors import ConfigError, missing_extra
@@ -24,8 +22,13 @@ class Source(Config):
     """Share of the training samples, in relation to the other weights; null for all: each sample once an epoch."""
     episodes: list[Count] | None = None
     """Numbers of the episodes to load; null: all."""
-    exclude_episodes: list[Count] = Field(default_factory=list)
+    exclude_episodes: list[Count] | None = None
     """Numbers of episodes to leave out."""
+
+
+def expanded(path: str | None) -> Path | None:
+    """Return a path of a config, with `~` and `$NAME` filled in."""
+    return None if path is None else Path(os.path.expandvars(path)).expanduser()
 
 
 def folder_of(source: Source, path: str) -> Path:
@@ -38,13 +41,13 @@ def folder_of(source: Source, path: str) -> Path:
     Raises:
         ConfigError: There is not exactly one of `root` and `repo_id`, or the data set is not there.
     """
-    if (source.root is None) == (source.repo_id is None):
+    folder = expanded(source.root)
+    if (folder is None) == (source.repo_id is None):
         raise ConfigError(f"{path}: must have one of root and repo_id; it has {'both' if source.root else 'neither'}.")
-    if source.repo_id is not None:
+    if folder is None:
         return download(source, ["meta/*"], path)
     if source.revision is not None:
         raise ConfigError(f"{path}.revision: belongs to repo_id; a folder has none. Leave it out.")
-    folder = Path(os.path.expandvars(str(source.root))).expanduser()
     if not folder.is_dir():
         raise ConfigError(f"{path}.root: must be the folder of a data set; {shown(folder)} is not a folder.")
     return folder

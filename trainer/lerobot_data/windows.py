@@ -22,7 +22,7 @@ class Table:
     """By camera."""
 
     def read(self, key: str, rows: Tensor) -> Tensor:
-        """Return what a batch holds of `key`.
+        """Return the values of `key` in some rows.
 
         Args:
             key: A column or a camera.
@@ -41,11 +41,11 @@ class Windows:
 
     Args:
         table: Frames of these episodes, and perhaps of others.
-        keys: Names of what a batch holds.
+        keys: The names of a batch's columns and cameras.
         deltas: Distances in frames by name. A name without has the frame itself, without a dimension for time.
         spans: By episode: its first row in the table, and one past its last.
-        drop_n_last_frames: Frames at the end of each episode that are no samples.
-        transforms: By camera: what its frames (N, T, 3, H, W) go through.
+        drop_n_last_frames: Frames at the end of each episode that are left out as samples.
+        transforms: By camera: a function of its frames (N, T, 3, H, W).
     """
 
     def __init__(
