@@ -90,16 +90,34 @@ def load_run(
         ConfigError: There is no run or no such checkpoint, it is damaged, or it does not fit the config's classes.
         UnreadableError: The system refuses to read a file.
     """
-    config, place = _read_config(Path(run), overrides or {}), device_named(device, "device")
+    return load_checkpoint(config_of_run(Path(run), overrides or {}), checkpoint, device_named(device, "device"))
+
+
+def config_of_run(run: Path, overrides: Mapping[str, object]) -> ExperimentConfig:
+    """Return the config of a run, with the directory that the run is in now.
+
+    Raises:
+        ConfigError: There is no run, or `overrides` do not fit.
+    """
+    run_dir = run.absolute()
+    if not is_file(run_dir / CONFIG):
+        hint = " To load a checkpoint of a run: load_run(RUN, checkpoint=PATH)." if CHECKPOINTS in run_dir.parts else ""
+        raise ConfigError(f"{run}: there is no run here (no {CONFIG}).{hint}")
+    return load_config(run_dir / CONFIG, {**overrides, "train.run_dir": as_text(run_dir)})
+
+
+def load_checkpoint(config: ExperimentConfig, checkpoint: str | Path, device: torch.device) -> LoadedRun:
+    """Return the run that `config` describes at one of its checkpoints, as `load_run` does."""
     with separate_rng(config.seed):
         components, _ = build_components(config.model, config.seed, load_initial=False, log=lambda _: None)
         objective: Objective = config.train.objective.make("train.objective")
     path = _checkpoint_path(checkpoint, config)
     try:
-        folder, step = read_checkpoint(path, lambda found: _load(found, components, objective, place))
+        folder, step = read_checkpoint(path, lambda found: _load(found, components, objective, device))
     except DamagedCheckpointError as error:
         raise ConfigError(
-            f"damaged checkpoint: {error}\n`innerstep checkpoint verify {run}` shows which ones are whole."
+            f"damaged checkpoint: {error}\n`innerstep checkpoint verify {config.train.run_dir}` shows which ones are"
+            " whole."
         ) from error
     except ConfigError:
         raise
@@ -107,15 +125,6 @@ def load_run(
         raise ConfigError(str(error)) from error
     components.requires_grad_(False).eval()
     return LoadedRun(config, folder, step, components, objective)
-
-
-def _read_config(run: Path, overrides: Mapping[str, object]) -> ExperimentConfig:
-    """Return the config of a run, with the directory that the run is in now. Raises ConfigError."""
-    run_dir = run.absolute()
-    if not is_file(run_dir / CONFIG):
-        hint = " To load a checkpoint of a run: load_run(RUN, checkpoint=PATH)." if CHECKPOINTS in run_dir.parts else ""
-        raise ConfigError(f"{run}: there is no run here (no {CONFIG}).{hint}")
-    return load_config(run_dir / CONFIG, {**overrides, "train.run_dir": as_text(run_dir)})
 
 
 def _checkpoint_path(checkpoint: str | Path, config: ExperimentConfig) -> Path:

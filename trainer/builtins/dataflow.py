@@ -41,6 +41,11 @@ class Dataflow:
         return cls([f"{name} = {name}({before})" for before, name in zip(names, components, strict=False)])
 
     @property
+    def result(self) -> str:
+        """The name of the last result."""
+        return self._calls[-1].result
+
+    @property
     def components(self) -> list[str]:
         """The components that are called, in this order."""
         return [call.component for call in self._calls]
@@ -54,11 +59,6 @@ class Dataflow:
             found |= dict.fromkeys(name for name in call.arguments if name not in results)
             results.add(call.result)
         return list(found)
-
-    @property
-    def result(self) -> str:
-        """The name of the last result."""
-        return self._calls[-1].result
 
     def check(self, components: Sequence[str], batch_entries: Sequence[str], path: str) -> None:
         """Raise ConfigError at `path` if a name does not exist or a component is not used."""

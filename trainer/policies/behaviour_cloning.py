@@ -50,7 +50,7 @@ class BehaviourCloning(ComponentPolicy):
 
     def _predict(self, components: nn.ModuleDict, batch: Batch) -> Tensor:
         """Return the normalized actions (N, chunk, *shape), float32. Raises ConfigError if the wiring has others."""
-        predicted, shape = self.run_wiring(components, batch).float(), self.features[self.action].shape
+        predicted, shape = self.dataflow.run(components, self.inputs(batch)).float(), self.features[self.action].shape
         if self.chunk == 1 and predicted.dim() == len(shape) + 1:
             predicted = predicted.unsqueeze(1)
         if predicted.shape[1:] != (self.chunk, *shape):

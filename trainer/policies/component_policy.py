@@ -1,7 +1,7 @@
 """The base of policies whose components are wired in the config."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Unpack
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,8 @@ class ComponentPolicy(Policy):
         ConfigError: Two options contradict each other.
     """
 
+    added_inputs: ClassVar[Sequence[str]] = ()
+    """Names beside the features that the wiring may read. The policy computes their values."""
     chunk: int = 0
     """Actions of a prediction."""
     features: Mapping[str, Feature]
@@ -62,13 +64,14 @@ class ComponentPolicy(Policy):
         readable = [name for name, feature in known.items() if feature.type in _READABLE and name in batch]
         dataflow = self._require_wiring(components, readable)
         wired = [name for name in components if name in dataflow.components or name not in self.own_components()]
-        dataflow.check(wired, readable, f"{PATH}.wiring")
-        check_inputs(self._options, dataflow.inputs)
+        dataflow.check(wired, [*readable, *self.added_inputs], f"{PATH}.wiring")
+        inputs = self._features_read(known)
+        check_inputs(self._options, inputs)
         if self.action not in known or self.action not in batch:
             raise ConfigError(
                 f"{PATH}.action: the data set has no feature {self.action!r}; it has {listed(list(known))}"
             )
-        features = {name: known[name] for name in (*dataflow.inputs, self.action)}
+        features = {name: known[name] for name in (*inputs, self.action)}
         steps = {name: _time_steps(name, batch[name], feature) for name, feature in features.items()}
         chunk = steps.pop(self.action)
         if len(set(steps.values())) > 1:
@@ -116,14 +119,20 @@ class ComponentPolicy(Policy):
             ActionQueue(chunks, self._options.get("n_action_steps") or self.chunk), self.n_obs_steps
         )
 
-    def run_wiring(self, components: nn.ModuleDict, batch: Batch) -> Tensor:
-        """Return the last result of the wiring for a batch of samples or observations, which is normalized first.
-
-        The components see every feature with a dimension for time, (N, T, *shape).
-        """
+    @property
+    def dataflow(self) -> Dataflow:
+        """The wiring."""
         assert self._dataflow is not None, "prepare comes first, or the state of a prepared policy"
-        inputs = {name: _with_time(batch[name], self.features[name]) for name in self._dataflow.inputs}
-        return self._dataflow.run(components, self.normalization.normalize(inputs))
+        return self._dataflow
+
+    def inputs(self, batch: Batch) -> Batch:
+        """Return the features that the wiring reads, normalized, each with a dimension for time (N, T, *shape).
+
+        Args:
+            batch: A batch of samples or observations.
+        """
+        names = [name for name in self.features if name != self.action]
+        return self.normalization.normalize({name: _with_time(batch[name], self.features[name]) for name in names})
 
     def observed(self, components: nn.ModuleDict, observation: Batch) -> Batch:
         """Return the features of `observation` that the wiring reads, on the device of the components.
@@ -131,13 +140,13 @@ class ComponentPolicy(Policy):
         Raises:
             ConfigError: One is not there.
         """
-        assert self._dataflow is not None, "prepare comes first, or the state of a prepared policy"
-        if missing := [name for name in self._dataflow.inputs if name not in observation]:
+        names = [name for name in self.features if name != self.action]
+        if missing := [name for name in names if name not in observation]:
             raise ConfigError(
                 f"the policy reads {missing[0]!r}, which is not in the observation: {listed(list(observation))}"
             )
         device = next(components.parameters()).device
-        return {name: observation[name].to(device) for name in self._dataflow.inputs}
+        return {name: observation[name].to(device) for name in names}
 
     def target(self, batch: Batch) -> Tensor:
         """Return the normalized actions of a batch of samples (N, chunk, *shape)."""
@@ -164,11 +173,22 @@ class ComponentPolicy(Policy):
             "chunk": self.chunk,
         }
 
+    def _features_read(self, known: Collection[str]) -> list[str]:
+        """Return the features that the wiring reads. Raises ConfigError if there are none, or a name is not unique."""
+        if twice := [name for name in self.added_inputs if name in known]:
+            raise ConfigError(f"data: a feature is called {twice[0]!r}, which the policy computes itself. Rename it.")
+        inputs = [name for name in self.dataflow.inputs if name not in self.added_inputs]
+        if not inputs:
+            raise ConfigError(f"{PATH}.wiring: must read a feature of the data; they are {listed(list(known))}")
+        return inputs
+
     def _require_wiring(self, components: nn.ModuleDict, readable: Sequence[str]) -> Dataflow:
         """Return the wiring. Raises ConfigError, with an example, if there is none."""
         if self._dataflow is not None:
             return self._dataflow
-        example = example_wiring([name for name in components if name not in self.own_components()], readable)
+        example = example_wiring(
+            [name for name in components if name not in self.own_components()], readable, self.added_inputs
+        )
         raise ConfigError(f"{PATH}.wiring: required. For example:\n" + "\n".join(f"  - {line}" for line in example))
 
 
@@ -185,14 +205,14 @@ def mean_over_valid(error: Tensor, is_pad: Tensor | None) -> Tensor:
     return ((error * valid).sum(dim=1) / valid.sum(dim=1).clamp(min=1)).mean()
 
 
-def example_wiring(components: Sequence[str], features: Sequence[str]) -> list[str]:
+def example_wiring(components: Sequence[str], features: Sequence[str], added: Sequence[str]) -> list[str]:
     """Return lines in which each component but the last reads one feature, and the last reads all results."""
     *readers, last = components
     results = {
         f"{name.replace('-', '_')}_tokens": (name, feature) for name, feature in zip(readers, features, strict=False)
     }
     lines = [f"{result} = {name}({feature})" for result, (name, feature) in results.items()]
-    return [*lines, f"actions = {last}({', '.join([*results, *features[len(results) :]])})"]
+    return [*lines, f"actions = {last}({', '.join([*results, *features[len(results) :], *added])})"]
 
 
 _READABLE = (FeatureType.STATE, FeatureType.VISUAL, FeatureType.ENV, FeatureType.LANGUAGE)

@@ -1,13 +1,12 @@
 """`flow_transformer`: a small diffusion transformer that predicts the velocity of a chunk of actions."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from optimizer.config import Beta, PositiveCount
 
 from ..interfaces.component import MODEL_REGISTRY
+from .heads import sinusoids
 
 
 @MODEL_REGISTRY.register("flow_transformer")
@@ -103,16 +102,6 @@ class _Layer(nn.Module):
         x = x + gate * self.attention(queries, keys, keys, need_weights=False)[0]
         added: Tensor = mlp_gate * self.mlp(self.mlp_norm(x) * (1 + mlp_scale) + mlp_shift)
         return x + added
-
-
-def sinusoids(position: Tensor, dim: int) -> Tensor:
-    """Return sines and cosines (…, dim) of positions (…), with wavelengths from 2π to 20000π.
-
-    Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.5.
-    """
-    frequencies = torch.exp(-math.log(10_000) / (dim // 2) * torch.arange(dim // 2, device=position.device))
-    angles = position.unsqueeze(-1) * frequencies
-    return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
 def _zero(linear: nn.Linear) -> nn.Linear:

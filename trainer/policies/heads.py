@@ -81,7 +81,7 @@ class ActionTransformer(nn.Module):
         )
         self.norm = nn.LayerNorm(dim)
         self.projection = nn.Linear(dim, action_dim)
-        self.register_buffer("positions", sinusoidal_positions(_MOST_TOKENS, dim), persistent=False)
+        self.register_buffer("positions", sinusoids(torch.arange(_MOST_TOKENS), dim), persistent=False)
 
     def forward(self, *tokens: Tensor) -> Tensor:
         memory = torch.cat([value.unsqueeze(1) if value.dim() == 2 else value for value in tokens], dim=1)
@@ -95,11 +95,11 @@ class ActionTransformer(nn.Module):
         return actions
 
 
-def sinusoidal_positions(count: int, dim: int) -> Tensor:
-    """Return an embedding of the positions 0 to `count` - 1, (count, dim): sines, then cosines.
+def sinusoids(positions: Tensor, dim: int) -> Tensor:
+    """Return an embedding (…, dim) of positions (…): sines, then cosines, with wavelengths from 2π to 20,000π.
 
     Source: Vaswani et al. 2017, arXiv:1706.03762.
     """
-    frequencies = torch.exp(torch.arange(dim // 2) * (-math.log(10_000) / (dim // 2)))
-    angles = torch.arange(count).unsqueeze(1) * frequencies
-    return torch.cat([angles.sin(), angles.cos()], dim=1)
+    frequencies = torch.exp(torch.arange(dim // 2, device=positions.device) * (-math.log(10_000) / (dim // 2)))
+    angles = positions.unsqueeze(-1) * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
