@@ -28,9 +28,9 @@ from .normalization import Normalization, NormalizationMode
 
 
 class ComponentPolicy(Policy):
-    """Normalizes what the data set or a simulator gives, and wires it through the components.
+    """Normalizes the features of a data set or a simulator, and wires them through the components.
 
-    All that acting needs of the data is in its state: features, modes, statistics, and the numbers of time steps.
+    Its state is all that acting needs of the data: features, modes, statistics, and the numbers of time steps.
 
     Raises:
         ConfigError: Two options contradict each other.
@@ -43,7 +43,7 @@ class ComponentPolicy(Policy):
     features: Mapping[str, Feature]
     """The inputs and the action, by name."""
     normalization: Normalization
-    """Of these features."""
+    """Normalizes these features."""
 
     def __init__(self, **options: Unpack[PolicyOptions]) -> None:
         check_options(options)
@@ -89,7 +89,7 @@ class ComponentPolicy(Policy):
             report(line)
 
     def state_dict(self) -> Mapping[str, Any]:
-        """Return what acting needs of the data; empty before `prepare`."""
+        """Return features, modes, statistics, and numbers of time steps; empty before `prepare`."""
         return {**self._facts(), "statistics": self.normalization.statistics()} if self.features else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -165,7 +165,7 @@ class ComponentPolicy(Policy):
         return difference.flatten(1).square().sum(dim=1).sqrt().mean()
 
     def _facts(self) -> dict[str, Any]:
-        """Return what the state holds beside the statistics, as plain values."""
+        """Return the state without the statistics, as plain values."""
         return {
             "features": {name: {"type": f.type.value, "shape": list(f.shape)} for name, f in self.features.items()},
             "modes": {name: mode.value for name, mode in self._modes.items()},
@@ -216,7 +216,7 @@ def example_wiring(components: Sequence[str], features: Sequence[str], added: Se
 
 
 _READABLE = (FeatureType.STATE, FeatureType.VISUAL, FeatureType.ENV, FeatureType.LANGUAGE)
-"""What a policy may read: not what it predicts, nor what it does not see when it acts."""
+"""Types of features that a policy may read. It does not have the others when it acts."""
 
 
 def _with_time(tensor: Tensor, feature: Feature) -> Tensor:
