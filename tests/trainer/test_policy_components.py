@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from trainer import ConfigError
 from trainer.config.schema import ComponentConfig
-from trainer.policies.heads import sinusoidal_positions
+from trainer.policies.heads import sinusoids
 from trainer.policies.vision import spatial_softmax
 
 CONV = {"width": 8, "keypoints": 4, "dim": 6}
@@ -84,7 +84,7 @@ def test_the_transformer_takes_vectors_and_tokens_in_order():
 
 
 def test_positions_are_sines_and_cosines():
-    found = sinusoidal_positions(5, 6)
+    found = sinusoids(torch.arange(5), 6)
     for position in range(5):
         angles = [position / 10_000 ** (index / 3) for index in range(3)]
         expected = [*map(math.sin, angles), *map(math.cos, angles)]

@@ -7,6 +7,7 @@ from sample_demonstrations import ACTION, COMPONENTS, EFFORT, IMAGE, STATE, WIRI
 from trainer import ConfigError, TensorSplit
 from trainer.config.schema import ComponentConfig, ObjectiveConfig
 from trainer.interfaces.features import FeatureType
+from trainer.reporting.registry_listing import description
 
 PATH = "train.objective.params"
 SHAPES = {STATE: [3], IMAGE: [3, 8, 8]}
@@ -135,6 +136,7 @@ MISTAKES = {
         {"wiring": [*WIRING[:2], "actions = head(seen, felt, action)"]},
         [f"{PATH}.wiring", "'action'"],
     ),
+    "no feature": ({"wiring": ["a = backbone()", "b = embedder(a)", "actions = head(b)"]}, [f"{PATH}.wiring", STATE]),
     "a component that is not used": ({"wiring": [WIRING[0], "actions = head(seen)"]}, [f"{PATH}.wiring", "'embedder'"]),
 }
 
@@ -166,6 +168,13 @@ def test_an_observation_without_an_input_is_named():
         policy.actions(torch.nn.ModuleDict({"a": torch.nn.Linear(1, 1)}), {STATE: torch.zeros(1, 2, 3)})
 
 
+def test_an_observation_of_another_shape_is_named():
+    policy = prepared(wiring=WIRING)
+    observation = {STATE: torch.zeros(1, 2, 3), IMAGE: torch.zeros(1, 2, 3, 9, 8)}
+    with pytest.raises(ConfigError, match=rf"'{IMAGE}' of shape \[2, 3, 8, 8\].*has \[2, 3, 9, 8\]"):
+        policy.actions(torch.nn.ModuleDict({"a": torch.nn.Linear(1, 1)}), observation)
+
+
 def test_features_of_different_numbers_of_time_steps_are_refused():
     data = Demonstrations()
     batch = data.train.batch(torch.arange(4))
@@ -180,3 +189,10 @@ def test_samples_of_another_shape_than_the_features_are_refused():
     data.train = TensorSplit({**batch, IMAGE: batch[IMAGE][..., :6]})
     with pytest.raises(ConfigError, match=rf"'{IMAGE}' has shape \[3, 8, 8\].*\[2, 3, 8, 6\]"):
         prepared(data, wiring=WIRING)
+
+
+def test_describe_shows_the_options_that_policies_share():
+    text = description("behaviour_cloning")
+    assert "loss: 'l1' | 'mse' | 'smooth_l1', default 'l1'" in text
+    assert "n_action_steps: integer (>= 1) | null, optional" in text
+    assert "{observation.image: mean_std}" in text
