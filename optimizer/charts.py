@@ -63,7 +63,7 @@ def figure(panels: Sequence[Panel]) -> "Figure":
             axes.plot(*zip(*series.points, strict=True), series.style, label=series.label)
         if _is_log(panel):
             axes.set_yscale("log")
-        else:
+        elif all(value >= 0 for series in panel.series for value in series.values):
             axes.set_ylim(bottom=0)
         axes.legend()
     return drawn

@@ -160,6 +160,13 @@ def evaluation_text(step: int, metrics: Mapping[str, float]) -> str:
     return f"after {counted(step, 'update')}, held out: {values}"
 
 
+def episodes_text(step: int, episodes: int, environment: str, metrics: Mapping[str, float]) -> str:
+    """Return the line that reports the episodes after `step` updates to the user."""
+    names = [name for name in ("success", "return", "episode_length") if name in metrics]
+    values = "  ".join(f"{name} {metrics[name]:.4g}" for name in names)
+    return f"after {counted(step, 'update')}, {counted(episodes, 'episode')} in {environment}: {values}"
+
+
 def written_evaluation(path: Path, step: int) -> dict[str, float] | None:
     """Return the metrics of an evaluation after `step` updates, if it was written to the metrics file `path`."""
     found: bytes | None = None

@@ -45,6 +45,10 @@ class World:
         """Return the mean of each value over all processes."""
         return dict(values)
 
+    def from_main(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Return in every process the values of the main one."""
+        return dict(values)
+
     def barrier(self) -> None:
         """Wait until every process has come here."""
 
