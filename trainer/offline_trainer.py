@@ -1,7 +1,5 @@
 """The story of a run, top to bottom: build everything, train, evaluate, save, draw."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from rich.console import Console
@@ -18,21 +16,18 @@ from .checkpoint.savable import check_lengths
 from .checkpoint.save_errors import writing
 from .config.schema import ExperimentConfig
 from .errors import user_code
+from .evaluations import Evaluations
 from .interfaces.component import is_frozen, train_mode
-from .interfaces.dataset import DataSet, in_order
-from .interfaces.objective import HELD_OUT_PREFIX, Objective, Outcome
-from .loop.averaged_weights import averaged_weights, switches_weights, train_at_training_weights
-from .loop.batch_norm import calibration_batches
+from .interfaces.dataset import DataSet
+from .interfaces.objective import Objective
+from .loop.averaged_weights import averaged_weights, train_at_training_weights
 from .loop.batches import shuffled_batches
 from .loop.data_checks import check_means, check_pin_memory, check_splits
-from .loop.evaluation import evaluate, evaluation_mode, named_values
 from .loop.gradient_updates import GradientUpdater, Rules
 from .loop.loop import training_loop
-from .loop.metric_monitors import MetricSource, check_monitors, monitored, observe
 from .loop.nonfinite import check_weights
-from .loop.policy_evaluation import EvaluationStoppedError, PolicyEvaluation, mean_metrics
 from .loop.step_counts import NOTICED_AFTER, step_count_notices
-from .reporting.metrics_file import episodes_text, evaluation_text, training_line, written_evaluation
+from .reporting.metrics_file import training_line, written_evaluation
 from .reporting.metrics_log import MetricsLog, sink_classes
 from .reporting.plan_table import plan
 from .reporting.progress_bar import RunProgress
@@ -48,10 +43,6 @@ from .runtime.world import World
 from .setup.components import build_components, compile_components
 from .setup.dry_run import prepare_components
 from .setup.optimizers import build_optimizer, check_each_trains
-from .simulation.rollout_pictures import PICTURED, draw_rollouts
-
-HELD_OUT, EPISODES = "held_out", "episodes"
-"""The kinds of evaluations: on the held-out samples, and in the environment."""
 
 
 class OfflineTrainer:
@@ -86,9 +77,6 @@ class OfflineTrainer:
         self.components, loaded = build_components(config.model, config.seed, not resumed, self.log)
         self.objective: Objective = train.objective.make("train.objective")
         check_means(self.objective, train.accumulate, self.data.held_out, config.data.batch_size)
-        self.policy_evaluation = (
-            None if train.evaluation is None else PolicyEvaluation(train.evaluation, self.objective)
-        )
         with separate_rng(config.seed):
             given = (self.objective, self.components, self.data, config.model, loaded)
             outcome = prepare_components(*given, self.world.device, self.batches.smallest_batch == 1)
@@ -101,8 +89,7 @@ class OfflineTrainer:
         self.updater = GradientUpdater(self.components, self.optimizers, self.world, rules, self.log)
         self.contents = CheckedContents(self.components, self.optimizers)
         self.own_state = OwnState(self.objective, self.data, self.components, config.data.workers, self.log)
-        with self.own_state.kept():
-            self.evaluations = self._check_evaluations(outcome)
+        self.evaluations = Evaluations(self, outcome)
         self.provenance = provenance(self.world.device, self.optimizers, self.data, config.seed)
         if train.compile:
             compile_components(self.components)
@@ -140,15 +127,19 @@ class OfflineTrainer:
             self.checkpoints,
             rescuing(self, interruption),
             self.batches,
-            self.policy_evaluation or nullcontext(),
+            self.evaluations,
         ):
             self._train(metrics, progress, interruption)
         if interruption.signal is not None and (self.evaluation_is_due or not self._is_over()):
             raise early_stop_error(self, interruption.signal)
         for line in [*self._step_count_notices(), *self.checkpoints.best.missing()]:
             self.log(line)
+        if config.train.pictures and self.world.is_main:
+            with writing(run_dir), user_code(f"the run is done and saved; drawing {run_dir / METRICS}"):
+                for path in draw_pictures(run_dir):
+                    self.log(f"drew {path}")
         if self.world.is_main:
-            self._draw()
+            self.evaluations.draw()
         return Result(run_dir, self.step, self.metrics)
 
     def _train(self, metrics: MetricsLog, progress: RunProgress, interruption: Interruption) -> None:
@@ -156,14 +147,15 @@ class OfflineTrainer:
         train, world = self.config.train, self.world
         self.begun = self.step
         if self.evaluation_is_due:  # the checkpoint that the run resumes from was written before it
-            self._evaluate_and_keep(metrics, interruption, written_evaluation(train.run_dir / METRICS, self.step))
+            written = written_evaluation(train.run_dir / METRICS, self.step)
+            self.evaluations.evaluate_and_keep(metrics, interruption, written)
             if self.evaluation_is_due:  # a signal has stopped it
                 return
         steps = range(self.step, self.horizon.total_steps)
         parts = (self.objective, self.components, self.batches, self.updater)
         for update in training_loop(*parts, steps, train.log_every, world):
             self.step = update.step + 1
-            self.evaluation_is_due = any(self._is_due(source.every) for source in self.evaluations.values())
+            self.evaluation_is_due = self.evaluations.are_due()
             if self.step == self.begun + 1:  # before there is much to lose: the optimizers have their state now
                 self.contents.check(self.step)
             if update.logged:
@@ -176,7 +168,7 @@ class OfflineTrainer:
                 if self._is_over():
                     self.checkpoints.wait()  # the last checkpoint is there before an evaluation can fail
             if self.evaluation_is_due and interruption.signal is None:
-                self._evaluate_and_keep(metrics, interruption)
+                self.evaluations.evaluate_and_keep(metrics, interruption)
             if self.step == self.begun + NOTICED_AFTER:
                 for notice in self._step_count_notices():
                     self.log(notice)
@@ -187,37 +179,7 @@ class OfflineTrainer:
 
     def evaluate(self) -> dict[str, float]:
         """Return losses and metrics on the held-out data. Training is not affected."""
-        assert self.data.held_out is not None, "there is nothing to evaluate on"
-        with self._evaluating():
-            held_out = in_order(self.data.held_out, self.config.data.batch_size)
-            return evaluate(self.objective, self.components, held_out, self.world)
-
-    def evaluate_policy(self, stops: Callable[[], bool] = lambda: False) -> dict[str, float]:
-        """Return the metrics of the policy's episodes in the environment. Training is not affected.
-
-        Args:
-            stops: Whether the run was asked to stop.
-
-        Raises:
-            EvaluationStoppedError: It was.
-        """
-        assert self.policy_evaluation is not None, "there is no environment to evaluate in"
-        metrics: dict[str, float] = {}
-        if self.world.is_main:
-            with self._evaluating():
-                episodes = self.policy_evaluation.episodes(self.components, self.config.seed, stops)
-                metrics = mean_metrics(episodes)
-        return self.world.from_main(metrics)
-
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        """Run the body, an evaluation, at averaged weights; afterwards everything is as before."""
-        averages = any(switches_weights(optimizer) for optimizer in self.optimizers.values())
-        with separate_rng(self.config.seed), averaged_weights(self.optimizers.values()), self.own_state.kept():
-            calibration = calibration_batches(self.config, self.data.train) if averages else None
-            parts = (self.objective, self.components, calibration)
-            with evaluation_mode(*parts, self.updater.autocast(), self.world.device):
-                yield
+        return self.evaluations.on_held_out()
 
     def log(self, line: str) -> None:
         """Print a line, above the progress bar if there is one."""
@@ -259,101 +221,8 @@ class OfflineTrainer:
         check_each_trains(self.components, optimizers)
         return optimizers
 
-    def _check_evaluations(self, outcome: Outcome) -> dict[str, MetricSource]:
-        """Return the evaluations of the run by kind, and check that each metric comes that something waits for.
-
-        Args:
-            outcome: Of a batch.
-        """
-        train, sources = self.config.train, {}
-        waiting = monitored(self.config, self.optimizers)
-        if self.data.held_out is not None:
-            sources[HELD_OUT] = MetricSource(list(named_values(outcome)), train.eval_every, "train.eval_every")
-        if self.policy_evaluation is not None:
-            known = {HELD_OUT_PREFIX + name for source in sources.values() for name in source.metrics}
-            wanted = [name.removeprefix(HELD_OUT_PREFIX) for _, name in waiting if name not in known]
-            names = self.policy_evaluation.check(self.components, self.config.seed, wanted)
-            every = self.policy_evaluation.config.every
-            sources[EPISODES] = MetricSource(names, every, "train.evaluation.every")
-        check_monitors(waiting, list(sources.values()), self.horizon.total_steps)
-        return sources
-
-    def _evaluate_and_keep(
-        self, metrics: MetricsLog, interruption: Interruption, written: Mapping[str, float] | None = None
-    ) -> None:
-        """Evaluate, report the metrics to the schedules that wait for them, and keep the best checkpoint.
-
-        If a signal comes meanwhile, the evaluation stays due.
-
-        Args:
-            metrics: Where the metrics go.
-            interruption: Whether a signal has come.
-            written: The metrics of this evaluation, if the run was stopped just after it.
-        """
-        if written is None:
-            try:
-                found = self._evaluate_what_is_due(lambda: interruption.signal is not None)
-            except EvaluationStoppedError:
-                return
-            self.metrics = {name: value for values in found.values() for name, value in values.items()}
-            epoch = (self.step - 1) // self.batches.steps_per_epoch
-            metrics.write({"split": "held_out", "step": self.step, "epoch": epoch, **self.metrics})
-        else:
-            self.metrics, found = dict(written), self._by_kind(written)
-        observe(self.optimizers.values(), self.metrics)
-        if held_out := found.get(HELD_OUT):
-            self.log(evaluation_text(self.step, held_out))
-        if (episodes := found.get(EPISODES)) and (of := self.policy_evaluation) is not None:
-            self.log(episodes_text(self.step, of.config.n_episodes, of.environment.name, episodes))
-        self.evaluation_is_due = False
-        if self.checkpoints.best.observe(self.step, self.metrics):
-            if self.checkpoints.holds(self.step):
-                self.checkpoints.keep_as_best()
-            else:
-                self.save()
-
-    def _evaluate_what_is_due(self, stops: Callable[[], bool]) -> dict[str, dict[str, float]]:
-        """Return the metrics of the evaluations that come after this update, by kind."""
-        due = [kind for kind, source in self.evaluations.items() if self._is_due(source.every)]
-        # The run may be resumed, with other cadences, between a checkpoint and the evaluation after it.
-        found = {}
-        for kind in due or self.evaluations:
-            with user_code("the evaluation") if kind == HELD_OUT else nullcontext():
-                found[kind] = self.evaluate() if kind == HELD_OUT else self.evaluate_policy(stops)
-        return found
-
-    def _by_kind(self, written: Mapping[str, float]) -> dict[str, dict[str, float]]:
-        """Return the metrics of an evaluation, as they were written, by kind."""
-        if "return" not in written:
-            return {HELD_OUT: dict(written)}
-        names = self.evaluations[HELD_OUT].metrics if HELD_OUT in self.evaluations else ()
-        return {
-            HELD_OUT: {name: value for name, value in written.items() if name in names},
-            EPISODES: {name: value for name, value in written.items() if name not in names},
-        }
-
-    def _draw(self) -> None:
-        """Draw the pictures, and record the videos, that the config asks for."""
-        train, run_dir = self.config.train, self.config.train.run_dir
-        done = "the run is done and saved"
-        if train.pictures:
-            with writing(run_dir), user_code(f"{done}; drawing {run_dir / METRICS}"):
-                for path in draw_pictures(run_dir):
-                    self.log(f"drew {path}")
-        if (evaluation := self.policy_evaluation) is None:
-            return
-        videos = evaluation.config.video
-        if count := max(videos, PICTURED * train.pictures):
-            with writing(run_dir), user_code(f"{done}; recording episodes"), self._evaluating():
-                episodes = evaluation.recorded(self.components, self.config.seed, count)
-                for line in draw_rollouts(run_dir, episodes, train.pictures, videos):
-                    self.log(line)
-
     def _step_count_notices(self) -> list[str]:
         return step_count_notices(self.updater, range(self.begun, self.step))
 
     def _is_over(self) -> bool:
         return self.step == self.horizon.total_steps
-
-    def _is_due(self, every: int | None) -> bool:
-        return self._is_over() or (every is not None and self.step % every == 0)

@@ -74,7 +74,10 @@ def _shared_parameters(options: type) -> FieldDefinitions:
     """Return a field for each key of a TypedDict, none of which is required."""
     hints = get_type_hints(options, include_extras=True)
     return {
-        f"option_{index}": (hint, Field(None, alias=name, description=attribute_docstring(options, name)))
+        f"option_{index}": (
+            hint,
+            Field(default_factory=lambda: None, alias=name, description=attribute_docstring(options, name)),
+        )
         for index, (name, hint) in enumerate(hints.items())
     }
 

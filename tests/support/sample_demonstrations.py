@@ -12,7 +12,7 @@ EPISODE = 12
 
 @DATASET_REGISTRY.register("demonstrations")
 class Demonstrations(DataSet):
-    """Episodes in which the action is a fixed function of state and frame; its last column never changes."""
+    """Episodes in which the action is a fixed function of state and frame; `observation.effort` never changes."""
 
     def __init__(self, episodes: int = 4, n_obs_steps: int = 2, chunk: int = 3, size: int = 8) -> None:
         self.features = {
@@ -32,10 +32,8 @@ def recorded(episodes, size, seed=0):
     generator = torch.Generator().manual_seed(seed)
     state = torch.randn(episodes, EPISODE, 3, generator=generator) * torch.tensor([1.0, 10.0, 0.1]) + 2
     image = torch.randint(0, 256, (episodes, EPISODE, 3, size, size), generator=generator, dtype=torch.uint8)
-    effort = torch.rand(episodes, EPISODE, 1, generator=generator)
-    action = torch.stack(
-        [100 * state.mean(-1) + image.float().mean((-3, -2, -1)), torch.full_like(state[..., 0], 7)], -1
-    )
+    effort = torch.full((episodes, EPISODE, 1), 7.0)
+    action = torch.stack([100 * state.mean(-1), image.float().mean((-3, -2, -1))], dim=-1)
     return {STATE: state, IMAGE: image, EFFORT: effort, ACTION: action}
 
 
@@ -72,18 +70,24 @@ COMPONENTS = {
         "params": {"action_dim": 2, "chunk": 3, "dim": 8, "depth": 1, "heads": 2},
     },
 }
-ADAMW = {"type": "adamw", "params": {"lr": 1e-3}}
 
 
-def policy_config(run_dir, params=None, components=None, objective="behaviour_cloning", **train):
+def policy_config(run_dir, params=None, components=None, objective="behaviour_cloning", lr=1e-3, **train):
     """Return the config of a policy's short run on demonstrations."""
     components = COMPONENTS if components is None else components
     return {
         "plugins": ["sample_demonstrations"],
         "data": {"type": "demonstrations", "batch_size": 16},
-        "model": {"components": components, "component_optims": dict.fromkeys(components, ADAMW)},
+        "model": {
+            "components": components,
+            "component_optims": {name: {"type": "adamw", "params": {"lr": lr}} for name in components},
+        },
         "train": {
             "objective": {"type": objective, "params": {"wiring": WIRING} if params is None else params},
-            **{"total_steps": 12, "log_every": 1, "run_dir": str(run_dir), "device": "cpu", **train},
+            "total_steps": 12,
+            "log_every": 1,
+            "run_dir": str(run_dir),
+            "device": "cpu",
+            **train,
         },
     }

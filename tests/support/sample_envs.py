@@ -199,7 +199,11 @@ def config(run_dir, evaluation=None, *, policy=None, env=None, data=None, **chan
         },
         "train": {
             "objective": {"type": "reach_policy", "params": policy or {}},
-            **{"total_steps": 12, "log_every": 1, "run_dir": str(run_dir), "device": "cpu", **changed},
+            "total_steps": 12,
+            "log_every": 1,
+            "run_dir": str(run_dir),
+            "device": "cpu",
+            **changed,
         },
     }
     if evaluation is not None:

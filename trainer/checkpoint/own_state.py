@@ -53,7 +53,7 @@ class OwnState:
 
     Args:
         objective: The run's, as it is before the first update.
-        data: The same of the data set.
+        data: The same of the data set; None: without one.
         components: By name.
         workers: Processes that make batches, each with a copy of the data set.
         log: Prints a line.
@@ -65,17 +65,17 @@ class OwnState:
     def __init__(
         self,
         objective: Objective,
-        data: DataSet,
+        data: DataSet | None,
         components: nn.ModuleDict,
         workers: int,
         log: Callable[[str], None],
     ) -> None:
-        self._owners: dict[str, Owner] = {"train.objective": objective, "data": data}
+        self._owners: dict[str, Owner] = {"train.objective": objective, **({} if data is None else {"data": data})}
         self._components, self._log = components, log
         for path in self._owners:
             self._check(path, workers)
         stateless: dict[str, object] = {path: owner for path, owner in self._owners.items() if not _defines(owner)}
-        if "data" in stateless:
+        if data is not None and "data" in stateless:
             stateless |= {"data.train": data.train, "data.held_out": data.held_out}
         self._unsaved = UnsavedChanges(components, stateless)
 

@@ -102,11 +102,12 @@ class PyavReader:
             self._container = av.open(str(path))
         except self._failures as error:
             raise FrameError(f"it cannot be opened: {error}") from error
-        if not self._container.streams.video:
-            raise FrameError("it holds no video")
-        self._stream = self._container.streams.video[0]
+        videos = self._container.streams.video
+        if not videos or videos[0].codec_context is None:  # None: the codec is not known
+            raise FrameError("it holds no video that PyAV can decode")
+        self._stream = videos[0]
         self._stream.codec_context.thread_count = threads
-        self._to_rgb = VideoReformatter()  # one for all frames: a new one takes longer than decoding a small frame
+        self._reformatter = VideoReformatter()  # one for all frames: a new one takes longer than decoding a small frame
         self._decoded = self._container.decode(self._stream)
         self._frame: VideoFrame | None = None
         self._time = -1.0  # of the last frame that was decoded
@@ -116,8 +117,7 @@ class PyavReader:
     def read(self, seconds: Sequence[float]) -> Iterator[Tensor]:
         """Yield the frame of each time, uint8 (3, height, width)."""
         for wanted in seconds:
-            frame = self._find(wanted)
-            rgb = self._to_rgb.reformat(frame, format="rgb24").to_ndarray()
+            rgb = self._rgb(self._find(wanted)).to_ndarray()
             yield torch.from_numpy(rgb).permute(2, 0, 1).contiguous()
 
     def check(self, frames: int, last: float, size: FrameSize) -> None:
@@ -180,6 +180,12 @@ class PyavReader:
         if self._time > wanted + TOLERANCE_SECONDS:
             raise FrameError(f"the next frame is at {self._time:.4f} s, and must be within {TOLERANCE_SECONDS} s")
         return self._frame
+
+    def _rgb(self, frame: "VideoFrame") -> "VideoFrame":
+        try:  # by default it starts threads, which do not survive a fork: freeing them there would wait for ever
+            return self._reformatter.reformat(frame, format="rgb24", threads=1)
+        except TypeError:  # an earlier PyAV, which starts none
+            return self._reformatter.reformat(frame, format="rgb24")
 
     def _decode(self) -> None:
         """Decode the next frame that has a time."""

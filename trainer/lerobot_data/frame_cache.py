@@ -99,18 +99,18 @@ def cached_frames(
     size = frames * math.prod(shape)
     key = checksum_of({"format": _FORMAT, "shape": shape, "frames": frames, "source": decoder.identity()})[:16]
     path = _folder(cache_dir, root) / f"{camera}-{key}.u8"
-    if _size_of(path) != size:
-        _check_limit(camera, size, limit_gb)
-        try:
+    try:
+        if _size_of(path) != size:
+            _check_limit(camera, size, limit_gb)
             path.parent.mkdir(parents=True, exist_ok=True)
             with _only_one(path):
                 if _size_of(path) != size:
                     _make(path, size, decoder, camera, episodes)
-        except OSError as error:
-            raise ConfigError(
-                f"{path}: the frames of {camera} cannot be cached: {error.strerror or error}."
-                " Name another folder with cache_dir, or set frames to lazy."
-            ) from error
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: the frames of {camera} cannot be cached: {error.strerror or error}."
+            " Name another folder with cache_dir, or set frames to lazy."
+        ) from error
     decoder.close()
     return CachedFrames(path, shape, episodes)
 

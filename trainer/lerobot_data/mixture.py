@@ -71,12 +71,9 @@ def mixed(parts: Sequence[Part], weights: Sequence[float | None]) -> tuple[Mixtu
     """
     _, numbers = merged_tasks(parts)
     places = _places([len(part.train) for part in parts], weights)
-    held_out = [(part.held_out, number) for part, number in zip(parts, numbers, strict=True) if part.held_out]
     train = Mixture([part.train for part in parts], places, numbers)
-    if not held_out:
-        return train, None
-    splits, task_numbers = zip(*held_out, strict=True)
-    return train, Mixture(splits, [len(split) for split in splits], task_numbers)
+    held_out = [part.held_out for part in parts if part.held_out is not None]  # all parts have one, or none has
+    return train, Mixture(held_out, [len(split) for split in held_out], numbers) if held_out else None
 
 
 def merged_tasks(parts: Sequence[Part]) -> tuple[tuple[str, ...], list[Tensor]]:

@@ -1,6 +1,6 @@
 """The base of policies whose components are wired in the config."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Unpack
 
 import torch
@@ -28,22 +28,22 @@ from .normalization import Normalization, NormalizationMode
 
 
 class ComponentPolicy(Policy):
-    """Normalizes what the data set or a simulator gives, and wires it through the components.
+    """Normalizes the features of a data set or a simulator, and wires them through the components.
 
-    All that acting needs of the data is in its state: features, modes, statistics, and the numbers of time steps.
+    Its state is all that acting needs of the data: features, modes, statistics, and the numbers of time steps.
 
     Raises:
         ConfigError: Two options contradict each other.
     """
 
     added_inputs: ClassVar[Sequence[str]] = ()
-    """Names beside the features that the wiring may read. The policy computes their values."""
+    """Names beside the features that the wiring may read. A subclass computes their values."""
     chunk: int = 0
     """Actions of a prediction."""
     features: Mapping[str, Feature]
     """The inputs and the action, by name."""
     normalization: Normalization
-    """Of these features."""
+    """Normalizes these features."""
 
     def __init__(self, **options: Unpack[PolicyOptions]) -> None:
         check_options(options)
@@ -53,25 +53,10 @@ class ComponentPolicy(Policy):
         self.action = action_name(options)
         self.features = {}
 
-    def own_components(self) -> Sequence[str]:
-        """Return the names of components that the objective runs itself, and that the wiring may leave out."""
-        return ()
-
     def prepare(self, components: nn.ModuleDict, data: DataSet) -> None:
         """Take features and statistics from the data, and check the options against them."""
         batch = data.train.batch(torch.zeros(1, dtype=torch.int64))
-        known = known_features(self._options, data.features, batch)
-        readable = [name for name, feature in known.items() if feature.type in _READABLE and name in batch]
-        dataflow = self._require_wiring(components, readable)
-        wired = [name for name in components if name in dataflow.components or name not in self.own_components()]
-        dataflow.check(wired, [*readable, *self.added_inputs], f"{PATH}.wiring")
-        inputs = self._features_read(known)
-        check_inputs(self._options, inputs)
-        if self.action not in known or self.action not in batch:
-            raise ConfigError(
-                f"{PATH}.action: the data set has no feature {self.action!r}; it has {listed(list(known))}"
-            )
-        features = {name: known[name] for name in (*inputs, self.action)}
+        features = self._used_features(list(components), known_features(self._options, data.features, batch), batch)
         steps = {name: _time_steps(name, batch[name], feature) for name, feature in features.items()}
         chunk = steps.pop(self.action)
         if len(set(steps.values())) > 1:
@@ -82,14 +67,14 @@ class ComponentPolicy(Policy):
             raise ConfigError(
                 f"{PATH}.n_action_steps: must be at most {chunk}, the actions of a sample; got {n_action_steps}"
             )
-        modes = normalization_modes(self._options, features)
-        self._modes, self.features, self.n_obs_steps, self.chunk = modes, features, max(steps.values()), chunk
-        self.normalization = Normalization(features, modes, data.statistics)
+        self._modes, self.features = normalization_modes(self._options, features), features
+        self.n_obs_steps, self.chunk = max(steps.values()), chunk
+        self.normalization = Normalization(features, self._modes, data.statistics)
         for line in self.normalization.constants():
             report(line)
 
     def state_dict(self) -> Mapping[str, Any]:
-        """Return what acting needs of the data; empty before `prepare`."""
+        """Return features, modes, statistics, and numbers of time steps; empty before `prepare`."""
         return {**self._facts(), "statistics": self.normalization.statistics()} if self.features else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -131,20 +116,26 @@ class ComponentPolicy(Policy):
         Args:
             batch: A batch of samples or observations.
         """
-        names = [name for name in self.features if name != self.action]
-        return self.normalization.normalize({name: _with_time(batch[name], self.features[name]) for name in names})
+        given = {name: _with_time(batch[name], self.features[name]) for name in self._input_names()}
+        return self.normalization.normalize(given)
 
     def observed(self, components: nn.ModuleDict, observation: Batch) -> Batch:
         """Return the features of `observation` that the wiring reads, on the device of the components.
 
         Raises:
-            ConfigError: One is not there.
+            ConfigError: One is not there, or has another shape than in the data set.
         """
-        names = [name for name in self.features if name != self.action]
+        names = self._input_names()
         if missing := [name for name in names if name not in observation]:
             raise ConfigError(
                 f"the policy reads {missing[0]!r}, which is not in the observation: {listed(list(observation))}"
             )
+        for name in names:
+            expected, shape = (self.n_obs_steps, *self.features[name].shape), observation[name].shape[1:]
+            if shape != expected:
+                raise ConfigError(
+                    f"the policy reads {name!r} of shape {list(expected)}; an observation has {list(shape)}"
+                )
         device = next(components.parameters()).device
         return {name: observation[name].to(device) for name in names}
 
@@ -164,8 +155,11 @@ class ComponentPolicy(Policy):
         difference = self.normalization.unnormalize(self.action, predicted.detach()[:, 0]) - given
         return difference.flatten(1).square().sum(dim=1).sqrt().mean()
 
+    def _input_names(self) -> list[str]:
+        return [name for name in self.features if name != self.action]
+
     def _facts(self) -> dict[str, Any]:
-        """Return what the state holds beside the statistics, as plain values."""
+        """Return the state without the statistics, as plain values."""
         return {
             "features": {name: {"type": f.type.value, "shape": list(f.shape)} for name, f in self.features.items()},
             "modes": {name: mode.value for name, mode in self._modes.items()},
@@ -173,23 +167,26 @@ class ComponentPolicy(Policy):
             "chunk": self.chunk,
         }
 
-    def _features_read(self, known: Collection[str]) -> list[str]:
-        """Return the features that the wiring reads. Raises ConfigError if there are none, or a name is not unique."""
+    def _used_features(
+        self, components: Sequence[str], known: Mapping[str, Feature], batch: Batch
+    ) -> dict[str, Feature]:
+        """Return the inputs and the action. Raises ConfigError if the wiring does not fit components and features."""
+        readable = [name for name, feature in known.items() if feature.type in _READABLE and name in batch]
+        if self._dataflow is None:
+            lines = "\n".join(f"  - {line}" for line in example_wiring(components, readable, self.added_inputs))
+            raise ConfigError(f"{PATH}.wiring: required. For example:\n{lines}")
         if twice := [name for name in self.added_inputs if name in known]:
             raise ConfigError(f"data: a feature is called {twice[0]!r}, which the policy computes itself. Rename it.")
-        inputs = [name for name in self.dataflow.inputs if name not in self.added_inputs]
+        self._dataflow.check(components, [*readable, *self.added_inputs], f"{PATH}.wiring")
+        inputs = [name for name in self._dataflow.inputs if name not in self.added_inputs]
         if not inputs:
-            raise ConfigError(f"{PATH}.wiring: must read a feature of the data; they are {listed(list(known))}")
-        return inputs
-
-    def _require_wiring(self, components: nn.ModuleDict, readable: Sequence[str]) -> Dataflow:
-        """Return the wiring. Raises ConfigError, with an example, if there is none."""
-        if self._dataflow is not None:
-            return self._dataflow
-        example = example_wiring(
-            [name for name in components if name not in self.own_components()], readable, self.added_inputs
-        )
-        raise ConfigError(f"{PATH}.wiring: required. For example:\n" + "\n".join(f"  - {line}" for line in example))
+            raise ConfigError(f"{PATH}.wiring: must read a feature of the data; they are {listed(readable)}")
+        check_inputs(self._options, inputs)
+        if self.action not in known or self.action not in batch:
+            raise ConfigError(
+                f"{PATH}.action: the data set has no feature {self.action!r}; it has {listed(list(known))}"
+            )
+        return {name: known[name] for name in (*inputs, self.action)}
 
 
 def mean_over_valid(error: Tensor, is_pad: Tensor | None) -> Tensor:
@@ -216,7 +213,7 @@ def example_wiring(components: Sequence[str], features: Sequence[str], added: Se
 
 
 _READABLE = (FeatureType.STATE, FeatureType.VISUAL, FeatureType.ENV, FeatureType.LANGUAGE)
-"""What a policy may read: not what it predicts, nor what it does not see when it acts."""
+"""Types of features that a policy may read. It does not have the others when it acts."""
 
 
 def _with_time(tensor: Tensor, feature: Feature) -> Tensor:

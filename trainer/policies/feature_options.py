@@ -42,13 +42,14 @@ class PolicyOptions(TypedDict, total=False):
     output_normalization_modes: Mapping[str, NormalizationMode]
     """The mode of the action by its name: `{action: min_max}`."""
     input_features: Mapping[str, FeatureConfig]
-    """The inputs by name, with type and shape, in place of what the data set says of them."""
+    """The inputs by name, with type and shape: `{observation.state: {type: ENV, shape: [3]}}`. The type may differ from
+    the data set's."""
     output_features: Mapping[str, FeatureConfig]
-    """The same for the action."""
+    """The action by name, with type and shape."""
     input_shapes: Mapping[str, Shape]
     """The shapes of the inputs by name, which the data must have."""
     output_shapes: Mapping[str, Shape]
-    """The same for the action."""
+    """The shape of the action by name, which the data must have."""
     n_action_steps: PositiveCount | None
     """Actions of a prediction that are carried out before the next one, at most all; null: all."""
     temporal_ensemble_coeff: float | None
@@ -68,7 +69,7 @@ def check_options(options: PolicyOptions) -> None:
     """Check what can be checked without data.
 
     Raises:
-        ConfigError: One thing is said twice, or an option for the action names another feature.
+        ConfigError: Two options give one thing, or an option for the action names another feature.
     """
     for one, other in _SPELLINGS:
         if one in options and other in options:

@@ -23,8 +23,8 @@ TimeDistribution = Literal["uniform", "beta"]
 class FlowMatching(ComponentPolicy):
     """Learns the distribution of the demonstrated actions (conditional flow matching, rectified flow).
 
-    Time 0 is noise, and time 1 the normalized actions of the data: x(t) = (1 - t) · noise + t · actions. The wiring may
-    read `noisy_actions`, which are x(t), (N, chunk, *shape), and `time`, (N). Its last line gives the velocity
+    Time 0 is noise, and time 1 the normalized actions of the data: x(t) = (1 - t) · noise + t · actions. The wiring
+    reads `noisy_actions`, which are x(t), (N, chunk, *shape), and `time`, (N). Its last line gives the velocity
     (N, chunk, *shape): `velocity = action_head(tokens, noisy_actions, time)`. The loss is the mean squared difference
     from actions - noise. Actions after the end of an episode, by `ACTION_is_pad`, do not count.
 

@@ -79,7 +79,7 @@ class ActionTransformer(nn.Module):
             nn.TransformerDecoderLayer(dim, heads, 4 * dim, dropout, "gelu", batch_first=True, norm_first=True)
             for _ in range(depth)
         )
-        self.norm = nn.LayerNorm(dim)
+        self.token_norm, self.norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.projection = nn.Linear(dim, action_dim)
         self.register_buffer("positions", sinusoids(torch.arange(_MOST_TOKENS), dim), persistent=False)
 
@@ -87,7 +87,7 @@ class ActionTransformer(nn.Module):
         memory = torch.cat([value.unsqueeze(1) if value.dim() == 2 else value for value in tokens], dim=1)
         if memory.shape[1] > _MOST_TOKENS:
             raise ValueError(f"takes at most {_MOST_TOKENS} tokens; got {memory.shape[1]}")
-        memory = memory + self.positions[: memory.shape[1]]
+        memory = self.token_norm(memory) + self.positions[: memory.shape[1]]
         x = self.queries.expand(len(memory), -1, -1)
         for layer in self.layers:
             x = layer(x, memory)

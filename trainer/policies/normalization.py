@@ -68,11 +68,11 @@ class Normalization(nn.Module):
         statistics: Mapping[str, object],
     ) -> None:
         super().__init__()
-        self._positions = {name: position for position, name in enumerate(features)}  # names may contain dots
-        self._formulas = nn.ModuleList(
-            _Formula(feature, modes[name], _needed(name, feature, modes[name], statistics.get(name)))
+        self._by_name = {
+            name: _Formula(feature, modes[name], _needed(name, feature, modes[name], statistics.get(name)))
             for name, feature in features.items()
-        )
+        }
+        self._formulas = nn.ModuleList(self._by_name.values())  # names may contain dots, which modules' may not
 
     def normalize(self, batch: Batch) -> Batch:
         """Return the features in `batch` normalized, in float32, and all other entries as they are.
@@ -80,7 +80,7 @@ class Normalization(nn.Module):
         Args:
             batch: Tensors (…, *shape) by feature, with any number of dimensions before the feature's shape.
         """
-        return {name: self(name, tensor) if name in self._positions else tensor for name, tensor in batch.items()}
+        return {name: self(name, tensor) if name in self._by_name else tensor for name, tensor in batch.items()}
 
     def forward(self, name: str, tensor: Tensor) -> Tensor:
         """Return one feature (…, *shape) normalized, in float32."""
@@ -93,12 +93,11 @@ class Normalization(nn.Module):
 
     def statistics(self) -> dict[str, dict[str, Tensor]]:
         """Return the statistics by feature, from which the same object can be made again."""
-        return {name: self._formula_of(name).statistics() for name in self._positions}
+        return {name: formula.statistics() for name, formula in self._by_name.items()}
 
     def constants(self) -> Iterator[str]:
         """Yield one line for each feature with values that never change in the data."""
-        for name in self._positions:
-            formula = self._formula_of(name)
+        for name, formula in self._by_name.items():
             if places := torch.nonzero(formula.spread().flatten() == 0).flatten().tolist():
                 yield (
                     f"{name}: constant in the data at index {listed(places)}. {formula.mode} divides by {EPS:g} there:"
@@ -107,20 +106,16 @@ class Normalization(nn.Module):
 
     def _formula(self, name: str, device: torch.device) -> "_Formula":
         """Return the formula of a feature, with its statistics on `device`."""
-        formula = self._formula_of(name)
+        formula = self._by_name[name]
         return formula if formula.low.device == device else formula.to(device)
-
-    def _formula_of(self, name: str) -> "_Formula":
-        formula = self._formulas[self._positions[name]]
-        assert isinstance(formula, _Formula)
-        return formula
 
 
 class _Formula(nn.Module):
-    """One feature's: `low` and `high` are the statistics in the order of `NEEDED`."""
+    """The formula of one feature. `low` and `high` are its statistics in the order of `NEEDED`."""
 
     low: Tensor
     high: Tensor
+    divisor: Tensor
 
     def __init__(self, feature: Feature, mode: NormalizationMode, statistics: Mapping[str, Tensor]) -> None:
         super().__init__()
@@ -129,6 +124,9 @@ class _Formula(nn.Module):
         low, high = statistics.values() if statistics else (torch.zeros(()), torch.ones(()))
         self.register_buffer("low", low)
         self.register_buffer("high", high)
+        spread = self.spread()
+        divisor = high + EPS if mode is NormalizationMode.MEAN_STD else torch.where(spread == 0, EPS, spread)
+        self.register_buffer("divisor", divisor)
 
     def forward(self, tensor: Tensor) -> Tensor:
         is_bytes = self._is_visual and tensor.dtype == torch.uint8
@@ -140,8 +138,8 @@ class _Formula(nn.Module):
         if self.mode is NormalizationMode.IDENTITY:
             return value
         if self.mode is NormalizationMode.MEAN_STD:
-            return value.sub_(self.low).div_(self.high + EPS)
-        return value.sub_(self.low).mul_(2).div_(self._range()).sub_(1)
+            return value.sub_(self.low).div_(self.divisor)
+        return value.sub_(self.low).mul_(2).div_(self.divisor).sub_(1)
 
     def inverse(self, value: Tensor) -> Tensor:
         match self.mode:
@@ -150,21 +148,16 @@ class _Formula(nn.Module):
             case NormalizationMode.MEAN_STD:
                 return value * self.high + self.low
             case NormalizationMode.MIN_MAX:
-                return (value + 1) / 2 * self._range() + self.low
-        return (value + 1) * self._range() / 2 + self.low  # LeRobot rounds quantiles in another order
+                return (value + 1) / 2 * self.divisor + self.low
+        return (value + 1) * self.divisor / 2 + self.low  # LeRobot rounds quantiles in another order
 
     def statistics(self) -> dict[str, Tensor]:
         return dict(zip(NEEDED[self.mode], (self.low, self.high), strict=False))
 
     def spread(self) -> Tensor:
         """Return the standard deviation, or the range; 0 where the data are constant."""
-        return (
-            self.high if self.mode in (NormalizationMode.MEAN_STD, NormalizationMode.IDENTITY) else self.high - self.low
-        )
-
-    def _range(self) -> Tensor:
-        spread = self.high - self.low
-        return torch.where(spread == 0, EPS, spread)
+        has_range = self.mode not in (NormalizationMode.MEAN_STD, NormalizationMode.IDENTITY)
+        return self.high - self.low if has_range else self.high
 
 
 def _needed(name: str, feature: Feature, mode: NormalizationMode, given: object) -> dict[str, Tensor]:

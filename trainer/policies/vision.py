@@ -1,14 +1,15 @@
 """Components that turn frames into tokens."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F  # noqa: N812 the field's name for it
-from pydantic import Field
+from pydantic import Field, ValidationError, field_validator, model_validator
 from torch import Tensor, nn
 
-from optimizer.config import Config, PositiveCount, construct, function_at
+from optimizer import UnknownKeyError
+from optimizer.config import Config, PositiveCount, check_arguments, construct, function_at, nest
 
 from ..interfaces.component import MODEL_REGISTRY
 
@@ -59,12 +60,46 @@ class ConvBackbone(nn.Module):
 
 
 class BackboneConfig(Config):
-    """A vision module by its class or the function that makes it."""
+    """A vision module: a component's key or a dotted path, and arguments."""
 
     type: str
-    """A component's key, or the dotted path of a class or function: `torchvision.models.resnet18`."""
+    """A component's key, or the dotted path of a class or a function: `torchvision.models.resnet18`."""
     params: dict[str, Any] = Field(default_factory=dict)
-    """Its arguments."""
+    """Arguments of the class or the function."""
+
+    @field_validator("type")
+    @classmethod
+    def _check_type(cls, path: str) -> str:
+        _maker(path)
+        return path
+
+    @model_validator(mode="after")
+    def _check_params(self) -> Self:
+        maker = _maker(self.type)
+        if isinstance(maker, type):
+            try:
+                check_arguments(maker, self.params)
+            except ValidationError as error:
+                raise nest(error, ("params",)) from None
+        return self
+
+    def make(self) -> nn.Module:
+        """Return a new module. Raises ValueError if the function returns something else."""
+        maker = _maker(self.type)
+        made = construct(maker, self.params) if isinstance(maker, type) else maker(**self.params)
+        if not isinstance(made, nn.Module):
+            raise ValueError(f"backbone.type: {self.type} must return an nn.Module; got a {type(made).__name__}")
+        return made
+
+
+def _maker(path: str) -> Callable[..., object]:
+    """Return the class or function at a key or a dotted path. Raises ValueError if there is none."""
+    if "." in path:
+        return function_at(path)
+    try:
+        return MODEL_REGISTRY[path]
+    except UnknownKeyError as error:
+        raise ValueError(str(error)) from None
 
 
 @MODEL_REGISTRY.register("vision_backbone")
@@ -80,12 +115,12 @@ class VisionBackbone(nn.Module):
         dim: Width of a token.
 
     Raises:
-        ValueError: `backbone.type` is not the path of a module, or of a function that returns one.
+        ValueError: `backbone.type` returns something else than a module.
     """
 
     def __init__(self, backbone: BackboneConfig, out_features: Size, dim: Size = 128) -> None:
         super().__init__()
-        self.backbone = _made(backbone.type, backbone.params)
+        self.backbone = backbone.make()
         self._out_features = out_features
         self.projection = nn.Linear(out_features, dim)
 
@@ -114,11 +149,3 @@ def spatial_softmax(maps: Tensor) -> Tensor:
 
 def _conv(channels: int, width: int, stride: int) -> list[nn.Module]:
     return [nn.Conv2d(channels, width, 3, stride, padding=1), nn.GroupNorm(_GROUPS, width), nn.ReLU()]
-
-
-def _made(path: str, params: Mapping[str, object]) -> nn.Module:
-    """Return the module that a key or a dotted path leads to. Raises ValueError if it leads to something else."""
-    made = construct(MODEL_REGISTRY[path], params) if "." not in path else function_at(path)(**params)
-    if not isinstance(made, nn.Module):
-        raise ValueError(f"backbone.type: {path} must be or make an nn.Module; got a {type(made).__name__}")
-    return made
