@@ -14,6 +14,8 @@ from metaworld.types import Task
 
 ID = "innerstep/ButtonPress-v0"
 MAX_STEPS = 150
+VIEW = slice(115, 315), slice(110, 360)
+"""The part of a frame that has the button and the hand: 200 rows, 250 columns."""
 
 Observation = dict[str, np.ndarray]
 
@@ -34,8 +36,8 @@ class ButtonPress(gymnasium.Env[Observation, np.ndarray]):
     def __init__(self, render_mode: str | None = None) -> None:
         if render_mode is not None:
             _use_egl_without_display()
-        camera = {"camera_name": "corner2", "width": 480, "height": 480}
-        self._sawyer = SawyerButtonPressTopdownEnvV3(render_mode=render_mode, **camera)
+        self._sawyer = SawyerButtonPressTopdownEnvV3(render_mode, "corner2", width=480, height=480)
+        self._sawyer.model.vis.quality.shadowsize = 0  # without OpenGL in hardware, shadows take most of the time
         self.render_mode = render_mode
         self.action_space = self._sawyer.action_space
         self.observation_space = Dict(
@@ -60,7 +62,7 @@ class ButtonPress(gymnasium.Env[Observation, np.ndarray]):
 
     def render(self) -> np.ndarray | None:
         frame = self._sawyer.render()
-        return None if frame is None else np.flipud(frame)  # the camera `corner2` is upside down
+        return None if frame is None else np.flipud(frame)[VIEW]  # the camera `corner2` is upside down
 
     def close(self) -> None:
         self._sawyer.close()
