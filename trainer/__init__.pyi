@@ -15,6 +15,8 @@ from .interfaces.metrics_sink import MetricsSink as MetricsSink
 from .interfaces.objective import OBJECTIVE_REGISTRY as OBJECTIVE_REGISTRY
 from .interfaces.objective import Objective as Objective
 from .interfaces.objective import Outcome as Outcome
+from .loaded_run import LoadedRun as LoadedRun
+from .loaded_run import load_run as load_run
 from .resume_check import check_resumes as check_resumes
 from .run import Result as Result
 from .runs import resume as resume

@@ -1,11 +1,14 @@
 """Policies: objectives that also act."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Protocol
 
 from torch import Tensor, nn
 
 from .dataset import Batch
+from .features import Feature
 from .objective import Objective
 
 
@@ -30,6 +33,8 @@ class Policy(Objective):
 
     n_obs_steps: int = 1
     """Time steps of each observation that `actions` sees."""
+    features: Mapping[str, Feature] = MappingProxyType({})
+    """The features that it reads and predicts, by name, once it is prepared; empty: unknown."""
 
     @abstractmethod
     def actions(self, components: nn.ModuleDict, observation: Batch) -> Tensor:

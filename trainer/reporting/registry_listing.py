@@ -15,7 +15,14 @@ from optimizer import SCHEDULE_REGISTRY, Registry, UnknownKeyError
 from optimizer.config import NotImportedError, explain, filtered, nearest, search_in, shown_value, signature_model
 
 from ..config.plugins import search_folders
-from ..config.schema import ComponentConfig, DataConfig, ExperimentConfig, ObjectiveConfig, OptimConfig
+from ..config.schema import (
+    ComponentConfig,
+    DataConfig,
+    EvaluationConfig,
+    ExperimentConfig,
+    ObjectiveConfig,
+    OptimConfig,
+)
 from ..config.yaml_file import read_config_file
 from ..errors import ConfigError
 from ..interfaces.metrics_sink import SINK_REGISTRY
@@ -32,6 +39,7 @@ _REGISTRIES: tuple[_AnyRegistry, ...] = (
     ComponentConfig.registry,
     DataConfig.registry,
     ObjectiveConfig.registry,
+    EvaluationConfig.registry,
     SINK_REGISTRY,
 )
 _NARROWEST = 40
