@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -93,27 +94,17 @@ class ImageFrames:
 
     def _rows_of(self, path: Path) -> list[int]:
         """Return the rows of each row group of a file."""
-        import pyarrow.parquet
-
-        try:
-            with pyarrow.parquet.ParquetFile(path) as file:
-                if self._camera not in file.schema_arrow.names:
-                    raise ConfigError(f"{path}: has no column {self._camera}, which meta/info.json names")
-                return [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-        except (OSError, pyarrow.ArrowException) as error:
-            raise ConfigError(f"{path}: cannot be read: {error}") from error
+        with _opened(path) as file:
+            if self._camera not in file.schema_arrow.names:
+                raise ConfigError(f"{path}: has no column {self._camera}, which meta/info.json names")
+            return [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
 
     def _images(self, group: int) -> list[Image]:
         """Return the images of a row group."""
-        import pyarrow.parquet
-
         if group not in self._kept:
             path, number = self._groups[group]
-            try:
-                with pyarrow.parquet.ParquetFile(path) as file:
-                    images = file.read_row_group(number, [self._camera])[self._camera].to_pylist()
-            except (OSError, pyarrow.ArrowException) as error:
-                raise ConfigError(f"{path}: cannot be read: {error}") from error
+            with _opened(path) as file:
+                images = file.read_row_group(number, [self._camera])[self._camera].to_pylist()
             self._kept[group] = images
             self._kept_bytes += _bytes_of(images)
             while self._kept_bytes > _KEPT_BYTES and len(self._kept) > 1:
@@ -146,6 +137,20 @@ class ImageFrames:
         if not isinstance(image, dict) or not (image.get("bytes") or image.get("path")):
             raise FrameError("it has neither bytes nor a path")
         return BytesIO(image["bytes"]) if image.get("bytes") else self._root / image["path"]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Yield a parquet file as a pyarrow.parquet.ParquetFile, which has no types."""
+    import pyarrow.parquet  # read_columns has asked for it
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:  # type: ignore[no-untyped-call]  # see above
+            yield file
+    except ConfigError:
+        raise
+    except (OSError, ValueError) as error:  # pyarrow's errors of invalid files are ValueErrors
+        raise ConfigError(f"{path}: cannot be read: {error}. If it was cut, copy or download it again.") from error
 
 
 def _spans_of_files(meta: Meta) -> dict[Path, tuple[int, int]]:
