@@ -72,7 +72,7 @@ def test_frames_that_begin_at_other_times_are_named(opened, meta):
 
 def test_frames_of_another_size_are_named(opened, meta):
     features = {**meta.features, FRONT: meta.features[FRONT] | {"shape": [64, 80, 3]}}
-    with pytest.raises(ConfigError, match=r"it has 64 × 96 pixels, and meta/info.json says 64 × 80"):
+    with pytest.raises(ConfigError, match=r"it has 64 × 96 pixels, and meta/info.json has 64 × 80"):
         opened(replace(meta, features=features))
 
 

@@ -43,7 +43,7 @@ class FrameSize:
 
     def mismatch(self, height: int, width: int) -> str:
         """Return the message for a frame of another size."""
-        return f"it has {height} × {width} pixels, and meta/info.json says {self.height} × {self.width}"
+        return f"it has {height} × {width} pixels, and meta/info.json has {self.height} × {self.width}"
 
     def fit(self, frame: Tensor) -> Tensor:
         """Return a decoded frame, uint8 (3, height, width), resized if that is asked for.

@@ -20,7 +20,7 @@ _KEPT_BYTES = 1 << 30
 """Encoded images that a process keeps in memory. Those of a row group of a parquet file are read together."""
 
 _ORIENTATION = 0x0112
-"""The number of the EXIF entry that says how a photo was held."""
+"""The number of the EXIF entry for how a photo was held."""
 
 Image = dict[str, Any]
 """An image as Hugging Face's `datasets` stores it: `bytes`, and a `path` that counts if there are no bytes."""
@@ -64,7 +64,7 @@ class ImageFrames:
         next(self.read([episodes[0].start]))
 
     def identity(self) -> list[object]:
-        """Return what decides the frames, as plain values: they change if a file changes."""
+        """Return the sources of the frames as plain values, which change if a file changes."""
         stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in self._files]
         return ["pillow", stats, [(episode.index, episode.start, episode.end) for episode in self._episodes]]
 

@@ -15,7 +15,7 @@ class Decoder(Protocol):
     size: FrameSize
 
     def identity(self) -> list[object]:
-        """Return what decides the frames, as plain values: they change if a file changes."""
+        """Return the sources of the frames as plain values, which change if a file changes."""
         ...
 
     def read(self, numbers: Iterable[int], threads: int = 1) -> Iterator[Tensor]:

@@ -58,7 +58,7 @@ class VideoFrames:
         self._process = os.getpid()
 
     def identity(self) -> list[object]:
-        """Return what decides the frames, as plain values: they change if a file changes."""
+        """Return the sources of the frames as plain values, which change if a file changes."""
         stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in self._files]
         numbers = {path: number for number, path in enumerate(self._files)}
         spans = [(e.index, e.start, e.end, e.videos[self._camera]) for e in self._episodes]
