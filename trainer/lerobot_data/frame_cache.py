@@ -70,17 +70,12 @@ class CachedFrames:
 
 
 def cached_frames(
-    decoder: Decoder,
-    camera: str,
-    root: Path,
-    episodes: Sequence[EpisodeSpan],
-    cache_dir: Path | None,
-    limit_gb: float,
+    decoder: Decoder, camera: str, root: Path, episodes: Sequence[EpisodeSpan], cache_dir: Path | None, limit_gb: float
 ) -> CachedFrames:
     """Return the frames of `episodes` from a file in the cache, which is made first if it is not there.
 
-    The file's name contains a checksum of its sources, so that another one is made when a source changes. A run waits for
-    another one that makes it.
+    The file's name contains a checksum of its sources, so that another one is made when a source changes. A run waits
+    for another one that makes it.
 
     Args:
         decoder: Decodes the frames.
@@ -91,8 +86,7 @@ def cached_frames(
         limit_gb: The largest file that is made, in 10^9 bytes.
 
     Raises:
-        ConfigError: The file would be larger than the limit or the disk's free space, or cannot be written; a frame
-            cannot be decoded.
+        ConfigError: The file would be too large, or cannot be written; a frame cannot be decoded.
     """
     shape = decoder.size.shape
     size = _frame_count(episodes) * math.prod(shape)
@@ -101,13 +95,14 @@ def cached_frames(
     try:
         if _size_of(path) != size:
             _check_limit(camera, size, limit_gb)
+            decoder.check()
             path.parent.mkdir(parents=True, exist_ok=True)
             with _only_one(path):
                 if _size_of(path) != size:
                     _make(path, size, decoder, camera, episodes)
     except OSError as error:
         reason = f"the frames of {camera} cannot be cached: {error.strerror or error}"
-        raise ConfigError(f"{path}: {reason}. Name another folder with cache_dir, or set frames to lazy.") from error
+        raise ConfigError(f"{path}: {reason}. Name another cache_dir, or set frames to lazy.") from error
     decoder.close()
     return CachedFrames(path, shape, episodes)
 

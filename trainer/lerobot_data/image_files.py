@@ -36,20 +36,32 @@ class ImageFrames:
         size: The frames' size.
 
     Raises:
-        ConfigError: A parquet file is missing or damaged, has no such column or another number of rows than its
-            episodes have frames; the first image cannot be read; or a library is missing.
+        ConfigError: A file or Pillow is missing.
     """
 
     def __init__(self, camera: str, meta: Meta, episodes: Sequence[EpisodeSpan], size: FrameSize) -> None:
         self.size = size
         self._camera, self._root, self._episodes = camera, meta.root, episodes
         _check_pillow()
-        self._files = list(dict.fromkeys(episode.data_file for episode in episodes))
+        spans = _spans_of_files(meta)
+        self._files = {path: spans[path] for path in dict.fromkeys(episode.data_file for episode in episodes)}
+        for path in self._files:
+            if not path.is_file():
+                raise ConfigError(f"{path}: is missing. Download it again.")
         self._groups: list[tuple[Path, int]] = []  # the row groups: a file, and the number in it
         self._group_starts: list[int] = []  # the frame in the first row of each
-        spans = _spans_of_files(meta)
-        for path in self._files:
-            start, end = spans[path]
+        self._kept: OrderedDict[int, list[Image]] = OrderedDict()
+        self._kept_bytes = 0
+
+    def identity(self) -> list[object]:
+        """Return the sources of the frames as plain values, which change if a file changes."""
+        stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in self._files]
+        return ["pillow", stats, [(episode.index, episode.start, episode.end) for episode in self._episodes]]
+
+    def check(self) -> None:
+        """Check that the files have the frames of the episodes, and decode the first one; see `Decoder.check`."""
+        self._groups, self._group_starts = [], []
+        for path, (start, end) in self._files.items():
             counts = self._rows_of(path)
             if sum(counts) != end - start:
                 raise ConfigError(
@@ -59,14 +71,7 @@ class ImageFrames:
                 self._groups.append((path, group))
                 self._group_starts.append(start)
                 start += count
-        self._kept: OrderedDict[int, list[Image]] = OrderedDict()
-        self._kept_bytes = 0
-        next(self.read([episodes[0].start]))
-
-    def identity(self) -> list[object]:
-        """Return the sources of the frames as plain values, which change if a file changes."""
-        stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in self._files]
-        return ["pillow", stats, [(episode.index, episode.start, episode.end) for episode in self._episodes]]
+        next(self.read([self._episodes[0].start]))
 
     def read(self, numbers: Iterable[int], threads: int = 1) -> Iterator[Tensor]:
         """Yield the frames of ascending `numbers`; see `Decoder.read`. `threads` has no effect."""
