@@ -144,19 +144,14 @@ def test_a_trained_run_is_used_as_the_docs_show_it(cli, tmp_path):
     assert not names["run"].components.training
 
 
+@pytest.mark.slow
 @needs("metaworld")
 @pytest.mark.usefixtures("_scratch")
 def test_a_policy_acts_in_a_simulator_as_the_docs_show_it(cli, tmp_path, monkeypatch):
     run, acting = tmp_path / "runs/button_press", blocks("docs/inference.md", "python")[1]
     monkeypatch.chdir(ROOT)  # the config names its demonstrations from here
-    short = [
-        "total_steps=4",
-        "eval_every=4",
-        "evaluation.n_episodes=2",
-        "evaluation.batch_size=2",
-        "evaluation.every=2",
-        "pictures=false",
-    ]
+    evaluation = {"n_episodes": 2, "batch_size": 2, "every": 2, "params.max_episode_steps": 5}
+    short = ["total_steps=4", "pictures=false", *(f"evaluation.{name}={value}" for name, value in evaluation.items())]
     given = [*(f"--train.{one}" for one in short), "--model.component_optims.scene_embedder.params.warmup_steps=2"]
     code, printed = cli("train", "configs/button_press.yaml", f"--train.run_dir={run}", *given)
     assert code == 0, printed
