@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from .checkpoint.save_errors import writing
-from .errors import user_code
+from .errors import UserCodeError, user_code
 from .interfaces.dataset import in_order
 from .interfaces.objective import HELD_OUT_PREFIX, Outcome
 from .loop.averaged_weights import averaged_weights, switches_weights
@@ -127,18 +127,17 @@ class Evaluations:
     def draw(self) -> None:
         """Draw and record the episodes of the policy, as the config asks, when the run is done."""
         run, policy = self._run, self._policy
-        if policy is None:
+        picture, videos = run.config.train.pictures, 0 if policy is None else policy.config.video
+        run_dir, count = run.config.train.run_dir, max(videos, PICTURED if picture else 0)
+        if policy is None or count == 0:
             return
-        picture, videos = run.config.train.pictures, policy.config.video
-        if count := max(videos, PICTURED if picture else 0):
-            with (
-                writing(run.config.train.run_dir),
-                user_code("the run is done and saved; recording episodes"),
-                self._evaluating(),
-            ):
+        try:
+            with writing(run_dir), user_code("recording episodes"), self._evaluating():
                 episodes = policy.recorded(run.components, run.config.seed, count)
-                for line in draw_rollouts(run.config.train.run_dir, episodes, picture, videos):
+                for line in draw_rollouts(run_dir, episodes, picture, videos):
                     run.log(line)
+        except UserCodeError as error:
+            raise UserCodeError(f"the run is done and saved; {error}") from error.__cause__
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:

@@ -9,7 +9,7 @@ import faults
 import pytest
 import torch
 import yaml
-from conftest import ROOT
+from conftest import ROOT, needs
 
 import optimizer
 import trainer
@@ -122,22 +122,45 @@ def test_the_wiring_in_the_docs_is_the_demos():
 
 
 @pytest.mark.usefixtures("_scratch")
-def test_inference_as_the_docs_show_it(cli, tmp_path):
+def test_a_trained_run_is_used_as_the_docs_show_it(cli, tmp_path):
     (tmp_path / "small.yaml").write_text(blocks("README.md", "yaml")[1])
     assert cli("train", "small.yaml", "--train.total_steps=60", "--train.eval_every=60")[0] == 0
-    for command in blocks("docs/inference.md", "")[0].strip().splitlines():
+    exports = next(text for text in blocks("docs/inference.md", "") if "export" in text)
+    for command in exports.strip().splitlines():
         code, printed = cli(*command.split()[1:])
         assert code == 0, printed
     names = {}
-    rebuilt, exported, batch_norm = blocks("docs/inference.md", "python")
-    exec(rebuilt, names)
+    loaded, _, exported, batch_norm = blocks("docs/inference.md", "python")
+    exec(loaded, names)
     last = json.loads((tmp_path / "runs/small/metrics.jsonl").read_text().splitlines()[-1])
     assert names["accuracy"].item() == pytest.approx(last["accuracy"])
+    head = names["head"]
     exec(exported, names)
-    code = names["components"]["backbone"](names["held_out"]["image"])
-    assert torch.equal(names["head"](code), names["components"]["head"](code))
+    code = names["backbone"](names["held_out"]["image"])
+    assert torch.equal(names["head"](code), head(code))
     exec(batch_norm, names)
-    assert not names["components"].training
+    assert not names["run"].components.training
+
+
+@needs("metaworld")
+@pytest.mark.usefixtures("_scratch")
+def test_a_policy_acts_in_a_simulator_as_the_docs_show_it(cli, tmp_path, monkeypatch):
+    run, acting = tmp_path / "runs/button_press", blocks("docs/inference.md", "python")[1]
+    monkeypatch.chdir(ROOT)  # the config names its demonstrations from here
+    short = ["total_steps=4", "eval_every=4", "evaluation.n_episodes=2", "evaluation.batch_size=2", "pictures=false"]
+    code, printed = cli(
+        "train", "configs/button_press.yaml", f"--train.run_dir={run}", *(f"--train.{one}" for one in short)
+    )
+    assert code == 0, printed
+    (tmp_path / "act.py").write_text(acting)
+    monkeypatch.chdir(tmp_path)
+    done = subprocess.run([sys.executable, "act.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout in ("success\n", "no success\n"), done.stderr
+    evaluating = next(text for text in blocks("docs/inference.md", "") if "evaluate" in text)
+    for command in evaluating.strip().splitlines():
+        code, printed = cli(*command.split()[1:])
+        assert (code, "success" in printed) == (0, True), printed
+    assert (tmp_path / "pictures/rollouts.png").is_file()
 
 
 def test_the_optimizer_readme_names_every_key():

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 
 import gymnasium
 import numpy as np
@@ -66,11 +65,11 @@ class SeededAtMake(Reach):
 
 
 class Faulty(Reach):
-    """Fails in one of several ways after some steps."""
+    """Fails in one of several ways after some steps; Ctrl-C comes once, as long as `once` is not there."""
 
-    def __init__(self, way="raises", after=2, pidfile=None, render_mode=None):
+    def __init__(self, way="raises", after=2, pidfile=None, once=None, run=None, render_mode=None):
         super().__init__(render_mode)
-        self._way, self._after, self._steps = way, after, 0
+        self._way, self._after, self._once, self._run, self._steps = way, after, once, run, 0
         if pidfile is not None:
             with open(pidfile, "a") as file:
                 file.write(f"{os.getpid()}\n")
@@ -82,12 +81,50 @@ class Faulty(Reach):
                 raise ZeroDivisionError("the simulator exploded")
             if self._way == "dies":
                 os.kill(os.getpid(), signal.SIGKILL)
-            time.sleep(0.05)
-            self._at, self._goal = np.zeros(2), np.full(2, 9.0)
+            if self._way == "ctrl_c" and not os.path.exists(self._once):
+                open(self._once, "x").close()
+                for process in {self._run, os.getpid()}:
+                    os.kill(process, signal.SIGINT)
         return super().step(action)
 
 
-for _name, _class in {"Reach": Reach, "SeededAtMake": SeededAtMake, "Faulty": Faulty}.items():
+class Blind(Reach):
+    """Cannot render."""
+
+    metadata = {"render_modes": []}  # noqa: RUF012 gymnasium's form
+
+
+class NoScreen(Reach):
+    """Cannot render on this machine, or not for long."""
+
+    def __init__(self, after=0, render_mode=None):
+        super().__init__(render_mode)
+        self._after = after
+
+    def render(self):
+        if self._after == 0:
+            raise OSError("no screen")
+        self._after -= 1
+        return super().render()
+
+
+class Late(Reach):
+    """Gives a number at the end of an episode alone."""
+
+    def step(self, action):
+        observation, reward, _, _, info = super().step(action)
+        self._steps = getattr(self, "_steps", 0) + 1
+        return (
+            observation,
+            reward,
+            self._steps % 5 == 0,
+            False,
+            {**info, **({"late": 5} if self._steps % 5 == 0 else {})},
+        )
+
+
+ENVIRONMENTS = {"Blind": Blind, "NoScreen": NoScreen, "Late": Late}
+for _name, _class in {**ENVIRONMENTS, "Reach": Reach, "SeededAtMake": SeededAtMake, "Faulty": Faulty}.items():
     gymnasium.register(f"sample/{_name}-v0", _class, max_episode_steps=15)
 gymnasium.register("sample/Endless-v0", Reach)
 

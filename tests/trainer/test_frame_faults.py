@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from sample_robot_data import DATA, FRONT, TOP, copied, meta_of
+from sample_robot_data import FRONT, TOP, copied
 
 from trainer.errors import ConfigError
 from trainer.lerobot_data.frames import FrameOptions, open_frames
@@ -203,8 +203,15 @@ def test_an_image_may_be_a_file_beside_the_data(opened, tmp_path, meta):
 
 
 def test_more_rows_than_frames_are_an_error(opened, meta):
-    with pytest.raises(ConfigError, match="parquet files have 53 rows, and the episodes have 39 frames"):
-        opened(replace(meta, episodes=meta.episodes[:-1]), TOP)
+    with pytest.raises(ConfigError, match=r"file-000.parquet: has 39 rows, and its episodes have 30 frames"):
+        opened(replace(meta, episodes=meta.episodes[:3]), TOP)
+
+
+def test_files_of_other_episodes_are_not_needed(opened, meta):
+    whole = opened(meta, TOP)[torch.arange(39, 53)]
+    meta.data_files[0].unlink()
+    chosen = FrameOptions("lazy")
+    assert torch.equal(open_frames(meta, TOP, meta.episodes[4:], chosen)[torch.arange(39, 53)], whole)
 
 
 def test_a_missing_column_of_images_is_named(opened, meta):
@@ -222,12 +229,13 @@ def test_a_damaged_parquet_file_is_named(opened, meta):
 
 
 def test_images_do_not_stay_in_memory_beyond_a_limit(meta, monkeypatch):
+    numbers = torch.tensor([50, 3, 8])
+    expected = open_frames(meta, TOP, meta.episodes, FrameOptions("lazy"))[numbers]
     monkeypatch.setattr("trainer.lerobot_data.image_files._KEPT_BYTES", 1)
     frames = open_frames(meta, TOP, meta.episodes, FrameOptions("lazy"))
-    whole = open_frames(meta_of(DATA / "robot"), TOP, meta.episodes, FrameOptions("lazy"))
-    for numbers in (torch.arange(53), torch.tensor([50, 3, 8])):
-        monkeypatch.undo()
-        assert torch.equal(frames[numbers], whole[numbers])
+    for _ in range(2):
+        assert torch.equal(frames[numbers], expected)
+        assert len(frames._decoder._kept) == 1  # of five episodes, each a row group
 
 
 def test_a_file_that_is_open_is_closed_when_there_are_too_many(meta, monkeypatch):

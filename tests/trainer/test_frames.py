@@ -7,14 +7,16 @@ import pytest
 import torch
 import xxhash
 from conftest import ROOT
-from sample_robot_data import DATA, FRONT, TOP, WRIST, meta_of, windows
+from sample_robot_data import DATA, FRONT, TOP, WRIST, windows
 from torch.nn.functional import interpolate
 
 from trainer.errors import ConfigError
+from trainer.lerobot_data.dataset import LeRobotData
 from trainer.lerobot_data.frames import FrameOptions, open_frames
+from trainer.lerobot_data.reading import read_meta
 
 GOLDEN = json.loads((ROOT / "tests/golden/robot_data.json").read_text())
-ROBOT = meta_of(DATA / "robot")
+ROBOT = read_meta(DATA / "robot")
 
 
 @pytest.fixture(params=["cache", "lazy"])
@@ -40,7 +42,7 @@ def test_frames_equal_those_of_lerobots_samples(opened, case, camera):
 
 @pytest.mark.parametrize("case", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_frames_of_a_long_video_equal_lerobots(opened, case):
-    meta, expected = meta_of(DATA / "pusht"), GOLDEN["pusht"][case]
+    meta, expected = read_meta(DATA / "pusht"), GOLDEN["pusht"][case]
     chosen = [
         episode for episode in meta.episodes if expected["episodes"] is None or episode.index in expected["episodes"]
     ]
@@ -49,6 +51,16 @@ def test_frames_of_a_long_video_equal_lerobots(opened, case):
     for part in numbers.split(500):
         digest.update((frames[part].float() / 255).numpy().tobytes())
     assert digest.hexdigest() == expected["checksums"]["observation.image"]
+
+
+@pytest.mark.parametrize("case", GOLDEN["robot"], ids=range(len(GOLDEN["robot"])))
+def test_whole_samples_equal_lerobots(case):
+    data = LeRobotData(str(DATA / "robot"), deltas=case["deltas"], episodes=case["episodes"], frames="lazy")
+    batch = data.train.batch(torch.arange(len(data.train)))
+    assert len(data.train) == case["samples"]
+    found = {name: tensor.float() / 255 if name in (FRONT, WRIST, TOP) else tensor for name, tensor in batch.items()}
+    for name, checksum in case["checksums"].items():
+        assert xxhash.xxh3_64_hexdigest(found[name].numpy().tobytes()) == checksum, name
 
 
 @pytest.mark.parametrize("camera", [FRONT, TOP])
@@ -92,7 +104,7 @@ def _sums(sources, results):
     results.put([int(frames[torch.arange(53)].sum()) for frames in sources])
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_frames_can_be_sent_to_worker_processes(tmp_path, method):
     context = multiprocessing.get_context(method)
     cases = [(camera, way) for camera in (FRONT, TOP) for way in ("cache", "lazy")]

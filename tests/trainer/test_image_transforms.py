@@ -6,12 +6,13 @@ import random
 import pytest
 import torch
 from conftest import needs
-from sample_robot_data import DATA, FRONT, meta_of
+from sample_robot_data import DATA, FRONT
 from sample_transforms import Brightness
 
 from trainer.errors import ConfigError
 from trainer.lerobot_data.frames import FrameOptions, open_frames
 from trainer.lerobot_data.image_transforms import make_transforms
+from trainer.lerobot_data.reading import read_meta
 from trainer.loop.batches import ShuffledBatches
 
 SHAPE = (3, 8, 12)
@@ -78,7 +79,7 @@ class Samples:
     """A split of transformed frames."""
 
     def __init__(self, transforms):
-        meta = meta_of(DATA / "robot")
+        meta = read_meta(DATA / "robot")
         self.frames = open_frames(meta, FRONT, meta.episodes, FrameOptions("lazy", video_backend="pyav"))
         self.apply = make_transforms(transforms, self.frames.shape)
 

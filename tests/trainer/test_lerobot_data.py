@@ -43,7 +43,8 @@ def test_samples_equal_lerobots(case):
     chosen = {name: case[name] for name in ("n_obs_steps", "chunk", "episodes")}
     split = LeRobotData(str(PUSHT), features=NUMBERS, **chosen).train
     assert len(split) == case["samples"]
-    found = {name: xxhash.xxh3_64_hexdigest(tensor.numpy().tobytes()) for name, tensor in everything(split).items()}
+    batch = split.batch(torch.arange(0, len(split), case["every"]))
+    found = {name: xxhash.xxh3_64_hexdigest(tensor.numpy().tobytes()) for name, tensor in batch.items()}
     assert found == case["checksums"]
 
 
@@ -62,7 +63,10 @@ def test_a_copy_in_the_format_v21_has_the_same_samples_and_frames(tmp_path):
 
 def test_statistics_of_the_format_v21_are_aggregated_over_the_episodes(tmp_path):
     old = write_v21(PUSHT, tmp_path / "old")
-    stats, expected = LeRobotData(str(old), features=NUMBERS).statistics, json.loads((PUSHT / "meta/stats.json").read_text())
+    stats, expected = (
+        LeRobotData(str(old), features=NUMBERS).statistics,
+        json.loads((PUSHT / "meta/stats.json").read_text()),
+    )
     for name in ("mean", "std", "min", "max", "count"):
         found, values = stats["action"][name], torch.tensor(expected["action"][name], dtype=torch.float32)
         torch.testing.assert_close(found, values, rtol=1e-4, atol=1e-3)
@@ -143,7 +147,10 @@ def test_features_limit_a_batch_to_themselves(root):
 
 def test_columns_of_other_widths_have_the_types_of_lerobot(root, tmp_path):
     wide = write_states(tmp_path / "wide", LENGTHS)
-    features = FEATURES | {"next.reward": {"dtype": "float64", "shape": [1]}, "task_index": {"dtype": "int32", "shape": [1]}}
+    features = FEATURES | {
+        "next.reward": {"dtype": "float64", "shape": [1]},
+        "task_index": {"dtype": "int32", "shape": [1]},
+    }
     change_info(wide, features=features)
     table = wide / "data/chunk-000/file-000.parquet"
     change_table(table, lambda rows: _cast(_cast(rows, "next.reward", "double"), "task_index", "int32"))

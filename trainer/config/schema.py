@@ -184,7 +184,7 @@ class EvaluationConfig(ClassChoice):
     batch_size: MayChange[PositiveCount | None] = None
     """Environments that run at a time, at most `n_episodes`; null: all episodes, up to 16."""
     use_async_envs: MayChange[bool] = False
-    """Whether each environment runs in a process of its own; false: one after the other, in the process of the run."""
+    """Whether each environment runs in a separate process; false: one after the other, in the process of the run."""
     every: MayChange[PositiveCount | None] = None
     """Updates from one evaluation in the environment to the next; null: none before the one at the end."""
     seed: MayChange[Count] = 100_000

@@ -15,7 +15,7 @@ from .policy import Actor
 
 @dataclass(frozen=True)
 class Recording:
-    """What a picture or a video of an episode needs."""
+    """Frames and path of an episode, for a picture or a video."""
 
     frames: Sequence[NDArray[np.uint8]]
     """One picture (height, width, 3) before each step and one at the end; empty where the environment cannot render."""
@@ -38,11 +38,11 @@ class Episode:
     total_reward: float
     """The sum of the rewards, without discount."""
     success: bool | None
-    """Whether the task was solved; None: the environment does not say."""
+    """Whether the task was solved; None: unknown."""
     info: Mapping[str, float] = field(default_factory=dict)
     """Numbers of the environment's `info`, by name."""
     recording: Recording | None = None
-    """What a picture needs, if it was asked for."""
+    """Its recording, if it was asked for."""
 
 
 class Environment(ABC):
@@ -52,7 +52,7 @@ class Environment(ABC):
     """The environment in messages."""
 
     def features(self) -> Mapping[str, Feature]:
-        """Return what its observations have, by name; empty: the class does not say.
+        """Return the features of its observations, by name; empty: unknown.
 
         Raises:
             ConfigError: The environment cannot be made.
@@ -75,8 +75,8 @@ class Environment(ABC):
             actor: Acts. It is reset before each batch of episodes.
             seeds: One an episode. An episode depends on its own seed alone, if the actor's actions do.
             batch_size: Environments at a time.
-            use_async_envs: Whether each environment has a process of its own.
-            record: Whether to record what a picture needs.
+            use_async_envs: Whether each environment has a separate process.
+            record: Whether to record the episodes.
             max_steps: Steps after which an episode is cut; None: where the environment ends it.
 
         Raises:

@@ -34,7 +34,7 @@ class Policy(Objective):
     n_obs_steps: int = 1
     """Time steps of each observation that `actions` sees."""
     features: Mapping[str, Feature] = MappingProxyType({})
-    """What it reads and predicts, by name, once it is prepared; empty: it does not say."""
+    """The features that it reads and predicts, by name, once it is prepared; empty: unknown."""
 
     @abstractmethod
     def actions(self, components: nn.ModuleDict, observation: Batch) -> Tensor:

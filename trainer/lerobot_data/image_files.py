@@ -35,27 +35,29 @@ class ImageFrames:
         size: The frames' size.
 
     Raises:
-        ConfigError: A parquet file is missing or damaged or has no such column, the files have another number of rows
-            than the episodes have frames, or a library is missing.
+        ConfigError: A parquet file is missing or damaged, has no such column or another number of rows than its
+            episodes have frames; the first image cannot be read; or a library is missing.
     """
 
     def __init__(self, camera: str, meta: Meta, episodes: Sequence[EpisodeSpan], size: FrameSize) -> None:
         self.size = size
-        self._camera, self._root, self._files, self._episodes = camera, meta.root, meta.data_files, episodes
+        self._camera, self._root, self._episodes = camera, meta.root, episodes
         _check_pillow()
+        self._files = list(dict.fromkeys(episode.data_file for episode in episodes))
         self._groups: list[tuple[Path, int]] = []  # the row groups: a file, and the number in it
         self._group_starts: list[int] = []  # the frame in the first row of each
-        rows = 0
+        spans = _spans_of_files(meta)
         for path in self._files:
-            for group, count in enumerate(self._rows_of(path)):
+            start, end = spans[path]
+            counts = self._rows_of(path)
+            if sum(counts) != end - start:
+                raise ConfigError(
+                    f"{path}: has {sum(counts):,} rows, and its episodes have {end - start:,} frames. Restore the file."
+                )
+            for group, count in enumerate(counts):
                 self._groups.append((path, group))
-                self._group_starts.append(rows)
-                rows += count
-        if rows != meta.total_frames:
-            raise ConfigError(
-                f"{meta.root}: the parquet files have {rows:,} rows, and the episodes have"
-                f" {meta.total_frames:,} frames. Restore the files."
-            )
+                self._group_starts.append(start)
+                start += count
         self._kept: OrderedDict[int, list[Image]] = OrderedDict()
         self._kept_bytes = 0
         next(self.read([episodes[0].start]))
@@ -144,6 +146,15 @@ class ImageFrames:
         if not isinstance(image, dict) or not (image.get("bytes") or image.get("path")):
             raise FrameError("it has neither bytes nor a path")
         return BytesIO(image["bytes"]) if image.get("bytes") else self._root / image["path"]
+
+
+def _spans_of_files(meta: Meta) -> dict[Path, tuple[int, int]]:
+    """Return, by parquet file, its first frame in the data set and one past its last."""
+    spans: dict[Path, tuple[int, int]] = {}
+    for episode in meta.episodes:
+        start, _ = spans.get(episode.data_file, (episode.start, episode.end))
+        spans[episode.data_file] = start, episode.end
+    return spans
 
 
 def _bytes_of(images: Sequence[Image]) -> int:

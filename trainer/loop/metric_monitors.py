@@ -32,7 +32,7 @@ class MetricSource:
     every: int | None
     """Updates from one to the next; None: only at the end."""
     field: str
-    """The field of the config that says so."""
+    """The field of the config that sets `every`."""
 
 
 def observe(optimizers: Iterable[Optimizer], metrics: Mapping[str, float]) -> None:
@@ -44,7 +44,7 @@ def observe(optimizers: Iterable[Optimizer], metrics: Mapping[str, float]) -> No
 
 
 def monitored(config: ExperimentConfig, optimizers: Mapping[str, Optimizer]) -> list[tuple[str, str]]:
-    """Return each metric that something waits for, after the path in the config of what waits.
+    """Return each metric that is waited for, with the path in the config of the schedule or rule that waits.
 
     Args:
         optimizers: By component.

@@ -32,10 +32,10 @@ class EnvSource:
     """How an environment is made.
 
     Attributes:
-        spec: What gymnasium's registry says of it.
+        spec: Its entry in gymnasium's registry.
         options: Arguments of `gymnasium.make`.
         seed_at_make: The name of the argument that takes the seed of an episode; None: `reset` takes it.
-        success_key: The entry in `info` that says whether the task is solved; None: the first of SUCCESS_KEYS.
+        success_key: The entry in `info` for whether the task is solved; None: the first of SUCCESS_KEYS.
         owner: The process of the run.
     """
 
@@ -50,13 +50,13 @@ class EnvSource:
         import gymnasium
 
         seeded = {} if self.seed_at_make is None else {self.seed_at_make: seed}
-        # Its checker only prints warnings on what its author should change.
+        # Its checker prints warnings for the author of the environment.
         return gymnasium.make(self.spec, disable_env_checker=True, **{**self.options, **changed, **seeded})
 
 
 @dataclass(frozen=True)
 class End:
-    """What is known of an episode once it has ended."""
+    """The result of an episode."""
 
     length: int
     total_reward: float
@@ -154,7 +154,7 @@ class EpisodeEnv:
             env.close()
 
     def _count(self, reward: float, info: Mapping[str, Any]) -> None:
-        """Add a step to what is known of the episode."""
+        """Add a step to the result of the episode."""
         self._length += 1
         self._total_reward += reward
         keys = SUCCESS_KEYS if self._source.success_key is None else (self._source.success_key,)

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator
 
 from optimizer.config import NotImportedError, PositiveCount, load_module, nearest
 
@@ -20,6 +22,16 @@ if TYPE_CHECKING:
     from gymnasium.envs.registration import EnvSpec
     from gymnasium.vector import VectorEnv
 
+
+def _import_module(name: str) -> str:
+    """Import the module in `module:ID`, also while the folder of the config is searched. Raises NotImportedError."""
+    module, colon, _ = name.rpartition(":")
+    if colon:
+        load_module(module)
+    return name
+
+
+_Id = Annotated[str, AfterValidator(_import_module)]
 _PATH = "train.evaluation.params"
 _RENDER_MODE = "rgb_array"
 
@@ -33,7 +45,7 @@ class GymEnvironment(Environment):
     `agent_pos` is `observation.state`, and `environment_state` is `observation.environment_state`, as in LeRobot. Other
     arrays need a name in `observation`. Pictures become uint8 with channels first, all other arrays float32.
 
-    Metrics: `success` (the share of episodes in which `info` says so at any step), `return` (the sum of rewards),
+    Metrics: `success` (the share of episodes with success in `info` at any step), `return` (the sum of rewards),
     `episode_length`, and for each other number NAME in `info` its last value, and its highest as `max_NAME`; all of
     them means over the episodes. A number that is called as an entry in a line of metrics (`step`, `loss`) is left out.
 
@@ -42,7 +54,7 @@ class GymEnvironment(Environment):
         env: Arguments of `gymnasium.make`.
         max_episode_steps: Steps after which an episode ends; left out, as registered. Required if nothing is.
         observation: Features by the path of their array in an observation, keys joined by `.`.
-        success_key: The entry in `info` that says whether the task is solved; left out, `is_success` or `success`.
+        success_key: The entry in `info` for whether the task is solved; left out, `is_success` or `success`.
         clip_actions: Whether actions beyond the bounds of the action space are set to the bound; false: passed on.
         seed_at_make: The argument of `gymnasium.make` that takes the seed of an episode, for environments whose `reset`
             ignores it (Meta-World's: `seed`). The environment is then made again for each episode.
@@ -53,7 +65,7 @@ class GymEnvironment(Environment):
 
     def __init__(
         self,
-        id: str,  # noqa: A002 gymnasium's name for it
+        id: _Id,  # noqa: A002 gymnasium's name for it
         env: dict[str, Any] | None = None,
         max_episode_steps: PositiveCount | None = None,
         observation: dict[str, str] | None = None,
@@ -75,7 +87,7 @@ class GymEnvironment(Environment):
         self._form: tuple[int, bool] = 0, False
 
     def features(self) -> Mapping[str, Feature]:
-        """Return what its observations have, by name.
+        """Return the features of its observations, by name.
 
         Raises:
             ConfigError: The environment cannot be made, or its actions are not arrays of numbers.
@@ -159,8 +171,7 @@ class GymEnvironment(Environment):
                 raise ConfigError(f"{_PATH}.id: the actions of {self.name} must be arrays (a Box); got {action_space}")
             if spec is None or spec.max_episode_steps is None:
                 raise ConfigError(
-                    f"{_PATH}.max_episode_steps: required, as {self.name} has no limit of its own, and an episode"
-                    " might never end"
+                    f"{_PATH}.max_episode_steps: required, as {self.name} has no limit, and an episode might never end"
                 )
             names = ObservationMap(observation_space, self._names, self.name)
             self._probed = names, observation_space, action_space
@@ -168,21 +179,18 @@ class GymEnvironment(Environment):
 
 
 def _spec(name: str) -> "EnvSpec":
-    """Return what the registry says of an environment. Raises ConfigError."""
+    """Return the entry of an environment in the registry. Raises ConfigError."""
     try:
         import gymnasium
     except ImportError as error:
         raise missing_extra("train.evaluation", "gymnasium", "sim") from error
-    module, _, name = name.rpartition(":")
     try:
-        if module:
-            load_module(module)
-        return gymnasium.spec(name)
+        return gymnasium.spec(_import_module(name).rpartition(":")[2])
     except NotImportedError as error:
         raise ConfigError(f"{_PATH}.id: {error}") from error
     except gymnasium.error.Error as error:
-        known = nearest(name, list(gymnasium.registry))
-        hint = "" if module else " Write module:ID if a module registers it."
+        known = nearest(name.rpartition(":")[2], list(gymnasium.registry))
+        hint = "" if ":" in name else " Write module:ID if a module registers it."
         raise ConfigError(f"{_PATH}.id: gymnasium has no environment {name!r}{known}{hint}") from error
 
 

@@ -62,7 +62,7 @@ class ObservationMap:
         self._images = {name for name, path in self._paths.items() if _is_image(arrays[path])}
         self._channels_last = {name for name in self._images if _shape(arrays[self._paths[name]])[-1] in _CHANNELS}
         self.features = {name: self._feature(name, arrays[path]) for name, path in self._paths.items()}
-        """What a policy sees, by name."""
+        """The features, by name."""
 
     def batch(self, observation: Any, count: int) -> Batch:
         """Return the features of the first `count` of a vector environment's observations: uint8 frames, float32."""

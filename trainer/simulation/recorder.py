@@ -51,7 +51,7 @@ class Recorder:
             self._frames.append(np.asarray(env.render(), dtype=np.uint8).copy())
 
     def recording(self) -> Recording:
-        """Return what was recorded since `begin`."""
+        """Return the recording since `begin`."""
         path = np.stack(self._path) if self._path else np.zeros((0, 0), np.float32)
         return Recording(self._frames, self._rate, self._no_frames, path, self._path_of)
 

@@ -29,7 +29,7 @@ class LostEnvironmentError(UserCodeError):
 def vector_env(
     source: EnvSource, observation_space: "Space[Any]", action_space: "Space[Any]", count: int, use_async_envs: bool
 ) -> "VectorEnv[Any, Any, Any]":
-    """Return `count` environments that are stepped together, each in a process of its own or all in this one."""
+    """Return `count` environments that are stepped together, each in a separate process or all in this one."""
     from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
     make: Any = partial(EpisodeEnv, source, observation_space, action_space)
