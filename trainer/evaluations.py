@@ -19,7 +19,7 @@ from .reporting.metrics_log import MetricsLog
 from .run import Run
 from .runtime.rng import separate_rng
 from .runtime.signals import Interruption
-from .simulation.rollout_pictures import PICTURED, draw_rollouts
+from .simulation.rollout_pictures import FRAMES, PICTURED, draw_rollouts
 
 EPISODES = "episodes"
 """The kind of evaluation beside HELD_OUT."""
@@ -133,7 +133,7 @@ class Evaluations:
             return
         try:
             with writing(run_dir), user_code("recording episodes"), self._evaluating():
-                episodes = policy.recorded(run.components, run.config.seed, count)
+                episodes = policy.recorded(run.components, run.config.seed, count, FRAMES)
                 for line in draw_rollouts(run_dir, episodes, picture, videos):
                     run.log(line)
         except UserCodeError as error:

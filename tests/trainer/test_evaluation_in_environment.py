@@ -290,7 +290,7 @@ def _recorded(run, quiet):
     trainer = OfflineTrainer(config, quiet, resumed=True)
     trainer.restore(run / "checkpoints/step_00000012")
     trainer.components.eval()
-    return list(trainer.evaluations._policy.recorded(trainer.components, config.seed, 1))
+    return list(trainer.evaluations._policy.recorded(trainer.components, config.seed, 1, 6))
 
 
 @pytest.mark.parametrize(

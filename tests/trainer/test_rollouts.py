@@ -256,3 +256,18 @@ def test_a_policy_is_evaluated_by_one_call():
     assert [episode.seed for episode in found] == [3, 4, 5, 6, 7]
     assert evaluate_policy(policy, components, config, seed=0) == (metrics, found)
     assert evaluate_policy(policy, components, config, seed=1) != (metrics, found)
+
+
+@pytest.mark.parametrize(("record", "frames"), [(1, 16), (4, 5), (15, 2), (40, 2)])
+def test_a_recording_has_the_first_the_last_and_each_so_many_th_frame(monkeypatch, record, frames):
+    rendered = []
+    render = sample_envs.Reach.render
+    monkeypatch.setattr(sample_envs.Reach, "render", lambda self: rendered.append(self._at.copy()) or render(self))
+    seed = next(seed for seed in range(99) if plain(seed)[0] == 15)
+    (episode,) = episodes(environment(), seeds=[seed], record=record)
+    recording = episode.recording
+    assert len(recording.frames) == frames
+    assert (recording.frames_per_second, recording.no_frames, recording.path_of) == (10.0, "", STATE)
+    shown = [*range(0, 15, record), 15]
+    np.testing.assert_allclose(recording.path[shown], rendered[1:], rtol=1e-6)  # the first was to see whether it can
+    assert len(recording.path) == 16

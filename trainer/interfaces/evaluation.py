@@ -18,7 +18,7 @@ class Recording:
     """Frames and path of an episode, for a picture or a video."""
 
     frames: Sequence[NDArray[np.uint8]]
-    """One picture (height, width, 3) before each step and one at the end; empty where the environment cannot render."""
+    """Pictures (height, width, 3) from the start to the end; empty where the environment cannot render."""
     frames_per_second: float
     no_frames: str
     """The reason why there are no frames; empty if there are some."""
@@ -66,7 +66,7 @@ class Environment(ABC):
         seeds: Sequence[int],
         batch_size: int,
         use_async_envs: bool,
-        record: bool = False,
+        record: int = 0,
         max_steps: int | None = None,
     ) -> list[Episode]:
         """Run one episode for each seed, and return them in this order.
@@ -76,7 +76,7 @@ class Environment(ABC):
             seeds: One an episode. An episode depends on its own seed alone, if the actor's actions do.
             batch_size: Environments at a time.
             use_async_envs: Whether each environment has a separate process.
-            record: Whether to record the episodes.
+            record: Steps from one recorded frame to the next, beside the first and the last one; 0: no recording.
             max_steps: Steps after which an episode is cut; None: where the environment ends it.
 
         Raises:

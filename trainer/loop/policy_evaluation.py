@@ -81,7 +81,7 @@ class PolicyEvaluation:
         self._check_features()
         first = list(self.config.seeds[:1])
         try:
-            (episode,) = self._run(components, seed, first, record=bool(self.config.video), max_steps=1)
+            (episode,) = self._run(components, seed, first, record=min(1, self.config.video), max_steps=1)
             if self.config.video and episode.recording is not None and episode.recording.no_frames:
                 raise ConfigError(f"{PATH}.video: there is nothing to record: {episode.recording.no_frames}")
             if not set(wanted) <= _values(episode).keys():
@@ -108,10 +108,24 @@ class PolicyEvaluation:
         """
         return self._run(components, seed, self.config.seeds, stops)
 
-    def recorded(self, components: nn.ModuleDict, seed: int, count: int) -> Iterator[Episode]:
-        """Yield the first episodes, run again one by one and recorded."""
-        for episode_seed in self.config.seeds[:count]:
-            yield from self._run(components, seed, [episode_seed], record=True)
+    def recorded(self, components: nn.ModuleDict, seed: int, count: int, frames: int) -> Iterator[Episode]:
+        """Yield the first episodes, run again one by one and recorded.
+
+        Args:
+            components: The policy's, in eval mode.
+            seed: Of the policy's random numbers.
+            count: How many episodes.
+            frames: How many frames each should have about, as rendering may be slow; those for a video have all.
+        """
+        try:
+            for number, episode_seed in enumerate(self.config.seeds[:count]):
+                every = 1
+                if number >= self.config.video:  # it is run for its length first
+                    (episode,) = self._run(components, seed, [episode_seed])
+                    every = max(1, -(-episode.length // (frames - 1)))
+                yield from self._run(components, seed, [episode_seed], record=every)
+        finally:
+            self.environment.close()
 
     @torch.no_grad()
     def _run(
@@ -120,7 +134,7 @@ class PolicyEvaluation:
         seed: int,
         seeds: Sequence[int],
         stops: Callable[[], bool] = lambda: False,
-        record: bool = False,
+        record: int = 0,
         max_steps: int | None = None,
     ) -> list[Episode]:
         config = self.config

@@ -133,10 +133,11 @@ class EpisodeEnv:
         try:
             self._observation, reward, terminated, truncated, info = self._env.step(action)
             self._count(float(reward), info)
-            if self._recorder is not None:
-                self._recorder.add(self._env, self._observation)
             is_cut = self._length == self._max_steps
-            if not (terminated or truncated or is_cut):
+            is_over = terminated or truncated or is_cut
+            if self._recorder is not None:
+                self._recorder.add(self._env, self._observation, is_over)
+            if not is_over:
                 return self._observation, float(reward), False, False, {}
             self._is_idle = True
             if not is_cut:

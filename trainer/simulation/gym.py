@@ -100,7 +100,7 @@ class GymEnvironment(Environment):
         seeds: Sequence[int],
         batch_size: int,
         use_async_envs: bool,
-        record: bool = False,
+        record: int = 0,
         max_steps: int | None = None,
     ) -> list[Episode]:
         """Run one episode for each seed. Episodes that are recorded or cut run one at a time."""
@@ -130,11 +130,11 @@ class GymEnvironment(Environment):
             self._form = count, use_async_envs
         return self._envs
 
-    def _single_episode(self, actor: Actor, seed: int, record: bool, max_steps: int | None) -> Episode:
+    def _single_episode(self, actor: Actor, seed: int, record: int, max_steps: int | None) -> Episode:
         from gymnasium.vector import SyncVectorEnv
 
         observations, observation_space, action_space = self._probe()
-        recorder = self._recorder(observations) if record else None
+        recorder = self._recorder(observations, record) if record else None
         one: Any = partial(EpisodeEnv, self._source, observation_space, action_space, max_steps, recorder)
         envs = SyncVectorEnv([one])
         try:
@@ -143,7 +143,7 @@ class GymEnvironment(Environment):
             envs.close()
         return _episode(seed, end, recorder)
 
-    def _recorder(self, observations: ObservationMap) -> Recorder:
+    def _recorder(self, observations: ObservationMap, every: int) -> Recorder:
         if self._no_frames is None:
             if _RENDER_MODE not in self._render_modes:
                 modes = ", ".join(map(str, self._render_modes)) or "none"
@@ -153,7 +153,7 @@ class GymEnvironment(Environment):
         options = {} if self._no_frames else {"render_mode": _RENDER_MODE}
         vectors = [name for name, feature in observations.features.items() if feature.type is not FeatureType.VISUAL]
         path_of = STATE if STATE in vectors else next(iter(vectors), "")
-        return Recorder(options, self._no_frames, path_of, partial(observations.vector, path_of))
+        return Recorder(options, self._no_frames, every, path_of, partial(observations.vector, path_of))
 
     def _probe(self) -> tuple[ObservationMap, "Space[Any]", "Space[Any]"]:
         """Return the names of the observations, and both spaces, of an environment that is made for this once."""

@@ -24,31 +24,39 @@ class Recorder:
     Args:
         options: Arguments of `gymnasium.make` for an environment that renders.
         no_frames: The reason why it does not render; empty if it does.
+        every: Steps from one frame to the next.
         path_of: The name of the vector whose path is recorded; empty: none.
         vector: Returns this vector of an observation.
     """
 
     def __init__(
-        self, options: Mapping[str, Any], no_frames: str, path_of: str, vector: Callable[[Any], NDArray[Any]]
+        self,
+        options: Mapping[str, Any],
+        no_frames: str,
+        every: int,
+        path_of: str,
+        vector: Callable[[Any], NDArray[Any]],
     ) -> None:
         self.options, self._no_frames, self._path_of, self._vector = options, no_frames, path_of, vector
+        self._every, self._steps = every, 0
         self._frames: list[NDArray[np.uint8]] = []
         self._path: list[NDArray[Any]] = []
         self._rate = _RATE
 
     def begin(self, env: "Env[Any, Any]", observation: Any) -> None:
         """Begin an episode with its first observation."""
-        self._frames, self._path = [], []
+        self._frames, self._path, self._steps = [], [], 0
         with suppress(TypeError, ValueError):  # metadata are anyone's
             self._rate = float(env.metadata.get("render_fps") or _RATE)
         self.add(env, observation)
 
-    def add(self, env: "Env[Any, Any]", observation: Any) -> None:
-        """Record the present moment."""
+    def add(self, env: "Env[Any, Any]", observation: Any, is_last: bool = False) -> None:
+        """Record the present moment: the path, and a frame if it is time for one."""
         if self._path_of:
             self._path.append(np.ravel(self._vector(observation))[:_DIMENSIONS].astype(np.float32))
-        if not self._no_frames:
+        if not self._no_frames and (self._steps % self._every == 0 or is_last):
             self._frames.append(np.asarray(env.render(), dtype=np.uint8).copy())
+        self._steps += 1
 
     def recording(self) -> Recording:
         """Return the recording since `begin`."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PICTURED = 4
 """Episodes in the picture."""
-_FRAMES = 6
+FRAMES = 6
 """Frames of each episode in the picture, from the first to the last."""
 
 
@@ -58,7 +58,7 @@ def _thinned(episode: Episode) -> Episode:
     recording = episode.recording
     if recording is None or not recording.frames:
         return episode
-    chosen = np.linspace(0, len(recording.frames) - 1, _FRAMES).round().astype(int)
+    chosen = np.linspace(0, len(recording.frames) - 1, FRAMES).round().astype(int)
     return replace(episode, recording=replace(recording, frames=[recording.frames[index] for index in chosen]))
 
 
@@ -72,8 +72,8 @@ def _figure(episodes: Sequence[Episode], recordings: Sequence[Recording]) -> "Fi
         axes = drawn.add_subplot(projection="3d" if solid else None)
         _draw_paths(axes, episodes, recordings)
         return drawn
-    drawn = Figure(figsize=(2 * _FRAMES, 2.3 * rows), layout="constrained")
-    grid = drawn.subplots(rows, _FRAMES, squeeze=False)
+    drawn = Figure(figsize=(2 * FRAMES, 2.3 * rows), layout="constrained")
+    grid = drawn.subplots(rows, FRAMES, squeeze=False)
     for row, episode, recording in zip(grid, episodes, recordings, strict=True):
         row[0].set_title(_title(episode), loc="left", fontsize=9)
         for axes, frame in zip(row, recording.frames, strict=True):
