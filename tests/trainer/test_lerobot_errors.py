@@ -36,6 +36,8 @@ def message(**params):
     [
         ({"episodes": [0, 5]}, "episodes", ["no episode 5", "0 to 4"]),
         ({"exclude_episodes": [7]}, "exclude_episodes", ["no episode 7", "0 to 4"]),
+        ({"episodes": [1, 2, 1]}, "episodes", ["each episode once", "has 1 more"]),
+        ({"features": ["action", "action"]}, "features", ["each name once", "has action more"]),
         ({"episodes": []}, "episodes", ["one episode"]),
         ({"exclude_episodes": [0, 1, 2, 3, 4]}, "exclude_episodes", ["none is left"]),
         ({"held_out": [4], "episodes": [0, 1]}, "held_out", ["no episode 4", "0, 1"]),
