@@ -60,10 +60,10 @@ def figure(panels: Sequence[Panel]) -> "Figure":
         axes.set(title=panel.title, xlabel="update", ylabel=panel.y_label)
         axes.grid(alpha=0.3)
         for series in panel.series:
-            axes.plot(*zip(*series.points, strict=True), series.style, label=series.label)
+            axes.plot(*zip(*series.points, strict=True), series.style, label=series.label, clip_on=False)
         if _is_log(panel):
             axes.set_yscale("log")
-        else:
+        elif all(value >= 0 for series in panel.series for value in series.values):
             axes.set_ylim(bottom=0)
         axes.legend()
     return drawn

@@ -32,6 +32,9 @@ TRAINER = [
     "interfaces",
     "runtime",
     "builtins",
+    "lerobot_data",
+    "policies",
+    "simulation",
     "config",
     "loop",
     "checkpoint",
@@ -44,7 +47,7 @@ TRAINER = [
 """The packages of `trainer` in the order of the flow; "" is the story of a run and what stands beside it."""
 
 CORE = {"torch", "schedulefree", "pydantic", "pydantic_core", "yaml", "safetensors", "numpy", "rich", "typer", "xxhash"}
-EXTRAS = {"sklearn", "matplotlib"}
+EXTRAS = {"sklearn", "matplotlib", "pyarrow", "av", "PIL", "torchcodec", "huggingface_hub", "gymnasium"}
 
 
 def package_of(module):

@@ -1,6 +1,5 @@
 """The story of a run, top to bottom: build everything, train, evaluate, save, draw."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -17,20 +16,18 @@ from .checkpoint.savable import check_lengths
 from .checkpoint.save_errors import writing
 from .config.schema import ExperimentConfig
 from .errors import user_code
+from .evaluations import Evaluations
 from .interfaces.component import is_frozen, train_mode
-from .interfaces.dataset import DataSet, in_order
+from .interfaces.dataset import DataSet
 from .interfaces.objective import Objective
-from .loop.averaged_weights import averaged_weights, switches_weights, train_at_training_weights
-from .loop.batch_norm import calibration_batches
+from .loop.averaged_weights import averaged_weights, train_at_training_weights
 from .loop.batches import shuffled_batches
 from .loop.data_checks import check_means, check_pin_memory, check_splits
-from .loop.evaluation import evaluate, named_values
 from .loop.gradient_updates import GradientUpdater, Rules
 from .loop.loop import training_loop
-from .loop.metric_monitors import check_monitors, observe
 from .loop.nonfinite import check_weights
 from .loop.step_counts import NOTICED_AFTER, step_count_notices
-from .reporting.metrics_file import evaluation_text, training_line, written_evaluation
+from .reporting.metrics_file import training_line, written_evaluation
 from .reporting.metrics_log import MetricsLog, sink_classes
 from .reporting.plan_table import plan
 from .reporting.progress_bar import RunProgress
@@ -88,12 +85,11 @@ class OfflineTrainer:
         if not resumed:
             init_optimizers(config.model, self.optimizers, self.log)
         train_at_training_weights(self.optimizers.values())
-        evaluates, total = self.data.held_out is not None, self.horizon.total_steps
-        check_monitors(config, self.optimizers, named_values(outcome), evaluates, total)
         rules = Rules.from_config(config, self.optimizers)
         self.updater = GradientUpdater(self.components, self.optimizers, self.world, rules, self.log)
         self.contents = CheckedContents(self.components, self.optimizers)
         self.own_state = OwnState(self.objective, self.data, self.components, config.data.workers, self.log)
+        self.evaluations = Evaluations(self, outcome)
         self.provenance = provenance(self.world.device, self.optimizers, self.data, config.seed)
         if train.compile:
             compile_components(self.components)
@@ -131,6 +127,7 @@ class OfflineTrainer:
             self.checkpoints,
             rescuing(self, interruption),
             self.batches,
+            self.evaluations,
         ):
             self._train(metrics, progress, interruption)
         if interruption.signal is not None and (self.evaluation_is_due or not self._is_over()):
@@ -141,6 +138,8 @@ class OfflineTrainer:
             with writing(run_dir), user_code(f"the run is done and saved; drawing {run_dir / METRICS}"):
                 for path in draw_pictures(run_dir):
                     self.log(f"drew {path}")
+        if self.world.is_main:
+            self.evaluations.draw()
         return Result(run_dir, self.step, self.metrics)
 
     def _train(self, metrics: MetricsLog, progress: RunProgress, interruption: Interruption) -> None:
@@ -148,12 +147,15 @@ class OfflineTrainer:
         train, world = self.config.train, self.world
         self.begun = self.step
         if self.evaluation_is_due:  # the checkpoint that the run resumes from was written before it
-            self._evaluate_and_keep(metrics, written_evaluation(train.run_dir / METRICS, self.step))
+            written = written_evaluation(train.run_dir / METRICS, self.step)
+            self.evaluations.evaluate_and_keep(metrics, interruption, written)
+            if self.evaluation_is_due:  # a signal has stopped it
+                return
         steps = range(self.step, self.horizon.total_steps)
         parts = (self.objective, self.components, self.batches, self.updater)
         for update in training_loop(*parts, steps, train.log_every, world):
             self.step = update.step + 1
-            self.evaluation_is_due = self.data.held_out is not None and self._is_due(train.eval_every)
+            self.evaluation_is_due = self.evaluations.are_due()
             if self.step == self.begun + 1:  # before there is much to lose: the optimizers have their state now
                 self.contents.check(self.step)
             if update.logged:
@@ -166,7 +168,7 @@ class OfflineTrainer:
                 if self._is_over():
                     self.checkpoints.wait()  # the last checkpoint is there before an evaluation can fail
             if self.evaluation_is_due and interruption.signal is None:
-                self._evaluate_and_keep(metrics)
+                self.evaluations.evaluate_and_keep(metrics, interruption)
             if self.step == self.begun + NOTICED_AFTER:
                 for notice in self._step_count_notices():
                     self.log(notice)
@@ -177,13 +179,7 @@ class OfflineTrainer:
 
     def evaluate(self) -> dict[str, float]:
         """Return losses and metrics on the held-out data. Training is not affected."""
-        assert self.data.held_out is not None, "there is nothing to evaluate on"
-        averages = any(switches_weights(optimizer) for optimizer in self.optimizers.values())
-        with separate_rng(self.config.seed), averaged_weights(self.optimizers.values()), self.own_state.kept():
-            held_out = in_order(self.data.held_out, self.config.data.batch_size)
-            calibration = calibration_batches(self.config, self.data.train) if averages else None
-            autocast = self.updater.autocast()
-            return evaluate(self.objective, self.components, held_out, calibration, autocast, self.world)
+        return self.evaluations.on_held_out()
 
     def log(self, line: str) -> None:
         """Print a line, above the progress bar if there is one."""
@@ -225,34 +221,8 @@ class OfflineTrainer:
         check_each_trains(self.components, optimizers)
         return optimizers
 
-    def _evaluate_and_keep(self, metrics: MetricsLog, written: Mapping[str, float] | None = None) -> None:
-        """Evaluate, report the metrics to the schedules that wait for them, and keep the best checkpoint.
-
-        Args:
-            metrics: Where the metrics go.
-            written: The metrics of this evaluation, if the run was stopped just after it.
-        """
-        if written is None:
-            with user_code("the evaluation"):
-                self.metrics = self.evaluate()
-            epoch = (self.step - 1) // self.batches.steps_per_epoch
-            metrics.write({"split": "held_out", "step": self.step, "epoch": epoch, **self.metrics})
-        else:
-            self.metrics = dict(written)
-        observe(self.optimizers.values(), self.metrics)
-        self.log(evaluation_text(self.step, self.metrics))
-        self.evaluation_is_due = False
-        if self.checkpoints.best.observe(self.step, self.metrics):
-            if self.checkpoints.holds(self.step):
-                self.checkpoints.keep_as_best()
-            else:
-                self.save()
-
     def _step_count_notices(self) -> list[str]:
         return step_count_notices(self.updater, range(self.begun, self.step))
 
     def _is_over(self) -> bool:
         return self.step == self.horizon.total_steps
-
-    def _is_due(self, every: int | None) -> bool:
-        return self._is_over() or (every is not None and self.step % every == 0)

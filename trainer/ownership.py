@@ -17,11 +17,23 @@ from .config.yaml_file import read_config_file
 from .errors import ConfigError, resume_command
 from .reporting.metrics_file import looks_like_metrics
 from .reporting.run_plots import PICTURES
-from .run_layout import BEST, CHECKPOINTS, CONFIG, LATEST, LOCK, MANIFEST, METRICS, NOT_UNDERSTOOD, SECTIONS
+from .run_layout import (
+    BEST,
+    CHECKPOINTS,
+    CONFIG,
+    LATEST,
+    LOCK,
+    MANIFEST,
+    METRICS,
+    NOT_UNDERSTOOD,
+    ROLLOUTS,
+    SECTIONS,
+    VIDEOS,
+)
 from .runtime.files import DamagedCheckpointError, remove_all, remove_whole, unreadable
 
 _REMOVED = ".removed-"
-_FILES = {CONFIG, METRICS, NOT_UNDERSTOOD, LOCK, *PICTURES}
+_FILES = {CONFIG, METRICS, NOT_UNDERSTOOD, LOCK, ROLLOUTS, *PICTURES}
 _EARLIER_NAMES = {f".{name}.new" for name in (CONFIG, METRICS)} | {f".{name}" for name in PICTURES}
 """The names of files being written, in versions before this one."""
 
@@ -29,6 +41,7 @@ _LITTER = re.compile(r"\.DS_Store|\._.*|\.nfs.*|\.fuse_hidden.*|Thumbs\.db|deskt
 """Files of file managers and network disks, which may be anywhere: they are accepted, and not removed."""
 
 _STEP_OR_DAMAGED = re.compile(rf"{STEP.pattern}|{DAMAGED}{STEP.pattern}(-[0-9]+)?")
+_VIDEO = re.compile(r"episode_[0-9]+\.mp4")
 _SHOWN = 5
 
 
@@ -117,6 +130,11 @@ def remove_run(run_dir: Path) -> None:
             checkpoints.rmdir()
     elif checkpoints.is_symlink():
         checkpoints.unlink()
+    videos = run_dir / VIDEOS
+    if _is_real_folder(videos):
+        _remove(videos, [name for name in _list_names(videos) if _is_video(name)])
+        with suppress(OSError):
+            videos.rmdir()
     _remove(run_dir, [name for name in _list_names(run_dir) if (name in _FILES and name not in (LOCK, CONFIG))])
     remove_leftovers(run_dir)
     (run_dir / CONFIG).unlink()
@@ -166,6 +184,9 @@ def _foreign_paths(run_dir: Path) -> Iterator[str]:
         if name == CHECKPOINTS:
             if path.is_dir() and not path.is_symlink():
                 yield from (f"{CHECKPOINTS}/{inside}" for inside in _foreign_checkpoints(path))
+        elif name == VIDEOS and _is_real_folder(path):
+            inside = [inside for inside in _list_names(path) if not (_is_video(inside) or _LITTER.fullmatch(inside))]
+            yield from (f"{VIDEOS}/{name}" for name in inside)
         elif not (_is_leftover(name) or _LITTER.fullmatch(name) or (name in _FILES and not _is_real_folder(path))):
             yield name
 
@@ -209,6 +230,10 @@ def _has_metrics(run_dir: Path) -> bool:
 
 def _belongs_to_checkpoints(name: str) -> bool:
     return name in (LATEST, BEST) or _is_step(name) or name.startswith(LEFTOVERS)
+
+
+def _is_video(name: str) -> bool:
+    return _VIDEO.fullmatch(name) is not None or _is_leftover(name)
 
 
 def _is_step(name: str) -> bool:

@@ -15,6 +15,7 @@ from .checkpoint.manager import CheckpointManager
 from .checkpoint.own_state import OwnState
 from .config.schema import ExperimentConfig
 from .interfaces.dataset import DataSet
+from .interfaces.objective import Objective
 from .loop.batches import ShuffledBatches
 from .loop.gradient_updates import GradientUpdater
 from .runtime.world import World
@@ -37,6 +38,7 @@ class Run(Protocol):
     config: ExperimentConfig
     world: World
     data: DataSet
+    objective: Objective
     components: nn.ModuleDict
     batches: ShuffledBatches
     horizon: Horizon
@@ -50,12 +52,18 @@ class Run(Protocol):
     """Updates done."""
     begun: int
     """Updates that were done when the run began or was resumed."""
+    metrics: dict[str, float]
+    """Of the last evaluation, by name."""
     evaluation_is_due: bool
     """Whether the evaluation after `step` updates has not been done yet."""
 
     @property
     def optimizers(self) -> Mapping[str, Optimizer]:
         """The optimizers by component."""
+        ...
+
+    def evaluate(self) -> dict[str, float]:
+        """Return losses and metrics on the held-out data."""
         ...
 
     def log(self, line: str) -> None:

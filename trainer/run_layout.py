@@ -2,6 +2,7 @@
 
 RUN/config.yaml                         the resolved config, enough to run it again
 RUN/metrics.jsonl                       one object a line
+RUN/videos/episode_100000.mp4           an episode by its seed, if train.evaluation.video asks for it
 RUN/.lock                               held by the process that trains
 RUN/checkpoints/latest, best            each names a checkpoint
 RUN/checkpoints/step_00000600/          one checkpoint:
@@ -19,6 +20,8 @@ METRICS = "metrics.jsonl"
 NOT_UNDERSTOOD = "metrics.jsonl.bad"
 """The file to which lines of metrics.jsonl are moved that no run wrote."""
 LOCK = ".lock"
+ROLLOUTS = "rollouts.png"
+VIDEOS = "videos"
 
 CHECKPOINTS = "checkpoints"
 LATEST = "latest"

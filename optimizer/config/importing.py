@@ -165,9 +165,9 @@ def folders_of_modules(names: Iterator[str]) -> list[Path]:
     """Return the folders that the modules in `names` were found in.
 
     Args:
-        names: Names of modules, dotted paths, and any other text, which is ignored.
+        names: Names of modules, dotted paths, `module:name`, and any other text, which is ignored.
     """
-    tops = {name.partition(".")[0] for name in names}
+    tops = {name.partition(":")[0].partition(".")[0] for name in names}
     return list(dict.fromkeys(folder for top, folders in _FOUND.items() if top in tops for folder in folders))
 
 

@@ -52,6 +52,7 @@ def test_the_sections_are_those_of_a_config():
         "model.component_optims.NAME",
         "train",
         "train.objective",
+        "train.evaluation",
         "train.keep_best",
         "resume",
     ]

@@ -205,8 +205,7 @@ def evaluations(monkeypatch, losses):
     from trainer.offline_trainer import OfflineTrainer
 
     monkeypatch.setattr(OfflineTrainer, "evaluate", lambda self: {"loss": losses[self.step], "accuracy": 0.5})
-    monkeypatch.setattr("trainer.loop.metric_monitors.check_monitors", lambda *arguments: None)
-    monkeypatch.setattr("trainer.offline_trainer.check_monitors", lambda *arguments: None)
+    monkeypatch.setattr("trainer.evaluations.check_monitors", lambda *arguments: None)
 
 
 def best(run):

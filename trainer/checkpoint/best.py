@@ -1,6 +1,7 @@
 """The best evaluation of a run so far, and the checkpoint that was made after it."""
 
 from collections.abc import Callable, Mapping
+from math import nan
 from pathlib import Path
 
 from optimizer.config import counted
@@ -37,10 +38,13 @@ class BestCheckpoint:
         return self.record.get("step") == step
 
     def observe(self, step: int, metrics: Mapping[str, float]) -> bool:
-        """Compare the metrics of the evaluation after `step` updates; return whether they are the best so far."""
+        """Compare the metrics of the evaluation after `step` updates; return whether they are the best so far.
+
+        An evaluation without the monitored metric is not one of those that are compared.
+        """
         if self._rule is None:
             return False
-        value = metrics[self._rule.monitor.removeprefix(HELD_OUT_PREFIX)]
+        value = metrics.get(self._rule.monitor.removeprefix(HELD_OUT_PREFIX), nan)
         sign = 1.0 if self._rule.mode == "max" else -1.0
         if value != value or (self.record and sign * value <= sign * float(self.record["value"])):
             return False

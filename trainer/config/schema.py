@@ -22,10 +22,11 @@ from optimizer.config import (
     refusal,
 )
 
-from .. import builtins  # noqa: F401 registers the built-in parts
+from .. import builtins, lerobot_data, policies, simulation  # noqa: F401 each registers what it holds
 from ..errors import ConfigError
 from ..interfaces.component import MODEL_REGISTRY
 from ..interfaces.dataset import DATASET_REGISTRY, DataSet
+from ..interfaces.evaluation import ENVIRONMENT_REGISTRY, Environment
 from ..interfaces.metrics_sink import SINK_REGISTRY
 from ..interfaces.objective import OBJECTIVE_REGISTRY, Objective
 from .class_choice import ClassChoice
@@ -35,6 +36,7 @@ from .paths import UserPath
 from .plugins import import_plugins
 from .presets import is_preset, with_preset
 
+_MOST_ENVIRONMENTS = 16
 _NAME_BYTES = 255
 """Limit of file systems. A component's folder has its name."""
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789¹²³")}
@@ -170,6 +172,49 @@ class BestConfig(Config):
     """Whether the lowest (min) or the highest (max) value is the best."""
 
 
+class EvaluationConfig(ClassChoice):
+    registry: ClassVar[Registry[Environment]] = ENVIRONMENT_REGISTRY
+
+    type: MayChange[str]
+    """Key of an environment, or its dotted path; gym: any environment of gymnasium, by `params.id`."""
+    params: MayChange[dict[str, Any]] = Field(default_factory=dict)
+    """Parameters of the environment (`innerstep describe gym` lists them). Those left out have its defaults."""
+    n_episodes: MayChange[PositiveCount] = 50
+    """Episodes of an evaluation."""
+    batch_size: MayChange[PositiveCount | None] = None
+    """Environments that run at a time, at most `n_episodes`; null: all episodes, up to 16."""
+    use_async_envs: MayChange[bool] = False
+    """Whether each environment runs in a separate process; false: one after the other, in the process of the run."""
+    every: MayChange[PositiveCount | None] = None
+    """Updates from one evaluation in the environment to the next; null: none before the one at the end."""
+    seed: MayChange[Count] = 100_000
+    """Seed of the first episode; episode k has `seed` + k, in each evaluation. The default is far from the small seeds
+    that demonstrations are usually recorded with."""
+    video: MayChange[Count] = 0
+    """Episodes, from the first one, that are recorded at the end as RUN/videos/episode_SEED.mp4; needs an environment
+    that renders, and the extra `robot`."""
+
+    @property
+    def environments(self) -> int:
+        """How many environments run at a time."""
+        return self.batch_size or min(self.n_episodes, _MOST_ENVIRONMENTS)
+
+    @property
+    def seeds(self) -> range:
+        """The seeds of the episodes."""
+        return range(self.seed, self.seed + self.n_episodes)
+
+    @model_validator(mode="after")
+    def _check_counts(self) -> Self:
+        if self.batch_size is not None and self.batch_size > self.n_episodes:
+            rule = f"batch size cannot be larger than number of episodes: must be <= {self.n_episodes}, n_episodes"
+            raise refusal(f"{rule}; got {self.batch_size}", ("batch_size",), self.batch_size)
+        if self.video > self.n_episodes:
+            rule = f"must be <= {self.n_episodes}, n_episodes; got {self.video}"
+            raise refusal(rule, ("video",), self.video)
+        return self
+
+
 class TrainConfig(Config):
     objective: FixedInRun[ObjectiveConfig]
     """The objective, which computes the losses to minimise."""
@@ -196,6 +241,8 @@ class TrainConfig(Config):
     """Places that metrics go to, by key. One is always jsonl, metrics.jsonl in the run directory: a resume reads it."""
     eval_every: MayChange[PositiveCount | None] = None
     """Updates from one evaluation on the held-out samples to the next; null: none before the one at the end."""
+    evaluation: MayChange[EvaluationConfig | None] = None
+    """Environment in which the policy is evaluated, and how; null: none. The objective must be a policy."""
     save_every: MayChange[PositiveCount | None] = None
     """Updates from one checkpoint to the next; null: none by updates. There is always one at the end."""
     save_every_minutes: MayChange[PositiveNumber | None] = 30.0
@@ -212,7 +259,8 @@ class TrainConfig(Config):
     on_save_error: MayChange[Literal["stop", "continue"]] = "stop"
     """If a checkpoint or a line of metrics cannot be written: stop ends the run, continue reports it and trains on."""
     pictures: MayChange[bool] = False
-    """Whether to draw learning_rates.png and losses.png at the end; true needs the extra `plot`."""
+    """Whether to draw learning_rates.png and losses.png at the end, and with `evaluation` success.png and rollouts.png;
+    true needs the extra `plot`."""
 
     def horizon(self, steps_per_epoch: int) -> Horizon:
         """Return the length of the run.

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from optimizer import Registry
 
+from .features import Feature
+
 Batch = dict[str, Tensor]
 """Tensors by name, each with one sample a row."""
 
@@ -64,7 +66,10 @@ class DataSet(ABC):
     """The samples to evaluate on; None: there are none, and the run evaluates nothing."""
     statistics: Mapping[str, Any] = MappingProxyType({})
     """Properties of the data as a whole that an objective may need (means, ranges, class names), by name. Values are
-    tensors or plain values. Empty if the class does not set it."""
+    tensors or plain values. Empty if the class does not set it. For each feature: a mapping with `mean`, `std`, `min`
+    and so on, float32 tensors; its `tasks` are the texts of the tasks by number."""
+    features: Mapping[str, Feature] = MappingProxyType({})
+    """The columns that a policy can read and predict, by name. Empty if the class does not set it."""
 
     def state_dict(self) -> Mapping[str, Any]:
         """Return the state that serving batches changes in this object and its splits.

@@ -1,8 +1,8 @@
 """Losses and metrics on held-out data. Training is not affected."""
 
 from collections import defaultdict
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -20,42 +20,52 @@ def named_values(outcome: Outcome) -> dict[str, Tensor]:
     return {"loss": outcome.total, **losses, **outcome.measured()}
 
 
-@torch.no_grad()
-def evaluate(
+@contextmanager
+def evaluation_mode(
     objective: Objective,
     components: nn.ModuleDict,
-    held_out: Iterable[Batch],
     calibration: Iterable[Batch] | None,
     autocast: AbstractContextManager[object],
-    world: World,
+    device: torch.device,
+) -> Iterator[None]:
+    """Run the body, an evaluation, with the components in eval mode and without gradients.
+
+    Args:
+        calibration: Training batches to measure BatchNorm statistics over, where some weights are averaged ones;
+            None: the running statistics are right.
+        autocast: The context for forward passes.
+        device: The run's.
+    """
+    components.eval()
+    statistics: AbstractContextManager[object] = nullcontext()
+    if calibration is not None:
+        measured = (on_device(batch, device) for batch in calibration)
+        statistics = recalibrated_batch_norm(objective, components, measured)
+    try:
+        with torch.no_grad(), autocast, statistics:
+            yield
+    finally:
+        train_mode(components)
+
+
+def evaluate(
+    objective: Objective, components: nn.ModuleDict, held_out: Iterable[Batch], world: World
 ) -> dict[str, float]:
     """Return the means of all losses and metrics over `held_out`, and the sum of the losses as `loss`.
 
     A value that some batches lack is the mean over those that have it.
 
     Args:
+        components: In eval mode.
         held_out: Batches of the held-out data, on any device.
-        calibration: Training batches to measure BatchNorm statistics over, where some weights are averaged ones;
-            None: the running statistics are right.
-        autocast: The context for forward passes.
         world: The processes of the run; each evaluates its batches, and the means are those over all.
     """
-    components.eval()
     sums: dict[str, float] = defaultdict(float)
     samples: dict[str, int] = defaultdict(int)
-    held_out = (on_device(batch, world.device) for batch in held_out)
-    statistics: AbstractContextManager[object] = nullcontext()
-    if calibration is not None:
-        measured = (on_device(batch, world.device) for batch in calibration)
-        statistics = recalibrated_batch_norm(objective, components, measured)
-    try:
-        with autocast, statistics:
-            for batch in held_out:
-                outcome = objective.losses(components, batch)
-                size = len(next(iter(batch.values())))
-                for name, value in named_values(outcome).items():
-                    sums[name] += float(value) * size
-                    samples[name] += size
-    finally:
-        train_mode(components)
+    for batch in held_out:
+        outcome = objective.losses(components, on_device(batch, world.device))
+        size = len(next(iter(batch.values())))
+        for name, value in named_values(outcome).items():
+            sums[name] += float(value) * size
+            samples[name] += size
     return world.mean({name: total / samples[name] for name, total in sums.items()})

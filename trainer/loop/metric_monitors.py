@@ -1,6 +1,7 @@
 """Schedules that a metric moves: metrics for them, and a check that each one will come."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from torch.optim import Optimizer
@@ -22,6 +23,18 @@ class _ObservesMetrics(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class MetricSource:
+    """A kind of evaluation."""
+
+    metrics: Collection[str]
+    """The names of its metrics."""
+    every: int | None
+    """Updates from one to the next; None: only at the end."""
+    field: str
+    """The field of the config that sets `every`."""
+
+
 def observe(optimizers: Iterable[Optimizer], metrics: Mapping[str, float]) -> None:
     """Report the metrics of an evaluation to every optimizer that takes them."""
     for optimizer in optimizers:
@@ -30,25 +43,12 @@ def observe(optimizers: Iterable[Optimizer], metrics: Mapping[str, float]) -> No
                 optimizer.report_metric(HELD_OUT_PREFIX + name, value)
 
 
-def check_monitors(
-    config: ExperimentConfig,
-    optimizers: Mapping[str, Optimizer],
-    metrics: Iterable[str],
-    evaluates: bool,
-    total_steps: int,
-) -> None:
-    """Check that each metric comes for which a schedule, or the choice of the best checkpoint, waits.
+def monitored(config: ExperimentConfig, optimizers: Mapping[str, Optimizer]) -> list[tuple[str, str]]:
+    """Return each metric that is waited for, with the path in the config of the schedule or rule that waits.
 
     Args:
         optimizers: By component.
-        metrics: The names of an evaluation's metrics.
-        evaluates: Whether there is held-out data.
-        total_steps: Updates in the run.
-
-    Raises:
-        ConfigError: One of them will never come.
     """
-    reported = [HELD_OUT_PREFIX + name for name in metrics]
     waiting = [
         (f"model.component_optims.{name}.params.{field}", monitor)
         for name, optimizer in optimizers.items()
@@ -56,18 +56,41 @@ def check_monitors(
     ]
     if config.train.keep_best is not None:
         waiting.append(("train.keep_best.monitor", config.train.keep_best.monitor))
+    return waiting
+
+
+def check_monitors(waiting: Iterable[tuple[str, str]], sources: Sequence[MetricSource], total_steps: int) -> None:
+    """Check that each metric comes for which a schedule, or the choice of the best checkpoint, waits.
+
+    Args:
+        waiting: As from `monitored`.
+        sources: The evaluations of the run; empty: there is nothing to evaluate on.
+        total_steps: Updates in the run.
+
+    Raises:
+        ConfigError: One of them will never come, or two evaluations have a metric of one name.
+    """
+    by_name: dict[str, MetricSource] = {}
+    for source in sources:
+        for name in source.metrics:
+            if HELD_OUT_PREFIX + name in by_name:
+                raise ConfigError(
+                    f"train.evaluation: a metric of the episodes must not be called as one of the held-out samples;"
+                    f" got {name!r} from both"
+                )
+            by_name[HELD_OUT_PREFIX + name] = source
     for path, monitor in waiting:
-        if not evaluates:
+        if not sources:
             raise ConfigError(f"{path}: waits for {monitor!r}, but the data has no held-out split to evaluate on.")
-        if monitor not in reported:
+        if monitor not in by_name:
             raise ConfigError(
-                f"{path}: waits for {monitor!r}, which is never reported{nearest(monitor, reported)}"
-                f" Reported after each evaluation: {', '.join(reported)}."
+                f"{path}: waits for {monitor!r}, which is never reported{nearest(monitor, list(by_name))}"
+                f" Reported after each evaluation: {', '.join(by_name)}."
             )
-        every = config.train.eval_every
+        every, field = by_name[monitor].every, by_name[monitor].field
         if every is None or every >= total_steps:
             raise ConfigError(
-                f"{path}: waits for {monitor!r}, but evaluations come at the end only. Set train.eval_every to less"
+                f"{path}: waits for {monitor!r}, but evaluations come at the end only. Set {field} to less"
                 f" than the {counted(total_steps, 'update')} of the run."
             )
 

@@ -31,6 +31,8 @@ Mark = tuple[str, int]
 """The split and the step, which every line of ours has."""
 
 HELD_OUT = "held_out"
+TIMED = ("updates_per_second", "data_wait")
+"""Names of the values in a training line that time decides: they differ between two equal runs."""
 _HELD_OUT_TEXT = b'"held_out"'
 
 _CHUNK = 1 << 16
@@ -146,6 +148,7 @@ def training_line(report: UpdateReport, updates_per_second: float) -> MetricsLin
         **{key: float(value) for key, value in report.gradient_metrics.items()},
         **{f"skipped/{name}": count for name, count in report.skipped.items()},
         "updates_per_second": round(updates_per_second, 2),
+        "data_wait": round(report.data_wait, 4),
     }
 
 
@@ -155,6 +158,13 @@ def evaluation_text(step: int, metrics: Mapping[str, float]) -> str:
     shown = {name: value for name, value in metrics.items() if not (only_loss and name.startswith("loss/"))}
     values = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
     return f"after {counted(step, 'update')}, held out: {values}"
+
+
+def episodes_text(step: int, episodes: int, environment: str, metrics: Mapping[str, float]) -> str:
+    """Return the line that reports the episodes after `step` updates to the user."""
+    names = [name for name in ("success", "return", "episode_length") if name in metrics]
+    values = "  ".join(f"{name} {metrics[name]:.4g}" for name in names)
+    return f"after {counted(step, 'update')}, {counted(episodes, 'episode')} in {environment}: {values}"
 
 
 def written_evaluation(path: Path, step: int) -> dict[str, float] | None:

@@ -15,7 +15,14 @@ from optimizer import SCHEDULE_REGISTRY, Registry, UnknownKeyError
 from optimizer.config import NotImportedError, explain, filtered, nearest, search_in, shown_value, signature_model
 
 from ..config.plugins import search_folders
-from ..config.schema import ComponentConfig, DataConfig, ExperimentConfig, ObjectiveConfig, OptimConfig
+from ..config.schema import (
+    ComponentConfig,
+    DataConfig,
+    EvaluationConfig,
+    ExperimentConfig,
+    ObjectiveConfig,
+    OptimConfig,
+)
 from ..config.yaml_file import read_config_file
 from ..errors import ConfigError
 from ..interfaces.metrics_sink import SINK_REGISTRY
@@ -32,6 +39,7 @@ _REGISTRIES: tuple[_AnyRegistry, ...] = (
     ComponentConfig.registry,
     DataConfig.registry,
     ObjectiveConfig.registry,
+    EvaluationConfig.registry,
     SINK_REGISTRY,
 )
 _NARROWEST = 40
@@ -193,7 +201,12 @@ def _source(cls: type[object]) -> str:
 
 
 def _base_depth(cls: type[object], name: str) -> int:
-    """Return how far up the class's bases a field is declared: its own fields are shown first."""
+    """Return how far up the class's bases a field is declared: its own fields are shown first.
+
+    The parameters of a constructor are all its own, whatever attributes the bases declare.
+    """
+    if not issubclass(cls, BaseModel):
+        return 0
     depths = [depth for depth, base in enumerate(cls.__mro__) if name in inspect.get_annotations(base)]
     return max(depths, default=0)
 

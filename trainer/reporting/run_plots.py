@@ -11,7 +11,10 @@ from ..errors import missing_extra
 from ..run_layout import METRICS
 from .metrics_file import HELD_OUT, read_metrics
 
-PICTURES = ("learning_rates.png", "losses.png")
+PICTURES = ("learning_rates.png", "losses.png", "success.png")
+
+_EPISODES = {"success": "Episodes in which the task was solved", "return": "Sum of rewards of an episode"}
+"""The metrics of episodes that are drawn, with the titles of their panels."""
 
 
 def require_plotting(path: str) -> None:
@@ -53,18 +56,30 @@ class _ThinnedSeries:
 
 
 def draw_pictures(run_dir: Path) -> list[Path]:
-    """Draw `learning_rates.png` and `losses.png` into `run_dir`; return their paths."""
+    """Draw `learning_rates.png` and `losses.png` into `run_dir`, and `success.png` if there were episodes in an
+    environment; return their paths.
+    """
     lrs: dict[str, _ThinnedSeries] = defaultdict(_ThinnedSeries)
     losses = {"train": _ThinnedSeries(), HELD_OUT: _ThinnedSeries()}
+    episodes: dict[str, _ThinnedSeries] = defaultdict(_ThinnedSeries)
     for line in read_metrics(run_dir / METRICS):
-        if (loss := losses.get(line["split"])) is not None:
+        if (loss := losses.get(line["split"])) is not None and "loss" in line:
             loss.add(line["step"], line["loss"])
+        for name in _EPISODES if line["split"] == HELD_OUT else ():
+            if name in line:
+                episodes[name].add(line["step"], line[name])
         for name in line if line["split"] == "train" else ():
             if name.startswith("lr/"):
                 lrs[name.removeprefix("lr/")].add(line["step"], line[name])
     paths = [run_dir / name for name in PICTURES]
     save_figure([_lr_panel(lrs)], paths[0])
     save_figure([_loss_panel(losses)], paths[1])
+    if not episodes:
+        return paths[:2]
+    save_figure(
+        [Panel(_EPISODES[name], name, [Series(name, of.points(), "o-")], log=False) for name, of in episodes.items()],
+        paths[2],
+    )
     return paths
 
 

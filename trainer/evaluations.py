@@ -1,0 +1,186 @@
+"""The evaluations of a run: on the held-out samples, and by the policy's episodes in an environment."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from types import TracebackType
+from typing import Self
+
+from .checkpoint.save_errors import writing
+from .errors import UserCodeError, user_code
+from .interfaces.dataset import in_order
+from .interfaces.objective import HELD_OUT_PREFIX, Outcome
+from .loop.averaged_weights import averaged_weights, switches_weights
+from .loop.batch_norm import calibration_batches
+from .loop.evaluation import evaluate, evaluation_mode, named_values
+from .loop.metric_monitors import MetricSource, check_monitors, monitored, observe
+from .loop.policy_evaluation import EvaluationStoppedError, PolicyEvaluation, mean_metrics
+from .reporting.metrics_file import HELD_OUT, episodes_text, evaluation_text
+from .reporting.metrics_log import MetricsLog
+from .run import Run
+from .runtime.rng import separate_rng
+from .runtime.signals import Interruption
+from .simulation.rollout_pictures import FRAMES, PICTURED, draw_rollouts
+
+EPISODES = "episodes"
+"""The kind of evaluation beside HELD_OUT."""
+
+
+class Evaluations:
+    """Evaluates a run. Used as a context, it closes the environment at the end.
+
+    Args:
+        run: The run. Its parts are prepared.
+        outcome: Losses and metrics of a batch.
+
+    Raises:
+        ConfigError: The policy and the environment do not fit together; or something waits for a metric that will
+            never come.
+    """
+
+    def __init__(self, run: Run, outcome: Outcome) -> None:
+        train = run.config.train
+        self._run, self._policy = run, None
+        self._sources: dict[str, MetricSource] = {}
+        waiting = monitored(run.config, run.optimizers)
+        if run.data.held_out is not None:
+            names = list(named_values(outcome))
+            self._sources[HELD_OUT] = MetricSource(names, train.eval_every, "train.eval_every")
+        if train.evaluation is not None:
+            self._policy = PolicyEvaluation(train.evaluation, run.objective)
+            known = {HELD_OUT_PREFIX + name for source in self._sources.values() for name in source.metrics}
+            wanted = [name.removeprefix(HELD_OUT_PREFIX) for _, name in waiting if name not in known]
+            with run.own_state.kept():
+                names = self._policy.check(run.components, run.config.seed, wanted)
+            self._sources[EPISODES] = MetricSource(names, train.evaluation.every, "train.evaluation.every")
+        check_monitors(waiting, list(self._sources.values()), run.horizon.total_steps)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._policy is not None:
+            self._policy.environment.close()
+
+    def are_due(self) -> bool:
+        """Return whether an evaluation comes after the present update."""
+        return bool(self._due())
+
+    def on_held_out(self) -> dict[str, float]:
+        """Return losses and metrics on the held-out data. Training is not affected."""
+        run = self._run
+        assert run.data.held_out is not None, "there is nothing to evaluate on"
+        with self._evaluating():
+            held_out = in_order(run.data.held_out, run.config.data.batch_size)
+            return evaluate(run.objective, run.components, held_out, run.world)
+
+    def in_environment(self, stops: Callable[[], bool] = lambda: False) -> dict[str, float]:
+        """Return the metrics of the policy's episodes in the environment. Training is not affected.
+
+        Args:
+            stops: Whether the run was asked to stop.
+
+        Raises:
+            EvaluationStoppedError: It was.
+        """
+        run = self._run
+        assert self._policy is not None, "there is no environment to evaluate in"
+        metrics: dict[str, float] = {}
+        if run.world.is_main:
+            with self._evaluating():
+                metrics = mean_metrics(self._policy.episodes(run.components, run.config.seed, stops))
+        return run.world.from_main(metrics)
+
+    def evaluate_and_keep(
+        self, metrics: MetricsLog, interruption: Interruption, written: Mapping[str, float] | None = None
+    ) -> None:
+        """Evaluate, report the metrics to the schedules that wait for them, and keep the best checkpoint.
+
+        If a signal comes while the policy acts, the evaluation stays due.
+
+        Args:
+            metrics: Where the metrics go.
+            interruption: Whether a signal has come.
+            written: The metrics of this evaluation, if the run was stopped just after it.
+        """
+        run = self._run
+        if written is None:
+            try:
+                found = self._evaluate_due(lambda: interruption.signal is not None)
+            except EvaluationStoppedError:
+                return
+            run.metrics = {name: value for values in found.values() for name, value in values.items()}
+            epoch = (run.step - 1) // run.batches.steps_per_epoch
+            metrics.write({"split": HELD_OUT, "step": run.step, "epoch": epoch, **run.metrics})
+        else:
+            run.metrics, found = dict(written), self._by_kind(written)
+        observe(run.optimizers.values(), run.metrics)
+        self._log(found)
+        run.evaluation_is_due = False
+        if run.checkpoints.best.observe(run.step, run.metrics):
+            if run.checkpoints.holds(run.step):
+                run.checkpoints.keep_as_best()
+            else:
+                run.save()
+
+    def draw(self) -> None:
+        """Draw and record the episodes of the policy, as the config asks, when the run is done."""
+        run, policy = self._run, self._policy
+        picture, videos = run.config.train.pictures, 0 if policy is None else policy.config.video
+        run_dir, count = run.config.train.run_dir, max(videos, PICTURED if picture else 0)
+        if policy is None or count == 0:
+            return
+        try:
+            with writing(run_dir), user_code("recording episodes"), self._evaluating():
+                episodes = policy.recorded(run.components, run.config.seed, count, FRAMES)
+                for line in draw_rollouts(run_dir, episodes, picture, videos):
+                    run.log(line)
+        except UserCodeError as error:
+            raise UserCodeError(f"the run is done and saved; {error}") from error.__cause__
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Run the body, an evaluation, at averaged weights; afterwards everything is as before."""
+        run, optimizers = self._run, self._run.optimizers.values()
+        averages = any(switches_weights(optimizer) for optimizer in optimizers)
+        with separate_rng(run.config.seed), averaged_weights(optimizers), run.own_state.kept():
+            calibration = calibration_batches(run.config, run.data.train) if averages else None
+            autocast, device = run.updater.autocast(), run.world.device
+            with evaluation_mode(run.objective, run.components, calibration, autocast, device):
+                yield
+
+    def _due(self) -> list[str]:
+        """Return the kinds of evaluations that come after the present update."""
+        step, is_over = self._run.step, self._run.step == self._run.horizon.total_steps
+        return [
+            kind
+            for kind, source in self._sources.items()
+            if is_over or (source.every is not None and step % source.every == 0)
+        ]
+
+    def _evaluate_due(self, stops: Callable[[], bool]) -> dict[str, dict[str, float]]:
+        """Return the metrics of the evaluations that come after this update, by kind."""
+        found = {}
+        # The run may be resumed, with other cadences, between a checkpoint and the evaluation after it.
+        for kind in self._due() or self._sources:
+            with user_code("the evaluation") if kind == HELD_OUT else nullcontext():
+                found[kind] = self._run.evaluate() if kind == HELD_OUT else self.in_environment(stops)
+        return found
+
+    def _by_kind(self, written: Mapping[str, float]) -> dict[str, dict[str, float]]:
+        """Return the metrics of an evaluation, as they were written, by kind."""
+        if "return" not in written:
+            return {HELD_OUT: dict(written)}
+        names = self._sources[HELD_OUT].metrics if HELD_OUT in self._sources else ()
+        return {
+            HELD_OUT: {name: value for name, value in written.items() if name in names},
+            EPISODES: {name: value for name, value in written.items() if name not in names},
+        }
+
+    def _log(self, found: Mapping[str, Mapping[str, float]]) -> None:
+        run = self._run
+        if held_out := found.get(HELD_OUT):
+            run.log(evaluation_text(run.step, held_out))
+        if (episodes := found.get(EPISODES)) and (policy := self._policy) is not None:
+            run.log(episodes_text(run.step, policy.config.n_episodes, policy.environment.name, episodes))

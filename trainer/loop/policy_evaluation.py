@@ -1,0 +1,205 @@
+"""A policy's episodes in an environment, by `train.evaluation`. Training is not affected."""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from types import TracebackType
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from optimizer.config import listed
+
+from ..config.schema import EvaluationConfig
+from ..errors import ConfigError, UserCodeError, missing_extra, raised, user_code
+from ..interfaces.dataset import Batch
+from ..interfaces.evaluation import Environment, Episode
+from ..interfaces.features import FeatureType
+from ..interfaces.objective import Objective
+from ..interfaces.policy import Actor, Policy
+from ..runtime.rng import separate_rng
+from ..runtime.world import on_device
+
+PATH = "train.evaluation"
+
+
+class EvaluationStoppedError(Exception):
+    """The run was asked to stop in the middle of an evaluation."""
+
+
+def mean_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
+    """Return the means over the episodes, each over those that have the value."""
+    values: dict[str, list[float]] = {}
+    for episode in episodes:
+        for name, value in _values(episode).items():
+            values.setdefault(name, []).append(value)
+    return {name: sum(of) / len(of) for name, of in values.items()}
+
+
+class PolicyEvaluation:
+    """Evaluates a policy in an environment. Used as a context, it closes the environment at the end.
+
+    Args:
+        config: The environment and the episodes.
+        objective: The run's objective.
+
+    Raises:
+        ConfigError: The objective is not a policy, or the environment cannot be built.
+    """
+
+    def __init__(self, config: EvaluationConfig, objective: Objective) -> None:
+        if not isinstance(objective, Policy):
+            raise ConfigError(
+                f"{PATH}: needs a policy, an objective that also acts; train.objective is {type(objective).__name__}."
+                " Remove train.evaluation, or choose a policy."
+            )
+        if config.video:
+            _require_video()
+        self.config, self._policy = config, objective
+        self.environment: Environment = config.make(PATH)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.environment.close()
+
+    def check(self, components: nn.ModuleDict, seed: int, wanted: Collection[str] = ()) -> list[str]:
+        """Take one step in the environment before there is anything to lose, and return the names of its metrics.
+
+        Args:
+            components: The policy's, which are in eval mode afterwards.
+            seed: Of the policy's random numbers.
+            wanted: Names of metrics that something waits for. If a step does not bring one of them, a whole episode is
+                run to see whether its end does.
+
+        Raises:
+            ConfigError: The policy and the environment do not fit together, or fail.
+        """
+        components.eval()
+        self._check_features()
+        first = list(self.config.seeds[:1])
+        try:
+            (episode,) = self._run(components, seed, first, record=min(1, self.config.video), max_steps=1)
+            if self.config.video and episode.recording is not None and episode.recording.no_frames:
+                raise ConfigError(f"{PATH}.video: there is nothing to record: {episode.recording.no_frames}")
+            if not set(wanted) <= _values(episode).keys():
+                (episode,) = self._run(components, seed, first)
+        except UserCodeError as error:
+            raise ConfigError(f"{PATH}: {error}") from error.__cause__
+        finally:
+            self.environment.close()
+        return list(_values(episode))
+
+    def episodes(
+        self, components: nn.ModuleDict, seed: int, stops: Callable[[], bool] = lambda: False
+    ) -> list[Episode]:
+        """Return the episodes of an evaluation.
+
+        Args:
+            components: The policy's, in eval mode.
+            seed: Of the policy's random numbers.
+            stops: Whether the run was asked to stop; it is asked before each step.
+
+        Raises:
+            EvaluationStoppedError: It was.
+            UserCodeError: The environment or the policy fails.
+        """
+        return self._run(components, seed, self.config.seeds, stops)
+
+    def recorded(self, components: nn.ModuleDict, seed: int, count: int, frames: int) -> Iterator[Episode]:
+        """Yield the first episodes, run again one by one and recorded.
+
+        Args:
+            components: The policy's, in eval mode.
+            seed: Of the policy's random numbers.
+            count: How many episodes.
+            frames: How many frames each should have about, as rendering may be slow; those for a video have all.
+        """
+        try:
+            for number, episode_seed in enumerate(self.config.seeds[:count]):
+                every = 1
+                if number >= self.config.video:  # it is run for its length first
+                    (episode,) = self._run(components, seed, [episode_seed])
+                    every = max(1, -(-episode.length // (frames - 1)))
+                yield from self._run(components, seed, [episode_seed], record=every)
+        finally:
+            self.environment.close()
+
+    @torch.no_grad()
+    def _run(
+        self,
+        components: nn.ModuleDict,
+        seed: int,
+        seeds: Sequence[int],
+        stops: Callable[[], bool] = lambda: False,
+        record: int = 0,
+        max_steps: int | None = None,
+    ) -> list[Episode]:
+        config = self.config
+        with separate_rng(seed):
+            actor = _AskingActor(self._policy, components, stops)
+            try:
+                return self.environment.episodes(
+                    actor, seeds, min(config.environments, len(seeds)), config.use_async_envs, record, max_steps
+                )
+            except UserCodeError as error:
+                if stops():  # the signal may have ended the processes of the environments too
+                    raise EvaluationStoppedError from error
+                raise
+
+    def _check_features(self) -> None:
+        """Raise ConfigError if the environment lacks a feature that the policy reads, or has it in another shape."""
+        given = self.environment.features()
+        for name, feature in self._policy.features.items() if given else ():
+            if feature.type is FeatureType.ACTION:
+                continue
+            if name not in given:
+                raise ConfigError(
+                    f"{PATH}.params: the policy reads {name!r}, which the observations of {self.environment.name} do"
+                    f" not have; they have {listed(list(given))}"
+                )
+            if feature.shape != given[name].shape:
+                raise ConfigError(
+                    f"{PATH}.params: the policy reads {name!r} of shape {list(feature.shape)}; got"
+                    f" {list(given[name].shape)} from {self.environment.name}"
+                )
+
+
+class _AskingActor:
+    """The policy's actor on the device of its components, which first asks whether the run stops."""
+
+    def __init__(self, policy: Policy, components: nn.ModuleDict, stops: Callable[[], bool]) -> None:
+        self._stops = stops
+        self._device = next((parameter.device for parameter in components.parameters()), torch.device("cpu"))
+        with user_code("train.objective: making its actor"):
+            self._actor: Actor = policy.actor(components)
+
+    def reset(self) -> None:
+        self._actor.reset()
+
+    def act(self, observation: Batch) -> Tensor:
+        if self._stops():
+            raise EvaluationStoppedError
+        try:
+            return self._actor.act(on_device(observation, self._device))
+        except (ConfigError, UserCodeError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # the policy may be the user's
+            shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in observation.items())
+            raise UserCodeError(f"train.objective: its actor fails on {shapes}: {raised(error)}") from error
+
+
+def _values(episode: Episode) -> dict[str, float]:
+    """Return the metrics of one episode."""
+    success = {} if episode.success is None else {"success": float(episode.success)}
+    own = {**success, "return": episode.total_reward, "episode_length": float(episode.length)}
+    return {**own, **{name: value for name, value in episode.info.items() if name not in own}}
+
+
+def _require_video() -> None:
+    try:
+        import av  # noqa: F401 is it there?
+    except ImportError as error:
+        raise missing_extra(f"{PATH}.video", "av", "robot") from error

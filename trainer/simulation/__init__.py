@@ -1,0 +1,3 @@
+"""Environments in which policies are evaluated. Importing this package registers `gym`."""
+
+from . import gym  # noqa: F401 registers it
