@@ -87,7 +87,16 @@ assert isinstance(lion, Lion)
 for _ in range(2):
     lion.step()
 assert lion.scheduler.get_last_lr() == [0.5]
-assert {"behaviour_cloning", "actor_critic"} <= set(trainer.OBJECTIVE_REGISTRY)
+assert {"state_cloning", "actor_critic"} <= set(trainer.OBJECTIVE_REGISTRY)
+evaluation = {"type": "table", "params": {"steps": 30}, "n_episodes": 3}
+head = {"type": "mlp", "params": {"in_features": 4, "out_features": 2}}
+result = trainer.train({
+    "data": {"type": "grasps", "params": {"path": "grasps.pt"}},
+    "model": {"components": {"head": head}, "component_optims": {"head": {"type": "adamw"}}},
+    "train": {"objective": {"type": "grasping"}, "evaluation": evaluation, "total_steps": 2, "run_dir": "run"},
+})
+assert {"success", "return", "episode_length", "distance"} <= set(result.metrics)
+assert trainer.load_run("run").actor().act({"state": torch.ones(5, 4)}).shape == (5, 2)
 """
 
 
@@ -142,15 +151,16 @@ def test_a_trained_run_is_used_as_the_docs_show_it(cli, tmp_path):
     assert not names["run"].components.training
 
 
+@pytest.mark.slow
 @needs("metaworld")
 @pytest.mark.usefixtures("_scratch")
 def test_a_policy_acts_in_a_simulator_as_the_docs_show_it(cli, tmp_path, monkeypatch):
     run, acting = tmp_path / "runs/button_press", blocks("docs/inference.md", "python")[1]
     monkeypatch.chdir(ROOT)  # the config names its demonstrations from here
-    short = ["total_steps=4", "eval_every=4", "evaluation.n_episodes=2", "evaluation.batch_size=2", "pictures=false"]
-    code, printed = cli(
-        "train", "configs/button_press.yaml", f"--train.run_dir={run}", *(f"--train.{one}" for one in short)
-    )
+    evaluation = {"n_episodes": 2, "batch_size": 2, "every": 2, "params.max_episode_steps": 5}
+    short = ["total_steps=4", "pictures=false", *(f"evaluation.{name}={value}" for name, value in evaluation.items())]
+    given = [*(f"--train.{one}" for one in short), "--model.component_optims.scene_embedder.params.warmup_steps=2"]
+    code, printed = cli("train", "configs/button_press.yaml", f"--train.run_dir={run}", *given)
     assert code == 0, printed
     (tmp_path / "act.py").write_text(acting)
     monkeypatch.chdir(tmp_path)

@@ -55,6 +55,7 @@ def message(**params):
         ({"chunk": 0}, "chunk", ["greater than or equal to 1"]),
         ({"deltas": {"action": []}}, "deltas.action", ["at least 1"]),
         ({"held_out": 1.0}, "held_out", ["less than 1"]),
+        ({"held_out": -0.1}, "held_out", ["at least 0"]),
         ({"episode": [1]}, "episode", ["episodes"]),
         ({"frames": "lazyly"}, "frames", ["'cache' or 'lazy'"]),
     ],

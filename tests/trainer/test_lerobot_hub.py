@@ -1,6 +1,7 @@
 """Data sets by `repo_id`: from the cache of huggingface_hub, without a connection."""
 
 import shutil
+from fnmatch import fnmatch
 
 import pytest
 from conftest import needs
@@ -63,3 +64,25 @@ def test_huggingface_hub_that_is_not_installed_is_named_with_its_extra(cache, mo
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     with pytest.raises(ConfigError, match=r"data\.params\.repo_id needs .* pip install 'innerstep\[hub\]'"):
         opened(repo_id="someone/arm")
+
+
+def test_only_the_files_that_are_needed_are_loaded(cache, tmp_path, monkeypatch):
+    asked = []
+
+    def snapshot_download(repo_id, repo_type, revision, allow_patterns):
+        asked.append((repo_id, repo_type, revision, allow_patterns))
+        folder = tmp_path / COMMIT
+        for file in cache.rglob("*.*"):
+            name = file.relative_to(cache)
+            if file.is_file() and any(fnmatch(str(name), pattern) for pattern in allow_patterns):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, folder / name)
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    assert len(opened(repo_id="someone/arm", revision="v1", episodes=[1]).train) == 7
+    patterns = ["meta/*", "data/chunk-000/file-001.parquet"]
+    assert asked == [
+        ("someone/arm", "dataset", "v1", ["meta/*"]),
+        ("someone/arm", "dataset", COMMIT, patterns),  # the same commit, if the branch has moved meanwhile
+    ]

@@ -231,6 +231,7 @@ MAY_IMPORT = {
     "optimizer.kernels.registry",
     "optimizer.schedules",
     "trainer.builtins",
+    "trainer.policies",
     "trainer.reporting.metrics_log",
 }
 

@@ -2,7 +2,8 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from optimizer.config import Count, PositiveCount, PositiveNumber
 
@@ -15,7 +16,14 @@ from .mixture import check_alike, merged_statistics, merged_tasks, mixed
 from .part import PARAMS, Part, PartOptions, open_part
 from .sources import Source, expanded
 
-Share = Annotated[float, Field(ge=0, lt=1)]
+
+def _check_share(value: float | list[int]) -> float | list[int]:
+    if isinstance(value, float) and not 0 <= value < 1:
+        raise PydanticCustomError("share", "must be at least 0 and less than 1, or a list of numbers of episodes")
+    return value
+
+
+HeldOut = Annotated[float | list[Count], AfterValidator(_check_share)]
 Distances = Annotated[list[int], Field(min_length=1)]
 Times = Annotated[list[float], Field(min_length=1)]
 
@@ -24,11 +32,12 @@ Times = Annotated[list[float], Field(min_length=1)]
 class LeRobotData(DataSet):
     """Episodes of robots in LeRobot's format (v3.0 or v2.1): a folder, a repository on the hub, or several of them.
 
-    A sample is a frame of an episode, as LeRobotDataset returns it. Observations and actions, and whatever
-    `deltas` names, have a dimension for time: (N, T, …). Beyond the ends of an episode stands its nearest frame; the
-    mask KEY_is_pad, bool (N, T), is true there. Frames of cameras are uint8 (N, T, 3, H, W). `task_index` is the number
-    of a task, whose text is in `statistics["tasks"]`. The statistics are those of the whole data set, whatever episodes
-    are loaded, as LeRobot's are.
+    A sample is a frame of an episode, with the values that LeRobotDataset returns. Observations and actions, and
+    whatever `deltas` names, have a dimension for time: (N, T, …), also for one time step, and also if a frame has a
+    single number. Beyond the ends of an episode stands its nearest frame; the mask KEY_is_pad, bool (N, T), is true
+    there. Frames of cameras are uint8 (N, T, 3, H, W). `task_index` is the number of a task, whose text is in
+    `statistics["tasks"]`. The statistics are those of the whole data set, whatever episodes are loaded, as LeRobot's
+    are.
 
     Args:
         root: Folder of the data set. `~` and `$NAME` are filled in.
@@ -71,7 +80,7 @@ class LeRobotData(DataSet):
         datasets: Annotated[list[Source], Field(min_length=1)] | None = None,
         episodes: list[Count] | None = None,
         exclude_episodes: list[Count] | None = None,
-        held_out: Share | list[Count] = 0.0,
+        held_out: HeldOut = 0.0,
         n_obs_steps: PositiveCount = 1,
         chunk: PositiveCount = 1,
         deltas: dict[str, Distances] | None = None,
@@ -99,7 +108,10 @@ class LeRobotData(DataSet):
         self._describe(parts, use_imagenet_stats)
 
     def fingerprint(self) -> str:
-        """Return checksums of the episodes that are loaded."""
+        """Return checksums of the episodes that are loaded, one for each data set.
+
+        They depend on all values in memory, the tasks, the statistics, and the sizes of the files that hold frames.
+        """
         return self._fingerprint
 
     def _describe(self, parts: list[Part], use_imagenet_stats: bool) -> None:

@@ -27,6 +27,7 @@ class Info(Record):
     features: dict[str, FeatureInfo]
     total_episodes: int
     total_frames: int
+    total_tasks: int = 1
     data_path: str = ""
     """A template of the paths of parquet files."""
     video_path: str | None = None

@@ -18,7 +18,8 @@ def read(root: Path, info: Info) -> tuple[tuple[EpisodeSpan, ...], tuple[str, ..
     Raises:
         ConfigError: A file is missing or invalid.
     """
-    return _episodes(root, info), _tasks(root / "meta" / "tasks.parquet"), _statistics(root / "meta" / "stats.json")
+    tasks = _tasks(root / "meta" / "tasks.parquet") if info.total_tasks else ()
+    return _episodes(root, info), tasks, _statistics(root / "meta" / "stats.json")
 
 
 def _episodes(root: Path, info: Info) -> tuple[EpisodeSpan, ...]:

@@ -81,7 +81,8 @@ def open_part(source: Source, options: PartOptions, decoding: FrameOptions, path
     cameras = [name for name, info in infos.items() if is_camera(info)]
     files = _needed_files(episodes, cameras)
     if source.repo_id is not None:
-        download(source, ["meta/*", *(file.relative_to(meta.root).as_posix() for file in files)], path)
+        same = source.model_copy(update={"revision": meta.root.name})  # the commit, if the branch moves meanwhile
+        download(same, ["meta/*", *(file.relative_to(meta.root).as_posix() for file in files)], path)
     _check_files(files)
     values = {name: info for name, info in infos.items() if name not in cameras}
     columns = read_columns(meta, values, episodes)

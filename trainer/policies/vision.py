@@ -84,7 +84,11 @@ class BackboneConfig(Config):
         return self
 
     def make(self) -> nn.Module:
-        """Return a new module. Raises ValueError if the function returns something else."""
+        """Return a new module.
+
+        Raises:
+            ValueError: The function returns something else.
+        """
         maker = _maker(self.type)
         made = construct(maker, self.params) if isinstance(maker, type) else maker(**self.params)
         if not isinstance(made, nn.Module):
