@@ -17,7 +17,7 @@ from .reporting.run_plots import require_plotting
 from .reporting.tables import align_columns
 from .run_layout import CONFIG
 from .runtime.world import device_named
-from .simulation.rollout_pictures import PICTURED, draw_rollouts
+from .simulation.rollout_pictures import FRAMES, PICTURED, draw_rollouts
 
 _HEADER = ("seed", "success", "return", "steps")
 _IN_LAST_LINE = ("success", "return", "episode_length")
@@ -67,7 +67,7 @@ def evaluate_run(
         report("\n".join(_lines(episodes)))
         report(episodes_text(loaded.step, len(episodes), evaluation.environment.name, mean_metrics(episodes)))
         if out is not None:
-            recorded = evaluation.recorded(components, seed, max(settings.video, PICTURED))
+            recorded = evaluation.recorded(components, seed, max(settings.video, PICTURED), FRAMES)
             _draw(out, recorded, settings.video, report)
 
 
