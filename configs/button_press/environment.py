@@ -4,23 +4,28 @@ import importlib
 import os
 import pickle
 import sys
-from typing import Any, SupportsFloat
+from typing import Any, Literal, SupportsFloat
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Dict
+from gymnasium.spaces import Box, Dict, Space
 from metaworld.envs.sawyer_button_press_topdown_v3 import SawyerButtonPressTopdownEnvV3
 from metaworld.types import Task
+from numpy.typing import NDArray
 
 ID = "innerstep/ButtonPress-v0"
+FPS = 80
+"""Steps a second of simulated time."""
 MAX_STEPS = 150
 VIEW = slice(115, 315), slice(110, 360)
 """The part of a frame that has the button and the hand: 200 rows, 250 columns."""
 
-Observation = dict[str, np.ndarray]
+Array = NDArray[Any]
+Observation = dict[str, Array]
+RenderMode = Literal["rgb_array"]
 
 
-class ButtonPress(gymnasium.Env[Observation, np.ndarray]):
+class ButtonPress(gymnasium.Env[Observation, Array]):
     """A Sawyer arm presses a button from above. An episode ends as soon as the button is down.
 
     The button stands anywhere in 20 x 10 cm. Meta-World draws its places when it is constructed, and ignores the seed
@@ -31,18 +36,19 @@ class ButtonPress(gymnasium.Env[Observation, np.ndarray]):
     within -1 and 1.
     """
 
-    metadata = SawyerButtonPressTopdownEnvV3.metadata
+    metadata = {"render_modes": ["rgb_array"], "render_fps": FPS}  # noqa: RUF012 gymnasium's form
 
-    def __init__(self, render_mode: str | None = None) -> None:
+    def __init__(self, render_mode: RenderMode | None = None) -> None:
         if render_mode is not None:
             _use_egl_without_display()
-        self._sawyer = SawyerButtonPressTopdownEnvV3(render_mode, "corner2", width=480, height=480)
-        self._sawyer.model.vis.quality.shadowsize = 0  # without OpenGL in hardware, shadows take most of the time
+        self._sawyer: Any = SawyerButtonPressTopdownEnvV3(render_mode, "corner2", width=480, height=480)  # half typed
         self.render_mode = render_mode
         self.action_space = self._sawyer.action_space
-        self.observation_space = Dict(
-            agent_pos=Box(-2.0, 2.0, (4,), np.float32), environment_state=Box(-2.0, 2.0, (3,), np.float32)
-        )
+        boxes: dict[str, Space[Any]] = {
+            "agent_pos": Box(-2.0, 2.0, (4,), np.float32),
+            "environment_state": Box(-2.0, 2.0, (3,), np.float32),
+        }
+        self.observation_space: Any = Dict(boxes)  # its type cannot be stated
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -55,12 +61,12 @@ class ButtonPress(gymnasium.Env[Observation, np.ndarray]):
         observation, _ = self._sawyer.reset()
         return _split(observation), {"is_success": False}
 
-    def step(self, action: np.ndarray) -> tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]:
+    def step(self, action: Array) -> tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]:
         observation, reward, _, _, info = self._sawyer.step(np.asarray(action, np.float32))
         success = bool(info["success"])
         return _split(observation), float(reward), success, False, {"is_success": success}
 
-    def render(self) -> np.ndarray | None:
+    def render(self) -> Array | None:
         frame = self._sawyer.render()
         return None if frame is None else np.flipud(frame)[VIEW]  # the camera `corner2` is upside down
 
@@ -76,7 +82,7 @@ def _use_egl_without_display() -> None:
         importlib.import_module("mujoco.egl")  # raises here what gymnasium would raise with a second error
 
 
-def _split(observation: np.ndarray) -> Observation:
+def _split(observation: Array) -> Observation:
     """Return the entries of Meta-World's observation that change in this task."""
     return {
         "agent_pos": observation[:4].astype(np.float32),
@@ -84,4 +90,4 @@ def _split(observation: np.ndarray) -> Observation:
     }
 
 
-gymnasium.register(ID, entry_point=ButtonPress, max_episode_steps=MAX_STEPS)
+gymnasium.register(ID, entry_point=f"{__name__}:ButtonPress", max_episode_steps=MAX_STEPS)

@@ -8,15 +8,23 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 VERSION = "v3.0"
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
-COUNTERS = {"timestamp": "float32", "frame_index": "int64", "episode_index": "int64", "index": "int64", "task_index": "int64"}
+COUNTERS = {
+    "timestamp": "float32",
+    "frame_index": "int64",
+    "episode_index": "int64",
+    "index": "int64",
+    "task_index": "int64",
+}
 """The columns that every data set has, with their types."""
 
-Columns = dict[str, np.ndarray]
+Array = NDArray[Any]
+Columns = dict[str, Array]
 """Arrays (frames, size) by feature."""
 
 
@@ -60,7 +68,7 @@ def _numbered(episodes: Sequence[Columns], fps: int) -> list[Columns]:
     return numbered
 
 
-def _statistics(values: np.ndarray) -> Columns:
+def _statistics(values: Array) -> Columns:
     """Return LeRobot's statistics of a column. Its quantiles are from histograms, these are exact."""
     exact = values.astype(np.float64)
     of_all = {"min": exact.min(0), "max": exact.max(0), "mean": exact.mean(0), "std": exact.std(0)}
@@ -113,7 +121,7 @@ def _write_tasks(path: Path, task: str) -> None:
     _write_table(path, {"task_index": [0], "task": [task]}, {"pandas": json.dumps(pandas)})
 
 
-def _column(values: np.ndarray) -> pa.Array:
+def _column(values: Array) -> Any:
     if values.shape[1] == 1:
         return pa.array(values[:, 0])
     return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
@@ -121,4 +129,5 @@ def _column(values: np.ndarray) -> pa.Array:
 
 def _write_table(path: Path, columns: Mapping[str, Any], metadata: dict[str, str] | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(dict(columns), metadata=metadata), path, compression="zstd")
+    table = pa.table(dict(columns), metadata=metadata)
+    pq.write_table(table, path, compression="zstd")  # type: ignore[no-untyped-call] # pyarrow has no types

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import gymnasium
 import numpy as np
-from .environment import ID, Observation
-from .lerobot_writer import Columns, write_dataset
 from metaworld.policies import SawyerButtonPressTopdownV3Policy
 
-FPS = 80
+from .environment import FPS, ID, Array, Observation
+from .lerobot_writer import Columns, write_dataset
+
 TASK = "Press the button from above."
 NOISE = 0.2
 """Standard deviation of the noise on the actions. The demonstrations then show how to come back to the way; what is
@@ -25,7 +25,7 @@ NAMES = {
 }
 
 
-def demonstration(env: gymnasium.Env[Observation, np.ndarray], seed: int) -> Columns | None:
+def demonstration(env: gymnasium.Env[Observation, Array], seed: int) -> Columns | None:
     """Return the frames of one episode by feature; None: the button was not pressed."""
     expert, noise = SawyerButtonPressTopdownV3Policy(), np.random.default_rng(seed)
     observation, _ = env.reset(seed=seed)

@@ -1,7 +1,6 @@
 """`make demo`: its demonstrations are what its script records, and what is learned from them solves the task."""
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -9,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, needs, start
+from conftest import ROOT, needs
 
 from trainer.interfaces.dataset import DataSet
 

@@ -70,3 +70,20 @@ def test_the_actions_that_are_carried_out_can_be_chosen(tmp_path):
     assert torch.equal(actions[0], chunks[0])
     assert not torch.equal(actions[1], chunks[1])
     assert torch.equal(actions[3], chunks[3])
+
+
+def test_the_commands_on_checkpoints_take_the_run_of_a_policy(tmp_path, cli):
+    run = tmp_path / "run"
+    train(policy_config(run, save_every=6), console=QUIET)
+    code, inspected = cli("checkpoint", "inspect", run)
+    assert code == 0
+    (state,) = (line for line in inspected.splitlines() if line.startswith("state of objective: 6 tensors"))
+    assert len(state) < 400
+    code, compared = cli("checkpoint", "diff", run / "checkpoints/step_00000006", run)
+    assert (code, "state of objective: identical" in compared) == (1, True)
+    for command in (
+        ["verify", run],
+        ["export", run, "--out", tmp_path / "all.safetensors"],
+        ["convert", run, tmp_path / "torch", "--to", "torch"],
+    ):
+        assert cli("checkpoint", *command)[0] == 0
