@@ -42,7 +42,6 @@ class ButtonPress(gymnasium.Env[Observation, Array]):
         if render_mode is not None:
             _use_egl_without_display()
         self._sawyer: Any = SawyerButtonPressTopdownEnvV3(render_mode, "corner2", width=480, height=480)  # half typed
-        self._sawyer.model.vis.quality.shadowsize = 0  # without OpenGL in hardware, shadows take most of the time
         self.render_mode = render_mode
         self.action_space = self._sawyer.action_space
         boxes: dict[str, Space[Any]] = {
