@@ -9,7 +9,7 @@ from .checkpoint.own_state import OwnState
 from .config.schema import EvaluationConfig, ExperimentConfig
 from .errors import ConfigError, OutputError, user_code
 from .interfaces.evaluation import Episode
-from .loaded_run import config_of_run, load_checkpoint
+from .loaded_run import LoadedRun, config_of_run, load_checkpoint
 from .loop.gradient_updates import autocast
 from .loop.policy_evaluation import PolicyEvaluation, mean_metrics
 from .reporting.metrics_file import episodes_text
@@ -54,21 +54,25 @@ def evaluate_run(
     settings = _settings(config, "train.evaluation.video" in overrides, out)
     device = device_named(config.train.device, "train.device")
     loaded = load_checkpoint(config, checkpoint, device)
-    components, seed = loaded.components, config.seed
     report(f"{loaded.checkpoint}:")
     with (
         user_code("the evaluation"),
         autocast(config.train.precision, device),
         PolicyEvaluation(settings, loaded.objective) as evaluation,
     ):
-        with OwnState(loaded.objective, None, components, 0, report).kept():
-            evaluation.check(components, seed)
-        episodes = evaluation.episodes(components, seed)
-        report("\n".join(_lines(episodes)))
-        report(episodes_text(loaded.step, len(episodes), evaluation.environment.name, mean_metrics(episodes)))
+        _evaluate(evaluation, loaded, report)
         if out is not None:
-            recorded = evaluation.recorded(components, seed, max(settings.video, PICTURED), FRAMES)
+            recorded = evaluation.recorded(loaded.components, config.seed, max(settings.video, PICTURED), FRAMES)
             _draw(out, recorded, settings.video, report)
+
+
+def _evaluate(evaluation: PolicyEvaluation, loaded: LoadedRun, report: Callable[[str], None]) -> None:
+    components, seed = loaded.components, loaded.config.seed
+    with OwnState(loaded.objective, None, components, 0, report).kept():
+        evaluation.check(components, seed)
+    episodes = evaluation.episodes(components, seed)
+    report("\n".join(_lines(episodes)))
+    report(episodes_text(loaded.step, len(episodes), evaluation.environment.name, mean_metrics(episodes)))
 
 
 def _settings(config: ExperimentConfig, asks_for_video: bool, out: Path | None) -> EvaluationConfig:

@@ -143,3 +143,26 @@ def test_types_of_features_are_lerobots(tmp_path):
         assert {key: (value.type.value, value.shape) for key, value in found.items()} == {
             key: (value.type.value, tuple(value.shape)) for key, value in expected.items()
         }
+
+
+def test_arrays_of_several_dimensions_that_lerobot_wrote_are_read(tmp_path):
+    from lerobot.datasets import LeRobotDataset
+
+    shapes = {"observation.grid": (2, 3), "observation.cube": (2, 2, 2), "observation.state": (1,), "action": (2,)}
+    features = {name: {"dtype": "float32", "shape": shape, "names": None} for name, shape in shapes.items()}
+    written = LeRobotDataset.create("innerstep/test", 10, features, root=tmp_path / "data", use_videos=False)
+    for length in (3, 2, 4):  # LeRobot cannot write statistics of such arrays for one frame
+        for _ in range(length):
+            frame = {name: torch.randn(shape).numpy() for name, shape in shapes.items()}
+            written.add_frame(frame | {"task": f"task {length}"})
+        written.save_episode()
+    written.finalize()
+    deltas = {name: [-1, 0] for name in shapes}
+    data, expected = ours(tmp_path / "data", tmp_path, deltas=deltas), lerobots(tmp_path / "data", deltas)
+    assert data.statistics["tasks"] == ("task 3", "task 2", "task 4")
+    batch = data.train.batch(torch.arange(9))
+    for index in range(9):
+        sample = expected[index]
+        for name in shapes:
+            assert torch.equal(batch[name][index], sample[name].reshape(2, *shapes[name])), name
+            assert torch.equal(batch[f"{name}_is_pad"][index], sample[f"{name}_is_pad"])

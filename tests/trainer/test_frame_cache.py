@@ -139,7 +139,7 @@ def test_a_disk_that_becomes_full_leaves_nothing_behind(cached, meta, tmp_path, 
 
 def test_a_folder_that_cannot_be_made_is_named(cached, meta, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"cannot be cached: Not a directory. Name another folder with cache_dir"):
+    with pytest.raises(ConfigError, match=r"cannot be cached: Not a directory. Name another cache_dir"):
         cached(meta, cache_dir=tmp_path / "file")
 
 

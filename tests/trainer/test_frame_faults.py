@@ -72,7 +72,7 @@ def test_frames_that_begin_at_other_times_are_named(opened, meta):
 
 def test_frames_of_another_size_are_named(opened, meta):
     features = {**meta.features, FRONT: meta.features[FRONT] | {"shape": [64, 80, 3]}}
-    with pytest.raises(ConfigError, match=r"it has 64 × 96 pixels, and meta/info.json says 64 × 80"):
+    with pytest.raises(ConfigError, match=r"it has 64 × 96 pixels, and meta/info.json has 64 × 80"):
         opened(replace(meta, features=features))
 
 
@@ -137,20 +137,59 @@ def test_a_file_without_video_is_named(opened, meta):
         opened(meta)
 
 
+def _fake_torchcodec(monkeypatch, decoder):
+    module = types.ModuleType("torchcodec.decoders")
+    module.VideoDecoder = decoder
+    monkeypatch.setitem(sys.modules, "torchcodec", types.ModuleType("torchcodec"))
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", module)
+
+
 def test_torchcodec_that_does_not_load_is_an_error_if_it_is_asked_for(opened, meta, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
     with pytest.raises(ConfigError, match=r"video_backend: torchcodec cannot be used.* Use auto or pyav"):
         opened(meta, video_backend="torchcodec")
-    broken = types.ModuleType("torchcodec.decoders")
-    broken.VideoDecoder = lambda *_, **__: (_ for _ in ()).throw(
-        RuntimeError("Could not load libtorchcodec\nlong text")
-    )
-    monkeypatch.setitem(sys.modules, "torchcodec", types.ModuleType("torchcodec"))
-    monkeypatch.setitem(sys.modules, "torchcodec.decoders", broken)
-    with pytest.raises(ConfigError, match=r"Could not load libtorchcodec Use auto"):
+
+    def broken(*_, **__):
+        raise RuntimeError("Could not load libtorchcodec\nlong text")
+
+    _fake_torchcodec(monkeypatch, broken)
+    with pytest.raises(ConfigError, match=r"Could not load libtorchcodec. Use auto"):
         opened(meta, video_backend="torchcodec")
     auto, pyav = (opened(meta, video_backend=backend)[torch.arange(53)] for backend in ("auto", "pyav"))
     assert torch.equal(auto, pyav)
+
+
+class Decoder:
+    """As torchcodec's, of frames that differ from PyAV's."""
+
+    def __init__(self, source, *, num_ffmpeg_threads, seek_mode):
+        assert seek_mode == "exact"
+        with av.open(source) as container:
+            decoded = [(frame.time, frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+        self.times = torch.tensor([time for time, _ in decoded], dtype=torch.float64)
+        self.frames = torch.from_numpy(np.stack([255 - picture for _, picture in decoded])).permute(0, 3, 1, 2)
+
+    def get_frames_played_at(self, seconds):
+        if seconds[-1] > self.times[-1] + 0.1:
+            raise RuntimeError("Invalid pts seconds")
+        places = torch.searchsorted(self.times, torch.tensor(seconds, dtype=torch.float64), right=True) - 1
+        return types.SimpleNamespace(data=self.frames[places], pts_seconds=self.times[places])
+
+
+def test_auto_is_torchcodec_where_it_loads(opened, meta, monkeypatch):
+    _fake_torchcodec(monkeypatch, Decoder)
+    numbers = torch.arange(52, -1, -1)
+    pyav = opened(meta)[numbers]
+    for backend in ("auto", "torchcodec"):
+        assert torch.equal(opened(meta, video_backend=backend)[numbers], 255 - pyav)
+
+
+def test_a_frame_that_torchcodec_does_not_find_is_named(opened, meta, monkeypatch):
+    _fake_torchcodec(monkeypatch, Decoder)
+    episode = meta.episodes[1]
+    shifted = replace(episode, videos={FRONT: replace(episode.videos[FRONT], start_seconds=0.37)})
+    with pytest.raises(ConfigError, match=r"frame 0 of episode 1 \(at 0.3700 s\): the frame before it is at 0.3333 s"):
+        opened(replace(meta, episodes=(meta.episodes[0], shifted)), video_backend="torchcodec")[torch.tensor([6])]
 
 
 def test_without_pyav_the_extra_is_named(opened, meta, monkeypatch):

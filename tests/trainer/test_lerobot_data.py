@@ -174,7 +174,13 @@ def test_the_fingerprint_changes_with_the_content_and_not_with_the_place(root, t
     first = LeRobotData(str(root)).fingerprint()
     assert LeRobotData(str(write_states(tmp_path / "same", LENGTHS))).fingerprint() == first
     assert LeRobotData(str(write_states(tmp_path / "files", LENGTHS, files=3))).fingerprint() == first
-    assert LeRobotData(str(write_states(tmp_path / "values", LENGTHS, seed=1))).fingerprint() != first
+    changed = write_states(tmp_path / "values", LENGTHS)
+    rewards = [[0.5] * sum(LENGTHS)]
+    change_table(
+        changed / "data/chunk-000/file-000.parquet",
+        lambda table: table.drop_columns(["next.reward"]).append_column("next.reward", rewards),
+    )
+    assert LeRobotData(str(changed)).fingerprint() != first
     assert LeRobotData(str(write_states(tmp_path / "tasks", LENGTHS, tasks=("lift", "pull")))).fingerprint() != first
     assert LeRobotData(str(root), episodes=[0]).fingerprint() != first
 

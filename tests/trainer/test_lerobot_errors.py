@@ -36,6 +36,8 @@ def message(**params):
     [
         ({"episodes": [0, 5]}, "episodes", ["no episode 5", "0 to 4"]),
         ({"exclude_episodes": [7]}, "exclude_episodes", ["no episode 7", "0 to 4"]),
+        ({"episodes": [1, 2, 1]}, "episodes", ["each episode once", "has 1 more"]),
+        ({"features": ["action", "action"]}, "features", ["each name once", "has action more"]),
         ({"episodes": []}, "episodes", ["one episode"]),
         ({"exclude_episodes": [0, 1, 2, 3, 4]}, "exclude_episodes", ["none is left"]),
         ({"held_out": [4], "episodes": [0, 1]}, "held_out", ["no episode 4", "0, 1"]),
@@ -121,6 +123,7 @@ def with_column(name, values):
         (lambda table: table.slice(0, 11), ["has 11 rows", "12 frames"]),
         (lambda table: table.drop_columns(["action"]), ["no column 'action'", "timestamp"]),
         (with_column("next.reward", ["a"] * 12), ["'next.reward' must be of the type float32", "string"]),
+        (with_column("next.reward", [{"a": 1.0}] * 12), ["'next.reward' must be of the type float32", "struct"]),
         (with_column("next.reward", [None] + [1.0] * 11), ["1 values of 'next.reward' are missing"]),
         (with_column("next.reward", [1.0, float("nan")] * 6), ["'next.reward' has NaN", "episode 0, frame 1"]),
         (with_column("observation.state", [[1.0, 2.0]] * 12), ["'observation.state' must have the shape [3]"]),
@@ -148,6 +151,10 @@ def test_an_excluded_episode_may_have_values_that_are_not_finite(root):
         (with_column("episode_index", [0, 1, 2, 4, 5]), ["episode 3 is missing"]),
         (with_column("dataset_from_index", [0, 4, 11, 13, 18]), ["episode 3 has the frames 13 to 17", "frame 12"]),
         (lambda table: table.drop_columns(["data/file_index"]), ["no column 'data/file_index'"]),
+        (
+            with_column("dataset_to_index", [4, 11, 12, 18, None]),
+            ["'dataset_to_index' must hold values", "int", "None"],
+        ),
     ],
 )
 def test_a_list_of_episodes_with_gaps_is_refused(root, change, words):
@@ -159,6 +166,8 @@ def test_a_list_of_episodes_with_gaps_is_refused(root, change, words):
 def test_statistics_that_are_no_numbers_are_refused(root):
     (root / "meta/stats.json").write_text(json.dumps({"action": {"mean": ["a"]}}))
     assert "numbers by feature" in message(root=str(root))
+    (root / "meta/stats.json").write_text("3")
+    assert "meta/stats.json: must hold the statistics by feature; got 3" in message(root=str(root))
 
 
 def test_texts_and_depth_maps_are_refused_as_features(root):

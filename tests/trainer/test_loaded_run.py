@@ -10,11 +10,12 @@ from conftest import files_of
 from rich.console import Console
 from safetensors.torch import load_file
 from sample_parts import Noise
-from sample_runs import ADAMW, SCHEDULE_FREE, config, two
+from sample_runs import ADAMW, SCHEDULE_FREE, config, drop, two
 
 from optimizer import no_plugins
-from trainer import ConfigError, load_run, train
+from trainer import ConfigError, load_run, loaded_run, train
 from trainer.errors import NewerFormatError
+from trainer.run_lock import locked
 
 LAST = "checkpoints/step_00000012"
 
@@ -73,6 +74,20 @@ def test_overrides_change_the_config(trained):
     assert loaded.config.data.batch_size == 3
     with pytest.raises(ConfigError, match="the weights do not fit"):
         load_run(trained, overrides={"model.components.second.params": {"width": 5}})
+
+
+def test_a_run_that_trains_is_loaded_although_it_removes_checkpoints(run, monkeypatch):
+    verify = loaded_run.verify
+
+    def remove_it_first(folder):
+        if folder.name == "step_00000012":
+            drop(folder)
+            (run / "checkpoints/latest").write_text("step_00000008")
+        return verify(folder)
+
+    monkeypatch.setattr(loaded_run, "verify", remove_it_first)
+    with locked(run, print):
+        assert load_run(run).step == 8
 
 
 def test_a_run_that_is_not_there_is_refused(trained, tmp_path):

@@ -48,6 +48,13 @@ def test_the_values_are_those_of_the_run_and_nothing_is_written(cli, run, checkp
     assert files_of(run) == before
 
 
+def test_the_policy_acts_at_the_precision_of_its_run(cli, tmp_path):
+    train(config(tmp_path / "run", {}, precision="bf16"), console=QUIET)
+    expected = evaluations(tmp_path / "run")[12]
+    code, printed = cli("evaluate", tmp_path / "run")
+    assert (code, f"return {expected['return']:.4g} " in printed) == (0, True), printed
+
+
 def test_each_episode_has_a_row_with_its_seed(cli, run):
     _, printed = cli("evaluate", run, "--train.evaluation.n_episodes=3", "--train.evaluation.seed=7")
     lines = printed.splitlines()

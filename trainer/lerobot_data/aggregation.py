@@ -68,7 +68,7 @@ def _aggregate_feature(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     mean = (means * counts).sum(axis=0) / total
     variance = ((stacked("std") ** 2 + (means - mean) ** 2) * counts).sum(axis=0) / total
     quantiles = [
-        name for name in parts[0] if name[0] == "q" and name[1:].isdigit() and all(name in part for part in parts)
+        name for name in parts[0] if name[:1] == "q" and name[1:].isdigit() and all(name in part for part in parts)
     ]
     merged = {"min": stacked("min").min(axis=0), "max": stacked("max").max(axis=0), "mean": mean}
     merged |= {"std": np.sqrt(variance), "count": np.atleast_1d(total.reshape(-1))}

@@ -60,8 +60,9 @@ def _rows(episodes: Sequence[EpisodeSpan], first: int) -> Tensor:
 def _tensor(file: Path, name: str, info: JsonObject, column: Any) -> Tensor:
     """Return a pyarrow column, whose lists may be nested, as a tensor."""
     values, rows, missing = column.combine_chunks(), len(column), column.null_count
-    while hasattr(values, "flatten") and values.type.num_fields:
-        values = getattr(values, "storage", values).flatten()
+    values = getattr(values, "storage", values)  # the library `datasets`, if it is loaded, has types for arrays
+    while hasattr(values.type, "value_type") and hasattr(values, "flatten"):
+        values = values.flatten()
         missing += values.null_count
     if missing:
         raise ConfigError(f"{file}: {missing} values of {name!r} are missing.")

@@ -43,7 +43,7 @@ class FrameSize:
 
     def mismatch(self, height: int, width: int) -> str:
         """Return the message for a frame of another size."""
-        return f"it has {height} × {width} pixels, and meta/info.json says {self.height} × {self.width}"
+        return f"it has {height} × {width} pixels, and meta/info.json has {self.height} × {self.width}"
 
     def fit(self, frame: Tensor) -> Tensor:
         """Return a decoded frame, uint8 (3, height, width), resized if that is asked for.
@@ -234,7 +234,9 @@ class TorchcodecReader:
                 raise FrameError(f"it cannot be decoded: {_first_line(error)}") from error
             for time, found, frame in zip(wanted, batch.pts_seconds.tolist(), batch.data, strict=True):
                 if found < time - TOLERANCE_SECONDS:
-                    raise FrameError(f"the last frame is at {found:.4f} s, and must be within {TOLERANCE_SECONDS} s")
+                    raise FrameError(
+                        f"the frame before it is at {found:.4f} s, and must be within {TOLERANCE_SECONDS} s"
+                    )
                 yield frame
 
     def close(self) -> None:
@@ -259,7 +261,7 @@ def choose_backend(choice: Literal["auto", "pyav", "torchcodec"], path: Path) ->
     except FrameError as error:
         if choice == "auto":
             return "pyav"
-        raise ConfigError(f"video_backend: torchcodec cannot be used: {path}: {error} Use auto or pyav.") from error
+        raise ConfigError(f"video_backend: torchcodec cannot be used: {path}: {error}. Use auto or pyav.") from error
     return "torchcodec"
 
 

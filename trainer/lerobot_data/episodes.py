@@ -1,5 +1,6 @@
 """The choice of episodes: which are loaded, and which of them are held out."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from optimizer.config import counted, listed
@@ -65,3 +66,5 @@ def _check(numbers: Sequence[int], known: Sequence[int], path: str) -> None:
         if number not in known:
             names = f"0 to {len(known) - 1}" if isinstance(known, range) else listed(known)
             raise ConfigError(f"{path}: no episode {number}. Episodes: {names}.")
+    if twice := [number for number, count in Counter(numbers).items() if count > 1]:
+        raise ConfigError(f"{path}: must have each episode once; it has {listed(twice)} more than once.")

@@ -1,5 +1,6 @@
 """Features of a data set in LeRobot's format, as policies see them."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from optimizer.config import listed, nearest
@@ -80,6 +81,8 @@ def chosen_features(meta: Meta, names: Sequence[str] | None, path: str) -> dict[
         if details.get("is_depth_map") or details.get("video.is_depth_map"):
             others = [other for other in names if other != name]
             raise ConfigError(f"{path}.features: {name!r} consists of depth maps, which are not read. Give {others}.")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ConfigError(f"{path}.features: must have each name once; it has {listed(twice)} more than once.")
     return {name: meta.features[name] for name in names}
 
 

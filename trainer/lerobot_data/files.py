@@ -1,7 +1,7 @@
 """Files in the folder of a data set: JSON and parquet, of which nothing is run."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,6 +62,25 @@ def read_table(path: Path, columns: Sequence[str]) -> Any:
             return file.read(columns=list(columns))
     except (OSError, ValueError) as error:  # pyarrow's errors of invalid files are ValueErrors
         raise _unreadable(path, error) from error
+
+
+def read_rows(path: Path, kinds: Mapping[str, type]) -> list[dict[str, Any]]:
+    """Return the rows of a parquet file as plain values.
+
+    Args:
+        path: The file.
+        kinds: The types of values, by the name of the column.
+
+    Raises:
+        ConfigError: The file is missing or cut, a column is not there, or a value is of another type.
+    """
+    table = read_table(path, list(kinds))
+    for name, kind in kinds.items():
+        for value in table[name].to_pylist():
+            if not isinstance(value, kind):
+                raise ConfigError(f"{path}: {name!r} must hold values of the type {kind.__name__}; got {shown(value)}.")
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
 
 
 def column_names(path: Path) -> list[str]:

@@ -27,7 +27,7 @@ from .meta import EpisodeSpan
 fcntl: ModuleType | None
 try:
     import fcntl
-except ImportError:  # on Windows: two runs may decode the same frames at once, each into a file of its own
+except ImportError:  # on Windows: two runs may decode the same frames at once, each into its own file
     fcntl = None
 
 _FORMAT = 1
@@ -55,7 +55,7 @@ class CachedFrames:
 
     def __getitem__(self, indices: Tensor) -> Tensor:
         """Return frames, uint8 (*indices.shape, 3, height, width)."""
-        if self._frames is None:  # "c": writing to what is returned could not change the file
+        if self._frames is None:  # "c": nothing is ever written to the file
             mapped = np.memmap(self._path, np.uint8, mode="c", shape=(self._total, *self.shape))
             self._frames = torch.from_numpy(mapped)
         numbers = indices.flatten()
@@ -70,17 +70,12 @@ class CachedFrames:
 
 
 def cached_frames(
-    decoder: Decoder,
-    camera: str,
-    root: Path,
-    episodes: Sequence[EpisodeSpan],
-    cache_dir: Path | None,
-    limit_gb: float,
+    decoder: Decoder, camera: str, root: Path, episodes: Sequence[EpisodeSpan], cache_dir: Path | None, limit_gb: float
 ) -> CachedFrames:
     """Return the frames of `episodes` from a file in the cache, which is made first if it is not there.
 
-    The file's name contains a checksum of what decides its content, so that another one is made when a source changes.
-    A run that finds another one making it waits for it.
+    The file's name contains a checksum of its sources, so that another one is made when a source changes. A run waits
+    for another one that makes it.
 
     Args:
         decoder: Decodes the frames.
@@ -91,26 +86,23 @@ def cached_frames(
         limit_gb: The largest file that is made, in 10^9 bytes.
 
     Raises:
-        ConfigError: The file would be larger than the limit or the disk's free space, or cannot be written; a frame
-            cannot be decoded.
+        ConfigError: The file would be too large, or cannot be written; a frame cannot be decoded.
     """
     shape = decoder.size.shape
-    frames = sum(episode.end - episode.start for episode in episodes)
-    size = frames * math.prod(shape)
-    key = checksum_of({"format": _FORMAT, "shape": shape, "frames": frames, "source": decoder.identity()})[:16]
+    size = _frame_count(episodes) * math.prod(shape)
+    key = checksum_of({"format": _FORMAT, "shape": shape, "source": decoder.identity()})[:16]
     path = _folder(cache_dir, root) / f"{camera}-{key}.u8"
     try:
         if _size_of(path) != size:
             _check_limit(camera, size, limit_gb)
+            decoder.check()
             path.parent.mkdir(parents=True, exist_ok=True)
             with _only_one(path):
                 if _size_of(path) != size:
                     _make(path, size, decoder, camera, episodes)
     except OSError as error:
-        raise ConfigError(
-            f"{path}: the frames of {camera} cannot be cached: {error.strerror or error}."
-            " Name another folder with cache_dir, or set frames to lazy."
-        ) from error
+        reason = f"the frames of {camera} cannot be cached: {error.strerror or error}"
+        raise ConfigError(f"{path}: {reason}. Name another cache_dir, or set frames to lazy.") from error
     decoder.close()
     return CachedFrames(path, shape, episodes)
 
@@ -134,12 +126,15 @@ def _make(path: Path, size: int, decoder: Decoder, camera: str, episodes: Sequen
             f"{camera}: its frames need {_shown(size)}, and {path.parent} has {_shown(free)} left."
             " Name another folder with cache_dir, set resize to smaller frames, or set frames to lazy."
         )
-    frames = sum(episode.end - episode.start for episode in episodes)
-    report(f"decoding {frames:,} frames of {camera} into {path}: {_shown(size)}")
+    report(f"decoding {_frame_count(episodes):,} frames of {camera} into {path}: {_shown(size)}")
     numbers = chain.from_iterable(range(episode.start, episode.end) for episode in episodes)
     with replacing(path) as aside, aside.open("xb") as file:
         for frame in decoder.read(numbers, threads=0):
             file.write(frame.contiguous().numpy().data)
+
+
+def _frame_count(episodes: Sequence[EpisodeSpan]) -> int:
+    return sum(episode.end - episode.start for episode in episodes)
 
 
 def _folder(cache_dir: Path | None, root: Path) -> Path:
@@ -169,7 +164,7 @@ def _only_one(path: Path) -> Iterator[None]:
                 if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
                     report(f"waiting for {path}, which another run makes")
                     fcntl.flock(file, fcntl.LOCK_EX)
-                # else the file system has no locks: both decode, each into a file of its own
+                # else the file system has no locks: both decode, each into its own file
         yield
 
 

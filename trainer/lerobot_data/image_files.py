@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ _KEPT_BYTES = 1 << 30
 """Encoded images that a process keeps in memory. Those of a row group of a parquet file are read together."""
 
 _ORIENTATION = 0x0112
-"""The number of the EXIF entry that says how a photo was held."""
+"""The number of the EXIF entry for how a photo was held."""
 
 Image = dict[str, Any]
 """An image as Hugging Face's `datasets` stores it: `bytes`, and a `path` that counts if there are no bytes."""
@@ -35,20 +36,32 @@ class ImageFrames:
         size: The frames' size.
 
     Raises:
-        ConfigError: A parquet file is missing or damaged, has no such column or another number of rows than its
-            episodes have frames; the first image cannot be read; or a library is missing.
+        ConfigError: A file or Pillow is missing.
     """
 
     def __init__(self, camera: str, meta: Meta, episodes: Sequence[EpisodeSpan], size: FrameSize) -> None:
         self.size = size
         self._camera, self._root, self._episodes = camera, meta.root, episodes
         _check_pillow()
-        self._files = list(dict.fromkeys(episode.data_file for episode in episodes))
+        spans = _spans_of_files(meta)
+        self._files = {path: spans[path] for path in dict.fromkeys(episode.data_file for episode in episodes)}
+        for path in self._files:
+            if not path.is_file():
+                raise ConfigError(f"{path}: is missing. Download it again.")
         self._groups: list[tuple[Path, int]] = []  # the row groups: a file, and the number in it
         self._group_starts: list[int] = []  # the frame in the first row of each
-        spans = _spans_of_files(meta)
-        for path in self._files:
-            start, end = spans[path]
+        self._kept: OrderedDict[int, list[Image]] = OrderedDict()
+        self._kept_bytes = 0
+
+    def identity(self) -> list[object]:
+        """Return the sources of the frames as plain values, which change if a file changes."""
+        stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in self._files]
+        return ["pillow", stats, [(episode.index, episode.start, episode.end) for episode in self._episodes]]
+
+    def check(self) -> None:
+        """Check that the files have the frames of the episodes, and decode the first one; see `Decoder.check`."""
+        self._groups, self._group_starts = [], []
+        for path, (start, end) in self._files.items():
             counts = self._rows_of(path)
             if sum(counts) != end - start:
                 raise ConfigError(
@@ -58,14 +71,7 @@ class ImageFrames:
                 self._groups.append((path, group))
                 self._group_starts.append(start)
                 start += count
-        self._kept: OrderedDict[int, list[Image]] = OrderedDict()
-        self._kept_bytes = 0
-        next(self.read([episodes[0].start]))
-
-    def identity(self) -> list[object]:
-        """Return what decides the frames, as plain values: they change if a file changes."""
-        stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in self._files]
-        return ["pillow", stats, [(episode.index, episode.start, episode.end) for episode in self._episodes]]
+        next(self.read([self._episodes[0].start]))
 
     def read(self, numbers: Iterable[int], threads: int = 1) -> Iterator[Tensor]:
         """Yield the frames of ascending `numbers`; see `Decoder.read`. `threads` has no effect."""
@@ -93,27 +99,17 @@ class ImageFrames:
 
     def _rows_of(self, path: Path) -> list[int]:
         """Return the rows of each row group of a file."""
-        import pyarrow.parquet
-
-        try:
-            with pyarrow.parquet.ParquetFile(path) as file:
-                if self._camera not in file.schema_arrow.names:
-                    raise ConfigError(f"{path}: has no column {self._camera}, which meta/info.json names")
-                return [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-        except (OSError, pyarrow.ArrowException) as error:
-            raise ConfigError(f"{path}: cannot be read: {error}") from error
+        with _opened(path) as file:
+            if self._camera not in file.schema_arrow.names:
+                raise ConfigError(f"{path}: has no column {self._camera}, which meta/info.json names")
+            return [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
 
     def _images(self, group: int) -> list[Image]:
         """Return the images of a row group."""
-        import pyarrow.parquet
-
         if group not in self._kept:
             path, number = self._groups[group]
-            try:
-                with pyarrow.parquet.ParquetFile(path) as file:
-                    images = file.read_row_group(number, [self._camera])[self._camera].to_pylist()
-            except (OSError, pyarrow.ArrowException) as error:
-                raise ConfigError(f"{path}: cannot be read: {error}") from error
+            with _opened(path) as file:
+                images = file.read_row_group(number, [self._camera])[self._camera].to_pylist()
             self._kept[group] = images
             self._kept_bytes += _bytes_of(images)
             while self._kept_bytes > _KEPT_BYTES and len(self._kept) > 1:
@@ -146,6 +142,20 @@ class ImageFrames:
         if not isinstance(image, dict) or not (image.get("bytes") or image.get("path")):
             raise FrameError("it has neither bytes nor a path")
         return BytesIO(image["bytes"]) if image.get("bytes") else self._root / image["path"]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Yield a parquet file as a pyarrow.parquet.ParquetFile, which has no types."""
+    import pyarrow.parquet  # read_columns has asked for it
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:  # type: ignore[no-untyped-call]  # see above
+            yield file
+    except ConfigError:
+        raise
+    except (OSError, ValueError) as error:  # pyarrow's errors of invalid files are ValueErrors
+        raise ConfigError(f"{path}: cannot be read: {error}. If it was cut, copy or download it again.") from error
 
 
 def _spans_of_files(meta: Meta) -> dict[Path, tuple[int, int]]:

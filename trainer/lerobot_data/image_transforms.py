@@ -108,7 +108,7 @@ def _make(index: int, spec: JsonObject) -> tuple[str, ImageTransform]:
 
 
 def _checked(name: str, result: object, frames: Tensor) -> Tensor:
-    """Return what a transform made of `frames`.
+    """Return the result of a transform of `frames`, checked.
 
     Raises:
         ValueError: It is not a float32 tensor of the same shape.

@@ -15,7 +15,16 @@ class Decoder(Protocol):
     size: FrameSize
 
     def identity(self) -> list[object]:
-        """Return what decides the frames, as plain values: they change if a file changes."""
+        """Return the sources of the frames as plain values, which change if a file changes."""
+        ...
+
+    def check(self) -> None:
+        """Check, without decoding, that the files have the frames that the episodes need.
+
+        Raises:
+            ConfigError: A file is missing or cut, has too few frames or frames of another size. The message names the
+                file and the episodes.
+        """
         ...
 
     def read(self, numbers: Iterable[int], threads: int = 1) -> Iterator[Tensor]:
@@ -40,9 +49,13 @@ class LazyFrames:
 
     Args:
         decoder: Decodes them.
+
+    Raises:
+        ConfigError: A file is missing or cut, has too few frames or frames of another size.
     """
 
     def __init__(self, decoder: Decoder) -> None:
+        decoder.check()
         self._decoder = decoder
 
     @property

@@ -3,13 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+from optimizer.config import shown_value
+
 from ..errors import ConfigError
-from .files import column_names, read_json, read_table
+from .files import column_names, read_json, read_rows
 from .info import Info, file_of
 from .meta import EpisodeSpan, VideoSpan
 
 _EPISODE = ["episode_index", "dataset_from_index", "dataset_to_index", "data/chunk_index", "data/file_index"]
-_VIDEO = ["chunk_index", "file_index", "from_timestamp"]
+_VIDEO: dict[str, type] = {"chunk_index": int, "file_index": int, "from_timestamp": float}
 
 
 def read(root: Path, info: Info) -> tuple[tuple[EpisodeSpan, ...], tuple[str, ...], dict[str, Any]]:
@@ -27,9 +29,9 @@ def _episodes(root: Path, info: Info) -> tuple[EpisodeSpan, ...]:
     files = sorted(folder.glob("*/*.parquet"))
     if not files:
         raise ConfigError(f"{folder}: has no parquet file with the list of episodes.")
-    names = [*_EPISODE, *(f"videos/{key}/{name}" for key in info.video_keys for name in _VIDEO)]
-    rows = [row for file in files for row in read_table(file, names).to_pylist()]
-    return tuple(_episode(root, info, row) for row in rows)
+    kinds: dict[str, type] = dict.fromkeys(_EPISODE, int)
+    kinds |= {f"videos/{key}/{name}": kind for key in info.video_keys for name, kind in _VIDEO.items()}
+    return tuple(_episode(root, info, row) for file in files for row in read_rows(file, kinds))
 
 
 def _episode(root: Path, info: Info, row: dict[str, Any]) -> EpisodeSpan:
@@ -58,8 +60,8 @@ def _episode(root: Path, info: Info, row: dict[str, Any]) -> EpisodeSpan:
 
 def _tasks(path: Path) -> tuple[str, ...]:
     text = next((name for name in column_names(path) if name != "task_index"), "task")  # pandas names an index freely
-    table = read_table(path, ["task_index", text])
-    return in_order(path, dict(zip(table["task_index"].to_pylist(), table[text].to_pylist(), strict=True)))
+    rows = read_rows(path, {"task_index": int, text: str})
+    return in_order(path, {row["task_index"]: row[text] for row in rows})
 
 
 def in_order(path: Path, tasks: dict[int, str]) -> tuple[str, ...]:
@@ -74,5 +76,7 @@ def in_order(path: Path, tasks: dict[int, str]) -> tuple[str, ...]:
 
 
 def _statistics(path: Path) -> dict[str, Any]:
-    statistics: dict[str, Any] = read_json(path) if path.exists() else {}
+    statistics = read_json(path) if path.exists() else {}
+    if not isinstance(statistics, dict):
+        raise ConfigError(f"{path}: must hold the statistics by feature; got {shown_value(statistics)}.")
     return statistics

@@ -75,7 +75,8 @@ def download(source: Source, patterns: Sequence[str], path: str) -> Path:
     except LocalEntryNotFoundError as error:
         raise ConfigError(
             f"{path}.repo_id: {source.repo_id!r} is not in the cache of huggingface_hub, or not all of it,"
-            " and the hub cannot be reached. Check the name, the revision and the connection, or give the folder of a copy as root."
+            " and the hub cannot be reached. Check the name, the revision and the connection, or give the folder of a"
+            " copy as root."
         ) from error
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise ConfigError(f"{path}.repo_id: {source.repo_id!r} cannot be loaded: {shown(error)}") from error

@@ -29,8 +29,7 @@ class VideoFrames:
         backend: The decoder.
 
     Raises:
-        ConfigError: A file is missing or cut, has too few frames or frames of another size, or a library is missing.
-            The message names the file and the episodes.
+        ConfigError: A file is missing, or torchcodec is asked for and does not load.
     """
 
     def __init__(
@@ -47,23 +46,38 @@ class VideoFrames:
         for episode in episodes:
             if camera not in episode.videos:
                 raise ConfigError(f"{camera}: meta/episodes names no video of episode {episode.index}")
-        by_file: dict[Path, list[EpisodeSpan]] = {}
+        self._by_file: dict[Path, list[EpisodeSpan]] = {}
         for episode in episodes:
-            by_file.setdefault(episode.videos[camera].path, []).append(episode)
-        for path, of_file in by_file.items():
-            self._check(path, of_file)
-        self._files = list(by_file)
-        self._backend = choose_backend(backend, self._files[0])
+            self._by_file.setdefault(episode.videos[camera].path, []).append(episode)
+        for path, of_file in self._by_file.items():
+            if not path.is_file():
+                raise ConfigError(f"{self._where(path, of_file)} is missing. Download it again, or leave it out.")
+        self._backend = choose_backend(backend, next(iter(self._by_file)))
         self._open: OrderedDict[Path, VideoReader] = OrderedDict()
         self._process = os.getpid()
 
     def identity(self) -> list[object]:
-        """Return what decides the frames, as plain values: they change if a file changes."""
-        stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in self._files]
-        numbers = {path: number for number, path in enumerate(self._files)}
+        """Return the sources of the frames as plain values, which change if a file changes."""
+        stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in self._by_file]
+        numbers = {path: number for number, path in enumerate(self._by_file)}
         spans = [(e.index, e.start, e.end, e.videos[self._camera]) for e in self._episodes]
         places = [(*span[:3], numbers[span[3].path], span[3].start_seconds) for span in spans]
         return [self._backend, self._fps, stats, places]
+
+    def check(self) -> None:
+        """Check, without decoding, that the files have the frames of the episodes; see `Decoder.check`."""
+        for path, episodes in self._by_file.items():
+            frames = sum(episode.end - episode.start for episode in episodes)
+            last = max(self._place(episode.end - 1)[1] for episode in episodes)
+            try:
+                reader = PyavReader(path)
+                try:
+                    reader.check(frames, last, self.size)
+                finally:
+                    reader.close()
+            except FrameError as error:
+                where = self._where(path, episodes)
+                raise ConfigError(f"{where}: {error}. Restore the file, or leave the episodes out.") from error
 
     def read(self, numbers: Iterable[int], threads: int = 1) -> Iterator[Tensor]:
         """Yield the frames of ascending `numbers`; see `Decoder.read`."""
@@ -107,20 +121,8 @@ class VideoFrames:
         self._open.move_to_end(path)
         return self._open[path]
 
-    def _check(self, path: Path, episodes: Sequence[EpisodeSpan]) -> None:
-        """Check, without decoding, that a file has the frames of its episodes."""
-        frames = sum(episode.end - episode.start for episode in episodes)
-        last = max(self._place(episode.end - 1)[1] for episode in episodes)
-        first, last_one = episodes[0].index, episodes[-1].index
-        which = f"episode {first}" if first == last_one else f"episodes {first} to {last_one}"
-        place = f"{path}: the video of {self._camera} in {which}"
-        if not path.is_file():
-            raise ConfigError(f"{place} is missing. Download it again, or leave the episodes out.")
-        try:
-            reader = PyavReader(path)
-            try:
-                reader.check(frames, last, self.size)
-            finally:
-                reader.close()
-        except FrameError as error:
-            raise ConfigError(f"{place}: {error}. Restore the file, or leave the episodes out.") from error
+    def _where(self, path: Path, episodes: Sequence[EpisodeSpan]) -> str:
+        first, last = episodes[0].index, episodes[-1].index
+        return (
+            f"{path}: the video of {self._camera} in episode{f's {first} to {last}' if first != last else f' {first}'}"
+        )
