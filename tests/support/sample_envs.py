@@ -10,6 +10,7 @@ from gymnasium import spaces
 from torch import nn
 
 from trainer import DATASET_REGISTRY, MODEL_REGISTRY, OBJECTIVE_REGISTRY, DataSet, Outcome, TensorSplit
+from trainer.interfaces.evaluation import ENVIRONMENT_REGISTRY, Environment, Episode
 from trainer.interfaces.features import Feature, FeatureType
 from trainer.interfaces.policy import Policy
 
@@ -247,3 +248,22 @@ def config(run_dir, evaluation=None, *, policy=None, env=None, data=None, **chan
         params = {"id": "sample/Reach-v0", **(env or {})}
         made["train"]["evaluation"] = {"type": "gym", "params": params, "n_episodes": 6, **evaluation}
     return made
+
+
+@ENVIRONMENT_REGISTRY.register("countdown")
+class Countdown(Environment):
+    """An environment without gymnasium: the reward of an episode is its seed, and `acts` actions are asked for."""
+
+    name = "Countdown"
+
+    def __init__(self, acts: int = 2, fails_after: int = 100) -> None:
+        self._acts, self._left = acts, fails_after
+
+    def episodes(self, actor, seeds, batch_size, use_async_envs, record=0, max_steps=None):
+        actor.reset()
+        for _ in range(min(self._acts, max_steps or self._acts)):
+            self._left -= 1
+            if self._left < 0:
+                raise LookupError("out of numbers")
+            actor.act({STATE: torch.zeros(1, 2), GOAL: torch.ones(1, 2)})
+        return [Episode(seed, self._acts, float(seed), None) for seed in seeds]
