@@ -22,8 +22,8 @@ class Reach(gymnasium.Env):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 gymnasium's form
 
-    def __init__(self, render_mode=None, pixels=False, says_success=True):
-        self.render_mode, self._pixels, self._says_success = render_mode, pixels, says_success
+    def __init__(self, render_mode=None, pixels=False, says_success=True, ends=True):
+        self.render_mode, self._pixels, self._says_success, self._ends = render_mode, pixels, says_success, ends
         box = spaces.Box(-10, 10, (2,), np.float64)
         places = {"agent_pos": box, "environment_state": box, "noise": spaces.Box(0, 1, (1,))}
         frames = {"top": spaces.Box(0, 255, (8, 12, 3), np.uint8)}
@@ -42,7 +42,7 @@ class Reach(gymnasium.Env):
         info = {"distance": np.float64(distance), "step": 3, "place": self._at, "nested": {"x": 1.0}, "note": "text"}
         solved = distance < 0.5
         success = {"is_success": bool(solved)} if self._says_success else {}
-        return self._observation(), -distance, solved, False, {**info, **success}
+        return self._observation(), -distance, solved and self._ends, False, {**info, **success}
 
     def render(self):
         return np.full((9, 12, 3), 100 + 10 * int(self._at[0]), np.uint8)
