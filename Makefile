@@ -9,7 +9,8 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
 .PHONY: demo test test-slow test-versions check format docs bench soak figures config-fields clean
 
 demo: .venv/demo.stamp
-	$(BIN)/innerstep train configs/digits.yaml --overwrite
+	$(BIN)/innerstep train configs/button_press.yaml --overwrite
+	$(BIN)/innerstep evaluate runs/button_press --checkpoint best --train.evaluation.seed=200000
 
 test: .venv/test.stamp
 	$(PYTEST) -m 'not slow'
@@ -34,7 +35,7 @@ docs: .venv/docs.stamp
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: .venv/test.stamp
-	$(BIN)/python benchmarks/report.py
+	CUDA_VISIBLE_DEVICES= $(BIN)/python benchmarks/report.py
 
 soak: .venv/test.stamp
 	$(BIN)/python benchmarks/kill_and_resume.py
@@ -55,7 +56,7 @@ clean:
 	$(PYTHON) -m venv .venv
 
 .venv/demo.stamp: pyproject.toml constraints.txt | .venv/bin/python
-	$(INSTALL) '.[data,plot]'
+	$(INSTALL) '.[data,plot,robot,sim]'
 	touch $@
 
 .venv/test.stamp: pyproject.toml constraints.txt | .venv/bin/python

@@ -24,7 +24,7 @@ def ended(run: Path) -> dict[str, object]:
     final = run / "checkpoints" / "step_00000600"
     files: dict[str, object] = {path.relative_to(final).as_posix(): path.read_bytes() for path in final.rglob("*.*")}
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return files | {"metrics": [line | {"updates_per_second": None} for line in lines]}
+    return files | {"metrics": [line | {"updates_per_second": None, "data_wait": None} for line in lines]}
 
 
 def main() -> None:

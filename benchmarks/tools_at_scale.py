@@ -33,6 +33,7 @@ LINE = {
     **dict.fromkeys(("loss", "loss/squared", "size"), 2.911398172),
     **{f"{name}/{part}": 0.123456789 for name in ("lr", "grad_norm", "skipped") for part in ("first", "second")},
     "updates_per_second": 1234.56,
+    "data_wait": 0.1234,
 }
 
 

@@ -84,10 +84,14 @@ def finish(process):
     return output
 
 
+TIMED = ("updates_per_second", "data_wait")
+"""The values in a line of metrics that time decides."""
+
+
 def metrics_of(run_dir):
-    """Return a run's metrics without the one figure that time decides."""
+    """Return a run's metrics without those values."""
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "updates_per_second"} for line in lines]
+    return [{name: value for name, value in line.items() if name not in TIMED} for line in lines]
 
 
 def files_of(checkpoint):

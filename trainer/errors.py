@@ -73,7 +73,7 @@ def user_code(name: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ConfigError, SaveError, UserCodeError, NonFiniteError, KeyboardInterrupt):
+    except (ConfigError, SaveError, OutputError, UserCodeError, NonFiniteError, KeyboardInterrupt):
         raise
     except BaseException as error:  # a metric may call sys.exit, and libraries in Rust raise no Exceptions
         error = without_stop_iteration(error)

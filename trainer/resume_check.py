@@ -18,6 +18,7 @@ from .config.schema import ExperimentConfig
 from .errors import ConfigError
 from .interfaces.metrics_sink import MetricsLine
 from .offline_trainer import OfflineTrainer
+from .reporting.metrics_file import TIMED
 from .run_layout import CHECKPOINTS, METRICS
 from .runtime.rng import seed_all, separate_rng
 from .runtime.signals import StoppedBySignal
@@ -157,5 +158,6 @@ def _metric_differences(whole: Path, resumed: Path, point: int) -> list[str]:
 def _lines_by_step(path: Path) -> dict[tuple[str, int], MetricsLine]:
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     for line in lines:
-        line.pop("updates_per_second", None)
+        for name in TIMED:
+            line.pop(name, None)
     return {(line["split"], line["step"]): line for line in lines}

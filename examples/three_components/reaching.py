@@ -26,7 +26,7 @@ class Reaching(DataSet):
         self.statistics = {}
 
 
-@OBJECTIVE_REGISTRY.register("behaviour_cloning")
+@OBJECTIVE_REGISTRY.register("squared_cloning")
 class BehaviourCloning(Objective):
     """The mean squared error of the predicted action."""
 

@@ -4,6 +4,7 @@ from .arguments import arguments_model, check_arguments, construct, signature_mo
 from .attribute_docs import attribute_docstring
 from .errors import UNKNOWN_KEY, explain, filtered, nest, refusal
 from .fields import Beta, Count, NonNegativeNumber, PositiveCount, PositiveNumber
+from .function_path import function_at
 from .importing import (
     NotImportedError,
     PluginWarning,
@@ -37,6 +38,7 @@ __all__ = [
     "explain",
     "filtered",
     "folders_of_modules",
+    "function_at",
     "joined",
     "listed",
     "load_module",

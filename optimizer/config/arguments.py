@@ -2,10 +2,11 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from .attribute_docs import attribute_docstring
 from .errors import refusal
 from .fields import FieldDefinitions
 from .validation import Config
@@ -50,12 +51,15 @@ def signature_model(function: Callable[..., object]) -> type[Config]:
     """Return a Config with one field for each named parameter of `function`.
 
     A parameter's name is its field's alias: a parameter may be called `copy` or `json`, a field of a pydantic model
-    may not.
+    may not. Options that several functions share are keys of a TypedDict: `**options: Unpack[Options]`.
     """
     parameters = inspect.signature(function, eval_str=True).parameters.values()
     fields: FieldDefinitions = {}
     takes_any = False
     for index, parameter in enumerate(parameters):
+        if get_origin(parameter.annotation) is Unpack:
+            fields |= _shared_parameters(*get_args(parameter.annotation))
+            continue
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             takes_any = takes_any or parameter.kind is parameter.VAR_KEYWORD
             continue
@@ -64,6 +68,18 @@ def signature_model(function: Callable[..., object]) -> type[Config]:
         fields[f"parameter_{index}"] = (annotation, Field(default, alias=parameter.name))
     base = _OpenSignatureConfig if takes_any else _SignatureConfig
     return create_model(function.__name__, __base__=base, **fields)
+
+
+def _shared_parameters(options: type) -> FieldDefinitions:
+    """Return a field for each key of a TypedDict, none of which is required."""
+    hints = get_type_hints(options, include_extras=True)
+    return {
+        f"option_{index}": (
+            hint,
+            Field(default_factory=lambda: None, alias=name, description=attribute_docstring(options, name)),
+        )
+        for index, (name, hint) in enumerate(hints.items())
+    }
 
 
 class _SignatureConfig(Config):

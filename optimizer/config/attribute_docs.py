@@ -17,7 +17,7 @@ def attribute_docstring(cls: type, name: str) -> str | None:
 @cache
 def _attribute_docstrings(cls: type) -> dict[str, str]:
     # Pydantic's use_attribute_docstrings reads the source of every class at import: a third of the import's time.
-    if not issubclass(cls, BaseModel) or cls is BaseModel or not inspect.get_annotations(cls):
+    if cls in (BaseModel, object) or not inspect.get_annotations(cls):
         return {}
     try:
         body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]

@@ -9,11 +9,13 @@ import faults
 import pytest
 import torch
 import yaml
-from conftest import ROOT
+from conftest import ROOT, needs
 
 import optimizer
 import trainer
 import trainer.config.yaml_file
+
+DEMO = ROOT / "configs/button_press.yaml"
 
 
 def blocks(path, language):
@@ -42,7 +44,7 @@ def test_the_optimizer_readmes_example_runs():
 
 @pytest.mark.usefixtures("_scratch")
 def test_the_readmes_yaml_trains_and_its_commands_work(cli, tmp_path):
-    (tmp_path / "small.yaml").write_text(blocks("README.md", "yaml")[0])
+    (tmp_path / "small.yaml").write_text(blocks("README.md", "yaml")[1])
     commands = [line.split("#")[0].split()[1:] for line in blocks("README.md", "")[-1].strip().splitlines()]
     for full, short in (("total_steps=300", "total_steps=60"), ("total_steps=600", "total_steps=70")):
         commands = [[argument.replace(full, short) for argument in command] for command in commands]
@@ -53,10 +55,15 @@ def test_the_readmes_yaml_trains_and_its_commands_work(cli, tmp_path):
         assert code == 0, printed
 
 
-@pytest.mark.usefixtures("_scratch")
-def test_the_readmes_plan_is_the_demos(cli):
-    shown = next(block for block in blocks("README.md", "") if block.startswith("component "))
-    assert cli("plan", ROOT / "configs/digits.yaml") == (0, shown)
+def within(part, whole):
+    """Return whether each value in `part` is in `whole`, at the same place."""
+    if isinstance(part, dict):
+        return isinstance(whole, dict) and all(key in whole and within(part[key], whole[key]) for key in part)
+    return part == whole
+
+
+def test_the_readmes_first_yaml_is_the_demos():
+    assert within(yaml.safe_load(blocks("README.md", "yaml")[0]), yaml.safe_load(DEMO.read_text()))
 
 
 @pytest.mark.usefixtures("_scratch")
@@ -80,7 +87,16 @@ assert isinstance(lion, Lion)
 for _ in range(2):
     lion.step()
 assert lion.scheduler.get_last_lr() == [0.5]
-assert {"behaviour_cloning", "actor_critic"} <= set(trainer.OBJECTIVE_REGISTRY)
+assert {"state_cloning", "actor_critic"} <= set(trainer.OBJECTIVE_REGISTRY)
+evaluation = {"type": "table", "params": {"steps": 30}, "n_episodes": 3}
+head = {"type": "mlp", "params": {"in_features": 4, "out_features": 2}}
+result = trainer.train({
+    "data": {"type": "grasps", "params": {"path": "grasps.pt"}},
+    "model": {"components": {"head": head}, "component_optims": {"head": {"type": "adamw"}}},
+    "train": {"objective": {"type": "grasping"}, "evaluation": evaluation, "total_steps": 2, "run_dir": "run"},
+})
+assert {"success", "return", "episode_length", "distance"} <= set(result.metrics)
+assert trainer.load_run("run").actor().act({"state": torch.ones(5, 4)}).shape == (5, 2)
 """
 
 
@@ -115,22 +131,46 @@ def test_the_wiring_in_the_docs_is_the_demos():
 
 
 @pytest.mark.usefixtures("_scratch")
-def test_inference_as_the_docs_show_it(cli, tmp_path):
-    (tmp_path / "small.yaml").write_text(blocks("README.md", "yaml")[0])
+def test_a_trained_run_is_used_as_the_docs_show_it(cli, tmp_path):
+    (tmp_path / "small.yaml").write_text(blocks("README.md", "yaml")[1])
     assert cli("train", "small.yaml", "--train.total_steps=60", "--train.eval_every=60")[0] == 0
-    for command in blocks("docs/inference.md", "")[0].strip().splitlines():
+    exports = next(text for text in blocks("docs/inference.md", "") if "export" in text)
+    for command in exports.strip().splitlines():
         code, printed = cli(*command.split()[1:])
         assert code == 0, printed
     names = {}
-    rebuilt, exported, batch_norm = blocks("docs/inference.md", "python")
-    exec(rebuilt, names)
+    loaded, _, exported, batch_norm = blocks("docs/inference.md", "python")
+    exec(loaded, names)
     last = json.loads((tmp_path / "runs/small/metrics.jsonl").read_text().splitlines()[-1])
     assert names["accuracy"].item() == pytest.approx(last["accuracy"])
+    head = names["head"]
     exec(exported, names)
-    code = names["components"]["backbone"](names["held_out"]["image"])
-    assert torch.equal(names["head"](code), names["components"]["head"](code))
+    code = names["backbone"](names["held_out"]["image"])
+    assert torch.equal(names["head"](code), head(code))
     exec(batch_norm, names)
-    assert not names["components"].training
+    assert not names["run"].components.training
+
+
+@pytest.mark.slow
+@needs("metaworld")
+@pytest.mark.usefixtures("_scratch")
+def test_a_policy_acts_in_a_simulator_as_the_docs_show_it(cli, tmp_path, monkeypatch):
+    run, acting = tmp_path / "runs/button_press", blocks("docs/inference.md", "python")[1]
+    monkeypatch.chdir(ROOT)  # the config names its demonstrations from here
+    evaluation = {"n_episodes": 2, "batch_size": 2, "every": 2, "params.max_episode_steps": 5}
+    short = ["total_steps=4", "pictures=false", *(f"evaluation.{name}={value}" for name, value in evaluation.items())]
+    given = [*(f"--train.{one}" for one in short), "--model.component_optims.scene_embedder.params.warmup_steps=2"]
+    code, printed = cli("train", "configs/button_press.yaml", f"--train.run_dir={run}", *given)
+    assert code == 0, printed
+    (tmp_path / "act.py").write_text(acting)
+    monkeypatch.chdir(tmp_path)
+    done = subprocess.run([sys.executable, "act.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout in ("success\n", "no success\n"), done.stderr
+    evaluating = next(text for text in blocks("docs/inference.md", "") if "evaluate" in text)
+    for command in evaluating.strip().splitlines():
+        code, printed = cli(*command.split()[1:])
+        assert (code, "success" in printed) == (0, True), printed
+    assert (tmp_path / "pictures/rollouts.png").is_file()
 
 
 def test_the_optimizer_readme_names_every_key():
@@ -176,8 +216,8 @@ def test_every_schedule_has_a_page_with_a_block():
 def test_every_figure_is_shown_and_every_shown_one_is_there():
     shown = {
         name
-        for path in (ROOT / "docs").rglob("*.md")
-        for name in re.findall(r"!\[[^]]*\]\((?:\.\./)?figures/([^)]*)\)", path.read_text())
+        for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+        for name in re.findall(r"!\[[^]]*\]\((?:\.\./|docs/)?figures/([^)]*)\)", path.read_text())
     }
     assert shown == {path.name for path in (ROOT / "docs/figures").iterdir()}
 

@@ -19,6 +19,7 @@ sys.path.insert(0, str(GOLDEN.parent))
 from rich.console import Console  # noqa: E402  # the tests' own parts are found now
 
 from trainer import resume, train  # noqa: E402
+from trainer.reporting.metrics_file import TIMED  # noqa: E402
 from trainer.runtime.version import innerstep_version  # noqa: E402
 
 NAME = f"checkpoint_{innerstep_version().replace('.', '_')}"
@@ -62,7 +63,7 @@ def main() -> None:
     train(CONFIG, console=Console(quiet=True))
     checkpoints = RUN / "checkpoints"
     metrics = [json.loads(line) for line in (RUN / "metrics.jsonl").read_text().splitlines()]
-    ended = {name: value for name, value in metrics[-1].items() if name != "updates_per_second"}
+    ended = {name: value for name, value in metrics[-1].items() if name not in TIMED}
     (GOLDEN / f"{NAME}_end.json").write_text(json.dumps(ended, indent=1) + "\n")
     resume(checkpoints / "step_00000007", {"train.total_steps": 12}, console=Console(quiet=True))
     for folder in checkpoints.glob("step_*"):

@@ -95,7 +95,7 @@ def end_of(run: Path, steps: int = STEPS) -> End:
     }
     names = {name: (checkpoints / name).read_text().strip() for name in ("latest", "best")}
     lines = [loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return End(files, names, [{**line, "updates_per_second": None} for line in lines])
+    return End(files, names, [{**line, "updates_per_second": None, "data_wait": None} for line in lines])
 
 
 def check_what_is_there(run: Path) -> int:

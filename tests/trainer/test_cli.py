@@ -1,5 +1,6 @@
 """The command line: its output, and its errors."""
 
+import inspect
 import re
 import subprocess
 import sys
@@ -8,6 +9,8 @@ import pytest
 import yaml
 from conftest import DIGITS, ROOT
 from sample_optimizers import BY_PATH
+
+from trainer import DATASET_REGISTRY
 
 
 def changed(tmp_path, edit):
@@ -340,7 +343,16 @@ def test_describe_shows_every_key(cli):
 def test_list_and_describe(cli):
     code, printed = cli("list")
     assert code == 0
-    for key in ("adamw_warmup_cosine_decay", "one_cycle", "transformer", "digits", "classification"):
+    for key in (
+        "adamw_warmup_cosine_decay",
+        "one_cycle",
+        "transformer",
+        "digits",
+        "lerobot",
+        "classification",
+        "behaviour_cloning",
+        "gym",
+    ):
         assert key in printed
     assert all(f"torch.optim.{name}." in printed for name in ("AdamW", "Adafactor", "Muon"))
     code, printed = cli("describe", "ADAMW_WARMUP_COSINE_DECAY")
@@ -371,3 +383,9 @@ def test_help_and_import_are_light(command):
 def test_the_module_is_the_command():
     done = subprocess.run([sys.executable, "-m", "trainer", "plan", DIGITS], capture_output=True, text=True, check=True)
     assert "adamw_warmup_cosine_decay" in done.stdout
+
+
+def test_describe_shows_the_parameters_of_a_constructor_in_its_order(cli):
+    _, printed = cli("describe", "lerobot")
+    names = re.findall(r"^    (\w+): ", printed.partition("  parameters:")[2], re.MULTILINE)
+    assert names == [*inspect.signature(DATASET_REGISTRY["lerobot"]).parameters]

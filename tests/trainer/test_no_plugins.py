@@ -233,6 +233,7 @@ MAY_IMPORT = {
     "optimizer.kernels.registry",
     "optimizer.schedules",
     "trainer.builtins",
+    "trainer.policies",
     "trainer.reporting.metrics_log",
 }
 

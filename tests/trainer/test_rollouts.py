@@ -11,7 +11,7 @@ from optimizer import no_plugins
 from trainer import ConfigError, UserCodeError
 from trainer.config.schema import EvaluationConfig
 from trainer.interfaces.features import Feature, FeatureType
-from trainer.loop.policy_evaluation import evaluate_policy, mean_metrics
+from trainer.loop.policy_evaluation import PolicyEvaluation, mean_metrics
 from trainer.simulation.gym import GymEnvironment
 
 gymnasium = pytest.importorskip("gymnasium", reason="needs the extra `sim`")
@@ -20,6 +20,13 @@ import sample_envs  # noqa: E402 it imports gymnasium
 from sample_envs import GOAL, STATE  # noqa: E402
 
 SEEDS = range(5, 14)
+
+
+def evaluate_policy(policy, components, config, seed):
+    with PolicyEvaluation(config, policy) as evaluation:
+        evaluation.check(components, seed)
+        episodes = evaluation.episodes(components, seed)
+    return mean_metrics(episodes), episodes
 
 
 class Steer:

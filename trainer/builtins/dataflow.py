@@ -1,7 +1,7 @@
 """The path of a batch through the components, written as lines like `code = encoder(patches, info)`."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -40,6 +40,26 @@ class Dataflow:
         names = [start, *components]
         return cls([f"{name} = {name}({before})" for before, name in zip(names, components, strict=False)])
 
+    @property
+    def result(self) -> str:
+        """The name of the last result."""
+        return self._calls[-1].result
+
+    @property
+    def components(self) -> list[str]:
+        """The components that are called, in this order."""
+        return [call.component for call in self._calls]
+
+    @property
+    def inputs(self) -> list[str]:
+        """The arguments that are not results of earlier lines: entries of the batch, each once."""
+        results: set[str] = set()
+        found: dict[str, None] = {}
+        for call in self._calls:
+            found |= dict.fromkeys(name for name in call.arguments if name not in results)
+            results.add(call.result)
+        return list(found)
+
     def check(self, components: Sequence[str], batch_entries: Sequence[str], path: str) -> None:
         """Raise ConfigError at `path` if a name does not exist or a component is not used."""
         known = list(batch_entries)
@@ -58,10 +78,31 @@ class Dataflow:
 
     def run(self, components: nn.ModuleDict, batch: Batch) -> Tensor:
         """Return the last result."""
+        return self.results(components, batch)[self.result]
+
+    def results(self, components: nn.ModuleDict, batch: Batch) -> Batch:
+        """Return the batch with the result of each line."""
         values = dict(batch)
         for call in self._calls:
             values[call.result] = components[call.component](*(values[name] for name in call.arguments))
-        return values[self._calls[-1].result]
+        return values
+
+    def split(self, entries: Collection[str]) -> "tuple[Dataflow, Dataflow]":
+        """Return the lines that do not depend on these entries of the batch, and those that do.
+
+        The second part, run on the results of the first, has the results of the whole.
+        """
+        without, dependent = Dataflow([]), Dataflow([])
+        changing, used = set(entries), set(entries)
+        for call in self._calls:
+            # A name may have several lines. One that a dependent line has used must not change before that line.
+            if changing.isdisjoint(call.arguments) and call.result not in used:
+                without._calls.append(call)
+            else:
+                dependent._calls.append(call)
+                changing.add(call.result)
+                used.update([*call.arguments, call.result])
+        return without, dependent
 
 
 def _parse(line: str) -> _Call:

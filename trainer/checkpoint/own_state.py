@@ -15,7 +15,7 @@ from optimizer.types import JsonObject
 
 from ..errors import ConfigError, raised
 from ..interfaces.dataset import DataSet
-from ..interfaces.objective import Objective
+from ..interfaces.objective import Objective, own_modules
 from ..runtime.files import DamagedCheckpointError, read_json, read_tensors
 from .contents import DATA_STATE, OBJECTIVE_STATE, Contents, Progress, StateFiles, expected_content, user_state
 from .unsaved import UnsavedChanges
@@ -53,7 +53,7 @@ class OwnState:
 
     Args:
         objective: The run's, as it is before the first update.
-        data: The same of the data set.
+        data: The same of the data set; None: without one.
         components: By name.
         workers: Processes that make batches, each with a copy of the data set.
         log: Prints a line.
@@ -65,17 +65,17 @@ class OwnState:
     def __init__(
         self,
         objective: Objective,
-        data: DataSet,
+        data: DataSet | None,
         components: nn.ModuleDict,
         workers: int,
         log: Callable[[str], None],
     ) -> None:
-        self._owners: dict[str, Owner] = {"train.objective": objective, "data": data}
+        self._owners: dict[str, Owner] = {"train.objective": objective, **({} if data is None else {"data": data})}
         self._components, self._log = components, log
         for path in self._owners:
             self._check(path, workers)
         stateless: dict[str, object] = {path: owner for path, owner in self._owners.items() if not _defines(owner)}
-        if "data" in stateless:
+        if data is not None and "data" in stateless:
             stateless |= {"data.train": data.train, "data.held_out": data.held_out}
         self._unsaved = UnsavedChanges(components, stateless)
 
@@ -117,7 +117,7 @@ class OwnState:
             yield
         finally:
             for path, state in states.items():
-                self._load(self._owners[path], state)
+                _load(self._owners[path], self._components, state)
 
     def restore(
         self, folder: Path, progress: Progress, changed: Collection[str], on_change: str | None, device: torch.device
@@ -142,7 +142,7 @@ class OwnState:
                 if f"{path}.type" in changed and (is_saved or has_state):
                     raise ValueError(f"the checkpoint's is of another class than {kind}")
                 if is_saved:
-                    self._load(owner, _read_state(folder, files, device))
+                    _load(owner, self._components, _read_state(folder, files, device))
                 elif has_state:
                     lenient = lenient or not progress.values["provenance"]  # from before such state was saved
                     raise ValueError(f"the checkpoint has no state of it, and {kind} has a state_dict")
@@ -204,53 +204,68 @@ class OwnState:
 
     def _state(self, owner: Owner) -> JsonObject:
         if not _defines(owner):
-            return {name: entry.value for name, entry in self._module_values(owner).items()}
+            return {name: entry.value for name, entry in _module_values(owner, self._components).items()}
         state: object = owner.state_dict()
         if not isinstance(state, Mapping):
             kind = type(owner).__name__
             raise ValueError(f"{kind}.state_dict returns a {type(state).__name__}, where a dict is expected")
         return dict(state)
 
-    def _module_values(self, owner: Owner) -> dict[str, _ModuleValue]:
-        """Return the state of an objective's own modules by name; empty if the objective defines its state itself."""
-        if not isinstance(owner, Objective) or _defines(owner):
-            return {}
-        if isinstance(owner, nn.Module):
-            modules: dict[str, nn.Module] = {"": owner}
-        else:
-            modules = {f"{name}.": value for name, value in vars(owner).items() if isinstance(value, nn.Module)}
-        if not modules:
-            return {}
-        components = [component.state_dict(keep_vars=True) for component in self._components.values()]
-        saved_already = {id(tensor) for tensors in components for tensor in tensors.values()}
-        return {
-            f"{prefix}{key}": _ModuleValue(module, key, value)
-            for prefix, module in modules.items()
-            for key, value in _module_state(module).items()
-            if id(value) not in saved_already
-        }
 
-    def _load(self, owner: Owner, state: JsonObject) -> None:
-        """Load the owner's state. Raises ValueError."""
-        entries = self._module_values(owner)
-        if not entries:
-            try:
-                owner.load_state_dict(state)
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:  # the owner is the user's code
-                raise ValueError(f"{type(owner).__name__}.load_state_dict fails: {raised(error)}") from error
-            return
-        saved = shapes_by_name({str(name): value for name, value in state.items()})
-        problems = compare_shapes(saved, shapes_by_name({name: entry.value for name, entry in entries.items()}))
-        if problems:
-            raise ValueError(f"it does not fit {type(owner).__name__}: {joined(problems)}")
-        for module in {id(entry.module): entry.module for entry in entries.values()}.values():
-            own = {entry.key: state[name] for name, entry in entries.items() if entry.module is module}
-            if isinstance(module, Objective):  # whose load_state_dict takes no `strict`
-                nn.Module.load_state_dict(module, own, strict=False)
-            else:
-                module.load_state_dict(own, strict=False)
+def load_objective(folder: Path, objective: Objective, components: nn.ModuleDict, device: torch.device) -> None:
+    """Load the objective's state in the checkpoint in `folder`, if there is some, without the data set.
+
+    Args:
+        folder: The checkpoint's.
+        objective: The run's, which no data set has prepared.
+        components: By name.
+        device: For tensors that were not on the CPU.
+
+    Raises:
+        ValueError: The state does not fit.
+    """
+    if (folder / OBJECTIVE_STATE.values).is_file():
+        _load(objective, components, _read_state(folder, OBJECTIVE_STATE, device))
+
+
+def _module_values(owner: Owner, components: nn.ModuleDict) -> dict[str, _ModuleValue]:
+    """Return the state of an objective's own modules by name; empty if the objective defines its state itself."""
+    if not isinstance(owner, Objective) or _defines(owner):
+        return {}
+    modules = {f"{name}." if name else "": module for name, module in own_modules(owner).items()}
+    if not modules:
+        return {}
+    states = [component.state_dict(keep_vars=True) for component in components.values()]
+    saved_already = {id(tensor) for tensors in states for tensor in tensors.values()}
+    return {
+        f"{prefix}{key}": _ModuleValue(module, key, value)
+        for prefix, module in modules.items()
+        for key, value in _module_state(module).items()
+        if id(value) not in saved_already
+    }
+
+
+def _load(owner: Owner, components: nn.ModuleDict, state: JsonObject) -> None:
+    """Load the owner's state. Raises ValueError."""
+    entries = _module_values(owner, components)
+    if not entries:
+        try:
+            owner.load_state_dict(state)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # the owner is the user's code
+            raise ValueError(f"{type(owner).__name__}.load_state_dict fails: {raised(error)}") from error
+        return
+    saved = shapes_by_name({str(name): value for name, value in state.items()})
+    problems = compare_shapes(saved, shapes_by_name({name: entry.value for name, entry in entries.items()}))
+    if problems:
+        raise ValueError(f"it does not fit {type(owner).__name__}: {joined(problems)}")
+    for module in {id(entry.module): entry.module for entry in entries.values()}.values():
+        own = {entry.key: state[name] for name, entry in entries.items() if entry.module is module}
+        if isinstance(module, Objective):  # whose load_state_dict takes no `strict`
+            nn.Module.load_state_dict(module, own, strict=False)
+        else:
+            module.load_state_dict(own, strict=False)
 
 
 def _defines(owner: Owner, method: str = "state_dict") -> bool:

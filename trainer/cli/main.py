@@ -102,6 +102,31 @@ def resume(
 
 
 @app.command(
+    cls=OverridesCommand, context_settings=_TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the run's config."
+)
+def evaluate(
+    context: typer.Context,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory. The run may be training.")],
+    checkpoint: Annotated[
+        str, typer.Option("--checkpoint", metavar="PATH", help="latest, best, or the folder of a checkpoint.")
+    ] = "latest",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="FOLDER", help="Where to draw rollouts.png, and to write train.evaluation.video videos."
+        ),
+    ] = None,
+    no_plugins: _NoPlugins = False,
+) -> None:
+    """Run a policy's episodes in its environment, by train.evaluation; write nothing into the run."""
+    from ..run_evaluation import evaluate_run
+    from ..runtime.terminal import output
+
+    with _importing(no_plugins), _interruptible():
+        evaluate_run(run, checkpoint, _parse_overrides(context), out, output)
+
+
+@app.command(
     cls=OverridesCommand, context_settings=_TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the config."
 )
 def plan(context: typer.Context, config: _Config, no_plugins: _NoPlugins = False) -> None:

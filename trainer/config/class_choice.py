@@ -45,6 +45,8 @@ class ClassChoice(Config):
         try:
             return construct(self.chosen, self.params)
         except ValidationError as error:
+            if isinstance(error.__cause__, ConfigError):  # its message names the place
+                raise error.__cause__ from None
             where = user_line(error.__cause__) if error.__cause__ is not None else ""
             raise ConfigError("\n".join(explain(nest(error, (*path.split("."), "params")))) + where) from error
         except ConfigError:

@@ -69,7 +69,7 @@ class DataSet(ABC):
     tensors or plain values. Empty if the class does not set it. For each feature: a mapping with `mean`, `std`, `min`
     and so on, float32 tensors; its `tasks` are the texts of the tasks by number."""
     features: Mapping[str, Feature] = MappingProxyType({})
-    """What a policy can read and predict, by name. Empty if the class does not set it."""
+    """The columns that a policy can read and predict, by name. Empty if the class does not set it."""
 
     def state_dict(self) -> Mapping[str, Any]:
         """Return the state that serving batches changes in this object and its splits.

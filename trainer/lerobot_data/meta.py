@@ -27,11 +27,13 @@ class EpisodeSpan:
     """One past the last frame."""
     videos: Mapping[str, VideoSpan]
     """By camera whose frames are in videos."""
+    data_file: Path = Path()
+    """The parquet file that holds the episode's rows, one of `Meta.data_files`."""
 
 
 @dataclass(frozen=True)
 class Meta:
-    """What the folder `meta` of a data set says."""
+    """The content of the folder `meta` of a data set."""
 
     root: Path
     version: str

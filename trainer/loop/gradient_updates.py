@@ -46,6 +46,12 @@ class Rules:
         return cls(train.precision, train.grad_clip_norm, train.on_nonfinite, every)
 
 
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """Return the context for forward passes at a `train.precision`."""
+    dtype = _AUTOCAST.get(precision)
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+
+
 class GradientUpdater:
     """Updates components by the gradients of losses.
 
@@ -90,7 +96,7 @@ class GradientUpdater:
         self._backward: set[str] = set()
         self._losses: dict[tuple[str, ...], list[Tensor]] = {}
         self._last_step: dict[str, int] = {}
-        self._dtype = _AUTOCAST.get(rules.precision)
+        self._precision = rules.precision
         self._scaler = torch.amp.GradScaler(world.device.type) if rules.precision == "fp16" else None
         self._parameters = {name: [*trainable_parameters(components[name]).values()] for name in optimizers}
         self._statistics = StatisticsSnapshot(components[name] for name in optimizers)
@@ -98,9 +104,7 @@ class GradientUpdater:
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context for forward passes: mixed precision where the run asks for it."""
-        if self._dtype is None:
-            return nullcontext()
-        return torch.autocast(self._device.type, self._dtype)
+        return autocast(self._precision, self._device)
 
     def begin_update(self, update: int, sizes: Sequence[int]) -> None:
         """Begin an update.

@@ -15,6 +15,7 @@ from ..runtime.world import World, on_device
 from .batches import ShuffledBatches
 from .data_checks import batch_problem
 from .gradient_updates import GradientUpdater
+from .wait_timer import WaitTimer
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class UpdateReport:
     """Scalars, by the key in a line of metrics: `grad_norm/COMPONENT`, the L2 norm before clipping."""
     skipped: dict[str, int]
     """How many updates each component has skipped so far."""
+    data_wait: float
+    """Share of the time of the updates since the last logged one, this one included, that they waited for batches."""
 
     def losses(self) -> dict[str, Tensor]:
         """Return the mean of each loss over all samples.
@@ -107,19 +110,16 @@ def training_loop(
         log_every: Updates between two that are logged; the last one is logged too.
         world: The place of this process, on whose device the batches go.
     """
-    update = _update_with_step(objective)
+    update, timer = _update_with_step(objective), WaitTimer()
     for step in steps:
         updater.record_gradients = step % log_every == 0 or step == steps[-1]
         outcomes = []
         sizes = batches.sizes(step)
         updater.begin_update(step, sizes)
-        made = batches.of_update(step)
-        for index in range(len(sizes)):
+        made = timer.of_update(batches.of_update(step))
+        for index, size in enumerate(sizes):
             updater.begin_batch(index)
-            batch = next(made)
-            if problem := batch_problem(batch, sizes[index]):
-                raise UserCodeError(f"data: {problem}")
-            updater.batch = on_device(batch, world.device)
+            updater.batch = on_device(_checked(next(made), size), world.device)
             outcomes.append(update(components, updater.batch, updater, step))
         yield UpdateReport(
             step=step,
@@ -130,7 +130,14 @@ def training_loop(
             lrs=updater.current_lrs() if updater.record_gradients else {},
             gradient_metrics=_gradient_metrics(updater) if updater.record_gradients else {},
             skipped=updater.skipped.copy() if updater.record_gradients else {},
+            data_wait=timer.end_update(updater.record_gradients),
         )
+
+
+def _checked(batch: Batch, size: int) -> Batch:
+    if problem := batch_problem(batch, size):
+        raise UserCodeError(f"data: {problem}")
+    return batch
 
 
 def _update_with_step(objective: Objective) -> _Update:

@@ -26,27 +26,6 @@ class EvaluationStoppedError(Exception):
     """The run was asked to stop in the middle of an evaluation."""
 
 
-def evaluate_policy(
-    policy: Policy, components: nn.ModuleDict, config: EvaluationConfig, seed: int
-) -> tuple[dict[str, float], list[Episode]]:
-    """Return the metrics of a policy in an environment, and its episodes.
-
-    Args:
-        policy: Prepared, or with its state loaded.
-        components: Its components, in eval mode.
-        config: The environment and the episodes.
-        seed: Of the random numbers that the policy draws: the run's, for the values of the run.
-
-    Raises:
-        ConfigError: The environment and the policy do not fit together.
-        UserCodeError: The environment or the policy fails.
-    """
-    with PolicyEvaluation(config, policy) as evaluation:
-        evaluation.check(components, seed)
-        episodes = evaluation.episodes(components, seed)
-    return mean_metrics(episodes), episodes
-
-
 def mean_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
     """Return the means over the episodes, each over those that have the value."""
     values: dict[str, list[float]] = {}

@@ -31,6 +31,8 @@ Mark = tuple[str, int]
 """The split and the step, which every line of ours has."""
 
 HELD_OUT = "held_out"
+TIMED = ("updates_per_second", "data_wait")
+"""Names of the values in a training line that time decides: they differ between two equal runs."""
 _HELD_OUT_TEXT = b'"held_out"'
 
 _CHUNK = 1 << 16
@@ -146,6 +148,7 @@ def training_line(report: UpdateReport, updates_per_second: float) -> MetricsLin
         **{key: float(value) for key, value in report.gradient_metrics.items()},
         **{f"skipped/{name}": count for name, count in report.skipped.items()},
         "updates_per_second": round(updates_per_second, 2),
+        "data_wait": round(report.data_wait, 4),
     }
 
 

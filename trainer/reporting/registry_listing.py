@@ -201,7 +201,12 @@ def _source(cls: type[object]) -> str:
 
 
 def _base_depth(cls: type[object], name: str) -> int:
-    """Return how far up the class's bases a field is declared: its own fields are shown first."""
+    """Return how far up the class's bases a field is declared: its own fields are shown first.
+
+    The parameters of a constructor are all its own, whatever attributes the bases declare.
+    """
+    if not issubclass(cls, BaseModel):
+        return 0
     depths = [depth for depth, base in enumerate(cls.__mro__) if name in inspect.get_annotations(base)]
     return max(depths, default=0)
 

@@ -35,7 +35,7 @@ class World:
         Raises:
             ConfigError: This machine has no such device.
         """
-        return replace(self, device=_chosen_device(device))
+        return replace(self, device=device_named(device, "train.device"))
 
     def seed(self, seed: int) -> int:
         """Return the seed for this process's random numbers in training: `seed` itself for the main process."""
@@ -58,13 +58,18 @@ def on_device(batch: Batch, device: torch.device) -> Batch:
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
 
-def _chosen_device(name: str) -> torch.device:
+def device_named(name: str, path: str) -> torch.device:
+    """Return the device that the value `name` of the option `path` names.
+
+    Raises:
+        ConfigError: This machine has no such device.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(f"train.device: no such device; got {name!r}. Use auto, cpu, cuda or cuda:N.") from error
+        raise ConfigError(f"{path}: no such device; got {name!r}. Use auto, cpu, cuda or cuda:N.") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"train.device: this machine has no {name}. Use auto or cpu.")
+        raise ConfigError(f"{path}: this machine has no {name}. Use auto or cpu.")
     return device

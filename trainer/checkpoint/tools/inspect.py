@@ -132,7 +132,7 @@ def _state_line(folder: Path, state: StateFiles, label: str) -> str:
     if not state.tensors:
         return f"{label}: " + listed([f"{path} {value}" for path, value in read_flat_values(folder, state).items()])
     tensors, values, weight = _extent(folder / state.tensors)
-    plain = listed(list(read_flat_values(folder, state)))
+    plain = shorten_names(list(read_flat_values(folder, state)))
     extent = f"{counted(tensors, 'tensor')}, {counted(values, 'value', count(values))}, {size(weight)}"
     return f"{label}: {extent if tensors else 'no tensors'}" + (f"; {plain}" if plain else "")
 

@@ -1,0 +1,74 @@
+"""Distances in time: which frames before and after a sample's own its batch holds."""
+
+from collections.abc import Mapping, Sequence
+
+from optimizer.types import JsonObject
+
+from ..errors import ConfigError
+from ..interfaces.features import FeatureType
+from .features import check_name, type_of
+
+_TOLERANCE_SECONDS = 1e-4
+"""LeRobot's: a distance may be so far from a whole number of frames."""
+_OBSERVATIONS = (FeatureType.VISUAL, FeatureType.STATE, FeatureType.ENV)
+
+
+def default_deltas(features: Mapping[str, JsonObject], n_obs_steps: int, chunk: int) -> dict[str, list[int]]:
+    """Return the distances in frames by name: of observations up to now, and of actions from now on."""
+    deltas: dict[str, list[int]] = {}
+    for name, info in features.items():
+        if type_of(name, info) in _OBSERVATIONS:
+            deltas[name] = list(range(1 - n_obs_steps, 1))
+        elif type_of(name, info) is FeatureType.ACTION:
+            deltas[name] = list(range(chunk))
+    return deltas
+
+
+def in_frames(seconds: Mapping[str, Sequence[float]], fps: float, path: str) -> dict[str, list[int]]:
+    """Return distances in seconds, LeRobot's `delta_timestamps`, as distances in frames.
+
+    Args:
+        seconds: By name.
+        fps: Frames a second.
+        path: The place of the parameters in the config.
+
+    Raises:
+        ConfigError: A distance is not a whole number of frames.
+    """
+    for name, distances in seconds.items():
+        for distance in distances:
+            if abs(distance * fps - round(distance * fps)) / fps > _TOLERANCE_SECONDS:
+                raise ConfigError(
+                    f"{path}.delta_timestamps.{name}: must be multiples of 1/{fps:g} s, the time of a frame;"
+                    f" got {distance}. The nearest one is {round(distance * fps) / fps:g}."
+                )
+    return {name: [round(distance * fps) for distance in distances] for name, distances in seconds.items()}
+
+
+def all_deltas(
+    defaults: Mapping[str, Sequence[int]],
+    frames: Mapping[str, Sequence[int]],
+    seconds: Mapping[str, Sequence[float]],
+    known: Mapping[str, object],
+    fps: float,
+    path: str,
+) -> dict[str, Sequence[int]]:
+    """Return the distances in frames by name; those that a config gives replace the defaults.
+
+    Args:
+        defaults: By name.
+        frames: The parameter `deltas`.
+        seconds: The parameter `delta_timestamps`.
+        known: Whatever is loaded, by name.
+        fps: Frames a second.
+        path: The place of the parameters in the config.
+
+    Raises:
+        ConfigError: A name is not loaded, stands in both parameters, or a time is not a whole number of frames.
+    """
+    for parameter, given in (("deltas", frames), ("delta_timestamps", seconds)):
+        for name in given:
+            check_name(name, known, f"{path}.{parameter}")
+    if both := sorted(frames.keys() & seconds.keys()):
+        raise ConfigError(f"{path}.delta_timestamps: {both[0]!r} is in deltas too. Give one of the two.")
+    return {**defaults, **frames, **in_frames(seconds, fps, path)}

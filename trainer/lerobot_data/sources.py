@@ -1,0 +1,82 @@
+"""Where a data set is: a folder, or a repository on the Hugging Face Hub through its cache."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from optimizer.config import Config, Count, PositiveNumber, shown
+
+from ..errors import ConfigError, missing_extra
+
+
+class Source(Config):
+    """One of several data sets: its place, its weight, and its episodes."""
+
+    root: str | None = None
+    """Folder of the data set. `~` and `$NAME` are filled in."""
+    repo_id: str | None = None
+    """Its name on the Hugging Face Hub, in place of `root`."""
+    revision: str | None = None
+    """Branch, tag or commit of `repo_id`; null: its main branch."""
+    weight: PositiveNumber | None = None
+    """Share of the training samples, in relation to the other weights; null for all: each sample once an epoch."""
+    episodes: list[Count] | None = None
+    """Numbers of the episodes to load; null: all."""
+    exclude_episodes: list[Count] | None = None
+    """Numbers of episodes to leave out."""
+
+
+def expanded(path: str | None) -> Path | None:
+    """Return a path of a config, with `~` and `$NAME` filled in."""
+    return None if path is None else Path(os.path.expandvars(path)).expanduser()
+
+
+def folder_of(source: Source, path: str) -> Path:
+    """Return the folder of a data set, with `meta` in it.
+
+    Args:
+        source: The place.
+        path: The place of the parameters in the config.
+
+    Raises:
+        ConfigError: There is not exactly one of `root` and `repo_id`, or the data set is not there.
+    """
+    folder = expanded(source.root)
+    if (folder is None) == (source.repo_id is None):
+        raise ConfigError(f"{path}: must have one of root and repo_id; it has {'both' if source.root else 'neither'}.")
+    if folder is None:
+        return download(source, ["meta/*"], path)
+    if source.revision is not None:
+        raise ConfigError(f"{path}.revision: belongs to repo_id; a folder has none. Leave it out.")
+    if not folder.is_dir():
+        raise ConfigError(f"{path}.root: must be the folder of a data set; {shown(folder)} is not a folder.")
+    return folder
+
+
+def download(source: Source, patterns: Sequence[str], path: str) -> Path:
+    """Return the folder of a repository's snapshot in the hub's cache, with files that match `patterns` in it.
+
+    Without a connection, it is the snapshot that the cache has, whatever files it has.
+
+    Raises:
+        ConfigError: huggingface_hub is not installed, or the repository can be neither loaded nor found in the cache.
+    """
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise missing_extra(f"{path}.repo_id", "huggingface_hub", "hub") from error
+    try:
+        return Path(
+            snapshot_download(
+                str(source.repo_id), repo_type="dataset", revision=source.revision, allow_patterns=list(patterns)
+            )
+        )
+    except LocalEntryNotFoundError as error:
+        raise ConfigError(
+            f"{path}.repo_id: {source.repo_id!r} is not in the cache of huggingface_hub, or not all of it,"
+            " and the hub cannot be reached. Check the name, the revision and the connection, or give the folder of a"
+            " copy as root."
+        ) from error
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise ConfigError(f"{path}.repo_id: {source.repo_id!r} cannot be loaded: {shown(error)}") from error

@@ -1,0 +1,230 @@
+"""The base of policies whose components are wired in the config."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from optimizer.config import listed
+
+from ..builtins.dataflow import Dataflow
+from ..errors import ConfigError
+from ..interfaces.dataset import Batch, DataSet
+from ..interfaces.features import Feature, FeatureType
+from ..interfaces.policy import Actor, Policy
+from ..runtime.terminal import report
+from .actors import ActionQueue, ObservationHistory, PolicyActor, TemporalEnsemble
+from .feature_options import (
+    PATH,
+    PolicyOptions,
+    action_name,
+    check_inputs,
+    check_options,
+    known_features,
+    normalization_modes,
+)
+from .normalization import Normalization, NormalizationMode
+
+
+class ComponentPolicy(Policy):
+    """Normalizes the features of a data set or a simulator, and wires them through the components.
+
+    Its state is all that acting needs of the data: features, modes, statistics, and the numbers of time steps.
+
+    Raises:
+        ConfigError: Two options contradict each other.
+    """
+
+    added_inputs: ClassVar[Sequence[str]] = ()
+    """Names beside the features that the wiring may read. A subclass computes their values."""
+    chunk: int = 0
+    """Actions of a prediction."""
+    features: Mapping[str, Feature]
+    """The inputs and the action, by name."""
+    normalization: Normalization
+    """Normalizes these features."""
+
+    def __init__(self, **options: Unpack[PolicyOptions]) -> None:
+        check_options(options)
+        self._options = options
+        self._dataflow = Dataflow(options["wiring"]) if options.get("wiring") else None
+        self._modes: Mapping[str, NormalizationMode] = {}
+        self.action = action_name(options)
+        self.features = {}
+
+    def prepare(self, components: nn.ModuleDict, data: DataSet) -> None:
+        """Take features and statistics from the data, and check the options against them."""
+        batch = data.train.batch(torch.zeros(1, dtype=torch.int64))
+        features = self._used_features(list(components), known_features(self._options, data.features, batch), batch)
+        steps = {name: _time_steps(name, batch[name], feature) for name, feature in features.items()}
+        chunk = steps.pop(self.action)
+        if len(set(steps.values())) > 1:
+            given = ", ".join(f"{name} {number}" for name, number in steps.items())
+            raise ConfigError(f"{PATH}.wiring: its features must have equally many time steps; they have {given}")
+        n_action_steps = self._options.get("n_action_steps")
+        if n_action_steps is not None and n_action_steps > chunk:
+            raise ConfigError(
+                f"{PATH}.n_action_steps: must be at most {chunk}, the actions of a sample; got {n_action_steps}"
+            )
+        self._modes, self.features = normalization_modes(self._options, features), features
+        self.n_obs_steps, self.chunk = max(steps.values()), chunk
+        self.normalization = Normalization(features, self._modes, data.statistics)
+        for line in self.normalization.constants():
+            report(line)
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Return features, modes, statistics, and numbers of time steps; empty before `prepare`."""
+        return {**self._facts(), "statistics": self.normalization.statistics()} if self.features else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a state. A policy that was never prepared can act then.
+
+        Raises:
+            ValueError: The policy was prepared for other features, modes, or numbers of time steps.
+        """
+        facts = self._facts()
+        if differing := [name for name in facts if self.features and facts[name] != state[name]]:
+            text = "; ".join(f"{name}: saved {state[name]}, now {facts[name]}" for name in differing)
+            raise ValueError(f"it is of a policy for other data. {text}")
+        self.features = {
+            name: Feature(FeatureType(feature["type"]), tuple(feature["shape"]))
+            for name, feature in state["features"].items()
+        }
+        self._modes = {name: NormalizationMode(mode) for name, mode in state["modes"].items()}
+        self.n_obs_steps, self.chunk = state["n_obs_steps"], state["chunk"]
+        self.normalization = Normalization(self.features, self._modes, state["statistics"])
+
+    def actor(self, components: nn.ModuleDict) -> Actor:
+        """Return an actor by `n_action_steps` or `temporal_ensemble_coeff`."""
+        chunks, coefficient = PolicyActor(self, components), self._options.get("temporal_ensemble_coeff")
+        if coefficient is not None:
+            return ObservationHistory(TemporalEnsemble(chunks, coefficient), self.n_obs_steps)
+        return ObservationHistory(
+            ActionQueue(chunks, self._options.get("n_action_steps") or self.chunk), self.n_obs_steps
+        )
+
+    @property
+    def dataflow(self) -> Dataflow:
+        """The wiring."""
+        assert self._dataflow is not None, "prepare comes first, or the state of a prepared policy"
+        return self._dataflow
+
+    def inputs(self, batch: Batch) -> Batch:
+        """Return the features that the wiring reads, normalized, each with a dimension for time (N, T, *shape).
+
+        Args:
+            batch: A batch of samples or observations.
+        """
+        given = {name: _with_time(batch[name], self.features[name]) for name in self._input_names()}
+        return self.normalization.normalize(given)
+
+    def observed(self, components: nn.ModuleDict, observation: Batch) -> Batch:
+        """Return the features of `observation` that the wiring reads, on the device of the components.
+
+        Raises:
+            ConfigError: One is not there, or has another shape than in the data set.
+        """
+        names = self._input_names()
+        if missing := [name for name in names if name not in observation]:
+            raise ConfigError(
+                f"the policy reads {missing[0]!r}, which is not in the observation: {listed(list(observation))}"
+            )
+        for name in names:
+            expected, shape = (self.n_obs_steps, *self.features[name].shape), observation[name].shape[1:]
+            if shape != expected:
+                raise ConfigError(
+                    f"the policy reads {name!r} of shape {list(expected)}; an observation has {list(shape)}"
+                )
+        device = next(components.parameters()).device
+        return {name: observation[name].to(device) for name in names}
+
+    def target(self, batch: Batch) -> Tensor:
+        """Return the normalized actions of a batch of samples (N, chunk, *shape)."""
+        normalized: Tensor = self.normalization(self.action, _with_time(batch[self.action], self.features[self.action]))
+        return normalized
+
+    def first_action_error(self, predicted: Tensor, batch: Batch) -> Tensor:
+        """Return the mean distance (L2) of the first predicted action from the data's, in the units of the data.
+
+        Args:
+            predicted: Normalized actions (N, chunk, *shape).
+            batch: The samples.
+        """
+        given = _with_time(batch[self.action], self.features[self.action])[:, 0]
+        difference = self.normalization.unnormalize(self.action, predicted.detach()[:, 0]) - given
+        return difference.flatten(1).square().sum(dim=1).sqrt().mean()
+
+    def _input_names(self) -> list[str]:
+        return [name for name in self.features if name != self.action]
+
+    def _facts(self) -> dict[str, Any]:
+        """Return the state without the statistics, as plain values."""
+        return {
+            "features": {name: {"type": f.type.value, "shape": list(f.shape)} for name, f in self.features.items()},
+            "modes": {name: mode.value for name, mode in self._modes.items()},
+            "n_obs_steps": self.n_obs_steps,
+            "chunk": self.chunk,
+        }
+
+    def _used_features(
+        self, components: Sequence[str], known: Mapping[str, Feature], batch: Batch
+    ) -> dict[str, Feature]:
+        """Return the inputs and the action. Raises ConfigError if the wiring does not fit components and features."""
+        readable = [name for name, feature in known.items() if feature.type in _READABLE and name in batch]
+        if self._dataflow is None:
+            lines = "\n".join(f"  - {line}" for line in example_wiring(components, readable, self.added_inputs))
+            raise ConfigError(f"{PATH}.wiring: required. For example:\n{lines}")
+        if twice := [name for name in self.added_inputs if name in known]:
+            raise ConfigError(f"data: a feature is called {twice[0]!r}, which the policy computes itself. Rename it.")
+        self._dataflow.check(components, [*readable, *self.added_inputs], f"{PATH}.wiring")
+        inputs = [name for name in self._dataflow.inputs if name not in self.added_inputs]
+        if not inputs:
+            raise ConfigError(f"{PATH}.wiring: must read a feature of the data; they are {listed(readable)}")
+        check_inputs(self._options, inputs)
+        if self.action not in known or self.action not in batch:
+            raise ConfigError(
+                f"{PATH}.action: the data set has no feature {self.action!r}; it has {listed(list(known))}"
+            )
+        return {name: known[name] for name in (*inputs, self.action)}
+
+
+def mean_over_valid(error: Tensor, is_pad: Tensor | None) -> Tensor:
+    """Return the mean over samples of each one's mean over its actions, so that each sample weighs the same.
+
+    Args:
+        error: One value an action (N, chunk).
+        is_pad: True for actions after the end of the episode (N, chunk), which do not count; None: all count.
+    """
+    if is_pad is None:
+        return error.mean()
+    valid = (~is_pad).to(error.dtype).view_as(error)
+    return ((error * valid).sum(dim=1) / valid.sum(dim=1).clamp(min=1)).mean()
+
+
+def example_wiring(components: Sequence[str], features: Sequence[str], added: Sequence[str]) -> list[str]:
+    """Return lines in which each component but the last reads one feature, and the last reads all results."""
+    *readers, last = components
+    results = {
+        f"{name.replace('-', '_')}_tokens": (name, feature) for name, feature in zip(readers, features, strict=False)
+    }
+    lines = [f"{result} = {name}({feature})" for result, (name, feature) in results.items()]
+    return [*lines, f"actions = {last}({', '.join([*results, *features[len(results) :], *added])})"]
+
+
+_READABLE = (FeatureType.STATE, FeatureType.VISUAL, FeatureType.ENV, FeatureType.LANGUAGE)
+"""Types of features that a policy may read. It does not have the others when it acts."""
+
+
+def _with_time(tensor: Tensor, feature: Feature) -> Tensor:
+    return tensor.unsqueeze(1) if tensor.dim() == len(feature.shape) + 1 else tensor
+
+
+def _time_steps(name: str, tensor: Tensor, feature: Feature) -> int:
+    """Return the number of time steps of a feature in a batch. Raises ConfigError if its shape does not fit."""
+    shape = _with_time(tensor, feature).shape
+    if len(shape) != len(feature.shape) + 2 or tuple(shape[2:]) != feature.shape:
+        raise ConfigError(
+            f"data: {name!r} has shape {list(feature.shape)} by its features; a sample has {list(tensor.shape[1:])}"
+        )
+    return shape[1]
