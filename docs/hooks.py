@@ -8,7 +8,14 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/**/*.md")
 PACKAGES = tuple(f"{package}/**/README.md" for package in ("benchmarks", "examples", "optimizer", "trainer"))
-LINKED = ("docs/site.css", "docs/figures/*", "configs/*.yaml", "examples/**/*.py", "examples/**/*.yaml")
+LINKED = (
+    "docs/site.css",
+    "docs/figures/*",
+    "configs/**/*.yaml",
+    "configs/**/*.py",
+    "examples/**/*.py",
+    "examples/**/*.yaml",
+)
 """Files that pages use, show or link to. They are copied as they are."""
 
 

@@ -60,11 +60,12 @@ def figure(panels: Sequence[Panel]) -> "Figure":
         axes.set(title=panel.title, xlabel="update", ylabel=panel.y_label)
         axes.grid(alpha=0.3)
         for series in panel.series:
-            axes.plot(*zip(*series.points, strict=True), series.style, label=series.label, clip_on=False)
+            axes.plot(*zip(*series.points, strict=True), series.style, label=series.label)
+        values = [value for series in panel.series for value in series.values]
         if _is_log(panel):
             axes.set_yscale("log")
-        elif all(value >= 0 for series in panel.series for value in series.values):
-            axes.set_ylim(bottom=0)
+        elif all(value >= 0 for value in values):
+            axes.set_ylim(0, 1.05 * max(values) or None)
         axes.legend()
     return drawn
 

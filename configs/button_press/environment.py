@@ -42,7 +42,6 @@ class ButtonPress(gymnasium.Env[Observation, Array]):
         if render_mode is not None:
             _use_egl_without_display()
         self._sawyer: Any = SawyerButtonPressTopdownEnvV3(render_mode, "corner2", width=480, height=480)  # half typed
-        self._sawyer.model.vis.quality.shadowsize = 0  # without OpenGL in hardware, shadows take most of the time
         self.render_mode = render_mode
         self.action_space = self._sawyer.action_space
         boxes: dict[str, Space[Any]] = {
@@ -80,7 +79,10 @@ def _use_egl_without_display() -> None:
     if sys.platform == "linux" and not os.environ.get("DISPLAY"):
         os.environ.setdefault("MUJOCO_GL", "egl")
     if os.environ.get("MUJOCO_GL") == "egl":
-        importlib.import_module("mujoco.egl")  # raises here what gymnasium would raise with a second error
+        try:  # here, as gymnasium's renderer would print a second error
+            importlib.import_module("mujoco.egl")
+        except (AttributeError, ImportError) as error:
+            raise RuntimeError(f"there is no OpenGL to render with: EGL cannot be loaded ({error})") from error
 
 
 def _split(observation: Array) -> Observation:

@@ -216,8 +216,8 @@ def test_every_schedule_has_a_page_with_a_block():
 def test_every_figure_is_shown_and_every_shown_one_is_there():
     shown = {
         name
-        for path in (ROOT / "docs").rglob("*.md")
-        for name in re.findall(r"!\[[^]]*\]\((?:\.\./)?figures/([^)]*)\)", path.read_text())
+        for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+        for name in re.findall(r"!\[[^]]*\]\((?:\.\./|docs/)?figures/([^)]*)\)", path.read_text())
     }
     assert shown == {path.name for path in (ROOT / "docs/figures").iterdir()}
 

@@ -72,7 +72,8 @@ def _figure(episodes: Sequence[Episode], recordings: Sequence[Recording]) -> "Fi
         axes = drawn.add_subplot(projection="3d" if solid else None)
         _draw_paths(axes, episodes, recordings)
         return drawn
-    drawn = Figure(figsize=(2 * FRAMES, 2.3 * rows), layout="constrained")
+    height, width = recordings[0].frames[0].shape[:2]
+    drawn = Figure(figsize=(2 * FRAMES, (2 * height / width + 0.25) * rows), layout="constrained")
     grid = drawn.subplots(rows, FRAMES, squeeze=False)
     for row, episode, recording in zip(grid, episodes, recordings, strict=True):
         row[0].set_title(_title(episode), loc="left", fontsize=9)
