@@ -37,7 +37,7 @@ docs: .venv/docs.stamp
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: .venv/test.stamp
-	$(BIN)/python benchmarks/report.py
+	CUDA_VISIBLE_DEVICES= $(BIN)/python benchmarks/report.py
 
 soak: .venv/test.stamp
 	$(BIN)/python benchmarks/kill_and_resume.py

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import machine, medians, table
+from measuring import DEVICE, machine, medians, table
 from torch import nn
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY
@@ -30,7 +30,7 @@ class State:
         names = ("backbone", "embedder", "head")
         self.components = nn.ModuleDict(
             {name: nn.Sequential(*(nn.Linear(1024, 1024) for _ in range(8))) for name in names}
-        )
+        ).to(DEVICE)
         factory: Any = OPTIMIZER_BUILDER_REGISTRY["adamw"]
         factory = factory(lr=1e-3)
         self.optimizers = {name: factory.build(component) for name, component in self.components.items()}

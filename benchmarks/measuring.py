@@ -15,6 +15,9 @@ import torch
 
 Functions = Mapping[str, Callable[[], object]]
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+"""Where tensors are, and by whose clock calls are timed."""
+
 
 def medians(functions: Functions, rounds: int, calls: int = 1) -> dict[str, float]:
     """Return the median time of one call of each function, in seconds.
@@ -44,13 +47,13 @@ def table(times: Mapping[str, float], against: str, unit: str = "ms") -> str:
 
 def extra_memory(function: Callable[[], object]) -> int:
     """Return by how many bytes a call makes the process (on Linux), or what is taken of a CUDA device, grow at most."""
-    if torch.cuda.is_available():
+    gc.collect()
+    if DEVICE == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         function()
         return torch.cuda.max_memory_allocated() - before
     libc = ctypes.CDLL("libc.so.6")
-    gc.collect()
     libc.malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = _status("VmRSS")
@@ -60,7 +63,7 @@ def extra_memory(function: Callable[[], object]) -> int:
 
 def machine() -> str:
     """Return what the figures were seen on."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} cores"
+    device = torch.cuda.get_device_name() if DEVICE == "cuda" else f"{torch.get_num_threads()} cores"
     return f"{device}, {platform.machine()}, Python {platform.python_version()}, torch {version('torch')}"
 
 
@@ -71,7 +74,7 @@ def _status(name: str) -> int:
 
 def _seconds(function: Callable[[], object], calls: int) -> float:
     """Return how long so many calls take: on a CUDA device by its own clock."""
-    if not torch.cuda.is_available():
+    if DEVICE == "cpu":
         start = time.perf_counter()
         for _ in range(calls):
             function()

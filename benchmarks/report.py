@@ -40,7 +40,7 @@ with {peers}.
 - The base of every ratio is the row with 1.00 in its table; below 1 is faster than the base.
 - The spread between rounds is not recorded. On a shared machine, times differ by a half from hour to hour: quote the
   ratios, not the times. For steps, two measurements are shown.
-- Everything here is on a CPU. Nothing has been measured on a GPU yet.
+- Everything down to "Measured separately" is on a CPU; [On a GPU](#on-a-gpu) is at the end.
 
 ![The steps and the loops as bars](figures/benchmarks.png)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from measuring import machine, medians, table
+from measuring import DEVICE, machine, medians, table
 from optimizers import parameters
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon
@@ -63,7 +63,8 @@ def growth(title: str, sizes: list[int], make: Callable[[int], Callable[[], obje
 
 def all_growth() -> list[str]:
     """Return the tables of growth, up to as many parameters as fit (16 bytes each, with gradient and state)."""
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    on_cpu = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    free = on_cpu if DEVICE == "cpu" else torch.cuda.mem_get_info()[0]
     counts = [count for count in (10**6, 10**7, 10**8, 5 * 10**8, 10**9) if count <= 10**7 or 17 * count < free]
     small: list[tuple[int, ...]] = [(8,)] * 4
     return [

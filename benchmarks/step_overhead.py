@@ -5,14 +5,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from measuring import machine, medians, table
+from measuring import DEVICE, machine, medians, table
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, SCHEDULE_REGISTRY, scheduled
 
 
 def parameters() -> list[torch.Tensor]:
     """Return 4 tensors of 8 elements, with gradients: so small that only overhead is left."""
-    tensors = [torch.zeros(8, requires_grad=True) for _ in range(4)]
+    tensors = [torch.zeros(8, device=DEVICE, requires_grad=True) for _ in range(4)]
     for tensor in tensors:
         tensor.grad = torch.ones_like(tensor)
     return tensors

@@ -153,7 +153,7 @@ def _load(folder: Path, components: nn.ModuleDict, objective: Objective, device:
         _give_shapes(component, folder / name / WEIGHTS)
     try:
         restore_components(folder, components, {}, {}, [], None, lambda _: None)
-        move(components, device)
+        move(objective, components, device)
         load_objective(folder, objective, components, device)
     except DamagedCheckpointError:
         raise

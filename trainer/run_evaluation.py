@@ -51,7 +51,7 @@ def evaluate_run(
     """
     with log_imports(lambda module: report(f"{run / CONFIG} imports {module}")):
         config = config_of_run(run, overrides)
-    settings = _settings(config, "train.evaluation.video" in overrides, out)
+    settings = _settings(config, bool({"train.evaluation", "train.evaluation.video"} & overrides.keys()), out)
     device = device_named(config.train.device, "train.device")
     loaded = load_checkpoint(config, checkpoint, device)
     report(f"{loaded.checkpoint}:")

@@ -23,7 +23,7 @@ from .cautious import BUFFER, sgd_buffer
 from .moments import adam_state, cast_moments, count_step
 from .stepping import by_group, unsupported_group
 
-FAILURES: dict[tuple[str, str, torch.dtype, torch.dtype], str] = {}
+FAILURES: dict[tuple[str, torch.device, torch.dtype, torch.dtype], str] = {}
 """Why compiling failed, by step, device and types, since a kernel was last chosen."""
 
 
@@ -33,19 +33,21 @@ def unsupported_reason(step: str, optimizer: ScheduledOptimizer, group: ParamGro
     if reason is not None or not group["params"]:
         return reason
     p = group["params"][0]
-    return uncompilable(step, p.device.type, p.dtype, optimizer.step_options.state_dtype or p.dtype)
+    return uncompilable(step, p.device, p.dtype, optimizer.step_options.state_dtype or p.dtype)
 
 
-def uncompilable(step: str, device: str, dtype: torch.dtype, state_dtype: torch.dtype) -> str | None:
+def uncompilable(step: str, device: torch.device, dtype: torch.dtype, state_dtype: torch.dtype) -> str | None:
     """Compile a step for parameters of `dtype`; return why that failed, or None. A failure is not tried again."""
     key = step, device, dtype, state_dtype
     if key in FAILURES:
         return FAILURES[key]
     try:
-        if device == "cpu":
+        if device.type == "cpu":
             native.check_step(step, dtype, state_dtype)
         else:
-            from . import gpu  # noqa: F401
+            from . import gpu
+
+            gpu.check_step(step, device)
     except (OSError, ImportError) as error:
         FAILURES[key] = str(error)
         return str(error)
@@ -68,9 +70,10 @@ def run(
         native.run(step, rows, numbers, choice, moments_at)
 
 
-def gradient_of(p: Tensor) -> Tensor:
-    """Return the gradient of `p`, with the strides of `p`."""
-    return with_strides_of(p, p.grad)  # type: ignore[arg-type]  # it has one
+def gradients_of(optimizer: ScheduledOptimizer, parameters: list[Tensor]) -> list[Tensor]:
+    """Return the gradients of `parameters`, which all have one, with the strides of their parameters."""
+    gradients: list[Tensor] = [p.grad for p in parameters]  # type: ignore[misc]  # they have one
+    return gradients if optimizer.is_laid_out else list(map(with_strides_of, parameters, gradients))
 
 
 def _unsupported_sgd(optimizer: ScheduledOptimizer, group: ParamGroup) -> str | None:
@@ -88,7 +91,11 @@ def _step_adam(optimizer: ScheduledOptimizer, group: ParamGroup, parameters: lis
     caution = optimizer.step_options.caution
     states = [adam_state(optimizer, p) for p in parameters]
     counts = [step for step, _, _ in states]
-    rows = [(p, gradient_of(p), average, square) for p, (_, average, square) in zip(parameters, states, strict=True)]
+    gradients = gradients_of(optimizer, parameters)
+    rows = [
+        (p, gradient, average, square)
+        for p, gradient, (_, average, square) in zip(parameters, gradients, states, strict=True)
+    ]
     numbers_at = cache(partial(_adam_numbers, group, caution or Caution()))
     numbers = [numbers_at(step.item() + 1) for step in counts]
     run("adam" if caution is None else "cautious_adam", rows, numbers, moments_at=2)
@@ -108,9 +115,9 @@ def _step_sgd(optimizer: ScheduledOptimizer, group: ParamGroup, parameters: list
     caution = optimizer.step_options.caution
     assert caution is not None  # or another kernel would have been chosen
     rest = (float(group["lr"]), l2_penalty(group), _sign(group), caution.min_mean, caution.eps)
-    for p in parameters:
+    for p, gradient in zip(parameters, gradients_of(optimizer, parameters), strict=True):
         buffer, is_first = sgd_buffer(optimizer, p)
-        rows.append((p, gradient_of(p), buffer))
+        rows.append((p, gradient, buffer))
         # The first buffer is the gradient, not dampened.
         numbers.append((group["momentum"], 1.0 if is_first else 1.0 - group["dampening"], *rest))
     run("cautious_sgd", rows, numbers, group["nesterov"])
@@ -119,6 +126,9 @@ def _step_sgd(optimizer: ScheduledOptimizer, group: ParamGroup, parameters: list
 def _sign(group: ParamGroup) -> float:
     return -1.0 if group["maximize"] else 1.0
 
+
+WITH_CAUTION = ("compiled", "auto")
+"""For `auto` on CUDA devices: on the CPU the steps in blocks, which support more, come first."""
 
 _ADAM = Kernel(
     name="compiled_adam",
@@ -137,6 +147,7 @@ KERNELS = (
     replace(
         _ADAM,
         name="compiled_cautious_adam",
+        implementations=WITH_CAUTION,
         unsupported_reason=partial(unsupported_reason, "cautious_adam"),
         cautious=True,
     ),
@@ -144,7 +155,7 @@ KERNELS = (
         name="compiled_cautious_sgd",
         shown_as="compiled",
         classes=(SGD,),
-        implementations=("compiled",),
+        implementations=WITH_CAUTION,
         step=by_group(_step_sgd),
         unsupported_reason=_unsupported_sgd,
         state_names=BUFFER,

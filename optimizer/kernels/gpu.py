@@ -7,7 +7,7 @@ requires and none are fused: a device must compute the same numbers as Triton's 
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -41,17 +41,32 @@ def run(name: str, rows: Sequence[Sequence[Tensor]], numbers: Sequence[Sequence[
     if not any(sizes):
         return
     device = rows[0][0].device
-    addresses = [[x.data_ptr() for x in row] for row in rows]
-    alignment = 16 if all(address % 16 == 0 for row in addresses for address in row) else 4
+    addresses = np.array([[x.data_ptr() for x in row] for row in rows], dtype=np.int64)
+    alignment = 4 if (addresses % 16).any() else 16
     with torch.cuda.device_of(rows[0][0]):  # type: ignore[no-untyped-call]
         stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
         blocks = _blocks(sizes, BLOCK, device, stream)
-        table = _device_table([[*row, 0, size] for row, size in zip(addresses, sizes, strict=True)], np.int64, device)
+        counts = np.stack([np.zeros_like(sizes), sizes], axis=1)
+        table = _device_table(np.concatenate([addresses, counts], axis=1), np.int64, device)
         numbers_table = _device_table(numbers, np.float32, device)
         options = {"num_warps": WARPS, "enable_fp_fusion": False}
         for body in STEPS[name]:
             widths = table.shape[1], numbers_table.shape[1]
             _kernel[(len(blocks),)](body, blocks, table, numbers_table, *widths, choice, alignment, BLOCK, **options)
+
+
+@cache
+def check_step(name: str, device: torch.device) -> None:
+    """Take the step `name` of one number, which compiles it.
+
+    Raises:
+        OSError: without a C compiler for Triton; on a device that it does not support.
+    """
+    tensors, numbers = _WIDTHS[name]
+    try:
+        run(name, [[torch.zeros(1, device=device) for _ in range(tensors)]], [[1.0] * numbers])
+    except Exception as error:  # Triton's have no common base
+        raise OSError(f"Triton cannot compile {name} for {device}: {error}") from error
 
 
 @lru_cache(maxsize=64)
@@ -249,3 +264,6 @@ STEPS: dict[str, tuple[Any, ...]] = {
     "schedule_free_radam": (_radam,),
 }
 """The programs that each step launches, in order."""
+
+_WIDTHS = {"adam": (4, 12), "cautious_adam": (4, 12), "cautious_sgd": (3, 7), "schedule_free_radam": (4, 8)}
+"""How many tensors a row of each step has, and how many numbers it is given."""

@@ -33,8 +33,9 @@ def adam_state(
         for name in MOMENTS:
             dtype = moment_dtype(optimizer, p)
             state[name] = torch.zeros_like(p, dtype=dtype, memory_format=torch.preserve_format)
-    for name in MOMENTS:
-        state[name] = adapted_moment(optimizer, p, state[name])
+    if not optimizer.is_laid_out or p.dtype in HALVES:
+        for name in MOMENTS:
+            state[name] = adapted_moment(optimizer, p, state[name])
     average, square = MOMENTS
     return state["step"], state[average], state[square]
 

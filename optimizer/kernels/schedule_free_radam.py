@@ -78,7 +78,8 @@ def _begin_update(
         if "z" not in state:
             state["z"] = torch.clone(p, memory_format=torch.preserve_format)
             state["exp_avg_sq"] = torch.zeros_like(p, memory_format=torch.preserve_format)
-        state |= {name: with_strides_of(p, state[name]) for name in ("exp_avg_sq", "z")}
+        if not optimizer.is_laid_out:
+            state |= {name: with_strides_of(p, state[name]) for name in STATE}
         rows.append((p, p.grad, state["exp_avg_sq"], state["z"]))  # type: ignore[arg-type]  # it has a gradient
     return rows, numbers, is_adaptive
 
@@ -94,7 +95,8 @@ def _step_in_blocks(optimizer: ScheduledOptimizer, group: ParamGroup, parameters
 def _step_compiled(optimizer: ScheduledOptimizer, group: ParamGroup, parameters: list[Tensor]) -> None:
     """RAdamScheduleFree's step: equal to the library's but for rounding."""
     rows, (beta2, *rest), is_adaptive = _begin_update(optimizer, group, parameters)
-    rows = [(y, compiled.gradient_of(y), *states) for y, _, *states in rows]
+    gradients = compiled.gradients_of(optimizer, parameters)
+    rows = [(y, gradient, *states) for gradient, (y, _, *states) in zip(gradients, rows, strict=True)]
     compiled.run("schedule_free_radam", rows, [(beta2, 1.0 - beta2, *rest)] * len(rows), is_adaptive)
 
 

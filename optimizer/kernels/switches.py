@@ -9,6 +9,9 @@ from torch.optim import Optimizer
 
 from ..transforms.memory_layout import is_dense
 
+FUSED_ON_CPU_ONLY = (torch.optim.Adagrad,)
+"""Classes whose fused step PyTorch refuses on a CUDA device."""
+
 
 def implementation_switches(
     optimizer_class: type[Optimizer], implementation: str, parameters: Iterable[Tensor], *, prefer_fused: bool
@@ -24,19 +27,21 @@ def implementation_switches(
     Raises:
         ValueError: The class has no such implementation, or it cannot update these parameters.
     """
+    devices = ("cpu",) if issubclass(optimizer_class, FUSED_ON_CPU_ONLY) else ("cpu", "cuda")
     switches = {"fused", "foreach"} & set(inspect.signature(optimizer_class).parameters)
     if implementation == "auto":
-        return {"fused": True} if prefer_fused and _are_fusable(parameters) else {}
+        return {"fused": True} if prefer_fused and _are_fusable(parameters, devices) else {}
     if implementation == "compiled":
         return {}
     if implementation == "single":
         return dict.fromkeys(switches, False)
     if implementation not in switches:
         raise ValueError(f"implementation: {optimizer_class.__name__} has no {implementation} one")
-    if implementation == "fused" and not _are_fusable(parameters):
-        raise ValueError("implementation: fused needs dense floating-point parameters on the CPU or a CUDA device")
+    if implementation == "fused" and not _are_fusable(parameters, devices):
+        where = "or a CUDA device" if "cuda" in devices else f"for {optimizer_class.__name__}"
+        raise ValueError(f"implementation: fused needs dense floating-point parameters on the CPU {where}")
     return {implementation: True}
 
 
-def _are_fusable(parameters: Iterable[Tensor]) -> bool:
-    return all(torch.is_floating_point(p) and p.device.type in ("cpu", "cuda") and is_dense(p) for p in parameters)
+def _are_fusable(parameters: Iterable[Tensor], devices: tuple[str, ...]) -> bool:
+    return all(torch.is_floating_point(p) and p.device.type in devices and is_dense(p) for p in parameters)

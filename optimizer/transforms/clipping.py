@@ -67,7 +67,7 @@ def clip_to_norm(gradients: list[Tensor], max_norm: float, *, keep_overflowed: b
         factor = torch.where(torch.isfinite(norm), factor, 1.0)
     if not is_plain:
         _scale(gradients, factor)
-    elif factor != 1.0:
+    elif not factor.is_cpu or factor != 1.0:  # to ask a device would be to wait for it
         torch._foreach_mul_(gradients, factor)
     return norm
 
@@ -119,10 +119,11 @@ def _clip_parameters(parameters: Sequence[Tensor], max_norm: float) -> Tensor:
 
 
 def _is_plain(gradients: list[Tensor]) -> bool:
-    """Return whether the gradients are dense tensors of one type on the CPU."""
-    return bool(gradients) and all(
-        type(g) is Tensor and g.is_cpu and g.dtype is gradients[0].dtype and not g.is_sparse for g in gradients
-    )
+    """Return whether the gradients are dense tensors of one type on the CPU or on one CUDA device."""
+    if not gradients or not (gradients[0].is_cpu or gradients[0].is_cuda):
+        return False
+    dtype, device = gradients[0].dtype, gradients[0].device
+    return all(type(g) is Tensor and g.dtype is dtype and not g.is_sparse and g.device == device for g in gradients)
 
 
 def _scale(gradients: Iterable[Tensor], factor: Tensor) -> None:

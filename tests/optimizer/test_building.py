@@ -6,6 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError, model_validator
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, AdamWWithWarmupCosineFactory, FreeScheduleFactory, Horizon
 
@@ -16,6 +17,17 @@ def build(params, **options):
 
 def weights():
     return [nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2, 2))]
+
+
+def test_adagrad_is_fused_on_the_cpu_alone():
+    factory = OPTIMIZER_BUILDER_REGISTRY["adagrad"]
+    assert factory().build(weights()).param_groups[0]["fused"]
+    with FakeTensorMode():
+        there = [nn.Parameter(torch.ones(3, device="cuda"))]
+        assert not factory().build(there).param_groups[0]["fused"]
+        assert OPTIMIZER_BUILDER_REGISTRY["sgd"]().build(there).param_groups[0]["fused"]
+        with pytest.raises(ValueError, match="fused needs dense floating-point parameters on the CPU for Adagrad"):
+            factory(implementation="fused").build(there)
 
 
 WRONG = {

@@ -304,6 +304,16 @@ def test_a_schedule_free_step_is_the_librarys(gpu, params):
     assert apart([z for _, z in states], [library.state[p]["z"] for p in theirs]) < 1e-6
 
 
+@pytest.mark.parametrize("name", TWINS)
+def test_a_step_is_checked_by_taking_it(gpu, name, monkeypatch):
+    device = torch.device(gpu.device)
+    gpu.check_step(name, device)
+    gpu.check_step.cache_clear()
+    monkeypatch.setattr(gpu, "_kernel", None)
+    with pytest.raises(OSError, match=f"^Triton cannot compile {name} for {device}: "):
+        gpu.check_step(name, device)
+
+
 def test_tables_are_made_once_for_the_same_sizes_and_not_kept_forever(gpu):
     rows = [[torch.ones(3, device=gpu.device) for _ in range(3)] for _ in range(2)]
     for some in (rows, rows, rows[:1], rows):

@@ -65,15 +65,15 @@ def at_update(number, then=None):
 
 
 def at_evaluation(number):
-    from trainer import offline_trainer
+    from trainer import evaluations
 
-    evaluate = offline_trainer.evaluate
+    evaluate = evaluations.evaluate
 
     def signalled(*given):
         os.kill(os.getpid(), number)
         return evaluate(*given)
 
-    offline_trainer.evaluate = signalled
+    evaluations.evaluate = signalled
 
 
 def while_saving(number):

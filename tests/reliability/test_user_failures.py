@@ -274,9 +274,9 @@ def test_a_run_stopped_between_checkpoint_and_evaluation_evaluates_when_it_is_re
     train(config(tmp_path / "whole", two(), optims, **options), console=quiet)
 
     for moment in ("evaluate", "observe"):  # before the evaluation, and once it is written
-        from trainer import offline_trainer
+        from trainer import evaluations
 
-        original, calls = getattr(offline_trainer, moment), []
+        original, calls = getattr(evaluations, moment), []
 
         def killed(*given, original=original, calls=calls):
             calls.append(given)
@@ -286,7 +286,7 @@ def test_a_run_stopped_between_checkpoint_and_evaluation_evaluates_when_it_is_re
 
         run = tmp_path / moment
         with monkeypatch.context() as patch:
-            patch.setattr(offline_trainer, moment, killed)
+            patch.setattr(evaluations, moment, killed)
             with pytest.raises(KilledError):
                 train(config(run, two(), optims, **options), console=quiet)
         assert (run / "checkpoints/latest").read_text() == "step_00000006\n"

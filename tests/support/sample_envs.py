@@ -10,6 +10,7 @@ from gymnasium import spaces
 from torch import nn
 
 from trainer import DATASET_REGISTRY, MODEL_REGISTRY, OBJECTIVE_REGISTRY, DataSet, Outcome, TensorSplit
+from trainer.interfaces.evaluation import ENVIRONMENT_REGISTRY, Environment, Episode
 from trainer.interfaces.features import Feature, FeatureType
 from trainer.interfaces.policy import Policy
 
@@ -21,8 +22,8 @@ class Reach(gymnasium.Env):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 gymnasium's form
 
-    def __init__(self, render_mode=None, pixels=False, says_success=True):
-        self.render_mode, self._pixels, self._says_success = render_mode, pixels, says_success
+    def __init__(self, render_mode=None, pixels=False, says_success=True, ends=True):
+        self.render_mode, self._pixels, self._says_success, self._ends = render_mode, pixels, says_success, ends
         box = spaces.Box(-10, 10, (2,), np.float64)
         places = {"agent_pos": box, "environment_state": box, "noise": spaces.Box(0, 1, (1,))}
         frames = {"top": spaces.Box(0, 255, (8, 12, 3), np.uint8)}
@@ -41,7 +42,7 @@ class Reach(gymnasium.Env):
         info = {"distance": np.float64(distance), "step": 3, "place": self._at, "nested": {"x": 1.0}, "note": "text"}
         solved = distance < 0.5
         success = {"is_success": bool(solved)} if self._says_success else {}
-        return self._observation(), -distance, solved, False, {**info, **success}
+        return self._observation(), -distance, solved and self._ends, False, {**info, **success}
 
     def render(self):
         return np.full((9, 12, 3), 100 + 10 * int(self._at[0]), np.uint8)
@@ -247,3 +248,22 @@ def config(run_dir, evaluation=None, *, policy=None, env=None, data=None, **chan
         params = {"id": "sample/Reach-v0", **(env or {})}
         made["train"]["evaluation"] = {"type": "gym", "params": params, "n_episodes": 6, **evaluation}
     return made
+
+
+@ENVIRONMENT_REGISTRY.register("countdown")
+class Countdown(Environment):
+    """An environment without gymnasium: the reward of an episode is its seed, and `acts` actions are asked for."""
+
+    name = "Countdown"
+
+    def __init__(self, acts: int = 2, fails_after: int = 100) -> None:
+        self._acts, self._left = acts, fails_after
+
+    def episodes(self, actor, seeds, batch_size, use_async_envs, record=0, max_steps=None):
+        actor.reset()
+        for _ in range(min(self._acts, max_steps or self._acts)):
+            self._left -= 1
+            if self._left < 0:
+                raise LookupError("out of numbers")
+            actor.act({STATE: torch.zeros(1, 2), GOAL: torch.ones(1, 2)})
+        return [Episode(seed, self._acts, float(seed), None) for seed in seeds]

@@ -57,7 +57,8 @@ def built(factory, params):
 
 
 def update(module, optimizer, step):
-    x = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
+    p = next(module.parameters())
+    x = torch.randn(16, 4, generator=torch.Generator().manual_seed(step)).to(p.device, p.dtype)
 
     def closure():
         optimizer.zero_grad()

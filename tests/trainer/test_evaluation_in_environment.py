@@ -313,3 +313,23 @@ def test_an_environment_that_fails_while_it_is_recorded_leaves_a_finished_run(tm
         train(config(tmp_path / "run", {"video": 1}, env=env), console=quiet)
     assert json.loads((tmp_path / "run/checkpoints/step_00000012/trainer.json").read_text())["step"] == 12
     assert 12 in evaluations(tmp_path / "run")
+
+
+def test_an_environment_of_the_user_needs_its_episodes_alone(tmp_path, quiet):
+    made = config(tmp_path / "run", {"every": 6, "seed": 4})
+    made["train"]["evaluation"] |= {"type": "countdown", "params": {}}
+    run = train(made, console=quiet).run_dir
+    assert {step: line["return"] for step, line in evaluations(run).items()} == {6: 6.5, 12: 6.5}
+
+    made["train"] |= {"run_dir": str(tmp_path / "failing"), "pictures": False}
+    made["train"]["evaluation"]["params"] = {"fails_after": 2}
+    with pytest.raises(
+        UserCodeError, match=r"(?s)after 6 updates: Countdown: an episode fails: LookupError: out of nu"
+    ):
+        train(made, console=quiet)
+    made["train"] |= {"run_dir": str(tmp_path / "refused")}
+    made["train"]["evaluation"]["params"] = {"fails_after": 0}
+    with pytest.raises(
+        ConfigError, match=r"train.evaluation: Countdown: an episode fails: LookupError: out of numbers"
+    ):
+        train(made, console=quiet)

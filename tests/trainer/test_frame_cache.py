@@ -50,6 +50,14 @@ def test_frames_are_decoded_once_and_the_size_is_printed_first(cached, meta, tmp
     assert torch.equal(first, again)
 
 
+@pytest.mark.parametrize("camera", [FRONT, TOP])
+def test_a_cache_that_is_there_needs_no_decoder(cached, meta, camera, monkeypatch):
+    first, _ = cached(meta, camera)
+    monkeypatch.setitem(sys.modules, "av", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    assert torch.equal(cached(meta, camera)[0], first)
+
+
 def test_the_cache_lies_in_the_users_cache_folder(cached, meta, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     cached(meta, cache_dir=None)
@@ -152,7 +160,7 @@ def test_a_fault_while_decoding_leaves_no_cache(cached, meta, tmp_path):
 
 
 class Run:
-    """A process that opens the frames of `camera`, and stops when 20 are decoded until something is sent to `go`."""
+    """A process that makes a cache, and stops when 20 frames are decoded until `go` is called."""
 
     def __init__(self, meta, cache):
         read_end, write_end = os.pipe()
@@ -182,17 +190,33 @@ class Run:
 
     def end(self):
         """Kill the process if it still runs."""
-        os.kill(self.process, signal.SIGKILL)
-        os.waitpid(self.process, 0)
-        self.output.close()
-        os.close(self._gate)
+        if self.process is not None:
+            os.kill(self.process, signal.SIGKILL)
+            os.waitpid(self.process, 0)
+            self.output.close()
+            os.close(self._gate)
+            self.process = None
 
 
-def test_of_two_runs_at_once_one_decodes_and_the_other_waits(meta, tmp_path):
-    first = Run(meta, tmp_path / "cache")
+@pytest.fixture
+def start(meta, tmp_path):
+    """Start a Run. None outlives its test, however that ends."""
+    started = []
+
+    def make():
+        started.append(Run(meta, tmp_path / "cache"))
+        return started[-1]
+
+    yield make
+    for run in started:
+        run.end()
+
+
+def test_of_two_runs_at_once_one_decodes_and_the_other_waits(start, tmp_path):
+    first = start()
     assert first.output.readline().startswith("decoding 53 frames")
     assert first.output.readline() == "at frame 20\n"
-    second = Run(meta, tmp_path / "cache")
+    second = start()
     assert re.fullmatch(r"waiting for .*\.u8, which another run makes\n", second.output.readline())
     first.go()
     (total,), (same,) = (run.output.read().splitlines() for run in (first, second))
@@ -201,8 +225,8 @@ def test_of_two_runs_at_once_one_decodes_and_the_other_waits(meta, tmp_path):
     assert not files(tmp_path / "cache", "*/.innerstep-*/*")
 
 
-def test_a_run_that_is_killed_leaves_no_cache_and_its_rest_is_removed(cached, meta, tmp_path):
-    killed = Run(meta, tmp_path / "cache")
+def test_a_run_that_is_killed_leaves_no_cache_and_its_rest_is_removed(cached, start, meta, tmp_path):
+    killed = start()
     killed.output.readline(), killed.output.readline()
     killed.end()
     assert not files(tmp_path / "cache", "*/*.u8")

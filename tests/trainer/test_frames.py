@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 
 import pytest
 import torch
@@ -118,6 +119,21 @@ def test_frames_can_be_sent_to_worker_processes(tmp_path, method):
     assert [int(frames[torch.arange(53).flip(0)].sum()) for frames in sources] == expected
 
 
+def test_a_forked_process_leaves_the_open_files_of_its_parent_alone(tmp_path):
+    meta = read_meta(DATA / "pusht")
+    lazy, other = (
+        open_frames(meta, "observation.image", meta.episodes, FrameOptions("lazy", video_backend="pyav")) for _ in "ab"
+    )
+    expected = other[torch.arange(600)]
+    before = lazy[torch.arange(10)]
+    child = os.fork()
+    if child == 0:
+        lazy[torch.arange(3000, 3010)]
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert torch.equal(torch.cat([before, lazy[torch.arange(10, 600)]]), expected)
+
+
 def test_what_is_returned_can_be_changed_without_an_effect(opened):
     frames, numbers = opened(FRONT), torch.tensor([3])
     before = frames[numbers].clone()
@@ -126,8 +142,8 @@ def test_what_is_returned_can_be_changed_without_an_effect(opened):
 
 
 def test_frames_outside_of_the_chosen_episodes_are_an_error(tmp_path):
-    frames = open_frames(ROBOT, FRONT, ROBOT.episodes[2:3], FrameOptions("cache", tmp_path))
-    for number in (6, 30):
+    frames = open_frames(ROBOT, FRONT, ROBOT.episodes[2::2], FrameOptions("cache", tmp_path))
+    for number in (6, 30, 38, 53):
         with pytest.raises(IndexError):
             frames[torch.tensor([number])]
 

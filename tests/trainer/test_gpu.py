@@ -7,12 +7,14 @@ import pytest
 import torch
 from conftest import files_of, metrics_of
 from rich.console import Console
-from sample_runs import ADAMW, SCHEDULE_FREE, WARMUP, config, drop, two
+from sample_runs import ADAMW, MLPS, SCHEDULE_FREE, WARMUP, config, drop, two
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY
 from optimizer.kernels.moments import unsupported_by_fused
-from trainer import TensorSplit, resume, train
+from trainer import MODEL_REGISTRY, TensorSplit, resume, train
 from trainer.loop.batches import ShuffledBatches
+
+TWO_OPTIMS = {"first": WARMUP, "second": SCHEDULE_FREE}
 
 pytestmark = [
     pytest.mark.gpu,
@@ -46,6 +48,81 @@ def test_batches_in_pinned_memory_train_alike(tmp_path, workers):
         train(run, console=Console(file=io.StringIO()))
     plain, found = (files_of(tmp_path / run / "checkpoints" / "step_00000012") for run in ("plain", "pinned"))
     assert found == plain
+
+
+@pytest.mark.parametrize("began", ["cuda", "cpu"])
+def test_a_run_goes_on_on_the_other_device_with_a_message(tmp_path, began):
+    goes_on = {"cuda": "cpu", "cpu": "cuda"}[began]
+    train(config(tmp_path / "run", two(), TWO_OPTIMS, save_every=5, device=began), console=Console(file=io.StringIO()))
+    drop(tmp_path / "run" / "checkpoints" / "step_00000012")
+    printed = io.StringIO()
+    result = resume(tmp_path / "run", {"train.device": goes_on}, console=Console(file=printed, width=1000))
+    assert result.step == 12
+    assert "resumed on another machine setting: device" in printed.getvalue()
+
+
+def test_an_asynchronous_run_writes_the_same(tmp_path):
+    for name, beside in (("between", False), ("beside", True)):
+        run = config(tmp_path / name, two(), TWO_OPTIMS, save_every=3, save_async=beside, device="cuda")
+        train(run, console=Console(file=io.StringIO()))
+    for step in (3, 6, 9, 12):
+        between, beside = (files_of(tmp_path / run / f"checkpoints/step_{step:08d}") for run in ("between", "beside"))
+        assert beside == between
+
+
+@pytest.mark.filterwarnings("ignore")  # of the compiler's
+def test_compiled_components_train_alike(tmp_path):
+    optims, data = {"first": WARMUP, "second": ADAMW}, {"params": {"width": 4}}
+    for name, compiled in (("eager", False), ("compiled", True)):
+        run = config(tmp_path / name, MLPS, optims, data=data, compile=compiled, total_steps=6, device="cuda")
+        train(run, console=Console(file=io.StringIO()))
+    eager, fast = ([line["loss"] for line in metrics_of(tmp_path / run)] for run in ("eager", "compiled"))
+    assert fast == pytest.approx(eager, rel=1e-4)
+
+
+def test_an_objectives_modules_are_on_the_device_too(tmp_path):
+    run = config(tmp_path / "run", two(), TWO_OPTIMS, objective="buffered", save_every=5, device="cuda")
+    train(run, console=Console(file=io.StringIO()))
+    whole = files_of(tmp_path / "run" / "checkpoints" / "step_00000012")
+    drop(tmp_path / "run" / "checkpoints" / "step_00000012")
+    resume(tmp_path / "run", console=Console(file=io.StringIO()))
+    assert files_of(tmp_path / "run" / "checkpoints" / "step_00000012") == whole
+
+
+@MODEL_REGISTRY.register("scattering")
+class Scattering(torch.nn.Module):
+    """Adds many numbers to four of them, on a CUDA device in an order that is not deterministic by default."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(4, 4)
+        self.register_buffer("numbers", torch.randn(200_000))
+        self.register_buffer("places", torch.randint(4, (200_000,)))
+
+    def forward(self, x):
+        added = torch.zeros(4, device=x.device).index_add(0, self.places, self.numbers * self.linear.bias.sum())
+        return self.linear(x) + added * 1e-3
+
+
+def test_with_deterministic_algorithms_a_resume_equals_an_uninterrupted_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # restored afterwards
+    (tmp_path / "told_to_be_deterministic.py").write_text(
+        "import os, torch\n"
+        "os.environ['CUBLAS_WORKSPACE_CONFIG'] = ':4096:8'\n"
+        "torch.use_deterministic_algorithms(True)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        for name in ("whole", "parts"):
+            run = config(tmp_path / name, two(type="scattering", params={}), TWO_OPTIMS, save_every=5, device="cuda")
+            run["plugins"].append("told_to_be_deterministic")
+            train(run, console=Console(file=io.StringIO()))
+        drop(tmp_path / "parts" / "checkpoints" / "step_00000012")
+        resume(tmp_path / "parts", console=Console(file=io.StringIO()))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    whole, parts = (files_of(tmp_path / run / "checkpoints" / "step_00000012") for run in ("whole", "parts"))
+    assert whole == parts
 
 
 def test_auto_is_fused_and_a_skipped_step_moves_nothing():

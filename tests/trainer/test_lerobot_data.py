@@ -30,6 +30,12 @@ def root(tmp_path_factory):
     return write_states(tmp_path_factory.mktemp("states") / "data", LENGTHS)
 
 
+@pytest.fixture(scope="module")
+def old(tmp_path_factory):
+    """Return the folder of a copy of pusht in the format v2.1."""
+    return write_v21(PUSHT, tmp_path_factory.mktemp("old") / "pusht")
+
+
 def everything(split):
     return split.batch(torch.arange(len(split)))
 
@@ -48,21 +54,19 @@ def test_samples_equal_lerobots(case):
     assert found == case["checksums"]
 
 
-def test_a_copy_in_the_format_v21_has_the_same_samples_and_frames(tmp_path):
+def test_a_copy_in_the_format_v21_has_the_same_samples_and_frames(old):
     options = {"n_obs_steps": 2, "chunk": 5, "episodes": [1, 4], "frames": "lazy", "video_backend": "pyav"}
-    new = LeRobotData(str(PUSHT), **options)
-    old = LeRobotData(str(write_v21(PUSHT, tmp_path / "old")), **options)
-    assert len(old.train) == len(new.train)
+    new, copied = LeRobotData(str(PUSHT), **options), LeRobotData(str(old), **options)
+    assert len(copied.train) == len(new.train)
     indices = torch.tensor([0, 1, 240, 243, 244, 300])
-    before, after = old.train.batch(indices), new.train.batch(indices)
+    before, after = copied.train.batch(indices), new.train.batch(indices)
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], tensor) for name, tensor in after.items())
-    assert old.features == new.features
-    assert old.statistics["tasks"] == new.statistics["tasks"]
+    assert copied.features == new.features
+    assert copied.statistics["tasks"] == new.statistics["tasks"]
 
 
-def test_statistics_of_the_format_v21_are_aggregated_over_the_episodes(tmp_path):
-    old = write_v21(PUSHT, tmp_path / "old")
+def test_statistics_of_the_format_v21_are_aggregated_over_the_episodes(old):
     stats, expected = (
         LeRobotData(str(old), features=NUMBERS).statistics,
         json.loads((PUSHT / "meta/stats.json").read_text()),

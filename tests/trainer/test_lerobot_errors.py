@@ -10,7 +10,7 @@ from sample_lerobot_data import FEATURES, change_info, change_table, write_state
 from trainer import ConfigError
 from trainer.config.schema import DataConfig
 
-PUSHT = ROOT / "tests/data/pusht"
+ROBOT = ROOT / "tests/data/robot"
 LENGTHS = [4, 7, 1, 6, 5]
 TABLE = "data/chunk-000/file-000.parquet"
 EPISODES = "meta/episodes/chunk-000/file-000.parquet"
@@ -180,17 +180,17 @@ def test_texts_and_depth_maps_are_refused_as_features(root):
 
 
 def test_a_missing_video_is_named_before_frames_are_decoded(tmp_path):
-    old = write_v21(PUSHT, tmp_path / "old")
-    video = old / "videos/chunk-000/observation.image/episode_000003.mp4"
+    old = write_v21(ROBOT, tmp_path / "old")
+    video = old / "videos/chunk-000/observation.images.wrist/episode_000003.mp4"
     video.unlink()
     assert str(video) in message(root=str(old), frames="lazy", cache_dir=str(tmp_path))
-    assert len(opened(root=str(old), frames="lazy", episodes=[0]).train) == 114
-    assert len(opened(root=str(old), features=["action"]).train) == 4728
+    assert len(opened(root=str(old), frames="lazy", episodes=[0]).train) == 6
+    assert len(opened(root=str(old), features=["action"]).train) == 53
 
 
 @pytest.mark.parametrize("name", ["episodes.jsonl", "tasks.jsonl", "episodes_stats.jsonl"])
 def test_a_line_of_the_format_v21_that_is_invalid_is_named(tmp_path, name):
-    old = write_v21(PUSHT, tmp_path / "old")
+    old = write_v21(ROBOT, tmp_path / "old")
     path = old / "meta" / name
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines[:-1], lines[-1][:-5]]))

@@ -44,6 +44,8 @@ PLACES = {
         "model.component_optims.head": {"type": "preset"},
     },
     "objective": {"train.objective.type": "stranger.Loss"},
+    "environment": {"train.evaluation": {"type": "stranger.Environment"}},
+    "module of an environment": {"train.evaluation": {"type": "gym", "params": {"id": "stranger:X-v0"}}},
     "optimizer": of("stranger.Optimizer"),
     "fallback of muon": of("muon", fallback={"type": "stranger.Optimizer", "lr": 1e-3}),
     "schedule": optimizer(schedule=CURVE),

@@ -246,6 +246,28 @@ def test_modules_that_an_objective_has_are_saved_and_components_once(tmp_path, m
     assert (files_of(run / "checkpoints/step_00000006"), metrics_of(run)) == whole
 
 
+class Moved(nn.BatchNorm1d):
+    """Remembers where it was moved to."""
+
+    def to(self, *args, **options):
+        self.places = [*getattr(self, "places", []), args]
+        return super().to(*args, **options)
+
+
+def test_modules_that_an_objective_has_are_moved_to_the_runs_device(tmp_path, monkeypatch):
+    monkeypatch.setattr(nn, "BatchNorm1d", Moved)
+    made = []
+
+    class Remembered(Holder):
+        def prepare(self, components, data):
+            super().prepare(components, data)
+            made.append(self)
+
+    registered(monkeypatch, Remembered)
+    run_of(tmp_path / "run")
+    assert made[0].norm.places == [(torch.device("cpu"),)]
+
+
 def test_the_tools_show_it(tmp_path, monkeypatch, cli):
     registered(monkeypatch, type("Shown", (Spoiled,), {"kept": {"updates": -9, "best": [torch.zeros(3), 0.5]}}))
     run, _ = run_of(tmp_path / "run", data={"type": "jittered"})

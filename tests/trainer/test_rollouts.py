@@ -159,6 +159,16 @@ def test_success_is_unknown_without_an_entry_in_info_and_a_named_entry_must_come
         episodes(environment(success_key="won"), seeds=[5])
 
 
+def test_a_task_that_was_solved_at_any_step_is_a_success():
+    class Passing(Steer):
+        def act(self, observation):
+            return super().act(observation) if len(self.seen) < 10 else torch.ones(len(observation[STATE]), 2)
+
+    found = episodes(environment(env={"ends": False}), 3, actor=Passing(), seeds=[6])
+    assert [(episode.success, episode.length) for episode in found] == [(True, 15)]
+    assert found[0].info["distance"] > 0.5
+
+
 def test_metrics_are_means_over_the_episodes(expected):
     metrics = mean_metrics(episodes(environment(), 4))
     lengths, returns, successes, last, highest = map(list, zip(*expected, strict=True))

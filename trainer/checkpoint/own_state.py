@@ -15,7 +15,7 @@ from optimizer.types import JsonObject
 
 from ..errors import ConfigError, raised
 from ..interfaces.dataset import DataSet
-from ..interfaces.objective import Objective
+from ..interfaces.objective import Objective, own_modules
 from ..runtime.files import DamagedCheckpointError, read_json, read_tensors
 from .contents import DATA_STATE, OBJECTIVE_STATE, Contents, Progress, StateFiles, expected_content, user_state
 from .unsaved import UnsavedChanges
@@ -232,10 +232,7 @@ def _module_values(owner: Owner, components: nn.ModuleDict) -> dict[str, _Module
     """Return the state of an objective's own modules by name; empty if the objective defines its state itself."""
     if not isinstance(owner, Objective) or _defines(owner):
         return {}
-    if isinstance(owner, nn.Module):
-        modules: dict[str, nn.Module] = {"": owner}
-    else:
-        modules = {f"{name}.": value for name, value in vars(owner).items() if isinstance(value, nn.Module)}
+    modules = {f"{name}." if name else "": module for name, module in own_modules(owner).items()}
     if not modules:
         return {}
     states = [component.state_dict(keep_vars=True) for component in components.values()]

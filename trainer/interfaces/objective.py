@@ -145,3 +145,10 @@ HELD_OUT_PREFIX = "val_"
 
 OBJECTIVE_REGISTRY: Registry[Objective] = Registry("objective", Objective, entry_points="innerstep.objectives")
 """Classes of objectives by key."""
+
+
+def own_modules(objective: Objective) -> dict[str, nn.Module]:
+    """Return the modules of an objective by name: itself, named "", if it is one, else those among its attributes."""
+    if isinstance(objective, nn.Module):
+        return {"": objective}
+    return {name: value for name, value in vars(objective).items() if isinstance(value, nn.Module)}

@@ -78,9 +78,9 @@ class PolicyEvaluation:
             ConfigError: The policy and the environment do not fit together, or fail.
         """
         components.eval()
-        self._check_features()
         first = list(self.config.seeds[:1])
         try:
+            self._check_features()
             (episode,) = self._run(components, seed, first, record=min(1, self.config.video), max_steps=1)
             if self.config.video and episode.recording is not None and episode.recording.no_frames:
                 raise ConfigError(f"{PATH}.video: there is nothing to record: {episode.recording.no_frames}")
@@ -140,10 +140,10 @@ class PolicyEvaluation:
         config = self.config
         with separate_rng(seed):
             actor = _AskingActor(self._policy, components, stops)
+            count = min(config.environments, len(seeds))
             try:
-                return self.environment.episodes(
-                    actor, seeds, min(config.environments, len(seeds)), config.use_async_envs, record, max_steps
-                )
+                with user_code(f"{self.environment.name}: an episode"):
+                    return self.environment.episodes(actor, seeds, count, config.use_async_envs, record, max_steps)
             except UserCodeError as error:
                 if stops():  # the signal may have ended the processes of the environments too
                     raise EvaluationStoppedError from error
@@ -151,7 +151,8 @@ class PolicyEvaluation:
 
     def _check_features(self) -> None:
         """Raise ConfigError if the environment lacks a feature that the policy reads, or has it in another shape."""
-        given = self.environment.features()
+        with user_code(f"{self.environment.name}: its features"):
+            given = self.environment.features()
         for name, feature in self._policy.features.items() if given else ():
             if feature.type is FeatureType.ACTION:
                 continue

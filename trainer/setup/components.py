@@ -11,7 +11,7 @@ from ..checkpoint.init_from import init_component
 from ..config.schema import ComponentConfig, ModelConfig
 from ..errors import ConfigError, raised
 from ..interfaces.dataset import DataSet
-from ..interfaces.objective import Objective
+from ..interfaces.objective import Objective, own_modules
 
 Loaded = Mapping[str, Mapping[str, nn.Parameter]]
 """The parameters that `init_from` loaded, by component and name."""
@@ -83,17 +83,19 @@ def prepare(objective: Objective, components: nn.ModuleDict, data: DataSet, load
             )
 
 
-def move(components: nn.ModuleDict, device: torch.device) -> None:
-    """Move the components to `device`.
+def move(objective: Objective, components: nn.ModuleDict, device: torch.device) -> None:
+    """Move the components and the objective's own modules to `device`.
 
     Raises:
         ConfigError: One of them cannot be moved.
     """
-    for name, component in components.items():
+    modules = {f"model.components.{name}": component for name, component in components.items()}
+    own = {".".join(filter(None, ("train.objective", name))): module for name, module in own_modules(objective).items()}
+    for path, module in (modules | own).items():
         try:
-            component.to(device)
+            module.to(device)
         except (RuntimeError, NotImplementedError) as error:  # no memory is left, or there are no values (meta)
-            raise ConfigError(f"model.components.{name}: cannot be moved to {device}: {raised(error)}") from error
+            raise ConfigError(f"{path}: cannot be moved to {device}: {raised(error)}") from error
 
 
 def compile_components(components: nn.ModuleDict) -> None:

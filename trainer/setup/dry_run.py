@@ -44,9 +44,9 @@ def prepare_components(
     """
     train = on_device(first_batch(data.train, TRAIN, 2), device)
     held_out = None if data.held_out is None else on_device(first_batch(data.held_out, HELD_OUT, 2), device)
-    move(components, device)
+    move(objective, components, device)
     prepare(objective, components, data, loaded)
-    move(components, device)
+    move(objective, components, device)
     freeze(components, model)
     outcome = dry_run(objective, components, train)
     if held_out is not None:
