@@ -38,6 +38,8 @@ docs: .venv/docs.stamp
 
 bench: .venv/test.stamp
 	CUDA_VISIBLE_DEVICES= $(BIN)/python benchmarks/report.py
+	CUDA_VISIBLE_DEVICES= $(BIN)/python benchmarks/policy_step.py
+	$(BIN)/python benchmarks/robot_data.py
 
 soak: .venv/test.stamp
 	$(BIN)/python benchmarks/kill_and_resume.py
