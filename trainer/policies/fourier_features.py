@@ -37,5 +37,6 @@ class FourierFeatures(nn.Module):
         self.frequencies = nn.Parameter(torch.randn(dim // 2, in_features) * scale)
 
     def forward(self, position: Tensor) -> Tensor:
-        angles = 2 * math.pi * position @ self.frequencies.T
+        # A matrix product would run in half precision under autocast, which loses the fine differences.
+        angles = 2 * math.pi * (position.unsqueeze(-2) * self.frequencies).sum(dim=-1)
         return torch.cat([angles.cos(), angles.sin()], dim=-1)
