@@ -76,9 +76,13 @@ def _shared_parameters(options: type) -> FieldDefinitions:
     fields: FieldDefinitions = {}
     for index, (name, hint) in enumerate(get_type_hints(options, include_extras=True).items()):
         annotation = get_args(hint)[0] if get_origin(hint) in (Required, NotRequired) else hint
-        default = {} if name in required else {"default_factory": lambda: None}
         description = attribute_docstring(options, name)
-        fields[f"option_{index}"] = (annotation, Field(alias=name, description=description, **default))
+        field = (
+            Field(alias=name, description=description)
+            if name in required
+            else Field(default_factory=lambda: None, alias=name, description=description)
+        )
+        fields[f"option_{index}"] = (annotation, field)
     return fields
 
 
