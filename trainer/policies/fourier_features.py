@@ -37,6 +37,6 @@ class FourierFeatures(nn.Module):
         self.frequencies = nn.Parameter(torch.randn(dim // 2, in_features) * scale)
 
     def forward(self, position: Tensor) -> Tensor:
-        # A matrix product would run in half precision under autocast, which loses the fine differences.
-        angles = 2 * math.pi * (position.unsqueeze(-2) * self.frequencies).sum(dim=-1)
+        with torch.autocast(position.device.type, enabled=False):  # half precision would lose the fine differences
+            angles = 2 * math.pi * position.float() @ self.frequencies.T
         return torch.cat([angles.cos(), angles.sin()], dim=-1)
