@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, Unpack, get_args, get_origin, get_type_hints
+from typing import Any, NotRequired, Required, TypeVar, Unpack, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
@@ -71,15 +71,19 @@ def signature_model(function: Callable[..., object]) -> type[Config]:
 
 
 def _shared_parameters(options: type) -> FieldDefinitions:
-    """Return a field for each key of a TypedDict, none of which is required."""
-    hints = get_type_hints(options, include_extras=True)
-    return {
-        f"option_{index}": (
-            hint,
-            Field(default_factory=lambda: None, alias=name, description=attribute_docstring(options, name)),
+    """Return a field for each key of a TypedDict; the keys that it may lack are not required."""
+    required = getattr(options, "__required_keys__", ())
+    fields: FieldDefinitions = {}
+    for index, (name, hint) in enumerate(get_type_hints(options, include_extras=True).items()):
+        annotation = get_args(hint)[0] if get_origin(hint) in (Required, NotRequired) else hint
+        description = attribute_docstring(options, name)
+        field = (
+            Field(alias=name, description=description)
+            if name in required
+            else Field(default_factory=lambda: None, alias=name, description=description)
         )
-        for index, (name, hint) in enumerate(hints.items())
-    }
+        fields[f"option_{index}"] = (annotation, field)
+    return fields
 
 
 class _SignatureConfig(Config):

@@ -5,9 +5,9 @@ import sample_demonstrations
 import sample_two_ways
 import torch
 from rich.console import Console
-from sample_demonstrations import IMAGE, STATE, policy_config
+from sample_demonstrations import IMAGE, STATE, WIRING, policy_config
 
-from trainer import load_config, load_run, train
+from trainer import ConfigError, load_config, load_run, train
 from trainer.offline_trainer import OfflineTrainer
 
 QUIET = Console(quiet=True)
@@ -70,6 +70,18 @@ def test_the_actions_that_are_carried_out_can_be_chosen(tmp_path):
     assert torch.equal(actions[0], chunks[0])
     assert not torch.equal(actions[1], chunks[1])
     assert torch.equal(actions[3], chunks[3])
+
+
+def test_an_override_that_the_saved_state_contradicts_is_refused(tmp_path):
+    train(policy_config(tmp_path / "run"), console=QUIET)
+    path = "train.objective.params"
+    with pytest.raises(ConfigError, match=rf"modes: saved .*'{STATE}': 'MEAN_STD'.*now .*'{STATE}': 'MIN_MAX'"):
+        load_run(tmp_path / "run", overrides={f"{path}.normalization_mapping": {"STATE": "MIN_MAX"}})
+    wiring = ["seen = backbone(observation.effort)", *WIRING[1:]]
+    with pytest.raises(ConfigError, match=f"of a policy of {IMAGE}, {STATE}, action; the options name .*effort"):
+        load_run(tmp_path / "run", overrides={f"{path}.wiring": wiring})
+    with pytest.raises(ConfigError, match=rf"{path}\.n_action_steps: must be at most 3, .* got 4"):
+        load_run(tmp_path / "run", overrides={f"{path}.n_action_steps": 4}).actor()
 
 
 def test_the_commands_on_checkpoints_take_the_run_of_a_policy(tmp_path, cli):

@@ -115,10 +115,24 @@ def test_statistics_that_do_not_fit_the_feature_are_refused(mean, reason):
 
 
 def test_constant_values_are_reported_in_one_line():
-    (line,) = of("MIN_MAX").constants()
+    (line,) = of("MIN_MAX").constants(STATISTICS)
     assert STATE in line
     assert "index 2" in line
     assert "MIN_MAX" in line
-    assert list(of("IDENTITY").constants()) == []
-    (line,) = of("MEAN_STD").constants()
+    assert list(of("IDENTITY").constants({STATE: {"min": [0.0] * 3, "max": [0.0, 1.0, 1e9]}})) == []
+    (line,) = of("MEAN_STD").constants(STATISTICS)
     assert "index 2" in line
+    only = {name: {key: values[key] for key in ("mean", "std")} for name, values in STATISTICS.items()}
+    (line,) = of("MEAN_STD").constants(only)
+    assert "index 2" in line
+
+
+def test_constant_values_are_reported_where_lerobot_rounds_their_spread():
+    """Its std of a constant is up to 1e-3 of it, and its quantiles lie 1e-10 beside it."""
+    low, high = [512.3, 0.0, 0.0], [512.3, 0.0, 1.0]  # the last is 0 in nearly all frames
+    statistics = {"min": low, "max": high, "mean": [512.3, 0.0, 0.001], "std": [0.05, 0.0, 0.03]}
+    statistics |= {"q01": [512.3, -1e-10, -1e-10], "q99": [512.3, 9.6e-11, 9.6e-11]}
+    (line,) = of("MEAN_STD", statistics={**STATISTICS, STATE: statistics}).constants({STATE: statistics})
+    assert f"{STATE}: constant in the data at index 0, 1." in line
+    (line,) = of("QUANTILES", statistics={**STATISTICS, STATE: statistics}).constants({STATE: statistics})
+    assert f"{STATE}: constant from q01 to q99 at index 0, 1, 2." in line

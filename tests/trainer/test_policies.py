@@ -6,8 +6,9 @@ import pytest
 import torch
 from sample_demonstrations import ACTION, COMPONENTS, EFFORT, IMAGE, STATE, WIRING, Demonstrations, policy_config
 
-from trainer import check_resumes, train
+from trainer import TensorSplit, check_resumes, train
 from trainer.config.schema import ComponentConfig, ObjectiveConfig
+from trainer.interfaces.features import Feature, FeatureType
 
 DISTANCES = {
     "l1": lambda x: abs(x),
@@ -127,7 +128,7 @@ def test_a_loaded_state_brings_its_statistics(data, batch):
 @pytest.mark.parametrize(
     ("data_params", "params", "named"),
     [
-        ({"n_obs_steps": 1}, {}, "n_obs_steps: saved 2, now 1"),
+        ({"n_obs_steps": 1}, {}, r"observation_steps: saved .*\[-1, 0\].*now .*\[0\]"),
         ({"chunk": 4}, {}, "chunk: saved 3, now 4"),
         ({"size": 6}, {}, r"features: saved .*\[3, 8, 8\].*now .*\[3, 6, 6\]"),
         ({}, {"normalization_mapping": {"STATE": "IDENTITY"}}, "modes: saved .*now .*IDENTITY"),
@@ -191,6 +192,35 @@ def test_a_policy_from_states_needs_one_component_and_no_dimension_of_time():
     actions = policy.actions(components, {STATE: torch.zeros(7, 1, 3)})
     assert actions.shape == (7, 1, 2)
     assert policy.losses(components, data.train.batch(torch.arange(4))).total.isfinite()
+
+
+@pytest.mark.parametrize("kind", ["behaviour_cloning", "flow_matching"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.bool])
+def test_an_action_may_be_one_number_of_any_type(kind, dtype):
+    data = Demonstrations(n_obs_steps=1, chunk=3)
+    given = data.train.batch(torch.arange(48))
+    data.train = TensorSplit({**given, ACTION: (given[ACTION][..., 0] > 0).to(dtype)})
+    data.features = {**data.features, ACTION: Feature(FeatureType.ACTION, ())}
+    wiring = [f"a = head({STATE})" if kind == "behaviour_cloning" else f"a = head({STATE}, noisy_actions, time)"]
+    params = {"wiring": wiring, "normalization_mapping": {"ACTION": "IDENTITY"}}
+    policy, components = ObjectiveConfig(type=kind, params=params).make("train.objective"), torch.nn.ModuleDict()
+    components["head"] = Half()
+    policy.prepare(components, data)
+    outcome = policy.losses(components, data.train.batch(torch.arange(9, 12)))
+    assert outcome.total.isfinite()
+    if kind == "behaviour_cloning":
+        assert outcome.total.item() == outcome.measured()["first_action_error"].item() == 0.5
+
+
+class Half(torch.nn.Module):
+    """Predicts 0.5 for each of three actions."""
+
+    def __init__(self):
+        super().__init__()
+        self.value = torch.nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, state, *_):
+        return self.value.expand(len(state), 3)
 
 
 def test_a_run_learns_and_keeps_what_acting_needs(tmp_path):

@@ -91,6 +91,23 @@ def test_positions_are_sines_and_cosines():
         assert found[position].tolist() == pytest.approx(expected, abs=1e-6)
 
 
+def test_fourier_features_are_cosines_and_sines_of_projections():
+    encoder, position = made("fourier_features", in_features=3, dim=6, scale=0.5), torch.randn(2, 5, 3)
+    encoded = encoder(position)
+    assert encoded.shape == (2, 5, 6)
+    for index, row in enumerate(encoder.frequencies.tolist()):
+        angle = 2 * math.pi * sum(weight * value for weight, value in zip(row, position[1, 4].tolist(), strict=True))
+        assert encoded[1, 4, index].item() == pytest.approx(math.cos(angle), abs=1e-5)
+        assert encoded[1, 4, 3 + index].item() == pytest.approx(math.sin(angle), abs=1e-5)
+
+
+def test_fourier_features_keep_fine_differences_under_autocast():
+    encoder, position = made("fourier_features", in_features=3), torch.randn(7, 3)
+    expected = encoder(position)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(encoder(position), expected)
+
+
 def test_the_perceptron_takes_any_shapes():
     head = made("action_mlp", in_features=10, action_dim=2, chunk=3, hidden=[4])
     inputs = [torch.randn(5, 2, 3), torch.randn(5, 1, 4)]
@@ -125,6 +142,7 @@ def test_a_wrong_backbone_is_named_before_anything_is_built(backbone, path, text
     last = error.value.errors()[-1]
     assert last["loc"] == ("params", "backbone", *path)
     assert text in last["msg"]
+    assert "Value error" not in last["msg"]
 
 
 def test_a_backbone_of_another_width_is_named():

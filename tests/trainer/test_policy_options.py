@@ -1,9 +1,13 @@
 """Options of policies: each spelling has an effect, and each mistake has an error with its path."""
 
+from typing import NotRequired, TypedDict, Unpack
+
 import pytest
 import torch
+from pydantic import ValidationError
 from sample_demonstrations import ACTION, COMPONENTS, EFFORT, IMAGE, STATE, WIRING, Demonstrations
 
+from optimizer.config import PositiveCount, construct
 from trainer import ConfigError, TensorSplit
 from trainer.config.schema import ComponentConfig, ObjectiveConfig
 from trainer.interfaces.features import FeatureType
@@ -71,6 +75,7 @@ def test_another_action_is_predicted():
     lines = [WIRING[0], "actions = head(seen)", f"force = embedder({STATE})"]
     policy = prepared(wiring=lines, action=EFFORT, output_normalization_modes={EFFORT: "MIN_MAX"})
     assert list(policy.features) == [IMAGE, STATE, EFFORT]
+    assert policy.features[EFFORT].type is FeatureType.ACTION  # which no environment has to show
 
 
 MISTAKES = {
@@ -116,6 +121,18 @@ MISTAKES = {
     "an unknown key of a feature": (
         {"input_features": {STATE: {"type": "STATE", "shapes": [3]}}},
         ["shapes", "did you mean 'shape'"],
+    ),
+    "an input of a type that cannot be read": (
+        {"input_features": {STATE: {"type": "REWARD", "shape": [3]}}},
+        [f"{PATH}.input_features.{STATE}.type", "STATE or VISUAL", "got REWARD"],
+    ),
+    "an action of another type": (
+        {"output_features": {ACTION: {"type": "STATE", "shape": [2]}}},
+        [f"{PATH}.output_features.{ACTION}.type", "must be ACTION", "got STATE"],
+    ),
+    "an action that is read": (
+        {"action": EFFORT, "wiring": [*WIRING[:2], f"actions = head(seen, felt, {EFFORT})"]},
+        [f"{PATH}.wiring", f"{EFFORT!r} is neither"],
     ),
     "more actions than there are": ({"n_action_steps": 4}, [f"{PATH}.n_action_steps", "at most 3", "got 4"]),
     "an ensemble of several actions": (
@@ -175,14 +192,6 @@ def test_an_observation_of_another_shape_is_named():
         policy.actions(torch.nn.ModuleDict({"a": torch.nn.Linear(1, 1)}), observation)
 
 
-def test_features_of_different_numbers_of_time_steps_are_refused():
-    data = Demonstrations()
-    batch = data.train.batch(torch.arange(4))
-    data.train = TensorSplit({**batch, STATE: batch[STATE][:, :1]})
-    with pytest.raises(ConfigError, match=rf"{PATH}\.wiring: .*{IMAGE} 2, {STATE} 1"):
-        prepared(data, wiring=WIRING)
-
-
 def test_samples_of_another_shape_than_the_features_are_refused():
     data = Demonstrations()
     batch = data.train.batch(torch.arange(4))
@@ -196,3 +205,22 @@ def test_describe_shows_the_options_that_policies_share():
     assert "loss: 'l1' | 'mse' | 'smooth_l1', default 'l1'" in text
     assert "n_action_steps: integer (>= 1) | null, optional" in text
     assert "{observation.image: mean_std}" in text
+
+
+class Shared(TypedDict):
+    """Options, one of which has no default."""
+
+    size: PositiveCount
+    scale: NotRequired[float]
+
+
+class Sized:
+    def __init__(self, name: str = "", **options: Unpack[Shared]) -> None:
+        self.options = options
+
+
+def test_an_option_that_a_typed_dict_requires_is_required():
+    assert construct(Sized, {"size": 3}).options == {"size": 3}
+    assert construct(Sized, {"size": "3", "scale": 2}).options == {"size": 3, "scale": 2.0}
+    with pytest.raises(ValidationError, match="size"):
+        construct(Sized, {"scale": 2.0})

@@ -1,7 +1,7 @@
 """Data: batches, splits, and data sets with their statistics and held-out split."""
 
 from abc import ABC
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -70,6 +70,9 @@ class DataSet(ABC):
     and so on, float32 tensors; its `tasks` are the texts of the tasks by number."""
     features: Mapping[str, Feature] = MappingProxyType({})
     """The columns that a policy can read and predict, by name. Empty if the class does not set it."""
+    deltas: Mapping[str, Sequence[int]] = MappingProxyType({})
+    """The time steps of a sample by feature, as distances in frames from the sample's own: [-1, 0] are the frame before
+    and its own. Of a feature that is not in it, the last observation is the sample's own, and the first action is."""
 
     def state_dict(self) -> Mapping[str, Any]:
         """Return the state that serving batches changes in this object and its splits.

@@ -115,7 +115,7 @@ class LeRobotData(DataSet):
         return self._fingerprint
 
     def _describe(self, parts: list[Part], use_imagenet_stats: bool) -> None:
-        self.features, infos = parts[0].features, parts[0].infos
+        self.features, self.deltas, infos = parts[0].features, parts[0].deltas, parts[0].infos
         statistics = parts[0].meta.statistics if len(parts) == 1 else merged_statistics(parts)
         loaded = {name: values for name, values in statistics.items() if name in infos}
         cameras = [name for name, info in infos.items() if is_camera(info) and use_imagenet_stats]

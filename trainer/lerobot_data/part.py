@@ -49,6 +49,8 @@ class Part:
     """The features that are loaded, as in info.json."""
     features: Mapping[str, Feature]
     """Those of them that policies see."""
+    deltas: Mapping[str, Sequence[int]]
+    """The time steps of a sample by feature, as distances in frames."""
     train: Windows
     held_out: Windows | None
     fingerprint: str
@@ -89,9 +91,8 @@ def open_part(source: Source, options: PartOptions, decoding: FrameOptions, path
     _check_finite(meta, values, columns)
     table = Table(columns, {name: open_frames(meta, name, episodes, decoding) for name in cameras})
     train, held_out = _splits(table, list(infos), deltas, episodes, options)
-    return Part(
-        meta, infos, _features(infos, table), train, held_out, _fingerprint(meta, columns, files if cameras else [])
-    )
+    fingerprint = _fingerprint(meta, columns, files if cameras else [])
+    return Part(meta, infos, _features(infos, table), deltas, train, held_out, fingerprint)
 
 
 def _splits(

@@ -21,8 +21,8 @@ class BehaviourCloning(ComponentPolicy):
     """Predicts the demonstrated actions from the observations.
 
     The last line of `wiring` gives the normalized actions (N, chunk, *shape). The loss is their distance from the
-    data's normalized actions. Actions after the end of an episode, by `ACTION_is_pad`, do not count. The metric
-    `first_action_error` is the mean L2 distance of the first action in the units of the data.
+    data's normalized actions. Actions beyond the ends of an episode, by `ACTION_is_pad`, do not count. The metric
+    `first_action_error` is the mean L2 distance of the action for now in the units of the data.
 
     Args:
         loss: The distance: l1 (mean absolute difference), mse (mean squared difference), or smooth_l1 (mse below 1, l1
@@ -39,14 +39,13 @@ class BehaviourCloning(ComponentPolicy):
     def losses(self, components: nn.ModuleDict, batch: Batch) -> Outcome:
         """Return the loss, and the error of the first action."""
         predicted = self._predict(components, batch)
-        error = _LOSSES[self._loss](predicted, self.target(batch), reduction="none").flatten(2).mean(dim=2)
+        error = _LOSSES[self._loss](predicted, self.target(batch), reduction="none")
         loss = mean_over_valid(error, batch.get(f"{self.action}_is_pad"))
         return Outcome({self._loss: loss}, lambda: {"first_action_error": self.first_action_error(predicted, batch)})
 
     def actions(self, components: nn.ModuleDict, observation: Batch) -> Tensor:
-        """Return the predicted actions (N, chunk, *shape) in the units of the data."""
-        predicted = self._predict(components, self.observed(components, observation))
-        return self.normalization.unnormalize(self.action, predicted)
+        """Return the predicted actions from now on (N, T, *shape) in the units of the data."""
+        return self.from_now_on(self._predict(components, self.observed(components, observation)))
 
     def _predict(self, components: nn.ModuleDict, batch: Batch) -> Tensor:
         """Return the normalized actions (N, chunk, *shape), float32. Raises ConfigError if the wiring has others."""

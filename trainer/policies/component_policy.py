@@ -17,6 +17,7 @@ from ..runtime.terminal import report
 from .actors import ActionQueue, ObservationHistory, PolicyActor, TemporalEnsemble
 from .feature_options import (
     PATH,
+    READABLE,
     PolicyOptions,
     action_name,
     check_inputs,
@@ -25,12 +26,13 @@ from .feature_options import (
     normalization_modes,
 )
 from .normalization import Normalization, NormalizationMode
+from .time_steps import first_action_step, observation_steps
 
 
 class ComponentPolicy(Policy):
     """Normalizes the features of a data set or a simulator, and wires them through the components.
 
-    Its state is all that acting needs of the data: features, modes, statistics, and the numbers of time steps.
+    Its state is all that acting needs of the data: features, modes, statistics, and time steps.
 
     Raises:
         ConfigError: Two options contradict each other.
@@ -39,7 +41,9 @@ class ComponentPolicy(Policy):
     added_inputs: ClassVar[Sequence[str]] = ()
     """Names beside the features that the wiring may read. A subclass computes their values."""
     chunk: int = 0
-    """Actions of a prediction."""
+    """Actions of a prediction, those before now included."""
+    first_action: int = 0
+    """Time step of a prediction's first action: 0 is now, -1 the time step before, as in LeRobot's diffusion policy."""
     features: Mapping[str, Feature]
     """The inputs and the action, by name."""
     normalization: Normalization
@@ -50,59 +54,57 @@ class ComponentPolicy(Policy):
         self._options = options
         self._dataflow = Dataflow(options["wiring"]) if options.get("wiring") else None
         self._modes: Mapping[str, NormalizationMode] = {}
+        self._observation_steps: Mapping[str, Sequence[int]] = {}
         self.action = action_name(options)
         self.features = {}
 
     def prepare(self, components: nn.ModuleDict, data: DataSet) -> None:
-        """Take features and statistics from the data, and check the options against them."""
+        """Take features, time steps and statistics from the data, and check the options against them."""
         batch = data.train.batch(torch.zeros(1, dtype=torch.int64))
         features = self._used_features(list(components), known_features(self._options, data.features, batch), batch)
-        steps = {name: _time_steps(name, batch[name], feature) for name, feature in features.items()}
-        chunk = steps.pop(self.action)
-        if len(set(steps.values())) > 1:
-            given = ", ".join(f"{name} {number}" for name, number in steps.items())
-            raise ConfigError(f"{PATH}.wiring: its features must have equally many time steps; they have {given}")
-        n_action_steps = self._options.get("n_action_steps")
-        if n_action_steps is not None and n_action_steps > chunk:
-            raise ConfigError(
-                f"{PATH}.n_action_steps: must be at most {chunk}, the actions of a sample; got {n_action_steps}"
-            )
+        numbers = {name: _number_of_steps(name, batch[name], feature) for name, feature in features.items()}
+        chunk = numbers.pop(self.action)
+        observed = {name: observation_steps(name, number, data.deltas) for name, number in numbers.items()}
+        self._take_steps(observed, chunk, first_action_step(self.action, chunk, data.deltas))
+        self._actions_carried_out()
         self._modes, self.features = normalization_modes(self._options, features), features
-        self.n_obs_steps, self.chunk = max(steps.values()), chunk
         self.normalization = Normalization(features, self._modes, data.statistics)
-        for line in self.normalization.constants():
+        for line in self.normalization.constants(data.statistics):
             report(line)
 
     def state_dict(self) -> Mapping[str, Any]:
-        """Return features, modes, statistics, and numbers of time steps; empty before `prepare`."""
+        """Return features, modes, time steps and statistics; empty before `prepare`."""
         return {**self._facts(), "statistics": self.normalization.statistics()} if self.features else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a state. A policy that was never prepared can act then.
 
         Raises:
-            ValueError: The policy was prepared for other features, modes, or numbers of time steps.
+            ValueError: The policy was prepared for other features, modes, or time steps, or has other options.
         """
-        facts = self._facts()
-        if differing := [name for name in facts if self.features and facts[name] != state[name]]:
-            text = "; ".join(f"{name}: saved {state[name]}, now {facts[name]}" for name in differing)
-            raise ValueError(f"it is of a policy for other data. {text}")
-        self.features = {
+        features = {
             name: Feature(FeatureType(feature["type"]), tuple(feature["shape"]))
             for name, feature in state["features"].items()
         }
+        facts = self._facts() if self.features else self._facts_by_options(features)
+        if differing := [name for name in facts if facts[name] != state[name]]:
+            text = "; ".join(f"{name}: saved {state[name]}, now {facts[name]}" for name in differing)
+            raise ValueError(f"it is of a policy for other data, or with other options. {text}")
+        self._take_steps(state["observation_steps"], state["chunk"], state["first_action"])
         self._modes = {name: NormalizationMode(mode) for name, mode in state["modes"].items()}
-        self.n_obs_steps, self.chunk = state["n_obs_steps"], state["chunk"]
-        self.normalization = Normalization(self.features, self._modes, state["statistics"])
+        self.features = features
+        self.normalization = Normalization(features, self._modes, state["statistics"])
 
     def actor(self, components: nn.ModuleDict) -> Actor:
-        """Return an actor by `n_action_steps` or `temporal_ensemble_coeff`."""
+        """Return an actor by `n_action_steps` or `temporal_ensemble_coeff`.
+
+        Raises:
+            ConfigError: `n_action_steps` is more than there are in a prediction.
+        """
         chunks, coefficient = PolicyActor(self, components), self._options.get("temporal_ensemble_coeff")
         if coefficient is not None:
             return ObservationHistory(TemporalEnsemble(chunks, coefficient), self.n_obs_steps)
-        return ObservationHistory(
-            ActionQueue(chunks, self._options.get("n_action_steps") or self.chunk), self.n_obs_steps
-        )
+        return ObservationHistory(ActionQueue(chunks, self._actions_carried_out()), self.n_obs_steps)
 
     @property
     def dataflow(self) -> Dataflow:
@@ -120,7 +122,11 @@ class ComponentPolicy(Policy):
         return self.normalization.normalize(given)
 
     def observed(self, components: nn.ModuleDict, observation: Batch) -> Batch:
-        """Return the features of `observation` that the wiring reads, on the device of the components.
+        """Return the features of `observation` that the wiring reads, at the time steps that a sample has of them.
+
+        Args:
+            components: Their device is that of the result.
+            observation: Tensors (N, n_obs_steps, …) by feature.
 
         Raises:
             ConfigError: One is not there, or has another shape than in the data set.
@@ -137,23 +143,32 @@ class ComponentPolicy(Policy):
                     f"the policy reads {name!r} of shape {list(expected)}; an observation has {list(shape)}"
                 )
         device = next(components.parameters()).device
-        return {name: observation[name].to(device) for name in names}
+        return {name: self._at_its_steps(name, observation[name]).to(device) for name in names}
 
     def target(self, batch: Batch) -> Tensor:
-        """Return the normalized actions of a batch of samples (N, chunk, *shape)."""
-        normalized: Tensor = self.normalization(self.action, _with_time(batch[self.action], self.features[self.action]))
-        return normalized
+        """Return the normalized actions of a batch of samples (N, chunk, *shape), float32."""
+        given = _with_time(batch[self.action], self.features[self.action])
+        normalized: Tensor = self.normalization(self.action, given)
+        return normalized.float()
+
+    def from_now_on(self, predicted: Tensor) -> Tensor:
+        """Return the predicted actions from now on (N, T, *shape), in the units of the data.
+
+        Args:
+            predicted: Normalized actions (N, chunk, *shape).
+        """
+        return self.normalization.unnormalize(self.action, predicted[:, -self.first_action :])
 
     def first_action_error(self, predicted: Tensor, batch: Batch) -> Tensor:
-        """Return the mean distance (L2) of the first predicted action from the data's, in the units of the data.
+        """Return the mean distance (L2) of the predicted action for now from the data's, in the units of the data.
 
         Args:
             predicted: Normalized actions (N, chunk, *shape).
             batch: The samples.
         """
-        given = _with_time(batch[self.action], self.features[self.action])[:, 0]
-        difference = self.normalization.unnormalize(self.action, predicted.detach()[:, 0]) - given
-        return difference.flatten(1).square().sum(dim=1).sqrt().mean()
+        given = _with_time(batch[self.action], self.features[self.action])[:, -self.first_action].float()
+        difference = self.from_now_on(predicted.detach())[:, 0] - given
+        return difference.reshape(len(given), -1).square().sum(dim=1).sqrt().mean()
 
     def _input_names(self) -> list[str]:
         return [name for name in self.features if name != self.action]
@@ -162,23 +177,57 @@ class ComponentPolicy(Policy):
         """Return the state without the statistics, as plain values."""
         return {
             "features": {name: {"type": f.type.value, "shape": list(f.shape)} for name, f in self.features.items()},
-            "modes": {name: mode.value for name, mode in self._modes.items()},
-            "n_obs_steps": self.n_obs_steps,
+            "modes": _texts(self._modes),
+            "observation_steps": {name: list(steps) for name, steps in self._observation_steps.items()},
             "chunk": self.chunk,
+            "first_action": self.first_action,
         }
+
+    def _facts_by_options(self, features: Mapping[str, Feature]) -> dict[str, Any]:
+        """Return the facts that follow from these features and the options. Raises ValueError if they do not fit."""
+        names = [*self._wired_features(), self.action]
+        if set(names) != set(features):
+            raise ValueError(f"it is of a policy of {listed(list(features))}; the options name {listed(names)}")
+        return {"modes": _texts(normalization_modes(self._options, features))}
+
+    def _wired_features(self) -> list[str]:
+        return [name for name in self.dataflow.inputs if name not in self.added_inputs]
+
+    def _take_steps(self, observations: Mapping[str, Sequence[int]], chunk: int, first_action: int) -> None:
+        self._observation_steps, self.chunk, self.first_action = observations, chunk, first_action
+        self.n_obs_steps = 1 - min(min(steps) for steps in observations.values())
+
+    def _actions_carried_out(self) -> int:
+        """Return how many actions of each prediction are carried out. Raises ConfigError if there are fewer."""
+        given, most = self._options.get("n_action_steps"), self.chunk + self.first_action
+        if given is not None and given > most:
+            raise ConfigError(
+                f"{PATH}.n_action_steps: must be at most {most}, the actions of a prediction from now on; got {given}"
+            )
+        return given or most
+
+    def _at_its_steps(self, name: str, history: Tensor) -> Tensor:
+        """Return one input at the time steps that a sample has of it, of its history (N, n_obs_steps, …)."""
+        steps = self._observation_steps[name]
+        is_all = list(steps) == list(range(1 - self.n_obs_steps, 1))
+        return history if is_all else history[:, [step - 1 for step in steps]]
 
     def _used_features(
         self, components: Sequence[str], known: Mapping[str, Feature], batch: Batch
     ) -> dict[str, Feature]:
         """Return the inputs and the action. Raises ConfigError if the wiring does not fit components and features."""
-        readable = [name for name, feature in known.items() if feature.type in _READABLE and name in batch]
+        readable = [
+            name
+            for name, feature in known.items()
+            if feature.type in READABLE and name in batch and name != self.action
+        ]
         if self._dataflow is None:
             lines = "\n".join(f"  - {line}" for line in example_wiring(components, readable, self.added_inputs))
             raise ConfigError(f"{PATH}.wiring: required. For example:\n{lines}")
         if twice := [name for name in self.added_inputs if name in known]:
             raise ConfigError(f"data: a feature is called {twice[0]!r}, which the policy computes itself. Rename it.")
         self._dataflow.check(components, [*readable, *self.added_inputs], f"{PATH}.wiring")
-        inputs = [name for name in self._dataflow.inputs if name not in self.added_inputs]
+        inputs = self._wired_features()
         if not inputs:
             raise ConfigError(f"{PATH}.wiring: must read a feature of the data; they are {listed(readable)}")
         check_inputs(self._options, inputs)
@@ -186,16 +235,20 @@ class ComponentPolicy(Policy):
             raise ConfigError(
                 f"{PATH}.action: the data set has no feature {self.action!r}; it has {listed(list(known))}"
             )
-        return {name: known[name] for name in (*inputs, self.action)}
+        # Whatever is predicted is an action: an environment does not show it.
+        return {name: known[name] for name in inputs} | {
+            self.action: Feature(FeatureType.ACTION, known[self.action].shape)
+        }
 
 
 def mean_over_valid(error: Tensor, is_pad: Tensor | None) -> Tensor:
     """Return the mean over samples of each one's mean over its actions, so that each sample weighs the same.
 
     Args:
-        error: One value an action (N, chunk).
-        is_pad: True for actions after the end of the episode (N, chunk), which do not count; None: all count.
+        error: Of each number of an action (N, chunk, *shape).
+        is_pad: True for actions beyond the ends of the episode (N, chunk), which do not count; None: all count.
     """
+    error = error.unsqueeze(-1).flatten(2).mean(dim=2)
     if is_pad is None:
         return error.mean()
     valid = (~is_pad).to(error.dtype).view_as(error)
@@ -212,15 +265,15 @@ def example_wiring(components: Sequence[str], features: Sequence[str], added: Se
     return [*lines, f"actions = {last}({', '.join([*results, *features[len(results) :], *added])})"]
 
 
-_READABLE = (FeatureType.STATE, FeatureType.VISUAL, FeatureType.ENV, FeatureType.LANGUAGE)
-"""Types of features that a policy may read. It does not have the others when it acts."""
+def _texts(modes: Mapping[str, NormalizationMode]) -> dict[str, str]:
+    return {name: mode.value for name, mode in modes.items()}
 
 
 def _with_time(tensor: Tensor, feature: Feature) -> Tensor:
     return tensor.unsqueeze(1) if tensor.dim() == len(feature.shape) + 1 else tensor
 
 
-def _time_steps(name: str, tensor: Tensor, feature: Feature) -> int:
+def _number_of_steps(name: str, tensor: Tensor, feature: Feature) -> int:
     """Return the number of time steps of a feature in a batch. Raises ConfigError if its shape does not fit."""
     shape = _with_time(tensor, feature).shape
     if len(shape) != len(feature.shape) + 2 or tuple(shape[2:]) != feature.shape:

@@ -15,6 +15,9 @@ PATH = "train.objective.params"
 DEFAULT_MODES = {FeatureType.LANGUAGE: NormalizationMode.IDENTITY}
 """The modes of features that no option names. All other types have MEAN_STD, as in LeRobot's ACT."""
 
+READABLE = (FeatureType.STATE, FeatureType.VISUAL, FeatureType.ENV, FeatureType.LANGUAGE)
+"""Types of features that a policy may read. It does not have the others when it acts."""
+
 Shape = Sequence[PositiveCount]
 
 
@@ -22,7 +25,7 @@ class FeatureConfig(Config):
     """A feature as a config names it."""
 
     type: FeatureType
-    """STATE, VISUAL, ENV or ACTION."""
+    """STATE, VISUAL, ENV or LANGUAGE for an input; ACTION for the action."""
     shape: tuple[PositiveCount, ...]
     """The shape of one frame. VISUAL: [channels, height, width]."""
 
@@ -51,7 +54,7 @@ class PolicyOptions(TypedDict, total=False):
     output_shapes: Mapping[str, Shape]
     """The shape of the action by name, which the data must have."""
     n_action_steps: PositiveCount | None
-    """Actions of a prediction that are carried out before the next one, at most all; null: all."""
+    """Actions of a prediction, from now on, that are carried out before the next one; null: all."""
     temporal_ensemble_coeff: float | None
     """If given, a prediction is made at each time step, and the action is the average of all that are for it, with
     weights exp(-coefficient * i), i = 0 for the oldest; null: no average."""
@@ -69,7 +72,8 @@ def check_options(options: PolicyOptions) -> None:
     """Check what can be checked without data.
 
     Raises:
-        ConfigError: Two options give one thing, or an option for the action names another feature.
+        ConfigError: Two options give one thing, an option for the action names another feature, or a feature has a type
+            that it cannot have.
     """
     for one, other in _SPELLINGS:
         if one in options and other in options:
@@ -87,6 +91,8 @@ def check_options(options: PolicyOptions) -> None:
     for option in _OF_INPUTS:
         if action in _names(options, option):
             raise ConfigError(f"{PATH}.{option}.{action}: it is predicted, and cannot be an input.")
+    _check_types("input_features", options.get("input_features", {}), READABLE)
+    _check_types("output_features", options.get("output_features", {}), (FeatureType.ACTION,))
     if options.get("temporal_ensemble_coeff") is not None and options.get("n_action_steps") not in (None, 1):
         raise ConfigError(
             f"{PATH}.n_action_steps: must be 1 with temporal_ensemble_coeff, which predicts at each time step;"
@@ -165,6 +171,12 @@ def normalization_modes(options: PolicyOptions, features: Mapping[str, Feature])
     return {
         name: named.get(name, named.get(feature.type, defaults[feature.type])) for name, feature in features.items()
     }
+
+
+def _check_types(option: str, given: Mapping[str, FeatureConfig], allowed: Sequence[FeatureType]) -> None:
+    for name, feature in given.items():
+        if feature.type not in allowed:
+            raise ConfigError(f"{PATH}.{option}.{name}.type: must be {' or '.join(allowed)}; got {feature.type}")
 
 
 def _mapping(options: PolicyOptions, option: str) -> Mapping[str, object]:

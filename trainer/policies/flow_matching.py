@@ -26,7 +26,7 @@ class FlowMatching(ComponentPolicy):
     Time 0 is noise, and time 1 the normalized actions of the data: x(t) = (1 - t) · noise + t · actions. The wiring
     reads `noisy_actions`, which are x(t), (N, chunk, *shape), and `time`, (N). Its last line gives the velocity
     (N, chunk, *shape): `velocity = action_head(tokens, noisy_actions, time)`. The loss is the mean squared difference
-    from actions - noise. Actions after the end of an episode, by `ACTION_is_pad`, do not count.
+    from actions - noise. Actions beyond the ends of an episode, by `ACTION_is_pad`, do not count.
 
     To act, Euler's method integrates the velocity from noise. Lines that read neither of the two run once, and the
     others at each step. Sources: Lipman et al. 2023, arXiv:2210.02747; Liu et al. 2023, arXiv:2209.03003.
@@ -74,11 +74,14 @@ class FlowMatching(ComponentPolicy):
         noisy_actions = torch.lerp(noise, actions, time.view(-1, *[1] * (actions.dim() - 1)))
         inputs = {**self.inputs(batch), NOISY_ACTIONS: noisy_actions, TIME: time}
         velocity = _checked(self.dataflow.run(components, inputs), noisy_actions)
-        error = (velocity - (actions - noise)).square().flatten(2).mean(dim=2)
+        error = (velocity - (actions - noise)).square()
         return Outcome({"velocity_mse": mean_over_valid(error, batch.get(f"{self.action}_is_pad"))})
 
     def actions(self, components: nn.ModuleDict, observation: Batch) -> Tensor:
-        """Return sampled actions (N, chunk, *shape) in the units of the data. The noise is from torch's generator."""
+        """Return sampled actions from now on (N, T, *shape) in the units of the data.
+
+        The noise is from torch's generator.
+        """
         once, at_each_step = self.dataflow.split(self.added_inputs)
         inputs = self.inputs(self.observed(components, observation))
         results = once.results(components, inputs)
@@ -89,7 +92,7 @@ class FlowMatching(ComponentPolicy):
 
         first = next(iter(inputs.values()))
         noise = torch.randn(len(first), self.chunk, *self.features[self.action].shape, device=first.device)
-        return self.normalization.unnormalize(self.action, integrate(velocity, noise, self._num_inference_steps))
+        return self.from_now_on(integrate(velocity, noise, self._num_inference_steps))
 
 
 def sample_times(number: int, distribution: TimeDistribution, device: torch.device) -> Tensor:

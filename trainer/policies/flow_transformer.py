@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from optimizer.config import Beta, PositiveCount
+from optimizer.config import PositiveCount
 
 from ..interfaces.component import MODEL_REGISTRY
-from .heads import sinusoids
+from .heads import Dropout, sinusoids
 
 
 @MODEL_REGISTRY.register("flow_transformer")
@@ -36,7 +36,7 @@ class FlowTransformer(nn.Module):
         dim: PositiveCount = 64,
         depth: PositiveCount = 3,
         heads: PositiveCount = 4,
-        dropout: Beta = 0.0,
+        dropout: Dropout = 0.0,
     ) -> None:
         super().__init__()
         if dim % 2 or dim % heads:

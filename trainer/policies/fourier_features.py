@@ -37,5 +37,6 @@ class FourierFeatures(nn.Module):
         self.frequencies = nn.Parameter(torch.randn(dim // 2, in_features) * scale)
 
     def forward(self, position: Tensor) -> Tensor:
-        angles = 2 * math.pi * position @ self.frequencies.T
+        with torch.autocast(position.device.type, enabled=False):  # half precision would lose the fine differences
+            angles = 2 * math.pi * position.float() @ self.frequencies.T
         return torch.cat([angles.cos(), angles.sin()], dim=-1)

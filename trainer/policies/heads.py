@@ -55,6 +55,7 @@ class ActionTransformer(nn.Module):
         dim: Width of the tokens.
         depth: Layers.
         heads: Attention heads of a layer.
+        dropout: Share of the attention weights and hidden units that is dropped in training.
 
     Raises:
         ValueError: dim is not a multiple of heads, or is odd.

@@ -14,6 +14,8 @@ from ..interfaces.features import Feature, FeatureType
 
 EPS = 1e-8
 """Added to a standard deviation, and in place of a range of 0. LeRobot's value."""
+_ROUNDING = 1e-6
+"""A spread that is a smaller part of the range from min to max is an error of rounding."""
 
 
 class NormalizationMode(StrEnum):
@@ -75,7 +77,7 @@ class Normalization(nn.Module):
         self._formulas = nn.ModuleList(self._by_name.values())  # names may contain dots, which modules' may not
 
     def normalize(self, batch: Batch) -> Batch:
-        """Return the features in `batch` normalized, in float32, and all other entries as they are.
+        """Return the features in `batch` normalized, and all other entries as they are.
 
         Args:
             batch: Tensors (…, *shape) by feature, with any number of dimensions before the feature's shape.
@@ -83,7 +85,7 @@ class Normalization(nn.Module):
         return {name: self(name, tensor) if name in self._by_name else tensor for name, tensor in batch.items()}
 
     def forward(self, name: str, tensor: Tensor) -> Tensor:
-        """Return one feature (…, *shape) normalized, in float32."""
+        """Return one feature (…, *shape) normalized, in float32; with IDENTITY in its own type."""
         normalized: Tensor = self._formula(name, tensor.device)(tensor)
         return normalized
 
@@ -95,13 +97,21 @@ class Normalization(nn.Module):
         """Return the statistics by feature, from which the same object can be made again."""
         return {name: formula.statistics() for name, formula in self._by_name.items()}
 
-    def constants(self) -> Iterator[str]:
-        """Yield one line for each feature with values that never change in the data."""
+    def constants(self, statistics: Mapping[str, object]) -> Iterator[str]:
+        """Yield one line for each feature with values that never change in the data.
+
+        Args:
+            statistics: Of the data set, as the constructor takes them.
+        """
         for name, formula in self._by_name.items():
-            if places := torch.nonzero(formula.spread().flatten() == 0).flatten().tolist():
+            if formula.mode is NormalizationMode.IDENTITY:
+                continue
+            if places := torch.nonzero(formula.is_constant(statistics.get(name)).flatten()).flatten().tolist():
+                low, high = NEEDED[formula.mode]
+                where = "in the data" if high in ("std", "max") else f"from {low} to {high}"
                 yield (
-                    f"{name}: constant in the data at index {listed(places)}. {formula.mode} divides by {EPS:g} there:"
-                    " any other value becomes very large."
+                    f"{name}: constant {where} at index {listed(places)}. {formula.mode} divides by almost 0 there: any"
+                    " other value becomes very large."
                 )
 
     def _formula(self, name: str, device: torch.device) -> "_Formula":
@@ -153,6 +163,20 @@ class _Formula(nn.Module):
 
     def statistics(self) -> dict[str, Tensor]:
         return dict(zip(NEEDED[self.mode], (self.low, self.high), strict=False))
+
+    def is_constant(self, given: object) -> Tensor:
+        """Return where the spread is 0, or an error of rounding beside the range of the data.
+
+        LeRobot computes std and quantiles of numbers that are all the same as up to 1e-3 of them, or 1e-10.
+
+        Args:
+            given: All statistics of the feature.
+        """
+        spread = self.spread()
+        if self._is_visual or not isinstance(given, Mapping) or not {"min", "max"} <= given.keys():
+            return spread == 0
+        extent = torch.as_tensor(given["max"]) - torch.as_tensor(given["min"])
+        return (extent == 0) | (spread <= _ROUNDING * extent)
 
     def spread(self) -> Tensor:
         """Return the standard deviation, or the range; 0 where the data are constant."""

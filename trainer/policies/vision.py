@@ -6,6 +6,7 @@ from typing import Any, Self
 import torch
 import torch.nn.functional as F  # noqa: N812 the field's name for it
 from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
 from optimizer import UnknownKeyError
@@ -70,7 +71,10 @@ class BackboneConfig(Config):
     @field_validator("type")
     @classmethod
     def _check_type(cls, path: str) -> str:
-        _maker(path)
+        try:
+            _maker(path)
+        except ValueError as error:
+            raise PydanticCustomError("backbone", "{reason}", {"reason": str(error)}) from None
         return path
 
     @model_validator(mode="after")
