@@ -280,7 +280,7 @@ def _shared_copy(batch: Batch) -> Batch:
     like = {name: torch.empty_like(tensor, device="meta") for name, tensor in batch.items()}
     sizes = (-(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT for tensor in like.values())
     *starts, end = accumulate(sizes, initial=0)
-    memory = torch.UntypedStorage._new_shared(max(end, 1))  # as torch's own collate function does in a worker
+    memory = torch.UntypedStorage._new_shared(max(end, 1))  # type: ignore[no-untyped-call]  # torch's collate calls it
     made: Batch = {}
     for (name, tensor), start in zip(like.items(), starts, strict=True):
         place = torch.empty(0, dtype=tensor.dtype)
