@@ -47,7 +47,7 @@ def ours(root: Path, cache: Path, frames: str, backend: str) -> Start:
         chunk=CHUNK,
         frames=frames,  # type: ignore[arg-type]  # one of two texts
         video_backend=backend,  # type: ignore[arg-type]  # one of three
-        cache_dir=str(cache),
+        cache_dir=str(cache) if frames == "cache" else None,
     )
 
     def start(workers: int) -> Batches:
@@ -65,7 +65,9 @@ def lerobots(root: Path, backend: str) -> Start:
     fps = LeRobotDatasetMetadata("innerstep/benchmark", root).fps
     observed = [step / fps for step in range(1 - N_OBS_STEPS, 1)]
     deltas = {CAMERA: observed, STATE: observed, ACTION: [step / fps for step in range(CHUNK)]}
-    data = LeRobotDataset("innerstep/benchmark", root, delta_timestamps=deltas, video_backend=backend)
+    data = LeRobotDataset(
+        "innerstep/benchmark", root, delta_timestamps=deltas, video_backend=backend, return_uint8=True
+    )
 
     def start(workers: int) -> Batches:
         options: dict[str, Any] = {"prefetch_factor": 2, "persistent_workers": True} if workers else {}

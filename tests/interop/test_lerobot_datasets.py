@@ -23,7 +23,9 @@ def _own_cache(tmp_path, monkeypatch):
 
 
 def ours(root, tmp_path, **params):
-    return LeRobotData(str(root), cache_dir=str(tmp_path / "frames"), video_backend="pyav", **params)
+    """Open a data set with cameras."""
+    cache = {} if params.get("frames") == "lazy" else {"cache_dir": str(tmp_path / "frames")}
+    return LeRobotData(str(root), video_backend="pyav", **cache, **params)
 
 
 def lerobots(root, deltas, episodes=None):
@@ -113,7 +115,7 @@ def test_numbers_of_any_width_and_dimension_are_lerobots(tmp_path):
         short = _int32([int(value) for value in rows])
         change_table(path, lambda table, short=short: table.append_column("short", [short]))
     deltas = {"observation.state": [-1, 0], "observation.environment_state": [0], "wide": [-2, 5], "next.done": [1]}
-    data = ours(root, tmp_path, deltas=deltas)
+    data = LeRobotData(str(root), deltas=deltas)
     assert_equal(data, lerobots(root, deltas), list(range(11)))
 
 
@@ -124,10 +126,10 @@ def _int32(values):
 
 
 @pytest.mark.parametrize("drop", [0, 1, 7])
-def test_dropped_frames_are_those_of_lerobots_sampler(tmp_path, drop):
+def test_dropped_frames_are_those_of_lerobots_sampler(drop):
     from lerobot.datasets.sampler import EpisodeAwareSampler
 
-    data = ours(DATA / "robot", tmp_path, features=["index"], drop_n_last_frames=drop)
+    data = LeRobotData(str(DATA / "robot"), features=["index"], drop_n_last_frames=drop)
     meta = lerobots(DATA / "robot", {}).meta.episodes
     sampler = EpisodeAwareSampler(meta["dataset_from_index"], meta["dataset_to_index"], drop_n_last_frames=drop)
     assert data.train.batch(torch.arange(len(data.train)))["index"].tolist() == list(sampler)
@@ -158,7 +160,7 @@ def test_arrays_of_several_dimensions_that_lerobot_wrote_are_read(tmp_path):
         written.save_episode()
     written.finalize()
     deltas = {name: [-1, 0] for name in shapes}
-    data, expected = ours(tmp_path / "data", tmp_path, deltas=deltas), lerobots(tmp_path / "data", deltas)
+    data, expected = LeRobotData(str(tmp_path / "data"), deltas=deltas), lerobots(tmp_path / "data", deltas)
     assert data.statistics["tasks"] == ("task 3", "task 2", "task 4")
     batch = data.train.batch(torch.arange(9))
     for index in range(9):

@@ -56,5 +56,5 @@ class NotCallable:
     pass
 
 
-def function(frames):
-    return frames
+def function(frames, factor=1.0):
+    return frames * factor

@@ -238,9 +238,16 @@ def test_a_run_that_is_killed_leaves_no_cache_and_its_rest_is_removed(cached, st
     assert not files(tmp_path / "cache", "*/.innerstep-*/*")
 
 
-def test_without_locks_the_cache_is_made_all_the_same(cached, meta, monkeypatch):
+def test_without_locks_two_runs_make_the_cache_side_by_side(cached, start, meta, tmp_path, monkeypatch):
     monkeypatch.setattr(frame_cache, "fcntl", None)
-    assert "decoding" in cached(meta)[1]
+    first = start()
+    first.output.readline(), first.output.readline()
+    frames, printed = cached(meta)
+    assert printed.startswith("decoding 53 frames")
+    first.go()
+    assert first.output.read() == f"{int(frames.sum())}\n"
+    first.end()
+    assert not files(tmp_path / "cache", "*/.innerstep-*/*")
 
 
 def test_a_file_system_without_locks_is_no_obstacle(cached, meta, monkeypatch):

@@ -214,12 +214,18 @@ def _png(tmp_path, mode, size=(56, 40)):
     return path
 
 
+def _eps(folder):
+    Image.new("RGB", (56, 40)).save(folder / "image.eps")
+    return (folder / "image.eps").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("image", "message"),
     [
         (lambda folder: None, "neither bytes nor a path"),
         (lambda folder: {"bytes": b"no image", "path": None}, "it cannot be read"),
         (lambda folder: {"bytes": _png(folder, "RGB").read_bytes()[:-40], "path": None}, "it cannot be read"),
+        (lambda folder: {"bytes": _eps(folder), "path": None}, "it cannot be read: cannot identify"),  # PostScript
         (lambda folder: {"bytes": None, "path": "images/7.png"}, "it cannot be read.*images/7.png"),
         (lambda folder: {"bytes": _png(folder, "RGBA").read_bytes(), "path": None}, "mode of it is RGBA"),
         (lambda folder: {"bytes": _png(folder, "L").read_bytes(), "path": None}, "mode of it is L"),

@@ -44,6 +44,13 @@ def test_transforms_are_applied_to_each_sample_in_order():
         torch.testing.assert_close(result, expected)
 
 
+def test_a_function_is_called_with_its_parameters():
+    batch = frames()
+    found = make_transforms([of("function", factor=0.5), {"type": "torch.nn.functional.relu"}], SHAPE)
+    assert torch.equal(found(batch), batch.float() / 255 * 0.5)
+    assert torch.equal(pickle.loads(pickle.dumps(found))(batch), found(batch))
+
+
 def test_building_transforms_draws_no_random_numbers():
     before = torch.get_rng_state(), random.getstate()
     make_transforms([of("Brightness"), of("Shift")], SHAPE)
@@ -64,7 +71,8 @@ def test_building_transforms_draws_no_random_numbers():
         (of("Brightness", low=2.0), r"image_transforms.0.params: low must be <= high; got 2.0 and 1.5"),
         (of("Brightnes"), "image_transforms.0.type: .*has no Brightnes; did you mean 'Brightness'"),
         (of("NotCallable"), "image_transforms.0.type: .*is not a ImageTransform"),
-        (of("function"), "image_transforms.0.type: .*is not a ImageTransform"),
+        (of("function", degrees=3), "image_transforms.0: .*fails on a frame.*unexpected keyword argument 'degrees'"),
+        ({"type": "sample_transforms.random"}, "image_transforms.0.type: .*is not a ImageTransform"),
         ({"type": "Brightness"}, "image_transforms.0.type: unknown image transform 'Brightness'"),
         ({"params": {}}, "image_transforms.0.type: required"),
         ({"type": "a.B", "parms": {}}, "image_transforms.0.parms: .*params"),

@@ -60,6 +60,17 @@ def message(**params):
         ({"held_out": -0.1}, "held_out", ["at least 0"]),
         ({"episode": [1]}, "episode", ["episodes"]),
         ({"frames": "lazyly"}, "frames", ["'cache' or 'lazy'"]),
+        ({"n_obs_steps": 2, "features": ["action"]}, "n_obs_steps", ["got 2, and no feature is an observation"]),
+        ({"chunk": 8, "features": ["observation.state"]}, "chunk", ["got 8, and no feature is an action"]),
+        ({"chunk": 8, "deltas": {"action": [0, 1]}}, "chunk", ["that deltas leave out"]),
+        ({"frames": "lazy"}, "frames", ["no camera is loaded"]),
+        ({"cache_dir": "/tmp"}, "cache_dir", ["no camera is loaded"]),
+        ({"cache_limit_gb": 3}, "cache_limit_gb", ["no camera is loaded"]),
+        ({"resize": [8, 8]}, "resize", ["no camera is loaded"]),
+        ({"video_backend": "pyav"}, "video_backend", ["no camera is loaded"]),
+        ({"image_transforms": [{"type": "a.B"}]}, "image_transforms", ["no camera is loaded"]),
+        ({"frames": "lazy", "cache_dir": "/tmp"}, "cache_dir", ["is for frames: cache"]),
+        ({"frames": "lazy", "cache_limit_gb": 3}, "cache_limit_gb", ["is for frames: cache"]),
     ],
 )
 def test_a_wrong_parameter_is_refused_with_its_path(root, params, path, words):
@@ -74,6 +85,13 @@ def test_a_place_that_has_no_data_set_is_refused(tmp_path):
     assert "meta/info.json" in message(root=str(tmp_path))
 
 
+def test_a_place_near_a_data_set_is_refused_with_a_hint(root):
+    for wrong in (root.parent, root / "meta"):
+        assert f"A data set is in: {root}" in message(root=str(wrong))
+    assert "given as repo_id" in message(root="lerobot/pusht")
+    assert "repo_id" not in message(root="/lerobot/pusht")
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -86,6 +104,9 @@ def test_a_place_that_has_no_data_set_is_refused(tmp_path):
         ({"features": []}, ["features"]),
         ({"data_path": "data/{episode}.parquet"}, ["data/{episode}.parquet", "chunk_index, file_index"]),
         ({"data_path": "data/chunk-{chunk_index:03d}/{file_index.__class__.x}"}, ["must be a path"]),
+        ({"data_path": "/data/{file_index}.parquet"}, ["/data/{file_index}.parquet", "in the folder of the data set"]),
+        ({"data_path": "../{file_index}.parquet"}, ["../{file_index}.parquet", "in the folder of the data set"]),
+        ({"features": {"../../action": FEATURES["action"]}}, ["no slash", "../../action"]),
     ],
 )
 def test_an_info_that_does_not_fit_is_refused(root, changes, words):
@@ -130,12 +151,37 @@ def with_column(name, values):
         (with_column("frame_index", [0.5] * 12), ["'frame_index' must be of the type int64"]),
         (with_column("index", list(range(1, 13))), ["rows of episode 0", "index 0 to 3"]),
         (with_column("episode_index", [0] * 12), ["rows of episode 1", "episode_index 1"]),
+        (with_column("task_index", [0] * 11 + [2]), ["task_index 2 in episode 2, frame 0", "2 tasks"]),
     ],
 )
 def test_a_table_that_contradicts_the_description_is_refused(root, change, words):
     change_table(root / TABLE, change)
     text = message(root=str(root))
     assert all(word in text for word in words), text
+
+
+def test_times_that_do_not_follow_the_frame_rate_are_refused_where_videos_are_read_by_it(tmp_path):
+    old = write_v21(ROBOT, tmp_path / "old")
+    table = old / "data/chunk-000/episode_000002.parquet"
+    times = [0.5 + step / 15 for step in range(23)]
+    change_table(table, with_column("timestamp", pa.array(times, pa.float32())))
+    text = message(root=str(old), frames="lazy")
+    assert "the timestamp of episode 2, frame 0 is 0.5 s; at 15 frames a second" in text
+    assert "exclude_episodes" in text
+    assert len(opened(root=str(old), frames="lazy", exclude_episodes=[2]).train) == 30
+    assert len(opened(root=str(old), features=["action"]).train) == 53
+
+
+def test_mistakes_are_told_before_frames_are_decoded(tmp_path, capsys):
+    mistakes = [
+        {"held_out": [7]},
+        {"drop_n_last_frames": 23},
+        {"image_transforms": [{"type": "sample_transforms.Brightnes"}]},
+    ]
+    for mistake in mistakes:
+        message(root=str(ROBOT), cache_dir=str(tmp_path), **mistake)
+    assert capsys.readouterr().out == ""
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_excluded_episode_may_have_values_that_are_not_finite(root):
@@ -183,7 +229,7 @@ def test_a_missing_video_is_named_before_frames_are_decoded(tmp_path):
     old = write_v21(ROBOT, tmp_path / "old")
     video = old / "videos/chunk-000/observation.images.wrist/episode_000003.mp4"
     video.unlink()
-    assert str(video) in message(root=str(old), frames="lazy", cache_dir=str(tmp_path))
+    assert str(video) in message(root=str(old), frames="lazy")
     assert len(opened(root=str(old), frames="lazy", episodes=[0]).train) == 6
     assert len(opened(root=str(old), features=["action"]).train) == 53
 

@@ -139,6 +139,26 @@ def test_sets_that_differ_are_refused(roots, changes, words):
     assert words in str(caught.value)
 
 
+def test_an_episode_in_two_sets_is_refused_if_some_are_held_out(roots):
+    root = roots["large"]
+    (root.parent / "link").symlink_to(root)
+    datasets = [{"root": str(root), "episodes": [0, 1]}, {"root": str(root.parent / "link"), "episodes": [1, 2]}]
+    both = {"datasets": datasets, "held_out": 0.1}
+    assert len(DataConfig(type="lerobot", params={"datasets": datasets}).make("data").train) == 10 + 11 + 11 + 9
+    with pytest.raises(ConfigError, match=r"datasets\.1\.episodes: has episode 1, which datasets\.0 has too"):
+        DataConfig(type="lerobot", params=both).make("data")
+    datasets[1] = {"root": str(roots["small"])}
+    assert len(DataConfig(type="lerobot", params=both).make("data").train) == 10 + 3
+
+
+def test_a_set_without_statistics_among_others_is_refused(roots):
+    (roots["large"] / "meta/stats.json").unlink()
+    with pytest.raises(ConfigError, match=r"datasets\.1: has no statistics of 'observation\.state'"):
+        opened(roots)
+    (roots["small"] / "meta/stats.json").unlink()
+    assert set(opened(roots).statistics) == {"tasks"}
+
+
 def test_a_mistake_in_one_of_the_sets_has_its_path(roots):
     datasets = [{"root": str(roots["small"])}, {"root": str(roots["large"]), "episodes": [3]}]
     with pytest.raises(ConfigError, match=r"data\.params\.datasets\.1\.episodes: no episode 3"):

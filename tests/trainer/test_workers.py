@@ -204,6 +204,52 @@ def test_a_split_may_reuse_its_memory():
     assert max(batch["x"].untyped_storage().nbytes() for batch in batches) < 100 * 8
 
 
+class Layouts(TensorSplit):
+    """A split of tensors of several types and layouts in memory, with one of no numbers at all."""
+
+    def batch(self, indices):
+        x = super().batch(indices)["x"]
+        images = (x[:, None, None, None] + torch.arange(5 * 6 * 3).reshape(5, 6, 3)).to(torch.uint8)
+        return {
+            "x": x,
+            "channels_last": images.permute(0, 3, 1, 2),
+            "expanded": x[:, None].expand(-1, 3),
+            "every_second": torch.stack([x, x], 1)[:, 1],
+            "flag": x > 10,
+            "half": x.to(torch.float16)[:, None] / 3,
+            "complex": torch.complex(x.float(), -x.float()).conj(),
+            "empty": torch.zeros(len(x), 0),
+            "weight": x.float().requires_grad_(),
+        }
+
+
+def test_a_batch_from_a_worker_has_the_values_and_strides_of_a_copy_and_one_piece_of_memory():
+    alone, ahead = (ShuffledBatches(numbers(kind=Layouts), 4, 3, workers=n) for n in (0, 2))
+    with ahead:
+        for step in range(7):
+            expected, batch = next(alone.of_update(step)), next(ahead.of_update(step))
+            assert batch.keys() == expected.keys()
+            for name, value in expected.items():
+                copy = value.detach().clone()
+                assert batch[name].dtype == copy.dtype
+                assert batch[name].stride() == copy.stride()
+                assert not batch[name].requires_grad
+                assert torch.equal(batch[name], copy)
+            assert len({value.untyped_storage().data_ptr() for value in batch.values()}) == 1
+
+
+class Sparse(TensorSplit):
+    def batch(self, indices):
+        x = super().batch(indices)["x"]
+        return {"x": x, "sparse": torch.eye(len(x)).to_sparse()}
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
+def test_a_batch_may_hold_other_kinds_of_tensors():
+    with ShuffledBatches(numbers(kind=Sparse), 4, 3, workers=1) as ahead:
+        assert torch.equal(next(ahead.of_update(0))["sparse"].to_dense(), torch.eye(4))
+
+
 OPTIMS = {"first": WARMUP, "second": SCHEDULE_FREE}
 
 

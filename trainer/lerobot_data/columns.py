@@ -37,20 +37,28 @@ def read_columns(meta: Meta, features: Mapping[str, JsonObject], episodes: Seque
     number: JsonObject = {"dtype": "int64", "shape": [1]}
     wanted = {**{name: meta.features.get(name, number) for name in (INDEX, EPISODE)}, **features}
     pieces: dict[str, list[Tensor]] = {name: [] for name in wanted}
-    for file in dict.fromkeys(episode.data_file for episode in episodes):
-        inside = [episode for episode in meta.episodes if episode.data_file == file]
+    all_inside = _by_file(meta.episodes)
+    for file, chosen in _by_file(episodes).items():
+        inside = all_inside[file]
         table = read_table(file, list(wanted))
         if table.num_rows != inside[-1].end - inside[0].start:
             raise ConfigError(
                 f"{file}: has {table.num_rows} rows; its episodes have {inside[-1].end - inside[0].start} frames."
                 " If it was cut, copy or download it again."
             )
-        rows = _rows([episode for episode in episodes if episode.data_file == file], inside[0].start)
+        rows = _rows(chosen, inside[0].start)
         for name, info in wanted.items():
             pieces[name].append(_tensor(file, name, info, table[name])[rows])
     columns = {name: torch.cat(parts) for name, parts in pieces.items()}
     _check_numbers(columns, episodes)
     return columns
+
+
+def _by_file(episodes: Sequence[EpisodeSpan]) -> dict[Path, list[EpisodeSpan]]:
+    by_file: dict[Path, list[EpisodeSpan]] = {}
+    for episode in episodes:
+        by_file.setdefault(episode.data_file, []).append(episode)
+    return by_file
 
 
 def _rows(episodes: Sequence[EpisodeSpan], first: int) -> Tensor:

@@ -12,7 +12,7 @@ from ..interfaces.dataset import DATASET_REGISTRY, DataSet, Split
 from .aggregation import as_tensors
 from .features import is_camera
 from .frames import FrameOptions
-from .mixture import check_alike, merged_statistics, merged_tasks, mixed
+from .mixture import check_alike, check_apart, merged_statistics, merged_tasks, mixed
 from .part import PARAMS, Part, PartOptions, open_part
 from .sources import Source, expanded
 
@@ -60,13 +60,14 @@ class LeRobotData(DataSet):
         drop_n_last_frames: Frames at the end of each episode that are left out as samples.
         use_imagenet_stats: Whether `mean` and `std` of cameras are those of ImageNet, as in LeRobot.
         frames: `cache`: decode all frames once, into a file that is mapped into memory; `lazy`: decode those of each
-            batch.
+            batch. This and what follows is refused where no camera is loaded.
         cache_dir: Folder of the caches; null: `innerstep/frames` in `$XDG_CACHE_HOME`, or in `~/.cache`.
-        cache_limit_gb: The largest cache of one camera that is made, in 10^9 bytes.
+        cache_limit_gb: The largest cache of one camera that is made, in 10^9 bytes. Like `cache_dir`, it is refused
+            with `frames: lazy`.
         resize: Height and width to which frames are resized when they are decoded.
         video_backend: The decoder of videos; `auto`: torchcodec where it loads, else PyAV.
         image_transforms: Random changes of the frames to train on, one after another: each has `type`, the dotted path
-            of a class, and its `params`. Frames are float32 in 0..1 then.
+            of a class or a function, and its `params`. Frames are float32 in 0..1 then.
 
     Raises:
         ConfigError: A file or a feature is missing or invalid, or a parameter does not fit the data.
@@ -99,6 +100,8 @@ class LeRobotData(DataSet):
             held_out, n_obs_steps, chunk, deltas, delta_timestamps, features, drop_n_last_frames, image_transforms
         )
         decoding = FrameOptions(frames, expanded(cache_dir), cache_limit_gb, resize, video_backend)
+        if frames == "lazy":
+            _refuse_cache_options(decoding)
         one = Source(
             root=root, repo_id=repo_id, revision=revision, episodes=episodes, exclude_episodes=exclude_episodes
         )
@@ -122,6 +125,12 @@ class LeRobotData(DataSet):
         self.statistics = {**as_tensors(loaded, cameras, parts[0].meta.root / "meta"), "tasks": merged_tasks(parts)[0]}
 
 
+def _refuse_cache_options(decoding: FrameOptions) -> None:
+    for name in ("cache_dir", "cache_limit_gb"):
+        if getattr(decoding, name) != getattr(FrameOptions, name):
+            raise ConfigError(f"{PARAMS}.{name}: is for frames: cache; with frames: lazy there is none. Leave it out.")
+
+
 def _open_all(one: Source, datasets: list[Source] | None, options: PartOptions, decoding: FrameOptions) -> list[Part]:
     if datasets is None:
         return [open_part(one, options, decoding, PARAMS)]
@@ -136,6 +145,8 @@ def _open_all(one: Source, datasets: list[Source] | None, options: PartOptions, 
         open_part(source, options, decoding, f"{PARAMS}.datasets.{number}") for number, source in enumerate(datasets)
     ]
     check_alike(parts, decoding.resize is not None)
+    if options.held_out:
+        check_apart(parts)
     return parts
 
 

@@ -261,7 +261,9 @@ def choose_backend(choice: Literal["auto", "pyav", "torchcodec"], path: Path) ->
     except FrameError as error:
         if choice == "auto":
             return "pyav"
-        raise ConfigError(f"video_backend: torchcodec cannot be used: {path}: {error}. Use auto or pyav.") from error
+        raise ConfigError(
+            f"data.params.video_backend: torchcodec cannot be used: {path}: {error}. Use auto or pyav."
+        ) from error
     return "torchcodec"
 
 

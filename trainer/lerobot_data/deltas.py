@@ -1,6 +1,6 @@
 """Distances in time: which frames before and after a sample's own its batch holds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from optimizer.types import JsonObject
 
@@ -22,6 +22,33 @@ def default_deltas(features: Mapping[str, JsonObject], n_obs_steps: int, chunk: 
         elif type_of(name, info) is FeatureType.ACTION:
             deltas[name] = list(range(chunk))
     return deltas
+
+
+def check_steps(
+    features: Mapping[str, JsonObject], given: Collection[str], n_obs_steps: int, chunk: int, path: str
+) -> None:
+    """Check that `n_obs_steps` and `chunk` have an effect, if they are not 1.
+
+    Args:
+        features: Whatever is loaded, by name.
+        given: The names with an entry in `deltas` or `delta_timestamps`.
+        n_obs_steps: Time steps of observations.
+        chunk: Time steps of actions.
+        path: The place of the parameters in the config.
+
+    Raises:
+        ConfigError: There is no feature whose time steps they are.
+    """
+    ours = {type_of(name, info) for name, info in features.items() if name not in given}
+    for parameter, steps, types, words in (
+        ("n_obs_steps", n_obs_steps, _OBSERVATIONS, "an observation"),
+        ("chunk", chunk, (FeatureType.ACTION,), "an action"),
+    ):
+        if steps > 1 and not ours.intersection(types):
+            raise ConfigError(
+                f"{path}.{parameter}: got {steps}, and no feature is {words} that deltas leave out."
+                " Leave it out, or give the feature's time steps as deltas."
+            )
 
 
 def in_frames(seconds: Mapping[str, Sequence[float]], fps: float, path: str) -> dict[str, list[int]]:

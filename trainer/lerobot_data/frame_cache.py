@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -97,8 +97,10 @@ def cached_frames(
             _check_limit(camera, size, limit_gb)
             decoder.check()
             path.parent.mkdir(parents=True, exist_ok=True)
-            with _only_one(path):
+            with _only_one(path) as is_certain:
                 if _size_of(path) != size:
+                    if is_certain:
+                        _remove_rests(path)
                     _make(path, size, decoder, camera, episodes)
     except OSError as error:
         reason = f"the frames of {camera} cannot be cached: {error.strerror or error}"
@@ -107,10 +109,14 @@ def cached_frames(
     return CachedFrames(path, shape, episodes)
 
 
-def _make(path: Path, size: int, decoder: Decoder, camera: str, episodes: Sequence[EpisodeSpan]) -> None:
-    """Decode all frames into `path`. Only one process is here for a path."""
-    for aside in path.parent.glob(f"{ASIDE}*/{path.name}"):  # of a process that was killed
+def _remove_rests(path: Path) -> None:
+    """Remove what processes that were killed have left of `path`. No other process may be making it."""
+    for aside in path.parent.glob(f"{ASIDE}*/{path.name}"):
         remove(aside.parent)
+
+
+def _make(path: Path, size: int, decoder: Decoder, camera: str, episodes: Sequence[EpisodeSpan]) -> None:
+    """Decode all frames into `path`."""
     damaged = _size_of(path)
     if damaged is not None:
         report(f"{path}: has {damaged:,} bytes in place of {size:,}, and is made again")
@@ -154,18 +160,25 @@ def _check_limit(camera: str, size: int, limit_gb: float) -> None:
 
 
 @contextmanager
-def _only_one(path: Path) -> Iterator[None]:
-    """Run the body while no other process or thread runs it for the same `path`. Waits for one that does."""
+def _only_one(path: Path) -> Iterator[bool]:
+    """Run the body while no other process or thread runs it for the same `path`. Waits for one that does.
+
+    Yields whether that is certain. Where there are no locks, both decode, each into its own file.
+    """
     with path.with_suffix(".lock").open("ab") as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
-                    report(f"waiting for {path}, which another run makes")
-                    fcntl.flock(file, fcntl.LOCK_EX)
-                # else the file system has no locks: both decode, each into its own file
-        yield
+        yield fcntl is not None and _lock(file, fcntl, path)
+
+
+def _lock(file: BinaryIO, fcntl: ModuleType, path: Path) -> bool:
+    """Return whether `file` is locked, at once or after waiting; False: its file system has no locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
+            return False
+        report(f"waiting for {path}, which another run makes")
+        fcntl.flock(file, fcntl.LOCK_EX)
+    return True
 
 
 def _size_of(path: Path) -> int | None:

@@ -68,7 +68,7 @@ def open_frames(meta: Meta, camera: str, episodes: Sequence[EpisodeSpan], option
             missing. The message names the file and the remedy.
     """
     feature = meta.features[camera]
-    size = FrameSize(*_height_and_width(camera, feature), options.resize)
+    size = frame_size(camera, feature, options.resize)
     decoder: Decoder
     if feature["dtype"] == "video":
         decoder = VideoFrames(camera, meta.fps, episodes, size, options.video_backend)
@@ -79,8 +79,8 @@ def open_frames(meta: Meta, camera: str, episodes: Sequence[EpisodeSpan], option
     return cached_frames(decoder, camera, meta.root, episodes, options.cache_dir, options.cache_limit_gb)
 
 
-def _height_and_width(camera: str, feature: JsonObject) -> tuple[int, int]:
-    """Return the height and width of a camera's frames as meta/info.json has them.
+def frame_size(camera: str, feature: JsonObject, resize: tuple[int, int] | None) -> FrameSize:
+    """Return the size of a camera's frames, from its feature in meta/info.json.
 
     Raises:
         ConfigError: They are not frames in color.
@@ -95,4 +95,4 @@ def _height_and_width(camera: str, feature: JsonObject) -> tuple[int, int]:
         shape[0] == 3 and isinstance(names, list) and str(names[0]).startswith("channel")
     )
     height, width = shape[1:] if channels_first else shape[:2]
-    return int(height), int(width)
+    return FrameSize(int(height), int(width), resize)

@@ -22,6 +22,9 @@ _KEPT_BYTES = 1 << 30
 _ORIENTATION = 0x0112
 """The number of the EXIF entry for how a photo was held."""
 
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+"""Formats of images that are read. Pillow has more, one of which (EPS) is code that it runs by another program."""
+
 Image = dict[str, Any]
 """An image as Hugging Face's `datasets` stores it: `bytes`, and a `path` that counts if there are no bytes."""
 
@@ -129,7 +132,7 @@ class ImageFrames:
         from PIL import ImageOps
 
         try:
-            with Pillow.open(self._source(image)) as opened:
+            with Pillow.open(self._source(image), formats=_FORMATS) as opened:
                 opened.load()
                 upright = ImageOps.exif_transpose(opened) if opened.getexif().get(_ORIENTATION) else opened
                 if upright.mode != "RGB":

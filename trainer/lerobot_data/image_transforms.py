@@ -1,6 +1,8 @@
 """Random transforms of frames for training, by dotted path."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -8,14 +10,14 @@ from pydantic import Field, ValidationError
 from torch import Tensor
 
 from optimizer import Registry, UnknownKeyError
-from optimizer.config import Config, construct, explain, nest
+from optimizer.config import Config, construct, explain, function_at, nest
 from optimizer.types import JsonObject
 
 from ..errors import ConfigError, raised
 from ..runtime.rng import separate_rng
 
-FIELD = "image_transforms"
-"""The name of the list in a config."""
+FIELD = "data.params.image_transforms"
+"""The place of the list in a config."""
 
 
 @runtime_checkable
@@ -38,12 +40,13 @@ IMAGE_TRANSFORM_REGISTRY: Registry[ImageTransform] = Registry(
 
 
 class TransformChoice(Config):
-    """An entry of the list: a class, and its parameters."""
+    """An entry of the list: a class or a function, and its parameters."""
 
     type: str
-    """Dotted path of a class whose objects are called with frames, such as `kornia.augmentation.ColorJiggle`."""
+    """Dotted path of a class whose objects are called with frames, such as `kornia.augmentation.ColorJiggle`, or of a
+    function that is."""
     params: dict[str, Any] = Field(default_factory=dict)
-    """Arguments of the class."""
+    """Arguments of the class, or arguments of the function beside the frames."""
 
 
 def make_transforms(specs: Sequence[JsonObject], shape: tuple[int, int, int]) -> Callable[[Tensor], Tensor]:
@@ -53,7 +56,7 @@ def make_transforms(specs: Sequence[JsonObject], shape: tuple[int, int, int]) ->
     torchvision's classes do that, kornia's with `same_on_batch: true`. Random numbers come from the global generators.
 
     Args:
-        specs: `{type: dotted path of a class, params: its arguments}` each.
+        specs: `{type: dotted path of a class or a function, params: its arguments}` each.
         shape: Of a frame: 3, height, width. The transforms are tried on one.
 
     Returns:
@@ -96,6 +99,8 @@ def _make(index: int, spec: JsonObject) -> tuple[str, ImageTransform]:
     path: tuple[str | int, ...] = (FIELD, index)
     try:
         choice = TransformChoice.model_validate(spec)
+        if (function := _function_at(choice.type)) is not None:
+            return choice.type, partial(function, **choice.params)
         chosen = IMAGE_TRANSFORM_REGISTRY[choice.type]
         path = (*path, "params")
         return choice.type, construct(chosen, choice.params)
@@ -105,6 +110,14 @@ def _make(index: int, spec: JsonObject) -> tuple[str, ImageTransform]:
         raise ConfigError("\n".join(explain(nest(error, path)))) from error
     except Exception as error:  # a constructor of the user's, or of a library
         raise ConfigError(f"{FIELD}.{index}.params: {spec['type']} cannot be built: {raised(error)}") from error
+
+
+def _function_at(path: str) -> Callable[..., Any] | None:
+    """Return the function at a dotted path; None if there is something else, or nothing."""
+    with suppress(ValueError):
+        found = function_at(path)
+        return None if isinstance(found, type) else found
+    return None
 
 
 def _checked(name: str, result: object, frames: Tensor) -> Tensor:

@@ -50,10 +50,12 @@ def file_of(root: Path, template: str | None, **numbers: object) -> Path:
     Raises:
         ConfigError: The template is missing or has other names in its braces.
     """
+    place = root / "meta" / "info.json"
     try:
-        return root / (template or "").format(**numbers)
+        path = Path((template or "").format(**numbers))
     except (LookupError, ValueError, AttributeError) as error:
         known = ", ".join(numbers)
-        raise ConfigError(
-            f"{root / 'meta' / 'info.json'}: {shown(template)!r} must be a path with {known} in braces."
-        ) from error
+        raise ConfigError(f"{place}: {shown(template)!r} must be a path with {known} in braces.") from error
+    if path.is_absolute() or ".." in path.parts:
+        raise ConfigError(f"{place}: {shown(template)!r} must be a path in the folder of the data set.")
+    return root / path

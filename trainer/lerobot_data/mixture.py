@@ -78,12 +78,27 @@ def mixed(parts: Sequence[Part], weights: Sequence[float | None]) -> tuple[Mixtu
 
 def merged_tasks(parts: Sequence[Part]) -> tuple[tuple[str, ...], list[Tensor]]:
     """Return the tasks of all parts, each once, and by part the numbers that its tasks have among them."""
-    tasks = list(dict.fromkeys(task for part in parts for task in part.meta.tasks))
-    return tuple(tasks), [torch.tensor([tasks.index(task) for task in part.meta.tasks]) for part in parts]
+    numbers: dict[str, int] = {}
+    for part in parts:
+        for task in part.meta.tasks:
+            numbers.setdefault(task, len(numbers))
+    by_part = [torch.tensor([numbers[task] for task in part.meta.tasks], dtype=torch.int64) for part in parts]
+    return tuple(numbers), by_part
 
 
 def merged_statistics(parts: Sequence[Part]) -> Mapping[str, Mapping[str, Any]]:
-    """Return the statistics of all parts together, without regard to weights, as LeRobot aggregates them."""
+    """Return the statistics of all parts together, without regard to weights, as LeRobot aggregates them.
+
+    Raises:
+        ConfigError: Some parts have statistics of a feature, and others have none.
+    """
+    for name in parts[0].features:
+        missing = [number for number, part in enumerate(parts) if name not in part.meta.statistics]
+        if 0 < len(missing) < len(parts):
+            raise ConfigError(
+                f"{PARAMS}.datasets.{missing[0]}: has no statistics of {name!r} in its folder meta, as others have."
+                f" Without its own, those of all would be wrong. Compute them, or leave the feature out."
+            )
     return aggregate([part.meta.statistics for part in parts], f"{PARAMS}.datasets")
 
 
@@ -112,6 +127,21 @@ def check_alike(parts: Sequence[Part], is_resized: bool) -> None:
                 raise ConfigError(
                     f"{path}: {name!r} is {ours}; in the first data set it is {theirs}. Give the features that all"
                     f" have in common as {PARAMS}.features, or cameras of several sizes a size by {PARAMS}.resize."
+                )
+
+
+def check_apart(parts: Sequence[Part]) -> None:
+    """Check that no episode is in two parts: it could be held out in one, and trained on in the other.
+
+    Raises:
+        ConfigError: One is.
+    """
+    for number, part in enumerate(parts):
+        for earlier, other in enumerate(parts[:number]):
+            if part.meta.root.resolve() == other.meta.root.resolve() and (both := part.episodes & other.episodes):
+                raise ConfigError(
+                    f"{PARAMS}.datasets.{number}.episodes: has episode {min(both)}, which datasets.{earlier} has too."
+                    " With held_out it could be held out in one and trained on in the other. Give it to one of them."
                 )
 
 

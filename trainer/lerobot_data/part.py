@@ -1,7 +1,9 @@
 """`open_part`: one data set on disk with its splits."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
 
 import xxhash
@@ -12,14 +14,15 @@ from optimizer.types import JsonObject
 from ..errors import ConfigError
 from ..interfaces.features import Feature
 from .columns import read_columns
-from .deltas import all_deltas, default_deltas
+from .deltas import all_deltas, check_steps, default_deltas
 from .episodes import chosen_episodes, split_episodes
 from .features import chosen_features, is_camera, type_of, value_shape
-from .frames import FrameOptions, open_frames
+from .frames import FrameOptions, frame_size, open_frames
 from .image_transforms import make_transforms
 from .meta import EpisodeSpan, Meta
 from .reading import read_meta
 from .sources import Source, download, folder_of
+from .value_checks import TIMESTAMP, check_finite, check_tasks, check_times
 from .windows import Table, Windows
 
 PARAMS = "data.params"
@@ -51,6 +54,8 @@ class Part:
     """Those of them that policies see."""
     deltas: Mapping[str, Sequence[int]]
     """The time steps of a sample by feature, as distances in frames."""
+    episodes: frozenset[int]
+    """The numbers of the episodes that are loaded."""
     train: Windows
     held_out: Windows | None
     fingerprint: str
@@ -71,56 +76,77 @@ def open_part(source: Source, options: PartOptions, decoding: FrameOptions, path
     """
     meta = read_meta(folder_of(source, path))
     infos = chosen_features(meta, options.features, PARAMS)
-    deltas = all_deltas(
-        default_deltas(infos, options.n_obs_steps, options.chunk),
-        options.deltas or {},
-        options.delta_timestamps or {},
-        infos,
-        meta.fps,
-        PARAMS,
-    )
-    episodes = chosen_episodes(meta.episodes, source.episodes, source.exclude_episodes or [], path)
     cameras = [name for name, info in infos.items() if is_camera(info)]
+    _check_camera_options(cameras, options, decoding)
+    deltas = _deltas(infos, options, meta.fps)
+    episodes = chosen_episodes(meta.episodes, source.episodes, source.exclude_episodes or [], path)
+    split = split_episodes(episodes, options.held_out, PARAMS)
+    _check_drop(split, options.drop_n_last_frames)
+    transforms = _transforms({name: infos[name] for name in cameras}, options, decoding)  # decoding may take long
     files = _needed_files(episodes, cameras)
     if source.repo_id is not None:
         same = source.model_copy(update={"revision": meta.root.name})  # the commit, if the branch moves meanwhile
         download(same, ["meta/*", *(file.relative_to(meta.root).as_posix() for file in files)], path)
     _check_files(files)
-    values = {name: info for name, info in infos.items() if name not in cameras}
-    columns = read_columns(meta, values, episodes)
-    _check_finite(meta, values, columns)
+    columns = _columns(meta, infos, episodes)
     table = Table(columns, {name: open_frames(meta, name, episodes, decoding) for name in cameras})
-    train, held_out = _splits(table, list(infos), deltas, episodes, options)
+    windows = partial(Windows, table, list(infos), deltas, drop_n_last_frames=options.drop_n_last_frames)
+    rows = _rows(episodes)
+    train, held_out = ([rows[episode.index] for episode in some] for some in split)
+    splits = windows(train, transforms=transforms), windows(held_out) if held_out else None
     fingerprint = _fingerprint(meta, columns, files if cameras else [])
-    return Part(meta, infos, _features(infos, table), deltas, train, held_out, fingerprint)
+    return Part(meta, infos, _features(infos, table), deltas, frozenset(rows), *splits, fingerprint)
 
 
-def _splits(
-    table: Table,
-    keys: Sequence[str],
-    deltas: Mapping[str, Sequence[int]],
-    episodes: Sequence[EpisodeSpan],
-    options: PartOptions,
-) -> tuple[Windows, Windows | None]:
-    def windows(some: Sequence[EpisodeSpan], transforms: Mapping[str, Callable[[Tensor], Tensor]]) -> Windows:
-        spans = [rows[episode.index] for episode in some]
-        return Windows(table, keys, deltas, spans, options.drop_n_last_frames, transforms)
+def _check_camera_options(cameras: Sequence[str], options: PartOptions, decoding: FrameOptions) -> None:
+    given = [field.name for field in fields(decoding) if getattr(decoding, field.name) != field.default]
+    given += ["image_transforms"] if options.image_transforms else []
+    if given and not cameras:
+        raise ConfigError(f"{PARAMS}.{given[0]}: is for frames of cameras, and no camera is loaded. Leave it out.")
 
-    rows: dict[int, tuple[int, int]] = {}
-    end = 0
-    for episode in episodes:
-        rows[episode.index] = (end, end := end + episode.end - episode.start)
-    train, held_out = split_episodes(episodes, options.held_out, PARAMS)
-    specs = options.image_transforms
-    transforms = {name: make_transforms(specs, frames.shape) for name, frames in table.frames.items() if specs}
-    splits = windows(train, transforms), windows(held_out, {}) if held_out else None
-    for name, split in zip(("to train on", "held out"), splits, strict=True):
-        if split is not None and len(split) == 0:
+
+def _deltas(infos: Mapping[str, JsonObject], options: PartOptions, fps: float) -> dict[str, Sequence[int]]:
+    frames, seconds = options.deltas or {}, options.delta_timestamps or {}
+    defaults = default_deltas(infos, options.n_obs_steps, options.chunk)
+    deltas = all_deltas(defaults, frames, seconds, infos, fps, PARAMS)
+    check_steps(infos, {*frames, *seconds}, options.n_obs_steps, options.chunk, PARAMS)
+    return deltas
+
+
+def _check_drop(split: Iterable[Sequence[EpisodeSpan]], drop_n_last_frames: int) -> None:
+    for name, episodes in zip(("to train on", "held out"), split, strict=True):
+        if episodes and max(episode.end - episode.start for episode in episodes) <= drop_n_last_frames:
             raise ConfigError(
-                f"{PARAMS}.drop_n_last_frames: must be less than the frames of an episode; {options.drop_n_last_frames}"
+                f"{PARAMS}.drop_n_last_frames: must be less than the frames of an episode; {drop_n_last_frames}"
                 f" leaves no frame of the episodes {name}."
             )
-    return splits
+
+
+def _transforms(
+    cameras: Mapping[str, JsonObject], options: PartOptions, decoding: FrameOptions
+) -> dict[str, Callable[[Tensor], Tensor]]:
+    specs = options.image_transforms
+    sizes = {name: frame_size(name, info, decoding.resize) for name, info in cameras.items()}
+    return {name: make_transforms(specs, size.shape) for name, size in sizes.items()} if specs else {}
+
+
+def _columns(meta: Meta, infos: Mapping[str, JsonObject], episodes: Sequence[EpisodeSpan]) -> dict[str, Tensor]:
+    """Return the checked columns of all features but cameras, and the times by which videos are read."""
+    values = {name: info for name, info in infos.items() if not is_camera(info)}
+    has_videos = any(info["dtype"] == "video" for info in infos.values())
+    timed = {TIMESTAMP: meta.features[TIMESTAMP]} if has_videos and TIMESTAMP in meta.features else {}
+    columns = read_columns(meta, values | timed, episodes)
+    check_finite(meta, values, columns)
+    check_tasks(meta, columns)
+    if timed:
+        check_times(meta, columns)
+    return columns
+
+
+def _rows(episodes: Sequence[EpisodeSpan]) -> dict[int, tuple[int, int]]:
+    """Return, by number of an episode, its first row in the columns, and one past its last."""
+    ends = list(accumulate(episode.end - episode.start for episode in episodes))
+    return {episode.index: (start, end) for episode, start, end in zip(episodes, [0, *ends[:-1]], ends, strict=True)}
 
 
 def _features(infos: Mapping[str, JsonObject], table: Table) -> dict[str, Feature]:
@@ -142,20 +168,6 @@ def _check_files(files: Sequence[Path]) -> None:
     for file in files:
         if not file.is_file():
             raise ConfigError(f"{file}: the data set has no such file. Copy or download it again.")
-
-
-def _check_finite(meta: Meta, features: Mapping[str, JsonObject], columns: Mapping[str, Tensor]) -> None:
-    for name, info in features.items():
-        if type_of(name, info) is not None and not (finite := columns[name].isfinite()).all():
-            row = (
-                int(finite.flatten(1).all(1).logical_not().nonzero()[0])
-                if finite.dim() > 1
-                else int(finite.long().argmin())
-            )
-            raise ConfigError(
-                f"{meta.root}: {name!r} has NaN or an infinite value in episode {int(columns['episode_index'][row])},"
-                f" frame {int(columns['index'][row])}. Leave the episode out by {PARAMS}.exclude_episodes."
-            )
 
 
 def _fingerprint(meta: Meta, columns: Mapping[str, Tensor], files: Sequence[Path]) -> str:

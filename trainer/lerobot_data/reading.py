@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from optimizer.config import shown
+from optimizer.config import listed, shown
 
 from ..errors import ConfigError
 from . import meta_v21, meta_v30
@@ -29,8 +29,12 @@ def read_meta(root: Path) -> Meta:
     """
     path = root / "meta" / "info.json"
     if not path.is_file():
-        raise ConfigError(f"{path}: there is no such file, so that {root} is not a data set in LeRobot's format.")
+        raise ConfigError(
+            f"{path}: there is no such file, so that {root} is not a data set in LeRobot's format.{_near(root)}"
+        )
     info = read_record(path, Info)
+    if slashed := [name for name in info.features if "/" in name]:
+        raise ConfigError(f"{path}: features: a name must have no slash; got {shown(slashed[0])}.")
     if info.codebase_version not in _READERS:
         raise ConfigError(
             f"{path}: codebase_version: must be {' or '.join(_READERS)}; got {shown(info.codebase_version)}."
@@ -48,6 +52,13 @@ def read_meta(root: Path) -> Meta:
         tasks,
         statistics,
     )
+
+
+def _near(root: Path) -> str:
+    """Return a hint at the data sets in the folders above and below `root`."""
+    found = [root.parent] if (root.parent / "meta" / "info.json").is_file() else []
+    found += [path.parent.parent for path in sorted(root.glob("*/meta/info.json"))]
+    return f" A data set is in: {listed(list(map(str, found)))}" if found else ""
 
 
 def _check_counts(path: Path, info: Info, episodes: tuple[EpisodeSpan, ...]) -> None:

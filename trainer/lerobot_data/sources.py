@@ -1,12 +1,15 @@
 """Where a data set is: a folder, or a repository on the Hugging Face Hub through its cache."""
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from optimizer.config import Config, Count, PositiveNumber, shown
 
 from ..errors import ConfigError, missing_extra
+
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class Source(Config):
@@ -49,7 +52,8 @@ def folder_of(source: Source, path: str) -> Path:
     if source.revision is not None:
         raise ConfigError(f"{path}.revision: belongs to repo_id; a folder has none. Leave it out.")
     if not folder.is_dir():
-        raise ConfigError(f"{path}.root: must be the folder of a data set; {shown(folder)} is not a folder.")
+        hint = " A name on the Hugging Face Hub is given as repo_id." if _HUB_NAME.fullmatch(str(source.root)) else ""
+        raise ConfigError(f"{path}.root: must be the folder of a data set; {shown(folder)} is not a folder.{hint}")
     return folder
 
 
