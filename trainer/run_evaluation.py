@@ -45,8 +45,8 @@ def evaluate_run(
         report: Prints lines.
 
     Raises:
-        ConfigError: There is no run or no checkpoint, the objective cannot act, the run has no `train.evaluation`, or
-            policy and environment do not fit together.
+        ConfigError: There is no run or no checkpoint, the objective is not a policy, the run has no `train.evaluation`,
+            or policy and environment do not fit together.
         UserCodeError: The environment or the policy fails.
         OutputError: A picture or a video cannot be written.
     """
@@ -62,24 +62,24 @@ def evaluate_run(
         autocast(config.train.precision, device),
         PolicyEvaluation(settings, policy) as evaluation,
     ):
-        if out is not None:
-            with _writing(out):  # before the episodes, which may take long
-                out.mkdir(parents=True, exist_ok=True)
-        _evaluate(evaluation, loaded, report)
-        if out is not None:
-            recorded = evaluation.recorded(loaded.components, config.seed, max(settings.video, PICTURED), FRAMES)
-            with _writing(out):
-                for line in draw_rollouts(out, recorded, picture=True, videos=settings.video):
-                    report(line)
+        _evaluate(evaluation, loaded, out, report)
 
 
-def _evaluate(evaluation: PolicyEvaluation, loaded: LoadedRun, report: Callable[[str], None]) -> None:
-    components, seed = loaded.components, loaded.config.seed
+def _evaluate(evaluation: PolicyEvaluation, loaded: LoadedRun, out: Path | None, report: Callable[[str], None]) -> None:
+    components, seed, videos = loaded.components, loaded.config.seed, evaluation.config.video
     with OwnState(loaded.objective, None, components, 0, report).kept():
         evaluation.check(components, seed)
+    if out is not None:
+        with _writing(out):  # before the episodes, which may take long
+            out.mkdir(parents=True, exist_ok=True)
     episodes = evaluation.episodes(components, seed)
     report("\n".join(_lines(episodes)))
     report(episodes_text(loaded.step, len(episodes), evaluation.environment.name, mean_metrics(episodes)))
+    if out is not None:
+        recorded = evaluation.recorded(components, seed, max(videos, PICTURED), FRAMES)
+        with _writing(out):
+            for line in draw_rollouts(out, recorded, picture=True, videos=videos):
+                report(line)
 
 
 def _settings(config: ExperimentConfig, asks_for_video: bool, out: Path | None) -> EvaluationConfig:

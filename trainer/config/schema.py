@@ -212,7 +212,7 @@ class EvaluationConfig(ClassChoice):
 
     @property
     def settings(self) -> JsonObject:
-        """What decides the metrics of a policy: a resume may change it."""
+        """The fields that decide the metrics of a policy. A resume may change them."""
         return self.model_dump(mode="json", include={"type", "params", "n_episodes", "seed"})
 
     @model_validator(mode="after")

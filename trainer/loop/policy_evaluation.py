@@ -30,8 +30,8 @@ class EvaluationStoppedError(Exception):
 def mean_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
     """Return the means over the episodes, each over those that have the value.
 
-    Once an episode says whether the task was solved, one that does not is no success: an environment may say it at
-    successes alone.
+    An episode whose success is unknown counts as not solved if that of another one is known: `info` may have the entry
+    at a success alone.
     """
     if any(episode.success is not None for episode in episodes):
         episodes = [replace(episode, success=bool(episode.success)) for episode in episodes]
