@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import sys
 
 import gymnasium
 import numpy as np
@@ -97,6 +98,10 @@ class Faulty(Reach):
         if self._steps > self._after:
             if self._way == "raises":
                 raise ZeroDivisionError("the simulator exploded")
+            if self._way == "exits":
+                sys.exit("no licence")
+            if self._way == "shape":
+                return {**self._observation(), "noise": np.zeros(3, np.float32)}, 0.0, False, False, {}
             if self._way == "dies":
                 os.kill(os.getpid(), signal.SIGKILL)
             if self._way == "ctrl_c" and not os.path.exists(self._once):

@@ -263,6 +263,20 @@ def test_a_failing_environment_is_reported_with_its_line_and_leaves_no_process(t
     assert not use_async_envs or _alive(pids) == []
 
 
+@pytest.mark.parametrize("use_async_envs", [False, True])
+def test_an_environment_that_ends_its_process_fails_as_by_an_error(use_async_envs):
+    with pytest.raises(UserCodeError, match=r"step 2 \(from 0\) fails: SystemExit: no licence \(sample_envs.py:\d+\)"):
+        episodes(environment("Faulty", env={"way": "exits"}), 2, use_async_envs)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # gymnasium's own report of it
+def test_an_observation_of_another_shape_leaves_no_process(tmp_path):
+    env = environment("Faulty", env={"pidfile": str(tmp_path / "pids"), "way": "shape"})
+    with pytest.raises(ValueError, match="shape"):
+        episodes(env, 2, use_async_envs=True)
+    assert _alive(tmp_path / "pids") == []
+
+
 def test_a_process_that_dies_is_reported_and_the_others_are_ended(tmp_path):
     pids = tmp_path / "pids"
     env = environment("Faulty", env={"pidfile": str(pids), "way": "dies"})

@@ -41,8 +41,7 @@ class Episode:
     total_reward: float
     """The sum of the rewards, without discount."""
     success: bool | None
-    """Whether the task was solved; None: unknown, and counted as false if another episode of the evaluation has a value.
-    """
+    """Whether the task was solved; None: unknown, and counted as false if that of another episode is known."""
     info: Mapping[str, float] = field(default_factory=dict)
     """Numbers of the environment's `info`, by name. Each is a metric, but those called as in TAKEN_NAMES."""
     recording: Recording | None = None

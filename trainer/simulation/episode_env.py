@@ -140,7 +140,7 @@ class EpisodeEnv:
             self._observation, _ = self._env.reset(seed=seed)
             if self._recorder is not None:
                 self._recorder.begin(self._env, self._observation)
-        except Exception as error:  # the environment is anyone's code
+        except (Exception, SystemExit) as error:  # the environment is anyone's code
             return self._fallback(), {FAILURE: self._failure(f"its reset with seed {seed}", error)}
         return self._observation, {}
 
@@ -160,7 +160,7 @@ class EpisodeEnv:
             self._is_idle = True
             if not is_cut:
                 self._require_success(info)
-        except Exception as error:  # the environment is anyone's code
+        except (Exception, SystemExit) as error:  # the environment is anyone's code
             failure = self._failure(f"its step {self._length} (from 0)", error)
             return self._observation, 0.0, True, False, {FAILURE: failure}
         end = End(self._length, self._total_reward, self._success, self._info)
@@ -194,7 +194,7 @@ class EpisodeEnv:
         """Return an observation to send beside a failure."""
         return self.observation_space.sample() if self._observation is None else self._observation
 
-    def _failure(self, where: str, error: Exception) -> Failure:
+    def _failure(self, where: str, error: BaseException) -> Failure:
         self._is_idle = True
         return Failure(f"{self._source.spec.id}: {where} fails: {raised(error)}", user_calls(error))
 

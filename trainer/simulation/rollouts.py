@@ -40,8 +40,9 @@ def close_vector_env(envs: "VectorEnv[Any, Any, Any]") -> None:
     if not isinstance(envs, AsyncVectorEnv):
         envs.close()
         return
-    # Its own close would wait for a reply to a step that an error has interrupted.
-    for pipe in envs.parent_pipes:
+    # Its own close would wait for a reply to a step that an error has interrupted. It leaves None for a closed pipe.
+    pipes = [pipe for pipe in envs.parent_pipes if pipe is not None]
+    for pipe in pipes:
         with suppress(OSError):
             pipe.send(("close", None))
     end = monotonic() + _CLOSING_SECONDS
@@ -50,7 +51,7 @@ def close_vector_env(envs: "VectorEnv[Any, Any, Any]") -> None:
         if process.is_alive():
             process.kill()
             process.join()
-    for pipe in envs.parent_pipes:
+    for pipe in pipes:
         pipe.close()
     envs.closed = True
 
