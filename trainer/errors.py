@@ -104,6 +104,11 @@ def user_line(error: BaseException) -> str:
     return _place(user_frames(error))
 
 
+def user_calls(error: BaseException) -> str:
+    """Return the lines of `user_frames` as Python prints them."""
+    return "".join(traceback.format_list(user_frames(error)))
+
+
 def user_frames(error: BaseException) -> list[traceback.FrameSummary]:
     """Return the lines in the traceback of `error` outside torch, innerstep, and the import of a module."""
     ours = [Path(__file__).parent, Path(__file__).parent.parent / "optimizer"]

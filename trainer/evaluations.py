@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from .checkpoint.save_errors import writing
-from .errors import UserCodeError, user_code
+from .errors import user_code
 from .interfaces.dataset import in_order
 from .interfaces.objective import HELD_OUT_PREFIX, Outcome
 from .loop.averaged_weights import averaged_weights, switches_weights
@@ -52,6 +52,8 @@ class Evaluations:
             with run.own_state.kept():
                 names = self._policy.check(run.components, run.config.seed, wanted)
             self._sources[EPISODES] = MetricSource(names, train.evaluation.every, "train.evaluation.every")
+            if train.keep_best is not None and train.keep_best.metric in names:
+                run.checkpoints.best.evaluation = train.evaluation.settings
         check_monitors(waiting, list(self._sources.values()), run.horizon.total_steps)
 
     def __enter__(self) -> Self:
@@ -112,7 +114,8 @@ class Evaluations:
                 return
             run.metrics = {name: value for values in found.values() for name, value in values.items()}
             epoch = (run.step - 1) // run.batches.steps_per_epoch
-            metrics.write({"split": HELD_OUT, "step": run.step, "epoch": epoch, **run.metrics})
+            if run.metrics:  # a resume may have taken away the evaluation that was due
+                metrics.write({"split": HELD_OUT, "step": run.step, "epoch": epoch, **run.metrics})
         else:
             run.metrics, found = dict(written), self._by_kind(written)
         observe(run.optimizers.values(), run.metrics)
@@ -131,13 +134,10 @@ class Evaluations:
         run_dir, count = run.config.train.run_dir, max(videos, PICTURED if picture else 0)
         if policy is None or count == 0:
             return
-        try:
-            with writing(run_dir), user_code("recording episodes"), self._evaluating():
-                episodes = policy.recorded(run.components, run.config.seed, count, FRAMES)
-                for line in draw_rollouts(run_dir, episodes, picture, videos):
-                    run.log(line)
-        except UserCodeError as error:
-            raise UserCodeError(f"the run is done and saved; {error}") from error.__cause__
+        with user_code("recording episodes"), self._evaluating(), writing(run_dir):
+            episodes = policy.recorded(run.components, run.config.seed, count, FRAMES)
+            for line in draw_rollouts(run_dir, episodes, picture, videos):
+                run.log(line)
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -165,7 +165,7 @@ class Evaluations:
         # The run may be resumed, with other cadences, between a checkpoint and the evaluation after it.
         for kind in self._due() or self._sources:
             with user_code("the evaluation") if kind == HELD_OUT else nullcontext():
-                found[kind] = self._run.evaluate() if kind == HELD_OUT else self.in_environment(stops)
+                found[kind] = self.on_held_out() if kind == HELD_OUT else self.in_environment(stops)
         return found
 
     def _by_kind(self, written: Mapping[str, float]) -> dict[str, dict[str, float]]:

@@ -15,7 +15,7 @@ from .checkpoint.provenance import provenance
 from .checkpoint.savable import check_lengths
 from .checkpoint.save_errors import writing
 from .config.schema import ExperimentConfig
-from .errors import user_code
+from .errors import SaveError, UserCodeError, user_code
 from .evaluations import Evaluations
 from .interfaces.component import is_frozen, train_mode
 from .interfaces.dataset import DataSet
@@ -89,11 +89,11 @@ class OfflineTrainer:
         self.updater = GradientUpdater(self.components, self.optimizers, self.world, rules, self.log)
         self.contents = CheckedContents(self.components, self.optimizers)
         self.own_state = OwnState(self.objective, self.data, self.components, config.data.workers, self.log)
+        self.checkpoints = CheckpointManager(train, self.log, self.world)
         self.evaluations = Evaluations(self, outcome)
         self.provenance = provenance(self.world.device, self.optimizers, self.data, config.seed)
         if train.compile:
             compile_components(self.components)
-        self.checkpoints = CheckpointManager(train, self.log, self.world)
         self.step = self.begun = 0
         self.metrics: dict[str, float] = {}
         self.evaluation_is_due = False
@@ -134,12 +134,11 @@ class OfflineTrainer:
             raise early_stop_error(self, interruption.signal)
         for line in [*self._step_count_notices(), *self.checkpoints.best.missing()]:
             self.log(line)
-        if config.train.pictures and self.world.is_main:
-            with writing(run_dir), user_code(f"the run is done and saved; drawing {run_dir / METRICS}"):
-                for path in draw_pictures(run_dir):
-                    self.log(f"drew {path}")
         if self.world.is_main:
-            self.evaluations.draw()
+            try:
+                self._draw()
+            except (SaveError, UserCodeError) as error:
+                raise type(error)(f"the run is done and saved; {error}") from error.__cause__
         return Result(run_dir, self.step, self.metrics)
 
     def _train(self, metrics: MetricsLog, progress: RunProgress, interruption: Interruption) -> None:
@@ -177,9 +176,14 @@ class OfflineTrainer:
                     self.save(is_last=True)
                 break
 
-    def evaluate(self) -> dict[str, float]:
-        """Return losses and metrics on the held-out data. Training is not affected."""
-        return self.evaluations.on_held_out()
+    def _draw(self) -> None:
+        """Draw the metrics and the policy's episodes, as the config asks."""
+        run_dir = self.config.train.run_dir
+        if self.config.train.pictures:
+            with user_code(f"drawing {run_dir / METRICS}"), writing(run_dir):
+                for path in draw_pictures(run_dir):
+                    self.log(f"drew {path}")
+        self.evaluations.draw()
 
     def log(self, line: str) -> None:
         """Print a line, above the progress bar if there is one."""

@@ -62,10 +62,6 @@ class Run(Protocol):
         """The optimizers by component."""
         ...
 
-    def evaluate(self) -> dict[str, float]:
-        """Return losses and metrics on the held-out data."""
-        ...
-
     def log(self, line: str) -> None:
         """Print a line."""
         ...

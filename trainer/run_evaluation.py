@@ -1,6 +1,7 @@
 """`innerstep evaluate`: the episodes of a trained run's policy in an environment."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from optimizer.config import log_imports
@@ -34,7 +35,7 @@ def evaluate_run(
     """Evaluate the policy of a run by its `train.evaluation`, and report its episodes and their means.
 
     The data set is not needed, and nothing is written into the run. The values are those of the run's evaluation after
-    the same update, unless that measured BatchNorm statistics for averaged weights.
+    the same update, unless that measured BatchNorm statistics for averaged weights, or `train.compile` is true.
 
     Args:
         run: The run's directory.
@@ -44,35 +45,41 @@ def evaluate_run(
         report: Prints lines.
 
     Raises:
-        ConfigError: There is no run or no checkpoint, the run has no `train.evaluation`, or policy and environment do
-            not fit together.
+        ConfigError: There is no run or no checkpoint, the objective is not a policy, the run has no `train.evaluation`,
+            or policy and environment do not fit together.
         UserCodeError: The environment or the policy fails.
         OutputError: A picture or a video cannot be written.
     """
     with log_imports(lambda module: report(f"{run / CONFIG} imports {module}")):
         config = config_of_run(run, overrides)
-    settings = _settings(config, bool({"train.evaluation", "train.evaluation.video"} & overrides.keys()), out)
     device = device_named(config.train.device, "train.device")
     loaded = load_checkpoint(config, checkpoint, device)
+    policy = loaded.policy
+    settings = _settings(config, bool({"train.evaluation", "train.evaluation.video"} & overrides.keys()), out)
     report(f"{loaded.checkpoint}:")
     with (
         user_code("the evaluation"),
         autocast(config.train.precision, device),
-        PolicyEvaluation(settings, loaded.objective) as evaluation,
+        PolicyEvaluation(settings, policy) as evaluation,
     ):
-        _evaluate(evaluation, loaded, report)
-        if out is not None:
-            recorded = evaluation.recorded(loaded.components, config.seed, max(settings.video, PICTURED), FRAMES)
-            _draw(out, recorded, settings.video, report)
+        _evaluate(evaluation, loaded, out, report)
 
 
-def _evaluate(evaluation: PolicyEvaluation, loaded: LoadedRun, report: Callable[[str], None]) -> None:
-    components, seed = loaded.components, loaded.config.seed
+def _evaluate(evaluation: PolicyEvaluation, loaded: LoadedRun, out: Path | None, report: Callable[[str], None]) -> None:
+    components, seed, videos = loaded.components, loaded.config.seed, evaluation.config.video
     with OwnState(loaded.objective, None, components, 0, report).kept():
         evaluation.check(components, seed)
+    if out is not None:
+        with _writing(out):  # before the episodes, which may take long
+            out.mkdir(parents=True, exist_ok=True)
     episodes = evaluation.episodes(components, seed)
     report("\n".join(_lines(episodes)))
     report(episodes_text(loaded.step, len(episodes), evaluation.environment.name, mean_metrics(episodes)))
+    if out is not None:
+        recorded = evaluation.recorded(components, seed, max(videos, PICTURED), FRAMES)
+        with _writing(out):
+            for line in draw_rollouts(out, recorded, picture=True, videos=videos):
+                report(line)
 
 
 def _settings(config: ExperimentConfig, asks_for_video: bool, out: Path | None) -> EvaluationConfig:
@@ -91,12 +98,11 @@ def _settings(config: ExperimentConfig, asks_for_video: bool, out: Path | None) 
     return settings
 
 
-def _draw(out: Path, episodes: Iterator[Episode], videos: int, report: Callable[[str], None]) -> None:
-    """Draw and record episodes into `out`. Raises OutputError if the system refuses to write."""
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Run the body, which writes into `out`. Raises OutputError if the system refuses it."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        for line in draw_rollouts(out, episodes, picture=True, videos=videos):
-            report(line)
+        yield
     except OSError as error:
         raise OutputError(f"--out: {out} cannot be written: {error}") from error
 

@@ -1,7 +1,9 @@
 """Environments of gymnasium, and a policy for them, as in a user's module."""
 
 import os
+import random
 import signal
+import sys
 
 import gymnasium
 import numpy as np
@@ -22,13 +24,13 @@ class Reach(gymnasium.Env):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 gymnasium's form
 
-    def __init__(self, render_mode=None, pixels=False, says_success=True, ends=True):
+    def __init__(self, render_mode=None, pixels=False, says_success=True, ends=True, whole=False):
         self.render_mode, self._pixels, self._says_success, self._ends = render_mode, pixels, says_success, ends
         box = spaces.Box(-10, 10, (2,), np.float64)
         places = {"agent_pos": box, "environment_state": box, "noise": spaces.Box(0, 1, (1,))}
         frames = {"top": spaces.Box(0, 255, (8, 12, 3), np.uint8)}
         self.observation_space = spaces.Dict({**places, **({"pixels": spaces.Dict(frames)} if pixels else {})})
-        self.action_space = spaces.Box(-1, 1, (2,), np.float32)
+        self.action_space = spaces.Box(-1, 1, (2,), np.int64 if whole else np.float32)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -41,7 +43,8 @@ class Reach(gymnasium.Env):
         distance = float(np.linalg.norm(self._at - self._goal))
         info = {"distance": np.float64(distance), "step": 3, "place": self._at, "nested": {"x": 1.0}, "note": "text"}
         solved = distance < 0.5
-        success = {"is_success": bool(solved)} if self._says_success else {}
+        says = solved if self._says_success == "solved" else self._says_success
+        success = {"is_success": bool(solved)} if says else {}
         return self._observation(), -distance, solved and self._ends, False, {**info, **success}
 
     def render(self):
@@ -65,6 +68,21 @@ class SeededAtMake(Reach):
         return super().reset(seed=int(self._generator.integers(2**31)))
 
 
+class Careless(Reach):
+    """Draws from the generators that all of a process shares, whatever the seed."""
+
+    def __init__(self, render_mode=None):
+        super().__init__(render_mode)
+        self._push = 0.1 * np.random.normal()
+
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=int(np.random.randint(2**31)))
+
+    def step(self, action):
+        observation, reward, *rest = super().step(action)
+        return observation, reward + self._push * random.random() + torch.rand(()).item(), *rest
+
+
 class Faulty(Reach):
     """Fails in one of several ways after some steps; Ctrl-C comes once, as long as `once` is not there."""
 
@@ -80,6 +98,10 @@ class Faulty(Reach):
         if self._steps > self._after:
             if self._way == "raises":
                 raise ZeroDivisionError("the simulator exploded")
+            if self._way == "exits":
+                sys.exit("no licence")
+            if self._way == "shape":
+                return {**self._observation(), "noise": np.zeros(3, np.float32)}, 0.0, False, False, {}
             if self._way == "dies":
                 os.kill(os.getpid(), signal.SIGKILL)
             if self._way == "ctrl_c" and not os.path.exists(self._once):
@@ -124,7 +146,7 @@ class Late(Reach):
         )
 
 
-ENVIRONMENTS = {"Blind": Blind, "NoScreen": NoScreen, "Late": Late}
+ENVIRONMENTS = {"Blind": Blind, "Careless": Careless, "NoScreen": NoScreen, "Late": Late}
 for _name, _class in {**ENVIRONMENTS, "Reach": Reach, "SeededAtMake": SeededAtMake, "Faulty": Faulty}.items():
     gymnasium.register(f"sample/{_name}-v0", _class, max_episode_steps=15)
 gymnasium.register("sample/Endless-v0", Reach)
@@ -266,4 +288,4 @@ class Countdown(Environment):
             if self._left < 0:
                 raise LookupError("out of numbers")
             actor.act({STATE: torch.zeros(1, 2), GOAL: torch.ones(1, 2)})
-        return [Episode(seed, self._acts, float(seed), None) for seed in seeds]
+        return [Episode(seed, self._acts, float(seed), None, {"step": 99.0, "left": 2.0}) for seed in seeds]

@@ -79,7 +79,7 @@ def seen_in_evaluation(trainer, value):
             return super().losses(components, batch)
 
     trainer.objective = Watching()
-    trainer.evaluate()
+    trainer.evaluations.on_held_out()
     return seen
 
 

@@ -11,7 +11,7 @@ from conftest import files_of, metrics_of
 from rich.console import Console
 from safetensors.torch import load_file
 
-from trainer import ConfigError, StoppedBySignal, UserCodeError, load_config, resume, train
+from trainer import ConfigError, SaveError, StoppedBySignal, UserCodeError, load_config, resume, train
 from trainer.offline_trainer import OfflineTrainer
 
 pytest.importorskip("gymnasium", reason="needs the extra `sim`")
@@ -50,15 +50,17 @@ def training(run):
 
 @pytest.mark.parametrize("use_async_envs", [False, True])
 def test_training_is_the_same_with_and_without_evaluation(tmp_path, quiet, use_async_envs):
-    policy = {"noise": 0.5}
-    without = trained(tmp_path / "without", quiet, policy=policy)
+    changed = {"policy": {"noise": 0.5}, "env": {"id": "sample/Careless-v0"}}
+    without = trained(tmp_path / "without", quiet, policy=changed["policy"])
     evaluation = {"every": 2, "use_async_envs": use_async_envs, "batch_size": 3}
-    with_it = trained(tmp_path / "with", quiet, evaluation, policy=policy, eval_every=5)
+    with_it = trained(tmp_path / "with", quiet, evaluation, eval_every=5, **changed)
     assert last(with_it) == last(without)
     assert training(with_it) == training(without)
     both = [step for step, line in evaluations(with_it).items() if "success" in line]
     assert both == [2, 4, 6, 8, 10, 12]
-    again = trained(tmp_path / "again", quiet, evaluation, policy=policy, eval_every=5)
+    again = trained(tmp_path / "again", quiet, evaluation, save_every=6, eval_every=5, **changed)
+    assert evaluations(again) == evaluations(with_it)
+    resume(again / "checkpoints/step_00000006", console=quiet)
     assert evaluations(again) == evaluations(with_it)
     assert len({line["return"] for line in evaluations(again).values() if "return" in line}) == 6
 
@@ -87,6 +89,22 @@ def test_the_best_checkpoint_is_the_one_with_the_highest_success(tmp_path, quiet
     assert 0 < best != by_step[12]
     first = min(step for step, value in by_step.items() if value == best)
     assert (run / "checkpoints/best").read_text().strip() == f"step_{first:08}"
+
+
+RULES = {
+    "other episodes": (BEST, {"train.evaluation.n_episodes": 3}, True),
+    "other environments at a time": (BEST, {"train.evaluation.batch_size": 2}, False),
+    "another metric": ({}, {"train.evaluation.n_episodes": 3}, False),
+}
+
+
+@pytest.mark.parametrize("case", RULES)
+def test_a_resume_that_changes_what_is_monitored_searches_for_the_best_again(tmp_path, quiet, case):
+    rule, override, starts_again = RULES[case]
+    run = trained(tmp_path / "run", quiet, {"every": 4}, eval_every=4, save_every=4, keep_best=rule)
+    printed = Console(file=io.StringIO(), width=200)
+    resume(run / "checkpoints/step_00000008", override, console=printed)
+    assert ("train.evaluation has changed: the search for the best starts" in printed.file.getvalue()) == starts_again
 
 
 def test_a_plateau_schedule_follows_the_success(tmp_path, quiet):
@@ -256,6 +274,23 @@ def test_an_evaluation_that_was_written_before_a_kill_is_not_repeated(tmp_path, 
     assert last(tmp_path / "parts") == last(whole)
 
 
+def test_a_resume_without_the_evaluation_that_was_due_writes_no_line_of_it(tmp_path, quiet, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("trainer.evaluations.Evaluations.evaluate_and_keep", _killed)
+        with pytest.raises(KilledError):
+            trained(tmp_path / "run", quiet, {"every": 4}, data={"held_out": 0}, save_every=4)
+    resume(tmp_path / "run", {"train.evaluation": None}, console=quiet)
+    assert evaluations(tmp_path / "run") == {}
+
+
+def test_a_picture_that_cannot_be_written_leaves_a_finished_run(tmp_path, quiet):
+    pytest.importorskip("matplotlib")
+    run = trained(tmp_path / "run", quiet, {})
+    (run / "rollouts.png").mkdir()
+    with pytest.raises(SaveError, match=r"the run is done and saved; .*cannot be written.*after 12 updates"):
+        resume(run, {"train.pictures": True}, console=quiet)
+
+
 def test_pictures_and_videos_show_the_episodes(tmp_path, quiet):
     pytest.importorskip("matplotlib")
     av = pytest.importorskip("av")
@@ -320,6 +355,7 @@ def test_an_environment_of_the_user_needs_its_episodes_alone(tmp_path, quiet):
     made["train"]["evaluation"] |= {"type": "countdown", "params": {}}
     run = train(made, console=quiet).run_dir
     assert {step: line["return"] for step, line in evaluations(run).items()} == {6: 6.5, 12: 6.5}
+    assert {line["left"] for line in evaluations(run).values()} == {2.0}
 
     made["train"] |= {"run_dir": str(tmp_path / "failing"), "pictures": False}
     made["train"]["evaluation"]["params"] = {"fails_after": 2}

@@ -163,7 +163,7 @@ def test_a_run_with_cautious_adamw_and_dropout_resumes_exactly(distribution):
 def test_an_evaluation_gives_the_same_each_time(tmp_path):
     trainer = trainer_of(config(tmp_path / "run"))
     before = torch.get_rng_state()
-    assert trainer.evaluate() == trainer.evaluate()
+    assert trainer.evaluations.on_held_out() == trainer.evaluations.on_held_out()
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -143,11 +143,11 @@ def test_all_that_a_run_writes_is_json(tmp_path, monkeypatch):
     from rich.console import Console
 
     from trainer import resume, train
-    from trainer.offline_trainer import OfflineTrainer
+    from trainer.evaluations import Evaluations
     from trainer.runtime.files import read_json
 
     losses = {2: math.inf, 4: math.nan, 6: math.inf}
-    monkeypatch.setattr(OfflineTrainer, "evaluate", lambda self: {"loss": losses[self.step]})
+    monkeypatch.setattr(Evaluations, "on_held_out", lambda self: {"loss": losses[self._run.step]})
     optim = {"type": "adamw", "params": {"lr": 1e-2, "schedule": {"type": "plateau", "patience": 9}}}
     often = {"total_steps": 6, "eval_every": 2, "save_every": 2, "keep_best": {"mode": "max"}}
     raw = config(tmp_path / "run", two(), {"first": optim, "second": ADAMW}, **often)

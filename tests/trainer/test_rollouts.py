@@ -12,6 +12,8 @@ from trainer import ConfigError, UserCodeError
 from trainer.config.schema import EvaluationConfig
 from trainer.interfaces.features import Feature, FeatureType
 from trainer.loop.policy_evaluation import PolicyEvaluation, mean_metrics
+from trainer.runtime.rng import separate_rng
+from trainer.simulation import rollouts
 from trainer.simulation.gym import GymEnvironment
 
 gymnasium = pytest.importorskip("gymnasium", reason="needs the extra `sim`")
@@ -112,6 +114,22 @@ def test_an_environment_that_takes_its_seed_at_construction_is_made_for_each_epi
     assert len({episode.total_reward for episode in found}) == len(SEEDS)
 
 
+@pytest.mark.parametrize("use_async_envs", [False, True])
+def test_an_environment_that_draws_from_shared_generators_repeats_its_episodes(use_async_envs):
+    env = environment("Careless")
+
+    def seeded():
+        with separate_rng(0):  # as in an evaluation
+            return env.episodes(Steer(), SEEDS, 4, use_async_envs)
+
+    found = [seeded(), seeded()]
+    env.close()
+    found.append(seeded())  # in environments that are made again, as after a resume
+    env.close()
+    assert found[0] == found[1] == found[2]
+    assert len({episode.total_reward for episode in found[0]}) == len(SEEDS)
+
+
 def test_observations_have_lerobots_names_and_frames_have_channels_first():
     env, actor = environment(env={"pixels": True}), Steer()
     episodes(env, 2, seeds=[1, 2], actor=actor)
@@ -151,12 +169,39 @@ def test_actions_beyond_the_bounds_are_clipped_unless_they_are_passed_on():
         episodes(environment(clip_actions=False), actor=Far(), seeds=[1])
 
 
+def test_actions_of_whole_numbers_are_rounded(monkeypatch):
+    seen, step = [], sample_envs.Reach.step
+    monkeypatch.setattr(sample_envs.Reach, "step", lambda self, action: seen.append(action) or step(self, action))
+    episodes(environment(env={"whole": True}), actor=Returning(torch.tensor([[0.9, -0.6]])), seeds=[1])
+    assert {(action.dtype.name, *action.tolist()) for action in seen} == {("int64", 1, -1)}
+
+
 def test_success_is_unknown_without_an_entry_in_info_and_a_named_entry_must_come():
     silent = episodes(environment(env={"says_success": False}), 3)
     assert {episode.success for episode in silent} == {None}
     assert set(mean_metrics(silent)) == {"return", "episode_length", "distance", "max_distance"}
     with pytest.raises(UserCodeError, match=r"'won' was never in info, which has distance, step"):
         episodes(environment(success_key="won"), seeds=[5])
+
+
+def test_an_episode_that_does_not_say_it_is_no_success_if_others_say_it(expected):
+    successes = [success for _, _, success, *_ in expected]
+    found = episodes(environment(env={"says_success": "solved"}), 3)
+    assert [episode.success for episode in found] == [success or None for success in successes]
+    assert mean_metrics(found)["success"] == np.mean(successes)
+
+
+def test_the_highest_value_of_a_number_is_that_of_its_steps_with_one(monkeypatch):
+    step, gaps = sample_envs.Reach.step, iter([np.nan, 2.0, 1.0])
+
+    def with_gap(self, action):
+        *others, info = step(self, action)
+        return *others, {**info, "gap": next(gaps, np.nan), "never": np.nan}
+
+    monkeypatch.setattr(sample_envs.Reach, "step", with_gap)
+    (episode,) = episodes(environment(env={"ends": False}), seeds=[1])
+    assert episode.info["max_gap"] == 2.0
+    assert np.isnan([episode.info["gap"], episode.info["max_never"]]).all()
 
 
 def test_a_task_that_was_solved_at_any_step_is_a_success():
@@ -218,6 +263,20 @@ def test_a_failing_environment_is_reported_with_its_line_and_leaves_no_process(t
     assert not use_async_envs or _alive(pids) == []
 
 
+@pytest.mark.parametrize("use_async_envs", [False, True])
+def test_an_environment_that_ends_its_process_fails_as_by_an_error(use_async_envs):
+    with pytest.raises(UserCodeError, match=r"step 2 \(from 0\) fails: SystemExit: no licence \(sample_envs.py:\d+\)"):
+        episodes(environment("Faulty", env={"way": "exits"}), 2, use_async_envs)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # gymnasium's own report of it
+def test_an_observation_of_another_shape_leaves_no_process(tmp_path):
+    env = environment("Faulty", env={"pidfile": str(tmp_path / "pids"), "way": "shape"})
+    with pytest.raises(ValueError, match="shape"):
+        episodes(env, 2, use_async_envs=True)
+    assert _alive(tmp_path / "pids") == []
+
+
 def test_a_process_that_dies_is_reported_and_the_others_are_ended(tmp_path):
     pids = tmp_path / "pids"
     env = environment("Faulty", env={"pidfile": str(pids), "way": "dies"})
@@ -225,6 +284,29 @@ def test_a_process_that_dies_is_reported_and_the_others_are_ended(tmp_path):
         env.episodes(Steer(), SEEDS, 2, True)
     assert _alive(pids) == []
     assert len(set(pids.read_text().split())) == 3, "two, and this one, which asked for the spaces"
+
+
+def test_processes_that_hang_are_waited_for_together(monkeypatch):
+    now = [0.0]
+
+    class Hanging:
+        is_killed = False
+
+        def join(self, timeout=0.0):
+            now[0] += timeout
+
+        def is_alive(self):
+            return not self.is_killed
+
+        def kill(self):
+            self.is_killed = True
+
+    monkeypatch.setattr(rollouts, "monotonic", lambda: now[0])
+    envs = object.__new__(gymnasium.vector.AsyncVectorEnv)
+    envs.parent_pipes, envs.processes = [], [Hanging() for _ in range(16)]
+    rollouts.close_vector_env(envs)
+    assert all(process.is_killed for process in envs.processes)
+    assert now[0] == 5.0
 
 
 def _alive(pids):

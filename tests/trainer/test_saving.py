@@ -202,9 +202,9 @@ def test_a_longer_run_goes_on(tmp_path, quiet):
 
 def evaluations(monkeypatch, losses):
     """Let the evaluations give these losses, by the number of the update."""
-    from trainer.offline_trainer import OfflineTrainer
+    from trainer.evaluations import Evaluations
 
-    monkeypatch.setattr(OfflineTrainer, "evaluate", lambda self: {"loss": losses[self.step], "accuracy": 0.5})
+    monkeypatch.setattr(Evaluations, "on_held_out", lambda self: {"loss": losses[self._run.step], "accuracy": 0.5})
     monkeypatch.setattr("trainer.evaluations.check_monitors", lambda *arguments: None)
 
 

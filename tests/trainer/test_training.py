@@ -144,7 +144,7 @@ def test_batch_norm_is_measured_at_the_averaged_weights(tmp_path, quiet):
             return super().losses(components, batch)
 
     trainer.objective = Watching()
-    trainer.evaluate()
+    trainer.evaluations.on_held_out()
     optimizer.eval()
     with torch.no_grad():
         expected = component.linear(batch["x"]).mean(0)
@@ -165,7 +165,7 @@ def test_a_frozen_components_batch_norm_is_not_measured_anew(tmp_path, quiet):
             return super().losses(components, batch)
 
     trainer.objective = Watching()
-    trainer.evaluate()
+    trainer.evaluations.on_held_out()
     assert len(seen) > 1
     assert all(torch.equal(mean, kept) for mean in seen)
 

@@ -8,7 +8,6 @@ from optimizer.config import counted
 from optimizer.types import JsonObject
 
 from ..config.schema import BestConfig
-from ..interfaces.objective import HELD_OUT_PREFIX
 from ..run_layout import BEST
 from .names import folder_name, is_folder, read_pointer, write_pointer
 
@@ -26,7 +25,9 @@ class BestCheckpoint:
         self._rule, self._checkpoints, self._log = rule, checkpoints, log
         self._previous: JsonObject = {}
         self.record: JsonObject = {}
-        """Monitor, mode, value and step of the best evaluation so far; empty without one."""
+        """Monitor, mode, value and step of the best evaluation so far, and `evaluation`; empty without one."""
+        self.evaluation: JsonObject = {}
+        """The settings that decide the monitored metric, of those that a resume may change."""
 
     @property
     def folder(self) -> Path | None:
@@ -44,11 +45,12 @@ class BestCheckpoint:
         """
         if self._rule is None:
             return False
-        value = metrics.get(self._rule.monitor.removeprefix(HELD_OUT_PREFIX), nan)
+        value = metrics.get(self._rule.metric, nan)
         sign = 1.0 if self._rule.mode == "max" else -1.0
         if value != value or (self.record and sign * value <= sign * float(self.record["value"])):
             return False
-        self._previous, self.record = self.record, {**_rule_fields(self._rule), "value": value, "step": step}
+        found = {**_rule_fields(self._rule), "value": value, "step": step, "evaluation": self.evaluation}
+        self._previous, self.record = self.record, found
         return True
 
     def undo(self) -> None:
@@ -62,6 +64,8 @@ class BestCheckpoint:
         if _rule_fields(self._rule) != {name: record.get(name) for name in ("monitor", "mode")}:
             rule = f"{self._rule.mode} {self._rule.monitor}"
             self._log(f"train.keep_best: {rule} is another rule: the search for the best starts again")
+        elif record.get("evaluation", {}) != self.evaluation:
+            self._log("train.keep_best: train.evaluation has changed: the search for the best starts again")
         elif is_folder(self._checkpoints / folder_name(int(record["step"]))):
             self.record = dict(record)
         elif read_pointer(self._checkpoints, BEST) != self._checkpoints / folder_name(step):

@@ -2,7 +2,6 @@
 
 import os
 import sys
-import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -224,7 +223,7 @@ def _run() -> None:
         SaveError,
         UnreadableError,
         UserCodeError,
-        user_frames,
+        user_calls,
     )
 
     exit_codes = {
@@ -239,8 +238,9 @@ def _run() -> None:
         app()
     except tuple(exit_codes) as error:
         if isinstance(error, UserCodeError) and error.__cause__ is not None:
-            frames = traceback.format_list(user_frames(error.__cause__))
-            _complain("".join(frames).rstrip())
+            cause = error.__cause__
+            calls = str(cause) if cause.__traceback__ is None else user_calls(cause)  # as text from another process
+            _complain(calls.rstrip())
         _complain(f"error: {error}", "red")
         sys.exit(next(code for kind, code in exit_codes.items() if isinstance(error, kind)))
 

@@ -21,6 +21,7 @@ from optimizer.config import (
     nearest,
     refusal,
 )
+from optimizer.types import JsonObject
 
 from .. import builtins, lerobot_data, policies, simulation  # noqa: F401 each registers what it holds
 from ..errors import ConfigError
@@ -28,7 +29,7 @@ from ..interfaces.component import MODEL_REGISTRY
 from ..interfaces.dataset import DATASET_REGISTRY, DataSet
 from ..interfaces.evaluation import ENVIRONMENT_REGISTRY, Environment
 from ..interfaces.metrics_sink import SINK_REGISTRY
-from ..interfaces.objective import OBJECTIVE_REGISTRY, Objective
+from ..interfaces.objective import HELD_OUT_PREFIX, OBJECTIVE_REGISTRY, Objective
 from .class_choice import ClassChoice
 from .init_from import NAME, InitConfig
 from .marks import FixedInRun, MayChange
@@ -171,6 +172,11 @@ class BestConfig(Config):
     mode: MayChange[Literal["min", "max"]] = "min"
     """Whether the lowest (min) or the highest (max) value is the best."""
 
+    @property
+    def metric(self) -> str:
+        """The name of the metric in an evaluation."""
+        return self.monitor.removeprefix(HELD_OUT_PREFIX)
+
 
 class EvaluationConfig(ClassChoice):
     registry: ClassVar[Registry[Environment]] = ENVIRONMENT_REGISTRY
@@ -203,6 +209,11 @@ class EvaluationConfig(ClassChoice):
     def seeds(self) -> range:
         """The seeds of the episodes."""
         return range(self.seed, self.seed + self.n_episodes)
+
+    @property
+    def settings(self) -> JsonObject:
+        """The fields that decide the metrics of a policy. A resume may change them."""
+        return self.model_dump(mode="json", include={"type", "params", "n_episodes", "seed"})
 
     @model_validator(mode="after")
     def _check_counts(self) -> Self:

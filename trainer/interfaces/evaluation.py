@@ -12,6 +12,9 @@ from optimizer import Registry
 from .features import Feature
 from .policy import Actor
 
+TAKEN_NAMES = frozenset({"split", "step", "epoch", "nonfinite", "loss", "success", "return", "episode_length"})
+"""Names that a number in `info` cannot have as a metric, as a line of metrics has them already."""
+
 
 @dataclass(frozen=True)
 class Recording:
@@ -38,9 +41,9 @@ class Episode:
     total_reward: float
     """The sum of the rewards, without discount."""
     success: bool | None
-    """Whether the task was solved; None: unknown."""
+    """Whether the task was solved; None: unknown, and counted as false if that of another episode is known."""
     info: Mapping[str, float] = field(default_factory=dict)
-    """Numbers of the environment's `info`, by name."""
+    """Numbers of the environment's `info`, by name. Each is a metric, but those called as in TAKEN_NAMES."""
     recording: Recording | None = None
     """Its recording, if it was asked for."""
 

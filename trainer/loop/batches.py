@@ -2,7 +2,6 @@
 
 import signal
 import sys
-import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate, count
@@ -18,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
 
 from ..config.schema import ExperimentConfig
-from ..errors import ConfigError, UserCodeError, raised
+from ..errors import ConfigError, UserCodeError, raised, user_calls
 from ..interfaces.dataset import Batch, Split
 from ..runtime.rng import seed_all
 from ..runtime.signals import SIGNALS
@@ -148,8 +147,8 @@ class _Failure:
 
     reason: str
     """The message for the user."""
-    trace: str
-    """The traceback in the worker."""
+    calls: str
+    """The user's lines in the traceback."""
 
 
 class _NumberedBatches(Dataset[Batch | _Failure]):
@@ -184,7 +183,7 @@ class _NumberedBatches(Dataset[Batch | _Failure]):
         except BaseException as error:  # the split is the user's code, which may raise anything
             at = f"data: batch {index} of epoch {epoch} (from 0)"
             reason = str(error) if isinstance(error, ConfigError) else f"{at} cannot be made: {raised(error)}"
-            return _Failure(reason, traceback.format_exc())
+            return _Failure(reason, user_calls(error))
 
 
 class _WorkerBatches:
@@ -208,7 +207,7 @@ class _WorkerBatches:
         self._next += 1
         if isinstance(made, _Failure):
             self.close()
-            raise UserCodeError(made.reason) from RuntimeError(made.trace)
+            raise UserCodeError(made.reason) from RuntimeError(made.calls)
         return made
 
     def close(self) -> None:

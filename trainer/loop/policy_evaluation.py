@@ -1,6 +1,7 @@
 """A policy's episodes in an environment, by `train.evaluation`. Training is not affected."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -12,7 +13,7 @@ from optimizer.config import listed
 from ..config.schema import EvaluationConfig
 from ..errors import ConfigError, UserCodeError, missing_extra, raised, user_code
 from ..interfaces.dataset import Batch
-from ..interfaces.evaluation import Environment, Episode
+from ..interfaces.evaluation import TAKEN_NAMES, Environment, Episode
 from ..interfaces.features import FeatureType
 from ..interfaces.objective import Objective
 from ..interfaces.policy import Actor, Policy
@@ -27,7 +28,13 @@ class EvaluationStoppedError(Exception):
 
 
 def mean_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
-    """Return the means over the episodes, each over those that have the value."""
+    """Return the means over the episodes, each over those that have the value.
+
+    An episode whose success is unknown counts as not solved if that of another one is known: `info` may have the entry
+    at a success alone.
+    """
+    if any(episode.success is not None for episode in episodes):
+        episodes = [replace(episode, success=bool(episode.success)) for episode in episodes]
     values: dict[str, list[float]] = {}
     for episode in episodes:
         for name, value in _values(episode).items():
@@ -196,7 +203,7 @@ def _values(episode: Episode) -> dict[str, float]:
     """Return the metrics of one episode."""
     success = {} if episode.success is None else {"success": float(episode.success)}
     own = {**success, "return": episode.total_reward, "episode_length": float(episode.length)}
-    return {**own, **{name: value for name, value in episode.info.items() if name not in own}}
+    return {**own, **{name: value for name, value in episode.info.items() if name not in TAKEN_NAMES}}
 
 
 def _require_video() -> None:

@@ -2,15 +2,19 @@
 
 import os
 import signal
-import traceback
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import raised
+from ..errors import raised, user_calls
+from ..interfaces.evaluation import TAKEN_NAMES
+from ..runtime.rng import seed_all, separate_rng
 from ..runtime.signals import SIGNALS
+from ..runtime.streams import unfailing_stream
 from .recorder import Recorder
 
 if TYPE_CHECKING:
@@ -20,8 +24,6 @@ if TYPE_CHECKING:
 END, FAILURE = "innerstep_end", "innerstep_failure"
 """The entries in `info` that hold the End of an episode, and a Failure."""
 SUCCESS_KEYS = ("is_success", "success")
-_TAKEN = {"split", "step", "epoch", "loss", "success", "is_success", "return", "episode_length"}
-"""Names that a metric of `info` cannot have, as a line of metrics has them already."""
 
 _Reset = tuple[Any, dict[str, object]]
 _Step = tuple[Any, float, bool, bool, dict[str, object]]
@@ -45,13 +47,27 @@ class EnvSource:
     success_key: str | None
     owner: int = field(default_factory=os.getpid)
 
+    @property
+    def is_in_run(self) -> bool:
+        """Whether this is the process of the run."""
+        return os.getpid() == self.owner
+
     def make(self, seed: int, **changed: object) -> "Env[Any, Any]":
-        """Return a new environment, for the episode of `seed` if `seed_at_make` is given."""
+        """Return a new environment, for the episode of `seed` if `seed_at_make` is given.
+
+        What it draws from global generators depends on `seed` alone; those of the run do not move.
+        """
         import gymnasium
 
         seeded = {} if self.seed_at_make is None else {self.seed_at_make: seed}
+        options = {**self.options, **changed, **seeded}
         # Its checker prints warnings for the author of the environment.
-        return gymnasium.make(self.spec, disable_env_checker=True, **{**self.options, **changed, **seeded})
+        make = partial(gymnasium.make, self.spec, disable_env_checker=True, **options)
+        if self.is_in_run:
+            with separate_rng(seed):
+                return make()
+        seed_all(seed)  # to read the generators' states would start CUDA in this process too
+        return make()
 
 
 @dataclass(frozen=True)
@@ -69,7 +85,7 @@ class Failure:
     """Code of the environment raised an error. As text: the error might not survive the way between processes."""
 
     message: str
-    trace: str
+    calls: str
 
 
 class EpisodeEnv:
@@ -97,8 +113,8 @@ class EpisodeEnv:
         max_steps: int | None = None,
         recorder: Recorder | None = None,
     ) -> None:
-        if os.getpid() != source.owner:
-            _leave_signals_to_the_run()
+        if not source.is_in_run:
+            _prepare_process()
         self.observation_space, self.action_space = observation_space, action_space
         self.metadata: dict[str, Any] = {}
         self._source, self._max_steps, self._recorder = source, max_steps, recorder
@@ -119,10 +135,12 @@ class EpisodeEnv:
                 self.close()
                 changed = {} if self._recorder is None else self._recorder.options
                 self._env = self._source.make(seed, **changed)
+            if not self._source.is_in_run:  # whose generators are seeded once for all episodes
+                seed_all(seed)
             self._observation, _ = self._env.reset(seed=seed)
             if self._recorder is not None:
                 self._recorder.begin(self._env, self._observation)
-        except Exception as error:  # the environment is anyone's code
+        except (Exception, SystemExit) as error:  # the environment is anyone's code
             return self._fallback(), {FAILURE: self._failure(f"its reset with seed {seed}", error)}
         return self._observation, {}
 
@@ -142,7 +160,7 @@ class EpisodeEnv:
             self._is_idle = True
             if not is_cut:
                 self._require_success(info)
-        except Exception as error:  # the environment is anyone's code
+        except (Exception, SystemExit) as error:  # the environment is anyone's code
             failure = self._failure(f"its step {self._length} (from 0)", error)
             return self._observation, 0.0, True, False, {FAILURE: failure}
         end = End(self._length, self._total_reward, self._success, self._info)
@@ -162,10 +180,10 @@ class EpisodeEnv:
         if (key := next((key for key in keys if key in info), None)) is not None:
             self._success = bool(self._success) or bool(info[key])
         for name, value in info.items():
-            if name not in _TAKEN and name not in keys and _is_number(value):
-                self._info[name] = float(value)
+            if name not in TAKEN_NAMES and name not in SUCCESS_KEYS and name not in keys and _is_number(value):
+                self._info[name] = last = float(value)
                 highest = f"max_{name}"
-                self._info[highest] = max(self._info.get(highest, -np.inf), float(value))
+                self._info[highest] = float(np.fmax(self._info.get(highest, last), last))
 
     def _require_success(self, info: Mapping[str, Any]) -> None:
         if self._source.success_key is not None and self._success is None:
@@ -176,9 +194,9 @@ class EpisodeEnv:
         """Return an observation to send beside a failure."""
         return self.observation_space.sample() if self._observation is None else self._observation
 
-    def _failure(self, where: str, error: Exception) -> Failure:
+    def _failure(self, where: str, error: BaseException) -> Failure:
         self._is_idle = True
-        return Failure(f"{self._source.spec.id}: {where} fails: {raised(error)}", traceback.format_exc())
+        return Failure(f"{self._source.spec.id}: {where} fails: {raised(error)}", user_calls(error))
 
 
 def _is_number(value: object) -> bool:
@@ -187,10 +205,11 @@ def _is_number(value: object) -> bool:
     return isinstance(value, bool | int | float | np.integer | np.floating | np.bool_)
 
 
-def _leave_signals_to_the_run() -> None:
+def _prepare_process() -> None:
     """Ignore the signals that stop a run, as Ctrl-C goes to all its processes; but SIGTERM ends this one.
 
-    multiprocessing sends it to the processes that are left when the run ends.
+    multiprocessing sends it to the processes that are left when the run ends. Prints cannot fail.
     """
+    sys.stdout, sys.stderr = map(unfailing_stream, (sys.stdout, sys.stderr))
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL if number is signal.SIGTERM else signal.SIG_IGN)

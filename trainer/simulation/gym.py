@@ -43,7 +43,8 @@ class GymEnvironment(Environment):
     An observation space that is one array is `observation.state`, or `observation.image` if it is a picture (uint8).
     In one that is a Dict, `pixels` is `observation.image`, or `observation.images.CAMERA` if it has several;
     `agent_pos` is `observation.state`, and `environment_state` is `observation.environment_state`, as in LeRobot. Other
-    arrays need a name in `observation`. Pictures become uint8 with channels first, all other arrays float32.
+    arrays need a name in `observation`. Pictures become uint8 with channels first, all other arrays float32. Actions
+    must be arrays (a Box), which Discrete ones are not; those of whole numbers are rounded.
 
     Metrics: `success` (the share of episodes with success in `info` at any step), `return` (the sum of rewards),
     `episode_length`, and for each other number NAME in `info` its last value, and its highest as `max_NAME`; all of

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,11 +20,7 @@ if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
 
 _CLOSING_SECONDS = 5.0
-"""Time that the process of an environment has to close it."""
-
-
-class LostEnvironmentError(UserCodeError):
-    """The process of an environment has died."""
+"""Time that the processes of environments have to close them, all together."""
 
 
 def vector_env(
@@ -43,16 +40,18 @@ def close_vector_env(envs: "VectorEnv[Any, Any, Any]") -> None:
     if not isinstance(envs, AsyncVectorEnv):
         envs.close()
         return
-    # Its own close would wait for a reply to a step that an error has interrupted.
-    for pipe in envs.parent_pipes:
+    # Its own close would wait for a reply to a step that an error has interrupted. It leaves None for a closed pipe.
+    pipes = [pipe for pipe in envs.parent_pipes if pipe is not None]
+    for pipe in pipes:
         with suppress(OSError):
             pipe.send(("close", None))
+    end = monotonic() + _CLOSING_SECONDS
     for process in envs.processes:
-        process.join(_CLOSING_SECONDS)
+        process.join(max(0.0, end - monotonic()))
         if process.is_alive():
             process.kill()
             process.join()
-    for pipe in envs.parent_pipes:
+    for pipe in pipes:
         pipe.close()
     envs.closed = True
 
@@ -69,8 +68,7 @@ def run_rounds(
     An environment whose episode has ended is idle until the round ends.
 
     Raises:
-        UserCodeError: The environment fails, or an action is not one for it.
-        LostEnvironmentError: The process of an environment has died.
+        UserCodeError: The environment fails, its process has died, or an action is not one for it.
     """
     ends: list[End] = []
     for start in range(0, len(seeds), envs.num_envs):
@@ -104,14 +102,14 @@ def _round(
             ends |= {index: end for index, end in enumerate(info.get(END, ())) if end is not None}
             steps += 1
     except (EOFError, OSError) as error:  # of the pipe to a process
-        raise LostEnvironmentError(f"the process of an environment has died: {raised(error)}") from error
+        raise UserCodeError(f"the process of an environment has died: {raised(error)}") from error
     return [ends[index] for index in range(count)]
 
 
 def _raise_failure(info: dict[str, Any]) -> None:
     failure = next((failure for failure in info.get(FAILURE, ()) if failure is not None), None)
     if isinstance(failure, Failure):
-        raise UserCodeError(failure.message) from RuntimeError(failure.trace)
+        raise UserCodeError(failure.message) from RuntimeError(failure.calls)
 
 
 def _checked(actions: torch.Tensor, space: Any, count: int, clip_actions: bool, step: int) -> NDArray[Any]:
@@ -123,4 +121,6 @@ def _checked(actions: torch.Tensor, space: Any, count: int, clip_actions: bool, 
     if not bool(torch.isfinite(actions).all()):
         raise UserCodeError(f"train.objective: its actor returns an action that is not finite at step {step} (from 0)")
     values = actions.detach().cpu().to(torch.float64).numpy()
+    if np.issubdtype(space.dtype, np.integer):
+        values = np.rint(values)  # astype would cut 0.9 to 0
     return (np.clip(values, space.low, space.high) if clip_actions else values).astype(space.dtype)
