@@ -8,6 +8,8 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
 
 .PHONY: demo test test-slow test-versions check format docs bench soak figures config-fields clean
 
+# One thread: the matrices are too small for more.
+demo: export OMP_NUM_THREADS = 1
 demo: .venv/demo.stamp
 	$(BIN)/innerstep train configs/button_press.yaml --overwrite
 	$(BIN)/innerstep evaluate runs/button_press --checkpoint best --train.evaluation.seed=200000
@@ -36,6 +38,8 @@ docs: .venv/docs.stamp
 
 bench: .venv/test.stamp
 	CUDA_VISIBLE_DEVICES= $(BIN)/python benchmarks/report.py
+	CUDA_VISIBLE_DEVICES= $(BIN)/python benchmarks/policy_step.py
+	$(BIN)/python benchmarks/robot_data.py
 
 soak: .venv/test.stamp
 	$(BIN)/python benchmarks/kill_and_resume.py

@@ -1,6 +1,6 @@
 """LeRobot's ACT on PushT for a given time, and its rollouts in the environment that `configs/pusht.yaml` names.
 
-It needs LeRobot 0.6.1 and gym-pusht: python benchmarks/pusht_act.py [--minutes 10] [--lr 1e-4]
+It needs LeRobot 0.6.1 and gym-pusht: python benchmarks/pusht_act.py [--minutes 10 | --updates 1150] [--lr 1e-4]
 """
 
 import argparse
@@ -78,8 +78,8 @@ def batches(data: Any) -> Iterator[Any]:
         yield from loader
 
 
-def train(policy: Any, before: Any, data: Any, seconds: float) -> int:
-    """Train as LeRobot's loop does; return the number of updates."""
+def train(policy: Any, before: Any, data: Any, seconds: float, most: int | None) -> int:
+    """Train as LeRobot's loop does, for a time or, if `most` is given, for so many updates; return their number."""
     optimizer = policy.config.get_optimizer_preset().build(policy.get_optim_params())
     policy.train()
     end = time.perf_counter() + seconds
@@ -92,7 +92,7 @@ def train(policy: Any, before: Any, data: Any, seconds: float) -> int:
         optimizer.zero_grad()
         if updates % 100 == 0:
             print(f"update {updates}: loss {loss.item():.4f}", flush=True)
-        if time.perf_counter() > end:
+        if updates == most or (most is None and time.perf_counter() > end):
             return updates
     raise AssertionError("the batches have no end")
 
@@ -101,14 +101,15 @@ def main() -> None:
     """Train, roll out, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--updates", type=int)
     parser.add_argument("--lr", type=float, default=1e-4)
     options = parser.parse_args()
     torch.manual_seed(0)
     policy, before, after, data = act_policy(options.lr)
-    updates = train(policy, before, data, 60 * options.minutes)
+    updates = train(policy, before, data, 60 * options.minutes, options.updates)
     policy.eval()
     size = {"observation_width": 96, "observation_height": 96}
-    environment = GymEnvironment(id="gym_pusht/PushT-v0", env={"obs_type": "pixels_agent_pos", **size})
+    environment = GymEnvironment(id="gym_pusht:gym_pusht/PushT-v0", env={"obs_type": "pixels_agent_pos", **size})
     seeds = range(FIRST_SEED, FIRST_SEED + EPISODES)
     episodes = environment.episodes(ActActor(policy, before, after), seeds, 10, use_async_envs=False)
     print(f"{updates} updates; success {sum(bool(one.success) for one in episodes) / EPISODES:.2f}")

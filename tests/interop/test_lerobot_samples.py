@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from conftest import needs
+from conftest import ROOT, needs
 from sample_robot_data import DATA
 
 from trainer.lerobot_data.dataset import LeRobotData
@@ -21,6 +21,7 @@ pytestmark = needs("lerobot")
         ("robot", 2, 5, None),
         pytest.param("pusht", 1, 1, None, marks=pytest.mark.slow),
         ("pusht", 2, 16, [0, 23]),
+        (ROOT / "configs/button_press/demonstrations", 1, 8, None),
         pytest.param("pusht", 3, 32, None, marks=pytest.mark.slow),
     ],
 )

@@ -134,7 +134,7 @@ gymnasium.register("sample/Endless-v0", Reach)
 class ReachData(DataSet):
     """Demonstrations of Reach."""
 
-    def __init__(self, samples=64, held_out=16, wide=False):
+    def __init__(self, samples: int = 64, held_out: int = 16, wide: bool = False):
         generator = torch.Generator().manual_seed(0)
         state, goal = torch.rand(2, samples + held_out, 2, generator=generator) * 4 - 2
         action = (goal - state).clamp(-1, 1)

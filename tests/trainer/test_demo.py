@@ -16,7 +16,7 @@ from trainer.interfaces.dataset import DataSet
 pytestmark = [needs("metaworld"), needs("pyarrow")]
 
 DEMONSTRATIONS = ROOT / "configs/button_press/demonstrations"
-EPISODES, CHUNK = 30, 8
+CHUNK = 8
 
 
 @pytest.fixture
@@ -51,6 +51,22 @@ def rollout(env, seed):
     return np.concatenate(seen)
 
 
+def check_statistics(data):
+    """Check the statistics of a data set against its frames."""
+    batch = data.train.batch(torch.arange(len(data.train)))
+    for name in data.features:
+        values = batch[name][:, 0].double()
+        expected = {
+            "min": values.amin(0),
+            "max": values.amax(0),
+            "mean": values.mean(0),
+            "std": values.std(0, correction=0),
+            "q10": values.quantile(0.1, dim=0),
+        }
+        for key, value in expected.items():
+            torch.testing.assert_close(data.statistics[name][key], value.float(), rtol=1e-5, atol=1e-6)
+
+
 def test_the_seed_of_reset_alone_decides_an_episode(env):
     first, other, again = (rollout(env, seed) for seed in (3, 4, 3))
     assert np.array_equal(first, again)
@@ -68,28 +84,16 @@ def test_the_script_records_the_demonstrations_of_the_repository(env, tmp_path, 
     assert recorded["episode_index"].unique().tolist() == [0, 1]
     for name, values in recorded.items():  # the physics rounds differently on other processors
         torch.testing.assert_close(values, there[name], rtol=0, atol=1e-3)
+    check_statistics(new)
     with pytest.raises(FileExistsError):
         record.main(tmp_path / "new", 2)
 
 
-def test_the_statistics_of_the_demonstrations_are_those_of_their_frames():
+def test_the_demonstrations_are_few_and_small_with_statistics_of_their_frames():
     data = demonstrations()
-    batch = data.train.batch(torch.arange(len(data.train)))
-    assert batch["episode_index"].unique().tolist() == list(range(EPISODES))
-    for name in data.features:
-        values = batch[name][:, 0].double()
-        expected = {
-            "min": values.amin(0),
-            "max": values.amax(0),
-            "mean": values.mean(0),
-            "std": values.std(0, correction=0),
-            "q10": values.quantile(0.1, dim=0),
-        }
-        for key, value in expected.items():
-            torch.testing.assert_close(data.statistics[name][key], value.float(), rtol=1e-5, atol=1e-6)
-
-
-def test_the_demonstrations_are_few_and_small():
+    episodes = data.train.batch(torch.arange(len(data.train)))["episode_index"]
+    assert episodes.unique().tolist() == list(range(30))
+    check_statistics(data)
     assert sum(path.stat().st_size for path in DEMONSTRATIONS.rglob("*") if path.is_file()) < 3e6
 
 
