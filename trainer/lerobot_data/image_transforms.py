@@ -14,8 +14,8 @@ from optimizer.types import JsonObject
 from ..errors import ConfigError, raised
 from ..runtime.rng import separate_rng
 
-FIELD = "image_transforms"
-"""The name of the list in a config."""
+FIELD = "data.params.image_transforms"
+"""The place of the list in a config."""
 
 
 @runtime_checkable
@@ -93,7 +93,7 @@ class _Transforms:
 
 def _make(index: int, spec: JsonObject) -> tuple[str, ImageTransform]:
     """Return the name and the object of an entry of the list."""
-    path: tuple[str | int, ...] = (FIELD, index)
+    path: tuple[str | int, ...] = (*FIELD.split("."), index)
     try:
         choice = TransformChoice.model_validate(spec)
         chosen = IMAGE_TRANSFORM_REGISTRY[choice.type]

@@ -49,7 +49,7 @@ def folder_of(source: Source, path: str) -> Path:
     if source.revision is not None:
         raise ConfigError(f"{path}.revision: belongs to repo_id; a folder has none. Leave it out.")
     if not folder.is_dir():
-        raise ConfigError(f"{path}.root: must be the folder of a data set; {shown(folder)} is not a folder.")
+        raise ConfigError(f"{path}.root: must be the folder of a data set; {shown(folder.absolute())} is not one.")
     return folder
 
 
