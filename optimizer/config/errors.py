@@ -70,7 +70,8 @@ def explain(error: ValidationError) -> list[str]:
     lines = []
     for detail in error.errors():
         path = ".".join(shown(part) or "''" for part in detail["loc"] if not _is_union_member(part))
-        message = detail["msg"].replace("Input should", "must").replace("Field required", "required, but not given")
+        message = detail["msg"].removeprefix("Value error, ")
+        message = message.replace("Input should", "must").replace("Field required", "required, but not given")
         message = _RULES.get(detail["type"], message)
         where = f"{path}: " if path else ""
         value = "" if detail["type"] in _WITH_VALUE else f"; got {shown_value(detail['input'])}"
@@ -94,6 +95,8 @@ def _rebuilt(
         if fields is not None and kind == "extra_forbidden" and len(detail["loc"]) == 1:
             kind = "unknown_name"
             message = f"unknown name{nearest(str(detail['loc'][0]), fields)} Known: {listed(fields)}"
+            if "params" in fields:
+                message += ". Parameters of the class belong in params."
         lines.append(_line(kind, message, (*prefix, *detail["loc"]), detail["input"]))
     if (more := error.error_count() - MOST) > 0:
         lines.append(_line("rule", f"{more:,} more mistakes", prefix, None))

@@ -157,7 +157,7 @@ def test_a_trained_run_is_used_as_the_docs_show_it(cli, tmp_path):
 def test_a_policy_acts_in_a_simulator_as_the_docs_show_it(cli, tmp_path, monkeypatch):
     run, acting = tmp_path / "runs/button_press", blocks("docs/inference.md", "python")[1]
     monkeypatch.chdir(ROOT)  # the config names its demonstrations from here
-    evaluation = {"n_episodes": 2, "batch_size": 2, "every": 2, "params.max_episode_steps": 5}
+    evaluation = {"n_episodes": 10, "every": 2, "params.max_episode_steps": 5}  # as many at a time as in the config
     short = ["total_steps=4", "pictures=false", *(f"evaluation.{name}={value}" for name, value in evaluation.items())]
     given = [*(f"--train.{one}" for one in short), "--model.component_optims.scene_embedder.params.warmup_steps=2"]
     code, printed = cli("train", "configs/button_press.yaml", f"--train.run_dir={run}", *given)
@@ -297,6 +297,8 @@ def test_the_tests_that_the_checklist_names_are_there():
     rows = re.findall(r"^- \*\*([ABCD]\d+b?)\*\* ", text, re.MULTILINE)
     expected = [f"A{n}" for n in range(1, 25)] + ["A5b", "A9b"] + [f"B{n}" for n in range(1, 16)] + ["C2"]
     assert sorted(rows) == sorted(expected + [f"D{n}" for n in range(1, 22)])
+    of_lerobots_config = set(re.findall(r"^- \*\*E(\d+)\*\* ", text, re.MULTILINE))
+    assert of_lerobots_config == {"8", "9", "10", "13", "14", "15", "16", "23"}
 
 
 def test_the_tests_that_the_page_on_reliability_names_are_there():

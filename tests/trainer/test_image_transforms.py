@@ -62,7 +62,7 @@ def test_building_transforms_draws_no_random_numbers():
     ("spec", "message"),
     [
         (of("Crop"), r"image_transforms.0: .*Crop must return .*same shape.*\(1, 3, 8, 11\) of .*\(1, 3, 8, 12\)"),
-        (of("Double"), "image_transforms.0: .*float32; it makes float64"),
+        (of("Double"), "data.params.image_transforms.0: .*float32; it makes float64"),
         (of("Nothing"), "image_transforms.0: .*returns a NoneType"),
         (of("Failing"), r"image_transforms.0: .*fails on a frame.*no such kernel \(sample_transforms.py"),
         (of("Unbuilt"), r"image_transforms.0.params: .*cannot be built: RuntimeError: no weights"),

@@ -17,6 +17,7 @@ from torch import nn
 
 from trainer import DATASET_REGISTRY, MODEL_REGISTRY, OBJECTIVE_REGISTRY, ConfigError, resume, train
 from trainer.checkpoint.directory import verify
+from trainer.checkpoint.provenance import data_fingerprint
 from trainer.checkpoint.tools.diff import differences
 from trainer.checkpoint.tools.inspect import inspection
 
@@ -371,3 +372,28 @@ def test_an_evaluation_changes_no_state(tmp_path, monkeypatch):
         files = files_of(run / "checkpoints/step_00000003")
         states.append({file: files[file] for file in ("objective.json", "data.json", "data.safetensors")})
     assert states[0] == states[1]
+
+
+class OneOfTwo(sample_parts.Noise):
+    """Holds one value of two, and serves it: a tensor whose stride is 2, and which is contiguous nevertheless."""
+
+    def __init__(self):
+        super().__init__(samples=9, held_out=1)
+        self.first = torch.arange(2)[::2]
+        batch = self.held_out.batch
+        self.held_out.batch = lambda indices: {**batch(indices), "index": self.first}
+
+
+def test_one_value_with_a_stride_is_compared_as_any_other(tmp_path, monkeypatch):
+    class Holding(nn.Linear):
+        def __init__(self):
+            super().__init__(4, 4)
+            self.register_buffer("first", torch.arange(2)[::2])
+
+    registered(monkeypatch, OneOfTwo, DATASET_REGISTRY)
+    registered(monkeypatch, sample_parts.Regression)
+    registered(monkeypatch, Holding, MODEL_REGISTRY, "holding")
+    monkeypatch.setitem(ONE, "first", {"type": "holding"})
+    _, printed = run_of(tmp_path / "run", data={"type": "of_test"})
+    assert "not saved" not in printed
+    assert data_fingerprint(OneOfTwo(), 0)["held_out"].keys() >= {"checksum"}

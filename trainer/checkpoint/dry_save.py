@@ -143,5 +143,5 @@ def _same_value(one: object, other: object) -> bool:
 def _same_bits(one: Tensor, other: Tensor) -> bool:
     if (one.shape, one.dtype) != (other.shape, other.dtype):
         return False
-    bits = [tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1) for tensor in (one, other)]
+    bits = [tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().unsqueeze(-1) for tensor in (one, other)]
     return torch.equal(*(each.view(torch.uint8) for each in bits))

@@ -167,7 +167,7 @@ def _checksum(batch: Mapping[str, Tensor]) -> str:
     digest = xxhash.xxh3_128()
     for name, tensor in sorted(batch.items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        digest.update(tensor.detach().cpu().contiguous().unsqueeze(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

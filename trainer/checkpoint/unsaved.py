@@ -87,5 +87,5 @@ def _value_text(value: object) -> str | None:
 def _tensor_text(tensor: Tensor) -> str:
     if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.numel() > LARGEST:
         return f"{id(tensor)} {tensor._version}"
-    content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+    content = tensor.detach().cpu().contiguous().unsqueeze(-1).view(torch.uint8).numpy()
     return f"{list(tensor.shape)} {tensor.dtype} {xxhash.xxh3_128_hexdigest(content.data)}"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="innerstep",
-    help="Train models made of named components, each with an optimizer that steps its own schedule.",
+    help="Train robot policies and other models of named components, each with its own optimizer and schedule.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

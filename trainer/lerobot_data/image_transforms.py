@@ -96,7 +96,7 @@ class _Transforms:
 
 def _make(index: int, spec: JsonObject) -> tuple[str, ImageTransform]:
     """Return the name and the object of an entry of the list."""
-    path: tuple[str | int, ...] = (FIELD, index)
+    path: tuple[str | int, ...] = (*FIELD.split("."), index)
     try:
         choice = TransformChoice.model_validate(spec)
         if (function := _function_at(choice.type)) is not None:

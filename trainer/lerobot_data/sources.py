@@ -53,7 +53,9 @@ def folder_of(source: Source, path: str) -> Path:
         raise ConfigError(f"{path}.revision: belongs to repo_id; a folder has none. Leave it out.")
     if not folder.is_dir():
         hint = " A name on the Hugging Face Hub is given as repo_id." if _HUB_NAME.fullmatch(str(source.root)) else ""
-        raise ConfigError(f"{path}.root: must be the folder of a data set; {shown(folder)} is not a folder.{hint}")
+        raise ConfigError(
+            f"{path}.root: must be the folder of a data set; {shown(folder.absolute())} is not one.{hint}"
+        )
     return folder
 
 

@@ -81,7 +81,10 @@ def check_monitors(waiting: Iterable[tuple[str, str]], sources: Sequence[MetricS
             by_name[HELD_OUT_PREFIX + name] = source
     for path, monitor in waiting:
         if not sources:
-            raise ConfigError(f"{path}: waits for {monitor!r}, but the data has no held-out split to evaluate on.")
+            raise ConfigError(
+                f"{path}: waits for {monitor!r}, but the data has no held-out split to evaluate on, and there is no"
+                " train.evaluation."
+            )
         if monitor not in by_name:
             raise ConfigError(
                 f"{path}: waits for {monitor!r}, which is never reported{nearest(monitor, list(by_name))}"
