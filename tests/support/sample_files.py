@@ -84,5 +84,5 @@ def readme_example():
     """Return the README's small config, the changes to it for a plugin, and the plugin's source."""
     blocks = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
     source = next(text for kind, text in blocks if kind == "python" and "my_parts.py" in text)
-    whole, added = (text for kind, text in blocks if kind == "yaml")
+    _, whole, added = (text for kind, text in blocks if kind == "yaml")
     return whole, added, source
