@@ -284,7 +284,7 @@ def test_a_resume_without_the_evaluation_that_was_due_writes_no_line_of_it(tmp_p
 
 
 def test_a_picture_that_cannot_be_written_leaves_a_finished_run(tmp_path, quiet):
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="needs the extra `plot`")
     run = trained(tmp_path / "run", quiet, {})
     (run / "rollouts.png").mkdir()
     with pytest.raises(SaveError, match=r"the run is done and saved; .*cannot be written.*after 12 updates"):
@@ -292,8 +292,8 @@ def test_a_picture_that_cannot_be_written_leaves_a_finished_run(tmp_path, quiet)
 
 
 def test_pictures_and_videos_show_the_episodes(tmp_path, quiet):
-    pytest.importorskip("matplotlib")
-    av = pytest.importorskip("av")
+    pytest.importorskip("matplotlib", reason="needs the extra `plot`")
+    av = pytest.importorskip("av", reason="needs the extra `robot`")
     run = trained(tmp_path / "run", quiet, {"every": 6, "video": 2}, pictures=True)
     assert {path.name for path in run.glob("*.png")} == {
         "learning_rates.png",
@@ -336,7 +336,7 @@ def _recorded(run, quiet):
     ],
 )
 def test_an_environment_that_cannot_render_is_drawn_as_paths(tmp_path, quiet, name, line):
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="needs the extra `plot`")
     run = trained(tmp_path / "run", quiet, {}, env={"id": f"sample/{name}-v0"}, pictures=True)
     assert (run / "rollouts.png").stat().st_size > 1000
     assert line in quiet.file.getvalue().replace("\n", "")
