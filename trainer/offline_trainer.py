@@ -43,6 +43,7 @@ from .runtime.world import World
 from .setup.components import build_components, compile_components
 from .setup.dry_run import prepare_components
 from .setup.optimizers import build_optimizer, check_each_trains
+from .setup.policy import completed
 
 
 class OfflineTrainer:
@@ -74,6 +75,7 @@ class OfflineTrainer:
         check_pin_memory(config.data, self.world.device)
         self.batches = shuffled_batches(config, self.data.train, ahead=True)
         self.horizon = train.horizon(self.batches.steps_per_epoch)
+        self.config = config = completed(config, self.data)
         self.components, loaded = build_components(config.model, config.seed, not resumed, self.log)
         self.objective: Objective = train.objective.make("train.objective")
         check_means(self.objective, train.accumulate, self.data.held_out, config.data.batch_size)

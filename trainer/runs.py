@@ -85,7 +85,7 @@ def _train(
         if lock is not None:
             trainer.checkpoints.check_lock = lock.check
             _remove_earlier_run(run_dir, run_to_overwrite(run_dir, overwrite))  # another process may have been quicker
-            _write_config(run_dir, config)
+            _write_config(run_dir, trainer.config)
         world.barrier()
         with _naming_resume_command(run_dir):
             show(trainer.console, trainer.plan())

@@ -35,6 +35,7 @@ class Registry(Mapping[str, type[T]]):
         self._entry_points: str | None = entry_points
         self._adapters: list[tuple[type, Callable[[str, type], type[T]]]] = []
         self._adapted: dict[str, type[T]] = {}  # dotted path -> class made for it
+        self._families: dict[str, Callable[[str], type[T]]] = {}  # folded prefix -> class by the name after its dot
 
     def register(self, key: str, *, aliases: Sequence[str] = ()) -> Callable[[type[C]], type[C]]:
         """Return a decorator that registers a class under `key` and `aliases`.
@@ -63,15 +64,25 @@ class Registry(Mapping[str, type[T]]):
         """Allow subclasses of `base` by dotted path: `adapter(path, cls)` returns a class of this registry's kind."""
         self._adapters.append((base, adapter))
 
+    def add_family(self, prefix: str, find: Callable[[str], type[T]]) -> None:
+        """Let `find(name)` return the class of the key `prefix.name`.
+
+        `find` raises UnknownKeyError for a name that it does not know, or ConfigError for a package that is missing.
+        """
+        self._families[prefix.lower()] = find
+
     def __getitem__(self, key: str) -> type[T]:
-        """Return the class of a key, an alias or a dotted path.
+        """Return the class of a key, an alias, a member of a family or a dotted path.
 
         Raises:
             UnknownKeyError: Nothing is registered under `key`, or the dotted path does not lead to a suitable class.
         """
         if found := self._keys.get(key.lower()):
             return self._classes[found]
-        if "." in key:
+        prefix, dot, name = key.partition(".")
+        if dot and "." not in name and (find := self._families.get(prefix.lower())):
+            return find(name)
+        if dot:
             return self._import(key)
         self._load_plugins()
         if found := self._keys.get(key.lower()):

@@ -39,8 +39,8 @@ IDS = [f"{model.__name__}.{name}" for model, name in FIELDS]
 
 
 def test_every_config_of_an_experiment_is_looked_at():
-    names = ["Best", "Component", "Data", "Evaluation", "Experiment"]
-    names += ["Init", "Model", "Objective", "Optim", "Resume", "Train"]
+    names = ["Best", "Component", "Data", "Ema", "Evaluation", "Experiment"]
+    names += ["Init", "Model", "Objective", "Optim", "Part", "Policy", "Resume", "Train"]
     assert [model.__name__ for model in CONFIGS] == [f"{name}Config" for name in names]
 
 

@@ -23,18 +23,21 @@ from optimizer.config import (
 )
 from optimizer.types import JsonObject
 
-from .. import builtins, lerobot_data, policies, simulation  # noqa: F401 each registers what it holds
+from .. import builtins, lerobot_data, lerobot_policies, offline_rl, policies, simulation  # noqa: F401 each registers what it holds
 from ..errors import ConfigError
 from ..interfaces.component import MODEL_REGISTRY
 from ..interfaces.dataset import DATASET_REGISTRY, DataSet
 from ..interfaces.evaluation import ENVIRONMENT_REGISTRY, Environment
 from ..interfaces.metrics_sink import SINK_REGISTRY
 from ..interfaces.objective import HELD_OUT_PREFIX, OBJECTIVE_REGISTRY, Objective
+from ..splitting.parts import REST
+from .averages import EmaConfig
 from .class_choice import ClassChoice
 from .init_from import NAME, InitConfig
 from .marks import FixedInRun, MayChange
 from .paths import UserPath
 from .plugins import import_plugins
+from .policy import PartConfig, PolicyConfig
 from .presets import is_preset, with_preset
 
 _MOST_ENVIRONMENTS = 16
@@ -60,8 +63,13 @@ class DataConfig(ClassChoice):
 class ComponentConfig(ClassChoice):
     registry: ClassVar[Registry[nn.Module]] = MODEL_REGISTRY
 
-    freeze: FixedInRun[bool] = False
-    """Whether the component stays as it is: no gradients, no optimizer, eval mode, fixed buffers; false: it trains."""
+    freeze: FixedInRun[bool | list[str]] = False
+    """Whether the component stays as it is: no gradients, no optimizer, eval mode, fixed buffers; false: it trains. A
+    list freezes the submodules and parameters of these names, with `*`."""
+    ema_of: FixedInRun[str | None] = None
+    """The component that this one is a moving average of; its `type` and `params` are that one's. null: none."""
+    tau: FixedInRun[PositiveNumber | None] = None
+    """With `ema_of`: the share of the other component's weights that this one moves by, after each step of it."""
     init_from: MayChange[InitConfig | None] = None
     """Saved weights to start from: PATH, PATH:COMPONENT, or a mapping; null: random weights from `seed`."""
 
@@ -111,11 +119,21 @@ class ObjectiveConfig(ClassChoice):
 
 
 class ModelConfig(Config):
-    components: FixedInRun[dict[str, ComponentConfig]] = Field(min_length=1)
-    """The components by name, at least one, in the order in which they are built."""
+    policy: FixedInRun[PolicyConfig | None] = None
+    """One module that is taken apart into components; null: none."""
+    components: FixedInRun[dict[str, ComponentConfig]] = Field(default_factory=dict)
+    """The components by name, in the order in which they are built: at least one, unless there is a `policy`."""
     component_optims: FixedInRun[dict[str, OptimConfig]] = Field(default_factory=dict)
     """The optimizers by the name of their component: one for each that trains. An entry for a frozen one is skipped.
     `type: preset` takes the optimizer that the component's class recommends."""
+
+    @property
+    def entries(self) -> dict[str, ComponentConfig | PolicyConfig | PartConfig]:
+        """What the config says of each component, by name: the policy's rest, its parts, and the other components."""
+        policy: dict[str, ComponentConfig | PolicyConfig | PartConfig] = {}
+        if self.policy is not None:
+            policy = {REST: self.policy, **self.policy.parts}
+        return policy | self.components
 
     @field_validator("components")
     @classmethod
@@ -269,6 +287,8 @@ class TrainConfig(Config):
     continue takes the step; nothing is checked."""
     on_save_error: MayChange[Literal["stop", "continue"]] = "stop"
     """If a checkpoint or a line of metrics cannot be written: stop ends the run, continue reports it and trains on."""
+    ema: FixedInRun[EmaConfig | None] = None
+    """Moving averages of weights, for evaluation, `keep_best` and export; null: none."""
     pictures: MayChange[bool] = False
     """Whether to draw learning_rates.png and losses.png at the end, and with `evaluation` success.png and rollouts.png;
     true needs the extra `plot`."""

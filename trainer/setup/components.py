@@ -12,6 +12,8 @@ from ..config.schema import ComponentConfig, ModelConfig
 from ..errors import ConfigError, raised
 from ..interfaces.dataset import DataSet
 from ..interfaces.objective import Objective, own_modules
+from ..splitting.parts import REST
+from .policy import build_policy
 
 Loaded = Mapping[str, Mapping[str, nn.Parameter]]
 """The parameters that `init_from` loaded, by component and name."""
@@ -34,7 +36,8 @@ def build_components(
     Raises:
         ConfigError: A component's class refuses its parameters, or `init_from` does not fit.
     """
-    components = nn.ModuleDict()
+    torch.manual_seed((seed + zlib.crc32(REST.encode())) % 2**63)
+    components = nn.ModuleDict(build_policy(config))
     loaded = {}
     for name, component_config in config.components.items():
         torch.manual_seed((seed + zlib.crc32(name.encode())) % 2**63)
@@ -106,8 +109,8 @@ def compile_components(components: nn.ModuleDict) -> None:
 
 def freeze(components: nn.ModuleDict, config: ModelConfig) -> None:
     """Freeze the components that the config freezes, even if other code has unfrozen them."""
-    for name, component_config in config.components.items():
-        if component_config.freeze:
+    for name, component_config in config.entries.items():
+        if component_config.freeze is True:
             for parameter in components[name].parameters():
                 parameter.requires_grad = False  # requires_grad_() refuses parameters without a shape yet
 

@@ -1,0 +1,7 @@
+"""Offline reinforcement learning. Importing this package registers every module in its folder."""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
