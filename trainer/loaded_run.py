@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from .checkpoint.concurrent_reading import read_checkpoint
-from .checkpoint.contents import read_progress
+from .checkpoint.contents import averaged_components, load_component, read_averages, read_progress
 from .checkpoint.directory import verify
 from .checkpoint.health import shorten_names
 from .checkpoint.names import is_file
@@ -147,12 +147,16 @@ def _load(folder: Path, components: nn.ModuleDict, objective: Objective, device:
     Raises:
         ValueError: The checkpoint is damaged or does not fit.
     """
-    if names := nonfinite_tensors(folder, verify(folder)):
+    manifest = verify(folder)
+    if names := nonfinite_tensors(folder, manifest):
         warnings.warn(f"{folder}: not finite: {shorten_names(names)}", UserWarning, stacklevel=4)
     for name, component in components.items():
         _give_shapes(component, folder / name / WEIGHTS)
     try:
         restore_components(folder, components, {}, {}, [], None, lambda _: None)
+        for name in averaged_components(manifest):
+            if name in components:
+                load_component(folder / name, components[name], read_averages(folder / name))
         move(objective, components, device)
         load_objective(folder, objective, components, device)
     except DamagedCheckpointError:

@@ -28,9 +28,9 @@ from ..config.init_from import InitConfig
 from ..config.schema import ModelConfig
 from ..errors import ConfigError
 from ..loop.nonfinite import has_nonfinite
-from ..run_layout import MANIFEST, OPTIMIZER_VALUES, WEIGHTS
+from ..run_layout import EMA_TENSORS, MANIFEST, OPTIMIZER_VALUES, WEIGHTS
 from ..runtime.files import DamagedCheckpointError, read_tensors, reading, stat_of
-from .contents import expected_content, read_optimizer
+from .contents import expected_content, read_averages, read_optimizer
 from .directory import checkpoint_at, damages, read_manifest
 from .health import shorten_names
 from .names import is_file
@@ -69,7 +69,7 @@ def init_component(name: str, init: InitConfig, component: nn.Module) -> tuple[l
     source = find_source(init, name)
     saved = {
         key.removeprefix(source.prefix): tensor
-        for key, tensor in read_tensors(source.weights).items()
+        for key, tensor in _read_weights(source, init.ema).items()
         if key.startswith(source.prefix)
     }
     saved = rename_values(saved, init.rename)
@@ -79,7 +79,10 @@ def init_component(name: str, init: InitConfig, component: nn.Module) -> tuple[l
     check_kinds(saved, own, chosen, source.weights)
     component.load_state_dict({**state, **{key: saved[key] for key in chosen}}, strict=init.strict)
     lines = _report_lines(
-        f"{name}: {len(chosen)} of {counted(len(own), 'tensor')} from {source.weights}", chosen, saved, own
+        f"{name}: {len(chosen)} of {counted(len(own), 'tensor')} from {_weights_text(source, init.ema)}",
+        chosen,
+        saved,
+        own,
     )
     trained = {key for key, _ in component.named_parameters()}
     nonfinite = [key for key in chosen if has_nonfinite(saved[key], infinities_too=key in trained)]
@@ -167,6 +170,20 @@ def find_source(init: InitConfig, name: str) -> Source:
     if is_file(path.parent / MANIFEST):
         return _component_source(path.parent, path.name)
     return Source(path, path / WEIGHTS)
+
+
+def _read_weights(source: Source, averages: bool) -> dict[str, Tensor]:
+    """Return the tensors of a source. averages: whether those of `train.ema`. Raises ValueError if there are none."""
+    if not averages:
+        return read_tensors(source.weights)
+    if source.folder is None or not is_file(source.folder / EMA_TENSORS):
+        place = source.folder or source.weights
+        raise ValueError(f"ema: {place} has no averages of train.ema. Set it to false for the weights of training.")
+    return read_averages(source.folder)
+
+
+def _weights_text(source: Source, averages: bool) -> str:
+    return f"the averages in {source.folder}" if averages else str(source.weights)
 
 
 def rename_values(values: Mapping[str, Value], rules: Mapping[str, str]) -> dict[str, Value]:

@@ -18,7 +18,7 @@ from ..errors import ConfigError, NonFiniteError, user_line
 from ..interfaces.dataset import Batch
 from ..runtime.rng import RngSnapshot
 from ..runtime.world import World
-from .moving_averages import MovingAverages
+from .averaged_weights import MovingAverages
 from .nonfinite import all_finite, describe_nonfinite
 from .running_statistics import StatisticsSnapshot
 
@@ -205,7 +205,7 @@ class GradientUpdater:
             for name in names:
                 self._step_optimizer(name)
                 if name not in self._overflowed:
-                    self._averages.move(name)
+                    self._averages.follow(name)
         if self._scaler is not None:
             self._scaler.update()
 

@@ -14,7 +14,7 @@ from ..interfaces.component import train_mode
 from ..interfaces.dataset import Batch, DataSet
 from ..interfaces.objective import Objective, Outcome, loss_problem, metric_problem
 from ..loop.data_checks import HELD_OUT, TRAIN, first_batch
-from ..loop.moving_averages import start_targets
+from ..loop.target_components import start_targets
 from ..runtime.world import on_device
 from .components import Loaded, freeze, move, prepare, refuse_shapeless_parameters, refuse_shared_parameters
 
