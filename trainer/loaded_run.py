@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from optimizer.config import listed
+
 from .checkpoint.concurrent_reading import read_checkpoint
 from .checkpoint.contents import read_progress
 from .checkpoint.directory import verify
@@ -23,7 +25,7 @@ from .config.schema import ExperimentConfig
 from .errors import ConfigError
 from .interfaces.objective import Objective
 from .interfaces.policy import Actor, Policy
-from .run_layout import BEST, CHECKPOINTS, CONFIG, LATEST, WEIGHTS
+from .run_layout import BEST, CHECKPOINTS, CONFIG, LATEST, TRAINER, WEIGHTS
 from .runtime.files import DamagedCheckpointError, opened_tensors
 from .runtime.hub import at_commit, is_reference, local_folder, without_code
 from .runtime.rng import separate_rng
@@ -158,7 +160,11 @@ def _load(folder: Path, components: nn.ModuleDict, objective: Objective, device:
     Raises:
         ValueError: The checkpoint is damaged or does not fit.
     """
-    if names := nonfinite_tensors(folder, verify(folder)):
+    manifest = verify(folder)
+    if TRAINER not in manifest["files"]:
+        there = sorted({name.partition("/")[0] for name in manifest["files"]})
+        raise ConfigError(f"{folder}: holds single components of a run: {listed(there)}. Give it as init_from of each.")
+    if names := nonfinite_tensors(folder, manifest):
         warnings.warn(f"{folder}: not finite: {shorten_names(names)}", UserWarning, stacklevel=4)
     for name, component in components.items():
         _give_shapes(component, folder / name / WEIGHTS)

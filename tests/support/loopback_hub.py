@@ -114,10 +114,11 @@ class _Handler(BaseHTTPRequestHandler):
         return getattr(self, f"_api_{action}")(repository, rest, body)
 
     def _create(self, name, private):
+        place = {"url": f"{self.address}/{name}"}
         if ("models", name) in self.hub.repositories:
-            return self._send(409, {"error": "You already created this model repo"})
+            return self._send(409, {"error": "You already created this model repo", **place})
         self.hub.repositories["models", name] = Repository(private)
-        return self._send(200, {"url": f"{self.address}/{name}"})
+        return self._send(200, place)
 
     def _repository(self, kind, name):
         repository = self.hub.repositories.get((kind, name))
