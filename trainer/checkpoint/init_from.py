@@ -30,6 +30,7 @@ from ..errors import ConfigError
 from ..loop.nonfinite import has_nonfinite
 from ..run_layout import EMA_TENSORS, MANIFEST, OPTIMIZER_VALUES, WEIGHTS
 from ..runtime.files import DamagedCheckpointError, read_tensors, reading, stat_of
+from ..runtime.hub import is_reference, local_folder
 from .contents import expected_content, read_averages, read_optimizer
 from .directory import checkpoint_at, damages, read_manifest
 from .health import shorten_names
@@ -149,7 +150,7 @@ def find_source(init: InitConfig, name: str) -> Source:
     Raises:
         ValueError: There is no such place, or it is damaged.
     """
-    path = Path(init.path)
+    path = local_folder(init.path, "path") if is_reference(init.path) else Path(init.path)
     if is_file(path) and path.suffix == ".safetensors":
         return Source(None, path, f"{init.component}." if init.component else "")
     if (folder := checkpoint_at(path)) is not None:

@@ -40,6 +40,7 @@ from .paths import UserPath
 from .plugins import import_plugins
 from .policy import PartConfig, PolicyConfig
 from .presets import is_preset, with_preset
+from .pretrained import SharedConfig
 
 _MOST_ENVIRONMENTS = 16
 _NAME_BYTES = 255
@@ -351,7 +352,7 @@ class ResumeConfig(Config):
     differences. It holds for one resume: each resume with overrides asks again."""
 
 
-class ExperimentConfig(Config):
+class ExperimentConfig(SharedConfig):
     """A whole experiment, as one config file holds it."""
 
     seed: FixedInRun[Count] = 0
@@ -371,6 +372,15 @@ class ExperimentConfig(Config):
         """Return the config with an absolute run directory: users' code may change the working directory."""
         train = self.train.model_copy(update={"run_dir": self.train.run_dir.absolute()})
         return self.model_copy(update={"train": train})
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the plain values with every default filled in, also those of optimizers."""
+        values = super().resolved()
+        for name, optim in self.model.component_optims.items():
+            factory: object = optim.factory
+            if isinstance(factory, BaseModel):
+                values["model"]["component_optims"][name]["params"] = factory.model_dump(mode="json")
+        return values
 
     @field_validator("plugins", mode="before")
     @classmethod
