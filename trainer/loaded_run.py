@@ -119,7 +119,7 @@ def config_of_run(run: str | Path, overrides: Mapping[str, object], allow_plugin
 def load_checkpoint(config: ExperimentConfig, checkpoint: str | Path, device: torch.device) -> LoadedRun:
     """Return the run that `config` describes at one of its checkpoints, as `load_run` does."""
     with separate_rng(config.seed):
-        components, _ = build_components(config.model, config.seed, load_initial=False, log=lambda _: None)
+        components, _ = build_components(config.model, config.seed, load_initial_weights=False, log=lambda _: None)
         objective: Objective = config.train.objective.make("train.objective")
     path = checkpoint_path(checkpoint, config.train.run_dir, config.train.keep_best is not None)
     try:

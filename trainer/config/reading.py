@@ -16,6 +16,7 @@ from ..runtime.version import newer, writer_version
 from .override_fields import text_fields
 from .overrides import apply_overrides
 from .plugins import import_plugins, search_folders, without_consequences, working_directory
+from .policy import with_parts_spelled_out
 from .yaml_file import read_config_file
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -50,7 +51,7 @@ def read_config(
 
     try:
         with without_code(source, allow_plugins), search_in(folders):
-            config = apply_overrides(raw, ordered, takes_text)
+            config = apply_overrides(with_parts_spelled_out(raw) if ordered else raw, ordered, takes_text)
             _refuse_new_names(raw, config, ordered)
             return model.model_validate(config)
     except ValidationError as error:
