@@ -18,6 +18,8 @@ from .recorded import ACTION, NEXT, PARAMS, REWARD, TERMINAL, Recorded, spans
 NAMES = {"action": "action", "reward": "next.reward", "terminal": "next.done"}
 """LeRobot's names of features, by what they hold."""
 
+_TYPES = (FeatureType.STATE, FeatureType.ENV)
+
 
 def read_lerobot(source: Source, names: Mapping[str, str], observations: Sequence[str] | None) -> Recorded:
     """Return the transitions of a data set in LeRobot's format.
@@ -49,7 +51,7 @@ def _observations(known: Mapping[str, JsonObject], given: Sequence[str] | None) 
     vectors = [
         name
         for name, info in known.items()
-        if not is_camera(info) and type_of(name, info) in (FeatureType.STATE, FeatureType.ENV)
+        if not is_camera(info) and len(info["shape"]) == 1 and type_of(name, info) in _TYPES
     ]
     for number, name in enumerate(given or ()):
         check_name(name, known, f"{PARAMS}.observations.{number}")

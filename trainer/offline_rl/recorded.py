@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -56,8 +57,8 @@ def spans(ends: Sequence[int], numbers: Sequence[int] | None = None) -> tuple[Ep
         ends: One past the last row of each.
         numbers: Their numbers; None: from 0 on.
     """
-    numbered = zip(range(len(ends)) if numbers is None else numbers, [0, *ends[:-1]], ends, strict=True)
-    return tuple(EpisodeSpan(number, start, end, {}) for number, start, end in numbered if end > start)
+    bounds = zip(range(len(ends)) if numbers is None else numbers, pairwise([0, *ends]), strict=True)
+    return tuple(EpisodeSpan(number, start, end, {}) for number, (start, end) in bounds if end > start)
 
 
 def check_values(recorded: Recorded) -> None:
