@@ -25,6 +25,7 @@ from .loop.batches import shuffled_batches
 from .loop.data_checks import check_means, check_pin_memory, check_splits
 from .loop.gradient_updates import GradientUpdater, Rules
 from .loop.loop import training_loop
+from .loop.moving_averages import MovingAverages
 from .loop.nonfinite import check_weights
 from .loop.step_counts import NOTICED_AFTER, step_count_notices
 from .reporting.metrics_file import training_line, written_evaluation
@@ -84,12 +85,10 @@ class OfflineTrainer:
             outcome = prepare_components(*given, self.world.device, self.batches.smallest_batch == 1)
         self.optimizers = self._build_optimizers()
         self.fingerprint = run_fingerprint(config, self.optimizers, self.horizon)
-        if not resumed:
-            init_optimizers(config.model, self.optimizers, self.log)
-        train_at_training_weights(self.optimizers.values())
-        rules = Rules.from_config(config, self.optimizers)
-        self.updater = GradientUpdater(self.components, self.optimizers, self.world, rules, self.log)
-        self.contents = CheckedContents(self.components, self.optimizers)
+        self.averages = self._averages(resumed)
+        trained, rules = (self.components, self.optimizers), Rules.from_config(config, self.optimizers)
+        self.updater = GradientUpdater(*trained, self.world, rules, self.averages, self.log)
+        self.contents = CheckedContents(*trained)
         self.own_state = OwnState(self.objective, self.data, self.components, config.data.workers, self.log)
         self.checkpoints = CheckpointManager(train, self.log, self.world)
         self.evaluations = Evaluations(self, outcome)
@@ -226,6 +225,13 @@ class OfflineTrainer:
         }
         check_each_trains(self.components, optimizers)
         return optimizers
+
+    def _averages(self, resumed: bool) -> MovingAverages:
+        """Return the moving averages, which start at the weights that training starts at."""
+        if not resumed:
+            init_optimizers(self.config.model, self.optimizers, self.log)
+        train_at_training_weights(self.optimizers.values())
+        return MovingAverages(self.config.model, self.components)
 
     def _step_count_notices(self) -> list[str]:
         return step_count_notices(self.updater, range(self.begun, self.step))

@@ -16,6 +16,7 @@ from optimizer.config import (
     Count,
     NonNegativeNumber,
     PositiveCount,
+    PositiveFraction,
     PositiveNumber,
     construct,
     nearest,
@@ -31,7 +32,7 @@ from ..interfaces.evaluation import ENVIRONMENT_REGISTRY, Environment
 from ..interfaces.metrics_sink import SINK_REGISTRY
 from ..interfaces.objective import HELD_OUT_PREFIX, OBJECTIVE_REGISTRY, Objective
 from ..splitting.parts import REST
-from .averages import EmaConfig
+from .averages import EmaConfig, check_averages, with_sources
 from .class_choice import ClassChoice
 from .init_from import NAME, InitConfig
 from .marks import FixedInRun, MayChange
@@ -68,8 +69,8 @@ class ComponentConfig(ClassChoice):
     list freezes the submodules and parameters of these names, with `*`."""
     ema_of: FixedInRun[str | None] = None
     """The component that this one is a moving average of; its `type` and `params` are that one's. null: none."""
-    tau: FixedInRun[PositiveNumber | None] = None
-    """With `ema_of`: the share of the other component's weights that this one moves by, after each step of it."""
+    tau: FixedInRun[PositiveFraction | None] = None
+    """With `ema_of`: after each step of that component, average = (1 - tau) · average + tau · weights."""
     init_from: MayChange[InitConfig | None] = None
     """Saved weights to start from: PATH, PATH:COMPONENT, or a mapping; null: random weights from `seed`."""
 
@@ -134,6 +135,17 @@ class ModelConfig(Config):
         if self.policy is not None:
             policy = {REST: self.policy, **self.policy.parts}
         return policy | self.components
+
+    @field_validator("components", mode="before")
+    @classmethod
+    def _fill_in_averages(cls, raw: object) -> object:
+        return with_sources(raw) if isinstance(raw, dict) else raw
+
+    @field_validator("components")
+    @classmethod
+    def _check_averages(cls, components: dict[str, ComponentConfig]) -> dict[str, ComponentConfig]:
+        check_averages(components)
+        return components
 
     @field_validator("components")
     @classmethod

@@ -18,6 +18,7 @@ from ..errors import ConfigError, NonFiniteError, user_line
 from ..interfaces.dataset import Batch
 from ..runtime.rng import RngSnapshot
 from ..runtime.world import World
+from .moving_averages import MovingAverages
 from .nonfinite import all_finite, describe_nonfinite
 from .running_statistics import StatisticsSnapshot
 
@@ -64,6 +65,7 @@ class GradientUpdater:
         optimizers: By component name.
         world: The place of this process.
         rules: How updates are made.
+        averages: Move after each step of their component.
         log: Prints a line.
     """
 
@@ -73,6 +75,7 @@ class GradientUpdater:
         optimizers: Mapping[str, Optimizer],
         world: World,
         rules: Rules,
+        averages: MovingAverages,
         log: Callable[[str], None],
     ) -> None:
         self.optimizers, self.rules = optimizers, rules
@@ -93,6 +96,9 @@ class GradientUpdater:
         """Samples of each batch of the present update."""
         self.batch: Batch = {}
         self._components, self._device, self._log = components, world.device, log
+        self._averages = averages
+        self._overflowed: set[str] = set()
+        """The components whose present step the loss scaler leaves out."""
         self._backward: set[str] = set()
         self._losses: dict[tuple[str, ...], list[Tensor]] = {}
         self._last_step: dict[str, int] = {}
@@ -208,6 +214,8 @@ class GradientUpdater:
                 _clip([gradient for name in names for gradient in self._gradients(name)], self.rules.grad_clip_norm)
             for name in names:
                 self._step_optimizer(name)
+                if name not in self._overflowed:
+                    self._averages.move(name)
         if self._scaler is not None:
             self._scaler.update()
 
@@ -257,14 +265,17 @@ class GradientUpdater:
     def _may_step(self, names: tuple[str, ...]) -> bool:
         """Return whether to step. Raises NonFiniteError where a value is not finite and the run must stop."""
         rule = self.rules.on_nonfinite
+        self._overflowed.clear()
         if rule == "continue" and self._scaler is None:
             return True
         losses = [loss.float().reshape(1).clone() for loss in self._losses.pop(names)]
         gradients = [gradient for name in names for gradient in self._gradients(name)]
         if all_finite([*losses, *gradients]):
             return True
+        if self._scaler is not None:
+            self._overflowed.update(name for name in names if not all_finite(self._gradients(name)))
         if self._scaler is not None and all_finite(losses) and self._scaler.get_scale() > _LOWEST_SCALE:
-            self._count_skipped([name for name in names if not all_finite(self._gradients(name))])
+            self._count_skipped(self._overflowed)
             return True  # the scaler leaves out those that have overflowed, and lowers the scale
         if rule == "continue":
             return True
