@@ -34,3 +34,65 @@ def write(path, **changed):
 def opened(**params):
     """Return the data set `transitions` with these parameters."""
     return DataConfig(type="transitions", params=params).make("data")
+
+
+def network(inputs, outputs, **params):
+    """Return the entry of a small network."""
+    sizes = {"in_features": inputs, "out_features": outputs, "hidden": [8], "activation": "relu"}
+    return {"type": "mlp", "params": {**sizes, **params}}
+
+
+CRITICS = {name: network(5, 1) for name in ("critic_1", "critic_2")}
+TARGETS = {f"target_{name}": {"ema_of": name, "tau": 0.25} for name in CRITICS}
+COMPONENTS = {
+    "iql": {"actor": network(3, 2, tanh=True), "value": network(3, 1), **CRITICS, **TARGETS},
+    "td3_bc": {
+        "actor": network(3, 2, tanh=True),
+        **CRITICS,
+        "target_actor": {"ema_of": "actor", "tau": 0.5},
+        **TARGETS,
+    },
+}
+SGD = {"type": "sgd", "params": {"lr": 0.05}}
+
+
+def rl_config(run_dir, path, objective, *, params=None, components=None, optims=None, data=None, **train):
+    """Return the config of a short run of `iql` or `td3_bc` on a file of `arrays`."""
+    components = COMPONENTS[objective] if components is None else components
+    optims = {name: SGD for name, entry in components.items() if "ema_of" not in entry} | (optims or {})
+    return {
+        "data": {"type": "transitions", "params": {"path": path}, "batch_size": sum(LENGTHS), **(data or {})},
+        "model": {"components": components, "component_optims": optims},
+        "train": {
+            "objective": {"type": objective, "params": params or {}},
+            "total_steps": 6,
+            "log_every": 1,
+            "run_dir": str(run_dir),
+            "device": "cpu",
+            **train,
+        },
+    }
+
+
+def trainer_of(config):
+    """Return the OfflineTrainer of a config, which prints nothing."""
+    from rich.console import Console
+
+    from trainer.config.load import load_config
+    from trainer.offline_trainer import OfflineTrainer
+
+    trainer = OfflineTrainer(load_config(config), Console(quiet=True))
+    trainer.config.train.run_dir.mkdir(parents=True)
+    return trainer
+
+
+def by_hand(path):
+    """Return the transitions of a file as the objectives see them, normalized by plain formulas: s, a, r, s', end."""
+    import torch
+
+    whole = {name: torch.from_numpy(values).float() for name, values in np.load(path).items()}
+    obs, action = whole["obs"], whole["action"]
+    mean, std = obs.mean(0), obs.std(0, correction=0) + 1e-3
+    low, high = action.amin(0), action.amax(0)
+    following = (whole["next_obs"] - mean) / std
+    return (obs - mean) / std, 2 * (action - low) / (high - low) - 1, whole["reward"], following, whole["terminal"]

@@ -1,6 +1,7 @@
 """Transitions of an .npz file."""
 
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 from zipfile import BadZipFile
@@ -74,7 +75,8 @@ def _arrays(path: Path, names: Mapping[Content, str]) -> dict[Content, Values]:
     if not path.is_file():
         raise ConfigError(f"{PARAMS}.path: must be an .npz file; {shown(path.absolute())} is not there.")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened:  # numpy leaves the file open where it fails
+            file = np.load(opened, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise ConfigError(f"{PARAMS}.path: must be an .npz file of several arrays; {path} holds one array.")
             return {part: _checked(path, part, names, file[name]) for part, name in _found(path, file.files, names)}
@@ -122,7 +124,7 @@ def _called(part: Content, names: Mapping[Content, str]) -> str:
 
 def _vectors(array: Values) -> Tensor:
     """Return one vector a row, float32; a file of float32 is not copied."""
-    return _as_float32(array).reshape(len(array), -1)
+    return _as_float32(array).reshape(len(array), prod(array.shape[1:]))
 
 
 def _numbers(array: Values) -> Tensor:

@@ -115,6 +115,20 @@ class OfflinePolicy(ComponentPolicy):
             batch[TERMINAL],
         )
 
+    def require_targets(self, components: nn.ModuleDict) -> None:
+        """Check before the first update that each target is the average that it should be, and so has its weights.
+
+        Raises:
+            ConfigError: One has other weights.
+        """
+        for target, source in self._targets.items():
+            pairs = zip(components[target].parameters(), components[source].parameters(), strict=True)
+            if not all(torch.equal(average, weight) for average, weight in pairs):
+                raise ConfigError(
+                    f"model.components.{target}: must follow {source}, and has other weights. Write"
+                    f" {self._average(target)}"
+                )
+
     def actions(self, components: nn.ModuleDict, observation: Batch) -> Tensor:
         """Return the action for now (N, 1, *shape), in the units of the data; the mean of an actor with a Gaussian."""
         seen = self.inputs(self.observed(components, observation))
@@ -182,18 +196,22 @@ class OfflinePolicy(ComponentPolicy):
             if not is_frozen(components[target]):
                 raise ConfigError(
                     f"model.components.{target}: must be a moving average, and must not train. Write"
-                    f" {self._example(target, batch)}"
+                    f" {self._average(target)}"
                 )
 
     def _example(self, name: str, batch: Batch) -> str:
         """Return a line of YAML for a component."""
         if name in self._targets:
-            return f"{name}: {{ema_of: {self._targets[name]}, tau: 0.005}}"
+            return self._average(name)
         action = prod(batch[ACTION].shape[1:])
         size = sum(prod(batch[seen].shape[1:]) for seen in self.observations) + action * (name in self.critics)
         sizes = f"in_features: {size}, out_features: {action if name == self.acting else 1}, hidden: [256, 256]"
         tanh = ", tanh: true" if name == self.acting else ""
         return f"{name}: {{type: mlp, params: {{{sizes}, activation: relu{tanh}}}}}"
+
+    def _average(self, target: str) -> str:
+        """Return a line of YAML for a target."""
+        return f"{target}: {{ema_of: {self._targets[target]}, tau: 0.005}}"
 
     def _check_bounds(self, data: DataSet) -> None:
         """Raise ConfigError if normalized actions may be beyond -1 and 1."""

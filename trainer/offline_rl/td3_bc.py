@@ -54,6 +54,8 @@ class TD3BC(OfflinePolicy):
 
     def update(self, components: nn.ModuleDict, batch: Batch, learner: Updater, step: int = 0) -> Outcome:
         """Step the critics, then the actor if it is its turn. The noise is from torch's generator."""
+        if step == 0:
+            self.require_targets(components)
         t = self.transition(batch)
         with learner.autocast():
             critic = self._critic_loss(components, t)
