@@ -8,14 +8,14 @@ from conftest import needs
 
 pytestmark = [needs("lerobot"), pytest.mark.filterwarnings("ignore")]  # LeRobot's libraries warn of much
 
-POLICIES = (
-    "act diffusion eo1 evo1 fastwam groot lingbot_va molmoact2 multi_task_dit pi0 pi05 pi0_fast smolvla tdmpc vla_jepa"
-    " vqbet wall_x xvla"
-).split()
-ENVIRONMENTS = (
-    "aloha gym_manipulator isaaclab_arena libero libero_plus metaworld pusht robocasa robomme robotwin vlabench"
-).split()
-FULL = {"peft", "sample_weighting"}
+POLICIES = [
+    *("act", "diffusion", "eo1", "evo1", "fastwam", "groot", "lingbot_va", "molmoact2", "multi_task_dit"),
+    *("pi0", "pi05", "pi0_fast", "smolvla", "tdmpc", "vla_jepa", "vqbet", "wall_x", "xvla"),
+]
+ENVIRONMENTS = [
+    *("aloha", "gym_manipulator", "isaaclab_arena", "libero", "libero_plus", "metaworld", "pusht", "robocasa"),
+    *("robomme", "robotwin", "vlabench"),
+]
 
 
 def leaves(values, path=""):

@@ -86,8 +86,10 @@ _EMPTY = {
 
 def leave_the_rest(conversion: Conversion) -> None:
     """Note every field of the file that never has a place."""
-    for path, (default, reason) in _FIELDS.items():
-        conversion.leave(path, reason, default)
+    logs, is_remote = conversion.get("wandb.enable") is True, conversion.get("job.target") not in (None, "local")
+    for path, (harmless, reason) in _FIELDS.items():
+        is_off = (path.startswith("wandb.") and not logs) or (path.startswith("job.") and not is_remote)
+        conversion.leave(path, reason, *([] if is_off else [harmless]))
     for path, reason in _OF_ENV.items():
         conversion.leave(path, reason)
     for path, reason in _EMPTY.items():
