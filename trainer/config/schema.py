@@ -34,6 +34,7 @@ from ..splitting.parts import REST
 from .averages import EmaConfig
 from .class_choice import ClassChoice
 from .init_from import NAME, InitConfig
+from .lerobot_names import refuse_lerobot_names
 from .marks import FixedInRun, MayChange
 from .paths import UserPath
 from .plugins import import_plugins
@@ -354,6 +355,13 @@ class ExperimentConfig(Config):
     """The objective, the length of the run, the device, and the rules for logging and saving."""
     resume: MayChange[ResumeConfig] = Field(default_factory=ResumeConfig)
     """How `innerstep resume` treats a config that differs from the checkpoint's."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_names(cls, raw: object) -> object:
+        if isinstance(raw, Mapping):
+            refuse_lerobot_names(raw)
+        return raw
 
     def in_place(self) -> Self:
         """Return the config with an absolute run directory: users' code may change the working directory."""

@@ -1,4 +1,4 @@
-"""A config on its way from LeRobot's names to innerstep's: what is taken, what is left and why, what it becomes."""
+"""A config on its way from LeRobot's names to innerstep's: each field is taken to a place, or left with a reason."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -102,21 +102,33 @@ class Conversion:
         ]
 
     def whole(self, path: str, to: str, default: int) -> int:
-        """Take a whole number. Raises ConfigError if it is something else."""
+        """Take a whole number.
+
+        Raises:
+            ConfigError: It is something else.
+        """
         value = self.take(path, to, default)
         if not isinstance(value, int) or isinstance(value, bool):
             raise ConfigError(f"{path}: must be a whole number; got {shown_value(value)}")
         return value
 
     def flag(self, path: str, to: str, default: bool) -> bool:
-        """Take true or false. Raises ConfigError if it is something else."""
+        """Take true or false.
+
+        Raises:
+            ConfigError: It is something else.
+        """
         value = self.take(path, to, default)
         if not isinstance(value, bool):
             raise ConfigError(f"{path}: must be true or false; got {shown_value(value)}")
         return value
 
     def text(self, path: str, to: str) -> str | None:
-        """Take text, or None for null. Raises ConfigError if it is something else."""
+        """Take text, or None for null.
+
+        Raises:
+            ConfigError: It is something else.
+        """
         value = self.take(path, to)
         if value is not None and not isinstance(value, str):
             raise ConfigError(f"{path}: must be text; got {shown_value(value)}")

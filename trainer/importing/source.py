@@ -54,7 +54,7 @@ def _file_in(folder: Path) -> Path:
             return inner / TRAIN_CONFIG
     hint = ""
     if (folder / _POLICY_CONFIG).is_file():
-        hint = f" It has {_POLICY_CONFIG}, a policy's config: give the folder as model.policy.path of your own config."
+        hint = f" It has {_POLICY_CONFIG}, a policy's config: give the folder as model.policy.path in a config."
     raise ConfigError(f"{folder}: has no {TRAIN_CONFIG}.{hint}")
 
 

@@ -80,7 +80,7 @@ def _text(file: TrainConfigFile, conversion: Conversion) -> str:
     header = comment(_HEADER.format(path=file.path))
     if file.weights is not None:
         header += comment(
-            f"The policy starts anew. To start from the weights beside that file, write `path: {file.weights}` in"
+            f"The policy starts with new weights. To start from those beside that file, write `path: {file.weights}` in"
             " place of model.policy.type."
         )
     matter, others = _split(conversion)
@@ -107,7 +107,7 @@ def _by_reason(left: Sequence[Left]) -> list[str]:
 
 
 def _problem(config: dict[str, Plain]) -> str | None:
-    """Return why `config` is refused, as far as can be told here; None if it is not."""
+    """Return why `config` is refused; None if it is not, or if LeRobot is not installed to check it."""
     if find_spec("lerobot") is None:
         return None
     try:
