@@ -97,12 +97,18 @@ def test_the_optimizer_that_lerobot_drops_in_silence_is_named():
     assert converted()["model"]["component_optims"] == {"policy": {"type": "preset"}}
     text = comments("model.component_optims.policy.type")
     assert "drops these in silence" in text
-    assert "optimizer.lr is 0.0003, policy.optimizer_lr is 1e-05" in text
+    assert "optimizer.lr: 0.0003; policy.optimizer_lr is 1e-05" in text
     assert "optimizer.weight_decay" not in text
 
 
 def test_an_optimizer_that_is_the_policys_own_needs_no_words():
     assert "silence" not in comments("model.component_optims.policy.type", optimizer__lr=1e-5)
+
+
+def test_a_config_that_was_typed_by_hand_has_every_value_named_that_is_dropped():
+    text = comments("model.component_optims.policy.type", policy={"type": "act"})
+    assert "optimizer.lr: 0.0003\n" in text
+    assert "optimizer.type: 'adamw'" in text
 
 
 def test_without_the_preset_the_given_optimizer_and_scheduler_are_taken():

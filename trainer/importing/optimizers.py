@@ -38,24 +38,31 @@ def convert_optimizers(conversion: Conversion) -> None:
 
 def _with_preset(conversion: Conversion) -> None:
     conversion.put(f"{PLACE}.type", "preset", "The optimizer and schedule that the policy recommends.")
-    differing: list[str] = []
+    dropped: list[str] = []
     for section in ("optimizer", "scheduler"):
         if conversion.get(section) is None:
             conversion.take(section, f"{PLACE}.type")
-            continue
-        for name, value in conversion.section(section).items():
+        for name in conversion.section(section):
             path = f"{section}.{name}"
-            own = conversion.get(f"policy.{_OF_PRESET.get(path, '')}")
-            if own is not None and own != value:
-                differing.append(f"{path} is {shown_value(value)}, policy.{_OF_PRESET[path]} is {shown_value(own)}")
             conversion.take(path, f"{PLACE}.type")
-    if differing:
+            dropped += _dropped(conversion, path)
+    if dropped:
         conversion.comment(
             f"{PLACE}.type",
             "LeRobot drops these in silence, as use_policy_training_preset is true, and trains with the policy's own:",
-            *(f"  {line}" for line in differing),
+            *(f"  {line}" for line in dropped),
             "To train with the given values, write them as params: they win over the preset here.",
         )
+
+
+def _dropped(conversion: Conversion, path: str) -> list[str]:
+    """Return a line about a field of the optimizer or scheduler, if LeRobot trains with another value."""
+    value, own = conversion.get(path), f"policy.{_OF_PRESET.get(path, '')}"
+    if "optimizer_lr" not in conversion.section("policy"):  # typed by hand: LeRobot writes all fields
+        return [f"{path}: {shown_value(value)}"]
+    if conversion.get(own) in (None, value):
+        return []
+    return [f"{path}: {shown_value(value)}; {own} is {shown_value(conversion.get(own))}"]
 
 
 def _as_given(conversion: Conversion) -> None:
