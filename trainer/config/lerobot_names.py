@@ -25,8 +25,8 @@ _PLACES = {
     "eval_freq": "train.evaluation.every",
     "use_policy_training_preset": "`type: preset` in model.component_optims",
     "config_path": "the argument of `innerstep train`, without a name",
-    "peft": "nowhere: adapters are not trained",
-    "job": "nowhere: a run trains where it is started",
+    "peft": "without a place: adapters are not trained",
+    "job": "without a place: a run trains on the machine where it is started",
     "ema": "train.ema",
 }
 """The place by LeRobot's name."""
