@@ -16,6 +16,7 @@ from ..interfaces.policy import Actor, Policy
 from ..runtime.terminal import report
 from .actors import ActionQueue, ObservationHistory, PolicyActor, TemporalEnsemble
 from .feature_options import (
+    ELSEWHERE,
     PATH,
     READABLE,
     PolicyOptions,
@@ -38,6 +39,8 @@ class ComponentPolicy(Policy):
         ConfigError: Two options contradict each other.
     """
 
+    refused_params: ClassVar[Mapping[str, str]] = ELSEWHERE
+    """Names of parameters that are refused, with the reasons."""
     added_inputs: ClassVar[Sequence[str]] = ()
     """Names beside the features that the wiring may read. A subclass computes their values."""
     chunk: int = 0
