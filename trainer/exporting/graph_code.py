@@ -44,7 +44,7 @@ def graph_code(traced: Traced) -> GraphCode:
     """Return the code of a graph.
 
     Raises:
-        ConfigError: It has an operator that is not torch's, or changes a tensor of the model.
+        ConfigError: It has an operator that is not torch's.
     """
     return _Writer(traced).written()
 
@@ -83,28 +83,20 @@ class _Writer:
         lines = [*_with_dels(self._statements, set(results)), *returned]
         return GraphCode(lines, self._inputs, self._tensors, self._is_random)
 
-    def _refuse_changes(self, names: Mapping[Node, str]) -> None:
-        """Raise ConfigError if the computation changes one of these tensors of the model."""
-        changes = (node for node in self._program.graph.nodes if _is_change(node))
-        if changed := next((names[node.args[0]] for node in changes if node.args[0] in names), None):
-            raise ConfigError(
-                f"--to torch: {place_text(changed)} is changed by each call. A fixed computation has no memory."
-            )
-
     def _take_placeholders(self) -> str:
         """Give the inputs and tensors their texts; return the text of the first input."""
         signature = self._program.graph_signature
         owned = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
         constants = signature.inputs_to_lifted_tensor_constants
         values = {**self._program.state_dict, **self._program.constants}
-        inputs, first, tensors = iter(self._example), "", {}
+        inputs, first = iter(self._example), ""
         for node in self._program.graph.nodes:
             if node.op != "placeholder":
                 continue
             if node.name in owned or node.name in constants:
                 target = owned.get(node.name) or constants[node.name]
                 name = self._names[target] if node.name in owned else f"constant.{_identifier(target)}"
-                self._texts[node], tensors[node] = f'w["{name}"]', name
+                self._texts[node] = f'w["{name}"]'
                 if node.users:
                     self._tensors[name] = values[target].detach()
                 continue
@@ -114,7 +106,6 @@ class _Writer:
                 first = first or text
                 self._inputs[name] = self._example[name]
                 self._statements.append(_Statement(_INPUTS, [f"{text} = given[{name!r}]"]))
-        self._refuse_changes(tensors)
         return first
 
     def _write(self, module: GraphModule, indent: int, into: list[_Statement]) -> None:

@@ -23,7 +23,7 @@ from ..runtime.version import innerstep_version
 from .graph_code import GraphCode, graph_code
 from .script import script_text, shape_text
 from .standalone import EXAMPLE_INPUT, EXAMPLE_OUTPUT, largest_difference
-from .tracing import Computation, Outputs, Whole, trace
+from .tracing import Computation, Outputs, Whole, place_text, trace
 
 FILES = ("policy.py", "policy.safetensors", "model.py", "model.safetensors", "__pycache__")
 """What a folder of this format may hold."""
@@ -55,8 +55,11 @@ def write_torch_format(source: Source, folder: Path) -> list[str]:
     stem = "policy" if isinstance(source.objective, Policy) else "model"
     compute = _computation(source)
     inputs = _inputs(source, 2)
+    whole = Whole(source.components, source.objective, compute)
+    buffers = {name: buffer.clone() for name, buffer in whole.named_buffers()}
     outputs = _outputs(compute, source.components, inputs)
-    code = graph_code(trace(Whole(source.components, source.objective, compute), inputs))
+    _refuse_memory(buffers, dict(whole.named_buffers()))
+    code = graph_code(trace(whole, inputs))
     example = {EXAMPLE_INPUT + name: inputs[name] for name in code.inputs}
     example |= {EXAMPLE_OUTPUT + name: value for name, value in _by_name(outputs).items()}
     weights = folder / f"{stem}.safetensors"
@@ -137,6 +140,15 @@ def _outputs(compute: Computation, components: nn.ModuleDict, inputs: Batch) -> 
                 f" {list(value.shape) if isinstance(value, Tensor) else type(value).__name__} for {number} samples"
             )
     return outputs
+
+
+def _refuse_memory(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> None:
+    """Raise ConfigError if a call has changed one of these buffers."""
+    for name, buffer in before.items():
+        if not torch.equal(buffer, after[name]):
+            raise ConfigError(
+                f"--to torch: {place_text(name)} is changed by each call. A fixed computation has no memory."
+            )
 
 
 def _compared(source: Source, compute: Computation, script: Path) -> str:
