@@ -60,6 +60,8 @@ class ClassChoice(Config):
             self._validate_params()
         except UnknownKeyError as error:
             raise refusal(str(error), ("type",), self.type, UNKNOWN_KEY) from None
+        except ConfigError as error:  # of a member of a family, whose package is missing
+            raise refusal(str(error), ("type",), self.type) from error
         except ValidationError as error:
             raise nest(error, ("params",)) from None
         except (Exception, SystemExit) as error:  # annotations and validators may be the user's
