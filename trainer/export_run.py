@@ -6,14 +6,18 @@ from pathlib import Path
 from optimizer.config import log_imports, nearest
 
 from .errors import ConfigError
+from .exporting import lerobot_format, torch_format
 from .exporting.output_folder import check_output, new_folder
-from .exporting.torch_format import FILES, Source, write_torch_format
+from .exporting.source import Source
 from .loaded_run import config_of_run, load_checkpoint
 from .run_layout import CONFIG
 from .runtime.world import device_named
 
-TORCH = "torch"
-FORMATS = (TORCH,)
+FORMATS = {
+    "torch": (torch_format.FILES, torch_format.write_torch_format),
+    "lerobot": (lerobot_format.FILES, lerobot_format.write_lerobot_format),
+}
+"""By name: the files that a folder of the format may hold, and the function that fills one."""
 
 
 def export_run(
@@ -42,14 +46,15 @@ def export_run(
         OutputError: The system refuses to write a file.
     """
     if to not in FORMATS:
-        raise ConfigError(f"--to: must be {' or '.join(FORMATS)}; got {to!r}{nearest(to, FORMATS)}")
+        raise ConfigError(f"--to: must be {' or '.join(FORMATS)}; got {to!r}{nearest(to, list(FORMATS))}")
+    files, write = FORMATS[to]
     with log_imports(lambda module: report(f"{run / CONFIG} imports {module}")):
         config = config_of_run(run, overrides)
-    check_output(out, run, FILES, overwrite)
+    check_output(out, run, files, overwrite)
     loaded = load_checkpoint(config, checkpoint, device_named("cpu", "device"))
     source = Source(config, loaded.step, loaded.components, loaded.objective)
     with new_folder(out) as folder:
-        lines = write_torch_format(source, folder)
+        lines = write(source, folder)
     report(f"{loaded.checkpoint}:")
     for line in lines:
         report(f"{out}/{line}")

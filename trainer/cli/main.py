@@ -132,7 +132,14 @@ def export(
     context: typer.Context,
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory. The run may be training.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
-    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="torch: a script that needs torch alone.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            metavar="FORMAT",
+            help="torch: a script that needs torch alone; lerobot: a folder that LeRobot loads.",
+        ),
+    ],
     checkpoint: Annotated[
         str, typer.Option("--checkpoint", metavar="PATH", help="latest, best, or the folder of a checkpoint.")
     ] = "latest",

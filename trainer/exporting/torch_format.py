@@ -2,7 +2,6 @@
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 from optimizer.config import counted
 from optimizer.state import write_new, write_tensors
 
-from ..config.schema import ExperimentConfig
 from ..errors import ConfigError, raised
 from ..interfaces.dataset import Batch
 from ..interfaces.features import Feature, FeatureType
@@ -22,6 +20,7 @@ from ..runtime.rng import separate_rng
 from ..runtime.version import innerstep_version
 from .graph_code import GraphCode, graph_code
 from .script import script_text, shape_text
+from .source import Source
 from .standalone import EXAMPLE_INPUT, EXAMPLE_OUTPUT, largest_difference
 from .tracing import Computation, Outputs, Whole, place_text, trace
 
@@ -30,16 +29,6 @@ FILES = ("policy.py", "policy.safetensors", "model.py", "model.safetensors", "__
 _CHECKED_SIZES = (1, 3)
 """Numbers of samples for which the script is compared with the run before it gets its place."""
 _NOT_READ = (FeatureType.ACTION, FeatureType.REWARD, FeatureType.LANGUAGE)
-
-
-@dataclass(frozen=True)
-class Source:
-    """What is exported."""
-
-    config: ExperimentConfig
-    step: int
-    components: nn.ModuleDict
-    objective: Objective
 
 
 def write_torch_format(source: Source, folder: Path) -> list[str]:
