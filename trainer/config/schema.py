@@ -21,6 +21,7 @@ from optimizer.config import (
     Count,
     NonNegativeNumber,
     PositiveCount,
+    PositiveFraction,
     PositiveNumber,
     construct,
     refusal,
@@ -35,7 +36,7 @@ from ..interfaces.evaluation import ENVIRONMENT_REGISTRY, Environment
 from ..interfaces.metrics_sink import SINK_REGISTRY
 from ..interfaces.objective import HELD_OUT_PREFIX, OBJECTIVE_REGISTRY, Objective
 from ..splitting.parts import REST
-from .averages import EmaConfig
+from .averages import EmaConfig, check_averages, with_sources
 from .class_choice import ClassChoice
 from .init_from import InitConfig
 from .marks import FixedInRun, MayChange
@@ -45,6 +46,7 @@ from .plugins import import_plugins
 from .policy import PartConfig, PolicyConfig
 from .policy_defaults import joint_clip_norm, with_objective
 from .presets import Preset, presets_of, with_presets, without_presets
+from .pretrained import SharedConfig
 
 _MOST_ENVIRONMENTS = 16
 
@@ -70,8 +72,8 @@ class ComponentConfig(ClassChoice):
     list freezes the submodules and parameters of these names, with `*`."""
     ema_of: FixedInRun[str | None] = None
     """The component that this one is a moving average of; its `type` and `params` are that one's. null: none."""
-    tau: FixedInRun[PositiveNumber | None] = None
-    """With `ema_of`: the share of the other component's weights that this one moves by, after each step of it."""
+    tau: FixedInRun[PositiveFraction | None] = None
+    """With `ema_of`: after each step of that component, average = (1 - tau) · average + tau · weights."""
     init_from: MayChange[InitConfig | None] = None
     """Saved weights to start from: PATH, PATH:COMPONENT, or a mapping; null: random weights from `seed`."""
 
@@ -147,6 +149,17 @@ class ModelConfig(Config):
         if self.policy is not None:
             policy = {REST: self.policy, **self.policy.parts}
         return policy | self.components
+
+    @field_validator("components", mode="before")
+    @classmethod
+    def _fill_in_averages(cls, raw: object) -> object:
+        return with_sources(raw) if isinstance(raw, dict) else raw
+
+    @field_validator("components")
+    @classmethod
+    def _check_averages(cls, components: dict[str, ComponentConfig]) -> dict[str, ComponentConfig]:
+        check_averages(components)
+        return components
 
     @property
     def config_paths(self) -> dict[str, str]:
@@ -345,7 +358,7 @@ class ResumeConfig(Config):
     differences. It holds for one resume: each resume with overrides asks again."""
 
 
-class ExperimentConfig(Config):
+class ExperimentConfig(SharedConfig):
     """A whole experiment, as one config file holds it."""
 
     seed: FixedInRun[Count] = 0
@@ -380,6 +393,15 @@ class ExperimentConfig(Config):
         """Return the config with an absolute run directory: users' code may change the working directory."""
         train = self.train.model_copy(update={"run_dir": self.train.run_dir.absolute()})
         return self.model_copy(update={"train": train})
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the plain values with every default filled in, also those of optimizers."""
+        values = super().resolved()
+        for name, optim in self.model.component_optims.items():
+            factory: object = optim.factory
+            if isinstance(factory, BaseModel):
+                values["model"]["component_optims"][name]["params"] = factory.model_dump(mode="json")
+        return values
 
     @field_validator("plugins", mode="before")
     @classmethod
