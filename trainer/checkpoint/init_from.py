@@ -93,7 +93,7 @@ def _saved_weights(name: str, init: InitConfig, is_policy: bool) -> tuple[Path, 
     Raises:
         ValueError: There is no such place, or it is damaged.
     """
-    folder = checkpoint_at(Path(init.path)) if is_policy and init.component is None else None
+    folder = checkpoint_at(_local(init)) if is_policy and init.component is None else None
     if folder is not None and (joint := joined_weights(folder, init.ema)):
         return folder, joint
     source = find_source(init, name)
@@ -162,7 +162,7 @@ def find_source(init: InitConfig, name: str) -> Source:
     Raises:
         ValueError: There is no such place, or it is damaged.
     """
-    path = local_folder(init.path, "path") if is_reference(init.path) else Path(init.path)
+    path = _local(init)
     if is_file(path) and path.suffix == ".safetensors":
         return Source(None, path, f"{init.component}." if init.component else "")
     if (folder := checkpoint_at(path)) is not None:
@@ -183,6 +183,11 @@ def find_source(init: InitConfig, name: str) -> Source:
     if is_file(path.parent / MANIFEST):
         return _component_source(path.parent, path.name)
     return Source(path, path / WEIGHTS)
+
+
+def _local(init: InitConfig) -> Path:
+    """Return the path of a source, downloaded if it is on the hub."""
+    return local_folder(init.path, "path") if is_reference(init.path) else Path(init.path)
 
 
 def _read_weights(source: Source, averages: bool) -> dict[str, Tensor]:
