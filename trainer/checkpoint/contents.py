@@ -27,6 +27,7 @@ from optimizer.state import (
 from optimizer.types import JsonObject
 
 from ..errors import raised
+from ..interfaces.component import config_path
 from ..run_layout import (
     DATA_TENSORS,
     DATA_VALUES,
@@ -127,7 +128,7 @@ def checkpoint_files(components: nn.ModuleDict, optimizers: Mapping[str, Optimiz
     """
     files: Contents = {}
     for name, component in components.items():
-        with _naming_the_owner(f"model.components.{name}"):
+        with _naming_the_owner(config_path(components, name)):
             files |= {f"{name}/{file}": content for file, content in _component_files(component).items()}
         if name in optimizers:
             with _naming_the_owner(f"model.component_optims.{name}"):
