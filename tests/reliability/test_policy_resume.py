@@ -4,6 +4,7 @@ import random
 import time
 
 import pytest
+import sample_lerobot_policies
 import sample_policies
 import sample_two_ways
 import yaml
@@ -80,7 +81,17 @@ def in_parts(run):
     return sample_policies.policy_config(run, policy, optims, grad_clip_norm=0.1, **OFTEN)
 
 
+def act(run):
+    """Return the config of LeRobot's ACT in parts with three kinds of optimizers: dropout, and noise of its VAE."""
+    optims = {"policy": {"type": "preset"}, "backbone": WARMUP, "vae": SCHEDULE_FREE}
+    made = sample_lerobot_policies.config("act", run, optims, sample_lerobot_policies.PARTS["act"])
+    made["data"]["params"] |= {"held_out": [7]}
+    made["train"] |= OFTEN
+    return made
+
+
 CONFIGS = {
+    "lerobot_act": pytest.param(act, marks=needs("lerobot")),
     "behaviour_cloning": pytest.param(cloning, marks=[needs("kornia"), needs("av"), needs("pyarrow")]),
     "flow_matching": flow,
     "in parts": in_parts,
