@@ -29,9 +29,9 @@ OPTIMIZER = [
 TRAINER = [
     "run_layout",
     "errors",
+    "splitting",
     "interfaces",
     "runtime",
-    "splitting",
     "builtins",
     "lerobot_data",
     "policies",

@@ -109,7 +109,7 @@ def config_of_run(run: Path, overrides: Mapping[str, object]) -> ExperimentConfi
 def load_checkpoint(config: ExperimentConfig, checkpoint: str | Path, device: torch.device) -> LoadedRun:
     """Return the run that `config` describes at one of its checkpoints, as `load_run` does."""
     with separate_rng(config.seed):
-        components, _ = build_components(config.model, config.seed, load_initial=False, log=lambda _: None)
+        components, _ = build_components(config.model, config.seed, load_initial_weights=False, log=lambda _: None)
         objective: Objective = config.train.objective.make("train.objective")
     path = _checkpoint_path(checkpoint, config)
     try:

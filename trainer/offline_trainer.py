@@ -66,7 +66,7 @@ class OfflineTrainer:
         self.world = (world or World()).on(config.train.device)
         self.console = console_of(self.world, console)
         train = config.train
-        check_lengths(train.run_dir, config.model.components)
+        check_lengths(train.run_dir, config.model.config_paths)
         if train.pictures:
             require_plotting("train.pictures")
         self.sinks = sink_classes(train.log)

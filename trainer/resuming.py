@@ -6,6 +6,7 @@ from typing import Any
 from .checkpoint.contents import Progress, expected_content, load_rng, read_progress
 from .checkpoint.fingerprint import config_changes
 from .checkpoint.on_change import changes_table, refuse_changes
+from .checkpoint.policy_weights import POLICY
 from .checkpoint.provenance import log_differences
 from .checkpoint.restore import restore_averages, restore_components
 from .checkpoint.upgrades import upgrade_values
@@ -13,14 +14,18 @@ from .errors import ConfigError
 from .loop.averaged_weights import train_at_training_weights
 from .run import Run
 from .run_layout import TRAINER
+from .splitting.parts import prefixes
 
 
 def saved_values(run: Run) -> dict[str, Any]:
     """Return the values of a run in a checkpoint beside weights and optimizers. They are plain."""
+    names = [name for name in run.config.model.entries if name not in run.config.model.components]
+    policy = prefixes({name: run.components[name] for name in names})
     return {
         "data": _data_position(run),
         "horizon": {"total_steps": run.horizon.total_steps, "steps_per_epoch": run.horizon.steps_per_epoch},
         "components": {name: "trains" if name in run.optimizers else "frozen" for name in run.components},
+        **({POLICY: policy} if policy else {}),
         "config": run.fingerprint,
         "scaler": run.updater.state_dict(),
         "skipped": run.updater.skipped,

@@ -27,6 +27,7 @@ from optimizer.state import (
 from optimizer.types import JsonObject
 
 from ..errors import raised
+from ..interfaces.component import config_path
 from ..loop.weight_ema import WeightEma
 from ..run_layout import (
     DATA_TENSORS,
@@ -137,7 +138,7 @@ def checkpoint_files(
     """
     files: Contents = {}
     for name, component in components.items():
-        with _naming_the_owner(f"model.components.{name}"):
+        with _naming_the_owner(config_path(components, name)):
             files |= {f"{name}/{file}": content for file, content in _component_files(component).items()}
             if (ema := averages.get(name)) is not None:
                 files |= {f"{name}/{EMA_TENSORS}": ema.state(component), f"{name}/{EMA_VALUES}": {"steps": ema.steps}}

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from optimizer.config import counted
 
 from ..errors import ConfigError, UnsavableError, UserCodeError, raised
+from ..interfaces.component import config_path
 from ..loop.averaged_weights import MovingAverages, averaged_weights
 from ..loop.parameter_lists import check_parameters, parameter_problems
 from .contents import Progress, checkpoint_files, weights_files
@@ -91,7 +92,7 @@ def check_loads_back(components: nn.ModuleDict) -> None:
         with torch.no_grad():
             problem = _loading_problem(component)
         if problem:
-            raise ConfigError(f"model.components.{name}: {problem}. A resumed run would be another one.")
+            raise ConfigError(f"{config_path(components, name)}: {problem}. A resumed run would be another one.")
 
 
 def _loading_problem(component: nn.Module) -> str | None:

@@ -13,6 +13,7 @@ from ..runtime.version import newer, writer_version
 from .override_fields import text_fields
 from .overrides import apply_overrides
 from .plugins import import_plugins, search_folders, without_consequences
+from .policy import with_parts_spelled_out
 from .schema import ExperimentConfig
 from .yaml_file import read_config_file
 
@@ -36,7 +37,7 @@ def load_config(
     ordered = dict(sorted((overrides or {}).items(), key=lambda item: item[0] != "plugins"))
     try:
         with search_in([] if isinstance(source, Mapping) else search_folders(Path(source))):
-            config = apply_overrides(raw, ordered, _takes_text)
+            config = apply_overrides(with_parts_spelled_out(raw) if ordered else raw, ordered, _takes_text)
             _refuse_new_names(raw, config, ordered)
             return ExperimentConfig.model_validate(config)
     except ValidationError as error:
