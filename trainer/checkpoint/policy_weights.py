@@ -7,9 +7,9 @@ from torch import Tensor
 
 from optimizer.config import bounded, shown
 
-from ..run_layout import WEIGHTS
+from ..run_layout import EMA_TENSORS, WEIGHTS
 from ..runtime.files import DamagedCheckpointError, read_tensors
-from .contents import averaged_components, expected_content, read_averages, read_progress
+from .contents import expected_content, read_averages, read_progress
 from .directory import damages, read_manifest
 
 POLICY = "policy"
@@ -37,28 +37,24 @@ def joined_weights(folder: Path, averages: bool = False) -> dict[str, Tensor]:
 
     Args:
         folder: The checkpoint's.
-        averages: Whether to take the averages of `train.ema`, of the components that have some.
+        averages: Whether to take the averages of `train.ema` where there are some.
 
     Raises:
-        DamagedCheckpointError: A file is missing, or not as it was written.
         ValueError: No component of the policy has averages.
+        DamagedCheckpointError: A file is missing, or not as it was written.
     """
     manifest = read_manifest(folder)
     weights: dict[str, Tensor] = {}
-    prefixes = policy_prefixes(folder)
-    averaged = [name for name in averaged_components(manifest) if averages and name in prefixes]
-    if averages and prefixes and not averaged:
-        raise no_averages(folder)
-    for name, prefix in prefixes.items():
+    has_averages = False
+    for name, prefix in policy_prefixes(folder).items():
         if f"{name}/{WEIGHTS}" not in manifest["files"]:
             raise DamagedCheckpointError(f"{folder}: has no weights of {shown(name)}, a component of its policy")
         if problems := damages(folder, manifest, f"{name}/"):
             raise DamagedCheckpointError(bounded("\n".join(problems)))
-        own = read_averages(folder / name) if name in averaged else read_tensors(folder / name / WEIGHTS)
-        weights |= {prefix + key: tensor for key, tensor in own.items()}
+        averaged = averages and f"{name}/{EMA_TENSORS}" in manifest["files"]
+        tensors = read_averages(folder / name) if averaged else read_tensors(folder / name / WEIGHTS)
+        weights |= {prefix + key: tensor for key, tensor in tensors.items()}
+        has_averages = has_averages or averaged
+    if averages and weights and not has_averages:
+        raise ValueError(f"ema: {folder} has no averages of train.ema. Set it to false for the weights of training.")
     return weights
-
-
-def no_averages(place: Path) -> ValueError:
-    """Return the error for a source without averages of which `init_from.ema` asks for some."""
-    return ValueError(f"ema: {place} has no averages of train.ema. Set it to false for the weights of training.")

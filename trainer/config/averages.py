@@ -37,14 +37,12 @@ class EmaConfig(Config):
     """The components to average; null: all that train, except those whose optimizer averages weights itself."""
 
 
-def with_sources(raw: object) -> object:
+def with_sources(raw: Mapping[str, object]) -> dict[str, object]:
     """Return raw entries of `model.components`; those with `ema_of` have `type` and `params` of that component.
 
     Raises:
         ValidationError: There is no such component, or it is an average too.
     """
-    if not isinstance(raw, Mapping):
-        return raw
     entries = dict(raw)
     for name, entry in raw.items():
         source_name = entry.get("ema_of") if isinstance(entry, dict) else None

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from optimizer.config import Config, refusal
 
 from .marks import MayChange
-from .paths import UserPath, path_of
+from .paths import SourcePath, path_of
 
 NAME = r"[A-Za-z_][\w-]*"
 """Pattern of a component's name."""
@@ -21,9 +21,9 @@ class InitConfig(Config):
     from_text: ClassVar[bool] = True
     """An override takes its text exactly as it was typed."""
 
-    path: MayChange[UserPath]
-    """A run (its newest checkpoint is taken), a checkpoint, a component's folder in one, or a .safetensors file.
-    `:COMPONENT` at its end sets `component`."""
+    path: MayChange[SourcePath]
+    """A run (its newest checkpoint is taken), a checkpoint, a component's folder in one, a .safetensors file, or
+    hf://ORG/NAME[@REVISION] of a repository with one of these. `:COMPONENT` at its end sets `component`."""
     component: MayChange[str | None] = None
     """The component's name in the source; null: the same name as here."""
     weights: MayChange[bool] = True

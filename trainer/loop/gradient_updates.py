@@ -166,6 +166,16 @@ class GradientUpdater:
         if self.batch_index == count - 1:
             self._step_optimizers(names)
 
+    def is_due(self, component: str) -> bool:
+        """Return whether this update is the component's turn, by the `every` of its optimizer.
+
+        Raises:
+            KeyError: There is no component of this name.
+        """
+        if component not in self._components:
+            raise KeyError(f"there is no component {component!r} to step")
+        return self.update % self.rules.every.get(component, 1) == 0
+
     def restore_statistics(self) -> None:
         """Restore the running statistics of before the update, whose batches may have left NaNs in them."""
         self._statistics.restore()
@@ -221,7 +231,7 @@ class GradientUpdater:
         """Return the named components, or all whose turn this update is, without frozen ones."""
         every = self.rules.every
         if not components:
-            return tuple(name for name in self.optimizers if self.update % every.get(name, 1) == 0)
+            return tuple(name for name in self.optimizers if self.is_due(name))
         for name in components:
             if name not in self._components:
                 raise KeyError(f"there is no component {name!r} to step")
