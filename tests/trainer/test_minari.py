@@ -65,9 +65,9 @@ def test_transitions_are_those_of_the_episodes():
 def test_what_is_not_there_or_not_a_vector_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"data.params.minari: no data set 'arm/none-v0' here. Run: minari download"):
         opened(minari="arm/none-v0")
+    write("arm/random-v0")
+    (tmp_path / "arm/random-v0/data/metadata.json").write_text("{}")
     with pytest.raises(ValueError, match=r"data.params.minari: 'arm/random-v0' cannot be read: "):
-        write("arm/random-v0")
-        (tmp_path / "arm/random-v0/data/metadata.json").write_text("{}")
         opened(minari="arm/random-v0")
     write("arm/goal-v0", spaces.Dict({"goal": BOX}), lambda values: {"goal": values})
     with pytest.raises(
