@@ -20,12 +20,11 @@ from .evaluations import Evaluations
 from .interfaces.component import is_frozen, train_mode
 from .interfaces.dataset import DataSet
 from .interfaces.objective import Objective
-from .loop.averaged_weights import averaged_weights, train_at_training_weights
+from .loop.averaged_weights import MovingAverages, averaged_weights, train_at_training_weights
 from .loop.batches import shuffled_batches
 from .loop.data_checks import check_means, check_pin_memory, check_splits
 from .loop.gradient_updates import GradientUpdater, Rules
 from .loop.loop import training_loop
-from .loop.moving_averages import MovingAverages
 from .loop.nonfinite import check_weights
 from .loop.step_counts import NOTICED_AFTER, step_count_notices
 from .reporting.metrics_file import training_line, written_evaluation
@@ -45,6 +44,7 @@ from .setup.components import build_components, compile_components
 from .setup.dry_run import prepare_components
 from .setup.optimizers import build_optimizer, check_each_trains
 from .setup.policy import completed
+from .setup.preset_groups import with_group_rules
 
 
 class OfflineTrainer:
@@ -67,7 +67,7 @@ class OfflineTrainer:
         self.world = (world or World()).on(config.train.device)
         self.console = console_of(self.world, console)
         train = config.train
-        check_lengths(train.run_dir, config.model.components)
+        check_lengths(train.run_dir, config.model.config_paths)
         if train.pictures:
             require_plotting("train.pictures")
         self.sinks = sink_classes(train.log)
@@ -83,12 +83,13 @@ class OfflineTrainer:
         with separate_rng(config.seed):
             given = (self.objective, self.components, self.data, config.model, loaded)
             outcome = prepare_components(*given, self.world.device, self.batches.smallest_batch == 1)
+        self.config = config = with_group_rules(config, self.components)
         self.optimizers = self._build_optimizers()
         self.fingerprint = run_fingerprint(config, self.optimizers, self.horizon)
         self.averages = self._averages(resumed)
         trained, rules = (self.components, self.optimizers), Rules.from_config(config, self.optimizers)
         self.updater = GradientUpdater(*trained, self.world, rules, self.averages, self.log)
-        self.contents = CheckedContents(*trained)
+        self.contents = CheckedContents(*trained, self.averages)
         self.own_state = OwnState(self.objective, self.data, self.components, config.data.workers, self.log)
         self.checkpoints = CheckpointManager(train, self.log, self.world)
         self.evaluations = Evaluations(self, outcome)
@@ -101,7 +102,8 @@ class OfflineTrainer:
 
     def plan(self) -> str:
         """Return the table of components, optimizers and schedules."""
-        return plan(self.config, self.components, self.optimizers, self.horizon, len(self.data.train))
+        table = plan(self.config, self.components, self.optimizers, self.horizon, len(self.data.train))
+        return "\n".join([table, *self.averages.plan_lines()])
 
     def run(self) -> Result:
         """Train from the present step to the end; write metrics, checkpoints and pictures.
@@ -202,7 +204,7 @@ class OfflineTrainer:
             NonFiniteError: A weight is not finite, by train.on_nonfinite.
         """
         if self.config.train.on_nonfinite == "stop":
-            check_weights(self.components)
+            check_weights(self.components, self.averages.named_tensors())
         with averaged_weights(self.optimizers.values()):
             progress = Progress(self.step, saved_values(self))
             files = {**self.contents.make(progress), **self.own_state.files()}
@@ -231,7 +233,7 @@ class OfflineTrainer:
         if not resumed:
             init_optimizers(self.config.model, self.optimizers, self.log)
         train_at_training_weights(self.optimizers.values())
-        return MovingAverages(self.config.model, self.components)
+        return MovingAverages(self.config, self.components, self.optimizers)
 
     def _step_count_notices(self) -> list[str]:
         return step_count_notices(self.updater, range(self.begun, self.step))

@@ -14,7 +14,7 @@ from sample_runs import ADAMW, MLPS, config, drop
 
 from trainer import ConfigError, load_run, resume, train
 from trainer.config.load import load_config
-from trainer.loop.moving_averages import MovingAverages
+from trainer.loop.averaged_weights import MovingAverages
 from trainer.offline_trainer import OfflineTrainer
 
 CRITIC = {"type": "normed", "params": {"dropout": 0.1}}
@@ -77,7 +77,7 @@ def test_a_step_that_is_left_out_moves_no_target(tmp_path, printed):
     made["train"]["on_nonfinite"] = "skip"
     trainer = built(made, printed)
     moves = []
-    trainer.averages.move = moves.append
+    trainer.averages.follow = moves.append
     trainer.run()
     assert moves == ["first", "second"] * 9
 
@@ -88,8 +88,8 @@ def test_a_step_that_the_loss_scale_leaves_out_moves_no_target(tmp_path, printed
         trainer = built(averaged(tmp_path / rule, optim=optim, precision="fp16", on_nonfinite=rule), printed)
         trainer.updater._scaler = torch.amp.GradScaler("cpu", init_scale=2.0**20, growth_interval=4)
         twin = sample_averages.SlowTwin(trainer.components["critic"], trainer.optimizers["critic"], lambda _: 0.125)
-        moves, move = [], trainer.averages.move
-        trainer.averages.move = lambda name, moves=moves, move=move: (moves.append(name), move(name))
+        moves, move = [], trainer.averages.follow
+        trainer.averages.follow = lambda name, moves=moves, move=move: (moves.append(name), move(name))
         trainer.run()
         assert 0 < twin.steps < 12
         assert len(moves) == twin.steps
@@ -99,13 +99,13 @@ def test_a_step_that_the_loss_scale_leaves_out_moves_no_target(tmp_path, printed
 def test_buffers_are_averaged_copied_or_left(tmp_path, printed):
     trainer = built(averaged(tmp_path / "run", critic={"type": "every_buffer"}), printed)
     critic, target = trainer.components["critic"], trainer.components["target"]
-    mean, move = torch.zeros(4), MovingAverages.move
+    mean, move = torch.zeros(4), MovingAverages.follow
 
     def follow(self, name):
         move(self, name)
         mean.copy_(mean.lerp(critic.mean, 0.125))
 
-    trainer.averages.move = follow.__get__(trainer.averages)
+    trainer.averages.follow = follow.__get__(trainer.averages)
     trainer.run()
     assert torch.equal(target.mean, mean)
     assert not torch.equal(target.mean, critic.mean)

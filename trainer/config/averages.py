@@ -30,7 +30,7 @@ class EmaConfig(Config):
     """After each step of a component: average = decay · average + (1 - decay) · weights."""
 
     decay: FixedInRun[Beta] = 0.9999
-    """The largest decay."""
+    """The largest decay: the share that the average keeps of itself at a step."""
     power: FixedInRun[PositiveNumber | None] = 0.75
     """Exponent of the warm-up: at step k the decay is at most 1 - (1 + k)^-power; null: no warm-up."""
     components: FixedInRun[list[str] | None] = None

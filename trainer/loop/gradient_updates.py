@@ -15,10 +15,12 @@ from optimizer.types import StateDict
 
 from ..config.schema import ExperimentConfig
 from ..errors import ConfigError, NonFiniteError, user_line
+from ..interfaces.component import config_path
 from ..interfaces.dataset import Batch
 from ..runtime.rng import RngSnapshot
 from ..runtime.world import World
-from .moving_averages import MovingAverages
+from ..splitting.parts import in_model_order
+from .averaged_weights import MovingAverages
 from .nonfinite import all_finite, describe_nonfinite
 from .running_statistics import StatisticsSnapshot
 
@@ -105,6 +107,7 @@ class GradientUpdater:
         self._precision = rules.precision
         self._scaler = torch.amp.GradScaler(world.device.type) if rules.precision == "fp16" else None
         self._parameters = {name: [*trainable_parameters(components[name]).values()] for name in optimizers}
+        self._ordered: dict[tuple[str, ...], list[nn.Parameter]] = {}
         self._statistics = StatisticsSnapshot(components[name] for name in optimizers)
         self._rng = RngSnapshot()
 
@@ -211,11 +214,11 @@ class GradientUpdater:
             self._prepare_gradients(name)
         if self._may_step(names):
             if self.rules.grad_clip_norm:
-                _clip([gradient for name in names for gradient in self._gradients(name)], self.rules.grad_clip_norm)
+                _clip(self._gradients_in_model_order(names), self.rules.grad_clip_norm)
             for name in names:
                 self._step_optimizer(name)
                 if name not in self._overflowed:
-                    self._averages.move(name)
+                    self._averages.follow(name)
         if self._scaler is not None:
             self._scaler.update()
 
@@ -251,11 +254,20 @@ class GradientUpdater:
     def _gradients(self, name: str) -> list[Tensor]:
         return [parameter.grad for parameter in self._parameters[name] if parameter.grad is not None]
 
+    def _gradients_in_model_order(self, names: tuple[str, ...]) -> list[Tensor]:
+        """Return the gradients of `names` in an order that does not depend on how a policy is taken apart."""
+        if names not in self._ordered:
+            own = {parameter for name in names for parameter in self._parameters[name]}
+            order = in_model_order(self._components.values())
+            self._ordered[names] = [parameter for parameter in order if parameter in own]
+        return [parameter.grad for parameter in self._ordered[names] if parameter.grad is not None]
+
     def _prepare_gradients(self, name: str) -> None:
         """Refuse a component without gradients; unscale them and, if asked to, record their metrics."""
         if all(parameter.grad is None for parameter in self._parameters[name]):
             raise ConfigError(
-                f"model.components.{name}: the loss does not depend on it. Wire it into the objective, or freeze it."
+                f"{config_path(self._components, name)}: the loss does not depend on it. Wire it into the objective,"
+                " or freeze it."
             )
         if self._scaler is not None:
             self._scaler.unscale_(self.optimizers[name])

@@ -16,6 +16,7 @@ from ..interfaces.policy import Actor, Policy
 from ..runtime.terminal import report
 from .actors import ActionQueue, ObservationHistory, PolicyActor, TemporalEnsemble
 from .feature_options import (
+    ELSEWHERE,
     PATH,
     READABLE,
     PolicyOptions,
@@ -38,6 +39,8 @@ class ComponentPolicy(Policy):
         ConfigError: Two options contradict each other.
     """
 
+    refused_params: ClassVar[Mapping[str, str]] = ELSEWHERE
+    """Names of parameters that are refused, with the reasons."""
     added_inputs: ClassVar[Sequence[str]] = ()
     """Names beside the features that the wiring may read. A subclass computes their values."""
     chunk: int = 0
@@ -193,6 +196,9 @@ class ComponentPolicy(Policy):
         names = [*self._wired_features(), self.action]
         if set(names) != set(features):
             raise ValueError(f"it is of a policy of {listed(list(features))}; the options name {listed(names)}")
+        return self._modes_by_options(features)
+
+    def _modes_by_options(self, features: Mapping[str, Feature]) -> dict[str, Any]:
         return {"modes": _texts(normalization_modes(self._options, features))}
 
     def _wired_features(self) -> list[str]:
@@ -236,14 +242,16 @@ class ComponentPolicy(Policy):
         if not inputs:
             raise ConfigError(f"{PATH}.wiring: must read a feature of the data; they are {listed(readable)}")
         check_inputs(self._options, inputs)
+        return {name: known[name] for name in inputs} | self._action_feature(known, batch)
+
+    def _action_feature(self, known: Mapping[str, Feature], batch: Batch) -> dict[str, Feature]:
+        """Return the action. Raises ConfigError if it is not in the data."""
         if self.action not in known or self.action not in batch:
             raise ConfigError(
                 f"{PATH}.action: the data set has no feature {self.action!r}; it has {listed(list(known))}"
             )
         # Whatever is predicted is an action: an environment does not show it.
-        return {name: known[name] for name in inputs} | {
-            self.action: Feature(FeatureType.ACTION, known[self.action].shape)
-        }
+        return {self.action: Feature(FeatureType.ACTION, known[self.action].shape)}
 
 
 def mean_over_valid(error: Tensor, is_pad: Tensor | None) -> Tensor:
