@@ -54,9 +54,7 @@ def test_a_push_replaces_the_checkpoint_of_an_earlier_one(hub, run):
     hub.files(NAME)["notes.txt"] = b"mine"
     assert trainer.load_run(f"hf://{NAME}").step == 2
     trainer.push_to_hub(run, NAME)
-    assert {name.split("/")[1] for name in hub.files(NAME) if name.startswith("checkpoints/step")} == {
-        "step_00000004"
-    }
+    assert {name.split("/")[1] for name in hub.files(NAME) if name.startswith("checkpoints/step")} == {"step_00000004"}
     assert hub.files(NAME)["notes.txt"] == b"mine"
     assert trainer.load_run(f"hf://{NAME}").step == 4
 

@@ -19,6 +19,7 @@ from trainer.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("_forgets")
 
+
 @pytest.mark.parametrize("place", PLACES)
 def test_no_place_in_a_config_imports_a_strangers_module(cli, tmp_path, place):
     path, mark, before = (
