@@ -29,9 +29,9 @@ OPTIMIZER = [
 TRAINER = [
     "run_layout",
     "errors",
+    "splitting",
     "interfaces",
     "runtime",
-    "splitting",
     "builtins",
     "lerobot_data",
     "policies",
@@ -44,13 +44,14 @@ TRAINER = [
     "setup",
     "reporting",
     "checkpoint.tools",
+    "importing",
     "",
     "cli",
 ]
 """The packages of `trainer` in the order of the flow; "" is the story of a run and what stands beside it."""
 
 CORE = {"torch", "schedulefree", "pydantic", "pydantic_core", "yaml", "safetensors", "numpy", "rich", "typer", "xxhash"}
-EXTRAS = {"sklearn", "matplotlib", "pyarrow", "av", "PIL", "torchcodec", "huggingface_hub", "gymnasium"}
+EXTRAS = {"sklearn", "matplotlib", "pyarrow", "av", "PIL", "torchcodec", "huggingface_hub", "gymnasium", "lerobot"}
 
 
 def package_of(module):

@@ -12,7 +12,7 @@ from torch import nn
 from optimizer.config import listed
 
 from .checkpoint.concurrent_reading import read_checkpoint
-from .checkpoint.contents import read_progress
+from .checkpoint.contents import averaged_components, load_component, read_averages, read_progress
 from .checkpoint.directory import verify
 from .checkpoint.health import shorten_names
 from .checkpoint.names import is_file
@@ -119,7 +119,7 @@ def config_of_run(run: str | Path, overrides: Mapping[str, object], allow_plugin
 def load_checkpoint(config: ExperimentConfig, checkpoint: str | Path, device: torch.device) -> LoadedRun:
     """Return the run that `config` describes at one of its checkpoints, as `load_run` does."""
     with separate_rng(config.seed):
-        components, _ = build_components(config.model, config.seed, load_initial=False, log=lambda _: None)
+        components, _ = build_components(config.model, config.seed, load_initial_weights=False, log=lambda _: None)
         objective: Objective = config.train.objective.make("train.objective")
     path = checkpoint_path(checkpoint, config.train.run_dir, config.train.keep_best is not None)
     try:
@@ -170,6 +170,9 @@ def _load(folder: Path, components: nn.ModuleDict, objective: Objective, device:
         _give_shapes(component, folder / name / WEIGHTS)
     try:
         restore_components(folder, components, {}, {}, [], None, lambda _: None)
+        for name in averaged_components(manifest):
+            if name in components:
+                load_component(folder / name, components[name], read_averages(folder / name))
         move(objective, components, device)
         load_objective(folder, objective, components, device)
     except DamagedCheckpointError:

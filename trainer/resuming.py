@@ -6,21 +6,26 @@ from typing import Any
 from .checkpoint.contents import Progress, expected_content, load_rng, read_progress
 from .checkpoint.fingerprint import config_changes
 from .checkpoint.on_change import changes_table, refuse_changes
+from .checkpoint.policy_weights import POLICY
 from .checkpoint.provenance import log_differences
-from .checkpoint.restore import restore_components
+from .checkpoint.restore import restore_averages, restore_components
 from .checkpoint.upgrades import upgrade_values
 from .errors import ConfigError
 from .loop.averaged_weights import train_at_training_weights
 from .run import Run
 from .run_layout import TRAINER
+from .splitting.parts import prefixes
 
 
 def saved_values(run: Run) -> dict[str, Any]:
     """Return the values of a run in a checkpoint beside weights and optimizers. They are plain."""
+    names = [name for name in run.config.model.entries if name not in run.config.model.components]
+    policy = prefixes({name: run.components[name] for name in names})
     return {
         "data": _data_position(run),
         "horizon": {"total_steps": run.horizon.total_steps, "steps_per_epoch": run.horizon.steps_per_epoch},
         "components": {name: "trains" if name in run.optimizers else "frozen" for name in run.components},
+        **({POLICY: policy} if policy else {}),
         "config": run.fingerprint,
         "scaler": run.updater.state_dict(),
         "skipped": run.updater.skipped,
@@ -52,6 +57,7 @@ def restore_run(run: Run, folder: Path) -> None:
             differences = changes_table(rows) or "  nothing"
             run.log(f"resume.on_change={on_change}; what differs from the checkpoint:\n{differences}")
         restore_components(folder, run.components, run.optimizers, run.updater.rules.every, rows, on_change, run.log)
+        restore_averages(folder, run.components, run.averages, on_change, run.log)
         with expected_content(folder):
             train_at_training_weights(run.optimizers.values())
         run.own_state.restore(folder, progress, [row[0] for row in rows], on_change, run.world.device)

@@ -34,7 +34,7 @@ class Registry(Mapping[str, type[T]]):
         self._aliases: dict[str, Sequence[str]] = {}
         self._entry_points: str | None = entry_points
         self._adapters: list[tuple[type, Callable[[str, type], type[T]]]] = []
-        self._adapted: dict[str, type[T]] = {}  # dotted path -> class made for it
+        self._adapted: dict[str, type[T]] = {}  # dotted path, or key of a family -> class made for it
         self._families: dict[str, Callable[[str], type[T]]] = {}  # folded prefix -> class by the name after its dot
 
     def register(self, key: str, *, aliases: Sequence[str] = ()) -> Callable[[type[C]], type[C]]:
@@ -71,6 +71,11 @@ class Registry(Mapping[str, type[T]]):
         """
         self._families[prefix.lower()] = find
 
+    def is_of_family(self, key: str) -> bool:
+        """Return whether `key` is `prefix.name` with a family's prefix. The family may not know the name."""
+        prefix, _, name = key.partition(".")
+        return bool(name) and "." not in name and prefix.lower() in self._families
+
     def __getitem__(self, key: str) -> type[T]:
         """Return the class of a key, an alias, a member of a family or a dotted path.
 
@@ -79,10 +84,10 @@ class Registry(Mapping[str, type[T]]):
         """
         if found := self._keys.get(key.lower()):
             return self._classes[found]
-        prefix, dot, name = key.partition(".")
-        if dot and "." not in name and (find := self._families.get(prefix.lower())):
-            return find(name)
-        if dot:
+        if self.is_of_family(key):
+            prefix, _, name = key.partition(".")
+            return self._adapted.setdefault(key.lower(), self._families[prefix.lower()](name))
+        if "." in key:
             return self._import(key)
         self._load_plugins()
         if found := self._keys.get(key.lower()):

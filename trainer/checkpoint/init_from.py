@@ -28,13 +28,14 @@ from ..config.init_from import InitConfig
 from ..config.schema import ModelConfig
 from ..errors import ConfigError
 from ..loop.nonfinite import has_nonfinite
-from ..run_layout import MANIFEST, OPTIMIZER_VALUES, WEIGHTS
+from ..run_layout import EMA_TENSORS, MANIFEST, OPTIMIZER_VALUES, WEIGHTS
 from ..runtime.files import DamagedCheckpointError, read_tensors, reading, stat_of
 from ..runtime.hub import is_reference, local_folder
-from .contents import expected_content, read_optimizer
+from .contents import expected_content, read_averages, read_optimizer
 from .directory import checkpoint_at, damages, read_manifest
 from .health import shorten_names
 from .names import is_file
+from .policy_weights import joined_weights
 
 Value = TypeVar("Value")
 
@@ -51,13 +52,16 @@ class Source:
     """Prefix of the names of the component's tensors in the file."""
 
 
-def init_component(name: str, init: InitConfig, component: nn.Module) -> tuple[list[str], list[str]]:
+def init_component(
+    name: str, init: InitConfig, component: nn.Module, is_policy: bool = False
+) -> tuple[list[str], list[str]]:
     """Load the weights that `init` names into `component`. Its extra state stays as it is.
 
     Args:
         name: The component's.
         init: The component's `init_from`.
         component: The component to load into.
+        is_policy: Whether it is a whole policy. It is joined then, if the source has it in parts.
 
     Returns:
         The names of the loaded tensors, and lines on tensors that were loaded and that were not.
@@ -67,26 +71,37 @@ def init_component(name: str, init: InitConfig, component: nn.Module) -> tuple[l
     """
     if not init.weights:
         return [], []
-    source = find_source(init, name)
-    saved = {
-        key.removeprefix(source.prefix): tensor
-        for key, tensor in read_tensors(source.weights).items()
-        if key.startswith(source.prefix)
-    }
+    place, saved = _saved_weights(name, init, is_policy)
     saved = rename_values(saved, init.rename)
     state = component.state_dict()
     own = {key: value for key, value in state.items() if isinstance(value, Tensor)}
-    chosen = _fitting_names(shapes_by_name(saved), shapes_by_name(own), init, source.weights, "weights")
-    check_kinds(saved, own, chosen, source.weights)
+    chosen = _fitting_names(shapes_by_name(saved), shapes_by_name(own), init, place, "weights")
+    check_kinds(saved, own, chosen, place)
     component.load_state_dict({**state, **{key: saved[key] for key in chosen}}, strict=init.strict)
-    lines = _report_lines(
-        f"{name}: {len(chosen)} of {counted(len(own), 'tensor')} from {source.weights}", chosen, saved, own
-    )
+    source = f"the averages in {place}" if init.ema else place
+    lines = _report_lines(f"{name}: {len(chosen)} of {counted(len(own), 'tensor')} from {source}", chosen, saved, own)
     trained = {key for key, _ in component.named_parameters()}
     nonfinite = [key for key in chosen if has_nonfinite(saved[key], infinities_too=key in trained)]
     if nonfinite:
         lines.append(f"  not finite: {shorten_names(nonfinite)}")
     return chosen, lines
+
+
+def _saved_weights(name: str, init: InitConfig, is_policy: bool) -> tuple[Path, dict[str, Tensor]]:
+    """Return the place that `init` names for component `name`, and the tensors in it by the component's names.
+
+    Raises:
+        ValueError: There is no such place, or it is damaged.
+    """
+    folder = checkpoint_at(Path(init.path)) if is_policy and init.component is None else None
+    if folder is not None and (joint := joined_weights(folder, init.ema)):
+        return folder, joint
+    source = find_source(init, name)
+    tensors = _read_weights(source, init.ema)
+    place = source.folder if init.ema and source.folder is not None else source.weights
+    return place, {
+        key.removeprefix(source.prefix): tensor for key, tensor in tensors.items() if key.startswith(source.prefix)
+    }
 
 
 def init_optimizers(model: ModelConfig, optimizers: Mapping[str, Optimizer], log: Callable[[str], None]) -> None:
@@ -100,8 +115,8 @@ def init_optimizers(model: ModelConfig, optimizers: Mapping[str, Optimizer], log
     Raises:
         ConfigError: A state is missing, damaged, or does not fit.
     """
-    for name, config in model.components.items():
-        init, path = config.init_from, f"model.components.{name}.init_from"
+    for name, config in model.entries.items():
+        init, path = config.init_from, f"{model.config_paths[name]}.init_from"
         if init is None or not (init.optimizer or init.schedule):
             continue
         if name not in optimizers:
@@ -168,6 +183,16 @@ def find_source(init: InitConfig, name: str) -> Source:
     if is_file(path.parent / MANIFEST):
         return _component_source(path.parent, path.name)
     return Source(path, path / WEIGHTS)
+
+
+def _read_weights(source: Source, averages: bool) -> dict[str, Tensor]:
+    """Return the tensors of a source. averages: whether those of `train.ema`. Raises ValueError if there are none."""
+    if not averages:
+        return read_tensors(source.weights)
+    if source.folder is None or not is_file(source.folder / EMA_TENSORS):
+        place = source.folder or source.weights
+        raise ValueError(f"ema: {place} has no averages of train.ema. Set it to false for the weights of training.")
+    return read_averages(source.folder)
 
 
 def rename_values(values: Mapping[str, Value], rules: Mapping[str, str]) -> dict[str, Value]:

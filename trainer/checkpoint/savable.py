@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -67,12 +67,12 @@ class SavedForm:
         return [*lines[:_SHOWN], _REMEDY] if lines else []
 
 
-def check_lengths(run_dir: Path, components: Collection[str]) -> None:
+def check_lengths(run_dir: Path, components: Mapping[str, str]) -> None:
     """Check that the file system accepts the names and paths of a run's files.
 
     Args:
         run_dir: The run's directory, which need not exist.
-        components: Their names.
+        components: The path in the config by name.
 
     Raises:
         ConfigError: A name or a path is too long.
@@ -85,7 +85,7 @@ def check_lengths(run_dir: Path, components: Collection[str]) -> None:
     name_max, path_max = _system_limit(there, "PC_NAME_MAX", _NAME_MAX), _system_limit(there, "PC_PATH_MAX", _PATH_MAX)
     for name in deepest.parts:
         if len(os.fsencode(name)) > name_max:
-            path = f"model.components.{name}" if name in components else "train.run_dir"
+            path = components.get(name, "train.run_dir")
             raise ConfigError(f"{path}: a name of a folder must have at most {name_max} bytes; got {shown_value(name)}")
     if len(os.fsencode(deepest)) >= path_max:
         raise ConfigError(

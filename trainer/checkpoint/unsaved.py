@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from optimizer.config import listed
 
+from ..interfaces.component import config_path
+
 SHOWN = 8
 """Names that are listed in full."""
 
@@ -49,13 +51,13 @@ class UnsavedChanges:
         """Return a text for each watched value by name; it differs if the value does."""
         texts = {}
         for name, component in self._components.items():
-            saved = component.state_dict(keep_vars=True)
+            saved, place = component.state_dict(keep_vars=True), config_path(self._components, name)
             for path, buffer in component.named_buffers():
                 if path not in saved:
-                    texts[f"model.components.{name}: buffer {path}"] = _tensor_text(buffer)
+                    texts[f"{place}: buffer {path}"] = _tensor_text(buffer)
             for path, module in component.named_modules():
                 for attribute, value in _plain_attributes(module):
-                    texts[f"model.components.{name}: attribute {path and path + '.'}{attribute}"] = repr(value)
+                    texts[f"{place}: attribute {path and path + '.'}{attribute}"] = repr(value)
         for path, part in self._parts.items():
             for attribute, value in getattr(part, "__dict__", {}).items():
                 if (text := _value_text(value)) is not None:

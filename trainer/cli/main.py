@@ -197,6 +197,24 @@ def plot(
         report("\n".join(lines))
 
 
+@app.command("import-lerobot")
+def import_lerobot(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="TRAIN_CONFIG", help="LeRobot's train_config.json, a folder that has one, or hf://ORG/NAME."
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The YAML file to write.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file that is there.")] = False,
+) -> None:
+    """Write the config of a training run of LeRobot's as a config of innerstep; name what has no place in it."""
+    from ..importing.train_config import import_train_config
+    from ..runtime.terminal import report
+
+    report("\n".join(import_train_config(source, out, overwrite)))
+
+
 @app.command("list")
 def list_keys(
     pattern: Annotated[

@@ -28,6 +28,8 @@ class InitConfig(Config):
     """The component's name in the source; null: the same name as here."""
     weights: MayChange[bool] = True
     """Whether to load the weights and buffers."""
+    ema: MayChange[bool] = False
+    """Whether the weights are the averages of the source's `train.ema`; false: those that it trains at."""
     optimizer: MayChange[bool] = False
     """Whether to load the optimizer's state. Its options (lr, betas, …) stay those of this config."""
     schedule: MayChange[bool] = False
@@ -55,6 +57,8 @@ class InitConfig(Config):
                 raise refusal(f"must have as many * as the name there; got {name!r}", ("rename", pattern), name)
         if not (self.weights or self.optimizer or self.schedule):
             raise refusal("loads nothing: set weights, optimizer or schedule to true", ())
+        if self.ema and not self.weights:
+            raise refusal("must be false with weights: false, as averages are weights; got true", ("ema",), True)
         return self
 
 

@@ -13,9 +13,11 @@ from ..errors import ConfigError
 from ..run_layout import CONFIG
 from ..runtime.hub import is_reference, local_folder, without_code
 from ..runtime.version import newer, writer_version
+from .lerobot_names import refuse_lerobot_names
 from .override_fields import text_fields
 from .overrides import apply_overrides
 from .plugins import import_plugins, search_folders, without_consequences, working_directory
+from .policy import with_parts_spelled_out
 from .yaml_file import read_config_file
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -50,7 +52,8 @@ def read_config(
 
     try:
         with without_code(source, allow_plugins), search_in(folders):
-            config = apply_overrides(raw, ordered, takes_text)
+            config = apply_overrides(with_parts_spelled_out(raw) if ordered else raw, ordered, takes_text)
+            refuse_lerobot_names(config)
             _refuse_new_names(raw, config, ordered)
             return model.model_validate(config)
     except ValidationError as error:

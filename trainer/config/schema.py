@@ -1,12 +1,17 @@
 """The experiment's config: one validated tree, whose errors carry the path into the YAML."""
 
-import re
-import unicodedata
-from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 from torch import nn
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon, OptimizerFactory, Registry, UnknownKeyError
@@ -16,9 +21,9 @@ from optimizer.config import (
     Count,
     NonNegativeNumber,
     PositiveCount,
+    PositiveFraction,
     PositiveNumber,
     construct,
-    nearest,
     refusal,
 )
 from optimizer.types import JsonObject
@@ -31,21 +36,19 @@ from ..interfaces.evaluation import ENVIRONMENT_REGISTRY, Environment
 from ..interfaces.metrics_sink import SINK_REGISTRY
 from ..interfaces.objective import HELD_OUT_PREFIX, OBJECTIVE_REGISTRY, Objective
 from ..splitting.parts import REST
-from .averages import EmaConfig
+from .averages import EmaConfig, check_averages, with_sources
 from .class_choice import ClassChoice
-from .init_from import NAME, InitConfig
+from .init_from import InitConfig
 from .marks import FixedInRun, MayChange
+from .names import check_names, check_there
 from .paths import UserPath
 from .plugins import import_plugins
 from .policy import PartConfig, PolicyConfig
-from .presets import is_preset, with_preset
+from .policy_defaults import joint_clip_norm, with_objective
+from .presets import Preset, presets_of, with_presets, without_presets
 from .pretrained import SharedConfig
 
 _MOST_ENVIRONMENTS = 16
-_NAME_BYTES = 255
-"""Limit of file systems. A component's folder has its name."""
-_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789¹²³")}
-"""Names that no folder on Windows can have, in any case of letters."""
 
 
 class DataConfig(ClassChoice):
@@ -69,8 +72,8 @@ class ComponentConfig(ClassChoice):
     list freezes the submodules and parameters of these names, with `*`."""
     ema_of: FixedInRun[str | None] = None
     """The component that this one is a moving average of; its `type` and `params` are that one's. null: none."""
-    tau: FixedInRun[PositiveNumber | None] = None
-    """With `ema_of`: the share of the other component's weights that this one moves by, after each step of it."""
+    tau: FixedInRun[PositiveFraction | None] = None
+    """With `ema_of`: after each step of that component, average = (1 - tau) · average + tau · weights."""
     init_from: MayChange[InitConfig | None] = None
     """Saved weights to start from: PATH, PATH:COMPONENT, or a mapping; null: random weights from `seed`."""
 
@@ -80,6 +83,17 @@ class OptimConfig(ClassChoice):
 
     every: FixedInRun[PositiveCount] = 1
     """Updates from one step of the component to the next; 1: every update steps it. Its schedule counts its steps."""
+
+    _preset: Preset | None = PrivateAttr(None)
+
+    @property
+    def preset(self) -> Preset | None:
+        """The preset that the entry was filled in from; None: none, or the config is that of a run."""
+        return self._preset
+
+    def mark(self, preset: Preset) -> None:
+        """Note the preset that the entry was filled in from."""
+        self._preset = preset
 
     def own_horizon(self, horizon: Horizon) -> Horizon:
         """Return the length of a run in steps of the component."""
@@ -130,59 +144,62 @@ class ModelConfig(Config):
 
     @property
     def entries(self) -> dict[str, ComponentConfig | PolicyConfig | PartConfig]:
-        """What the config says of each component, by name: the policy's rest, its parts, and the other components."""
+        """The entry of each component, by name: the policy's rest, its parts, and the other components."""
         policy: dict[str, ComponentConfig | PolicyConfig | PartConfig] = {}
         if self.policy is not None:
             policy = {REST: self.policy, **self.policy.parts}
         return policy | self.components
 
+    @field_validator("components", mode="before")
+    @classmethod
+    def _fill_in_averages(cls, raw: object) -> object:
+        return with_sources(raw) if isinstance(raw, dict) else raw
+
     @field_validator("components")
     @classmethod
-    def _check_names(cls, components: dict[str, ComponentConfig]) -> dict[str, ComponentConfig]:
-        folders: dict[str, str] = {}
-        taken = nn.ModuleDict()  # an instance has more names than its class
-        for name in components:
-            if not re.fullmatch(NAME, name) or hasattr(taken, name):
-                rule = "cannot be a component's name: use letters, digits, _ and -, and no name that nn.ModuleDict has"
-                raise refusal(rule, (name,), name)
-            if len(name.encode()) > _NAME_BYTES:
-                raise refusal(f"a component's name must have at most {_NAME_BYTES} bytes", (name,), name)
-            if name.casefold() in _DEVICES:
-                raise refusal("cannot be a component's name: Windows has no folder of this name", (name,), name)
-            other = folders.setdefault(unicodedata.normalize("NFC", name.casefold()), name)
-            if other != name:
-                rule = f"must differ from {other!r} in more than case: on some file systems both are one folder"
-                raise refusal(rule, (name,), name)
+    def _check_averages(cls, components: dict[str, ComponentConfig]) -> dict[str, ComponentConfig]:
+        check_averages(components)
         return components
 
-    @field_validator("component_optims", mode="before")
-    @classmethod
-    def _fill_in_presets(cls, raw: object, info: ValidationInfo) -> object:
-        if not isinstance(raw, dict):
-            return raw
-        components: dict[str, ComponentConfig] | None = info.data.get("components")
-        if components is None:  # their errors are reported, and no error that follows from them
-            return {name: entry for name, entry in raw.items() if not is_preset(entry)}
-        _check_components_exist([name for name, entry in raw.items() if is_preset(entry)], components)
-        return {
-            name: with_preset(name, entry, components[name]) if is_preset(entry) else entry
-            for name, entry in raw.items()
-        }
+    @property
+    def config_paths(self) -> dict[str, str]:
+        """The path of each of these entries in the config."""
+        paths = {name: f"model.components.{name}" for name in self.components}
+        if self.policy is not None:
+            paths |= {REST: "model.policy"} | {name: f"model.policy.parts.{name}" for name in self.policy.parts}
+        return paths
 
-    @field_validator("component_optims")
+    @field_validator("components")
     @classmethod
-    def _check_component_names(cls, optims: dict[str, OptimConfig], info: ValidationInfo) -> dict[str, OptimConfig]:
-        if (components := info.data.get("components")) is not None:
-            _check_components_exist(optims, components)
+    def _check_names(cls, components: dict[str, ComponentConfig], info: ValidationInfo) -> dict[str, ComponentConfig]:
+        policy: PolicyConfig | None = info.data.get("policy")
+        taken = dict.fromkeys([] if policy is None else policy.parts, "a part of model.policy")
+        check_names(components, taken if policy is None else {REST: "model.policy", **taken})
+        return components
+
+    @field_validator("component_optims", mode="wrap")
+    @classmethod
+    def _fill_in_presets(
+        cls, raw: object, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
+    ) -> dict[str, OptimConfig]:
+        if not {"policy", "components"} <= info.data.keys():
+            # Their errors are reported, and no error that follows from them.
+            return dict(handler(without_presets(raw)))
+        policy: PolicyConfig | None = info.data["policy"]
+        of_policy = [] if policy is None else [REST, *policy.parts]
+        classes = {**dict.fromkeys(of_policy, policy), **info.data["components"]}
+        presets = presets_of(raw, classes, joint=of_policy[1:] and of_policy)
+        optims: dict[str, OptimConfig] = handler(with_presets(raw, presets))
+        check_there(optims, classes)
+        for name, preset in presets.items():
+            optims[name].mark(preset)
         return optims
 
-
-def _check_components_exist(names: Iterable[str], components: Mapping[str, ComponentConfig]) -> None:
-    """Raise ValidationError if there is no component of a name."""
-    for name in names:
-        if name not in components:
-            rule = f"there is no component of this name{nearest(str(name), list(components))}"
-            raise refusal(f"{rule} Components: {', '.join(components)}", (name,), name)
+    @model_validator(mode="after")
+    def _check_there_is_one(self) -> Self:
+        if self.policy is None and not self.components:
+            raise refusal("must have at least one component, unless there is a policy", ("components",), {})
+        return self
 
 
 class BestConfig(Config):
@@ -247,7 +264,8 @@ class EvaluationConfig(ClassChoice):
 
 class TrainConfig(Config):
     objective: FixedInRun[ObjectiveConfig]
-    """The objective, which computes the losses to minimise."""
+    """The objective, which computes the losses to minimise. With `model.policy` it may be left out: lerobot_policy for
+    a policy of LeRobot, else policy_loss, which takes the loss that the policy's own forward pass returns."""
     total_steps: MayChange[PositiveCount | None] = None
     """Length of the run in updates. Exactly one of `total_steps` and `epochs` is given."""
     epochs: MayChange[PositiveCount | None] = None
@@ -355,6 +373,21 @@ class ExperimentConfig(SharedConfig):
     """The objective, the length of the run, the device, and the rules for logging and saving."""
     resume: MayChange[ResumeConfig] = Field(default_factory=ResumeConfig)
     """How `innerstep resume` treats a config that differs from the checkpoint's."""
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def _fill_in_objective(cls, raw: object, info: ValidationInfo) -> object:
+        model: ModelConfig | None = info.data.get("model")
+        return with_objective(raw, None if model is None else model.policy, is_known=model is not None)
+
+    @field_validator("train")
+    @classmethod
+    def _clip_jointly(cls, train: TrainConfig, info: ValidationInfo) -> TrainConfig:
+        model: ModelConfig | None = info.data.get("model")
+        if model is None or "grad_clip_norm" in train.model_fields_set:
+            return train
+        norm = joint_clip_norm({name: optim.preset for name, optim in model.component_optims.items()})
+        return train if norm is None else train.model_copy(update={"grad_clip_norm": norm})
 
     def in_place(self) -> Self:
         """Return the config with an absolute run directory: users' code may change the working directory."""

@@ -8,10 +8,34 @@ from torch import nn
 from optimizer import Registry
 from optimizer.factories import trainable_parameters
 
+from ..splitting.share import is_in_parts, settle_containers
 from .dataset import DataSet
 
 MODEL_REGISTRY: Registry[nn.Module] = Registry("component", nn.Module, entry_points="innerstep.models")
 """Classes of components by key: subclasses of nn.Module. A config also takes any other one by its dotted path."""
+
+
+_STAYS_IN_EVAL = "_stays_in_eval"
+"""Attribute of modules that `keep_in_eval` was called with."""
+
+
+class Components(nn.ModuleDict):
+    """The components of a run by name, which know the paths of their entries in the config.
+
+    Args:
+        modules: By name.
+        config_paths: By name, for those whose path is not model.components.NAME.
+    """
+
+    def __init__(self, modules: Mapping[str, nn.Module], config_paths: Mapping[str, str]) -> None:
+        super().__init__(modules)
+        self.config_paths = dict(config_paths)
+
+
+def config_path(components: nn.ModuleDict, name: str) -> str:
+    """Return the path in the config of the component `name`, for messages."""
+    path = components.config_paths.get(name) if isinstance(components, Components) else None
+    return path or f"model.components.{name}"
 
 
 def is_frozen(component: nn.Module) -> bool:
@@ -19,11 +43,24 @@ def is_frozen(component: nn.Module) -> bool:
     return not trainable_parameters(component)
 
 
+def keep_in_eval(module: nn.Module) -> None:
+    """Let `train_mode` leave `module` in eval mode, with fixed buffers."""
+    vars(module)[_STAYS_IN_EVAL] = True
+
+
 def train_mode(components: nn.ModuleDict) -> None:
-    """Put the trainable components in train mode and the frozen ones in eval mode."""
+    """Put the trainable components in train mode, and in eval mode the frozen ones and those that `keep_in_eval` had.
+
+    What a policy that was taken apart has beside its parts is in train mode too if it has no parameters.
+    """
     components.training = True  # for objectives that ask; evaluating has set it to false
     for component in components.values():
-        component.train(not is_frozen(component))
+        has_none = next(component.parameters(), None) is None
+        component.train(not is_frozen(component) or (has_none and is_in_parts(component)))
+    for module in components.modules():
+        if _STAYS_IN_EVAL in vars(module):
+            module.eval()
+    settle_containers(components.values())
 
 
 @runtime_checkable

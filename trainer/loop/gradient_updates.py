@@ -15,9 +15,12 @@ from optimizer.types import StateDict
 
 from ..config.schema import ExperimentConfig
 from ..errors import ConfigError, NonFiniteError, user_line
+from ..interfaces.component import config_path
 from ..interfaces.dataset import Batch
 from ..runtime.rng import RngSnapshot
 from ..runtime.world import World
+from ..splitting.parts import in_model_order
+from .averaged_weights import MovingAverages
 from .nonfinite import all_finite, describe_nonfinite
 from .running_statistics import StatisticsSnapshot
 
@@ -64,6 +67,7 @@ class GradientUpdater:
         optimizers: By component name.
         world: The place of this process.
         rules: How updates are made.
+        averages: Move after each step of their component.
         log: Prints a line.
     """
 
@@ -73,6 +77,7 @@ class GradientUpdater:
         optimizers: Mapping[str, Optimizer],
         world: World,
         rules: Rules,
+        averages: MovingAverages,
         log: Callable[[str], None],
     ) -> None:
         self.optimizers, self.rules = optimizers, rules
@@ -93,12 +98,16 @@ class GradientUpdater:
         """Samples of each batch of the present update."""
         self.batch: Batch = {}
         self._components, self._device, self._log = components, world.device, log
+        self._averages = averages
+        self._overflowed: set[str] = set()
+        """The components whose present step the loss scaler leaves out."""
         self._backward: set[str] = set()
         self._losses: dict[tuple[str, ...], list[Tensor]] = {}
         self._last_step: dict[str, int] = {}
         self._precision = rules.precision
         self._scaler = torch.amp.GradScaler(world.device.type) if rules.precision == "fp16" else None
         self._parameters = {name: [*trainable_parameters(components[name]).values()] for name in optimizers}
+        self._ordered: dict[tuple[str, ...], list[nn.Parameter]] = {}
         self._statistics = StatisticsSnapshot(components[name] for name in optimizers)
         self._rng = RngSnapshot()
 
@@ -157,6 +166,16 @@ class GradientUpdater:
         if self.batch_index == count - 1:
             self._step_optimizers(names)
 
+    def is_due(self, component: str) -> bool:
+        """Return whether this update is the component's turn, by the `every` of its optimizer.
+
+        Raises:
+            KeyError: There is no component of this name.
+        """
+        if component not in self._components:
+            raise KeyError(f"there is no component {component!r} to step")
+        return self.update % self.rules.every.get(component, 1) == 0
+
     def restore_statistics(self) -> None:
         """Restore the running statistics of before the update, whose batches may have left NaNs in them."""
         self._statistics.restore()
@@ -195,9 +214,11 @@ class GradientUpdater:
             self._prepare_gradients(name)
         if self._may_step(names):
             if self.rules.grad_clip_norm:
-                _clip([gradient for name in names for gradient in self._gradients(name)], self.rules.grad_clip_norm)
+                _clip(self._gradients_in_model_order(names), self.rules.grad_clip_norm)
             for name in names:
                 self._step_optimizer(name)
+                if name not in self._overflowed:
+                    self._averages.follow(name)
         if self._scaler is not None:
             self._scaler.update()
 
@@ -210,7 +231,7 @@ class GradientUpdater:
         """Return the named components, or all whose turn this update is, without frozen ones."""
         every = self.rules.every
         if not components:
-            return tuple(name for name in self.optimizers if self.update % every.get(name, 1) == 0)
+            return tuple(name for name in self.optimizers if self.is_due(name))
         for name in components:
             if name not in self._components:
                 raise KeyError(f"there is no component {name!r} to step")
@@ -233,11 +254,20 @@ class GradientUpdater:
     def _gradients(self, name: str) -> list[Tensor]:
         return [parameter.grad for parameter in self._parameters[name] if parameter.grad is not None]
 
+    def _gradients_in_model_order(self, names: tuple[str, ...]) -> list[Tensor]:
+        """Return the gradients of `names` in an order that does not depend on how a policy is taken apart."""
+        if names not in self._ordered:
+            own = {parameter for name in names for parameter in self._parameters[name]}
+            order = in_model_order(self._components.values())
+            self._ordered[names] = [parameter for parameter in order if parameter in own]
+        return [parameter.grad for parameter in self._ordered[names] if parameter.grad is not None]
+
     def _prepare_gradients(self, name: str) -> None:
         """Refuse a component without gradients; unscale them and, if asked to, record their metrics."""
         if all(parameter.grad is None for parameter in self._parameters[name]):
             raise ConfigError(
-                f"model.components.{name}: the loss does not depend on it. Wire it into the objective, or freeze it."
+                f"{config_path(self._components, name)}: the loss does not depend on it. Wire it into the objective,"
+                " or freeze it."
             )
         if self._scaler is not None:
             self._scaler.unscale_(self.optimizers[name])
@@ -247,14 +277,17 @@ class GradientUpdater:
     def _may_step(self, names: tuple[str, ...]) -> bool:
         """Return whether to step. Raises NonFiniteError where a value is not finite and the run must stop."""
         rule = self.rules.on_nonfinite
+        self._overflowed.clear()
         if rule == "continue" and self._scaler is None:
             return True
         losses = [loss.float().reshape(1).clone() for loss in self._losses.pop(names)]
         gradients = [gradient for name in names for gradient in self._gradients(name)]
         if all_finite([*losses, *gradients]):
             return True
+        if self._scaler is not None:
+            self._overflowed.update(name for name in names if not all_finite(self._gradients(name)))
         if self._scaler is not None and all_finite(losses) and self._scaler.get_scale() > _LOWEST_SCALE:
-            self._count_skipped([name for name in names if not all_finite(self._gradients(name))])
+            self._count_skipped(self._overflowed)
             return True  # the scaler leaves out those that have overflowed, and lowers the scale
         if rule == "continue":
             return True

@@ -9,6 +9,7 @@ from optimizer.config import listed
 from optimizer.factories import trainable_parameters
 
 from ..errors import UserCodeError
+from ..interfaces.component import config_path
 
 _SHOWN = 8
 _REMEDY = (
@@ -42,11 +43,12 @@ def parameter_problems(components: nn.ModuleDict, optimizers: Mapping[str, Optim
         stepped = _optimized_parameters(optimizers[name]) if name in optimizers else {}
         if trains.keys() == stepped.keys():
             continue
+        path = config_path(components, name)
         if name in optimizers:
-            problems.append(f"model.components.{name}: {_differences(own, trains, stepped)}. {_REMEDY}")
+            problems.append(f"{path}: {_differences(own, trains, stepped)}. {_REMEDY}")
         else:
             frozen = "is frozen and has no optimizer, but these parameters require a gradient now"
-            problems.append(f"model.components.{name}: {frozen}: {_name_list(list(trains.values()))}. {_REMEDY}")
+            problems.append(f"{path}: {frozen}: {_name_list(list(trains.values()))}. {_REMEDY}")
     return problems
 
 

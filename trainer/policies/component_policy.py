@@ -16,6 +16,7 @@ from ..interfaces.policy import Actor, Policy
 from ..runtime.terminal import report
 from .actors import ActionQueue, ObservationHistory, PolicyActor, TemporalEnsemble
 from .feature_options import (
+    ELSEWHERE,
     PATH,
     READABLE,
     PolicyOptions,
@@ -38,6 +39,8 @@ class ComponentPolicy(Policy):
         ConfigError: Two options contradict each other.
     """
 
+    refused_params: ClassVar[Mapping[str, str]] = ELSEWHERE
+    """Names of parameters that are refused, with the reasons."""
     added_inputs: ClassVar[Sequence[str]] = ()
     """Names beside the features that the wiring may read. A subclass computes their values."""
     chunk: int = 0
@@ -61,7 +64,8 @@ class ComponentPolicy(Policy):
     def prepare(self, components: nn.ModuleDict, data: DataSet) -> None:
         """Take features, time steps and statistics from the data, and check the options against them."""
         batch = data.train.batch(torch.zeros(1, dtype=torch.int64))
-        features = self._used_features(list(components), known_features(self._options, data.features, batch), batch)
+        known = known_features(self._options, data.features, batch)
+        features = self._used_features(self.wired(list(components)), known, batch)
         numbers = {name: _number_of_steps(name, batch[name], feature) for name, feature in features.items()}
         chunk = numbers.pop(self.action)
         observed = {name: observation_steps(name, number, data.deltas) for name, number in numbers.items()}
@@ -105,6 +109,10 @@ class ComponentPolicy(Policy):
         if coefficient is not None:
             return ObservationHistory(TemporalEnsemble(chunks, coefficient), self.n_obs_steps)
         return ObservationHistory(ActionQueue(chunks, self._actions_carried_out()), self.n_obs_steps)
+
+    def wired(self, components: Sequence[str]) -> Sequence[str]:
+        """Return those of the components that the wiring must use: all. A subclass may have others beside them."""
+        return components
 
     @property
     def dataflow(self) -> Dataflow:
@@ -188,6 +196,9 @@ class ComponentPolicy(Policy):
         names = [*self._wired_features(), self.action]
         if set(names) != set(features):
             raise ValueError(f"it is of a policy of {listed(list(features))}; the options name {listed(names)}")
+        return self._modes_by_options(features)
+
+    def _modes_by_options(self, features: Mapping[str, Feature]) -> dict[str, Any]:
         return {"modes": _texts(normalization_modes(self._options, features))}
 
     def _wired_features(self) -> list[str]:
@@ -231,14 +242,16 @@ class ComponentPolicy(Policy):
         if not inputs:
             raise ConfigError(f"{PATH}.wiring: must read a feature of the data; they are {listed(readable)}")
         check_inputs(self._options, inputs)
+        return {name: known[name] for name in inputs} | self._action_feature(known, batch)
+
+    def _action_feature(self, known: Mapping[str, Feature], batch: Batch) -> dict[str, Feature]:
+        """Return the action. Raises ConfigError if it is not in the data."""
         if self.action not in known or self.action not in batch:
             raise ConfigError(
                 f"{PATH}.action: the data set has no feature {self.action!r}; it has {listed(list(known))}"
             )
         # Whatever is predicted is an action: an environment does not show it.
-        return {name: known[name] for name in inputs} | {
-            self.action: Feature(FeatureType.ACTION, known[self.action].shape)
-        }
+        return {self.action: Feature(FeatureType.ACTION, known[self.action].shape)}
 
 
 def mean_over_valid(error: Tensor, is_pad: Tensor | None) -> Tensor:

@@ -123,6 +123,9 @@ def _find_classes(name: str, is_optional: bool) -> list[tuple[_AnyRegistry, type
     """Return the classes called `name`. Raises ConfigError if a module cannot be imported, unless `is_optional`."""
     found = []
     for registry in _REGISTRIES:
+        if registry.is_of_family(name):  # in another registry it would be the path of a class
+            return [(registry, _member(registry, name))]
+    for registry in _REGISTRIES:
         try:
             found.append((registry, registry[name]))
         except UnknownKeyError as error:
@@ -131,6 +134,14 @@ def _find_classes(name: str, is_optional: bool) -> list[tuple[_AnyRegistry, type
                 hint = "" if meant == "." else f"the config has no {name!r}{meant} As a class: "
                 raise ConfigError(f"{hint}{name!r}: {error.__cause__}") from error
     return found
+
+
+def _member(registry: _AnyRegistry, key: str) -> type[object]:
+    """Return the class of a family that `key` names. Raises ConfigError if there is none."""
+    try:
+        return registry[key]
+    except UnknownKeyError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _all_keys() -> list[str]:
@@ -170,7 +181,7 @@ def _class_text(registry: _AnyRegistry, cls: type[object], width: int) -> str:
     if registry is SINK_REGISTRY:  # `train.log` names it and gives no parameters
         return "\n".join(lines)
     lines += ["", "  parameters:"]
-    refused = refused_options(cls) if key in registry else {}
+    refused = {**(refused_options(cls) if key in registry else {}), **getattr(cls, "refused_params", {})}
     schema = (cls if issubclass(cls, BaseModel) else signature_model(cls)).model_json_schema(by_alias=True)
     required = schema.get("required", [])
     for name, field in sorted(schema.get("properties", {}).items(), key=lambda item: _base_depth(cls, item[0])):

@@ -112,7 +112,7 @@ def _previews_over_data(config: ExperimentConfig) -> tuple[Horizon, dict[str, Pr
 def _previews(config: ExperimentConfig, horizon: Horizon) -> dict[str, Preview]:
     previews = {}
     for name, optim in config.model.component_optims.items():
-        if config.model.components[name].freeze or not isinstance(optim.factory, ScheduledFactory):
+        if config.model.entries[name].freeze is True or not isinstance(optim.factory, ScheduledFactory):
             continue
         with factory_errors(name, optim):
             previews[name] = optim.factory.preview(optim.own_horizon(horizon))

@@ -1,6 +1,6 @@
 """Runs small batches through the model before anything is written, to check that its parts fit together."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -10,12 +10,16 @@ from optimizer.state import unreadable_reason
 
 from ..config.schema import ModelConfig
 from ..errors import ConfigError, raised
-from ..interfaces.component import train_mode
+from ..interfaces.component import config_path, train_mode
 from ..interfaces.dataset import Batch, DataSet
 from ..interfaces.objective import Objective, Outcome, loss_problem, metric_problem
 from ..loop.data_checks import HELD_OUT, TRAIN, first_batch
+from ..loop.target_components import start_targets
 from ..runtime.world import on_device
-from .components import Loaded, freeze, move, prepare, refuse_shapeless_parameters, refuse_shared_parameters
+from ..splitting.share import owned_modules
+from .components import move, prepare, refuse_shapeless_parameters, refuse_shared_parameters
+from .freezing import freeze
+from .initial_weights import Loaded
 
 
 def prepare_components(
@@ -23,17 +27,17 @@ def prepare_components(
     components: nn.ModuleDict,
     data: DataSet,
     model: ModelConfig,
-    loaded: Loaded,
+    loaded: Mapping[str, Loaded],
     device: torch.device,
     one_sample: bool,
 ) -> Outcome:
     """Bring the components into the form in which they train.
 
     All code that makes or replaces parameters (the objective's prepare, lazy modules in a first forward pass) runs
-    here, before there are optimizers. Components that the config freezes stay frozen.
+    here, before there are optimizers. Frozen components stay frozen, averages start at the weights that they average.
 
     Args:
-        loaded: The parameters that `init_from` loaded.
+        loaded: The parameters that each `init_from` loaded.
         one_sample: Whether training has batches of one sample.
 
     Returns:
@@ -54,6 +58,7 @@ def prepare_components(
     if one_sample:
         dry_run_one_sample(objective, components, on_device(first_batch(data.train, TRAIN, 1), device))
     freeze(components, model)
+    start_targets(components, model)
     refuse_shapeless_parameters(components)
     refuse_shared_parameters(components)
     return outcome
@@ -91,8 +96,10 @@ def _outcome(objective: Objective, components: nn.ModuleDict, batch: Batch) -> O
     running: list[tuple[str, str]] = []
     hooks = []
     for name, component in components.items():
-        hooks.append(component.register_forward_pre_hook(_note_input(running, name)))
-        hooks.append(component.register_forward_hook(lambda *_: running.pop() and None))
+        path = config_path(components, name)
+        for module in dict.fromkeys([component, *owned_modules(component)]):
+            hooks.append(module.register_forward_pre_hook(_note_input(running, path)))
+            hooks.append(module.register_forward_hook(lambda *_: running.pop() and None))
     try:
         with torch.no_grad(), _buffers_restored(components):
             outcome = objective.losses(components, batch)
@@ -113,12 +120,17 @@ def _outcome(objective: Objective, components: nn.ModuleDict, batch: Batch) -> O
     raise ConfigError(f"train.objective: its losses must return an Outcome of scalar tensors; {problem}")
 
 
-def _note_input(running: list[tuple[str, str]], name: str) -> Callable[[nn.Module, tuple[object, ...]], None]:
-    """Return a hook that appends a component's path and the shapes of its input to `running`."""
+def _note_input(running: list[tuple[str, str]], path: str) -> Callable[[nn.Module, tuple[object, ...]], None]:
+    """Return a hook that appends the path of a component and the shapes of its input to `running`."""
 
     def note(module: nn.Module, inputs: tuple[object, ...]) -> None:
-        shapes = ", ".join(str(list(value.shape)) for value in inputs if isinstance(value, Tensor))
-        running.append((f"model.components.{name}", f"an input of shape {shapes}"))
+        if inputs and isinstance(inputs[0], dict):
+            tensors = {name: value for name, value in inputs[0].items() if isinstance(value, Tensor)}
+            given = f"a batch of {_shapes(tensors)}"
+        else:
+            shapes = ", ".join(str(list(value.shape)) for value in inputs if isinstance(value, Tensor))
+            given = f"an input of shape {shapes}"
+        running.append((path, given))
 
     return note
 

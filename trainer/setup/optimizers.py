@@ -15,7 +15,7 @@ from optimizer.types import BuildsSeveral
 
 from ..config.schema import OptimConfig
 from ..errors import ConfigError, raised, user_line
-from ..interfaces.component import is_frozen
+from ..interfaces.component import config_path, is_frozen
 
 
 def build_optimizer(name: str, optim: OptimConfig, component: nn.Module, horizon: Horizon) -> Optimizer:
@@ -70,7 +70,7 @@ def check_each_trains(components: nn.ModuleDict, optimizers: Mapping[str, Optimi
         if name not in optimizers and not is_frozen(component):
             raise ConfigError(
                 f"model.component_optims: no entry for component {name!r}, which is trainable."
-                f" Add one, or set model.components.{name}.freeze to true."
+                f" Add one, or set {config_path(components, name)}.freeze to true."
             )
     if not optimizers:
         raise ConfigError("model.components: every one is frozen; there is nothing to train")

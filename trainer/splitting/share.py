@@ -1,56 +1,86 @@
-"""What a component has of a module that several components share; the module itself stays whole."""
+"""The share of one component in a module that several components have parts of; the module itself stays whole."""
 
-from collections.abc import Callable, Collection
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Self
 
 from torch import Tensor, nn
 
 
 class Share(nn.Module):
-    """The children, parameters and buffers of `source` that belong to one component.
+    """The children, parameters and buffers of one module that belong to one component.
 
-    `source` keeps all of them, and a forward pass runs through it. The names in the state dict are those of `source`.
+    The module keeps all of them, and a forward pass runs through it. The names in the state dict are those of the
+    module. The last share whose mode is set decides that of the module, until `settle_containers` does.
 
     Args:
         source: The module.
         parameters: The names of its direct parameters that belong to the component.
         owns_buffers: Whether its direct buffers do.
-        siblings: The shares of `source` so far, to which this one is added.
     """
 
-    def __init__(
-        self, source: nn.Module, parameters: Collection[str], owns_buffers: bool, siblings: list["Share"]
-    ) -> None:
+    def __init__(self, source: nn.Module, parameters: Collection[str], owns_buffers: bool) -> None:
         super().__init__()
-        self.__dict__["whole"] = source  # a plain attribute: nn.Module would register it
-        self.__dict__["_siblings"] = siblings
-        siblings.append(self)
+        self.__dict__["_source"] = source  # a plain attribute: nn.Module would register it
         own = source._parameters
-        # One dict for both, where possible: what moves or replaces a tensor in one does so in the other.
+        # One dict for both, where possible: a tensor that is moved or replaced in one is so in the other.
         self._parameters = own if own.keys() <= set(parameters) else {name: own[name] for name in parameters}
         if owns_buffers:
             self._buffers = source._buffers
             self._non_persistent_buffers_set = source._non_persistent_buffers_set
 
-    whole: nn.Module
-    """The module that this is a share of."""
-
     def forward(self, *args: Any, **options: Any) -> Any:
-        """Return what the whole module returns."""
-        return self.whole(*args, **options)
+        """Return the result of the whole module."""
+        return whole_module(self)(*args, **options)
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of this share; the whole module is in train mode if a share of it is."""
+        """Set the mode of all that the share holds, and of the module itself."""
         super().train(mode)
-        self.whole.training = any(share.training for share in self.__dict__["_siblings"])
+        whole_module(self).training = mode
         return self
 
     def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(function, recurse)  # type: ignore[no-untyped-call]  # torch
-        self.whole._parameters.update(self._parameters)
+        whole_module(self)._parameters.update(self._parameters)
         return self
 
 
 def whole_module(component: nn.Module) -> nn.Module:
     """Return the module that `component` is a share of, or the component itself."""
-    return component.whole if isinstance(component, Share) else component
+    source: nn.Module = component.__dict__["_source"] if isinstance(component, Share) else component
+    return source
+
+
+def is_in_parts(component: nn.Module) -> bool:
+    """Return whether `component` has a share of a module only."""
+    return isinstance(component, Share)
+
+
+def owned_modules(component: nn.Module) -> Iterator[nn.Module]:
+    """Yield the topmost modules that belong to `component` as a whole: itself, or those that its shares hold."""
+    if not isinstance(component, Share):
+        yield component
+        return
+    for child in component.children():
+        yield from owned_modules(child)
+
+
+def settle_containers(components: Iterable[nn.Module]) -> None:
+    """Set the modes of the modules that are shared, once those of all `components` are set.
+
+    Such a module is in train mode if anything in it is. The `train` of its class may put some of it into eval mode, and
+    nothing into train mode.
+    """
+    shares: defaultdict[nn.Module, list[Share]] = defaultdict(list)
+    for component in components:
+        for module in component.modules():
+            if isinstance(module, Share):
+                shares[whole_module(module)].append(module)
+    for source in reversed(list(shares)):  # the innermost first
+        inner = (module.training for module in source.modules() if module not in shares)
+        source.training = any(share.training for share in shares[source]) or any(inner)
+        if source.training and type(source).train is not nn.Module.train:
+            before = {module: module.training for module in source.modules()}
+            source.train()
+            for module, was in before.items():
+                module.training = module.training and was

@@ -15,6 +15,7 @@ from ...config.schema import ExperimentConfig
 from ...errors import ConfigError
 from ...run_layout import OPTIMIZER_TENSORS, OPTIMIZER_VALUES, WEIGHTS
 from ...runtime.files import stat_of
+from ...setup.components import build_components
 from ..directory import checkpoint_at, verify
 from ..init_from import find_source
 from ..names import is_folder
@@ -133,7 +134,7 @@ def _read_components(
         return {name: read_torch(source, name) for name in names}
     folder = lerobot_folder(source)
     assert folder is not None, "the source is LeRobot's because of this folder"
-    known = [] if config is None else list(config.model.components)
+    known = [] if config is None else list(config.model.entries)
     if only is None and len(known) != 1:
         which = f" The config has {', '.join(known)}." if known else ""
         raise ConfigError(f"--component: must name the component.{which}")
@@ -142,13 +143,13 @@ def _read_components(
 
 def _build_component(config: ExperimentConfig, name: str) -> nn.Module:
     """Return a component as the config builds it, with its own initial weights."""
-    components = config.model.components
-    if name not in components:
+    entries = config.model.entries
+    if name not in entries:
         raise ConfigError(
-            f"--config: has no component {name!r}{nearest(name, list(components))} It has {listed(list(components))}."
+            f"--config: has no component {name!r}{nearest(name, list(entries))} It has {listed(list(entries))}."
         )
-    component: nn.Module = components[name].make(f"model.components.{name}")
-    return component.requires_grad_(False) if components[name].freeze else component
+    components, _ = build_components(config.model, config.seed, load_initial_weights=False, log=lambda _: None)
+    return components[name]
 
 
 def _component_folders(source: Path) -> dict[str, Path]:

@@ -1,0 +1,32 @@
+"""Writes the folder that LeRobot loads: weights, config.json, and both processors."""
+
+from pathlib import Path
+
+from torch import nn
+
+from ..splitting.parts import REST, whole_module
+from .objective import LeRobotPolicy
+
+
+def save_pretrained(folder: Path, components: nn.ModuleDict, objective: LeRobotPolicy) -> None:
+    """Write a trained policy as LeRobot's `save_pretrained` does.
+
+    LeRobot chooses the device when it loads the folder, unless it is told.
+
+    Args:
+        folder: A folder; it is made.
+        components: The components by name, as a loaded run has them.
+        objective: The run's, with its state.
+
+    Raises:
+        ConfigError: The policy is not LeRobot's.
+        OSError: A file cannot be written.
+    """
+    config, preprocessor, postprocessor = objective.lerobot_parts(components)
+    device, config.device = config.device, None
+    try:
+        whole_module(components[REST]).save_pretrained(folder)
+    finally:
+        config.device = device
+    preprocessor.save_pretrained(folder)
+    postprocessor.save_pretrained(folder)
