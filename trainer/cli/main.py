@@ -144,6 +144,35 @@ def evaluate(
 
 
 @app.command(
+    cls=OverridesCommand, context_settings=_TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the run's config."
+)
+def export(
+    context: typer.Context,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory. The run may be training.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            metavar="FORMAT",
+            help="torch: a script that needs torch alone; lerobot: a folder that LeRobot loads.",
+        ),
+    ],
+    checkpoint: Annotated[
+        str, typer.Option("--checkpoint", metavar="PATH", help="latest, best, or the folder of a checkpoint.")
+    ] = "latest",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the export that is in OUT.")] = False,
+    no_plugins: _NoPlugins = False,
+) -> None:
+    """Write a trained run as files that need no innerstep."""
+    from ..export_run import export_run
+    from ..runtime.terminal import report
+
+    with _importing(no_plugins), _interruptible():
+        export_run(run, to, out, checkpoint, overwrite, _parse_overrides(context), report)
+
+
+@app.command(
     cls=OverridesCommand, context_settings=_TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the config."
 )
 def plan(context: typer.Context, config: _Config, plugins: _Plugins = None) -> None:

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -148,6 +148,15 @@ class Objective(ABC):
             outcome = self.losses(components, batch)
         learner.step(outcome.total)
         return outcome
+
+
+@runtime_checkable
+class Predicts(Protocol):
+    """An objective that is not a policy, but computes outputs that `innerstep export` can write as a script."""
+
+    def predict(self, components: nn.ModuleDict, batch: Batch) -> Tensor | Mapping[str, Tensor]:
+        """Return the outputs (N, …) for a batch, of which it reads the inputs only, or several by name."""
+        ...
 
 
 HELD_OUT_PREFIX = "val_"
