@@ -45,6 +45,7 @@ TRAINER = [
     "reporting",
     "checkpoint.tools",
     "importing",
+    "exporting",
     "",
     "cli",
 ]

@@ -64,7 +64,8 @@ class ComponentPolicy(Policy):
     def prepare(self, components: nn.ModuleDict, data: DataSet) -> None:
         """Take features, time steps and statistics from the data, and check the options against them."""
         batch = data.train.batch(torch.zeros(1, dtype=torch.int64))
-        features = self._used_features(list(components), known_features(self._options, data.features, batch), batch)
+        known = known_features(self._options, data.features, batch)
+        features = self._used_features(self.wired(list(components)), known, batch)
         numbers = {name: _number_of_steps(name, batch[name], feature) for name, feature in features.items()}
         chunk = numbers.pop(self.action)
         observed = {name: observation_steps(name, number, data.deltas) for name, number in numbers.items()}
@@ -108,6 +109,10 @@ class ComponentPolicy(Policy):
         if coefficient is not None:
             return ObservationHistory(TemporalEnsemble(chunks, coefficient), self.n_obs_steps)
         return ObservationHistory(ActionQueue(chunks, self._actions_carried_out()), self.n_obs_steps)
+
+    def wired(self, components: Sequence[str]) -> Sequence[str]:
+        """Return those of the components that the wiring must use: all. A subclass may have others beside them."""
+        return components
 
     @property
     def dataflow(self) -> Dataflow:
