@@ -1,9 +1,11 @@
 """Traces what a run computes: from inputs in the units of the data to its outputs, as one graph."""
 
+import logging
 import re
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +23,8 @@ Outputs = Tensor | Mapping[str, Tensor]
 Computation = Callable[[nn.ModuleDict, Batch], Outputs]
 """What is exported: the `actions` of a policy, or the `predict` of another objective."""
 
+_FIXED_BATCH = "specialized it to be a constant"
+"""How torch says that code was run for one number of samples only."""
 _COMPONENTS, _OBJECTIVE = "components.", "objective."
 
 
@@ -73,8 +77,7 @@ def trace(whole: Whole, inputs: Batch) -> Traced:
         ConfigError: A component does something that has no fixed graph.
     """
     shapes = {name: {0: Dim("batch")} for name in inputs}
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with torch.no_grad(), _quiet():
         try:
             return Traced(export(whole, (inputs,), dynamic_shapes=(shapes,), strict=False), inputs, whole)
         except Exception as error:  # torch raises many kinds, and the components any
@@ -82,8 +85,20 @@ def trace(whole: Whole, inputs: Batch) -> Traced:
         try:  # reads the code instead of running it: `len(tensor)` is not a fixed number then
             return Traced(export(whole, (inputs,), dynamic_shapes=(shapes,), strict=True), inputs, whole)
         except Exception as error:
-            fixes_batch = "specialized it to be a constant" in str(first)
-            raise _refused(whole, error if fixes_batch else first) from error
+            raise _refused(whole, error if _FIXED_BATCH in str(first) else first) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence torch, which reports failed attempts to trace at length. The error says what is wrong."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _refused(whole: Whole, error: Exception) -> ConfigError:
@@ -106,6 +121,10 @@ def _modules_in(error: BaseException) -> Iterator[nn.Module]:
 
 
 def _reason(error: Exception) -> str:
+    if _FIXED_BATCH in str(error):
+        return (
+            "it takes the number of samples as a number of Python's, where tensor.shape[0] should stay one of torch's"
+        )
     text = raised(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     user = next((line for line in lines if line.startswith("File ") and "/torch/" not in line), "")
