@@ -43,6 +43,61 @@ class SmallPolicy(nn.Module):
         return self.scale * error.square().mean(), {"absolute": error.abs().mean().item(), "names": ["x"]}
 
 
+class Recommending(SmallPolicy):
+    """A policy with an optimizer of its own choice: a group for its backbone, and one without weight decay."""
+
+    def __init__(self, lr: float = 1e-3) -> None:
+        super().__init__()
+
+    @classmethod
+    def optimizer_preset(cls, params):
+        schedule = {"type": "linear"}
+        options = {"lr": params.get("lr", 1e-3), "weight_decay": 0.1, "grad_clip_norm": 3.0, "schedule": schedule}
+        return {"type": "adamw", "params": options}
+
+    def get_optim_params(self):
+        named = dict(self.named_parameters())
+        still = [p for name, p in named.items() if ".norm." in name or name.endswith("token")]
+        backbone = [p for name, p in named.items() if ".backbone." in name]
+        chosen = {*still, *backbone}
+        return [
+            {"params": [p for p in named.values() if p not in chosen]},
+            {"params": still, "weight_decay": 0.0},
+            {"params": iter(backbone), "lr": 1e-5, "weight_decay": 0.1},
+        ]
+
+
+class Failing(Recommending):
+    def get_optim_params(self):
+        return {}["no_such"]
+
+
+class Texts(Recommending):
+    def get_optim_params(self):
+        return ["model.head"]
+
+
+class Misspelt(Recommending):
+    def get_optim_params(self):
+        return [{"params": self.parameters(), "weight_decya": 0.0}]
+
+
+class Idle(SmallPolicy):
+    """A policy with a layer that is not used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spare = nn.Linear(2, 2)
+
+
+class Broken(SmallPolicy):
+    """A policy whose backbone takes another width than it gets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model.backbone[0] = nn.Linear(5, 4)
+
+
 PARTS = {
     "backbone": "model.backbone",
     "vae": ["model.vae_encoder*", "model.vae_scale"],

@@ -175,7 +175,7 @@ class ModelConfig(Config):
         policy: PolicyConfig | None = info.data["policy"]
         of_policy = [] if policy is None else [REST, *policy.parts]
         classes = {**dict.fromkeys(of_policy, policy), **info.data["components"]}
-        presets = presets_of(raw, classes, joint=of_policy[1:] and of_policy)
+        presets = presets_of(raw, classes, joint=of_policy)
         optims: dict[str, OptimConfig] = handler(with_presets(raw, presets))
         check_there(optims, classes)
         for name, preset in presets.items():
