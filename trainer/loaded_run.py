@@ -101,7 +101,11 @@ def config_of_run(run: Path, overrides: Mapping[str, object]) -> ExperimentConfi
     """
     run_dir = run.absolute()
     if not is_file(run_dir / CONFIG):
-        hint = " To load a checkpoint of a run: load_run(RUN, checkpoint=PATH)." if CHECKPOINTS in run_dir.parts else ""
+        hint = (
+            " To load a checkpoint of a run: load_run(RUN, checkpoint=PATH), or RUN --checkpoint PATH."
+            if CHECKPOINTS in run_dir.parts
+            else ""
+        )
         raise ConfigError(f"{run}: there is no run here (no {CONFIG}).{hint}")
     return load_config(run_dir / CONFIG, {**overrides, "train.run_dir": as_text(run_dir)})
 
