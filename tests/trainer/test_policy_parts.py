@@ -138,6 +138,16 @@ def test_a_part_without_an_optimizer_is_reported_by_its_path(tmp_path):
         load_config(raw)
 
 
+def test_a_rest_without_parameters_needs_no_optimizer(tmp_path):
+    parts = {"one": ["model.backbone", "model.vae*", "model.token"], "two": ["model.head", "model.norm"]}
+    raw = policy_config(tmp_path / "run", {"parts": parts}, {"one": ADAMW, "two": ADAMW})
+    trainer = OfflineTrainer(load_config(raw), QUIET)
+    assert list(trainer.optimizers) == ["one", "two"]
+    assert re.search("policy +0  the rest +- +- ", trainer.plan())
+    train(raw, console=QUIET)
+    resume(tmp_path / "run", {"train.total_steps": 14, "resume.on_change": "override"}, console=QUIET)
+
+
 def test_a_part_that_the_loss_does_not_depend_on_is_reported_by_its_path(tmp_path):
     raw = policy_config(tmp_path / "run", {"type": "sample_policies.Idle", "parts": {"spare": "spare"}})
     with pytest.raises(ConfigError, match=r"model.policy.parts.spare: the loss does not depend on it"):
