@@ -44,6 +44,8 @@ TRAINER = [
     "setup",
     "reporting",
     "checkpoint.tools",
+    "importing",
+    "exporting",
     "",
     "cli",
 ]

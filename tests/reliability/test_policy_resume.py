@@ -5,6 +5,7 @@ import time
 
 import pytest
 import sample_lerobot_policies
+import sample_policies
 import sample_two_ways
 import yaml
 from conftest import ROOT, files_of, finish, metrics_of, needs, start
@@ -81,10 +82,19 @@ def act(run):
     return made
 
 
+def in_parts(run):
+    """Return the config of a policy whose parts have different optimizers; one has dropout, and a frozen BatchNorm."""
+    frozen = {"modules": sample_policies.PARTS["backbone"], "freeze": ["1"]}
+    policy = {"params": {"dropout": 0.2}, "parts": {**sample_policies.PARTS, "backbone": frozen}}
+    optims = {"policy": WARMUP, "backbone": SCHEDULE_FREE, "vae": {**ADAMW, "every": 2}}
+    return sample_policies.policy_config(run, policy, optims, grad_clip_norm=0.1, **OFTEN)
+
+
 CONFIGS = {
     "lerobot_act": pytest.param(act, marks=needs("lerobot")),
     "behaviour_cloning": pytest.param(cloning, marks=[needs("kornia"), needs("av"), needs("pyarrow")]),
     "flow_matching": flow,
+    "in parts": in_parts,
 }
 
 

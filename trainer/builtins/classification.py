@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812 the field's name for it
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..interfaces.dataset import Batch, DataSet
@@ -39,8 +39,12 @@ class Classification(Objective):
 
     def losses(self, components: nn.ModuleDict, batch: Batch) -> Outcome:
         """Return the mean cross-entropy and the accuracy."""
-        assert self._dataflow is not None, "prepare comes first"
-        scores = self._dataflow.run(components, batch)
+        scores = self.predict(components, batch)
         label = batch[self._label]
         losses = {"cross_entropy": F.cross_entropy(scores.float(), label)}
         return Outcome(losses, lambda: {"accuracy": (scores.argmax(dim=1) == label).float().mean()})
+
+    def predict(self, components: nn.ModuleDict, batch: Batch) -> Tensor:
+        """Return the class scores (N, classes)."""
+        dataflow = self._dataflow or Dataflow.chain(list(components), self._input)
+        return dataflow.run(components, batch)

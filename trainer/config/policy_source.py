@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from optimizer.config import refusal, shown_value
 
 from ..errors import ConfigError
 from ..run_layout import CONFIG
-from ..runtime.hub import is_reference, local_folder
+from ..runtime.hub import at_commit, is_reference, local_folder
 from .paths import as_text, expand
 from .yaml_file import read_config_file
 
@@ -39,13 +38,14 @@ def with_source(raw: Mapping[str, Any]) -> dict[str, Any]:
     try:
         text = os.fspath(given)
         place = local_folder(text, _PATH) if is_reference(text) else Path(expand(text))
+        weights = at_commit(text, place) if is_reference(text) else as_text(place.absolute())
         found = _policy_at(place)
     except ValueError as error:
         raise refusal(str(error).removeprefix(f"{_PATH}: "), ("path",), given) from error
     params = raw.get("params")
     merged = {**found.get("params", {}), **params} if isinstance(params, Mapping) else params or found.get("params", {})
     own = {"normalization": found.get("normalization"), **{key: value for key, value in raw.items() if key != "path"}}
-    return {**own, "type": found["type"], "params": merged, "init_from": {"path": as_text(place.absolute())}}
+    return {**own, "type": found["type"], "params": merged, "init_from": {"path": weights}}
 
 
 def _policy_at(place: Path) -> Mapping[str, Any]:
@@ -60,8 +60,9 @@ def _policy_at(place: Path) -> Mapping[str, Any]:
     if not (place / LEROBOT_CONFIG).is_file():
         found = "there is nothing" if not place.exists() else "there is no policy"
         raise ConfigError(f"{found} at {place}: neither a run's {CONFIG} nor {LEROBOT_CONFIG} of LeRobot")
-    pretrained = import_module("..lerobot_policies.pretrained", __package__)
-    kind, params = pretrained.policy_of_folder(place)
+    from ..lerobot_policies.pretrained import policy_of_folder  # what it imports is needed for such a folder only
+
+    kind, params = policy_of_folder(place)
     return {"type": kind, "params": params}
 
 

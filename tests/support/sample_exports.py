@@ -1,0 +1,120 @@
+"""Components that `innerstep export` can write as a script, and some that it cannot."""
+
+import torch
+from torch import nn
+
+from trainer import MODEL_REGISTRY, OBJECTIVE_REGISTRY, Objective, Outcome
+
+
+class Plain(nn.Module):
+    """The base of the components below: (N, T, 3) -> (N, 3, 2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 6)
+
+    def forward(self, state: torch.Tensor) -> torch.Tensor:
+        return self.layer(state[:, -1]).view(-1, 3, 2)
+
+
+@MODEL_REGISTRY.register("export_blocks")
+class Blocks(Plain):
+    """Code in blocks: without gradients, in half precision, and out of it again."""
+
+    def forward(self, state):
+        with torch.no_grad():
+            scale = state.abs().mean(dim=(1, 2), keepdim=True) + torch.tensor([0.5, 1.5, 2.5])
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = self.layer(state * scale)
+            with torch.autocast("cpu", enabled=False):
+                exact = self.layer(state * 2)
+        return (mixed.float() + exact)[:, -1].view(-1, 3, 2)
+
+
+@MODEL_REGISTRY.register("export_random")
+class Random(Plain):
+    def forward(self, state):
+        return super().forward(state) + torch.randn(len(state), 3, 2)
+
+
+@MODEL_REGISTRY.register("export_recurrent")
+class Recurrent(Plain):
+    """An LSTM, whose weights have strides and whose steps have states."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory = nn.LSTM(3, 3, batch_first=True)
+
+    def forward(self, state):
+        return super().forward(self.memory(state)[0])
+
+
+@MODEL_REGISTRY.register("export_branch")
+class Branch(Plain):
+    """Its computation depends on the values."""
+
+    def forward(self, state):
+        return super().forward(state if state.sum() > 0 else -state)
+
+
+@MODEL_REGISTRY.register("export_listed")
+class Listed(Plain):
+    """A part of it is not torch's."""
+
+    def forward(self, state):
+        return super().forward(torch.tensor(eval(repr(state.tolist()))))
+
+
+@MODEL_REGISTRY.register("export_counter")
+class Counter(Plain):
+    """It remembers how often it was called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, state):
+        self.calls = self.calls + 1
+        return super().forward(state) + self.calls
+
+
+@torch.library.custom_op("innerstep_tests::doubled", mutates_args=())
+def doubled(x: torch.Tensor) -> torch.Tensor:
+    return x * 2
+
+
+@doubled.register_fake
+def _(x):
+    return torch.empty_like(x)
+
+
+@MODEL_REGISTRY.register("export_custom")
+class Custom(Plain):
+    """An operator of a library's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Doubled()
+
+    def forward(self, state):
+        return super().forward(self.inner(state))
+
+
+class Doubled(nn.Module):
+    def forward(self, x):
+        return doubled(x)
+
+
+@OBJECTIVE_REGISTRY.register("export_nothing")
+class Nothing(Objective):
+    """An objective without anything to export."""
+
+    def losses(self, components, batch):
+        return Outcome({"size": components["net"](batch["observation.state"]).square().mean()})
+
+
+def head_config(policy_config, run_dir, key, objective="behaviour_cloning"):
+    """Return the config of a run whose only component is `key`, on the demonstrations."""
+    wiring = {"wiring": ["actions = net(observation.state)"]} if objective == "behaviour_cloning" else {}
+    made = policy_config(run_dir, wiring, {"net": {"type": key}}, objective)
+    return {**made, "plugins": [*made["plugins"], "sample_exports"], "train": {**made["train"], "total_steps": 2}}

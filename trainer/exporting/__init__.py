@@ -1,0 +1,1 @@
+"""Trained runs as files for other programs: one script and one safetensors file, or LeRobot's folder."""
