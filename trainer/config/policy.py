@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, field_validator, model_validator
 from torch import nn
 
 from optimizer import Registry
@@ -16,7 +16,7 @@ from .freeze import Freeze
 from .init_from import InitConfig
 from .marks import FixedInRun, MayChange
 from .names import check_names
-from .policy_source import with_source
+from .policy_source import with_source, without_code_of
 
 
 class PartConfig(Config):
@@ -59,10 +59,13 @@ class PolicyConfig(ClassChoice):
     """Saved weights of the whole policy to start from, whether or not it is in parts there; null: those that its class
     begins with."""
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _resolve_path(cls, raw: object) -> object:
-        return with_source(raw) if isinstance(raw, dict) and raw.get("path") is not None else raw
+    def _resolve_path(cls, raw: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(raw, dict) or raw.get("path") is None:
+            return handler(raw)
+        with without_code_of(raw["path"]):
+            return handler(with_source(raw))
 
     @field_validator("parts")
     @classmethod

@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from optimizer import no_plugins
 from optimizer.config import refusal, shown_value
 
 from ..errors import ConfigError
@@ -15,6 +17,15 @@ from .yaml_file import read_config_file
 
 LEROBOT_CONFIG = "config.json"
 _PATH = "model.policy.path"
+
+
+def without_code_of(path: object) -> AbstractContextManager[None]:
+    """Return a context in which the policy that `path` names imports no module if it is on the hub."""
+    if not is_reference(path):
+        return nullcontext()
+    return no_plugins(
+        "a policy on the hub imports no module: if you trust it, give its type, params and init_from here"
+    )
 
 
 def with_source(raw: Mapping[str, Any]) -> dict[str, Any]:
