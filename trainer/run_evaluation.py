@@ -7,7 +7,8 @@ from pathlib import Path
 from optimizer.config import log_imports
 
 from .checkpoint.own_state import OwnState
-from .config.schema import EvaluationConfig, ExperimentConfig
+from .config.evaluation import EvaluationConfig
+from .config.schema import ExperimentConfig
 from .errors import ConfigError, OutputError, user_code
 from .interfaces.evaluation import Episode
 from .loaded_run import LoadedRun, config_of_run, load_checkpoint

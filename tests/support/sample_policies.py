@@ -43,6 +43,98 @@ class SmallPolicy(nn.Module):
         return self.scale * error.square().mean(), {"absolute": error.abs().mean().item(), "names": ["x"]}
 
 
+class Recommending(SmallPolicy):
+    """A policy with an optimizer of its own choice: a group for its backbone, and one without weight decay."""
+
+    def __init__(self, lr: float = 1e-3) -> None:
+        super().__init__()
+
+    @classmethod
+    def optimizer_preset(cls, params):
+        schedule = {"type": "linear"}
+        options = {"lr": params.get("lr", 1e-3), "weight_decay": 0.1, "grad_clip_norm": 3.0, "schedule": schedule}
+        return {"type": "adamw", "params": options}
+
+    def get_optim_params(self):
+        named = dict(self.named_parameters())
+        still = [p for name, p in named.items() if ".norm." in name or name.endswith("token")]
+        backbone = [p for name, p in named.items() if ".backbone." in name]
+        chosen = {*still, *backbone}
+        return [
+            {"params": [p for p in named.values() if p not in chosen]},
+            {"params": still, "weight_decay": 0.0},
+            {"params": iter(backbone), "lr": 1e-5, "weight_decay": 0.1},
+        ]
+
+
+class Failing(Recommending):
+    def get_optim_params(self):
+        return {}["no_such"]
+
+
+class Texts(Recommending):
+    def get_optim_params(self):
+        return ["model.head"]
+
+
+class Misspelt(Recommending):
+    def get_optim_params(self):
+        return [{"params": self.parameters(), "weight_decya": 0.0}]
+
+
+class Idle(SmallPolicy):
+    """A policy with a layer that is not used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spare = nn.Linear(2, 2)
+
+
+class Broken(SmallPolicy):
+    """A policy whose backbone takes another width than it gets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model.backbone[0] = nn.Linear(5, 4)
+
+
+class Silent(nn.Module):
+    """A policy for demonstrations (sample_demonstrations) that cannot act."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.LazyLinear(6)
+        self.calls = self.resets = 0
+
+    def predict(self, batch):
+        state = batch["observation.state"].flatten(1)
+        image = batch["observation.images.top"].flatten(1)
+        return self.net(torch.cat([state, image], dim=1)).unflatten(1, (3, 2))
+
+    def forward(self, batch):
+        error = (self.predict(batch) - batch["action"]).square()[~batch["action_is_pad"]]
+        return error.mean(), {"worst": error.max()}
+
+
+class Chunks(Silent):
+    """A policy that predicts chunks of actions."""
+
+    def predict_action_chunk(self, batch):
+        self.calls += 1
+        return self.predict(batch)
+
+
+class Selects(Silent):
+    """A policy that selects one action at a time, and forgets the episode when it is told to."""
+
+    def reset(self):
+        self.resets += 1
+
+    def select_action(self, batch):
+        self.calls += 1
+        return self.predict(batch)[:, 0]
+
+
 PARTS = {
     "backbone": "model.backbone",
     "vae": ["model.vae_encoder*", "model.vae_scale"],

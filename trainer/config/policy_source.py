@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +49,10 @@ def with_source(raw: Mapping[str, Any]) -> dict[str, Any]:
     try:
         text = os.fspath(given)
         place = local_folder(text, _PATH) if is_reference(text) else Path(expand(text))
+        weights = at_commit(text, place) if is_reference(text) else as_text(place.absolute())
         found = _policy_at(place)
     except ValueError as error:
         raise refusal(str(error).removeprefix(f"{_PATH}: "), ("path",), given) from error
-    weights = at_commit(text, place) if is_reference(text) else as_text(place.absolute())
     params = raw.get("params")
     merged = {**found.get("params", {}), **params} if isinstance(params, Mapping) else params or found.get("params", {})
     own = {"normalization": found.get("normalization"), **{key: value for key, value in raw.items() if key != "path"}}
@@ -72,8 +71,9 @@ def _policy_at(place: Path) -> Mapping[str, Any]:
     if not (place / LEROBOT_CONFIG).is_file():
         found = "there is nothing" if not place.exists() else "there is no policy"
         raise ConfigError(f"{found} at {place}: neither a run's {CONFIG} nor {LEROBOT_CONFIG} of LeRobot")
-    pretrained = import_module("..lerobot_policies.pretrained", __package__)
-    kind, params = pretrained.policy_of_folder(place)
+    from ..lerobot_policies.pretrained import policy_of_folder  # what it imports is needed for such a folder only
+
+    kind, params = policy_of_folder(place)
     return {"type": kind, "params": params}
 
 

@@ -23,7 +23,7 @@ class Preset:
     given: frozenset[str]
     """The names of the parameters that the entry itself had. They win."""
     joint_clip_norm: float | None = None
-    """The norm that the class recommends to clip the gradients of all parts to; None: none."""
+    """The norm that the class recommends to clip the policy's gradients to; None: none, or the entry gives one."""
 
 
 def presets_of(raw: object, classes: Mapping[str, ClassChoice], joint: Collection[str]) -> dict[str, Preset]:
@@ -32,7 +32,7 @@ def presets_of(raw: object, classes: Mapping[str, ClassChoice], joint: Collectio
     Args:
         raw: The entries.
         classes: The class of each component.
-        joint: The components of a policy in parts, whose gradients are clipped together.
+        joint: The components of the policy, whose gradients are clipped together.
 
     Raises:
         ValidationError: There is no such component, it has no preset, or that is not an entry.
@@ -63,7 +63,7 @@ def _preset_of(name: str, entry: Mapping[str, Any], component: ClassChoice, join
         name: The component's.
         entry: One of `type: preset`.
         component: The component's class.
-        joint: Whether the component is a part of a policy, whose gradients are clipped together.
+        joint: Whether it is one of the policy, whose gradients are clipped together.
 
     Raises:
         ValidationError: There is no preset, or it is not an entry. The path begins with `name`.

@@ -22,6 +22,9 @@ from .yaml_file import read_config_file
 
 Model = TypeVar("Model", bound=BaseModel)
 
+_NAMED_ENTRIES = {"model.components": "type", "model.component_optims": "type", "model.policy.parts": "modules"}
+"""Sections of named entries, and the field that an entry needs."""
+
 
 def read_config(
     model: type[Model],
@@ -81,21 +84,28 @@ def _import_plugins_of(config: Mapping[str, object]) -> None:
 
 
 def _refuse_new_names(raw: Mapping[str, object], config: Mapping[str, object], overrides: Mapping[str, object]) -> None:
-    """Check that an override of a component or an optimizer finds it, or creates it by giving its type.
+    """Check that an override of a component, a part or an optimizer finds it, or creates it by all that it needs.
 
     Raises:
         ConfigError: It does neither.
     """
     for key in overrides:
-        section, kind, name, *_ = [*key.split("."), "", "", ""]
-        if section != "model" or kind not in ("components", "component_optims") or not name:
-            continue
-        before, now = (
-            model.get(kind) if isinstance(model := tree.get("model"), Mapping) else None for tree in (raw, config)
-        )
-        there = list(before) if isinstance(before, Mapping) else []
-        entry = now.get(name) if isinstance(now, Mapping) else None
-        if name not in there and isinstance(entry, Mapping) and "type" not in entry:
-            raise ConfigError(
-                f"--{key}: there is no {name!r} in model.{kind}{nearest(name, there)} To add it, give its type too."
-            )
+        for section, needed in _NAMED_ENTRIES.items():
+            name = key.removeprefix(f"{section}.").partition(".")[0]
+            if not key.startswith(f"{section}.") or not name:
+                continue
+            before, now = (_mapping_at(tree, section) for tree in (raw, config))
+            entry = now.get(name)
+            if name not in before and isinstance(entry, Mapping) and needed not in entry:
+                raise ConfigError(
+                    f"--{key}: there is no {name!r} in {section}{nearest(name, list(before))} To add it, give its"
+                    f" {needed} too."
+                )
+
+
+def _mapping_at(tree: Mapping[str, object], path: str) -> Mapping[str, object]:
+    """Return the mapping that a path leads to; an empty one if there is none."""
+    for part in path.split("."):
+        inner = tree.get(part)
+        tree = inner if isinstance(inner, Mapping) else {}
+    return tree

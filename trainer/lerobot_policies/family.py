@@ -15,7 +15,6 @@ from ..interfaces.component import MODEL_REGISTRY
 from ..interfaces.dataset import DataSet
 from .arguments import REFUSED, config_of, signature_of, validated
 from .data_fit import check_time_steps, features_of, with_features
-from .modes import with_modes
 from .presets import preset_of
 
 PREFIX = "lerobot"
@@ -40,21 +39,13 @@ class OnDemand:
         super().__init__(config_of(self.config_class, params))  # type: ignore[call-arg]  # LeRobot's class is next
 
     @classmethod
-    def complete_params(
-        cls, params: Mapping[str, Any], data: DataSet, normalization: Mapping[str, str] | None = None
-    ) -> dict[str, Any]:
-        """Return `params` with the features of the data set and the modes of normalization, as plain values.
-
-        Args:
-            params: The given ones.
-            data: The data set.
-            normalization: Modes by type of feature, in place of the policy's own; None: those.
+    def complete_params(cls, params: Mapping[str, Any], data: DataSet) -> dict[str, Any]:
+        """Return `params` with the features of the data set, as plain values. Those that are given stay.
 
         Raises:
             ConfigError: LeRobot refuses the parameters, or the data set lacks features or time steps that they ask for.
         """
-        known = features_of(data)
-        completed = with_modes(cls.lerobot_config(params), with_features(params, known), normalization)
+        completed = with_features(params, features_of(data))
         check_time_steps(cls.lerobot_config(completed), data)
         return completed
 

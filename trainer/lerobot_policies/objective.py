@@ -13,6 +13,7 @@ from ..interfaces.dataset import Batch, DataSet
 from ..interfaces.features import Feature, FeatureType
 from ..interfaces.objective import OBJECTIVE_REGISTRY, Outcome, Updater
 from ..interfaces.policy import Actor, Policy
+from ..policies.normalization import NormalizationMode
 from ..splitting.parts import REST, whole_module
 from .acting import SelectingActor
 from .family import OnDemand
@@ -31,10 +32,15 @@ class LeRobotPolicy(Policy):
     Args:
         task: What to do, in words, for a policy that reads it when it acts; null: the task of the data set, if there is
             one only.
+        normalization_mapping: Modes by type of feature, in place of the policy's own: `model.policy.normalization`.
     """
 
-    def __init__(self, task: str | None = None) -> None:
-        self._task = task
+    def __init__(
+        self,
+        task: str | None = None,
+        normalization_mapping: Mapping[FeatureType, NormalizationMode] | None = None,
+    ) -> None:
+        self._task, self._modes = task, normalization_mapping or {}
         self._tasks: Sequence[str] = ()
         self._statistics: Statistics = {}
         self._made: dict[torch.device, tuple[Any, Any]] = {}
@@ -86,7 +92,7 @@ class LeRobotPolicy(Policy):
         config, preprocessor, _ = self.lerobot_parts(components)
         given = preprocessor(training_batch(config, batch, self._tasks))
         loss, values = components[REST](given)
-        return Outcome({"policy_loss": loss}, _numbers(values or {}))
+        return Outcome({"loss": loss}, _numbers(values or {}))
 
     def update(self, components: nn.ModuleDict, batch: Batch, learner: Updater, step: int = 0) -> Outcome:
         """Learn from `batch`, and let the policy update what is its own (the target of TD-MPC)."""
@@ -155,6 +161,12 @@ class LeRobotPolicy(Policy):
         return ""
 
     def _describe(self, config: Any) -> None:
+        """Take over what the policy's config object says, and give it the modes of normalization."""
+        if self._modes:
+            from lerobot.configs.types import NormalizationMode as LeRobotsMode
+
+            given = {kind.value: LeRobotsMode(mode.value) for kind, mode in self._modes.items()}
+            config.normalization_mapping = {**config.normalization_mapping, **given}
         features = {**config.input_features, **config.output_features}
         self.features = {
             name: Feature(FeatureType(feature.type.value), tuple(feature.shape)) for name, feature in features.items()

@@ -1,6 +1,7 @@
 """Writes the folder that LeRobot loads: weights, config.json, and both processors."""
 
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -23,9 +24,10 @@ def save_pretrained(folder: Path, components: nn.ModuleDict, objective: LeRobotP
         OSError: A file cannot be written.
     """
     config, preprocessor, postprocessor = objective.lerobot_parts(components)
+    policy: Any = whole_module(components[REST])
     device, config.device = config.device, None
     try:
-        whole_module(components[REST]).save_pretrained(folder)
+        policy.save_pretrained(folder)
     finally:
         config.device = device
     preprocessor.save_pretrained(folder)

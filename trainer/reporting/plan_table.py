@@ -1,6 +1,6 @@
 """The plan: a table of components, optimizers and schedules, shown before the first batch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -13,8 +13,10 @@ from optimizer.factories import trainable_parameters
 from optimizer.kernels import implementation_of
 from optimizer.types import HasSchedule
 
-from ..config.schema import ExperimentConfig
+from ..config.schema import ExperimentConfig, ModelConfig
 from ..interfaces.component import is_frozen
+from ..splitting.parts import REST
+from ..splitting.share import is_in_parts
 from .tables import align_columns, count
 
 _BY_GROUP = ("betas", "momentum", "eps", "part")
@@ -35,7 +37,7 @@ def plan(
         samples: Number of samples in the training data.
     """
     rows = [_HEADER, *(_component_row(name, config, components[name], optimizers.get(name)) for name in components)]
-    lines = align_columns(rows, right=[1])
+    lines = align_columns(_with_places(rows, config.model), right=[1])
     epochs = horizon.total_steps / (horizon.steps_per_epoch or 1)
     batches = f"{config.train.accumulate} batches of " if config.train.accumulate > 1 else ""
     batches += counted(config.data.batch_size, "sample")
@@ -47,7 +49,7 @@ def plan(
         )
     lines += [line for name, optimizer in optimizers.items() for line in _group_lines(name, optimizer)]
     lines += [
-        f"{name} is frozen: its optimizer {optim.type} is skipped"
+        f"{name} {_reason(components[name])}: its optimizer {optim.type} is skipped"
         for name, optim in config.model.component_optims.items()
         if name not in optimizers
     ]
@@ -58,6 +60,19 @@ def plan(
             usual = factory.usual_options() if isinstance(factory, ScheduledFactory) else None
             lines += warning_lines(name, optimizer.scheduler, own.total_steps, usual)
     return "\n".join(lines)
+
+
+def _with_places(rows: Sequence[tuple[str, ...]], model: ModelConfig) -> list[tuple[str, ...]]:
+    """Return the rows of the table with the place of each component in the policy, if there are parts of one."""
+    if model.policy is None or not model.policy.parts:
+        return list(rows)
+    places = {name: ", ".join(part.modules) for name, part in model.policy.parts.items()}
+    places |= {_HEADER[0]: "of the policy", REST: "the rest"}
+    return [(*row[:2], places.get(row[0], "-"), *row[2:]) for row in rows]
+
+
+def _reason(component: nn.Module) -> str:
+    return "has no parameters" if next(component.parameters(), None) is None else "is frozen"
 
 
 def warning_lines(
@@ -83,7 +98,8 @@ def _component_row(
     if entry is not None and entry.ema_of is not None:
         return name, count(total), f"average of {entry.ema_of}, tau {entry.tau:g}", "-", "-", "-"
     if optimizer is None:
-        return name, count(total), "frozen" if is_frozen(component) else "yes", "-", "-", "-"
+        trains = "-" if total == 0 and is_in_parts(component) else "frozen" if is_frozen(component) else "yes"
+        return name, count(total), trains, "-", "-", "-"
     trains = "yes" if trainable == total else f"{count(trainable)} of it"
     schedule = _schedule_text(optimizer.scheduler) if isinstance(optimizer, HasSchedule) else "-"
     optim = config.model.component_optims[name]

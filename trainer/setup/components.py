@@ -102,8 +102,8 @@ def move(objective: Objective, components: nn.ModuleDict, device: torch.device) 
 
 def compile_components(components: nn.ModuleDict) -> None:
     """Let torch.compile compile the forward and backward pass of each component, or of a policy as a whole."""
-    for component in components.values():
-        whole_module(component).compile()
+    for module in dict.fromkeys(map(whole_module, components.values())):
+        module.compile()
 
 
 def refuse_shapeless_parameters(components: nn.ModuleDict) -> None:
