@@ -110,7 +110,11 @@ def config_of_run(run: str | Path, overrides: Mapping[str, object], allow_plugin
     on_hub = is_reference(run)
     run_dir = local_folder(run, "run") if is_reference(run) else Path(run).absolute()
     if not is_file(run_dir / CONFIG):
-        hint = " To load a checkpoint of a run: load_run(RUN, checkpoint=PATH)." if CHECKPOINTS in run_dir.parts else ""
+        hint = (
+            " To load a checkpoint of a run: load_run(RUN, checkpoint=PATH), or RUN --checkpoint PATH."
+            if CHECKPOINTS in run_dir.parts
+            else ""
+        )
         raise ConfigError(f"{run}: there is no run here (no {CONFIG}).{hint}")
     source = at_commit(str(run), run_dir) if on_hub else run_dir / CONFIG
     return load_config(source, {**overrides, "train.run_dir": as_text(run_dir)}, allow_plugins=allow_plugins)

@@ -6,6 +6,7 @@ from torch import nn
 from trainer import MODEL_REGISTRY, OBJECTIVE_REGISTRY, Objective, Outcome
 
 
+@MODEL_REGISTRY.register("export_plain")
 class Plain(nn.Module):
     """The base of the components below: (N, T, 3) -> (N, 3, 2)."""
 

@@ -30,6 +30,8 @@ def write_lerobot_format(source: Source, folder: Path) -> list[str]:
             " lerobot.NAME}}` and the objective lerobot_policy. Use --to torch."
         )
     save_pretrained(folder, source.components, objective)
-    size = sum(path.stat().st_size for path in folder.iterdir())
-    names = ", ".join(sorted(path.name for path in folder.iterdir()))
-    return [f"{names}: {policy.type}, {size / 1e6:,.1f} MB"]
+    files = sorted(folder.iterdir())
+    for path in files:  # safetensors makes files that only the owner can read
+        path.chmod((folder / "config.json").stat().st_mode)
+    names = ", ".join(path.name for path in files)
+    return [f"{{{names}}}: {policy.type}, {sum(path.stat().st_size for path in files) / 1e6:,.1f} MB"]

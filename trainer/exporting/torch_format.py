@@ -68,6 +68,7 @@ def write_torch_format(source: Source, folder: Path) -> list[str]:
 def _computation(source: Source) -> Computation:
     objective = source.objective
     if isinstance(objective, Policy):
+        objective.actor(source.components)  # a policy may take its time steps from the components, to act
         return objective.actions
     if isinstance(objective, Predicts):
         return objective.predict

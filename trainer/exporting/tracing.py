@@ -1,17 +1,22 @@
 """Traces what a run computes: from inputs in the units of the data to its outputs, as one graph."""
 
+import logging
 import re
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
 from torch.fx import Node
+from torch.overrides import TorchFunctionMode
 
-from ..errors import ConfigError, raised
+from ..errors import ConfigError, raised, user_line
 from ..interfaces.dataset import Batch
 from ..interfaces.objective import Objective, own_modules
 from ..policies.normalization import Normalization
@@ -21,6 +26,8 @@ Outputs = Tensor | Mapping[str, Tensor]
 Computation = Callable[[nn.ModuleDict, Batch], Outputs]
 """What is exported: the `actions` of a policy, or the `predict` of another objective."""
 
+_FIXED_BATCH = "specialized it to be a constant"
+"""How torch says that code was run for one number of samples only."""
 _COMPONENTS, _OBJECTIVE = "components.", "objective."
 
 
@@ -73,8 +80,7 @@ def trace(whole: Whole, inputs: Batch) -> Traced:
         ConfigError: A component does something that has no fixed graph.
     """
     shapes = {name: {0: Dim("batch")} for name in inputs}
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with torch.no_grad(), _quiet(), _WithoutGenerator():
         try:
             return Traced(export(whole, (inputs,), dynamic_shapes=(shapes,), strict=False), inputs, whole)
         except Exception as error:  # torch raises many kinds, and the components any
@@ -82,8 +88,32 @@ def trace(whole: Whole, inputs: Batch) -> Traced:
         try:  # reads the code instead of running it: `len(tensor)` is not a fixed number then
             return Traced(export(whole, (inputs,), dynamic_shapes=(shapes,), strict=True), inputs, whole)
         except Exception as error:
-            fixes_batch = "specialized it to be a constant" in str(first)
-            raise _refused(whole, error if fixes_batch else first) from error
+            raise _refused(whole, error if _FIXED_BATCH in str(first) else first) from error
+
+
+class _WithoutGenerator(TorchFunctionMode):
+    """Leaves out `generator=None`, with which torch refuses to trace random numbers for any number of samples."""
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call `function`."""
+        options = kwargs or {}
+        given = {name: value for name, value in options.items() if name != "generator" or value is not None}
+        return function(*args, **given)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence torch, which reports failed attempts to trace at length. The error says what is wrong."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _refused(whole: Whole, error: Exception) -> ConfigError:
@@ -106,10 +136,13 @@ def _modules_in(error: BaseException) -> Iterator[nn.Module]:
 
 
 def _reason(error: Exception) -> str:
+    if _FIXED_BATCH in str(error):
+        return (
+            "it takes the number of samples as a number of Python's, where tensor.shape[0] should stay one of torch's"
+        )
     text = raised(error)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    user = next((line for line in lines if line.startswith("File ") and "/torch/" not in line), "")
-    return f"{lines[0].rstrip('.')}{f' ({user})' if user else ''}"[:400]
+    first = next(line.strip() for line in text.splitlines() if line.strip())
+    return f"{first.rstrip('.')[:300]}{user_line(error)}"
 
 
 def place_of(node: Node) -> str:

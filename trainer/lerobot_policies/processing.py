@@ -68,8 +68,9 @@ def observation_batch(config: Any, observation: Batch, task: str) -> dict[str, A
         task: What the policy shall do, in words.
     """
     converted: dict[str, Any] = {name: observation[name] for name in config.input_features if name in observation}
-    number = len(next(iter(observation.values())))
-    return _frames_as_floats(config, {**converted, TASK: [task] * number})
+    if config.type not in WITHOUT_WORDS:  # a number of texts would fix the number of samples in an export
+        converted[TASK] = [task] * len(next(iter(observation.values())))
+    return _frames_as_floats(config, converted)
 
 
 def _frames_as_floats(config: Any, batch: dict[str, Any]) -> dict[str, Any]:

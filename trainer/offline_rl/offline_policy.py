@@ -160,16 +160,16 @@ class OfflinePolicy(ComponentPolicy):
 
     def _check_batch(self, batch: Batch, data: DataSet) -> None:
         """Raise ConfigError if the batches are not transitions of one time step."""
-        for name in (*self.observations, ACTION, REWARD, *(NEXT + name for name in self.observations), TERMINAL):
-            if name not in batch:
-                raise ConfigError(
-                    f"data: {type(self).__name__} learns from transitions, and the batches have no {name!r}"
-                    f"{nearest(name, list(batch))} They have {listed(list(batch))}. The data set `transitions` makes"
-                    " such batches."
-                )
-            shape = batch[name].shape[1:]
-            feature = data.features.get(name.removeprefix(NEXT))
-            expected = feature.shape if feature is not None else () if name in (REWARD, TERMINAL) else shape
+        names = (*self.observations, ACTION, REWARD, *(NEXT + name for name in self.observations), TERMINAL)
+        if missing := [name for name in names if name not in batch]:
+            raise ConfigError(
+                f"data: {type(self).__name__} learns from transitions, and the batches have no {missing[0]!r}"
+                f"{nearest(missing[0], list(batch))} They have {listed(list(batch))}. The data set `transitions` makes"
+                " such batches."
+            )
+        for name in names:
+            shape, feature = batch[name].shape[1:], data.features.get(name.removeprefix(NEXT))
+            expected = () if name in (REWARD, TERMINAL) else shape if feature is None else feature.shape
             if shape != expected:
                 raise ConfigError(
                     f"data: {name!r} must have the shape {[1, *expected]} in a batch of one transition; got"
