@@ -43,7 +43,7 @@ class State:
         """Return the files of a checkpoint of `step` updates."""
         names = ("data", "horizon", "components", "config", "scaler")
         progress = Progress(step, {name: {} for name in names})
-        return checkpoint_files(self.components, self.optimizers, progress)
+        return checkpoint_files(self.components, self.optimizers, {}, progress)
 
     def plain(self) -> dict[str, object]:
         """Return the same as torch.save takes it."""

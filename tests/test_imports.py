@@ -44,6 +44,7 @@ TRAINER = [
     "setup",
     "reporting",
     "checkpoint.tools",
+    "importing",
     "exporting",
     "",
     "cli",

@@ -29,6 +29,7 @@ from .policies.actors import ActionQueue as ActionQueue
 from .policies.actors import ObservationHistory as ObservationHistory
 from .policies.actors import PolicyActor as PolicyActor
 from .policies.actors import TemporalEnsemble as TemporalEnsemble
+from .push import push_to_hub as push_to_hub
 from .resume_check import check_resumes as check_resumes
 from .run import Result as Result
 from .runs import resume as resume

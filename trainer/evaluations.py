@@ -144,7 +144,7 @@ class Evaluations:
         """Run the body, an evaluation, at averaged weights; afterwards everything is as before."""
         run, optimizers = self._run, self._run.optimizers.values()
         averages = any(switches_weights(optimizer) for optimizer in optimizers)
-        with separate_rng(run.config.seed), averaged_weights(optimizers), run.own_state.kept():
+        with separate_rng(run.config.seed), averaged_weights(optimizers, run.averages), run.own_state.kept():
             calibration = calibration_batches(run.config, run.data.train) if averages else None
             autocast, device = run.updater.autocast(), run.world.device
             with evaluation_mode(run.objective, run.components, calibration, autocast, device):

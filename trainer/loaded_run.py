@@ -9,8 +9,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from optimizer.config import listed
+
 from .checkpoint.concurrent_reading import read_checkpoint
-from .checkpoint.contents import read_progress
+from .checkpoint.contents import averaged_components, load_component, read_averages, read_progress
 from .checkpoint.directory import verify
 from .checkpoint.health import shorten_names
 from .checkpoint.names import is_file
@@ -23,8 +25,9 @@ from .config.schema import ExperimentConfig
 from .errors import ConfigError
 from .interfaces.objective import Objective
 from .interfaces.policy import Actor, Policy
-from .run_layout import BEST, CHECKPOINTS, CONFIG, LATEST, WEIGHTS
+from .run_layout import BEST, CHECKPOINTS, CONFIG, LATEST, TRAINER, WEIGHTS
 from .runtime.files import DamagedCheckpointError, opened_tensors
+from .runtime.hub import at_commit, is_reference, local_folder, without_code
 from .runtime.rng import separate_rng
 from .runtime.world import device_named
 from .setup.components import build_components, move
@@ -74,32 +77,38 @@ def load_run(
     *,
     device: str = "cpu",
     overrides: Mapping[str, object] | None = None,
+    allow_plugins: bool = False,
 ) -> LoadedRun:
     """Load the components and the objective of a trained run. The data set is not needed, and nothing is written.
 
     The run may be training. The modules that its config names are imported, as by `resume`; within
-    `with no_plugins():` that is an error. Random numbers are left as they are.
+    `with no_plugins():` that is an error, and for a run on the hub unless `allow_plugins` is true. Random numbers are
+    left as they are.
 
     Args:
-        run: The run's directory.
+        run: The run's directory, or hf://ORG/NAME[@REVISION] of a repository with a run.
         checkpoint: `latest`, `best`, or the folder of a checkpoint.
         device: Where the components are: `cpu`, `cuda`, `cuda:1`; auto: the current CUDA device if any, else the CPU.
         overrides: Values of the config to change, by dotted key: `{"train.objective.params.n_action_steps": 4}`.
+        allow_plugins: Whether a run on the hub may import the modules that its config names.
 
     Raises:
         ConfigError: There is no run or no such checkpoint, it is damaged, or it does not fit the config's classes.
         UnreadableError: The system refuses to read a file.
     """
-    return load_checkpoint(config_of_run(Path(run), overrides or {}), checkpoint, device_named(device, "device"))
+    with without_code(run, allow_plugins):
+        config = config_of_run(run, overrides or {}, allow_plugins)
+        return load_checkpoint(config, checkpoint, device_named(device, "device"))
 
 
-def config_of_run(run: Path, overrides: Mapping[str, object]) -> ExperimentConfig:
-    """Return the config of a run, with the directory that the run is in now.
+def config_of_run(run: str | Path, overrides: Mapping[str, object], allow_plugins: bool = False) -> ExperimentConfig:
+    """Return the config of a run, with the directory that the run is in now. A run on the hub is downloaded.
 
     Raises:
-        ConfigError: There is no run, or `overrides` do not fit.
+        ConfigError: There is no run, or `overrides` do not fit, or the config of a run on the hub names modules.
     """
-    run_dir = run.absolute()
+    on_hub = is_reference(run)
+    run_dir = local_folder(run, "run") if is_reference(run) else Path(run).absolute()
     if not is_file(run_dir / CONFIG):
         hint = (
             " To load a checkpoint of a run: load_run(RUN, checkpoint=PATH), or RUN --checkpoint PATH."
@@ -107,7 +116,8 @@ def config_of_run(run: Path, overrides: Mapping[str, object]) -> ExperimentConfi
             else ""
         )
         raise ConfigError(f"{run}: there is no run here (no {CONFIG}).{hint}")
-    return load_config(run_dir / CONFIG, {**overrides, "train.run_dir": as_text(run_dir)})
+    source = at_commit(str(run), run_dir) if on_hub else run_dir / CONFIG
+    return load_config(source, {**overrides, "train.run_dir": as_text(run_dir)}, allow_plugins=allow_plugins)
 
 
 def load_checkpoint(config: ExperimentConfig, checkpoint: str | Path, device: torch.device) -> LoadedRun:
@@ -115,7 +125,7 @@ def load_checkpoint(config: ExperimentConfig, checkpoint: str | Path, device: to
     with separate_rng(config.seed):
         components, _ = build_components(config.model, config.seed, load_initial_weights=False, log=lambda _: None)
         objective: Objective = config.train.objective.make("train.objective")
-    path = _checkpoint_path(checkpoint, config)
+    path = checkpoint_path(checkpoint, config.train.run_dir, config.train.keep_best is not None)
     try:
         folder, step = read_checkpoint(path, lambda found: _load(found, components, objective, device))
     except DamagedCheckpointError as error:
@@ -131,16 +141,19 @@ def load_checkpoint(config: ExperimentConfig, checkpoint: str | Path, device: to
     return LoadedRun(config, folder, step, components, objective)
 
 
-def _checkpoint_path(checkpoint: str | Path, config: ExperimentConfig) -> Path:
-    """Return the path that leads to the checkpoint. Raises ConfigError if the run has no best one."""
-    run_dir = config.train.run_dir
+def checkpoint_path(checkpoint: str | Path, run_dir: Path, keeps_best: bool) -> Path:
+    """Return the path that leads to a checkpoint of the run in `run_dir`: `latest`, `best`, or the folder of one.
+
+    Raises:
+        ConfigError: The run has no best checkpoint.
+    """
     if checkpoint == LATEST:
         return run_dir
     if checkpoint != BEST:
         return Path(checkpoint)
     best = run_dir / CHECKPOINTS / BEST
     if not is_file(best):
-        reason = "train.keep_best is not set" if config.train.keep_best is None else "no evaluation has chosen one"
+        reason = "no evaluation has chosen one" if keeps_best else "train.keep_best is not set"
         raise ConfigError(f"checkpoint: {run_dir} has no best checkpoint: {reason}. Take latest.")
     return best
 
@@ -151,12 +164,19 @@ def _load(folder: Path, components: nn.ModuleDict, objective: Objective, device:
     Raises:
         ValueError: The checkpoint is damaged or does not fit.
     """
-    if names := nonfinite_tensors(folder, verify(folder)):
+    manifest = verify(folder)
+    if TRAINER not in manifest["files"]:
+        there = sorted({name.partition("/")[0] for name in manifest["files"]})
+        raise ConfigError(f"{folder}: holds single components of a run: {listed(there)}. Give it as init_from of each.")
+    if names := nonfinite_tensors(folder, manifest):
         warnings.warn(f"{folder}: not finite: {shorten_names(names)}", UserWarning, stacklevel=4)
     for name, component in components.items():
         _give_shapes(component, folder / name / WEIGHTS)
     try:
         restore_components(folder, components, {}, {}, [], None, lambda _: None)
+        for name in averaged_components(manifest):
+            if name in components:
+                load_component(folder / name, components[name], read_averages(folder / name))
         move(objective, components, device)
         load_objective(folder, objective, components, device)
     except DamagedCheckpointError:

@@ -20,7 +20,7 @@ from .evaluations import Evaluations
 from .interfaces.component import is_frozen, train_mode
 from .interfaces.dataset import DataSet
 from .interfaces.objective import Objective
-from .loop.averaged_weights import averaged_weights, train_at_training_weights
+from .loop.averaged_weights import MovingAverages, averaged_weights, train_at_training_weights
 from .loop.batches import shuffled_batches
 from .loop.data_checks import check_means, check_pin_memory, check_splits
 from .loop.gradient_updates import GradientUpdater, Rules
@@ -86,12 +86,10 @@ class OfflineTrainer:
         self.config = config = with_group_rules(config, self.components)
         self.optimizers = self._build_optimizers()
         self.fingerprint = run_fingerprint(config, self.optimizers, self.horizon)
-        if not resumed:
-            init_optimizers(config.model, self.optimizers, self.log)
-        train_at_training_weights(self.optimizers.values())
-        rules = Rules.from_config(config, self.optimizers)
-        self.updater = GradientUpdater(self.components, self.optimizers, self.world, rules, self.log)
-        self.contents = CheckedContents(self.components, self.optimizers)
+        self.averages = self._averages(resumed)
+        trained, rules = (self.components, self.optimizers), Rules.from_config(config, self.optimizers)
+        self.updater = GradientUpdater(*trained, self.world, rules, self.averages, self.log)
+        self.contents = CheckedContents(*trained, self.averages)
         self.own_state = OwnState(self.objective, self.data, self.components, config.data.workers, self.log)
         self.checkpoints = CheckpointManager(train, self.log, self.world)
         self.evaluations = Evaluations(self, outcome)
@@ -104,7 +102,8 @@ class OfflineTrainer:
 
     def plan(self) -> str:
         """Return the table of components, optimizers and schedules."""
-        return plan(self.config, self.components, self.optimizers, self.horizon, len(self.data.train))
+        table = plan(self.config, self.components, self.optimizers, self.horizon, len(self.data.train))
+        return "\n".join([table, *self.averages.plan_lines()])
 
     def run(self) -> Result:
         """Train from the present step to the end; write metrics, checkpoints and pictures.
@@ -205,7 +204,7 @@ class OfflineTrainer:
             NonFiniteError: A weight is not finite, by train.on_nonfinite.
         """
         if self.config.train.on_nonfinite == "stop":
-            check_weights(self.components)
+            check_weights(self.components, self.averages.named_tensors())
         with averaged_weights(self.optimizers.values()):
             progress = Progress(self.step, saved_values(self))
             files = {**self.contents.make(progress), **self.own_state.files()}
@@ -228,6 +227,13 @@ class OfflineTrainer:
         }
         check_each_trains(self.components, optimizers)
         return optimizers
+
+    def _averages(self, resumed: bool) -> MovingAverages:
+        """Return the moving averages, which start at the weights that training starts at."""
+        if not resumed:
+            init_optimizers(self.config.model, self.optimizers, self.log)
+        train_at_training_weights(self.optimizers.values())
+        return MovingAverages(self.config, self.components, self.optimizers)
 
     def _step_count_notices(self) -> list[str]:
         return step_count_notices(self.updater, range(self.begun, self.step))

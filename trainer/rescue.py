@@ -106,7 +106,7 @@ def _rescue(run: Run, failure: str, hint: str = "") -> str:
         if in_update and not moved:
             run.updater.restore_statistics()
             run.updater.restore_rng()
-        check_weights(run.components)
+        check_weights(run.components, run.averages.named_tensors())
         if moved:
             names = ", ".join(sorted(moved))
             notes = f"This update has moved {names} already: training since then is not saved. "

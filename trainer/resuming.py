@@ -8,7 +8,7 @@ from .checkpoint.fingerprint import config_changes
 from .checkpoint.on_change import changes_table, refuse_changes
 from .checkpoint.policy_weights import POLICY
 from .checkpoint.provenance import log_differences
-from .checkpoint.restore import restore_components
+from .checkpoint.restore import restore_averages, restore_components
 from .checkpoint.upgrades import upgrade_values
 from .errors import ConfigError
 from .loop.averaged_weights import train_at_training_weights
@@ -57,6 +57,7 @@ def restore_run(run: Run, folder: Path) -> None:
             differences = changes_table(rows) or "  nothing"
             run.log(f"resume.on_change={on_change}; what differs from the checkpoint:\n{differences}")
         restore_components(folder, run.components, run.optimizers, run.updater.rules.every, rows, on_change, run.log)
+        restore_averages(folder, run.components, run.averages, on_change, run.log)
         with expected_content(folder):
             train_at_training_weights(run.optimizers.values())
         run.own_state.restore(folder, progress, [row[0] for row in rows], on_change, run.world.device)

@@ -16,6 +16,7 @@ from .checkpoint.own_state import OwnState
 from .config.schema import ExperimentConfig
 from .interfaces.dataset import DataSet
 from .interfaces.objective import Objective
+from .loop.averaged_weights import MovingAverages
 from .loop.batches import ShuffledBatches
 from .loop.gradient_updates import GradientUpdater
 from .runtime.world import World
@@ -44,6 +45,7 @@ class Run(Protocol):
     horizon: Horizon
     fingerprint: dict[str, Any]
     updater: GradientUpdater
+    averages: MovingAverages
     contents: CheckedContents
     own_state: OwnState
     provenance: dict[str, Any]

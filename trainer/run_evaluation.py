@@ -7,7 +7,8 @@ from pathlib import Path
 from optimizer.config import log_imports
 
 from .checkpoint.own_state import OwnState
-from .config.schema import EvaluationConfig, ExperimentConfig
+from .config.evaluation import EvaluationConfig
+from .config.schema import ExperimentConfig
 from .errors import ConfigError, OutputError, user_code
 from .interfaces.evaluation import Episode
 from .loaded_run import LoadedRun, config_of_run, load_checkpoint
@@ -26,11 +27,12 @@ _IN_LAST_LINE = ("success", "return", "episode_length")
 
 
 def evaluate_run(
-    run: Path,
+    run: str | Path,
     checkpoint: str | Path,
     overrides: Mapping[str, object],
     out: Path | None,
     report: Callable[[str], None],
+    allow_plugins: bool = False,
 ) -> None:
     """Evaluate the policy of a run by its `train.evaluation`, and report its episodes and their means.
 
@@ -38,11 +40,12 @@ def evaluate_run(
     the same update, unless that measured BatchNorm statistics for averaged weights, or `train.compile` is true.
 
     Args:
-        run: The run's directory.
+        run: The run's directory, or hf://ORG/NAME of a repository with a run.
         checkpoint: `latest`, `best`, or the folder of a checkpoint.
         overrides: Values of the config to change, by dotted key.
         out: A folder for rollouts.png, and for as many videos as `train.evaluation.video`; None: neither is made.
         report: Prints lines.
+        allow_plugins: Whether a run on the hub may import the modules that its config names.
 
     Raises:
         ConfigError: There is no run or no checkpoint, the objective is not a policy, the run has no `train.evaluation`,
@@ -50,8 +53,8 @@ def evaluate_run(
         UserCodeError: The environment or the policy fails.
         OutputError: A picture or a video cannot be written.
     """
-    with log_imports(lambda module: report(f"{run / CONFIG} imports {module}")):
-        config = config_of_run(run, overrides)
+    with log_imports(lambda module: report(f"{run}/{CONFIG} imports {module}")):
+        config = config_of_run(run, overrides, allow_plugins)
     device = device_named(config.train.device, "train.device")
     loaded = load_checkpoint(config, checkpoint, device)
     policy = loaded.policy

@@ -10,6 +10,7 @@ RUN/checkpoints/step_00000600/          one checkpoint:
     trainer.json, rng.safetensors       the run's position and random numbers
     objective.*, data.*                 state of the user's objective and data set, where they have some
     COMPONENT/model.safetensors         weights, and extra_state.* for the state that is more than tensors
+    COMPONENT/ema.safetensors           averages of the weights, and ema.json, if train.ema asks for them
     COMPONENT/optimizer.safetensors     optimizer state, and optimizer.json
 """
 
@@ -38,5 +39,8 @@ WEIGHTS = "model.safetensors"
 EXTRA_VALUES = "extra_state.json"
 EXTRA_TENSORS = "extra_state.safetensors"
 """With EXTRA_VALUES, the part of a state dict that `get_extra_state` of its modules returned, if there is any."""
+EMA_TENSORS = "ema.safetensors"
+EMA_VALUES = "ema.json"
+"""The averages of `train.ema`, under the names in WEIGHTS, and the steps that they were made over."""
 OPTIMIZER_TENSORS = "optimizer.safetensors"
 OPTIMIZER_VALUES = "optimizer.json"

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from rich.console import Console
 
 from optimizer.config import counted, explain, log_imports
@@ -31,6 +31,7 @@ from .run import Result
 from .run_layout import CHECKPOINTS, CONFIG, LATEST, METRICS, NOT_UNDERSTOOD, TRAINER
 from .run_lock import RunLock, locked
 from .runtime.files import DamagedCheckpointError, write_atomically
+from .runtime.hub import is_reference
 from .runtime.signals import StoppedBySignal
 from .runtime.streams import steady_console
 from .runtime.terminal import console_of, log, show
@@ -71,7 +72,8 @@ def _train(
     config: ExperimentConfig | Mapping[str, object] | str | Path, overwrite: bool, console: Console, source: Path | None
 ) -> Result:
     world = World()
-    source = Path(config) if isinstance(config, str | Path) else source
+    if isinstance(config, str | Path) and not is_reference(config):
+        source = Path(config)
     config = config if isinstance(config, ExperimentConfig) else load_config(config)
     run_dir = config.train.run_dir
     if overwrite and source is not None:
@@ -238,11 +240,7 @@ def _remove_earlier_run(run_dir: Path, holds_a_run: bool) -> None:
 
 def _write_config(run_dir: Path, config: ExperimentConfig, on_change: str | None = None) -> None:
     """Write the config with every default filled in, so that it means the same under later versions."""
-    resolved = config.model_dump(mode="json") | {"resume": {"on_change": on_change}}
-    for name, optim in config.model.component_optims.items():
-        factory: object = optim.factory
-        if isinstance(factory, BaseModel):
-            resolved["model"]["component_optims"][name]["params"] = factory.model_dump(mode="json")
+    resolved = config.resolved() | {"resume": {"on_change": on_change}}
     try:
         folders = heading_of_folders(strings(resolved), run_dir)
         write_atomically(run_dir / CONFIG, heading() + folders + write_yaml(resolved))

@@ -3,7 +3,7 @@
 from .arguments import arguments_model, check_arguments, construct, signature_model
 from .attribute_docs import attribute_docstring
 from .errors import UNKNOWN_KEY, explain, filtered, nest, refusal
-from .fields import Beta, Count, NonNegativeNumber, PositiveCount, PositiveNumber
+from .fields import Beta, Count, NonNegativeNumber, PositiveCount, PositiveFraction, PositiveNumber
 from .function_path import function_at
 from .importing import (
     NotImportedError,
@@ -27,6 +27,7 @@ __all__ = [
     "NotImportedError",
     "PluginWarning",
     "PositiveCount",
+    "PositiveFraction",
     "PositiveNumber",
     "TaggedField",
     "arguments_model",

@@ -33,23 +33,26 @@ _FOLDERS: ContextVar[Sequence[Path]] = ContextVar("folders", default=())
 _ANNOUNCE: ContextVar[Callable[[str], None] | None] = ContextVar("announce", default=None)
 _FOUND: dict[str, Sequence[Path]] = {}
 _LOCK = Lock()
-_refusing = 0  # for all threads: one that is started meanwhile must not import either
+_RULE = "--no-plugins, or no_plugins() in Python, allows only keys that are built in"
+_refusals: list[str] = []  # for all threads: one that is started meanwhile must not import either
 
 
 @contextmanager
-def no_plugins() -> Iterator[None]:
+def no_plugins(rule: str = _RULE) -> Iterator[None]:
     """Allow configs only keys that are registered, so that an untrusted config imports no code.
 
     Plugin modules and dotted paths are errors, and entry points of installed distributions are not loaded.
+
+    Args:
+        rule: The beginning of the message of such an error.
     """
-    global _refusing
     with _LOCK:
-        _refusing += 1
+        _refusals.append(rule)
     try:
         yield
     finally:
         with _LOCK:
-            _refusing -= 1
+            _refusals.remove(rule)
 
 
 @contextmanager
@@ -78,9 +81,8 @@ def refuse_under_no_plugins(*modules: str) -> None:
     Raises:
         NotImportedError: Nothing may be imported. The message names the modules.
     """
-    if _refusing and modules:
-        rule = "--no-plugins, or no_plugins() in Python, allows only keys that are built in"
-        raise NotImportedError(f"{rule}; not imported: {listed(modules)}")
+    if _refusals and modules:
+        raise NotImportedError(f"{_refusals[-1]}; not imported: {listed(modules)}")
 
 
 def load_module(name: str) -> ModuleType:
@@ -138,7 +140,7 @@ def load_installed(group: str, register: Callable[[str, object], None]) -> bool:
     Returns:
         True; False, and nothing is loaded, inside `no_plugins()`.
     """
-    if _refusing:
+    if _refusals:
         return False
     from importlib.metadata import entry_points  # slow, and needed only by a miss or a listing
 

@@ -2,11 +2,16 @@
 
 import bisect
 import math
+import re
 
 import pytest
 import torch
+from conftest import ROOT, needs
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon
+from trainer.config.overrides import apply_overrides, parse_overrides
+from trainer.importing.train_config import convert
+from trainer.importing.yaml_text import yaml_text
 
 UPDATES = 24
 
@@ -77,3 +82,40 @@ def test_three_keys_clip_by_default_and_the_warmup_cosine_does_not(key):
     registry = OPTIMIZER_BUILDER_REGISTRY
     assert registry[key]().grad_clip_norm == 10.0
     assert registry["adamw_warmup_cosine_decay"](peak_lr=1.0).grad_clip_norm is None
+
+
+GUIDE = (ROOT / "docs/coming_from.md").read_text()
+COMMAND = re.search(r"```\n(lerobot-train .*?)```", GUIDE, re.DOTALL)[1].replace("\\\n", " ").split()[1:]
+
+
+def typed(arguments):
+    """Return the values of `--dotted.key=value` arguments as a mapping."""
+    return apply_overrides({}, parse_overrides(arguments))
+
+
+def test_lerobots_training_command_is_the_yaml_beside_it():
+    written = re.search(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)[1]
+    done = convert(typed(COMMAND))
+    assert written == yaml_text(done.config, done.comments)
+    assert [left.path for left in done.left.values() if left.matters] == ["wandb.enable"]
+
+
+def test_each_option_of_the_command_is_explained_below_it():
+    explained = GUIDE.partition("writes it:")[2].partition("### A config of LeRobot's")[0]
+    for argument in COMMAND:
+        name = argument.removeprefix("--").partition("=")[0]
+        assert f"--{name}" in explained, f"{name} has no line"
+
+
+@needs("lerobot")
+@pytest.mark.filterwarnings("ignore")
+def test_the_command_is_one_that_lerobot_takes():
+    import draccus
+    import lerobot.policies  # noqa: F401 registers the policies
+    from lerobot.configs.train import TrainPipelineConfig
+
+    config = draccus.parse(TrainPipelineConfig, args=COMMAND)
+    assert (config.policy.type, config.env.task, config.eval.batch_size) == ("act", "PushT-v0", 10)
+    config.output_dir = None
+    config.validate()
+    assert config.optimizer.lr == config.policy.optimizer_lr == 1e-5, "--optimizer.lr=3e-4 is dropped in silence"

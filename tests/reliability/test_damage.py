@@ -11,13 +11,14 @@ from rich.console import Console
 
 from trainer.runs import resume, train
 
-STEPS = {"total_steps": 4, "eval_every": 1, "precision": "fp16", "keep_last": None}
+STEPS = {"total_steps": 4, "eval_every": 1, "precision": "fp16", "keep_last": None, "ema": {"decay": 0.9}}
 FILES = [
     "manifest.json",
     "trainer.json",
     "rng.safetensors",
     *(f"{part}/{file}" for part in faults.COMPONENTS for file in ("model.safetensors", "optimizer.safetensors")),
     *(f"{part}/optimizer.json" for part in faults.COMPONENTS),
+    *("first/ema.safetensors", "first/ema.json"),  # the other component's optimizer averages its weights
 ]
 LAST = "checkpoints/step_00000004"
 

@@ -2,6 +2,7 @@
 
 import random
 import time
+from functools import partial
 
 import pytest
 import sample_two_ways
@@ -71,9 +72,20 @@ def flow(run):
     return made
 
 
+def offline(run, name):
+    """Return the config of offline reinforcement learning on the pendulum: targets, and TD3+BC's delayed actor."""
+    made = yaml.safe_load((ROOT / f"configs/pendulum_{name}.yaml").read_text())
+    made["train"] = {"objective": made["train"]["objective"], "run_dir": str(run), "device": "cpu", **OFTEN}
+    for optim in made["model"]["component_optims"].values():
+        optim["params"] = {key: value for key, value in optim["params"].items() if key != "warmup_steps"}
+    return {**made, "plugins": []}
+
+
 CONFIGS = {
     "behaviour_cloning": pytest.param(cloning, marks=[needs("kornia"), needs("av"), needs("pyarrow")]),
     "flow_matching": flow,
+    "iql": partial(offline, name="iql"),
+    "td3_bc": partial(offline, name="td3_bc"),
 }
 
 

@@ -35,12 +35,16 @@ VARIANTS = {
 
 
 def config(run: Path, **changed: Any) -> dict[str, Any]:
-    """Return the config of a run in `run` that saves after every update; changed: of its section `train`."""
+    """Return the config of a run in `run` that saves after every update.
+
+    changed: of its section `train`; `model` takes the place of that section.
+    """
+    model = changed.pop("model", {"components": COMPONENTS, "component_optims": OPTIMS})
     often = {"eval_every": 2, "save_every": 1, "keep_last": 3, "keep_best": {}, "log_every": 1, "accumulate": 2}
     return {
         "plugins": ["sample_parts"],
         "data": {"type": "noise", "batch_size": 8, "params": {"samples": 50}},
-        "model": copy.deepcopy({"components": COMPONENTS, "component_optims": OPTIMS}),  # tests change what they get
+        "model": copy.deepcopy(model),  # tests change what they get
         "train": {
             "objective": {"type": "regression"},
             "total_steps": STEPS,

@@ -93,7 +93,7 @@ def test_the_rehearsal_changes_nothing(tmp_path):
     for _ in range(2):
         trainer = OfflineTrainer(load_config(with_first(tmp_path, "Remembers", SCHEDULE_FREE)), QUIET)
         made.append((trainer.components.state_dict(), torch.get_rng_state()))
-        trainer.contents.__init__(trainer.components, trainer.optimizers)
+        trainer.contents.__init__(trainer.components, trainer.optimizers, trainer.averages)
         made.append((trainer.components.state_dict(), torch.get_rng_state()))
     for state, rng in made[1:]:
         assert all(torch.equal(tensor, made[0][0][name]) for name, tensor in state.items())

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from optimizer import no_plugins
 from trainer import ConfigError, UserCodeError
-from trainer.config.schema import EvaluationConfig
+from trainer.config.evaluation import EvaluationConfig
 from trainer.interfaces.features import Feature, FeatureType
 from trainer.loop.policy_evaluation import PolicyEvaluation, mean_metrics
 from trainer.runtime.rng import separate_rng

@@ -1,5 +1,7 @@
 """Built-in components. A config also takes any other nn.Module class, registered or by dotted path."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -94,9 +96,14 @@ class PatchTransformer(nn.Module):
 class MLP(nn.Module):
     """A multi-layer perceptron: (N, in_features) -> (N, out_features).
 
+    Several inputs (N, …) are joined: a critic reads states and actions.
+
     Args:
+        in_features: Numbers that come in for a sample, over all inputs.
         hidden: Widths of the hidden layers.
         batch_norm: Whether each hidden layer is normalised over the batch.
+        activation: The function after each hidden layer.
+        tanh: Whether the results go through tanh, so that they are within -1 and 1.
     """
 
     def __init__(
@@ -105,14 +112,17 @@ class MLP(nn.Module):
         out_features: Size = 10,
         hidden: list[Size] | None = None,
         batch_norm: bool = False,
+        activation: Literal["gelu", "relu"] = "gelu",
+        tanh: bool = False,
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for width in [64] if hidden is None else hidden:
-            layers += [nn.Linear(in_features, width), *([nn.BatchNorm1d(width)] if batch_norm else []), nn.GELU()]
+            norm = [nn.BatchNorm1d(width)] if batch_norm else []
+            layers += [nn.Linear(in_features, width), *norm, nn.ReLU() if activation == "relu" else nn.GELU()]
             in_features = width
-        self.layers = nn.Sequential(*layers, nn.Linear(in_features, out_features))
+        self.layers = nn.Sequential(*layers, nn.Linear(in_features, out_features), *[nn.Tanh()] * tanh)
 
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.layers(x)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        y: Tensor = self.layers(inputs[0] if len(inputs) == 1 else torch.cat(inputs, dim=-1))
         return y

@@ -7,7 +7,7 @@ from pathlib import Path
 from optimizer.config import counted
 from optimizer.types import JsonObject
 
-from ..config.schema import BestConfig
+from ..config.evaluation import BestConfig
 from ..run_layout import BEST
 from .names import folder_name, is_folder, read_pointer, write_pointer
 

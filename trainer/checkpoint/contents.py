@@ -28,9 +28,12 @@ from optimizer.types import JsonObject
 
 from ..errors import raised
 from ..interfaces.component import config_path
+from ..loop.weight_ema import WeightEma
 from ..run_layout import (
     DATA_TENSORS,
     DATA_VALUES,
+    EMA_TENSORS,
+    EMA_VALUES,
     EXTRA_TENSORS,
     EXTRA_VALUES,
     OBJECTIVE_TENSORS,
@@ -96,7 +99,8 @@ def _flat_optimizer_values(values: JsonObject, _: Mapping[str, Tensor]) -> JsonO
 WEIGHTS_STATE = StateFiles("weights", "weights", WEIGHTS)
 EXTRA_STATE = StateFiles("extra_state", "extra state", EXTRA_TENSORS, EXTRA_VALUES, _flat_extra_state)
 OPTIMIZER_STATE = StateFiles("optimizer", "state", OPTIMIZER_TENSORS, OPTIMIZER_VALUES, _flat_optimizer_values)
-COMPONENT_STATE = (WEIGHTS_STATE, EXTRA_STATE, OPTIMIZER_STATE)
+EMA_STATE = StateFiles("ema", "average", EMA_TENSORS, EMA_VALUES)
+COMPONENT_STATE = (WEIGHTS_STATE, EXTRA_STATE, EMA_STATE, OPTIMIZER_STATE)
 """The kinds of state in a component's folder. The weights are always there, the others where there is such state."""
 
 OBJECTIVE_STATE = StateFiles("objective", "state", OBJECTIVE_TENSORS, OBJECTIVE_VALUES, _flat_user_state)
@@ -115,12 +119,18 @@ class Progress:
     """Plain values: position in the data, scaler, horizon, component table."""
 
 
-def checkpoint_files(components: nn.ModuleDict, optimizers: Mapping[str, Optimizer], progress: Progress) -> Contents:
+def checkpoint_files(
+    components: nn.ModuleDict,
+    optimizers: Mapping[str, Optimizer],
+    averages: Mapping[str, WeightEma],
+    progress: Progress,
+) -> Contents:
     """Return everything that a resume needs, as files by path; the tensors are the run's own, not copies.
 
     Args:
         components: By name.
         optimizers: By component. Schedule-free ones must be in eval mode.
+        averages: Those of `train.ema`, by component.
         progress: The position of the run.
 
     Raises:
@@ -130,6 +140,8 @@ def checkpoint_files(components: nn.ModuleDict, optimizers: Mapping[str, Optimiz
     for name, component in components.items():
         with _naming_the_owner(config_path(components, name)):
             files |= {f"{name}/{file}": content for file, content in _component_files(component).items()}
+            if (ema := averages.get(name)) is not None:
+                files |= {f"{name}/{EMA_TENSORS}": ema.state(component), f"{name}/{EMA_VALUES}": {"steps": ema.steps}}
         if name in optimizers:
             with _naming_the_owner(f"model.component_optims.{name}"):
                 files |= {f"{name}/{file}": content for file, content in _optimizer_files(optimizers[name]).items()}
@@ -140,14 +152,20 @@ def checkpoint_files(components: nn.ModuleDict, optimizers: Mapping[str, Optimiz
     }
 
 
-def load_component(component_folder: Path, component: nn.Module) -> None:
+def load_component(component_folder: Path, component: nn.Module, weights: Mapping[str, Tensor] | None = None) -> None:
     """Load the state in a component's folder, apart from the optimizer's, into `component`.
+
+    Args:
+        component_folder: The component's folder in a checkpoint.
+        component: The component.
+        weights: In place of those in the file.
 
     Raises:
         ValueError: Something does not fit. The message names all that does not; nothing is changed.
     """
     path = component_folder / WEIGHTS
-    tensors, extra = read_tensors(path), _read_extra(component_folder)
+    tensors = read_tensors(path) if weights is None else weights
+    extra = _read_extra(component_folder)
     state = component.state_dict()
     own = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     problems = compare_shapes(shapes_by_name(tensors), shapes_by_name(own))
@@ -166,6 +184,43 @@ def load_component(component_folder: Path, component: nn.Module) -> None:
     except Exception as error:  # its hooks are the user's code, which may raise anything
         raise ValueError(f"{path}: the component cannot load its weights: {raised(error)}") from error
     _restore_strides(component, tensors)
+
+
+def read_averages(component_folder: Path, exact: bool = False) -> dict[str, Tensor]:
+    """Return the averages of `train.ema` in a component's folder, and the other tensors in its file of weights.
+
+    Args:
+        component_folder: The component's folder in a checkpoint.
+        exact: Whether an average in float32 of a weight in another type stays in float32.
+
+    Raises:
+        DamagedCheckpointError: A file is not as it was written.
+    """
+    weights, averages = read_tensors(component_folder / WEIGHTS), read_tensors(component_folder / EMA_TENSORS)
+    if strange := averages.keys() - weights.keys():
+        raise DamagedCheckpointError(f"{component_folder / EMA_TENSORS}: {min(strange)} is not in {WEIGHTS}")
+    rounded = {name: average if exact else average.to(weights[name].dtype) for name, average in averages.items()}
+    return {**weights, **rounded}
+
+
+def averaged_components(manifest: JsonObject) -> list[str]:
+    """Return the components of which a checkpoint has averages of `train.ema`, from its manifest."""
+    return [name.removesuffix(f"/{EMA_TENSORS}") for name in manifest["files"] if name.endswith(f"/{EMA_TENSORS}")]
+
+
+def load_averages(component_folder: Path, component: nn.Module, ema: WeightEma) -> None:
+    """Load the averages of `train.ema` in a component's folder into `ema`.
+
+    Raises:
+        ValueError: Something does not fit.
+    """
+    with ema.exchanged(exact=True):
+        load_component(component_folder, component, read_averages(component_folder, exact=True))
+    values = read_json(component_folder / EMA_VALUES)
+    with expected_content(component_folder / EMA_VALUES):
+        if type(values["steps"]) is not int or values["steps"] < 0:
+            raise ValueError(f"steps is {shown_value(values['steps'])}")
+        ema.steps = values["steps"]
 
 
 def load_optimizer(component_folder: Path, optimizer: Optimizer, own_options: bool = False) -> None:

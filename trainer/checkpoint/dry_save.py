@@ -11,7 +11,7 @@ from optimizer.config import counted
 
 from ..errors import ConfigError, UnsavableError, UserCodeError, raised
 from ..interfaces.component import config_path
-from ..loop.averaged_weights import averaged_weights
+from ..loop.averaged_weights import MovingAverages, averaged_weights
 from ..loop.parameter_lists import check_parameters, parameter_problems
 from .contents import Progress, checkpoint_files, weights_files
 from .directory import Files
@@ -26,16 +26,19 @@ class CheckedContents:
     Args:
         components: By name, before the first update.
         optimizers: By component.
+        averages: The run's.
 
     Raises:
         ConfigError: Something cannot be saved, loaded, or trained.
     """
 
-    def __init__(self, components: nn.ModuleDict, optimizers: Mapping[str, Optimizer]) -> None:
-        self._components, self._optimizers = components, optimizers
+    def __init__(
+        self, components: nn.ModuleDict, optimizers: Mapping[str, Optimizer], averages: MovingAverages
+    ) -> None:
+        self._components, self._optimizers, self._averages = components, optimizers, averages
         try:
             with averaged_weights(optimizers.values()):
-                files = checkpoint_files(components, optimizers, Progress(0, {}))
+                files = checkpoint_files(components, optimizers, averages.ema, Progress(0, {}))
         except ValueError as error:
             raise ConfigError(str(error)) from error
         check_loads_back(components)
@@ -72,7 +75,7 @@ class CheckedContents:
         """
         try:
             check_parameters(self._components, self._optimizers)
-            files = checkpoint_files(self._components, self._optimizers, progress)
+            files = checkpoint_files(self._components, self._optimizers, self._averages.ema, progress)
             self._form.check(files)
         except (UserCodeError, ValueError) as error:
             raise UnsavableError(f"after {counted(progress.step, 'update')}, which cannot be saved: {error}") from error

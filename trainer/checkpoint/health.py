@@ -8,7 +8,7 @@ from torch import Tensor
 from optimizer.config import listed
 
 from ..loop.nonfinite import has_nonfinite
-from ..run_layout import OPTIMIZER_VALUES, WEIGHTS
+from ..run_layout import EMA_TENSORS, OPTIMIZER_VALUES, WEIGHTS
 from ..runtime.files import read_json, read_tensors
 from .directory import Files
 
@@ -57,7 +57,7 @@ def shorten_names(names: list[str]) -> str:
 
 
 def _nonfinite_in_file(path: str, tensors: Mapping[str, Tensor], trained: set[str]) -> list[str]:
-    component, is_weights = Path(path).parent.as_posix(), Path(path).name == WEIGHTS
+    component, is_weights = Path(path).parent.as_posix(), Path(path).name in (WEIGHTS, EMA_TENSORS)
     return [
         f"{component}.{name}"
         for name, tensor in tensors.items()

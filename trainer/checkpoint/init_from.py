@@ -28,9 +28,10 @@ from ..config.init_from import InitConfig
 from ..config.schema import ModelConfig
 from ..errors import ConfigError
 from ..loop.nonfinite import has_nonfinite
-from ..run_layout import MANIFEST, OPTIMIZER_VALUES, WEIGHTS
+from ..run_layout import EMA_TENSORS, MANIFEST, OPTIMIZER_VALUES, WEIGHTS
 from ..runtime.files import DamagedCheckpointError, read_tensors, reading, stat_of
-from .contents import expected_content, read_optimizer
+from ..runtime.hub import is_reference, local_folder
+from .contents import expected_content, read_averages, read_optimizer
 from .directory import checkpoint_at, damages, read_manifest
 from .health import shorten_names
 from .names import is_file
@@ -77,7 +78,8 @@ def init_component(
     chosen = _fitting_names(shapes_by_name(saved), shapes_by_name(own), init, place, "weights")
     check_kinds(saved, own, chosen, place)
     component.load_state_dict({**state, **{key: saved[key] for key in chosen}}, strict=init.strict)
-    lines = _report_lines(f"{name}: {len(chosen)} of {counted(len(own), 'tensor')} from {place}", chosen, saved, own)
+    source = f"the averages in {place}" if init.ema else place
+    lines = _report_lines(f"{name}: {len(chosen)} of {counted(len(own), 'tensor')} from {source}", chosen, saved, own)
     trained = {key for key, _ in component.named_parameters()}
     nonfinite = [key for key in chosen if has_nonfinite(saved[key], infinities_too=key in trained)]
     if nonfinite:
@@ -92,11 +94,12 @@ def _saved_weights(name: str, init: InitConfig, is_policy: bool) -> tuple[Path, 
         ValueError: There is no such place, or it is damaged.
     """
     folder = checkpoint_at(Path(init.path)) if is_policy and init.component is None else None
-    if folder is not None and (joint := joined_weights(folder)):
+    if folder is not None and (joint := joined_weights(folder, init.ema)):
         return folder, joint
     source = find_source(init, name)
-    tensors = read_tensors(source.weights)
-    return source.weights, {
+    tensors = _read_weights(source, init.ema)
+    place = source.folder if init.ema and source.folder is not None else source.weights
+    return place, {
         key.removeprefix(source.prefix): tensor for key, tensor in tensors.items() if key.startswith(source.prefix)
     }
 
@@ -159,7 +162,7 @@ def find_source(init: InitConfig, name: str) -> Source:
     Raises:
         ValueError: There is no such place, or it is damaged.
     """
-    path = Path(init.path)
+    path = local_folder(init.path, "path") if is_reference(init.path) else Path(init.path)
     if is_file(path) and path.suffix == ".safetensors":
         return Source(None, path, f"{init.component}." if init.component else "")
     if (folder := checkpoint_at(path)) is not None:
@@ -180,6 +183,16 @@ def find_source(init: InitConfig, name: str) -> Source:
     if is_file(path.parent / MANIFEST):
         return _component_source(path.parent, path.name)
     return Source(path, path / WEIGHTS)
+
+
+def _read_weights(source: Source, averages: bool) -> dict[str, Tensor]:
+    """Return the tensors of a source. averages: whether those of `train.ema`. Raises ValueError if there are none."""
+    if not averages:
+        return read_tensors(source.weights)
+    if source.folder is None or not is_file(source.folder / EMA_TENSORS):
+        place = source.folder or source.weights
+        raise ValueError(f"ema: {place} has no averages of train.ema. Set it to false for the weights of training.")
+    return read_averages(source.folder)
 
 
 def rename_values(values: Mapping[str, Value], rules: Mapping[str, str]) -> dict[str, Value]:

@@ -15,8 +15,9 @@ from optimizer.scheduling import NO_CURVE
 from optimizer.types import HasSchedule, JsonObject
 
 from ..errors import ConfigError
-from ..run_layout import OPTIMIZER_VALUES, WEIGHTS
-from .contents import expected_content, load_component, load_optimizer, read_optimizer, read_progress
+from ..loop.averaged_weights import MovingAverages
+from ..run_layout import EMA_TENSORS, OPTIMIZER_VALUES, WEIGHTS
+from .contents import expected_content, load_averages, load_component, load_optimizer, read_optimizer, read_progress
 from .directory import read_manifest
 from .fingerprint import Row
 
@@ -61,6 +62,33 @@ def restore_components(
                 load_optimizer(folder / name, optimizer, own_options=True)
             if on_change == "rescale" and isinstance(optimizer, HasSchedule):
                 log(_resume_at_saved_lr(name, optimizer, folder / name))
+
+
+def restore_averages(
+    folder: Path, components: nn.ModuleDict, averages: MovingAverages, on_change: str | None, log: Callable[[str], None]
+) -> None:
+    """Load the averages of `train.ema` from the checkpoint in `folder`, after the weights.
+
+    Args:
+        folder: The checkpoint's.
+        components: By name, with the weights of the checkpoint.
+        averages: The run's.
+        on_change: The run's `resume.on_change`. If it takes the config's values, averages that the checkpoint lacks
+            start at the weights.
+        log: Prints a line.
+
+    Raises:
+        ValueError: The averages do not fit, or are missing.
+    """
+    listed = read_manifest(folder)["files"]
+    for name, ema in averages.ema.items():
+        if f"{name}/{EMA_TENSORS}" in listed:
+            load_averages(folder / name, components[name], ema)
+        elif on_change in ("override", "rescale"):
+            ema.restart()
+            log(f"train.ema: the checkpoint has no averages of {name}: they start at its weights")
+        else:
+            raise ValueError(f"{folder}: has no averages of {name!r}, which train.ema asks for")
 
 
 def _start_again(name: str, optimizer: Optimizer, updates: int, every: int) -> str:

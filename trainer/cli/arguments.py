@@ -24,7 +24,8 @@ class OverridesCommand(TyperCommand):
         Raises:
             ConfigError: An option of the command is misspelt.
         """
-        options = {name for parameter in self.get_params(ctx) for name in parameter.opts if name.startswith("-")}
+        names = (name for parameter in self.get_params(ctx) for name in (*parameter.opts, *parameter.secondary_opts))
+        options = {name for name in names if name.startswith("-")}
         argument = next((parameter.metavar for parameter in self.params if parameter.metavar in _ARGUMENTS), "")
         own, overrides = _separate_overrides(args, options)
         _refuse_misspelt(

@@ -31,9 +31,26 @@ STOPPED_AND_SAVED = 75
 """The exit code of a run that a signal stopped early and that can be resumed: EX_TEMPFAIL of sysexits.h."""
 
 _TAKES_OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
-_Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML or JSON file.")]
+_Config = Annotated[
+    str, typer.Argument(metavar="CONFIG", help="A YAML or JSON file, or hf://ORG/NAME[@REVISION] on the hub.")
+]
+_AnyRun = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", help="A run's directory, or hf://ORG/NAME[@REVISION] on the hub. The run may be training."
+    ),
+]
 _NoPlugins = Annotated[
     bool, typer.Option("--no-plugins", help="Import nothing that is not innerstep's: keys that are built in only.")
+]
+_Plugins = Annotated[
+    bool | None,
+    typer.Option(
+        "--allow-plugins/--no-plugins",
+        help="Whether modules that the config names are imported. By default those of a local one are, and those of one"
+        " on the hub are not; --no-plugins: only keys that are built in.",
+        show_default=False,
+    ),
 ]
 _PluginsOf = Annotated[
     Path | None, typer.Option("--config", metavar="CONFIG", help="A config whose plugins are imported first.")
@@ -67,18 +84,19 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete the run that is in the run directory.")
     ] = False,
-    no_plugins: _NoPlugins = False,
+    plugins: _Plugins = None,
 ) -> None:
     """Train an experiment from the start."""
     from ..config.load import load_config
     from ..runs import train as start
+    from ..runtime.hub import is_reference
 
     overrides = _parse_overrides(context)
-    with _importing(no_plugins), _interruptible():
+    with _importing_by(config, plugins), _interruptible():
         start(
-            load_config(config, overrides),
+            load_config(config, overrides, allow_plugins=plugins is True),
             overwrite=overwrite,
-            source=None if "train.run_dir" in overrides else config,
+            source=None if "train.run_dir" in overrides or is_reference(config) else Path(config),
         )
 
 
@@ -105,7 +123,7 @@ def resume(
 )
 def evaluate(
     context: typer.Context,
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory. The run may be training.")],
+    run: _AnyRun,
     checkpoint: Annotated[
         str, typer.Option("--checkpoint", metavar="PATH", help="latest, best, or the folder of a checkpoint.")
     ] = "latest",
@@ -115,14 +133,14 @@ def evaluate(
             "--out", metavar="FOLDER", help="Where to draw rollouts.png, and to write train.evaluation.video videos."
         ),
     ] = None,
-    no_plugins: _NoPlugins = False,
+    plugins: _Plugins = None,
 ) -> None:
     """Run a policy's episodes in its environment, by train.evaluation; write nothing into the run."""
     from ..run_evaluation import evaluate_run
     from ..runtime.terminal import output
 
-    with _importing(no_plugins), _interruptible():
-        evaluate_run(run, checkpoint, _parse_overrides(context), out, output)
+    with _importing_by(run, plugins), _interruptible():
+        evaluate_run(run, checkpoint, _parse_overrides(context), out, output, plugins is True)
 
 
 @app.command(
@@ -157,7 +175,7 @@ def export(
 @app.command(
     cls=OverridesCommand, context_settings=_TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the config."
 )
-def plan(context: typer.Context, config: _Config, no_plugins: _NoPlugins = False) -> None:
+def plan(context: typer.Context, config: _Config, plugins: _Plugins = None) -> None:
     """Show components, optimizers and schedules; train nothing and write nothing."""
     from rich.console import Console
 
@@ -165,8 +183,9 @@ def plan(context: typer.Context, config: _Config, no_plugins: _NoPlugins = False
     from ..offline_trainer import OfflineTrainer
     from ..runtime.terminal import output
 
-    with _importing(no_plugins):
-        output(OfflineTrainer(load_config(config, _parse_overrides(context)), Console()).plan())
+    with _importing_by(config, plugins):
+        loaded = load_config(config, _parse_overrides(context), allow_plugins=plugins is True)
+        output(OfflineTrainer(loaded, Console()).plan())
 
 
 @app.command(
@@ -176,30 +195,53 @@ def plan(context: typer.Context, config: _Config, no_plugins: _NoPlugins = False
 )
 def plot(
     context: typer.Context,
-    target: Annotated[str, typer.Argument(metavar=KEY, help="A YAML or JSON file, or a key.")],
+    target: Annotated[str, typer.Argument(metavar=KEY, help="As for `plan`, or a key.")],
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="A .png or .svg to write, in place of text.")
     ] = None,
-    no_plugins: _NoPlugins = False,
+    plugins: _Plugins = None,
 ) -> None:
     """Draw lr and the other scheduled options over the run, and warn of values that look wrong."""
     from ..config.load import load_config
     from ..errors import ConfigError
     from ..reporting.schedule_plots import plot_config, plot_key
+    from ..runtime.hub import is_reference
     from ..runtime.terminal import output, report
 
     if out is not None and out.suffix not in (".png", ".svg"):
         raise ConfigError(f"--out: must end in .png or .svg; got {out}")
     if out is not None and not out.parent.is_dir():
         raise ConfigError(f"--out: there is no directory {out.parent}")
-    is_file = Path(target).suffix in (".yaml", ".yml", ".json") or Path(target).is_file() or Path(target).is_fifo()
+    path = Path(target)
+    is_config = path.suffix in (".yaml", ".yml", ".json") or path.is_file() or path.is_fifo() or is_reference(target)
     overrides = _parse_overrides(context)
-    with _importing(no_plugins):
-        lines = plot_config(load_config(target, overrides), out) if is_file else plot_key(target, overrides, out)
+    with _importing_by(target, plugins):
+        if is_config:
+            lines = plot_config(load_config(target, overrides, allow_plugins=plugins is True), out)
+        else:
+            lines = plot_key(target, overrides, out)
     if out is None:
         output("\n".join(lines))
     else:
         report("\n".join(lines))
+
+
+@app.command("import-lerobot")
+def import_lerobot(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="TRAIN_CONFIG", help="LeRobot's train_config.json, a folder that has one, or hf://ORG/NAME."
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The YAML file to write.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file that is there.")] = False,
+) -> None:
+    """Write the config of a training run of LeRobot's as a config of innerstep; name what has no place in it."""
+    from ..importing.train_config import import_train_config
+    from ..runtime.terminal import report
+
+    report("\n".join(import_train_config(source, out, overwrite)))
 
 
 @app.command("list")
@@ -238,6 +280,33 @@ def describe(
         output(description(name))
 
 
+@app.command()
+def push(
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="A run's directory, a config's file, or LeRobot's policy folder.")
+    ],
+    repository: Annotated[str, typer.Argument(metavar="ORG/NAME", help="The repository. It is created if need be.")],
+    checkpoint: Annotated[
+        str, typer.Option("--checkpoint", metavar="PATH", help="latest, best, or the folder of a checkpoint.")
+    ] = "latest",
+    component: Annotated[
+        str | None, typer.Option("--component", metavar="NAME", help="Push only this component of the run.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    revision: Annotated[
+        str | None, typer.Option("--revision", metavar="BRANCH", help="The branch. It is created if need be.")
+    ] = None,
+    no_plugins: _NoPlugins = False,
+) -> None:
+    """Push a run with one checkpoint, a component of it, a config or a policy to the Hugging Face Hub."""
+    from ..push import push as push_files
+    from ..runtime.terminal import report
+
+    with _importing(no_plugins), _interruptible():
+        reference, lines = push_files(source, repository, checkpoint, component, private or None, revision)
+    report("\n".join([*lines, f"pushed: {reference}"]))
+
+
 def main() -> None:
     """Run the command line. An expected error ends it with a message and the exit code for its kind."""
     with steady_process():
@@ -272,6 +341,15 @@ def _run() -> None:
             _complain(calls.rstrip())
         _complain(f"error: {error}", "red")
         sys.exit(next(code for kind, code in exit_codes.items() if isinstance(error, kind)))
+
+
+@contextmanager
+def _importing_by(source: str, plugins: bool | None) -> Iterator[None]:
+    """Let the body import what the config at `source` names, unless --no-plugins forbids it, or it is on the hub."""
+    from ..runtime.hub import without_code
+
+    with _importing(plugins is False), without_code(source, plugins is not None):
+        yield
 
 
 @contextmanager

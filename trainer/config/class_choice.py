@@ -1,6 +1,7 @@
 """A class by its key or dotted path, and its parameters, as a config names them."""
 
 import inspect
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, ClassVar, Self
 
@@ -70,11 +71,14 @@ class ClassChoice(Config):
         return self
 
     def _validate_params(self) -> None:
-        """Validate the parameters as arguments of the class.
+        """Validate the parameters as arguments of the class, whose `refused_params` names those of other places.
 
         Raises:
             ValidationError: A parameter does not fit. Annotations and validators of the class may raise anything.
         """
+        refused: Mapping[str, str] = getattr(self.chosen, "refused_params", {})
+        for name in self.params.keys() & refused.keys():
+            raise refusal(refused[name], (name,), self.params[name])
         check_arguments(self.chosen, self.params)
 
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from optimizer.config import Config, refusal
 
 from .marks import MayChange
-from .paths import UserPath, path_of
+from .paths import SourcePath, path_of
 
 NAME = r"[A-Za-z_][\w-]*"
 """Pattern of a component's name."""
@@ -21,13 +21,15 @@ class InitConfig(Config):
     from_text: ClassVar[bool] = True
     """An override takes its text exactly as it was typed."""
 
-    path: MayChange[UserPath]
-    """A run (its newest checkpoint is taken), a checkpoint, a component's folder in one, or a .safetensors file.
-    `:COMPONENT` at its end sets `component`."""
+    path: MayChange[SourcePath]
+    """A run (its newest checkpoint is taken), a checkpoint, a component's folder in one, a .safetensors file, or
+    hf://ORG/NAME[@REVISION] of a repository with one of these. `:COMPONENT` at its end sets `component`."""
     component: MayChange[str | None] = None
     """The component's name in the source; null: the same name as here."""
     weights: MayChange[bool] = True
     """Whether to load the weights and buffers."""
+    ema: MayChange[bool] = False
+    """Whether the weights are the averages of the source's `train.ema`; false: those that it trains at."""
     optimizer: MayChange[bool] = False
     """Whether to load the optimizer's state. Its options (lr, betas, …) stay those of this config."""
     schedule: MayChange[bool] = False
@@ -55,6 +57,8 @@ class InitConfig(Config):
                 raise refusal(f"must have as many * as the name there; got {name!r}", ("rename", pattern), name)
         if not (self.weights or self.optimizer or self.schedule):
             raise refusal("loads nothing: set weights, optimizer or schedule to true", ())
+        if self.ema and not self.weights:
+            raise refusal("must be false with weights: false, as averages are weights; got true", ("ema",), True)
         return self
 
 

@@ -2,11 +2,14 @@
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BeforeValidator, PlainSerializer
 from pydantic_core import PydanticCustomError
+
+from ..runtime.hub import is_reference, parse_reference
 
 _VARIABLE = re.compile(r"\$(?:\$|(\w+)|\{([^}]*)\})", re.ASCII)
 
@@ -56,13 +59,34 @@ def _variable(found: re.Match[str], text: str) -> str:
 
 
 def _read(value: object) -> object:
+    return _checked(value, lambda text: Path(expand(text)))
+
+
+def _read_source(value: object) -> object:
+    return _checked(value, _checked_reference) if is_reference(value) else _read(value)
+
+
+def _checked_reference(text: str) -> str:
+    parse_reference(text)
+    return text
+
+
+def _checked(value: object, read: Callable[[str], object]) -> object:
+    """Return what `read` makes of text; other values as they are. Raises PydanticCustomError for its ValueError."""
     if not isinstance(value, str):
         return value
     try:
-        return Path(expand(value))
+        return read(value)
     except ValueError as error:
         raise PydanticCustomError("rule", "{message}", {"message": str(error)}) from None
 
 
 UserPath = Annotated[Path, BeforeValidator(_read), PlainSerializer(as_text, when_used="json")]
 """A path as the user writes it. A `Path` object is taken as it is."""
+
+SourcePath = Annotated[
+    Path | str,
+    BeforeValidator(_read_source),
+    PlainSerializer(lambda source: as_text(source) if isinstance(source, Path) else source, when_used="json"),
+]
+"""A path as the user writes it, or a reference to a repository on the hub, which stays text."""

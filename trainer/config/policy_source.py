@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +59,9 @@ def _policy_at(place: Path) -> Mapping[str, Any]:
     if not (place / LEROBOT_CONFIG).is_file():
         found = "there is nothing" if not place.exists() else "there is no policy"
         raise ConfigError(f"{found} at {place}: neither a run's {CONFIG} nor {LEROBOT_CONFIG} of LeRobot")
-    pretrained = import_module("..lerobot_policies.pretrained", __package__)
-    kind, params = pretrained.policy_of_folder(place)
+    from ..lerobot_policies.pretrained import policy_of_folder  # what it imports is needed for such a folder only
+
+    kind, params = policy_of_folder(place)
     return {"type": kind, "params": params}
 
 

@@ -21,22 +21,22 @@ from optimizer.config import (
     Count,
     NonNegativeNumber,
     PositiveCount,
+    PositiveFraction,
     PositiveNumber,
     construct,
     refusal,
 )
-from optimizer.types import JsonObject
 
 from .. import builtins, lerobot_data, lerobot_policies, offline_rl, policies, simulation  # noqa: F401 each registers what it holds
 from ..errors import ConfigError
 from ..interfaces.component import MODEL_REGISTRY
 from ..interfaces.dataset import DATASET_REGISTRY, DataSet
-from ..interfaces.evaluation import ENVIRONMENT_REGISTRY, Environment
 from ..interfaces.metrics_sink import SINK_REGISTRY
-from ..interfaces.objective import HELD_OUT_PREFIX, OBJECTIVE_REGISTRY, Objective
+from ..interfaces.objective import OBJECTIVE_REGISTRY, Objective
 from ..splitting.parts import REST
-from .averages import EmaConfig
+from .averages import EmaConfig, check_averages, with_sources
 from .class_choice import ClassChoice
+from .evaluation import BestConfig, EvaluationConfig
 from .init_from import InitConfig
 from .marks import FixedInRun, MayChange
 from .names import check_names, check_there
@@ -45,8 +45,7 @@ from .plugins import import_plugins
 from .policy import PartConfig, PolicyConfig
 from .policy_defaults import joint_clip_norm, with_objective
 from .presets import Preset, presets_of, with_presets, without_presets
-
-_MOST_ENVIRONMENTS = 16
+from .pretrained import SharedConfig
 
 
 class DataConfig(ClassChoice):
@@ -70,8 +69,8 @@ class ComponentConfig(ClassChoice):
     list freezes the submodules and parameters of these names, with `*`."""
     ema_of: FixedInRun[str | None] = None
     """The component that this one is a moving average of; its `type` and `params` are that one's. null: none."""
-    tau: FixedInRun[PositiveNumber | None] = None
-    """With `ema_of`: the share of the other component's weights that this one moves by, after each step of it."""
+    tau: FixedInRun[PositiveFraction | None] = None
+    """With `ema_of`: after each step of that component, average = (1 - tau) · average + tau · weights."""
     init_from: MayChange[InitConfig | None] = None
     """Saved weights to start from: PATH, PATH:COMPONENT, or a mapping; null: random weights from `seed`."""
 
@@ -148,6 +147,17 @@ class ModelConfig(Config):
             policy = {REST: self.policy, **self.policy.parts}
         return policy | self.components
 
+    @field_validator("components", mode="before")
+    @classmethod
+    def _fill_in_averages(cls, raw: object) -> object:
+        return with_sources(raw) if isinstance(raw, dict) else raw
+
+    @field_validator("components")
+    @classmethod
+    def _check_averages(cls, components: dict[str, ComponentConfig]) -> dict[str, ComponentConfig]:
+        check_averages(components)
+        return components
+
     @property
     def config_paths(self) -> dict[str, str]:
         """The path of each of these entries in the config."""
@@ -186,66 +196,6 @@ class ModelConfig(Config):
     def _check_there_is_one(self) -> Self:
         if self.policy is None and not self.components:
             raise refusal("must have at least one component, unless there is a policy", ("components",), {})
-        return self
-
-
-class BestConfig(Config):
-    monitor: MayChange[str] = "val_loss"
-    """Metric of an evaluation to compare: `val_` and its name. The default is the loss on the held-out samples."""
-    mode: MayChange[Literal["min", "max"]] = "min"
-    """Whether the lowest (min) or the highest (max) value is the best."""
-
-    @property
-    def metric(self) -> str:
-        """The name of the metric in an evaluation."""
-        return self.monitor.removeprefix(HELD_OUT_PREFIX)
-
-
-class EvaluationConfig(ClassChoice):
-    registry: ClassVar[Registry[Environment]] = ENVIRONMENT_REGISTRY
-
-    type: MayChange[str]
-    """Key of an environment, or its dotted path; gym: any environment of gymnasium, by `params.id`."""
-    params: MayChange[dict[str, Any]] = Field(default_factory=dict)
-    """Parameters of the environment (`innerstep describe gym` lists them). Those left out have its defaults."""
-    n_episodes: MayChange[PositiveCount] = 50
-    """Episodes of an evaluation."""
-    batch_size: MayChange[PositiveCount | None] = None
-    """Environments that run at a time, at most `n_episodes`; null: all episodes, up to 16."""
-    use_async_envs: MayChange[bool] = False
-    """Whether each environment runs in a separate process; false: one after the other, in the process of the run."""
-    every: MayChange[PositiveCount | None] = None
-    """Updates from one evaluation in the environment to the next; null: none before the one at the end."""
-    seed: MayChange[Count] = 100_000
-    """Seed of the first episode; episode k has `seed` + k, in each evaluation. The default is far from the small seeds
-    that demonstrations are usually recorded with."""
-    video: MayChange[Count] = 0
-    """Episodes, from the first one, that are recorded at the end as RUN/videos/episode_SEED.mp4; needs an environment
-    that renders, and the extra `robot`."""
-
-    @property
-    def environments(self) -> int:
-        """How many environments run at a time."""
-        return self.batch_size or min(self.n_episodes, _MOST_ENVIRONMENTS)
-
-    @property
-    def seeds(self) -> range:
-        """The seeds of the episodes."""
-        return range(self.seed, self.seed + self.n_episodes)
-
-    @property
-    def settings(self) -> JsonObject:
-        """The fields that decide the metrics of a policy. A resume may change them."""
-        return self.model_dump(mode="json", include={"type", "params", "n_episodes", "seed"})
-
-    @model_validator(mode="after")
-    def _check_counts(self) -> Self:
-        if self.batch_size is not None and self.batch_size > self.n_episodes:
-            rule = f"batch size cannot be larger than number of episodes: must be <= {self.n_episodes}, n_episodes"
-            raise refusal(f"{rule}; got {self.batch_size}", ("batch_size",), self.batch_size)
-        if self.video > self.n_episodes:
-            rule = f"must be <= {self.n_episodes}, n_episodes; got {self.video}"
-            raise refusal(rule, ("video",), self.video)
         return self
 
 
@@ -345,7 +295,7 @@ class ResumeConfig(Config):
     differences. It holds for one resume: each resume with overrides asks again."""
 
 
-class ExperimentConfig(Config):
+class ExperimentConfig(SharedConfig):
     """A whole experiment, as one config file holds it."""
 
     seed: FixedInRun[Count] = 0
@@ -380,6 +330,15 @@ class ExperimentConfig(Config):
         """Return the config with an absolute run directory: users' code may change the working directory."""
         train = self.train.model_copy(update={"run_dir": self.train.run_dir.absolute()})
         return self.model_copy(update={"train": train})
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the plain values with every default filled in, also those of optimizers."""
+        values = super().resolved()
+        for name, optim in self.model.component_optims.items():
+            factory: object = optim.factory
+            if isinstance(factory, BaseModel):
+                values["model"]["component_optims"][name]["params"] = factory.model_dump(mode="json")
+        return values
 
     @field_validator("plugins", mode="before")
     @classmethod

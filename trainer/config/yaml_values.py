@@ -34,6 +34,14 @@ def write_yaml(config: Mapping[str, object]) -> str:
     return text
 
 
+def write_inline(value: Plain) -> str:
+    """Return a value as it stands in one line of YAML."""
+    text: str = yaml.dump(
+        [value], Dumper=_Dumper, default_flow_style=True, sort_keys=False, allow_unicode=True, width=2**31
+    )
+    return text.strip()[1:-1]
+
+
 class _Dumper(yaml.SafeDumper):
     """Writes text in quotes if some reader takes it for a number or a boolean (1e-4, on, 010), or if it is odd."""
 

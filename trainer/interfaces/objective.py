@@ -78,6 +78,13 @@ class Updater(Protocol):
         """
         ...
 
+    def is_due(self, component: str) -> bool:
+        """Return whether this update is the component's turn, by the `every` of its optimizer.
+
+        An objective asks before it computes the loss of an actor that is stepped at every second update, for example.
+        """
+        ...
+
 
 class Objective(ABC):
     """Wires the components together and computes the losses to minimise."""
@@ -86,6 +93,9 @@ class Objective(ABC):
     """Whether losses and metrics are means over the samples of the batch, so that each sample weighs the same in an
     update of several batches and in an evaluation. An objective with false (sums, for instance) is refused if batches
     of different sizes would be averaged."""
+    steps_in_turn: ClassVar[bool] = False
+    """Whether `update` computes a loss with weights that it has moved before in the same update. An update of several
+    batches would then differ from that of their samples in one batch, and `train.accumulate` is refused."""
 
     def prepare(self, components: nn.ModuleDict, data: DataSet) -> None:  # noqa: B027 most objectives need none
         """Look at the components and the data before the first update.

@@ -1,15 +1,13 @@
 """Where a data set is: a folder, or a repository on the Hugging Face Hub through its cache."""
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from optimizer.config import Config, Count, PositiveNumber, shown
 
-from ..errors import ConfigError, missing_extra
-
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+from ..errors import ConfigError
+from ..runtime import hub
 
 
 class Source(Config):
@@ -52,7 +50,9 @@ def folder_of(source: Source, path: str) -> Path:
     if source.revision is not None:
         raise ConfigError(f"{path}.revision: belongs to repo_id; a folder has none. Leave it out.")
     if not folder.is_dir():
-        hint = " A name on the Hugging Face Hub is given as repo_id." if _HUB_NAME.fullmatch(str(source.root)) else ""
+        hint = (
+            " A name on the Hugging Face Hub is given as repo_id." if hub.is_repository_name(str(source.root)) else ""
+        )
         raise ConfigError(
             f"{path}.root: must be the folder of a data set; {shown(folder.absolute())} is not one.{hint}"
         )
@@ -67,22 +67,11 @@ def download(source: Source, patterns: Sequence[str], path: str) -> Path:
     Raises:
         ConfigError: huggingface_hub is not installed, or the repository can be neither loaded nor found in the cache.
     """
-    try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-    except ImportError as error:
-        raise missing_extra(f"{path}.repo_id", "huggingface_hub", "hub") from error
-    try:
-        return Path(
-            snapshot_download(
-                str(source.repo_id), repo_type="dataset", revision=source.revision, allow_patterns=list(patterns)
-            )
-        )
-    except LocalEntryNotFoundError as error:
-        raise ConfigError(
-            f"{path}.repo_id: {source.repo_id!r} is not in the cache of huggingface_hub, or not all of it,"
-            " and the hub cannot be reached. Check the name, the revision and the connection, or give the folder of a"
-            " copy as root."
-        ) from error
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise ConfigError(f"{path}.repo_id: {source.repo_id!r} cannot be loaded: {shown(error)}") from error
+    return hub.download(
+        str(source.repo_id),
+        source.revision,
+        patterns,
+        f"{path}.repo_id",
+        kind="dataset",
+        copy="the folder of a copy as root",
+    )

@@ -40,15 +40,21 @@ def check_splits(data: DataSet) -> None:
 
 
 def check_means(objective: Objective, accumulate: int, held_out: Split | None, batch_size: int) -> None:
-    """Check that batches are averaged only where the losses are means over samples.
+    """Check that batches are averaged only where that gives what one large batch would give.
 
     Args:
         accumulate: Batches an update.
         batch_size: Samples a batch.
 
     Raises:
-        ConfigError: They are not, and batches would be averaged in an update or in an evaluation.
+        ConfigError: Losses are not means over samples, or depend on steps of the same update, and batches would be
+            averaged in an update or in an evaluation.
     """
+    if objective.steps_in_turn and accumulate > 1:
+        raise ConfigError(
+            f"train.accumulate: must be 1; got {accumulate}. {type(objective).__name__} steps one component after"
+            " another in an update, and each loss depends on the steps before it. Raise data.batch_size instead."
+        )
     if objective.means_over_samples:
         return
     sums = f"{type(objective).__name__}.means_over_samples is false, so that batches cannot be averaged"

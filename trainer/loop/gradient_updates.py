@@ -20,6 +20,7 @@ from ..interfaces.dataset import Batch
 from ..runtime.rng import RngSnapshot
 from ..runtime.world import World
 from ..splitting.parts import in_model_order
+from .averaged_weights import MovingAverages
 from .nonfinite import all_finite, describe_nonfinite
 from .running_statistics import StatisticsSnapshot
 
@@ -66,6 +67,7 @@ class GradientUpdater:
         optimizers: By component name.
         world: The place of this process.
         rules: How updates are made.
+        averages: Move after each step of their component.
         log: Prints a line.
     """
 
@@ -75,6 +77,7 @@ class GradientUpdater:
         optimizers: Mapping[str, Optimizer],
         world: World,
         rules: Rules,
+        averages: MovingAverages,
         log: Callable[[str], None],
     ) -> None:
         self.optimizers, self.rules = optimizers, rules
@@ -95,6 +98,9 @@ class GradientUpdater:
         """Samples of each batch of the present update."""
         self.batch: Batch = {}
         self._components, self._device, self._log = components, world.device, log
+        self._averages = averages
+        self._overflowed: set[str] = set()
+        """The components whose present step the loss scaler leaves out."""
         self._backward: set[str] = set()
         self._losses: dict[tuple[str, ...], list[Tensor]] = {}
         self._last_step: dict[str, int] = {}
@@ -160,6 +166,16 @@ class GradientUpdater:
         if self.batch_index == count - 1:
             self._step_optimizers(names)
 
+    def is_due(self, component: str) -> bool:
+        """Return whether this update is the component's turn, by the `every` of its optimizer.
+
+        Raises:
+            KeyError: There is no component of this name.
+        """
+        if component not in self._components:
+            raise KeyError(f"there is no component {component!r} to step")
+        return self.update % self.rules.every.get(component, 1) == 0
+
     def restore_statistics(self) -> None:
         """Restore the running statistics of before the update, whose batches may have left NaNs in them."""
         self._statistics.restore()
@@ -201,6 +217,8 @@ class GradientUpdater:
                 _clip(self._gradients_in_model_order(names), self.rules.grad_clip_norm)
             for name in names:
                 self._step_optimizer(name)
+                if name not in self._overflowed:
+                    self._averages.follow(name)
         if self._scaler is not None:
             self._scaler.update()
 
@@ -213,7 +231,7 @@ class GradientUpdater:
         """Return the named components, or all whose turn this update is, without frozen ones."""
         every = self.rules.every
         if not components:
-            return tuple(name for name in self.optimizers if self.update % every.get(name, 1) == 0)
+            return tuple(name for name in self.optimizers if self.is_due(name))
         for name in components:
             if name not in self._components:
                 raise KeyError(f"there is no component {name!r} to step")
@@ -259,14 +277,17 @@ class GradientUpdater:
     def _may_step(self, names: tuple[str, ...]) -> bool:
         """Return whether to step. Raises NonFiniteError where a value is not finite and the run must stop."""
         rule = self.rules.on_nonfinite
+        self._overflowed.clear()
         if rule == "continue" and self._scaler is None:
             return True
         losses = [loss.float().reshape(1).clone() for loss in self._losses.pop(names)]
         gradients = [gradient for name in names for gradient in self._gradients(name)]
         if all_finite([*losses, *gradients]):
             return True
+        if self._scaler is not None:
+            self._overflowed.update(name for name in names if not all_finite(self._gradients(name)))
         if self._scaler is not None and all_finite(losses) and self._scaler.get_scale() > _LOWEST_SCALE:
-            self._count_skipped([name for name in names if not all_finite(self._gradients(name))])
+            self._count_skipped(self._overflowed)
             return True  # the scaler leaves out those that have overflowed, and lowers the scale
         if rule == "continue":
             return True

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -56,13 +57,13 @@ def first_nonfinite(named: Iterable[tuple[str, Tensor | None]]) -> str | None:
     return None
 
 
-def check_weights(components: nn.ModuleDict) -> None:
-    """Check the weights that train and BatchNorm's statistics.
+def check_weights(components: nn.ModuleDict, averages: Iterable[tuple[str, Tensor]]) -> None:
+    """Check the weights that train, BatchNorm's statistics, and the averages of both.
 
     Raises:
         NonFiniteError: One of them holds a NaN or an infinite value.
     """
-    if found := first_nonfinite(_weights_and_statistics(components)):
+    if found := first_nonfinite(chain(_weights_and_statistics(components), averages)):
         raise NonFiniteError(f"the weights are not finite: {found}")
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from optimizer.config import listed
 
-from ..config.schema import EvaluationConfig
+from ..config.evaluation import EvaluationConfig
 from ..errors import ConfigError, UserCodeError, missing_extra, raised, user_code
 from ..interfaces.dataset import Batch
 from ..interfaces.evaluation import TAKEN_NAMES, Environment, Episode

@@ -16,6 +16,7 @@ from ..interfaces.policy import Actor, Policy
 from ..runtime.terminal import report
 from .actors import ActionQueue, ObservationHistory, PolicyActor, TemporalEnsemble
 from .feature_options import (
+    ELSEWHERE,
     PATH,
     READABLE,
     PolicyOptions,
@@ -38,6 +39,8 @@ class ComponentPolicy(Policy):
         ConfigError: Two options contradict each other.
     """
 
+    refused_params: ClassVar[Mapping[str, str]] = ELSEWHERE
+    """Names of parameters that are refused, with the reasons."""
     added_inputs: ClassVar[Sequence[str]] = ()
     """Names beside the features that the wiring may read. A subclass computes their values."""
     chunk: int = 0
@@ -61,7 +64,8 @@ class ComponentPolicy(Policy):
     def prepare(self, components: nn.ModuleDict, data: DataSet) -> None:
         """Take features, time steps and statistics from the data, and check the options against them."""
         batch = data.train.batch(torch.zeros(1, dtype=torch.int64))
-        features = self._used_features(list(components), known_features(self._options, data.features, batch), batch)
+        known = known_features(self._options, data.features, batch)
+        features = self._used_features(self.wired(list(components)), known, batch)
         numbers = {name: _number_of_steps(name, batch[name], feature) for name, feature in features.items()}
         chunk = numbers.pop(self.action)
         observed = {name: observation_steps(name, number, data.deltas) for name, number in numbers.items()}
@@ -105,6 +109,10 @@ class ComponentPolicy(Policy):
         if coefficient is not None:
             return ObservationHistory(TemporalEnsemble(chunks, coefficient), self.n_obs_steps)
         return ObservationHistory(ActionQueue(chunks, self._actions_carried_out()), self.n_obs_steps)
+
+    def wired(self, components: Sequence[str]) -> Sequence[str]:
+        """Return those of the components that the wiring must use: all. A subclass may have others beside them."""
+        return components
 
     @property
     def dataflow(self) -> Dataflow:

@@ -15,6 +15,19 @@ PATH = "train.objective.params"
 DEFAULT_MODES = {FeatureType.LANGUAGE: NormalizationMode.IDENTITY}
 """The modes of features that no option names. All other types have MEAN_STD, as in LeRobot's ACT."""
 
+ELSEWHERE = {
+    "n_obs_steps": "is a parameter of the data: data.params.n_obs_steps.",
+    **dict.fromkeys(("chunk_size", "horizon"), "is a parameter of the data: data.params.chunk."),
+    "drop_n_last_frames": "is a parameter of the data: data.params.drop_n_last_frames.",
+    "device": "is decided by train.device.",
+    "use_amp": "is decided by train.precision.",
+    **dict.fromkeys(
+        ("optimizer_lr", "optimizer_weight_decay", "optimizer_betas", "optimizer_eps", "optimizer_lr_backbone"),
+        "belongs to the optimizer of a component: model.component_optims.NAME.params.",
+    ),
+}
+"""Options of LeRobot's policies that have another place here, with that place."""
+
 READABLE = (FeatureType.STATE, FeatureType.VISUAL, FeatureType.ENV, FeatureType.LANGUAGE)
 """Types of features that a policy may read. It does not have the others when it acts."""
 

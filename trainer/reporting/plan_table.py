@@ -94,6 +94,9 @@ def _component_row(
 ) -> tuple[str, ...]:
     total = sum(parameter.numel() for parameter in component.parameters())
     trainable = sum(parameter.numel() for parameter in trainable_parameters(component).values())
+    entry = config.model.components.get(name)
+    if entry is not None and entry.ema_of is not None:
+        return name, count(total), f"average of {entry.ema_of}, tau {entry.tau:g}", "-", "-", "-"
     if optimizer is None:
         trains = "-" if total == 0 and is_in_parts(component) else "frozen" if is_frozen(component) else "yes"
         return name, count(total), trains, "-", "-", "-"

@@ -14,11 +14,11 @@ from pydantic import BaseModel, ValidationError
 from optimizer import SCHEDULE_REGISTRY, Registry, UnknownKeyError
 from optimizer.config import NotImportedError, explain, filtered, nearest, search_in, shown_value, signature_model
 
+from ..config.evaluation import EvaluationConfig
 from ..config.plugins import search_folders
 from ..config.schema import (
     ComponentConfig,
     DataConfig,
-    EvaluationConfig,
     ExperimentConfig,
     ObjectiveConfig,
     OptimConfig,

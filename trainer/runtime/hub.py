@@ -1,20 +1,72 @@
-"""Repositories on the Hugging Face Hub, through the cache of huggingface_hub."""
+"""Repositories on the Hugging Face Hub: references to them, and their files in the cache of huggingface_hub."""
 
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Literal, TypeGuard
 
-from optimizer.config import shown
+from optimizer import no_plugins
+from optimizer.config import shown, shown_value
 
 from ..errors import ConfigError, missing_extra
+from ..run_layout import BEST, CHECKPOINTS, CONFIG, LATEST, WEIGHTS
 
-_REFERENCE = re.compile(r"hf://(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
-"""hf://ORG/NAME, or hf://ORG/NAME@REVISION."""
+_PREFIX = "hf://"
+_NAME = r"[\w.-]+/[\w.-]+"
+_REFERENCE = re.compile(rf"{_PREFIX}(?P<name>{_NAME})(?:@(?P<revision>[\w./-]+))?", re.ASCII)
+FORM = "hf://ORG/NAME or hf://ORG/NAME@REVISION"
+FILES = (
+    CONFIG,
+    *(f"{CHECKPOINTS}/{name}" for name in (LATEST, BEST, "step_*.json", "step_*.safetensors")),
+    WEIGHTS,
+    "config.json",
+    "train_config.json",
+    *(f"policy_{side}processor*.{ending}" for side in ("pre", "post") for ending in ("json", "safetensors")),
+)
+"""The files that innerstep and LeRobot write into a repository, with `*`. None of them can hold code or a pickle."""
 
 
-def is_reference(text: str) -> bool:
-    """Return whether `text` names a repository on the hub: hf://ORG/NAME or hf://ORG/NAME@REVISION."""
-    return text.startswith("hf://")
+def is_reference(source: object) -> TypeGuard[str]:
+    """Return whether `source` is text that names a repository on the hub: hf://ORG/NAME or hf://ORG/NAME@REVISION."""
+    return isinstance(source, str) and source.startswith(_PREFIX)
+
+
+def is_repository_name(text: str) -> bool:
+    """Return whether `text` has the form ORG/NAME."""
+    return re.fullmatch(_NAME, text, re.ASCII) is not None
+
+
+def parse_reference(reference: str) -> tuple[str, str | None]:
+    """Return the name of the repository, and the revision if there is one.
+
+    Raises:
+        ValueError: `reference` is malformed.
+    """
+    found = _REFERENCE.fullmatch(reference)
+    if found is None:
+        raise ValueError(f"must be {FORM}; got {shown(reference)}")
+    return found["name"], found["revision"]
+
+
+def at_commit(reference: str, folder: Path) -> str:
+    """Return the reference to the commit whose snapshot is in `folder`, which no later push changes."""
+    return f"{_PREFIX}{parse_reference(reference)[0]}@{folder.name}"
+
+
+def without_code(source: object, allow_plugins: bool = False) -> AbstractContextManager[None]:
+    """Return a context in which a config from the hub imports no module; that of a local file may do so.
+
+    Args:
+        source: Where the config is: a reference, or anything else.
+        allow_plugins: Whether the user allows the imports.
+    """
+    if allow_plugins or not is_reference(source):
+        return nullcontext()
+    return no_plugins(
+        "a config from the hub imports modules only with --allow-plugins, or allow_plugins=True in Python"
+    )
 
 
 def local_folder(reference: str, path: str, patterns: Sequence[str] | None = None) -> Path:
@@ -28,18 +80,108 @@ def local_folder(reference: str, path: str, patterns: Sequence[str] | None = Non
     Raises:
         ConfigError: huggingface_hub is not installed, or the repository can be neither loaded nor found in the cache.
     """
-    found = _REFERENCE.fullmatch(reference)
-    if found is None:
-        raise ConfigError(f"{path}: must be hf://ORG/NAME or hf://ORG/NAME@REVISION; got {shown(reference)}")
+    try:
+        name, revision = parse_reference(reference)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    folder = download(name, revision, patterns or FILES, path)
+    if not folder.is_dir():
+        raise ConfigError(f"{path}: {shown_value(name)} holds no files of a run, a config or a policy")
+    return folder
+
+
+def download(
+    name: str,
+    revision: str | None,
+    patterns: Sequence[str],
+    path: str,
+    *,
+    kind: Literal["model", "dataset"] = "model",
+    copy: str = "the folder of a copy",
+) -> Path:
+    """Return the folder of a repository's snapshot in the hub's cache, with files that match `patterns` in it.
+
+    Without a connection, it is the snapshot that the cache has, whatever files it has.
+
+    Args:
+        name: ORG/NAME of the repository.
+        revision: Branch, tag or commit; None: its main branch.
+        patterns: Names of files, with `*`.
+        path: The place in the config, for messages.
+        kind: What the repository holds.
+        copy: What to give in place of the name when there is no connection, for messages.
+
+    Raises:
+        ConfigError: huggingface_hub is not installed, or the repository can be neither loaded nor found in the cache.
+    """
     try:
         from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+        from huggingface_hub.errors import LocalEntryNotFoundError
     except ImportError as error:
         raise missing_extra(path, "huggingface_hub", "hub") from error
-    allowed = list(patterns or ("*.safetensors", "*.json", "*.yaml", "*.md"))
+    with without_warnings():
+        try:
+            return Path(snapshot_download(name, repo_type=kind, revision=revision, allow_patterns=list(patterns)))
+        except LocalEntryNotFoundError as error:
+            raise ConfigError(
+                f"{path}: {shown_value(name)} is not in the cache of huggingface_hub, or not all of it, and the hub"
+                f" cannot be reached ({reason_of(error.__cause__)}). Check the name, the revision and the connection,"
+                f" or give {copy}."
+            ) from error
+        except Exception as error:  # of the library, its HTTP client, its storage, and the system
+            raise ConfigError(f"{path}: {shown_value(name)} cannot be loaded: {reason_of(error)}") from error
+
+
+def reason_of(error: BaseException | None) -> str:
+    """Return the reason of an error of huggingface_hub in words, and the remedy if there is one."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    if isinstance(error, RuntimeError) and error.__cause__ is not None:  # the library's, around an upload's
+        return reason_of(error.__cause__)
+    if error is None or isinstance(error, OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set"
+    if isinstance(error, GatedRepoError):
+        return "its owner admits users one by one. Ask for access on its page, and log in with `hf auth login`"
+    if isinstance(error, RepositoryNotFoundError):
+        return "there is no such repository, or this account may not see it. Check the name; `hf auth login` logs in"
+    if isinstance(error, RevisionNotFoundError):
+        return "it has no such revision. Give a branch, a tag or a commit"
+    if isinstance(error, HfHubHTTPError) and error.response is not None:
+        return _reason_of_answer(error.response.status_code, error.server_message or "")
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {shown(error.filename)}" if error.filename else error.strerror
+    text = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {shown(text)}" if text else type(error).__name__
+
+
+def _reason_of_answer(status: int, message: str) -> str:
+    if status == 401:
+        return "nobody is logged in, or the token is not valid. Log in with `hf auth login`, or set HF_TOKEN"
+    if status == 403:
+        return f"this account, or its token, has no permission{_in_brackets(message)}. Use a token that may write there"
+    if status >= 500:
+        return f"the server fails with {status}{_in_brackets(message)}. Try again later"
+    return f"the server answers with {status}{_in_brackets(message)}"
+
+
+def _in_brackets(message: str) -> str:
+    return f" ({shown(message)})" if message else ""
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Run the body without the warnings that huggingface_hub logs: what matters is in the errors."""
+    from huggingface_hub.utils import logging as hub_logging
+
+    before = hub_logging.get_verbosity()
+    hub_logging.set_verbosity(logging.ERROR)
     try:
-        return Path(snapshot_download(found["name"], revision=found["revision"], allow_patterns=allowed))
-    except LocalEntryNotFoundError as error:
-        raise ConfigError(f"{path}: {reference} is not in the cache, and the hub cannot be reached") from error
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise ConfigError(f"{path}: {reference} cannot be loaded: {shown(error)}") from error
+        yield
+    finally:
+        hub_logging.set_verbosity(before)

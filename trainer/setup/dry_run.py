@@ -14,6 +14,7 @@ from ..interfaces.component import config_path, train_mode
 from ..interfaces.dataset import Batch, DataSet
 from ..interfaces.objective import Objective, Outcome, loss_problem, metric_problem
 from ..loop.data_checks import HELD_OUT, TRAIN, first_batch
+from ..loop.target_components import start_targets
 from ..runtime.world import on_device
 from ..splitting.share import owned_modules
 from .components import move, prepare, refuse_shapeless_parameters, refuse_shared_parameters
@@ -33,7 +34,7 @@ def prepare_components(
     """Bring the components into the form in which they train.
 
     All code that makes or replaces parameters (the objective's prepare, lazy modules in a first forward pass) runs
-    here, before there are optimizers. Components that the config freezes stay frozen.
+    here, before there are optimizers. Frozen components stay frozen, averages start at the weights that they average.
 
     Args:
         loaded: The parameters that each `init_from` loaded.
@@ -57,6 +58,7 @@ def prepare_components(
     if one_sample:
         dry_run_one_sample(objective, components, on_device(first_batch(data.train, TRAIN, 1), device))
     freeze(components, model)
+    start_targets(components, model)
     refuse_shapeless_parameters(components)
     refuse_shared_parameters(components)
     return outcome

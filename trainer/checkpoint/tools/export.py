@@ -14,12 +14,15 @@ from ...reporting.tables import count
 from ...run_layout import WEIGHTS
 from ...runtime.files import read_tensors, replacing_output
 from ..concurrent_reading import read_checkpoint
+from ..contents import averaged_components, read_averages
 from ..directory import verify
 from ..selection import foreign_note
 
 
 def export_weights(path: Path, out: Path, component: str | None = None, overwrite: bool = False) -> str:
     """Write the weights of a checkpoint into a file, under the names COMPONENT.PARAMETER.
+
+    Components of which the checkpoint has averages of `train.ema` are written at these averages.
 
     Args:
         path: Leads to the checkpoint: its folder, LATEST or BEST, or a run.
@@ -39,7 +42,8 @@ def export_weights(path: Path, out: Path, component: str | None = None, overwrit
         write_tensors(aside, found.tensors, {"format": "pt"})
     values = sum(tensor.numel() for tensor in found.tensors.values())
     extent = f"{counted(len(found.tensors), 'tensor')}, {counted(values, 'value', count(values))}"
-    line = f"{out}: {extent}, of {', '.join(found.components)}"
+    averages = f" (averages of train.ema: {', '.join(found.averaged)})" if found.averaged else ""
+    line = f"{out}: {extent}, of {', '.join(found.components)}{averages}"
     return f"{found.note}\n{line}" if found.note else line
 
 
@@ -48,6 +52,8 @@ class _Weights:
     tensors: dict[str, Tensor]
     """By exported name."""
     components: list[str]
+    averaged: list[str]
+    """The components whose weights are averages."""
     note: str
     """A line on files that were ignored; may be empty."""
 
@@ -62,11 +68,13 @@ def _read_weights(folder: Path, component: str | None) -> _Weights:
             f" It has {', '.join(known)}."
         )
     chosen = known if component is None else [component]
+    averaged = [name for name in averaged_components(manifest) if name in chosen]
     tensors: dict[str, Tensor] = {}
     for name in chosen:
         prefix = f"{name}." if component is None else ""
-        tensors |= {f"{prefix}{key}": tensor for key, tensor in read_tensors(folder / name / WEIGHTS).items()}
-    return _Weights(tensors, chosen, foreign_note(folder, manifest))
+        own = read_averages(folder / name) if name in averaged else read_tensors(folder / name / WEIGHTS)
+        tensors |= {f"{prefix}{key}": tensor for key, tensor in own.items()}
+    return _Weights(tensors, chosen, averaged, foreign_note(folder, manifest))
 
 
 def check_new_file(out: Path, overwrite: bool) -> None:

@@ -1,0 +1,1 @@
+"""Pendulum as the transitions of `transitions.npz` have it."""

@@ -1,0 +1,1 @@
+"""Configs of other programs, read and written as innerstep's YAML."""
