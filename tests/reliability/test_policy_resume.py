@@ -5,6 +5,8 @@ import time
 from functools import partial
 
 import pytest
+import sample_lerobot_policies
+import sample_policies
 import sample_two_ways
 import yaml
 from conftest import ROOT, files_of, finish, metrics_of, needs, start
@@ -72,6 +74,23 @@ def flow(run):
     return made
 
 
+def in_parts(run):
+    """Return the config of a policy whose parts have different optimizers; one has dropout, and a frozen BatchNorm."""
+    frozen = {"modules": sample_policies.PARTS["backbone"], "freeze": ["1"]}
+    policy = {"params": {"dropout": 0.2}, "parts": {**sample_policies.PARTS, "backbone": frozen}}
+    optims = {"policy": WARMUP, "backbone": SCHEDULE_FREE, "vae": {**ADAMW, "every": 2}}
+    return sample_policies.policy_config(run, policy, optims, grad_clip_norm=0.1, **OFTEN)
+
+
+def act(run):
+    """Return the config of LeRobot's ACT in parts with three kinds of optimizers: dropout, and noise of its VAE."""
+    optims = {"policy": {"type": "preset"}, "backbone": WARMUP, "vae": SCHEDULE_FREE}
+    made = sample_lerobot_policies.config("act", run, optims, sample_lerobot_policies.PARTS["act"])
+    made["data"]["params"] |= {"held_out": [7]}
+    made["train"] |= OFTEN
+    return made
+
+
 def offline(run, name):
     """Return the config of offline reinforcement learning on the pendulum: targets, and TD3+BC's delayed actor."""
     made = yaml.safe_load((ROOT / f"configs/pendulum_{name}.yaml").read_text())
@@ -82,8 +101,10 @@ def offline(run, name):
 
 
 CONFIGS = {
+    "lerobot_act": pytest.param(act, marks=needs("lerobot")),
     "behaviour_cloning": pytest.param(cloning, marks=[needs("kornia"), needs("av"), needs("pyarrow")]),
     "flow_matching": flow,
+    "in parts": in_parts,
     "iql": partial(offline, name="iql"),
     "td3_bc": partial(offline, name="td3_bc"),
 }

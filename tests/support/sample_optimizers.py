@@ -10,7 +10,8 @@ from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon
 PATHS = ["pytorch_optimizer.Lion", "heavyball.AdamW"]
 BY_PATH = [path for path in PATHS if find_spec(path.split(".")[0]) is not None]
 FALLBACK = " with a fallback"  # a key goes by its name and this, where it is tested in both ways
-ONE_EACH = set(OPTIMIZER_BUILDER_REGISTRY) - {"multi_adam"}  # that one builds several of `adam`: test_multi_adam.py
+ONE_EACH = set(OPTIMIZER_BUILDER_REGISTRY) - {"multi_adam", "xvla-adamw"}
+"""multi_adam builds several of `adam`, and xvla-adamw does not build without names: they have their own tests."""
 KEYS = [*sorted(ONE_EACH), *BY_PATH, "muon" + FALLBACK]
 PARAMS = {  # what a key cannot do without; the others build from nothing
     "adamw_warmup_cosine_decay": {"peak_lr": 1e-2, "start_lr": 1e-4, "end_lr": 1e-3, "warmup_steps": 5},

@@ -98,6 +98,43 @@ class Broken(SmallPolicy):
         self.model.backbone[0] = nn.Linear(5, 4)
 
 
+class Silent(nn.Module):
+    """A policy for demonstrations (sample_demonstrations) that cannot act."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.LazyLinear(6)
+        self.calls = self.resets = 0
+
+    def predict(self, batch):
+        state = batch["observation.state"].flatten(1)
+        image = batch["observation.images.top"].flatten(1)
+        return self.net(torch.cat([state, image], dim=1)).unflatten(1, (3, 2))
+
+    def forward(self, batch):
+        error = (self.predict(batch) - batch["action"]).square()[~batch["action_is_pad"]]
+        return error.mean(), {"worst": error.max()}
+
+
+class Chunks(Silent):
+    """A policy that predicts chunks of actions."""
+
+    def predict_action_chunk(self, batch):
+        self.calls += 1
+        return self.predict(batch)
+
+
+class Selects(Silent):
+    """A policy that selects one action at a time, and forgets the episode when it is told to."""
+
+    def reset(self):
+        self.resets += 1
+
+    def select_action(self, batch):
+        self.calls += 1
+        return self.predict(batch)[:, 0]
+
+
 PARTS = {
     "backbone": "model.backbone",
     "vae": ["model.vae_encoder*", "model.vae_scale"],

@@ -116,6 +116,12 @@ def test_a_pattern_without_a_match_names_the_nearest(tmp_path):
         train(raw, console=QUIET)
 
 
+def test_a_name_alone_is_refused_with_the_list_to_write(tmp_path):
+    raw = policy_config(tmp_path / "run", {"freeze": "model.head"})
+    with pytest.raises(ConfigError, match=r"^model.policy.freeze: must be true, false or a .*write \[model.head\]$"):
+        load_config(raw)
+
+
 def test_everything_frozen_is_refused(tmp_path):
     raw = policy_config(tmp_path / "run", {"freeze": ["*"]})
     with pytest.raises(ConfigError, match="every one is frozen; there is nothing to train"):

@@ -1,5 +1,7 @@
 """A module taken apart into components: names, state, modes and devices."""
 
+import copy
+
 import pytest
 import torch
 from sample_policies import PARTS, SmallPolicy
@@ -70,6 +72,17 @@ def test_a_part_of_one_submodule_is_that_submodule_and_others_keep_the_names_of_
     assert "model.offset" in components["policy"].state_dict()
     assert whole_module(components["vae"]) is whole_module(components["policy"]) is whole
     assert prefixes(components) == {"policy": "", "backbone": "model.backbone.", "vae": ""}
+
+
+def test_a_share_has_the_methods_and_attributes_of_the_whole():
+    whole = SmallPolicy(scale=3.0)
+    share = taken_apart(whole, PARTS)["policy"]
+    assert share.scale == 3.0
+    assert share.model.backbone is whole.model.backbone
+    with pytest.raises(AttributeError, match="SmallPolicy"):
+        _ = share.no_such_thing
+    copied = copy.deepcopy(share)
+    assert torch.equal(copied.model.head.weight, share.model.head.weight)
 
 
 def test_a_loaded_share_changes_the_whole():

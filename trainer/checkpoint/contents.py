@@ -27,7 +27,7 @@ from optimizer.state import (
 from optimizer.types import JsonObject
 
 from ..errors import raised
-from ..interfaces.component import config_path
+from ..interfaces.component import config_path, config_paths
 from ..loop.weight_ema import WeightEma
 from ..run_layout import (
     DATA_TENSORS,
@@ -146,7 +146,7 @@ def checkpoint_files(
             with _naming_the_owner(f"model.component_optims.{name}"):
                 files |= {f"{name}/{file}": content for file, content in _optimizer_files(optimizers[name]).items()}
     files |= _run_files(progress)
-    check_savable(files)
+    check_savable(files, config_paths(components))
     return {
         path: without_sharing(content) if path.endswith(".safetensors") else content for path, content in files.items()
     }

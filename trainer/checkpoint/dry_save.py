@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from optimizer.config import counted
 
 from ..errors import ConfigError, UnsavableError, UserCodeError, raised
-from ..interfaces.component import config_path
+from ..interfaces.component import config_path, config_paths
 from ..loop.averaged_weights import MovingAverages, averaged_weights
 from ..loop.parameter_lists import check_parameters, parameter_problems
 from .contents import Progress, checkpoint_files, weights_files
@@ -44,7 +44,7 @@ class CheckedContents:
         check_loads_back(components)
         if problems := parameter_problems(components, optimizers):
             raise ConfigError("\n".join(problems))
-        self._form = SavedForm(files)
+        self._form = SavedForm(files, config_paths(components))
 
     def check(self, step: int) -> None:
         """Check the contents of a checkpoint after `step` updates. Nothing is written, and training is not affected.

@@ -93,7 +93,7 @@ def _saved_weights(name: str, init: InitConfig, is_policy: bool) -> tuple[Path, 
     Raises:
         ValueError: There is no such place, or it is damaged.
     """
-    folder = checkpoint_at(Path(init.path)) if is_policy and init.component is None else None
+    folder = checkpoint_at(_place_of(init)) if is_policy and init.component is None else None
     if folder is not None and (joint := joined_weights(folder, init.ema)):
         return folder, joint
     source = find_source(init, name)
@@ -162,7 +162,7 @@ def find_source(init: InitConfig, name: str) -> Source:
     Raises:
         ValueError: There is no such place, or it is damaged.
     """
-    path = local_folder(init.path, "path") if is_reference(init.path) else Path(init.path)
+    path = _place_of(init)
     if is_file(path) and path.suffix == ".safetensors":
         return Source(None, path, f"{init.component}." if init.component else "")
     if (folder := checkpoint_at(path)) is not None:
@@ -193,6 +193,11 @@ def _read_weights(source: Source, averages: bool) -> dict[str, Tensor]:
         place = source.folder or source.weights
         raise ValueError(f"ema: {place} has no averages of train.ema. Set it to false for the weights of training.")
     return read_averages(source.folder)
+
+
+def _place_of(init: InitConfig) -> Path:
+    """Return the path of `init`, downloaded if it is on the hub. Raises ConfigError."""
+    return local_folder(init.path, "path") if is_reference(init.path) else Path(init.path)
 
 
 def rename_values(values: Mapping[str, Value], rules: Mapping[str, str]) -> dict[str, Value]:

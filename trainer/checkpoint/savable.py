@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
@@ -24,13 +25,21 @@ _NAME_MAX, _PATH_MAX = 255, 4096
 """Bytes of a file's name and of a path, if the system does not name its limits."""
 
 
-def check_savable(files: Files) -> None:
+def check_savable(files: Files, config_paths: Mapping[str, str] = MappingProxyType({})) -> None:
     """Check that the `files` of a checkpoint can be written. Nothing is copied, and no tensor's values are read.
+
+    Args:
+        files: By path.
+        config_paths: The paths of components in the config by name, for those that are not in model.components.
 
     Raises:
         ValueError: They cannot. The message has a line for each tensor and value.
     """
-    problems = [line for path, content in files.items() for line in _file_problems(path, content)]
+    problems = [
+        line
+        for path, content in files.items()
+        for line in _file_problems(path, content, _config_path(path, config_paths))
+    ]
     if problems:
         more = [f"… and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
         raise ValueError("\n".join([*problems[:_SHOWN], *more]))
@@ -40,10 +49,14 @@ class SavedForm:
     """The names, shapes and types of the tensors in the components' weights files.
 
     A run can only be resumed from a checkpoint whose weights have the form that the components are built with.
+
+    Args:
+        files: By path.
+        config_paths: As in `check_savable`.
     """
 
-    def __init__(self, files: Files) -> None:
-        self._form = _forms(files)
+    def __init__(self, files: Files, config_paths: Mapping[str, str] = MappingProxyType({})) -> None:
+        self._form, self._config_paths = _forms(files), config_paths
 
     def check(self, files: Files) -> None:
         """Check that `files` have the same form.
@@ -58,8 +71,8 @@ class SavedForm:
         """Return a line for each tensor whose form is another one in `files`, and the remedy."""
         now = _forms(files)
         lines = [
-            f"{_config_path(path)}: its tensor {name!r} was {_form_text(before.get(name))} before the first update and"
-            f" is {_form_text(now.get(path, {}).get(name))} now"
+            f"{_config_path(path, self._config_paths)}: its tensor {name!r} was {_form_text(before.get(name))} before"
+            f" the first update and is {_form_text(now.get(path, {}).get(name))} now"
             for path, before in self._form.items()
             for name in sorted({*before, *now.get(path, {})})
             if before.get(name) != now.get(path, {}).get(name)
@@ -102,24 +115,26 @@ def _system_limit(folder: Path, name: str, default: int) -> int:
     return limit if limit > 0 else default
 
 
-def _file_problems(path: str, content: Mapping[str, object]) -> Iterator[str]:
+def _file_problems(path: str, content: Mapping[str, object], owner: str) -> Iterator[str]:
     if not path.endswith(".safetensors"):
         try:
             json.dumps(content, ensure_ascii=False).encode()
         except (TypeError, ValueError, RecursionError) as error:
-            yield f"{_config_path(path)}: its state cannot be saved as JSON: {error}"
+            yield f"{owner}: its state cannot be saved as JSON: {error}"
         return
     for name, tensor in content.items():
         if problem := unsavable_reason(name, tensor):
-            yield f"{_config_path(path)}: {name!r} cannot be saved: {problem}"
+            yield f"{owner}: {name!r} cannot be saved: {problem}"
 
 
-def _config_path(path: str) -> str:
+def _config_path(path: str, config_paths: Mapping[str, str]) -> str:
     """Return the path in the config of the component or optimizer that is saved in the file `path`."""
     component, _, file = path.partition("/")
     if not file:
         return path
-    return f"model.{'component_optims' if file.startswith('optimizer') else 'components'}.{component}"
+    if file.startswith("optimizer"):
+        return f"model.component_optims.{component}"
+    return config_paths.get(component, f"model.components.{component}")
 
 
 def _forms(files: Files) -> dict[str, dict[str, tuple[list[int], torch.dtype]]]:

@@ -1,10 +1,6 @@
 """The command line. It imports what a command needs when that command runs: --help is instant."""
 
-import os
 import sys
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +9,7 @@ import typer
 from ..runtime.streams import steady_process
 from .arguments import KEY, OverridesCommand
 from .checkpoint import checkpoint_app
+from .contexts import complain, importing, importing_by, interruptible
 
 if TYPE_CHECKING:
     from ..config.overrides import Typed
@@ -25,10 +22,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(checkpoint_app)
-
-INTERRUPTED = 130
-STOPPED_AND_SAVED = 75
-"""The exit code of a run that a signal stopped early and that can be resumed: EX_TEMPFAIL of sysexits.h."""
 
 _TAKES_OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
 _Config = Annotated[
@@ -92,7 +85,7 @@ def train(
     from ..runtime.hub import is_reference
 
     overrides = _parse_overrides(context)
-    with _importing_by(config, plugins), _interruptible():
+    with importing_by(config, plugins), interruptible():
         start(
             load_config(config, overrides, allow_plugins=plugins is True),
             overwrite=overwrite,
@@ -114,7 +107,7 @@ def resume(
     """Continue a run from its newest checkpoint, or from the given one."""
     from ..runs import resume as continue_run
 
-    with _importing(no_plugins), _interruptible():
+    with importing(no_plugins), interruptible():
         continue_run(run, _parse_overrides(context))
 
 
@@ -139,7 +132,7 @@ def evaluate(
     from ..run_evaluation import evaluate_run
     from ..runtime.terminal import output
 
-    with _importing_by(run, plugins), _interruptible():
+    with importing_by(run, plugins), interruptible():
         evaluate_run(run, checkpoint, _parse_overrides(context), out, output, plugins is True)
 
 
@@ -148,7 +141,7 @@ def evaluate(
 )
 def export(
     context: typer.Context,
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory. The run may be training.")],
+    run: _AnyRun,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
     to: Annotated[
         str,
@@ -162,14 +155,14 @@ def export(
         str, typer.Option("--checkpoint", metavar="PATH", help="latest, best, or the folder of a checkpoint.")
     ] = "latest",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the export that is in OUT.")] = False,
-    no_plugins: _NoPlugins = False,
+    plugins: _Plugins = None,
 ) -> None:
     """Write a trained run as files that need no innerstep."""
     from ..export_run import export_run
     from ..runtime.terminal import report
 
-    with _importing(no_plugins), _interruptible():
-        export_run(run, to, out, checkpoint, overwrite, _parse_overrides(context), report)
+    with importing_by(run, plugins), interruptible():
+        export_run(run, to, out, checkpoint, overwrite, _parse_overrides(context), report, plugins is True)
 
 
 @app.command(
@@ -183,7 +176,7 @@ def plan(context: typer.Context, config: _Config, plugins: _Plugins = None) -> N
     from ..offline_trainer import OfflineTrainer
     from ..runtime.terminal import output
 
-    with _importing_by(config, plugins):
+    with importing_by(config, plugins):
         loaded = load_config(config, _parse_overrides(context), allow_plugins=plugins is True)
         output(OfflineTrainer(loaded, Console()).plan())
 
@@ -215,7 +208,7 @@ def plot(
     path = Path(target)
     is_config = path.suffix in (".yaml", ".yml", ".json") or path.is_file() or path.is_fifo() or is_reference(target)
     overrides = _parse_overrides(context)
-    with _importing_by(target, plugins):
+    with importing_by(target, plugins):
         if is_config:
             lines = plot_config(load_config(target, overrides, allow_plugins=plugins is True), out)
         else:
@@ -256,7 +249,7 @@ def list_keys(
     from ..reporting.registry_listing import listing, plugins_of
     from ..runtime.terminal import output
 
-    with _importing(no_plugins), plugins_of(config):
+    with importing(no_plugins), plugins_of(config):
         output(listing(pattern))
 
 
@@ -276,7 +269,7 @@ def describe(
     from ..reporting.registry_listing import description, plugins_of
     from ..runtime.terminal import output
 
-    with _importing(no_plugins), plugins_of(config):
+    with importing(no_plugins), plugins_of(config):
         output(description(name))
 
 
@@ -302,7 +295,7 @@ def push(
     from ..push import push as push_files
     from ..runtime.terminal import report
 
-    with _importing(no_plugins), _interruptible():
+    with importing(no_plugins), interruptible():
         reference, lines = push_files(source, repository, checkpoint, component, private or None, revision)
     report("\n".join([*lines, f"pushed: {reference}"]))
 
@@ -338,69 +331,9 @@ def _run() -> None:
         if isinstance(error, UserCodeError) and error.__cause__ is not None:
             cause = error.__cause__
             calls = str(cause) if cause.__traceback__ is None else user_calls(cause)  # as text from another process
-            _complain(calls.rstrip())
-        _complain(f"error: {error}", "red")
+            complain(calls.rstrip())
+        complain(f"error: {error}", "red")
         sys.exit(next(code for kind, code in exit_codes.items() if isinstance(error, kind)))
-
-
-@contextmanager
-def _importing_by(source: str, plugins: bool | None) -> Iterator[None]:
-    """Let the body import what the config at `source` names, unless --no-plugins forbids it, or it is on the hub."""
-    from ..runtime.hub import without_code
-
-    with _importing(plugins is False), without_code(source, plugins is not None):
-        yield
-
-
-@contextmanager
-def _importing(no_plugins: bool) -> Iterator[None]:
-    """Let the body import the modules that a config or a key names, also from the working directory; or refuse to."""
-    from optimizer import no_plugins as without_plugins
-    from optimizer.config import search_in
-
-    from ..config.plugins import working_directory
-
-    with (
-        warnings.catch_warnings(),
-        search_in(working_directory()),
-        without_plugins() if no_plugins else nullcontext(),
-    ):
-        warnings.showwarning = _in_one_line(warnings.showwarning)
-        yield
-
-
-def _in_one_line(show: Callable[..., None]) -> Callable[..., None]:
-    """Return a `warnings.showwarning` that prints a PluginWarning in one line, and other warnings by `show`."""
-    from optimizer.config import PluginWarning
-
-    def show_warning(message: Warning | str, category: type[Warning], *place: object, **options: object) -> None:
-        if issubclass(category, PluginWarning):
-            _complain(f"warning: {message}", "yellow")
-        else:
-            show(message, category, *place, **options)
-
-    return show_warning
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    from ..runtime.signals import StoppedBySignal
-
-    try:
-        yield
-    except StoppedBySignal as stop:
-        _complain(str(stop))
-        raise typer.Exit(STOPPED_AND_SAVED) from None
-    except KeyboardInterrupt as stop:
-        _complain(str(stop) or "interrupted")
-        sys.stdout.flush()
-        os._exit(INTERRUPTED)  # at once: a checkpoint that is being written would be waited for
-
-
-def _complain(text: str, style: str | None = None) -> None:
-    from ..runtime.terminal import complain
-
-    complain(text, style)
 
 
 def _parse_overrides(context: typer.Context) -> "dict[str, Typed]":

@@ -72,7 +72,7 @@ def _checked_reference(text: str) -> str:
 
 
 def _checked(value: object, read: Callable[[str], object]) -> object:
-    """Return what `read` makes of text; other values as they are. Raises PydanticCustomError for its ValueError."""
+    """Return the result of `read` for text, and any other value as it is. Raises PydanticCustomError."""
     if not isinstance(value, str):
         return value
     try:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, field_validator, model_validator
 from torch import nn
 
 from optimizer import Registry
@@ -12,10 +12,11 @@ from optimizer.config import Config, refusal
 from ..interfaces.component import MODEL_REGISTRY
 from ..splitting.parts import REST
 from .class_choice import ClassChoice
+from .freeze import Freeze
 from .init_from import InitConfig
 from .marks import FixedInRun, MayChange
 from .names import check_names
-from .policy_source import with_source
+from .policy_source import with_source, without_code_of
 
 
 class PartConfig(Config):
@@ -24,7 +25,7 @@ class PartConfig(Config):
     modules: FixedInRun[list[str]] = Field(min_length=1)
     """Names of submodules and parameters of the policy, with `*`: `[model.backbone]`, `["model.vae_encoder*"]`. One
     submodule alone is the component, with its own names; of several the names stay those in the policy."""
-    freeze: FixedInRun[bool | list[str]] = False
+    freeze: FixedInRun[Freeze] = False
     """As in `model.components`."""
     init_from: MayChange[InitConfig | None] = None
     """As in `model.components`. It comes after the policy's own."""
@@ -52,16 +53,19 @@ class PolicyConfig(ClassChoice):
     """Modes by type of feature, such as `{STATE: MIN_MAX}`; null: those of the policy."""
     parts: FixedInRun[dict[str, PartConfig]] = Field(default_factory=dict)
     """Components by name, each with the submodules that it consists of."""
-    freeze: FixedInRun[bool | list[str]] = False
+    freeze: FixedInRun[Freeze] = False
     """As in `model.components`, for the component `policy`."""
     init_from: MayChange[InitConfig | None] = None
     """Saved weights of the whole policy to start from, whether or not it is in parts there; null: those that its class
     begins with."""
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _resolve_path(cls, raw: object) -> object:
-        return with_source(raw) if isinstance(raw, dict) and raw.get("path") is not None else raw
+    def _resolve_path(cls, raw: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(raw, dict) or raw.get("path") is None:
+            return handler(raw)
+        with without_code_of(raw["path"]):
+            return handler(with_source(raw))
 
     @field_validator("parts")
     @classmethod

@@ -2,19 +2,30 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from optimizer import no_plugins
 from optimizer.config import refusal, shown_value
 
 from ..errors import ConfigError
 from ..run_layout import CONFIG
-from ..runtime.hub import is_reference, local_folder
+from ..runtime.hub import at_commit, is_reference, local_folder
 from .paths import as_text, expand
 from .yaml_file import read_config_file
 
 LEROBOT_CONFIG = "config.json"
 _PATH = "model.policy.path"
+
+
+def without_code_of(path: object) -> AbstractContextManager[None]:
+    """Return a context in which the policy that `path` names imports no module if it is on the hub."""
+    if not is_reference(path):
+        return nullcontext()
+    return no_plugins(
+        "a policy on the hub imports no module: if you trust it, give its type, params and init_from here"
+    )
 
 
 def with_source(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,13 +49,14 @@ def with_source(raw: Mapping[str, Any]) -> dict[str, Any]:
     try:
         text = os.fspath(given)
         place = local_folder(text, _PATH) if is_reference(text) else Path(expand(text))
+        weights = at_commit(text, place) if is_reference(text) else as_text(place.absolute())
         found = _policy_at(place)
     except ValueError as error:
         raise refusal(str(error).removeprefix(f"{_PATH}: "), ("path",), given) from error
     params = raw.get("params")
     merged = {**found.get("params", {}), **params} if isinstance(params, Mapping) else params or found.get("params", {})
     own = {"normalization": found.get("normalization"), **{key: value for key, value in raw.items() if key != "path"}}
-    return {**own, "type": found["type"], "params": merged, "init_from": {"path": as_text(place.absolute())}}
+    return {**own, "type": found["type"], "params": merged, "init_from": {"path": weights}}
 
 
 def _policy_at(place: Path) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""What a push writes of a config: the values without places on this machine, and the page of its repository."""
+"""A config as a push writes it, without places on this machine, and the page of its repository."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a card says of a checkpoint."""
+    """A checkpoint, as a card describes it."""
 
     step: int
     """Updates done."""

@@ -37,6 +37,7 @@ from ..splitting.parts import REST
 from .averages import EmaConfig, check_averages, with_sources
 from .class_choice import ClassChoice
 from .evaluation import BestConfig, EvaluationConfig
+from .freeze import Freeze
 from .init_from import InitConfig
 from .marks import FixedInRun, MayChange
 from .names import check_names, check_there
@@ -64,7 +65,7 @@ class DataConfig(ClassChoice):
 class ComponentConfig(ClassChoice):
     registry: ClassVar[Registry[nn.Module]] = MODEL_REGISTRY
 
-    freeze: FixedInRun[bool | list[str]] = False
+    freeze: FixedInRun[Freeze] = False
     """Whether the component stays as it is: no gradients, no optimizer, eval mode, fixed buffers; false: it trains. A
     list freezes the submodules and parameters of these names, with `*`."""
     ema_of: FixedInRun[str | None] = None

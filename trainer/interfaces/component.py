@@ -38,6 +38,11 @@ def config_path(components: nn.ModuleDict, name: str) -> str:
     return path or f"model.components.{name}"
 
 
+def config_paths(components: nn.ModuleDict) -> dict[str, str]:
+    """Return the path in the config of each component by name."""
+    return {name: config_path(components, name) for name in components}
+
+
 def is_frozen(component: nn.Module) -> bool:
     """Return whether no parameter of `component` requires a gradient."""
     return not trainable_parameters(component)

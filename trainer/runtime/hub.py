@@ -108,8 +108,8 @@ def download(
         revision: Branch, tag or commit; None: its main branch.
         patterns: Names of files, with `*`.
         path: The place in the config, for messages.
-        kind: What the repository holds.
-        copy: What to give in place of the name when there is no connection, for messages.
+        kind: The kind of repository.
+        copy: The thing to give in place of the name when there is no connection, for messages.
 
     Raises:
         ConfigError: huggingface_hub is not installed, or the repository can be neither loaded nor found in the cache.
@@ -176,7 +176,7 @@ def _in_brackets(message: str) -> str:
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Run the body without the warnings that huggingface_hub logs: what matters is in the errors."""
+    """Run the body without the warnings that huggingface_hub logs: the errors have the same content."""
     from huggingface_hub.utils import logging as hub_logging
 
     before = hub_logging.get_verbosity()

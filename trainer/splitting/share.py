@@ -11,7 +11,8 @@ class Share(nn.Module):
     """The children, parameters and buffers of one module that belong to one component.
 
     The module keeps all of them, and a forward pass runs through it. The names in the state dict are those of the
-    module. The last share whose mode is set decides that of the module, until `settle_containers` does.
+    module, and attributes that the share has not itself are the module's. The last share whose mode is set decides the
+    mode of the module, until `settle_containers` does.
 
     Args:
         source: The module.
@@ -32,6 +33,15 @@ class Share(nn.Module):
     def forward(self, *args: Any, **options: Any) -> Any:
         """Return the result of the whole module."""
         return whole_module(self)(*args, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the module, such as a method of its class, that the share has not itself."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if "_source" not in self.__dict__:  # before its construction ends, or in a copy that is being made
+                raise
+        return getattr(whole_module(self), name)
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of all that the share holds, and of the module itself."""
