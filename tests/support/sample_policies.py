@@ -67,6 +67,14 @@ class Recommending(SmallPolicy):
         ]
 
 
+class Warming(Recommending):
+    """Its optimizer calls the lr of its groups `peak_lr`."""
+
+    @staticmethod
+    def optimizer_preset():
+        return {"type": "adamw_warmup_cosine_decay", "params": {"peak_lr": 1e-3, "start_lr": 0.0, "warmup_steps": 2}}
+
+
 class Failing(Recommending):
     def get_optim_params(self):
         return {}["no_such"]

@@ -65,6 +65,15 @@ def test_an_option_that_is_given_wins_over_preset_and_groups(tmp_path):
     assert {lr for lr, _ in groups_of(trainer, "backbone").values()} == {4e-3, 8e-3}
 
 
+def test_a_peak_lr_that_is_given_wins_over_the_lr_of_groups(tmp_path):
+    policy = {"type": "sample_policies.Warming", "parts": PARTS}
+    for given, lr in (({}, 1e-5), ({"peak_lr": 2e-3}, 2e-3)):
+        raw = policy_config(tmp_path / "run", policy, optims(backbone=given))
+        rules = OfflineTrainer(load_config(raw), QUIET).config.model.component_optims["backbone"].params
+        assert [rule.get("lr", lr) for rule in rules.get("param_groups", [{}])] == [lr]
+        assert rules["peak_lr"] == (given or {"peak_lr": 1e-3})["peak_lr"]
+
+
 def test_the_norm_of_the_preset_clips_all_parts_together(tmp_path):
     config = load_config(policy_config(tmp_path / "run", PARTED, optims()))
     entries = config.model.component_optims
