@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 from conftest import ROOT, needs
@@ -82,6 +83,13 @@ def test_what_lerobot_refuses_is_an_error_with_the_path(params, words):
         MODEL_REGISTRY["lerobot.act"].optimizer_preset(params)
     with pytest.raises(ValidationError, match=words):
         construct(MODEL_REGISTRY["lerobot.act"], {**FEATURES, **params})
+
+
+@needs("lerobot")
+@pytest.mark.skipif(find_spec("transformers") is not None, reason="needs that transformers is missing")
+def test_a_package_that_a_policy_needs_is_named_if_it_is_missing():
+    with pytest.raises(ConfigError, match=r"^model\.policy\.params: LeRobot's EO1Config needs .*transformers"):
+        MODEL_REGISTRY["lerobot.eo1"].optimizer_preset({})
 
 
 @needs("lerobot")

@@ -2,13 +2,10 @@
 
 import functools
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
 from conftest import needs
-from gymnasium import spaces
-from gymnasium.vector import SyncVectorEnv
 from sample_lerobot_policies import EPISODES, PARAMS, PARTS, PUSHT, TIMES
 from torch import nn
 
@@ -21,7 +18,10 @@ from trainer.lerobot_policies.saving import save_pretrained
 from trainer.simulation.gym import GymEnvironment
 from trainer.splitting.parts import split
 
-pytestmark = needs("lerobot")
+gymnasium = pytest.importorskip("gymnasium", reason="needs the extra `sim`")
+spaces = gymnasium.spaces
+
+pytestmark = [needs("lerobot"), pytest.mark.slow]
 
 STEPS = 21
 ACTIONS: dict[int, list[np.ndarray]] = {}
@@ -90,7 +90,7 @@ def rollout_of_lerobot(policy, preprocessor, postprocessor, seeds):
     from lerobot.scripts.lerobot_eval import rollout
 
     ACTIONS.clear()
-    envs = SyncVectorEnv([Recording] * len(seeds))
+    envs = gymnasium.vector.SyncVectorEnv([Recording] * len(seeds))
     identity = PolicyProcessorPipeline(steps=[])
     torch.manual_seed(11)
     rollout(envs, policy, identity, identity, preprocessor, postprocessor, seeds=seeds)

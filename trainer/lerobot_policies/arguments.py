@@ -64,6 +64,8 @@ def config_of(config_class: type, params: Mapping[str, Any]) -> Any:
     values = {name: _lerobot_features(value) if name in _FEATURES else value for name, value in params.items()}
     try:
         return config_class(**values, device="cpu", push_to_hub=False)
+    except ImportError as error:
+        raise ValueError(f"LeRobot's {config_class.__name__} needs a package that is missing: {error}") from error
     except Exception as error:  # each config class has checks that raise their own
         message = " ".join(str(error).split())
         raise ValueError(f"LeRobot's {config_class.__name__} refuses them: {message}") from error

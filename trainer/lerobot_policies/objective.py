@@ -189,7 +189,7 @@ class LeRobotPolicy(Policy):
 def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the numbers and scalar tensors in what `forward` returned."""
     return {
-        name: value
+        name: value.detach() if isinstance(value, Tensor) else value
         for name, value in values.items()
         if isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1)
     }
