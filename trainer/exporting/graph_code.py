@@ -8,21 +8,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import SymInt, Tensor
 from torch.fx import GraphModule, Node
 
 from ..errors import ConfigError
 from .tracing import Traced, place_of, place_text, tensor_names
 
 INDENT = "    "
-_RESERVED = {"aten", "device", "given", "math", "operator", "self", "torch", "w", *keyword.kwlist}
+_RESERVED = {"aten", "batch", "device", "given", "math", "operator", "self", "torch", "w", *keyword.kwlist}
 _NO_GRAD, _AUTOCAST = "wrap_with_set_grad_enabled", "wrap_with_autocast"
 """Operators of which a block of code is an argument."""
 _CHECKS = ("_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range", "_functional_assert")
 _RARELY_RANDOM = ("scaled_dot_product", "lstm", "gru", "rnn")
 """Operators that draw random numbers for dropout only."""
 _SAME = ("alias", "detach", "detach_")
-_INPUTS = "inputs"
+_INPUTS, _BATCH = "inputs", "batch"
 _DEPTH = 2
 """Below this depth of modules, values are kept until the module is done."""
 
@@ -68,7 +68,7 @@ class _Writer:
         self._tensors: dict[str, Tensor] = {}
         self._statements: list[_Statement] = []
         self._taken = set(_RESERVED)
-        self._is_random = self._uses_device = False
+        self._is_random = self._uses_device = self._uses_batch = False
 
     def written(self) -> GraphCode:
         """Return the code."""
@@ -78,8 +78,9 @@ class _Writer:
         (output,) = (node for node in graph.graph.nodes if node.op == "output")
         results = [self._text(value) for value in output.args[0]]
         returned = _structure(self._program.call_spec.out_spec, results)
-        if self._uses_device:
-            self._statements.insert(len(self._inputs), _Statement(_INPUTS, [f"device = {first}.device"]))
+        known = [("device", f"{first}.device", self._uses_device), (_BATCH, f"{first}.shape[0]", self._uses_batch)]
+        lines = [f"{name} = {text}" for name, text, is_used in known if is_used]
+        self._statements.insert(len(self._inputs), _Statement(_INPUTS, lines))
         lines = [*_with_dels(self._statements, set(results)), *returned]
         return GraphCode(lines, self._inputs, self._tensors, self._is_random)
 
@@ -89,7 +90,7 @@ class _Writer:
         owned = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
         constants = signature.inputs_to_lifted_tensor_constants
         values = {**self._program.state_dict, **self._program.constants}
-        inputs, first = iter(self._example), ""
+        needed, given = _needed(self._program.graph_module), list[Node]()
         for node in self._program.graph.nodes:
             if node.op != "placeholder":
                 continue
@@ -97,16 +98,17 @@ class _Writer:
                 target = owned.get(node.name) or constants[node.name]
                 name = self._names[target] if node.name in owned else f"constant.{_identifier(target)}"
                 self._texts[node] = f'w["{name}"]'
-                if node.users:
+                if needed.intersection(node.users):
                     self._tensors[name] = values[target].detach()
                 continue
-            name = next(inputs)
-            if node.users:
-                text = self._texts[node] = self._fresh(_identifier(name))
-                first = first or text
+            given.append(node)
+        used = [node for node in given if any(user in needed and not _is_batch(user) for user in node.users)]
+        for node, name in zip(given, self._example, strict=True):
+            if node in (used or given[:1]):
+                self._texts[node] = self._fresh(_identifier(name))
                 self._inputs[name] = self._example[name]
-                self._statements.append(_Statement(_INPUTS, [f"{text} = given[{name!r}]"]))
-        return first
+                self._statements.append(_Statement(_INPUTS, [f"{self._texts[node]} = given[{name!r}]"]))
+        return self._texts[(used or given)[0]]
 
     def _write(self, module: GraphModule, indent: int, into: list[_Statement]) -> None:
         needed = _needed(module)
@@ -122,9 +124,11 @@ class _Writer:
             self._texts[node] = several[int(node.args[1])]  # type: ignore[arg-type]  # a number there
         elif (same := _same_value(node)) is not None:
             self._texts[node] = self._text(same)
+        elif _is_batch(node):
+            self._texts[node], self._uses_batch = _BATCH, True
         else:
-            call = self._call(node)
-            text = self._texts[node] = self._fresh("batch" if call.endswith(".shape[0]") else _identifier(node.name))
+            call, text = self._call(node), self._fresh(_identifier(node.name))
+            self._texts[node] = text
             into.append(_Statement(place_of(node), [f"{INDENT * indent}{text} = {call}"], self._read(node), {text}))
 
     def _write_block(
@@ -158,7 +162,7 @@ class _Writer:
         into.append(_Statement(statements[0].place, [line for one in statements for line in one.lines], reads, made))
 
     def _call(self, node: Node) -> str:
-        """Return the text of what `node` computes. Raises ConfigError if torch alone cannot."""
+        """Return the expression that `node` computes. Raises ConfigError if torch alone cannot."""
         target, arguments = node.target, list(self._arguments(node))
         if target is operator.getitem:
             return f"{arguments[0]}[{arguments[1]}]"
@@ -224,6 +228,14 @@ def _needed(module: GraphModule) -> set[Node]:
         if node.op == "output" or _is_change(node) or any(user in needed for user in node.users):
             needed.add(node)
     return needed
+
+
+def _is_batch(node: Node) -> bool:
+    """Return whether a node is the number of samples, by the shape of an input."""
+    source = node.args[0] if node.args else None
+    if node.target is not torch.ops.aten.sym_size.int or node.args[1] != 0:
+        return False
+    return isinstance(source, Node) and source.op == "placeholder" and isinstance(node.meta["val"], SymInt)
 
 
 def _is_change(node: Node) -> bool:

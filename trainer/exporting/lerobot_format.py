@@ -8,14 +8,14 @@ from ..lerobot_policies.saving import save_pretrained
 from .source import Source
 
 FILES = ("config.json", "model.safetensors", "policy_preprocessor*", "policy_postprocessor*", "README.md")
-"""What a folder of this format may hold."""
+"""The files that a folder of this format may hold."""
 
 
 def write_lerobot_format(source: Source, folder: Path) -> list[str]:
     """Write weights, config.json, and both processors into `folder`.
 
     Returns:
-        Lines on what was written.
+        Lines on the files.
 
     Raises:
         ConfigError: The policy is not LeRobot's.
@@ -26,7 +26,7 @@ def write_lerobot_format(source: Source, folder: Path) -> list[str]:
         there = "model.components alone" if policy is None else f"model.policy.type {policy.type}"
         raise ConfigError(
             f"--to lerobot: LeRobot has no class for {there} with train.objective.type"
-            f" {source.config.train.objective.type}. It loads policies of its own: runs with `model.policy: {{type:"
+            f" {source.config.train.objective.type}. It loads its policies only: runs with `model.policy: {{type:"
             " lerobot.NAME}}` and the objective lerobot_policy. Use --to torch."
         )
     save_pretrained(folder, source.components, objective)

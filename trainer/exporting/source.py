@@ -1,4 +1,4 @@
-"""What is exported."""
+"""The run that is exported."""
 
 from dataclasses import dataclass
 

@@ -25,7 +25,7 @@ from .standalone import EXAMPLE_INPUT, EXAMPLE_OUTPUT, largest_difference
 from .tracing import Computation, Outputs, Whole, place_text, trace
 
 FILES = ("policy.py", "policy.safetensors", "model.py", "model.safetensors", "__pycache__")
-"""What a folder of this format may hold."""
+"""The files that a folder of this format may hold."""
 _CHECKED_SIZES = (1, 3)
 """Numbers of samples for which the script is compared with the run before it gets its place."""
 _NOT_READ = (FeatureType.ACTION, FeatureType.REWARD, FeatureType.LANGUAGE)
@@ -35,7 +35,7 @@ def write_torch_format(source: Source, folder: Path) -> list[str]:
     """Write a script and its weights into `folder`.
 
     Returns:
-        Lines on what was written.
+        Lines on the files.
 
     Raises:
         ConfigError: The computation cannot be written as a script.
@@ -111,7 +111,7 @@ def _observation(
 
 
 def _outputs(compute: Computation, components: nn.ModuleDict, inputs: Batch) -> Outputs:
-    """Return what the run computes, with the random numbers of seed 0.
+    """Return the outputs of the run, with the random numbers of seed 0.
 
     Raises:
         ConfigError: It fails, or does not return tensors with the samples in dimension 0.

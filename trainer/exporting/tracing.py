@@ -1,4 +1,4 @@
-"""Traces what a run computes: from inputs in the units of the data to its outputs, as one graph."""
+"""Traces the computation of a run: from inputs in the units of the data to its outputs, as one graph."""
 
 import logging
 import re
@@ -24,10 +24,10 @@ from ..splitting.parts import whole_module
 
 Outputs = Tensor | Mapping[str, Tensor]
 Computation = Callable[[nn.ModuleDict, Batch], Outputs]
-"""What is exported: the `actions` of a policy, or the `predict` of another objective."""
+"""The method that is exported: the `actions` of a policy, or the `predict` of another objective."""
 
 _FIXED_BATCH = "specialized it to be a constant"
-"""How torch says that code was run for one number of samples only."""
+"""A part of torch's message on code that was run for one number of samples only."""
 _COMPONENTS, _OBJECTIVE = "components.", "objective."
 
 
@@ -61,7 +61,7 @@ class Whole(nn.Module):
 
 @dataclass(frozen=True)
 class Traced:
-    """What a run computes, as a graph."""
+    """The computation of a run, as a graph."""
 
     program: ExportedProgram
     inputs: Batch
@@ -105,7 +105,7 @@ class _WithoutGenerator(TorchFunctionMode):
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence torch, which reports failed attempts to trace at length. The error says what is wrong."""
+    """Silence torch, which reports failed attempts to trace at length. The error gives the reason."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
