@@ -3,7 +3,7 @@
 import re
 
 import yaml
-from conftest import ROOT
+from conftest import ROOT, needs
 from test_robot_policies import merged
 
 from trainer.interfaces.dataset import DATASET_REGISTRY
@@ -50,3 +50,12 @@ def test_the_table_of_a_batch_is_a_batch(tmp_path, monkeypatch):
     names = re.findall(r"^\| `([\w.]+)` \| \(N", PAGE, re.MULTILINE)
     assert set(data.train.batch(torch.arange(2))) == set(names)
     assert round(float(data.statistics["return"]["mean"]) * 10) == -305
+
+
+@needs("gymnasium")
+def test_the_configs_can_be_planned(cli, monkeypatch):
+    monkeypatch.chdir(ROOT)  # the configs name their data from here
+    for name, line in (("iql", "average of critic_1, tau 0.005"), ("td3_bc", "stepped every 2 updates")):
+        code, printed = cli("plan", f"configs/pendulum_{name}.yaml")
+        assert code == 0, printed
+        assert line in printed

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from conftest import needs
 from sample_transitions import LENGTHS, arrays, opened
 
 minari = pytest.importorskip("minari", reason="needs minari")
@@ -12,7 +13,7 @@ STATE, NEXT = "observation.state", "next.observation.state"
 BOX = spaces.Box(-100, 100, (3,), np.float32)
 
 
-def write(name, observation_space=BOX, wrap=lambda values: values, action_space=None):
+def write(name, observation_space=BOX, wrap=lambda values: values, data_format="arrow"):
     """Write a data set of the episodes in `arrays`, in which each observation follows the one before."""
     whole, start = arrays(), 0
     buffers = []
@@ -34,8 +35,8 @@ def write(name, observation_space=BOX, wrap=lambda values: values, action_space=
         name,
         buffers,
         observation_space=observation_space,
-        action_space=action_space or spaces.Box(-1, 3, (2,), np.float32),
-        data_format="arrow",
+        action_space=spaces.Box(-1, 3, (2,), np.float32),
+        data_format=data_format,
     )
 
 
@@ -45,8 +46,9 @@ def _folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore")  # Minari's, of authors and descriptions that are not given
-def test_transitions_are_those_of_the_episodes():
-    write("arm/random-v0")
+@pytest.mark.parametrize("data_format", ["arrow", pytest.param("hdf5", marks=needs("h5py"))])
+def test_transitions_are_those_of_the_episodes(data_format):
+    write("arm/random-v0", data_format=data_format)
     whole, data = arrays(), opened(minari="arm/random-v0", held_out=[3])
     batch = data.train.batch(torch.arange(len(data.train)))
     kept = sum(LENGTHS[:3])

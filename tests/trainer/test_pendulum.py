@@ -35,8 +35,11 @@ def test_the_environment_has_the_transitions_of_the_file(monkeypatch):
 @pytest.mark.parametrize("name", ["iql", "td3_bc"])
 def test_the_policy_is_better_than_the_one_that_recorded_the_data(tmp_path, name):
     evaluation = ["--train.evaluation.seed=700000", "--train.evaluation.every=null", "--train.eval_every=null"]
+    evaluation += ["--train.evaluation.n_episodes=50"]
     options = [f"--train.run_dir={tmp_path / 'run'}", "--seed=5", "--train.device=cpu", *evaluation]
     finish(start("train", f"configs/pendulum_{name}.yaml", *options))
     last = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])
     assert last["step"] == 4000
     assert last["return"] > BEHAVIOUR
+    printed = finish(start("evaluate", tmp_path / "run", "--train.evaluation.seed=200000"))
+    assert "50 episodes in innerstep/Pendulum-v0" in printed
