@@ -52,7 +52,18 @@ TRAINER = [
 """The packages of `trainer` in the order of the flow; "" is the story of a run and what stands beside it."""
 
 CORE = {"torch", "schedulefree", "pydantic", "pydantic_core", "yaml", "safetensors", "numpy", "rich", "typer", "xxhash"}
-EXTRAS = {"sklearn", "matplotlib", "pyarrow", "av", "PIL", "torchcodec", "huggingface_hub", "gymnasium", "lerobot"}
+EXTRAS = {
+    "sklearn",
+    "matplotlib",
+    "pyarrow",
+    "av",
+    "PIL",
+    "torchcodec",
+    "huggingface_hub",
+    "gymnasium",
+    "minari",
+    "lerobot",
+}
 
 
 def package_of(module):

@@ -35,3 +35,4 @@ from .run import Result as Result
 from .runs import resume as resume
 from .runs import train as train
 from .runtime.signals import StoppedBySignal as StoppedBySignal
+from .splitting.share import whole_module as whole_module

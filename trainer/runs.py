@@ -112,6 +112,11 @@ def resume(
         NonFiniteError: A value is NaN or infinite, by train.on_nonfinite.
         StoppedBySignal: A signal stopped the run; its checkpoint is written.
     """
+    if str(target).startswith("hf:/"):  # a Path has one of the two slashes
+        raise ConfigError(
+            f"{target}: a run on the hub cannot be resumed. Start from its weights with init_from, or copy its files"
+            " into a directory and resume that."
+        )
     world = World()
     run_dir, folder = _run_and_checkpoint(Path(target).absolute())
     _refuse_another_directory(run_dir, overrides)

@@ -12,7 +12,7 @@ from trainer.policies.feature_options import PolicyOptions
 
 PAGE = (ROOT / "docs/robot_policies.md").read_text()
 BLOCKS = [yaml.safe_load(text) for text in re.findall(r"^```yaml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)]
-*DEMO, CAMERAS, FLOW = BLOCKS
+*DEMO, CAMERAS, FLOW, ACT = BLOCKS
 
 
 def merged(*parts):
@@ -42,6 +42,10 @@ def test_the_blocks_for_cameras_and_flows_fit_into_a_config(cli, tmp_path, monke
     code, printed = cli("plan", tmp_path / "pusht.yaml")
     assert code == 0, printed
     assert "action_head" in printed
+
+
+def test_the_block_for_a_policy_of_lerobots_is_the_model_of_its_config():
+    assert yaml.safe_load((ROOT / "configs/pusht_act.yaml").read_text())["model"] == ACT["model"]
 
 
 def test_the_parameters_of_the_data_are_there():

@@ -106,7 +106,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "POST" and not logged_in:
             return self._send(401, {"error": "Invalid username or password."})
         if parts == ["repos", "create"]:
-            return self._create(f"{body['organization']}/{body['name']}", body.get("visibility") == "private")
+            return self._create(
+                f"{body['organization']}/{body['name']}", body.get("private") or body.get("visibility") == "private"
+            )
         repository = self._repository(parts[0], "/".join(parts[1:3]))
         if repository is None:
             return None

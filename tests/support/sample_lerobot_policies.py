@@ -46,9 +46,9 @@ TIMES = {
 }
 
 
-def config(key, run, optims, parts=None, **train):
-    """Return the config of a run whose batches are those of `losses_of_lerobot`."""
-    policy = {"type": f"lerobot.{key}", "params": PARAMS[key]}
+def config(key, run, optims, parts=None, params=None, **train):
+    """Return the config of a run whose batches are those of `losses_of_lerobot`; `params` are more of the policy's."""
+    policy = {"type": f"lerobot.{key}", "params": {**PARAMS[key], **(params or {})}}
     data = {"root": str(PUSHT), "episodes": EPISODES, "cache_dir": str(run.parent / "cache"), **TIMES[key]}
     return {
         "seed": 0,
@@ -81,7 +81,7 @@ def lerobot_data(policy_config):
     return data
 
 
-def losses_of_lerobot(key):
+def losses_of_lerobot(key, **params):
     """Return the losses of updates by LeRobot's own classes and factories, and the policy after them.
 
     The first weights, the order of the samples and the random numbers are those of a run of innerstep with seed 0.
@@ -92,7 +92,7 @@ def losses_of_lerobot(key):
     from trainer.loop.batches import _epoch_order
     from trainer.runtime.rng import seed_all
 
-    made = lerobot_config(key)
+    made = lerobot_config(key, **params)
     data = lerobot_data(made)
     torch.manual_seed(zlib.crc32(b"policy"))
     policy = make_policy(made, ds_meta=data.meta)

@@ -369,3 +369,18 @@ def test_an_environment_of_the_user_needs_its_episodes_alone(tmp_path, quiet):
         ConfigError, match=r"train.evaluation: Countdown: an episode fails: LookupError: out of numbers"
     ):
         train(made, console=quiet)
+
+
+def test_the_policy_acts_at_the_averages_and_is_evaluated_at_them_again(tmp_path, quiet, cli):
+    start = {"decay": 0.999999, "power": None}  # the average stays where the run starts
+    runs = {}
+    for name, ema in (("averaged", start), ("trained", None)):
+        runs[name] = trained(tmp_path / name, quiet, {"every": 4}, ema=ema, keep_best=BEST)
+    found = {name: evaluations(run) for name, run in runs.items()}
+    assert len({line["distance"] for line in found["trained"].values()}) == 3
+    distances = [line["distance"] for line in found["averaged"].values()]
+    assert distances == pytest.approx([distances[0]] * 3, abs=1e-3)
+    assert training(runs["averaged"]) == training(runs["trained"])
+    _, printed = cli("evaluate", runs["averaged"])
+    assert f"return {found['averaged'][12]['return']:.4g}" in printed
+    assert f"return {found['trained'][12]['return']:.4g}" not in printed

@@ -151,6 +151,12 @@ def test_evaluate_takes_a_reference(cache, run, cli):
     assert "train.objective.type: must be a policy" in printed
 
 
+def test_a_run_on_the_hub_is_not_resumed(cache, cli):
+    code, printed = cli("resume", f"hf://{NAME}")
+    assert code == 2
+    assert "a run on the hub cannot be resumed. Start from its weights with init_from" in printed
+
+
 @pytest.mark.usefixtures("_forgets")
 @pytest.mark.parametrize("place", PLACES)
 def test_no_place_in_a_config_from_the_hub_imports_a_module(cache, tmp_path, monkeypatch, place):

@@ -53,6 +53,10 @@ MISTAKES = {
         "optimizer.type: required, as use_policy_training_preset",
     ),
     "an unknown optimizer": (changed(**WITHOUT_PRESET, optimizer={"type": "adamv"}), "did you mean 'adam'"),
+    "a dotted path": (
+        changed(**WITHOUT_PRESET, optimizer={"type": "antigravity.Adam"}),
+        "optimizer.type: must be a key of LeRobot's; got 'antigravity.Adam'",
+    ),
     "several optimizers": (
         changed(**WITHOUT_PRESET, optimizer={"type": "multi_adam"}),
         "optimizer.type: multi_adam is several",

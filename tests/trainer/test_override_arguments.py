@@ -37,7 +37,11 @@ MISSPELT = {
     ("plan", DIGITS, "-train.total_steps=7"): "did you mean --train.total_steps=7?",
     ("plan", DIGITS, "other.yaml"): "other.yaml: not understood",
     ("plan", DIGITS, "--train.total_steps"): "--train.total_steps: no value; write --train.total_steps=VALUE",
-    ("plan", DIGITS, "--epochs=3"): "--epochs: there is no such option. Options: --help, --no-plugins; an override is",
+    (
+        "plan",
+        DIGITS,
+        "--epochs=3",
+    ): "--epochs: there is no such option. Options: --allow-plugins, --help, --no-plugins;",
     ("plan", DIGITS, "--train.objective.params.wiring.0=x"): "which has no fields. Override the list as a whole",
 }
 

@@ -143,7 +143,7 @@ def test_a_damaged_part_is_reported(tmp_path, runs):
         started(tmp_path, {"init_from": str(run)})
 
 
-@pytest.mark.parametrize("place", ["parts", "parts/checkpoints/step_00000002"])
+@pytest.mark.parametrize("place", ["parts", "parts/checkpoints/step_00000002", "parts/checkpoints/latest"])
 def test_path_brings_type_params_normalization_and_weights(tmp_path, runs, place):
     policy = {"path": str(runs / place), "type": None, "params": {"scale": 3.0}, "parts": OTHERS}
     raw = policy_config(tmp_path / "run", policy, total_steps=1)

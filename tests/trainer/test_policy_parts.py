@@ -18,6 +18,7 @@ from trainer.offline_trainer import OfflineTrainer
 
 QUIET = Console(file=io.StringIO())
 CLIPPED = {"total_steps": 20, "grad_clip_norm": 0.05}
+WIDE = {"params": {"dropout": 0.1, "width": 64}}
 
 
 def latest(run, name):
@@ -35,37 +36,30 @@ def losses(run):
 
 
 def trained(run, policy, **options):
-    train(policy_config(run, policy, **{**CLIPPED, **options}), console=QUIET)
+    raw = policy_config(run, policy, **{**CLIPPED, **options})
+    raw["data"]["params"] = {"width": policy.get("params", {}).get("width", 4)}
+    train(raw, console=QUIET)
     return losses(run)
 
 
 def test_a_policy_in_parts_trains_as_the_whole_one_bit_for_bit(tmp_path):
-    whole = trained(tmp_path / "whole", {"params": {"dropout": 0.1}})
-    parts = trained(tmp_path / "parts", {"params": {"dropout": 0.1}, "parts": PARTS})
-    assert parts == whole
+    whole = trained(tmp_path / "whole", WIDE)
+    assert trained(tmp_path / "parts", {**WIDE, "parts": PARTS}) == whole
     one, other = latest(tmp_path / "whole", "policy"), joined(tmp_path / "parts", PARTS)
     assert one.keys() == other.keys()
     assert all(torch.equal(value, other[name]) for name, value in one.items())
-    assert trained(tmp_path / "unclipped", {"params": {"dropout": 0.1}}, grad_clip_norm=None) != whole
+    assert trained(tmp_path / "unclipped", WIDE, grad_clip_norm=None) != whole
 
 
-def test_the_sum_of_the_joint_norm_in_another_order_is_another_run(tmp_path, monkeypatch):
-    """The test above can fail: the norm of these gradients depends on the order."""
-    wide = {"params": {"width": 64}, "parts": PARTS}
-    options = {"data": {"type": "noise", "params": {"width": 64}, "batch_size": 8}}
-
-    def run(name):
-        raw = policy_config(tmp_path / name, wide, **CLIPPED) | options
-        train(raw, console=QUIET)
-        return losses(tmp_path / name)
-
-    right = run("right")
+def test_the_order_of_the_components_would_be_another_joint_norm(tmp_path, monkeypatch):
+    """The test above can fail: the norm of its gradients depends on the order."""
 
     def by_components(components):
-        return [parameter for component in reversed(list(components)) for parameter in component.parameters()]
+        return [parameter for component in components for parameter in component.parameters()]
 
+    whole = trained(tmp_path / "whole", WIDE)
     monkeypatch.setattr(gradient_updates, "in_model_order", by_components)
-    assert run("wrong") != right
+    assert trained(tmp_path / "parts", {**WIDE, "parts": PARTS}) != whole
 
 
 @pytest.mark.slow
@@ -142,6 +136,16 @@ def test_a_part_without_an_optimizer_is_reported_by_its_path(tmp_path):
     raw["model"]["component_optims"]["vea"] = ADAMW
     with pytest.raises(ConfigError, match=r"component_optims.vea: there is no component of this name; did you mean 'v"):
         load_config(raw)
+
+
+def test_a_rest_without_parameters_needs_no_optimizer(tmp_path):
+    parts = {"one": ["model.backbone", "model.vae*", "model.token"], "two": ["model.head", "model.norm"]}
+    raw = policy_config(tmp_path / "run", {"parts": parts}, {"one": ADAMW, "two": ADAMW})
+    trainer = OfflineTrainer(load_config(raw), QUIET)
+    assert list(trainer.optimizers) == ["one", "two"]
+    assert re.search("policy +0  the rest +- +- ", trainer.plan())
+    train(raw, console=QUIET)
+    resume(tmp_path / "run", {"train.total_steps": 14, "resume.on_change": "override"}, console=QUIET)
 
 
 def test_a_part_that_the_loss_does_not_depend_on_is_reported_by_its_path(tmp_path):

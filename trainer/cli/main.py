@@ -25,12 +25,16 @@ app.add_typer(checkpoint_app)
 
 _TAKES_OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
 _Config = Annotated[
-    str, typer.Argument(metavar="CONFIG", help="A YAML or JSON file, or hf://ORG/NAME[@REVISION] on the hub.")
+    str,
+    typer.Argument(
+        metavar="CONFIG", help="A YAML or JSON file, or hf://ORG/NAME or hf://ORG/NAME@REVISION on the hub."
+    ),
 ]
 _AnyRun = Annotated[
     str,
     typer.Argument(
-        metavar="RUN", help="A run's directory, or hf://ORG/NAME[@REVISION] on the hub. The run may be training."
+        metavar="RUN",
+        help="A run's directory, or hf://ORG/NAME or hf://ORG/NAME@REVISION on the hub. The run may be training.",
     ),
 ]
 _NoPlugins = Annotated[

@@ -10,7 +10,7 @@ from optimizer import no_plugins
 from optimizer.config import refusal, shown_value
 
 from ..errors import ConfigError
-from ..run_layout import CONFIG
+from ..run_layout import CHECKPOINTS, CONFIG
 from ..runtime.hub import at_commit, is_reference, local_folder
 from .paths import as_text, expand
 from .yaml_file import read_config_file
@@ -65,9 +65,10 @@ def _policy_at(place: Path) -> Mapping[str, Any]:
     Raises:
         ValueError: There is none.
     """
-    for folder in (place, *place.resolve().parents[:2]):
-        if (folder / CONFIG).is_file():
-            return _policy_of_run(folder)
+    in_checkpoints = place.absolute().parent.name == CHECKPOINTS
+    run = place.absolute().parent.parent if in_checkpoints else place
+    if (run / CONFIG).is_file():
+        return _policy_of_run(run)
     if not (place / LEROBOT_CONFIG).is_file():
         found = "there is nothing" if not place.exists() else "there is no policy"
         raise ConfigError(f"{found} at {place}: neither a run's {CONFIG} nor {LEROBOT_CONFIG} of LeRobot")

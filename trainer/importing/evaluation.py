@@ -60,7 +60,8 @@ def _none(conversion: Conversion, key: Plain, every: int) -> None:
     else:
         reason = (
             "LeRobot builds this environment with its own classes, not by gymnasium.make. Write train.evaluation with"
-            " an id of gymnasium's or your own class (docs/extending.md), or export the run and take lerobot-eval"
+            " an id of gymnasium's or your own class (docs/extending.md), or take lerobot-eval after"
+            " `innerstep export RUN OUT --to lerobot`"
         )
         conversion.comment("train.run_dir", f"No episodes: env.type {key}: {reason}.")
     for name in ("n_episodes", "batch_size", "use_async_envs"):

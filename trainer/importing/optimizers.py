@@ -94,6 +94,8 @@ def _entry(conversion: Conversion, section: str, registry: Registry[Any]) -> tup
             f"{section}.type: required, as use_policy_training_preset is false; {section} is"
             f" {shown_value(conversion.get(section))}"
         )
+    if "." in key:  # a dotted path would import the module that a file from anywhere names
+        raise ConfigError(f"{section}.type: must be a key of LeRobot's; got {shown_value(key)}")
     try:
         _ = registry[key]
     except UnknownKeyError as error:

@@ -10,6 +10,7 @@ from ..config.load import load_config
 from ..config.plain_values import Plain
 from ..errors import ConfigError
 from ..runtime.files import replacing_output
+from ..runtime.hub import is_reference
 from .conversion import Conversion, Left
 from .data import convert_data
 from .evaluation import convert_evaluation
@@ -48,7 +49,7 @@ def import_train_config(source: str, out: Path, overwrite: bool) -> list[str]:
     file = read_train_config(source)
     conversion = convert(file.values)
     text = _text(file, conversion)
-    problem = _problem(conversion.config)
+    problem = None if is_reference(source) else _problem(conversion.config)
     with replacing_output(out) as aside:
         aside.write_text(text, encoding="utf-8")
     return _report(out, conversion, problem)

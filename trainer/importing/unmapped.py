@@ -4,7 +4,7 @@ from ..config.plain_values import Plain
 from .conversion import Conversion
 
 _NO_SINK = "there is no sink for W&B. metrics.jsonl has the numbers; a sink is a small class (docs/extending.md)"
-_HUB = "an upload is a separate step after the run (docs/inference.md)"
+_HUB = "`innerstep push RUN ORG/NAME` uploads after the run (docs/hub.md)"
 _JOB = "a run trains where it is started; submit the command `innerstep train` yourself"
 _LOADER = "the workers of innerstep have fixed settings; data.workers is their number"
 _LORA = "there are no adapters here: the whole policy trains. freeze and parts choose what trains"

@@ -21,7 +21,7 @@ STATE = "observation.state"
 """The name of the observation in a batch."""
 
 Content = Literal["obs", "action", "reward", "next_obs", "terminal", "timeout"]
-"""The arrays of a file, by what they hold."""
+"""The arrays of a file, by their content."""
 
 _REQUIRED: tuple[Content, ...] = ("obs", "action", "reward", "next_obs", "terminal")
 _VECTORS = ("obs", "action", "next_obs")
@@ -71,7 +71,7 @@ def read_arrays(path: Path, names: Mapping[Content, str], episode_length: int | 
 
 
 def _arrays(path: Path, names: Mapping[Content, str]) -> dict[Content, Values]:
-    """Return the arrays by what they hold."""
+    """Return the arrays by their content."""
     if not path.is_file():
         raise ConfigError(f"{PARAMS}.path: must be an .npz file; {shown(path.absolute())} is not there.")
     try:
@@ -88,7 +88,7 @@ def _arrays(path: Path, names: Mapping[Content, str]) -> dict[Content, Values]:
 
 
 def _found(path: Path, there: list[str], names: Mapping[Content, str]) -> list[tuple[Content, str]]:
-    """Return the arrays to read, by what they hold and by name."""
+    """Return the arrays to read, by content and by name."""
     found: list[tuple[Content, str]] = [(part, names.get(part, part)) for part in _REQUIRED]
     timeout = names.get("timeout", "timeout")
     if "timeout" in names or timeout in there:

@@ -16,7 +16,7 @@ from ..lerobot_data.sources import Source, folder_of
 from .recorded import ACTION, NEXT, PARAMS, REWARD, TERMINAL, Recorded, spans
 
 NAMES = {"action": "action", "reward": "next.reward", "terminal": "next.done"}
-"""LeRobot's names of features, by what they hold."""
+"""LeRobot's names of features, by their content."""
 
 _TYPES = (FeatureType.STATE, FeatureType.ENV)
 

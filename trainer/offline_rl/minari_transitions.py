@@ -32,16 +32,7 @@ def read_minari(name: str) -> Recorded:
         import minari
     except ImportError as error:
         raise missing_extra(PATH, "minari", "minari") from error
-    try:
-        data = minari.load_dataset(name)
-        episodes = list(data.iterate_episodes())
-    except FileNotFoundError as error:
-        raise ConfigError(f"{PATH}: no data set {name!r} here. Run: minari download {shown(name)}") from error
-    except Exception as error:  # the library's readers raise anything
-        raise ConfigError(f"{PATH}: {name!r} cannot be read: {raised(error)}") from error
-    place = f"{PATH}: {name}"
-    if not episodes:
-        raise ConfigError(f"{place}: the data set has no episodes.")
+    place, episodes = f"{PATH}: {name}", _episodes(minari, name)
     observations = [_vectors(place, "observations", episode.observations) for episode in episodes]
     tensors = {
         STATE: torch.cat([rows[:-1] for rows in observations]),
@@ -60,6 +51,18 @@ def read_minari(name: str) -> Recorded:
     }
     ends = list(accumulate(len(episode.rewards) for episode in episodes))
     return Recorded(tensors, features, spans(ends), False, place)
+
+
+def _episodes(library: Any, name: str) -> list[Any]:
+    try:
+        episodes = list(library.load_dataset(name).iterate_episodes())
+    except FileNotFoundError as error:
+        raise ConfigError(f"{PATH}: no data set {name!r} here. Run: minari download {shown(name)}") from error
+    except Exception as error:  # the library's readers raise anything
+        raise ConfigError(f"{PATH}: {name!r} cannot be read: {raised(error)}") from error
+    if not episodes:
+        raise ConfigError(f"{PATH}: {name}: the data set has no episodes.")
+    return episodes
 
 
 def _vectors(place: str, what: str, values: Any) -> Tensor:

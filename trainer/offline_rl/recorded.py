@@ -33,7 +33,7 @@ class Recorded:
     episodes: tuple[EpisodeSpan, ...] | None
     """The episodes in the order of their rows; None: unknown."""
     is_cut: bool
-    """Whether the last episode goes on after its last row, so that its return is unknown."""
+    """Whether the last episode continues after its last row, so that its return is unknown."""
     place: str
     """Where they come from, in messages."""
 

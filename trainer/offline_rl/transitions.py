@@ -39,7 +39,7 @@ _BELONGS = {
 
 @DATASET_REGISTRY.register("transitions")
 class Transitions(DataSet):
-    """Transitions for offline reinforcement learning: what was observed and done, the reward, and what came next.
+    """Transitions for offline reinforcement learning: observation, action, reward, and the next observation.
 
     Batches hold float32 tensors: `observation.state` (N, size), `action` (N, size), `reward` (N),
     `next.observation.state` (N, size), and `terminal` (N). `terminal` is 1 where the task ended for good, so that no
@@ -56,7 +56,7 @@ class Transitions(DataSet):
         repo_id: Its name on the Hugging Face Hub, in place of `root`.
         revision: Branch, tag or commit of `repo_id`; null: its main branch.
         minari: Id of a data set in Minari's folder, in place of `path`.
-        names: Names of arrays or features that differ from those above, by what they hold: `{obs: observations}` for
+        names: Names of arrays or features that differ from those above, by their content: `{obs: observations}` for
             `path`; `action`, `reward` and `terminal` for `root` and `repo_id`. If a data set's `next.done` is also true
             where time ran out, give `terminal` a feature that is not, such as `next.success`.
         observations: With `root` or `repo_id`: the observations to load; null: all that are vectors.

@@ -154,8 +154,11 @@ def reason_of(error: BaseException | None) -> str:
         return "it has no such revision. Give a branch, a tag or a commit"
     if isinstance(error, HfHubHTTPError) and error.response is not None:
         return _reason_of_answer(error.response.status_code, error.server_message or "")
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {shown(error.filename)}" if error.filename else error.strerror
+    cause: BaseException | None = error
+    while cause is not None and not (isinstance(cause, OSError) and cause.strerror):
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, OSError) and cause.strerror:  # the system's own, below those of the libraries
+        return f"{cause.strerror}: {shown(cause.filename)}" if cause.filename else cause.strerror
     text = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {shown(text)}" if text else type(error).__name__
 

@@ -80,7 +80,11 @@ class _Layout:
         self._rest = rest
         self._claims = _claims([*self._modules, *self._parameters], parts)
         """The part by path, of those paths whose parent is not claimed."""
-        self._containers = {"", *(above for path in self._claims for above in _above(path))}
+        self._containers_of = {
+            name: {"", *(above for path in self._tops(name) for above in _above(path))} for name in parts
+        }
+        """The paths of the modules around a part's claims, by part."""
+        self._containers: set[str] = set().union(*self._containers_of.values())
 
     def check(self) -> None:
         """Raise ValueError if the components would share a parameter, or one could not be saved."""
@@ -124,7 +128,7 @@ class _Layout:
             if child is None:
                 continue
             if below in self._containers:
-                if name == self._rest or any(top.startswith(f"{below}.") for top in self._tops(name)):
+                if name == self._rest or below in self._containers_of[name]:
                     share._modules[key] = self._share(below, name)
             elif self._owner(below) == name:
                 share._modules[key] = child
