@@ -58,6 +58,33 @@ class Branch(Plain):
         return super().forward(state if state.sum() > 0 else -state)
 
 
+@MODEL_REGISTRY.register("export_cond")
+class Cond(Plain):
+    """A branch that torch can write into a graph, with an operator that has code for arguments."""
+
+    def forward(self, state):
+        return super().forward(torch.cond(state.sum() > 0, lambda x: x * 1, lambda x: -x, (state,)))
+
+
+@MODEL_REGISTRY.register("export_odd_types")
+class OddTypes(Plain):
+    """Tensors of types that are rarely used, and a constant in a block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mask", torch.tensor([True, False, True]))
+        self.register_buffer("order", torch.tensor([2, 0, 1], dtype=torch.int32))
+        self.register_buffer("weights", torch.tensor([0.5, 1.5, 2.5], dtype=torch.bfloat16))
+        self.register_buffer("nothing", torch.zeros(0, 3))
+
+    def forward(self, state):
+        with torch.autocast("cpu", torch.bfloat16):
+            weighted = state * torch.tensor([1.0, 2.0, 3.0])
+        picked = weighted[..., self.order.long()] * self.weights.float()
+        whole = torch.cat([picked.masked_fill(~self.mask, 0.0), self.nothing.expand(len(state), 0, 3)], dim=1)
+        return super().forward(whole)
+
+
 @MODEL_REGISTRY.register("export_listed")
 class Listed(Plain):
     """A part of it is not torch's."""

@@ -96,15 +96,17 @@ def test_a_script_acts_as_the_run_does_with_torch_alone(tmp_path, cli, made):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
 
 
-@pytest.mark.parametrize("key", ["export_blocks", "export_random", "export_recurrent"])
-def test_code_in_blocks_and_random_numbers_are_the_same_bit_for_bit(tmp_path, cli, key):
+@pytest.mark.parametrize("key", ["export_blocks", "export_random", "export_recurrent", "export_odd_types"])
+def test_blocks_random_numbers_and_rare_types_are_the_same_bit_for_bit(tmp_path, cli, key):
     run = trained(head_config(policy_config, tmp_path / "run", key))
     code, printed = cli("export", run, tmp_path / "out", "--to", "torch")
     assert code == 0, printed
     assert "bit for bit" in printed
     text = (tmp_path / "out/policy.py").read_text()
     assert ("torch.manual_seed repeats them" in text) == (key == "export_random")
-    assert ("with torch.autocast(device.type, torch.bfloat16, True):" in text) == (key == "export_blocks")
+    assert ("with torch.autocast(device.type, torch.bfloat16, True):" in text) == (
+        key in ("export_blocks", "export_odd_types")
+    )
 
 
 def test_the_weights_have_the_names_of_the_run_and_no_others(tmp_path, cli):
@@ -116,6 +118,17 @@ def test_the_weights_have_the_names_of_the_run_and_no_others(tmp_path, cli):
     assert parameters - {"head.positions"} == saved.keys()
     assert all(torch.equal(tensors[name], value) for name, value in saved.items())
     assert f"objective.normalization.{STATE}.low" in tensors
+
+
+def test_a_component_may_be_called_as_something_in_the_script(tmp_path, cli):
+    config = head_config(policy_config, tmp_path / "run", "export_plain")
+    config["train"]["objective"]["params"] = {"wiring": ["check = tensors(observation.state)", "w = inputs(check)"]}
+    identity = {"type": "torch.nn.Linear", "params": {"in_features": 2, "out_features": 2}}
+    config["model"]["components"] = {"tensors": {"type": "export_plain"}, "inputs": identity}
+    config["model"]["component_optims"] = {key: {"type": "sgd"} for key in ("tensors", "inputs")}
+    run = trained(config)
+    code, printed = cli("export", run, tmp_path / "out", "--to", "torch")
+    assert (code, "bit for bit" in printed) == (0, True), printed
 
 
 def test_a_model_that_is_no_policy_gives_the_end_of_its_dataflow(tmp_path, cli):
@@ -177,9 +190,23 @@ def test_other_inputs_are_refused_by_the_script(tmp_path, cli):
 
 
 @pytest.mark.parametrize(
+    "made", [policy_config, lambda run: sample_two_ways.config(run, num_inference_steps=2)], ids=["cloning", "flow"]
+)
+def test_every_tensor_of_a_script_is_on_the_device_that_is_asked_for(tmp_path, cli, made):
+    run = trained(made(tmp_path / "run"))
+    assert cli("export", run, tmp_path / "out", "--to", "torch")[0] == 0
+    space = {"__name__": "exported", "__file__": str(tmp_path / "out/policy.py")}
+    exec((tmp_path / "out/policy.py").read_text(), space)
+    given = {name: value.to("meta") for name, value in batch_for(load_run(run).policy, 3).items()}
+    actions = space["load"]("meta")(given)  # torch refuses to mix it with another device
+    assert (actions.device.type, len(actions)) == ("meta", 3)
+
+
+@pytest.mark.parametrize(
     ("key", "message"),
     [
         ("export_branch", r"component net cannot be written as a fixed computation: .*data-dependent"),
+        ("export_cond", r"component net uses the operator .*cond"),
         ("export_listed", r"component net cannot be written as a fixed computation"),
         ("export_counter", r"component net\.calls is changed by each call"),
         ("export_custom", r"component net\.inner uses the operator innerstep_tests\.doubled\.default"),

@@ -163,7 +163,8 @@ class _Writer:
 
     def _call(self, node: Node) -> str:
         """Return the expression that `node` computes. Raises ConfigError if torch alone cannot."""
-        target, arguments = node.target, list(self._arguments(node))
+        target, function = node.target, self._function(node)
+        arguments = list(self._arguments(node))
         if target is operator.getitem:
             return f"{arguments[0]}[{arguments[1]}]"
         if target is torch.ops.aten.sym_size.int:
@@ -172,7 +173,7 @@ class _Writer:
             return " * ".join(arguments)
         tags, name = getattr(target, "tags", ()), str(target)
         self._is_random |= torch.Tag.nondeterministic_seeded in tags and not any(one in name for one in _RARELY_RANDOM)
-        return f"{self._function(node)}({', '.join(arguments)})"
+        return f"{function}({', '.join(arguments)})"
 
     def _function(self, node: Node) -> str:
         """Return the text of the function that `node` calls. Raises ConfigError if it is not torch's."""

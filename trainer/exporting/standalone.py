@@ -48,9 +48,9 @@ class Exported(nn.Module):
             *path, last = name.split(".")
             module: nn.Module = self
             for part in path:
-                if part not in module._modules:
-                    module.add_module(part, nn.Module())
-                module = module.get_submodule(part)
+                inner = module._modules.get(part) or nn.Module()
+                module._modules[part] = inner  # add_module refuses the names of methods
+                module = inner
             if tensor.is_floating_point():
                 module.register_parameter(last, nn.Parameter(tensor, requires_grad=False))
             else:

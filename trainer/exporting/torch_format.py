@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -147,14 +148,12 @@ def _compared(source: Source, compute: Computation, script: Path) -> str:
     Raises:
         ConfigError: They differ by more than rounding.
     """
-    space = {"__name__": "exported", "__file__": str(script)}
-    exec(compile(script.read_text(encoding="utf-8"), script, "exec"), space)
-    model = space["load"]()  # type: ignore[operator]  # the script's function
+    model = _loaded(script)
     largest = 0.0
     for number in _CHECKED_SIZES:
         inputs = _inputs(source, number)
         expected = _by_name(_outputs(compute, source.components, inputs))
-        found = _by_name(_outputs(lambda _, given: model(given), source.components, inputs))
+        found = _by_name(_outputs(model, source.components, inputs))
         for name, value in expected.items():
             difference, allowed = largest_difference(found[name], value)
             if not difference <= allowed:
@@ -164,6 +163,17 @@ def _compared(source: Source, compute: Computation, script: Path) -> str:
                 )
             largest = max(largest, difference)
     return f"its outputs are the run's {f'within {largest:.2g}' if largest else 'bit for bit'}"
+
+
+def _loaded(script: Path) -> Computation:
+    """Return the computation of a script. Raises ConfigError if it cannot be loaded."""
+    space: dict[str, Any] = {"__name__": "exported", "__file__": str(script)}
+    try:
+        exec(compile(script.read_text(encoding="utf-8"), script, "exec"), space)
+        model = space["load"]()
+    except Exception as error:  # code that was written from the user's, and weights of any type
+        raise ConfigError(f"--to torch: the script of this run cannot be loaded: {raised(error)}") from error
+    return lambda _, inputs: model(inputs)
 
 
 def _by_name(outputs: Outputs) -> dict[str, Tensor]:
