@@ -165,11 +165,15 @@ MAY_IMPORT = {
     "trainer",  # its own modules, when their names are first used
     "optimizer.testing.pytest_suite",  # a test file: what the environment of the tests names
     "trainer.runtime.version",  # the version of innerstep
+    "trainer.exporting.torch_format",  # the script that it has just written
+    "trainer.importing.train_config",  # whether LeRobot is installed
     # the modules in their own folders, which register themselves
     "optimizer.factories",
     "optimizer.kernels.registry",
     "optimizer.schedules",
     "trainer.builtins",
+    "trainer.lerobot_policies",
+    "trainer.offline_rl",
     "trainer.policies",
     "trainer.reporting.metrics_log",
 }
