@@ -2,6 +2,7 @@ from .config.load import load_config as load_config
 from .config.schema import ExperimentConfig as ExperimentConfig
 from .errors import ConfigError as ConfigError
 from .errors import NonFiniteError as NonFiniteError
+from .errors import OutputError as OutputError
 from .errors import SaveError as SaveError
 from .errors import UserCodeError as UserCodeError
 from .interfaces.component import MODEL_REGISTRY as MODEL_REGISTRY

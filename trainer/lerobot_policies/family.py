@@ -86,7 +86,7 @@ def policy_class(name: str) -> type[nn.Module]:
         from lerobot.configs import PreTrainedConfig
         from lerobot.policies.factory import get_policy_class
     except ImportError as error:
-        raise missing_extra(f"{PREFIX}.{name}", "lerobot", "lerobot") from error
+        raise missing_extra(f"{PREFIX}.{name}", "lerobot on Python 3.12 or later", "lerobot") from error
     known = list(PreTrainedConfig.get_known_choices())
     key = name.lower()
     if key not in known:

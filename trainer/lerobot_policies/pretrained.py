@@ -11,11 +11,6 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 
 
-def is_pretrained(folder: Path) -> bool:
-    """Return whether `folder` holds a policy that LeRobot saved."""
-    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
-
-
 def policy_of_folder(folder: Path, path: str = "model.policy.path") -> tuple[str, dict[str, Any]]:
     """Return the `type` and the `params` of `model.policy` for a policy that LeRobot saved.
 
