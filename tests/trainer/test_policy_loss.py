@@ -115,6 +115,18 @@ def test_the_modes_of_the_policy_are_those_of_its_objective(tmp_path):
     )
 
 
+def test_the_modes_of_the_policy_reach_every_objective_that_takes_them(tmp_path):
+    raw = cloning(tmp_path / "run", policy={"normalization": {"STATE": "MIN_MAX"}})
+    for kind in ("Policy_Loss", "behaviour_cloning"):
+        raw["train"]["objective"] = {"type": kind}
+        assert load_config(raw).train.objective.params == {"normalization_mapping": {"STATE": "MIN_MAX"}}
+    raw["train"]["objective"] = {"type": "classification"}
+    with pytest.raises(ConfigError, match=r"train\.objective\.type: .*model\.policy\.normalization .* set it to null"):
+        load_config(raw)
+    raw["model"]["policy"]["normalization"] = None
+    assert load_config(raw).train.objective.params == {}
+
+
 @pytest.mark.parametrize("cls", ["Chunks", "Selects"])
 def test_a_trained_policy_acts_in_the_units_of_the_data_without_it(tmp_path, cls):
     data = {"n_obs_steps": 1 if cls == "Selects" else 2}
