@@ -83,7 +83,9 @@ def by_hand(data: DataSet) -> float:
     optimizers = [torch.optim.AdamW(component.parameters(), lr=1e-4, fused=True) for component in components.values()]
     schedulers = [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=UPDATES) for optimizer in optimizers]
     batches = ShuffledBatches(data.train, BATCH, seed=0)
-    statistics = {name: {key: value.to(DEVICE) for key, value in of.items()} for name, of in data.statistics.items()}
+    statistics = {
+        name: {key: data.statistics[name][key].to(DEVICE) for key in ("mean", "std")} for name in data.features or ()
+    }
     start = time.perf_counter()
     for step in range(UPDATES):
         for batch in batches.of_update(step):
