@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from ..runtime.files import opened_tensors
 from .arguments import REFUSED
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+_OLD_STATISTICS = ("normalize_inputs.", "normalize_targets.", "unnormalize_outputs.")
 
 
 def is_pretrained(folder: Path) -> bool:
@@ -39,5 +41,21 @@ def policy_of_folder(folder: Path, path: str = "model.policy.path") -> tuple[str
         raise ConfigError(f"{path}: {folder} holds an adapter, which cannot be loaded. Merge it into its policy first.")
     if not (folder / WEIGHTS).is_file():
         raise ConfigError(f"{path}: {folder} has no {WEIGHTS}")
+    _refuse_old_normalization(folder, path)
     kind = content.pop("type")
     return f"lerobot.{kind}", {name: value for name, value in content.items() if name not in REFUSED}
+
+
+def _refuse_old_normalization(folder: Path, path: str) -> None:
+    """Raise ConfigError if the weights have statistics among them, which LeRobot's processors have today."""
+    try:
+        with opened_tensors(folder / WEIGHTS) as file:
+            old = [name for name in file.keys() if name.startswith(_OLD_STATISTICS)]  # noqa: SIM118  not a mapping
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    if old:
+        raise ConfigError(
+            f"{path}: {folder / WEIGHTS} has statistics of an older LeRobot among the weights ({old[0]} …). Run"
+            f" `python -m lerobot.processor.migrate_policy_normalization --pretrained-path {folder}`, and give the"
+            " folder that it writes."
+        )
