@@ -135,6 +135,7 @@ def test_a_run_that_trains_is_exported_and_left_as_it_is(run, tmp_path, cli):
 def test_another_objective_or_model_is_not_lerobots(run, tmp_path, cli):
     message = refused(cli, tmp_path, run, tmp_path / "out", "--to", "lerobot")
     assert "LeRobot has no class for model.components alone with train.objective.type behaviour_cloning" in message
+    assert "`model.policy: {type: lerobot.NAME}`" in message
     assert "--to torch" in message
 
 
