@@ -77,7 +77,7 @@ class OfflineTrainer:
         check_pin_memory(config.data, self.world.device)
         self.batches = shuffled_batches(config, self.data.train, ahead=True)
         self.horizon = train.horizon(self.batches.steps_per_epoch)
-        self.config = config = completed(config, self.data)
+        self.config = config = completed(config, self.data, self.log)
         self.components, loaded = build_components(config.model, config.seed, not resumed, self.log)
         self.objective: Objective = train.objective.make("train.objective")
         check_means(self.objective, train.accumulate, self.data.held_out, config.data.batch_size)
