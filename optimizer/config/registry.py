@@ -36,6 +36,7 @@ class Registry(Mapping[str, type[T]]):
         self._adapters: list[tuple[type, Callable[[str, type], type[T]]]] = []
         self._adapted: dict[str, type[T]] = {}  # dotted path, or key of a family -> class made for it
         self._families: dict[str, Callable[[str], type[T]]] = {}  # folded prefix -> class by the name after its dot
+        self._summaries: list[Callable[[], Mapping[str, str]]] = []  # of the families
 
     def register(self, key: str, *, aliases: Sequence[str] = ()) -> Callable[[type[C]], type[C]]:
         """Return a decorator that registers a class under `key` and `aliases`.
@@ -64,12 +65,23 @@ class Registry(Mapping[str, type[T]]):
         """Allow subclasses of `base` by dotted path: `adapter(path, cls)` returns a class of this registry's kind."""
         self._adapters.append((base, adapter))
 
-    def add_family(self, prefix: str, find: Callable[[str], type[T]]) -> None:
-        """Let `find(name)` return the class of the key `prefix.name`.
+    def add_family(
+        self, prefix: str, find: Callable[[str], type[T]], summaries: Callable[[], Mapping[str, str]]
+    ) -> None:
+        """Add a family of classes that are made or imported when they are named.
 
-        `find` raises UnknownKeyError for a name that it does not know, or ConfigError for a package that is missing.
+        Args:
+            prefix: The part of the members' keys before the dot.
+            find: Returns the class of the key `prefix.name` by its name. It raises UnknownKeyError for a name that it
+                does not know, or ConfigError for a package that is missing.
+            summaries: Returns a line on each member by its key, for lists.
         """
         self._families[prefix.lower()] = find
+        self._summaries.append(summaries)
+
+    def family_summaries(self) -> dict[str, str]:
+        """Return a line on each member of a family by its key. What the families need is imported."""
+        return {key: line for summaries in self._summaries for key, line in summaries().items()}
 
     def is_of_family(self, key: str) -> bool:
         """Return whether `key` is `prefix.name` with a family's prefix. The family may not know the name."""

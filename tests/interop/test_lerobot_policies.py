@@ -132,6 +132,9 @@ def test_without_lerobot_the_extra_is_named(monkeypatch, cli):
     code, text = cli("describe", "lerobot.act")
     assert code == 2
     assert "innerstep[lerobot]" in text
+    code, text = cli("list")
+    (line,) = (line for line in text.splitlines() if line.startswith("  lerobot.NAME "))
+    assert (code, "innerstep[lerobot]" in line) == (0, True)
 
 
 def lerobot_policies():

@@ -1,10 +1,13 @@
 """Policies of the tests, for `model.policy`: modules that compute their own loss."""
 
+from typing import ClassVar
+
 import torch
 from sample_parts import Noise
 from torch import nn
 
 from trainer import DATASET_REGISTRY, MODEL_REGISTRY
+from trainer.interfaces.component import do_weights_follow
 
 
 class Inner(nn.Module):
@@ -40,7 +43,38 @@ class SmallPolicy(nn.Module):
 
     def forward(self, batch):
         error = self.model(batch["x"], batch["y"]) - batch["y"]
-        return self.scale * error.square().mean(), {"absolute": error.abs().mean().item(), "names": ["x"]}
+        return self.scale * error.square().mean(), {"absolute": error.abs().mean().item()}
+
+
+class Pretrained(SmallPolicy):
+    """A policy that notes whether saved weights follow when it is built."""
+
+    built: ClassVar[list[bool]] = []
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.built.append(do_weights_follow())
+
+
+class Named(SmallPolicy):
+    """A policy whose groups are a mapping: parameters by name."""
+
+    optimizer_preset = staticmethod(lambda: {"type": "adamw", "params": {"lr": 1e-3}})
+
+    def get_optim_params(self):
+        return dict(self.named_parameters())
+
+
+class Completed(SmallPolicy):
+    """A policy whose parameters follow from the data, in several wrong ways."""
+
+    def __init__(self, how: str = "") -> None:
+        super().__init__()
+
+    @classmethod
+    def complete_params(cls, params, data):
+        ways = {"misspelt": {"hwo": "x"}, "object": {"how": data}, "nothing": None}
+        return ways[params["how"]]
 
 
 class Recommending(SmallPolicy):

@@ -1,16 +1,17 @@
 """Weights that a policy, or a part of one, starts from: runs in parts or whole, files, and `path`."""
 
 import io
+import shutil
 
 import pytest
 import torch
 import yaml
 from rich.console import Console
 from safetensors.torch import save_file
-from sample_policies import PARTS, SmallPolicy, policy_config
+from sample_policies import PARTS, Pretrained, SmallPolicy, policy_config
 from sample_runs import ADAMW, MLPS, config
 
-from trainer import ConfigError, load_run, train
+from trainer import ConfigError, load_run, resume, train
 from trainer.config.load import load_config
 from trainer.offline_trainer import OfflineTrainer
 from trainer.splitting.parts import whole_module
@@ -162,6 +163,44 @@ def test_path_brings_type_params_normalization_and_weights(tmp_path, runs, place
     assert load_config(tmp_path / "run/config.yaml").model.policy.params == {"dropout": 0.1, "scale": 3.0}
 
 
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"[1]", b"{", b'{"chunk_size": 3}', b"\xff\xfe{"])
+def test_a_config_of_lerobots_that_cannot_be_read_is_an_error(tmp_path, content):
+    place = tmp_path / "theirs"
+    place.mkdir()
+    (place / "config.json").write_bytes(content)
+    raw = policy_config(tmp_path / "run", {"path": str(place), "type": None})
+    del raw["model"]["policy"]["type"]
+    with pytest.raises(ConfigError, match=r"^model\.policy\.path: .*config\.json"):
+        load_config(raw)
+
+
 def test_the_weights_of_a_class_are_those_of_its_seed_without_a_source(tmp_path):
     assert differing(started(tmp_path, {}), started(tmp_path, {"parts": PARTS})) == set()
     assert differing(started(tmp_path, {}), SmallPolicy()) != set()
+
+
+SOURCES = {
+    "none": (None, [False]),
+    "a run": ({}, [True]),
+    "not all of a run": ({"strict": False}, [False]),
+}
+
+
+@pytest.mark.parametrize(("init", "follow"), SOURCES.values(), ids=SOURCES)
+def test_a_class_knows_whether_saved_weights_follow(tmp_path, runs, init, follow):
+    Pretrained.built.clear()
+    source = None if init is None else {"path": str(runs / "whole"), **init}
+    started(tmp_path, {"type": "sample_policies.Pretrained", "init_from": source})
+    assert Pretrained.built == follow
+
+
+def test_a_run_that_is_loaded_or_resumed_needs_no_pretrained_weights(tmp_path):
+    raw = policy_config(tmp_path / "run", {"type": "sample_policies.Pretrained"}, total_steps=2, save_every=1)
+    train(raw, console=Console(file=io.StringIO()))
+    Pretrained.built.clear()
+    load_run(tmp_path / "run")
+    resume(tmp_path / "run/checkpoints/step_00000001", console=Console(file=io.StringIO()))
+    assert Pretrained.built == [True, True]
+    shutil.rmtree(tmp_path / "run/checkpoints")
+    resume(tmp_path / "run", console=Console(file=io.StringIO()))
+    assert Pretrained.built == [True, True, False]

@@ -82,7 +82,7 @@ def test_observations_have_a_dimension_of_time_only_if_the_samples_have_it():
 
 RETURNED = {
     "a scalar": (lambda w: w.sum(), {}),
-    "a tuple": (lambda w: (w.sum(), {"l1": 0.5, "kl": torch.tensor(2.0), "texts": ["a"], "many": torch.ones(3)}), None),
+    "a tuple": (lambda w: (w.sum(), {"l1": 0.5, "kl": torch.tensor(2.0)}), {"l1": 0.5, "kl": 2.0}),
     "no metrics": (lambda w: (w.sum(), None), {}),
 }
 
@@ -93,7 +93,18 @@ def test_a_loss_comes_alone_or_with_metrics(make, metrics):
     module.returned = make(module.weight)
     outcome = objective().losses(components_of(module), {"x": torch.ones(2, 1)})
     assert outcome.total.item() == 1.0
-    assert outcome.measured() == ({"l1": 0.5, "kl": 2.0} if metrics is None else metrics)
+    assert outcome.measured() == metrics
+
+
+def test_metrics_that_are_not_scalars_are_left_out_with_one_warning():
+    module, made = Recorder(), objective()
+    module.returned = (module.weight.sum(), {"l1": 0.5, "texts": ["a"], "many": torch.ones(3)})
+    with pytest.warns(UserWarning, match="is left out") as caught:
+        outcomes = [made.losses(components_of(module), {}) for _ in range(2)]
+    assert [outcome.measured() for outcome in outcomes] == [{"l1": 0.5}] * 2
+    texts, many = (str(warning.message) for warning in caught)
+    assert "the metric 'texts' of its forward is left out" in texts
+    assert "a tensor of shape [3]" in many
 
 
 @pytest.mark.parametrize("returned", [torch.ones(3), {"loss": torch.ones(1)}, (torch.ones(()), 1.0), 0.5])

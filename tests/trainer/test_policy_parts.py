@@ -213,3 +213,20 @@ def test_a_loaded_run_has_the_policy_whole(tmp_path):
     assert loss.isfinite()
     state = loaded.components["policy"].state_dict()
     assert all(torch.equal(value, state[name]) for name, value in latest(tmp_path / "run", "policy").items())
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("misspelt", "model.policy.params.hwo: "),
+        ("object", "model.policy.params.how: "),
+        ("nothing", "model.policy.params: complete_params of sample_policies.Completed must return parameters by name"),
+        ("fails", "model.policy.params: complete_params of sample_policies.Completed fails: KeyError: 'fails'"),
+    ],
+)
+def test_completed_parameters_that_cannot_be_used_are_reported(tmp_path, how, words):
+    raw = policy_config(tmp_path / "run", {"type": "sample_policies.Completed", "params": {"how": how}})
+    with pytest.raises(ConfigError) as error:
+        train(raw, console=QUIET)
+    assert words in str(error.value)
+    assert not (tmp_path / "run").exists()

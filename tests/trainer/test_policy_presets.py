@@ -121,3 +121,10 @@ def test_a_preset_that_cannot_be_used_is_reported(tmp_path, cls, message):
     with pytest.raises(ConfigError) as error:
         train(raw, console=QUIET)
     assert message in str(error.value)
+
+
+def test_parameters_by_name_are_no_groups(tmp_path):
+    raw = policy_config(tmp_path / "run", {"type": "sample_policies.Named"}, {"policy": PRESET}, total_steps=1)
+    train(raw, console=QUIET)
+    written = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
+    assert written["model"]["component_optims"]["policy"]["params"]["param_groups"] == []

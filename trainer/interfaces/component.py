@@ -1,6 +1,8 @@
 """Components, which are any nn.Modules, and the registry of their classes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
@@ -48,6 +50,27 @@ def is_frozen(component: nn.Module) -> bool:
     return not trainable_parameters(component)
 
 
+_WEIGHTS_FOLLOW = ContextVar("weights_follow", default=False)
+
+
+@contextmanager
+def weights_follow(whether: bool) -> Iterator[None]:
+    """Run the body, which builds components, and let `do_weights_follow` return `whether` in it."""
+    token = _WEIGHTS_FOLLOW.set(whether)
+    try:
+        yield
+    finally:
+        _WEIGHTS_FOLLOW.reset(token)
+
+
+def do_weights_follow() -> bool:
+    """Return whether saved weights replace all those of the component that is built now.
+
+    A constructor needs no pretrained weights then, and does not have to load or download them.
+    """
+    return _WEIGHTS_FOLLOW.get()
+
+
 def keep_in_eval(module: nn.Module) -> None:
     """Let `train_mode` leave `module` in eval mode, with fixed buffers."""
     vars(module)[_STAYS_IN_EVAL] = True
@@ -78,5 +101,20 @@ class CompletesParams(Protocol):
 
         Raises:
             ConfigError: They do not fit the data set.
+        """
+        ...
+
+
+@runtime_checkable
+class NotesData(Protocol):
+    """A class of components that a data set may fit, and still not as the user wants."""
+
+    @classmethod
+    def data_notes(cls, params: Mapping[str, Any], data: DataSet) -> Sequence[str]:
+        """Return lines on such differences, which are logged at the start.
+
+        Args:
+            params: The complete ones.
+            data: The data set.
         """
         ...

@@ -106,6 +106,7 @@ class LeRobotData(DataSet):
             root=root, repo_id=repo_id, revision=revision, episodes=episodes, exclude_episodes=exclude_episodes
         )
         parts = _open_all(one, datasets, options, decoding)
+        self.drop_n_last_frames = drop_n_last_frames
         self._fingerprint = " ".join(part.fingerprint for part in parts)
         self.train, self.held_out = _splits(parts, datasets)
         self._describe(parts, use_imagenet_stats)

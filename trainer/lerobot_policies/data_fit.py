@@ -1,4 +1,4 @@
-"""What a policy of LeRobot's needs of a data set: features, and time steps of them."""
+"""The features and time steps that a policy of LeRobot's needs of a data set."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +12,7 @@ from ..interfaces.dataset import DataSet
 from ..interfaces.features import Feature, FeatureType
 
 PATH = "model.policy.params"
+_DROPPED = "drop_n_last_frames"
 _INPUTS = (FeatureType.STATE, FeatureType.VISUAL, FeatureType.ENV)
 OBSERVATION, ACTION, REWARD = "observation.", "action", "next.reward"
 """LeRobot's names of features: how observations begin, and the others."""
@@ -78,6 +79,23 @@ def check_time_steps(config: Any, data: DataSet) -> None:
             lines.append(f"{name!r} at the time steps {_short(wanted)}, and a sample has {_short(steps)}")
     if differing:
         raise ConfigError(f"data: lerobot.{config.type} needs {'; '.join(lines)}. Set {_remedy(config, differing)}")
+
+
+def differing_samples(config: Any, data: DataSet) -> list[str]:
+    """Return a line if LeRobot would leave out other frames at the end of episodes than the data set does.
+
+    Args:
+        config: LeRobot's config object.
+        data: The data set. One that does not count such frames has its own samples.
+    """
+    wanted, dropped = getattr(config, _DROPPED, None) or 0, getattr(data, _DROPPED, None)
+    if dropped is None or dropped == wanted:
+        return []
+    return [
+        f"data.params.{_DROPPED} is {dropped}, and LeRobot trains lerobot.{config.type} without the last {wanted}"
+        f" frames of each episode. For LeRobot's samples set it to {wanted}; if this is on purpose, set"
+        f" {PATH}.{_DROPPED} to {dropped}."
+    ]
 
 
 def wanted_steps(config: Any, name: str) -> list[int] | None:

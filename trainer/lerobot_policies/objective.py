@@ -24,13 +24,13 @@ PATH = "train.objective"
 
 @OBJECTIVE_REGISTRY.register("lerobot_policy")
 class LeRobotPolicy(Policy):
-    """Trains a policy of LeRobot's by the loss of its own `forward`, and acts by its own `select_action`.
+    """Trains a policy of LeRobot's by the loss that its `forward` returns, and acts by its `select_action`.
 
     Its pre- and postprocessor are LeRobot's, with the statistics of the data set. The metrics are the numbers that
     `forward` returns beside the loss. For held-out samples the policy is in eval mode, as in LeRobot.
 
     Args:
-        task: What to do, in words, for a policy that reads it when it acts; null: the task of the data set, if there is
+        task: The task in words, for a policy that reads it when it acts; null: the task of the data set, if there is
             one only.
         normalization_mapping: Modes by type of feature, in place of the policy's own: `model.policy.normalization`.
     """
@@ -65,12 +65,17 @@ class LeRobotPolicy(Policy):
         )
 
     def state_dict(self) -> Mapping[str, Any]:
-        """Return what acting needs of the data: features, statistics and tasks; empty before `prepare`."""
+        """Return the facts that acting needs: features, time steps, statistics and tasks; empty before `prepare`."""
         if not self._statistics:
             return {}
         features = {name: {"type": of.type.value, "shape": list(of.shape)} for name, of in self.features.items()}
         statistics = {name: dict(of) for name, of in self._statistics.items()}
-        return {"features": features, "statistics": statistics, "tasks": list(self._tasks)}
+        return {
+            "features": features,
+            "n_obs_steps": self.n_obs_steps,
+            "statistics": statistics,
+            "tasks": list(self._tasks),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a state. A policy that was never prepared can act then.
@@ -84,7 +89,7 @@ class LeRobotPolicy(Policy):
         }
         if self.features and features != self.features:
             raise ValueError(f"it is of a policy for other data: saved {features}; now {self.features}")
-        self.features = features
+        self.features, self.n_obs_steps = features, int(state["n_obs_steps"])
         self._take(state["statistics"], tuple(state["tasks"]))
 
     def losses(self, components: nn.ModuleDict, batch: Batch) -> Outcome:
@@ -95,7 +100,7 @@ class LeRobotPolicy(Policy):
         return Outcome({"loss": loss}, _numbers(values or {}))
 
     def update(self, components: nn.ModuleDict, batch: Batch, learner: Updater, step: int = 0) -> Outcome:
-        """Learn from `batch`, and let the policy update what is its own (the target of TD-MPC)."""
+        """Learn from `batch`, and call the policy's own `update`, if it has one (TD-MPC moves its target there)."""
         outcome = super().update(components, batch, learner, step)
         own_update = getattr(self._whole(components), "update", None)
         if callable(own_update):
@@ -161,7 +166,7 @@ class LeRobotPolicy(Policy):
         return ""
 
     def _describe(self, config: Any) -> None:
-        """Take over what the policy's config object says, and give it the modes of normalization."""
+        """Take over features and time steps of the policy's config object, and give it the modes of normalization."""
         if self._modes:
             from lerobot.configs.types import NormalizationMode as LeRobotsMode
 
@@ -187,7 +192,7 @@ class LeRobotPolicy(Policy):
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the numbers and scalar tensors in what `forward` returned."""
+    """Return the numbers and scalar tensors among the values that `forward` returned."""
     return {
         name: value.detach() if isinstance(value, Tensor) else value
         for name, value in values.items()

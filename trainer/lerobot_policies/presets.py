@@ -5,6 +5,9 @@ from typing import Any
 
 from .arguments import plain
 
+_BY_NAME = "xvla-adamw"
+"""LeRobot's optimizer that groups parameters by their names in the policy."""
+
 
 def preset_of(config: Any) -> dict[str, Any]:
     """Return the optimizer and the schedule that LeRobot trains with: {"type": KEY, "params": {…, "schedule": {…}}}.
@@ -15,8 +18,8 @@ def preset_of(config: Any) -> dict[str, Any]:
     optimizer = config.get_optimizer_preset()
     params = plain(dataclasses.asdict(optimizer))
     key = optimizer.type
-    if key == "xvla-adamw":
-        key, params = "adamw", _xvla(params)
+    if key == _BY_NAME:
+        key, params = "adamw", {name: value for name, value in params.items() if not name.startswith("soft_prompt")}
     scheduler = config.get_scheduler_preset()
     if scheduler is not None:
         fields = {name: value for name, value in plain(dataclasses.asdict(scheduler)).items() if value is not None}
@@ -24,12 +27,17 @@ def preset_of(config: Any) -> dict[str, Any]:
     return {"type": key, "params": params}
 
 
-def _xvla(params: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters of `adamw` for LeRobot's XVLAAdamWConfig, which groups the parameters by name."""
-    scale, start = params.pop("soft_prompt_lr_scale"), params.pop("soft_prompt_warmup_lr_scale")
-    lr, weight_decay = params["lr"], params["weight_decay"]
-    rules = [
-        {"regex": "(?i)vlm", "lr": lr * 0.1, "weight_decay": weight_decay * 0.1},
-        {"regex": "(?i)soft_prompt", "lr": lr * (scale if start is None else start)},
-    ]
-    return {**params, "param_groups": rules}
+def groups_by_name(config: Any, parameters: Any) -> Any:
+    """Return the groups that LeRobot's optimizer makes by the names of parameters; `parameters` if it makes none.
+
+    A part of a policy has other names than the policy, so that its own optimizer could not make them.
+
+    Args:
+        config: LeRobot's config object of a policy.
+        parameters: The result of the policy's `get_optim_params`.
+    """
+    optimizer = config.get_optimizer_preset()
+    if optimizer.type != _BY_NAME:
+        return parameters
+    groups = optimizer.build(parameters).param_groups
+    return [{name: group[name] for name in ("params", "lr", "weight_decay")} for group in groups]

@@ -65,7 +65,7 @@ def observation_batch(config: Any, observation: Batch, task: str) -> dict[str, A
     Args:
         config: LeRobot's config object of the policy.
         observation: Tensors (N, …) by feature; frames are uint8.
-        task: What the policy shall do, in words.
+        task: The policy's task in words.
     """
     converted: dict[str, Any] = {name: observation[name] for name in config.input_features if name in observation}
     if config.type not in WITHOUT_WORDS:  # a number of texts would fix the number of samples in an export

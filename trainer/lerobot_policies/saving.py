@@ -12,7 +12,7 @@ from .objective import LeRobotPolicy
 def save_pretrained(folder: Path, components: nn.ModuleDict, objective: LeRobotPolicy) -> None:
     """Write a trained policy as LeRobot's `save_pretrained` does.
 
-    LeRobot chooses the device when it loads the folder, unless it is told.
+    The config names no device: LeRobot chooses it when it loads the folder, unless one is given.
 
     Args:
         folder: A folder; it is made.

@@ -1,5 +1,6 @@
 """`policy_loss`: the loss that a policy computes itself, for any module in `model.policy`."""
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Unpack
 
@@ -24,6 +25,8 @@ _ACTING = ("predict_action_chunk", "select_action")
 class PolicyLoss(ComponentPolicy):
     """Takes the loss that the policy's own forward pass returns for a batch: a scalar, or a scalar and metrics by name.
 
+    Metrics are numbers and tensors of one element; others are left out with a warning.
+
     The batch has every entry of the data set's samples, its features normalized. To act, the module needs
     `predict_action_chunk(batch)`, which returns normalized actions (N, T, *shape) from now on, or
     `select_action(batch)`, which returns those for now (N, *shape) and is called at each time step, after `reset()` at
@@ -38,6 +41,8 @@ class PolicyLoss(ComponentPolicy):
             raise ConfigError(f"{PATH}.wiring: must be left out: the policy's own forward pass wires it")
         super().__init__(**options)
         self._timeless: Sequence[str] = ()
+        self._left_out: set[str] = set()
+        """The metrics that were reported as left out."""
 
     def prepare(self, components: nn.ModuleDict, data: DataSet) -> None:
         """Take features, time steps and statistics from the data, if they have features."""
@@ -73,7 +78,9 @@ class PolicyLoss(ComponentPolicy):
                 f"model.policy: its forward(batch) must return a loss, a scalar tensor, or a loss and metrics by name;"
                 f" got {_description(returned)}"
             )
-        return Outcome({"loss": loss}, _scalars(metrics or {}))
+        scalars = _scalars(metrics or {})
+        self._report_left_out({name: value for name, value in (metrics or {}).items() if name not in scalars})
+        return Outcome({"loss": loss}, scalars)
 
     def actions(self, components: nn.ModuleDict, observation: Batch) -> Tensor:
         """Return the predicted actions from now on (N, T, *shape) in the units of the data.
@@ -102,6 +109,18 @@ class PolicyLoss(ComponentPolicy):
         if [hasattr(policy, name) for name in _ACTING] == [False, True]:
             return ObservationHistory(_Selecting(self, components), self.n_obs_steps)
         return super().actor(components)
+
+    def _report_left_out(self, metrics: Mapping[str, object]) -> None:
+        """Warn once of each metric that is not a scalar."""
+        for name, value in metrics.items():
+            if name not in self._left_out:
+                self._left_out.add(name)
+                warnings.warn(
+                    f"model.policy: the metric {name!r} of its forward is left out: it must be a number or a tensor of"
+                    f" one element; got {_description(value)}",
+                    UserWarning,
+                    stacklevel=2,
+                )
 
     def _used_features(
         self, components: Sequence[str], known: Mapping[str, Feature], batch: Batch

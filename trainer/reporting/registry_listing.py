@@ -77,16 +77,13 @@ def listing(pattern: str = "*") -> str:
     Raises:
         ConfigError: No key matches.
     """
-    chosen = {
-        registry.name: {key: cls for key, cls in sorted(registry.items()) if _matches(registry, key, pattern)}
-        for registry in _REGISTRIES
-    }
+    chosen = {registry.name: _lines(registry, pattern) for registry in _REGISTRIES}
     if not any(chosen.values()):
         raise ConfigError(f"--filter: no key matches {pattern!r}{nearest(pattern.strip('*?'), _all_keys())}")
-    width = max(len(key) for classes in chosen.values() for key in classes)
+    width = max(len(key) for lines in chosen.values() for key in lines)
     blocks = []
-    for name, classes in chosen.items():
-        lines = [f"  {key.ljust(width)}  {_first_line(cls)}" for key, cls in classes.items()]
+    for name, texts in chosen.items():
+        lines = [f"  {key.ljust(width)}  {text}" for key, text in texts.items()]
         blocks += ["\n".join([f"{name}:", *lines])] if lines else []
     if pattern == "*":
         blocks.append("`innerstep describe KEY` shows the parameters of a key, `innerstep describe config` the config.")
@@ -150,7 +147,8 @@ def _all_keys() -> list[str]:
 
 def _section_text(section: Section, width: int) -> str:
     head = section.head
-    lines = [*_folded(f"section {head.path}: {head.form}", width, 0), *wrapped(head.meaning, width, 2), "", "  fields:"]
+    meaning = f"{head.meaning} The same section: {', '.join(section.also)}." if section.also else head.meaning
+    lines = [*_folded(f"section {head.path}: {head.form}", width, 0), *wrapped(meaning, width, 2), "", "  fields:"]
     for field in section.fields:
         inner = f" See `innerstep describe {field.section}`." if field.section else ""
         lines += _entry_lines(field.path.rpartition(".")[2], field.form, field.meaning + inner, width)
@@ -199,6 +197,13 @@ def _refusals(refused: dict[str, str], width: int) -> Sequence[str]:
         names = ", ".join(name for name, of in refused.items() if of == reason)
         lines += [f"    {names}:", *wrapped(reason, width, 8)]
     return ["", "  refused:", *lines] if lines else []
+
+
+def _lines(registry: _AnyRegistry, pattern: str) -> dict[str, str]:
+    """Return the first line of the docstring by key, for the keys that match; then lines on members of families."""
+    own = {key: _first_line(cls) for key, cls in sorted(registry.items()) if _matches(registry, key, pattern)}
+    families = registry.family_summaries().items()
+    return own | {key: line for key, line in families if fnmatchcase(key.lower(), pattern.lower())}
 
 
 def _matches(registry: _AnyRegistry, key: str, pattern: str) -> bool:

@@ -9,12 +9,12 @@ from torch.nn.parameter import is_lazy
 
 from ..config.schema import ModelConfig
 from ..errors import ConfigError, raised
-from ..interfaces.component import Components, config_path
+from ..interfaces.component import Components, config_path, weights_follow
 from ..interfaces.dataset import DataSet
 from ..interfaces.objective import Objective, own_modules
 from ..splitting.parts import REST, whole_module
 from .freezing import freeze
-from .initial_weights import Loaded, load_initial
+from .initial_weights import Loaded, load_initial, replaces_all
 from .policy import build_policy
 
 
@@ -41,9 +41,11 @@ def build_components(
     for name, component_config in config.components.items():
         torch.manual_seed((seed + zlib.crc32(name.encode())) % 2**63)
         path = config_path(components, name)
-        components[name] = component_config.make(path)
-        if component_config.init_from is not None and load_initial_weights:
-            loaded[path] = load_initial(path, component_config.init_from, components[name], log)
+        init = component_config.init_from
+        with weights_follow(not load_initial_weights or replaces_all(init)):
+            components[name] = component_config.make(path)
+        if init is not None and load_initial_weights:
+            loaded[path] = load_initial(path, init, components[name], log)
     freeze(components, config)
     refuse_shared_parameters(components)
     return components, loaded

@@ -13,6 +13,11 @@ Loaded = Mapping[str, nn.Parameter]
 """The parameters that one `init_from` loaded, by name."""
 
 
+def replaces_all(init: InitConfig | None) -> bool:
+    """Return whether `init_from` replaces all weights that a class begins with."""
+    return init is not None and init.weights and init.strict
+
+
 def load_initial(
     path: str, init: InitConfig, module: nn.Module, log: Callable[[str], None], is_policy: bool = False
 ) -> Loaded:

@@ -1,31 +1,64 @@
 """Completes the config of `model.policy` from the data, and builds its components."""
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import nn
 
+from ..config.plain_values import plain
 from ..config.schema import ExperimentConfig, ModelConfig
-from ..errors import ConfigError
-from ..interfaces.component import CompletesParams
+from ..errors import ConfigError, raised
+from ..interfaces.component import CompletesParams, NotesData, weights_follow
 from ..interfaces.dataset import DataSet
 from ..splitting.parts import split
-from .initial_weights import Loaded, load_initial
+from .initial_weights import Loaded, load_initial, replaces_all
 
 PATH = "model.policy"
 
 
-def completed(config: ExperimentConfig, data: DataSet) -> ExperimentConfig:
+def completed(config: ExperimentConfig, data: DataSet, log: Callable[[str], None]) -> ExperimentConfig:
     """Return the config with the parameters of the policy that follow from the data, as a run's config.yaml has them.
+
+    Args:
+        config: The run's.
+        data: The data set.
+        log: Prints a line.
 
     Raises:
         ConfigError: The policy does not fit the data.
     """
     policy = config.model.policy
-    if policy is None or not issubclass(policy.chosen, CompletesParams):
+    if policy is None:
         return config
-    params = policy.chosen.complete_params(policy.params, data)
-    changed = policy.model_copy(update={"params": dict(params)})
+    params = policy.params
+    if issubclass(policy.chosen, CompletesParams):
+        params = _complete(policy.type, policy.chosen, params, data)
+    if issubclass(policy.chosen, NotesData):
+        for line in policy.chosen.data_notes(params, data):
+            log(line)
+    changed = policy.model_copy(update={"params": params})
     return config.model_copy(update={"model": config.model.model_copy(update={"policy": changed})})
+
+
+def _complete(key: str, cls: type[CompletesParams], params: Mapping[str, Any], data: DataSet) -> dict[str, Any]:
+    """Return the parameters that a class has completed.
+
+    Raises:
+        ConfigError: Its `complete_params` fails, or returns something else than plain values by name.
+    """
+    try:
+        completed = cls.complete_params(copy.deepcopy(params), data)
+    except (ConfigError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # a class may be the user's code, which may raise anything
+        raise ConfigError(f"{PATH}.params: complete_params of {key} fails: {raised(error)}") from error
+    if not isinstance(completed, Mapping):
+        raise ConfigError(f"{PATH}.params: complete_params of {key} must return parameters by name; got {completed!r}")
+    try:
+        return {name: plain(value, f"{PATH}.params.{name}") for name, value in completed.items()}
+    except ValueError as error:
+        raise ConfigError(f"{error} complete_params of {key} returned it.") from error
 
 
 def build_policy(
@@ -44,7 +77,8 @@ def build_policy(
     policy = config.policy
     if policy is None:
         return {}, {}
-    whole: nn.Module = policy.make(PATH)
+    with weights_follow(not load or replaces_all(policy.init_from)):
+        whole: nn.Module = policy.make(PATH)
     loaded = {}
     if load and policy.init_from is not None:
         loaded[PATH] = load_initial(PATH, policy.init_from, whole, log, is_policy=True)

@@ -50,7 +50,7 @@ def _options_by_parameter(path: str, module: nn.Module) -> dict[Tensor, Options]
     if not callable(method := getattr(module, "get_optim_params", None)):
         return {}
     try:
-        groups = [group if isinstance(group, Mapping) else {"params": [group]} for group in _listed(method())]
+        groups = [group if isinstance(group, Mapping) else {"params": group} for group in _listed(method())]
         found: dict[Tensor, Options] = {}
         for group in groups:
             options = {name: value for name, value in group.items() if name not in _NOT_OPTIONS}
@@ -61,7 +61,10 @@ def _options_by_parameter(path: str, module: nn.Module) -> dict[Tensor, Options]
 
 
 def _listed(returned: Any) -> list[Any]:
-    return [returned] if isinstance(returned, Mapping) and "params" in returned else list(returned)
+    """Return groups and parameters: those of a mapping are its values, unless it is a group itself."""
+    if isinstance(returned, Mapping):
+        return [returned] if "params" in returned else list(returned.values())
+    return [item[1] if isinstance(item, tuple) and len(item) == 2 else item for item in returned]
 
 
 def _tensors(params: Any) -> Iterable[Tensor]:
