@@ -39,6 +39,7 @@ docs: .venv/docs.stamp
 bench: .venv/test.stamp
 	CUDA_VISIBLE_DEVICES= $(BIN)/python benchmarks/report.py
 	CUDA_VISIBLE_DEVICES= $(BIN)/python benchmarks/policy_step.py
+	CUDA_VISIBLE_DEVICES= $(BIN)/python benchmarks/averages.py
 	$(BIN)/python benchmarks/robot_data.py
 
 soak: .venv/test.stamp

@@ -1,13 +1,17 @@
-"""Updates of the built-in policy by the trainer, and by a loop written by hand over the same batches of PushT."""
+"""Updates of the built-in policy by the trainer, and by a loop written by hand over the same batches of PushT.
+
+`python benchmarks/policy_step.py`, on a CUDA device if there is one.
+"""
 
 import random
 import statistics
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from measuring import machine, table
+from measuring import DEVICE, machine, table
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -75,27 +79,32 @@ def ours() -> float:
 def by_hand(data: DataSet) -> float:
     """Return the seconds of a loop written for this one model."""
     made = {name: construct(MODEL_REGISTRY[key], params) for name, (key, params) in COMPONENTS.items()}
-    components = nn.ModuleDict(made)
+    components = nn.ModuleDict(made).to(DEVICE)
     optimizers = [torch.optim.AdamW(component.parameters(), lr=1e-4, fused=True) for component in components.values()]
     schedulers = [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=UPDATES) for optimizer in optimizers]
     batches = ShuffledBatches(data.train, BATCH, seed=0)
+    statistics = {
+        name: {key: data.statistics[name][key].to(DEVICE) for key in ("mean", "std")} for name in data.features or ()
+    }
     start = time.perf_counter()
     for step in range(UPDATES):
         for batch in batches.of_update(step):
-            loss = loss_of(components, batch, data)
+            there = {name: value.to(DEVICE) for name, value in batch.items()}
+            loss = loss_of(components, there, statistics)
         loss.backward()  # type: ignore[no-untyped-call]  # torch
         for optimizer, scheduler in zip(optimizers, schedulers, strict=True):
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad()
+    loss.item()  # waits for the device
     return time.perf_counter() - start
 
 
-def loss_of(components: nn.ModuleDict, batch: Batch, data: DataSet) -> Tensor:
+def loss_of(components: nn.ModuleDict, batch: Batch, statistics: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
     """Return the mean absolute error of the actions inside of the episodes."""
 
     def normalized(name: str, value: Tensor) -> Tensor:
-        mean, std = (data.statistics[name][key] for key in ("mean", "std"))
+        mean, std = (statistics[name][key] for key in ("mean", "std"))
         scaled: Tensor = (value - mean) / (std + 1e-8)
         return scaled
 

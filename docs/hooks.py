@@ -15,6 +15,7 @@ LINKED = (
     "configs/**/*.py",
     "examples/**/*.py",
     "examples/**/*.yaml",
+    "trainer/offline_rl/*.py",
 )
 """Files that pages use, show or link to. They are copied as they are."""
 

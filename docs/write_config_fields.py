@@ -30,9 +30,9 @@ def page() -> str:
 
 def _section(section: Section) -> str:
     title = "The whole config" if section.head.path == CONFIG else f"`{section.head.path}`"
-    return "\n".join(
-        [f"## {title}", "", *wrapped(section.head.meaning, WIDTH, 0), "", *map(_entry, section.fields), ""]
-    )
+    others = ", ".join(f"`{path}`" for path in section.also)
+    meaning = section.head.meaning + (f" The same section: {others}." if others else "")
+    return "\n".join([f"## {title}", "", *wrapped(meaning, WIDTH, 0), "", *map(_entry, section.fields), ""])
 
 
 def _entry(field: ConfigField) -> str:

@@ -21,6 +21,7 @@ from .interfaces.metrics_sink import MetricsSink as MetricsSink
 from .interfaces.objective import OBJECTIVE_REGISTRY as OBJECTIVE_REGISTRY
 from .interfaces.objective import Objective as Objective
 from .interfaces.objective import Outcome as Outcome
+from .interfaces.objective import Predicts as Predicts
 from .interfaces.policy import Actor as Actor
 from .interfaces.policy import Policy as Policy
 from .loaded_run import LoadedRun as LoadedRun

@@ -45,6 +45,7 @@ from .setup.dry_run import prepare_components
 from .setup.optimizers import build_optimizer, check_each_trains
 from .setup.policy import completed
 from .setup.preset_groups import with_group_rules
+from .setup.roles import check_roles
 
 
 class OfflineTrainer:
@@ -83,6 +84,7 @@ class OfflineTrainer:
         with separate_rng(config.seed):
             given = (self.objective, self.components, self.data, config.model, loaded)
             outcome = prepare_components(*given, self.world.device, self.batches.smallest_batch == 1)
+        check_roles(self.objective, config.model)
         self.config = config = with_group_rules(config, self.components)
         self.optimizers = self._build_optimizers()
         self.fingerprint = run_fingerprint(config, self.optimizers, self.horizon)

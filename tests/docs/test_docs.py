@@ -55,6 +55,16 @@ def test_the_readmes_yaml_trains_and_its_commands_work(cli, tmp_path):
         assert code == 0, printed
 
 
+def test_the_readmes_commands_for_policies_are_there(cli):
+    commands = [line.split("#")[0].split()[1:] for line in blocks("README.md", "")[0].strip().splitlines()]
+    assert [command[0] for command in commands] == ["train", "import-lerobot", "export", "train"]
+    for command in commands:
+        assert command[0] in cli("--help")[1]
+    for config in (commands[0][1], commands[-1][1]):
+        assert (ROOT / config).is_file()
+    assert yaml.safe_load((ROOT / commands[0][1]).read_text())["train"]["run_dir"] == commands[2][1]
+
+
 def within(part, whole):
     """Return whether each value in `part` is in `whole`, at the same place."""
     if isinstance(part, dict):

@@ -145,5 +145,5 @@ def test_the_script_of_act_acts_as_lerobots_policy_does(run, tmp_path, cli):
     assert code == 0, printed
     assert "bit for bit" in printed
     program = (tmp_path / "out/policy.py").read_text()
-    assert 'w["policy.model.backbone.conv1.weight"]' in program
+    assert "w['policy.model.backbone.conv1.weight']" in program
     assert "vae_encoder" not in program

@@ -1,7 +1,10 @@
 """A policy out to the hub in LeRobot's format: LeRobot loads it from there, and so does `model.policy.path`."""
 
+import json
+
 import pytest
 import torch
+import yaml
 from conftest import needs
 from rich.console import Console
 from sample_hub import _hub  # noqa: F401  # a fixture
@@ -9,7 +12,7 @@ from sample_lerobot_policies import PARTS, config
 
 import trainer
 
-pytestmark = [needs("lerobot"), pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # LeRobot warns of much
+pytestmark = [needs("lerobot"), pytest.mark.filterwarnings("ignore")]  # LeRobot warns of much
 
 NAME = "someone/act"
 STILL = {"type": "sgd", "params": {"lr": 0.0}}
@@ -30,6 +33,30 @@ def parameters(run):
     return backbone | dict(components["policy"].named_parameters()) | dict(components["vae"].named_parameters())
 
 
+@pytest.mark.parametrize(
+    ("kind", "params"),
+    [
+        ("pi0_fast", {"action_tokenizer_name": "stranger/code"}),  # LeRobot trusts the code of each of these
+        ("wall_x", {"action_tokenizer_path": "stranger/code"}),
+        ("act", {"vision_backbone": "stranger/code"}),
+    ],
+)
+def test_a_policy_on_the_hub_names_no_repository_that_may_have_code(hub, tmp_path, kind, params):
+    refusal = r"imports no module: .*; not imported: code of stranger/code"
+    hub.add(NAME, {"config.json": json.dumps({"type": kind, **params}).encode(), "model.safetensors": b""})
+    made = act(tmp_path / "run")
+    made["model"] = {"policy": {"path": f"hf://{NAME}"}, "component_optims": {"policy": STILL}}
+    with pytest.raises(trainer.ConfigError, match=refusal):
+        trainer.load_config(made)
+    made["model"]["policy"] = {"type": f"lerobot.{kind}", "params": params}
+    trainer.load_config(made)  # the user's own config may name it
+    hub.add("someone/recipe", {"config.yaml": yaml.safe_dump(made).encode()})
+    with pytest.raises(trainer.ConfigError, match=r"imports modules only with --allow-plugins.*code of stranger/code"):
+        trainer.load_config("hf://someone/recipe")
+    trainer.load_config("hf://someone/recipe", allow_plugins=True)
+
+
+@pytest.mark.slow
 def test_an_exported_policy_goes_to_the_hub_and_comes_back_on_both_ways(hub, tmp_path, cli):
     quiet = Console(quiet=True)
     trainer.train(act(tmp_path / "first"), console=quiet)

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from trainer import MODEL_REGISTRY, OBJECTIVE_REGISTRY, Objective, Outcome
+from trainer import DATASET_REGISTRY, MODEL_REGISTRY, OBJECTIVE_REGISTRY, DataSet, Objective, Outcome, TensorSplit
 
 
 @MODEL_REGISTRY.register("export_plain")
@@ -131,6 +131,46 @@ class Custom(Plain):
 class Doubled(nn.Module):
     def forward(self, x):
         return doubled(x)
+
+
+CODE = '"]\'] """\nraise SystemExit("code ran") # \\\r\nraise SystemExit("code ran") #'
+"""A name that is code wherever it is written without quotes: in text, in a docstring and in a comment."""
+
+
+@MODEL_REGISTRY.register("export_odd_names")
+class OddNames(Plain):
+    """A module, a parameter and a buffer whose names are code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_module(CODE, nn.Linear(3, 3))
+        self.register_parameter(f"p{CODE}", nn.Parameter(torch.tensor([1.0, 2.0, 3.0])))
+        self.register_buffer(f"b{CODE}", torch.tensor([3.0, 2.0, 1.0]))
+
+    def forward(self, state):
+        scaled = state * self._parameters[f"p{CODE}"] + self._buffers[f"b{CODE}"]
+        return super().forward(self._modules[CODE](scaled))
+
+
+@DATASET_REGISTRY.register("export_odd_names")
+class OddFeatures(DataSet):
+    """Inputs whose names are code, or names of Python's own."""
+
+    def __init__(self) -> None:
+        states = torch.linspace(-1.0, 1.0, 96).view(8, 4, 3)
+        self.train = TensorSplit({CODE: states, "float": states * 2, "\u00b2": states + 1})
+        self.held_out = None
+
+
+@OBJECTIVE_REGISTRY.register("export_odd_names")
+class OddObjective(Objective):
+    """It names its output as its input."""
+
+    def predict(self, components, batch):
+        return {CODE: components["net"](batch[CODE] + batch["float"].clamp(max=float("inf")) * batch["\u00b2"])}
+
+    def losses(self, components, batch):
+        return Outcome({"size": self.predict(components, batch)[CODE].square().mean()})
 
 
 @OBJECTIVE_REGISTRY.register("export_nothing")

@@ -47,6 +47,8 @@ def test_the_sections_are_those_of_a_config():
         "config",
         "data",
         "model",
+        "model.policy",
+        "model.policy.parts.NAME",
         "model.components.NAME",
         "model.components.NAME.init_from",
         "model.component_optims.NAME",
@@ -54,6 +56,7 @@ def test_the_sections_are_those_of_a_config():
         "train.objective",
         "train.evaluation",
         "train.keep_best",
+        "train.ema",
         "resume",
     ]
 
@@ -87,12 +90,24 @@ def test_describe_shows_every_field_of_a_section(cli, path):
         ("init_from", "model.components.NAME.init_from"),
         ("model.components.head", "model.components.NAME"),
         ("model.components.head.init_from", "model.components.NAME.init_from"),
+        ("model.policy.init_from", "model.policy.init_from"),
+        ("model.policy.parts.head.init_from", "model.policy.parts.NAME.init_from"),
+        ("model.policy", "model.policy"),
+        ("parts", "model.policy.parts.NAME"),
     ],
 )
 def test_a_section_is_described_by_its_name_and_by_its_path(cli, name, path):
     code, printed = cli("describe", name)
     assert code == 0
     assert printed.startswith(f"section {path}: ")
+
+
+def test_a_section_with_several_places_is_described_once(cli):
+    printed = " ".join(cli("describe", "init_from")[1].split())
+    assert printed.count("section model.") == 1
+    assert "The same section: model.policy.parts.NAME.init_from, model.policy.init_from." in printed
+    assert cli("describe", "strict")[1].count("field ") == 1
+    assert cli("describe", "model.policy.init_from.strict")[0] == 0
 
 
 def test_a_field_is_described_by_its_path_and_by_its_name(cli):

@@ -104,6 +104,12 @@ def test_an_export_has_the_averages(run, tmp_path, cli):
     assert "of first, second (averages of train.ema: first, second)" in line
     exported = load_file(tmp_path / "all.safetensors")
     assert all(torch.equal(exported[f"first.{name}"], tensor) for name, tensor in averages(run).items())
+    _, line = cli("checkpoint", "export", run, "--out", tmp_path / "trained.safetensors", "--no-ema")
+    trained = load_file(run / LAST / "second/model.safetensors")
+    exported = load_file(tmp_path / "trained.safetensors")
+    assert all(torch.equal(exported[f"second.{name}"], tensor) for name, tensor in trained.items())
+    assert not torch.equal(trained["linear.weight"], averages(run, "second")["linear.weight"])
+    assert "averages" not in line
     cli("checkpoint", "export", run, "--out", tmp_path / "one.safetensors", "--component", "second")
     assert load_file(tmp_path / "one.safetensors").keys() == averages(run, "second").keys()
 

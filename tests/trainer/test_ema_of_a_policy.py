@@ -108,5 +108,7 @@ def test_chosen_parts_are_averaged_and_a_part_has_no_target(tmp_path, quiet):
         OfflineTrainer(load_config(made), quiet)
     made = policy_config(tmp_path / "next", {"parts": PARTS}, dict.fromkeys(["policy", *PARTS], ADAMW))
     made["model"]["components"] = {"slow": {"ema_of": "backbone", "tau": 0.1}}
-    with pytest.raises(ConfigError, match=r"model\.components\.slow\.ema_of: there is no other component of this name"):
+    with pytest.raises(
+        ConfigError, match=r"model\.components\.slow\.ema_of: backbone is of model\.policy, .*train\.ema"
+    ):
         load_config(made)

@@ -76,6 +76,13 @@ def test_an_output_in_or_around_the_run_is_refused(run, tmp_path, cli):
         assert "must not be the run" in refused(cli, tmp_path, run, out, "--to", "torch", "--overwrite")
 
 
+def test_the_working_directory_is_not_replaced(run, tmp_path, cli, monkeypatch):
+    (tmp_path / "empty/in").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "empty/in")
+    for out in (".", "..", tmp_path / "empty/in", "../../empty"):
+        assert "must not be the working directory" in refused(cli, tmp_path, run, out, "--to", "torch")
+
+
 def test_a_damaged_checkpoint_is_refused(run, tmp_path, cli):
     weights = run / "checkpoints/step_00000002/net/model.safetensors"
     content = bytearray(weights.read_bytes())
@@ -127,6 +134,7 @@ def test_a_run_that_trains_is_exported_and_left_as_it_is(run, tmp_path, cli):
 
 def test_another_objective_or_model_is_not_lerobots(run, tmp_path, cli):
     message = refused(cli, tmp_path, run, tmp_path / "out", "--to", "lerobot")
+    assert "`model.policy: {type: lerobot.NAME}`" in message
     assert "LeRobot has no class for model.components alone with train.objective.type behaviour_cloning" in message
     assert "--to torch" in message
 

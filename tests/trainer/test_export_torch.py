@@ -131,6 +131,25 @@ def test_a_component_may_be_called_as_something_in_the_script(tmp_path, cli):
     assert (code, "bit for bit" in printed) == (0, True), printed
 
 
+def test_names_that_are_code_are_text_in_the_script(tmp_path, cli):
+    run = tmp_path / "run"
+    made = {
+        "plugins": ["sample_exports"],
+        "data": {"type": "export_odd_names", "batch_size": 4},
+        "model": {
+            "components": {"net": {"type": "export_odd_names"}},
+            "component_optims": {"net": {"type": "adam", "params": {"lr": 1e-3}}},
+        },
+        "train": {"objective": {"type": "export_odd_names"}, "total_steps": 2, "run_dir": str(run), "device": "cpu"},
+    }
+    train(made, console=QUIET)
+    code, printed = cli("export", run, tmp_path / "out", "--to", "torch")
+    assert code == 0, printed
+    done = subprocess.run([sys.executable, tmp_path / "out/model.py"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "the stored example is reproduced" in done.stdout
+
+
 def test_a_model_that_is_no_policy_gives_the_end_of_its_dataflow(tmp_path, cli):
     config = load_config(DIGITS, {"train.run_dir": str(tmp_path / "run"), "train.total_steps": 60})
     train(config, console=QUIET)

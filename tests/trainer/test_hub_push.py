@@ -44,6 +44,12 @@ def test_a_pushed_run_is_loaded_bit_for_bit(hub, run):
     assert checkpoint_files(loaded.config.train.run_dir) == checkpoint_files(run)
 
 
+def test_nothing_is_printed_where_there_is_no_terminal(hub, run, capfd):
+    trainer.push_to_hub(run, NAME)
+    trainer.load_run(f"hf://{NAME}")
+    assert tuple(capfd.readouterr()) == ("", "")
+
+
 def test_a_push_is_one_commit(hub, run):
     trainer.push_to_hub(run, NAME)
     assert len(hub.repositories["models", NAME].commits) == 2  # the first is that of the empty repository

@@ -202,10 +202,19 @@ def test_an_environment_that_gymnasium_cannot_make_is_named():
         ({"policy__push_to_hub": True, "policy__repo_id": "someone/new"}, "policy.repo_id"),
         ({"dataset__streaming": True}, "dataset.streaming"),
         ({"ema": {"enable": True, "update_after_step": 10}}, "ema.update_after_step"),
+        ({"parallelism": {"dp_shard": 8}}, "parallelism.dp_shard"),
+        ({"accelerator": {"gradient_accumulation": {"steps": 2}}}, "accelerator.gradient_accumulation.steps"),
     ],
 )
 def test_a_value_that_is_lost_is_named(fields, path):
     assert path in lost(**fields)
+
+
+@pytest.mark.parametrize(("mixed", "precision"), [("no", "fp32"), ("bf16", "bf16")])
+def test_the_precision_of_newer_configs_is_that_of_the_accelerator(mixed, precision):
+    fields = {"accelerator": {"mixed_precision": mixed, "ddp": {"static_graph": False}}, "policy__use_amp": True}
+    assert converted(**fields)["train"]["precision"] == precision
+    assert not [path for path in lost(**fields) if path.startswith("accelerator")]
 
 
 def test_values_of_what_is_off_are_not_lost():

@@ -104,17 +104,26 @@ def test_components_in_no_role_or_in_two_are_refused(tmp_path, path):
 
 
 @BOTH
-def test_a_target_that_trains_or_stands_still_is_refused(tmp_path, path, objective):
-    line = "Write target_critic_1: {ema_of: critic_1, tau: 0.005}"
-    components = {**COMPONENTS[objective], "target_critic_1": network(5, 1)}
-    found = refused(rl_config(tmp_path / "run", path, objective, components=components))
-    assert "must not train" in found
-    assert line in found
-    components["target_critic_1"] = {**network(5, 1), "freeze": True}
-    trainer = trainer_of(rl_config(tmp_path / "other", path, objective, components=components))
-    with pytest.raises(ConfigError, match="must follow critic_1") as caught:
-        trainer.run()
-    assert line in str(caught.value)
+@pytest.mark.parametrize(
+    ("entry", "found"),
+    [
+        (network(5, 1), "it is not"),
+        ({**network(5, 1), "freeze": True}, "it is not"),
+        ({"ema_of": "critic_2", "tau": 0.1}, "it is one of critic_2"),
+    ],
+)
+def test_a_target_that_is_not_the_average_of_its_critic_is_refused(tmp_path, path, objective, entry, found):
+    components = {**COMPONENTS[objective], "target_critic_1": entry}
+    message = refused(rl_config(tmp_path / "run", path, objective, components=components))
+    assert f"model.components.target_critic_1: must be a moving average of critic_1; {found}." in message
+    assert "Write target_critic_1: {ema_of: critic_1, tau: 0.005}" in message
+
+
+@BOTH
+def test_a_critic_that_is_stepped_more_rarely_is_refused(tmp_path, path, objective):
+    config = rl_config(tmp_path / "run", path, objective, optims={"critic_2": {**SGD, "every": 2}})
+    assert "model.component_optims.critic_2.every: must be 1" in refused(config)
+    assert not (tmp_path / "run").exists()
 
 
 @BOTH

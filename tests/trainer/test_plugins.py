@@ -154,6 +154,16 @@ def test_a_plugin_that_fails_is_shown_by_its_own_line_alone(cli, tmp_path, fault
     assert line.format(file=tmp_path / "beside_faulty.py") in error
 
 
+@pytest.mark.parametrize(("package", "extra"), [("gymnasium", "sim"), ("lerobot.policies", "lerobot"), ("av", "robot")])
+def test_a_plugin_without_an_optional_package_names_the_extra(cli, tmp_path, monkeypatch, package, extra):
+    monkeypatch.setitem(sys.modules, package.partition(".")[0], None)
+    path = written(tmp_path, plugged(tmp_path / "run"), beside_parts=f"import {package}\n{PARTS}")
+    code, printed = cli("plan", path)
+    assert code == 2
+    assert "beside_parts.py:1" in printed
+    assert f"pip install 'innerstep[{extra}]'" in printed
+
+
 def test_a_line_in_a_module_that_the_plugin_imports_is_shown(cli, tmp_path):
     path = written(
         tmp_path,

@@ -172,6 +172,17 @@ def test_path_brings_the_normalization(tmp_path, runs):
     assert load_config(raw).model.policy.normalization == {"STATE": "MIN_MAX"}
 
 
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"[1]", b"{", b'{"chunk_size": 3}', b"\xff\xfe{"])
+def test_a_config_of_lerobots_that_cannot_be_read_is_an_error(tmp_path, content):
+    place = tmp_path / "theirs"
+    place.mkdir()
+    (place / "config.json").write_bytes(content)
+    raw = policy_config(tmp_path / "run", {"path": str(place), "type": None})
+    del raw["model"]["policy"]["type"]
+    with pytest.raises(ConfigError, match=r"^model\.policy\.path: .*config\.json"):
+        load_config(raw)
+
+
 def test_the_weights_of_a_class_are_those_of_its_seed_without_a_source(tmp_path):
     assert differing(started(tmp_path, {}), started(tmp_path, {"parts": PARTS})) == set()
     assert differing(started(tmp_path, {}), SmallPolicy()) != set()

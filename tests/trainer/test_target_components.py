@@ -184,6 +184,15 @@ REFUSED = {
     "no_source": ({"ema_of": "critc", "tau": 0.1}, r"target\.ema_of: there is no other component .* 'critic'\?"),
     "itself": ({"ema_of": "target", "tau": 0.1}, r"target\.ema_of: there is no other component"),
     "tau_of_nothing": ({"type": "normed", "freeze": True, "tau": 0.1}, r"target\.tau: needs ema_of"),
+    "mover_of_nothing": (
+        {"type": "normed", "freeze": True, "moves_with": "critic"},
+        r"target\.moves_with: needs ema_of",
+    ),
+    "no_mover": (
+        {**TARGET, "moves_with": "critc"},
+        r"target\.moves_with: must be a component that trains.* 'critic'\?",
+    ),
+    "moved_with_itself": ({**TARGET, "moves_with": "target"}, r"target\.moves_with: must be a component that trains"),
     "large": ({"ema_of": "critic", "tau": 1.5}, r"target\.tau: must be less than or equal to 1; got 1\.5"),
     "zero": ({"ema_of": "critic", "tau": 0}, r"target\.tau: must be greater than 0; got 0"),
     "trained": ({**TARGET, "freeze": False}, r"target\.freeze: must be true or left out"),
@@ -212,3 +221,39 @@ def test_only_a_component_that_trains_can_be_averaged(tmp_path, printed):
     made["model"]["components"]["second"] = {"ema_of": "target", "tau": 0.1}
     with pytest.raises(ConfigError, match=r"second\.ema_of: target is an average of critic itself: take critic"):
         load_config(made)
+
+
+def two_and_a_target(run, **target):
+    """Return a run of two MLPs with one loss, and of an average of the second that moves with the first."""
+    entry = {"ema_of": "second", "tau": 0.125, "moves_with": "first", **target}
+    optims = {"first": {**ADAMW, "every": 2}, "second": ADAMW}
+    return config(run, {**MLPS, "third": entry}, optims, objective="regression")
+
+
+def test_a_target_moves_with_another_component_at_the_weights_after_the_update(tmp_path, printed):
+    trainer = built(two_and_a_target(tmp_path / "run"), printed)
+    second, average = trainer.components["second"], tensors(trainer.components["third"])
+    end = trainer.updater.step
+
+    def step(loss, *names):
+        end(loss, *names)
+        if trainer.updater.update % 2 == 0:
+            for name, weight in second.named_parameters():
+                average[name].lerp_(weight.detach(), 0.125)
+
+    trainer.updater.step = step
+    trainer.run()
+    assert same(tensors(trainer.components["third"]), average)
+
+
+def test_a_component_that_moves_a_target_must_train(tmp_path, printed):
+    made = two_and_a_target(tmp_path / "run")
+    made["model"]["components"]["first"]["freeze"] = ["*"]
+    with pytest.raises(ConfigError, match=r"components\.third\.moves_with: first has no parameters that train"):
+        built(made, printed)
+
+
+def test_the_plan_names_the_component_that_moves_a_target(tmp_path, cli):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(two_and_a_target(tmp_path / "run")))
+    assert "average of second, tau 0.125, moves with first" in cli("plan", path)[1]

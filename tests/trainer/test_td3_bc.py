@@ -59,8 +59,8 @@ def follow(target, source, tau):
             average += tau * (weight - average)
 
 
-def update(c, transitions, number, every):
-    """Make one update without noise: the critics and their targets, then the actor and its target."""
+def update(c, transitions, number, every, together):
+    """Make one update without noise: the critics, then the actor; each target with its own, or all with the actor."""
     s, a, r, s2, end = transitions
     sa = torch.cat([s, a], dim=1)
     with torch.no_grad():
@@ -68,27 +68,33 @@ def update(c, transitions, number, every):
         y = r + GAMMA * (1 - end) * torch.minimum(c["target_critic_1"](s2a2), c["target_critic_2"](s2a2)).squeeze(1)
     for name in ("critic_1", "critic_2"):
         step(c[name], (c[name](sa).squeeze(1) - y).square().mean())
-        follow(c[f"target_{name}"], c[name], 0.25)
+        if not together:
+            follow(c[f"target_{name}"], c[name], 0.25)
     if number % every == 0:
         acted = c["actor"](s)
         q = c["critic_1"](torch.cat([s, acted], dim=1))
         weight = ALPHA / q.abs().mean().detach()
         step(c["actor"], -weight * q.mean() + (acted - a).square().mean())
         follow(c["target_actor"], c["actor"], 0.5)
+        for name in ("critic_1", "critic_2") if together else ():
+            follow(c[f"target_{name}"], c[name], 0.25)
 
 
-@pytest.mark.parametrize("every", [1, 2])
-def test_updates_are_those_of_the_authors_code(tmp_path, path, every):
-    optims = {"actor": {**SGD, "every": every}}
+@pytest.mark.parametrize(("every", "together"), [(1, False), (2, False), (2, True)])
+def test_updates_are_those_of_the_authors_code(tmp_path, path, every, together):
+    components = copy.deepcopy(COMPONENTS["td3_bc"])
+    for name in ("critic_1", "critic_2") if together else ():
+        components[f"target_{name}"]["moves_with"] = "actor"
+    optims, params = {"actor": {**SGD, "every": every}}, {**PARAMS, "policy_noise": 0.0}
     trainer = trainer_of(
-        rl_config(tmp_path / "run", path, "td3_bc", params={**PARAMS, "policy_noise": 0.0}, optims=optims)
+        rl_config(tmp_path / "run", path, "td3_bc", params=params, components=components, optims=optims)
     )
     twin, before = copy.deepcopy(trainer.components), copy.deepcopy(trainer.components)
     for parameter in twin.parameters():
         parameter.requires_grad_(True)
     transitions = by_hand(path)
     for number in range(6):
-        update(twin, transitions, number, every)
+        update(twin, transitions, number, every, together)
     trainer.run()
     for name in COMPONENTS["td3_bc"]:
         for mine, its, old in zip(*(m[name].parameters() for m in (trainer.components, twin, before)), strict=True):

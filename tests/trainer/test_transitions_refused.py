@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT, needs
 from sample_transitions import arrays, opened, write
 
 TOTAL = 20
@@ -43,6 +44,8 @@ def with_value(name, value, row=7):
         (with_value("next_obs", np.inf), ["'next.observation.state' has NaN", "row 7"]),
         ({"reward": np.full(TOTAL, 1e300)}, ["'reward' has NaN or an infinite value in 20 rows", "row 0"]),
         (with_value("terminal", 0.5), ["'terminal' must be 0 or 1", "row 7 has 0.5"]),
+        (with_value("timeout", np.nan), ["'timeout' must be 0 or 1", "row 7 has nan"]),
+        (with_value("timeout", 3), ["'timeout' must be 0 or 1", "row 7 has 3"]),
         ({name: values[:0] for name, values in arrays().items()}, ["no transition"]),
     ],
 )
@@ -66,6 +69,7 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path, changed, words):
         ({"held_out": [0, 1, 2, 3]}, ["held_out", "to train on"]),
         ({"held_out": 1.0}, ["held_out", "less than 1"]),
         ({"reward_scale": 0}, ["reward_scale"]),
+        ({"reward_scale": 1e39}, ["reward_scale", "1e+39", "float32"]),
         ({"reward_shift": float("nan")}, ["reward_shift"]),
         ({"reward_normalization": "std"}, ["reward_normalization", "return_range"]),
         ({"observations": ["obs"]}, ["observations", "belongs to root or repo_id", "path"]),
@@ -88,6 +92,31 @@ def test_what_needs_episodes_is_refused_without(tmp_path):
     assert "episode_length" in found
     assert "must be a share" in message(path=path, held_out=[1])
     assert "must divide the 20 rows" in message(path=path, episode_length=7)
+
+
+def test_an_episode_that_ends_before_its_length_is_refused(tmp_path):
+    found = message(path=write(tmp_path / "data.npz", timeout=None), episode_length=5)
+    assert "episode_length: row 3 (from 0)" in found
+    assert "`timeout`" in found
+    terminal = np.zeros(TOTAL, np.float32)
+    terminal[[4, 19]] = 1
+    assert len(opened(path=write(tmp_path / "data.npz", timeout=None, terminal=terminal), episode_length=5).train) == 20
+
+
+@needs("pyarrow")
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ({"reward": "action"}, ["names.reward: 'action' is used otherwise too"]),
+        ({"terminal": "observation.state"}, ["names.terminal: 'observation.state' is used otherwise too"]),
+        ({"reward": "observation.image"}, ["names.reward: must be one number a frame", "[96, 96, 3]"]),
+        ({"action": "observation.image"}, ["names.action: must be a vector", "[96, 96, 3]"]),
+    ],
+)
+def test_features_of_lerobot_that_cannot_have_the_role_are_refused(names, words):
+    found = message(root=str(ROOT / "tests/data/pusht"), names=names)
+    for word in words:
+        assert word in found
 
 
 def test_returns_that_are_all_the_same_have_no_range(tmp_path):

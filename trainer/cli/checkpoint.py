@@ -68,13 +68,14 @@ def export(
         str | None, typer.Option("--component", metavar="NAME", help="Only this one, with its own names of parameters.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file that is there.")] = False,
+    ema: Annotated[bool, typer.Option(help="Write the averages of train.ema, or the weights of training.")] = True,
 ) -> None:
     """Write the weights as one plain safetensors file."""
     from ..checkpoint.tools.export import export_weights
     from ..runtime.terminal import report
 
     with _path_errors():
-        report(export_weights(path, out, component, overwrite))
+        report(export_weights(path, out, component, overwrite, ema))
 
 
 @checkpoint_app.command()

@@ -1,9 +1,9 @@
 """Moving averages of weights: `train.ema`, and components that are an average of another one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from optimizer.config import Beta, Config, PositiveNumber, nearest, refusal
+from optimizer.config import Beta, Config, PositiveNumber, listed, nearest, refusal
 
 from .init_from import InitConfig
 from .marks import FixedInRun
@@ -23,6 +23,8 @@ class Entry(Protocol):
     @property
     def tau(self) -> float | None: ...
     @property
+    def moves_with(self) -> str | None: ...
+    @property
     def init_from(self) -> InitConfig | None: ...
 
 
@@ -37,11 +39,15 @@ class EmaConfig(Config):
     """The components to average; null: all that train, except those whose optimizer averages weights itself."""
 
 
-def with_sources(raw: Mapping[str, object]) -> dict[str, object]:
+def with_sources(raw: Mapping[str, object], of_policy: Sequence[str]) -> dict[str, object]:
     """Return raw entries of `model.components`; those with `ema_of` have `type` and `params` of that component.
 
+    Args:
+        raw: By name.
+        of_policy: The names of the components of `model.policy`.
+
     Raises:
-        ValidationError: There is no such component, or it is an average too.
+        ValidationError: There is no such component, or it is an average or of the policy.
     """
     entries = dict(raw)
     for name, entry in raw.items():
@@ -50,6 +56,9 @@ def with_sources(raw: Mapping[str, object]) -> dict[str, object]:
             continue
         source = raw.get(source_name) if isinstance(source_name, str) else None
         path, others = (name, "ema_of"), [other for other in raw if other != name]
+        if source is None and source_name in of_policy:
+            rule = f"{source_name} is of model.policy, and has an average by train.ema alone. Or make it a component"
+            raise refusal(rule, path, source_name)
         if source is None or source_name == name:
             rule = f"there is no other component of this name{nearest(str(source_name), others)}"
             raise refusal(f"{rule} Components: {', '.join(others)}", path, source_name)
@@ -62,16 +71,21 @@ def with_sources(raw: Mapping[str, object]) -> dict[str, object]:
     return entries
 
 
-def check_averages(components: Mapping[str, Entry]) -> None:
+def check_averages(components: Mapping[str, Entry], of_policy: Sequence[str]) -> None:
     """Check the entries that are an average of another component.
+
+    Args:
+        components: By name.
+        of_policy: The names of the components of `model.policy`.
 
     Raises:
         ValidationError: One has a field that the average decides, or its source does not train.
     """
     for name, average in components.items():
         if average.ema_of is None:
-            if average.tau is not None:
-                raise refusal(f"needs ema_of, the component to average; got {average.tau}", (name, "tau"), average.tau)
+            for field, value in (("tau", average.tau), ("moves_with", average.moves_with)):
+                if value is not None:
+                    raise refusal(f"needs ema_of, the component to average; got {value}", (name, field), value)
             continue
         if average.tau is None:
             rule = f"required with ema_of: the share of {average.ema_of} to move by, such as 0.005"
@@ -91,3 +105,8 @@ def check_averages(components: Mapping[str, Entry]) -> None:
         if average.init_from is not None:
             rule = f"cannot be given with ema_of: an average starts at the weights of {average.ema_of}"
             raise refusal(rule, (name, "init_from"), str(average.init_from.path))
+        if average.moves_with is not None:
+            trained = [other for other, entry in components.items() if entry.freeze is not True]
+            if average.moves_with not in (others := [*of_policy, *trained]):
+                rule = f"must be a component that trains{nearest(average.moves_with, others)} They are {listed(others)}"
+                raise refusal(rule, (name, "moves_with"), average.moves_with)

@@ -19,6 +19,18 @@ from optimizer.config import (
 )
 
 _HEADING = "# modules are looked for in "
+_EXTRAS = {
+    "gymnasium": "sim",
+    "metaworld": "sim",
+    "lerobot": "lerobot",
+    "minari": "minari",
+    "huggingface_hub": "hub",
+    "pyarrow": "robot",
+    "av": "robot",
+    "matplotlib": "plot",
+    "sklearn": "data",
+}
+"""The extra that installs a package. A plugin may import packages that innerstep itself imports only where it can."""
 _LINES = 5
 """Lines at the start of a run's config.yaml that are read for its heading."""
 
@@ -77,7 +89,7 @@ def import_plugins(plugins: Sequence[str]) -> None:
         try:
             load_module(module)
         except NotImportedError as error:
-            raise refusal(str(error), (index,), module) from error
+            raise refusal(f"{error}{_extra_to_install(error)}", (index,), module) from error
 
 
 def without_consequences(error: ValidationError) -> ValidationError:
@@ -91,6 +103,13 @@ def without_consequences(error: ValidationError) -> ValidationError:
     return filtered(
         error, lambda detail: detail["type"] != UNKNOWN_KEY or not _may_follow(str(detail["input"]), failed)
     )
+
+
+def _extra_to_install(error: NotImportedError) -> str:
+    """Return the remedy if a package of one of innerstep's extras is missing; "" otherwise."""
+    cause = error.__cause__
+    package = (cause.name or "").partition(".")[0] if isinstance(cause, ModuleNotFoundError) else ""
+    return f". Run: pip install 'innerstep[{_EXTRAS[package]}]'" if package in _EXTRAS else ""
 
 
 def _may_follow(key: str, failed: Sequence[str]) -> bool:

@@ -72,6 +72,9 @@ class ComponentConfig(ClassChoice):
     """The component that this one is a moving average of; its `type` and `params` are that one's. null: none."""
     tau: FixedInRun[PositiveFraction | None] = None
     """With `ema_of`: after each step of that component, average = (1 - tau) · average + tau · weights."""
+    moves_with: FixedInRun[str | None] = None
+    """With `ema_of`: the component whose steps move the average; null: that of `ema_of`. TD3 moves the averages of its
+    critics with the delayed actor."""
     init_from: MayChange[InitConfig | None] = None
     """Saved weights to start from: PATH, PATH:COMPONENT, or a mapping; null: random weights from `seed`."""
 
@@ -150,13 +153,18 @@ class ModelConfig(Config):
 
     @field_validator("components", mode="before")
     @classmethod
-    def _fill_in_averages(cls, raw: object) -> object:
-        return with_sources(raw) if isinstance(raw, dict) else raw
+    def _fill_in_averages(cls, raw: object, info: ValidationInfo) -> object:
+        policy: PolicyConfig | None = info.data.get("policy")
+        of_policy = [] if policy is None else [REST, *policy.parts]
+        return with_sources(raw, of_policy) if isinstance(raw, dict) else raw
 
     @field_validator("components")
     @classmethod
-    def _check_averages(cls, components: dict[str, ComponentConfig]) -> dict[str, ComponentConfig]:
-        check_averages(components)
+    def _check_averages(
+        cls, components: dict[str, ComponentConfig], info: ValidationInfo
+    ) -> dict[str, ComponentConfig]:
+        policy: PolicyConfig | None = info.data.get("policy")
+        check_averages(components, [] if policy is None else [REST, *policy.parts])
         return components
 
     @property

@@ -1,5 +1,6 @@
 """Python code for a graph: one line for each operation of torch, under the names of its modules."""
 
+import builtins
 import keyword
 import math
 import operator
@@ -11,11 +12,14 @@ import torch
 from torch import SymInt, Tensor
 from torch.fx import GraphModule, Node
 
+from optimizer.config import shown
+
 from ..errors import ConfigError
 from .tracing import Traced, place_of, place_text, tensor_names
 
 INDENT = "    "
-_RESERVED = {"aten", "batch", "device", "given", "math", "operator", "self", "torch", "w", *keyword.kwlist}
+_OURS = {"aten", "batch", "device", "given", "math", "operator", "self", "torch", "w"}
+_RESERVED = {*_OURS, *dir(builtins), *keyword.kwlist}
 _NO_GRAD, _AUTOCAST = "wrap_with_set_grad_enabled", "wrap_with_autocast"
 """Operators of which a block of code is an argument."""
 _CHECKS = ("_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range", "_functional_assert")
@@ -97,7 +101,7 @@ class _Writer:
             if node.name in owned or node.name in constants:
                 target = owned.get(node.name) or constants[node.name]
                 name = self._names[target] if node.name in owned else f"constant.{_identifier(target)}"
-                self._texts[node] = f'w["{name}"]'
+                self._texts[node] = f"w[{name!r}]"
                 if needed.intersection(node.users):
                     self._tensors[name] = values[target].detach()
                 continue
@@ -275,7 +279,7 @@ def _with_dels(statements: Sequence[_Statement], kept: set[str]) -> Iterator[str
                 if done:
                     yield f"del {', '.join(done)}"
             place = one.place
-            yield f"# {place}"
+            yield f"# {shown(place)}"
         yield from one.lines
         pending |= one.makes - kept
 
@@ -293,5 +297,5 @@ def _structure(spec: object, results: Sequence[str]) -> list[str]:
 
 
 def _identifier(name: str) -> str:
-    text = re.sub(r"\W+", "_", name).strip("_") or "value"
+    text = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "value"
     return f"_{text}" if text[0].isdigit() else text

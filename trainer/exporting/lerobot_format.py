@@ -27,7 +27,7 @@ def write_lerobot_format(source: Source, folder: Path) -> list[str]:
         raise ConfigError(
             f"--to lerobot: LeRobot has no class for {there} with train.objective.type"
             f" {source.config.train.objective.type}. It loads its policies only: runs with `model.policy: {{type:"
-            " lerobot.NAME}}` and the objective lerobot_policy. Use --to torch."
+            " lerobot.NAME}` and the objective lerobot_policy. Use --to torch."
         )
     save_pretrained(folder, source.components, objective)
     files = sorted(folder.iterdir())

@@ -29,6 +29,8 @@ def check_output(out: Path, run: Path, files: Sequence[str], overwrite: bool) ->
     inside = out.resolve()
     if inside.is_relative_to(run.resolve()) or run.resolve().is_relative_to(inside):
         raise ConfigError(f"OUT: must not be the run, in it, or around it; got {out}. Name a folder outside {run}.")
+    if Path.cwd().is_relative_to(inside):
+        raise ConfigError(f"OUT: must not be the working directory, or around it; got {out}. Name a new folder in it.")
     if not os.path.lexists(out):
         return
     if out.is_symlink() or not out.is_dir():

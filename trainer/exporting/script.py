@@ -1,9 +1,10 @@
 """An exported script: the text of `standalone.py`, constants, and the computation."""
 
 import inspect
-from collections.abc import Mapping
 
 from torch import Tensor
+
+from optimizer.config import shown
 
 from . import standalone
 from .graph_code import INDENT, GraphCode
@@ -47,11 +48,11 @@ def script_text(name: str, weights: str, crc32: int, doc: str, code: GraphCode) 
     """
     beginning = inspect.getsource(standalone).partition('"""\n\n')[2]
     inputs = "".join(
-        f"{INDENT * 2}{key!r}: ({value.dtype}, {tuple(value.shape[1:])}),\n" for key, value in _sorted(code)
+        f"{INDENT * 2}{key!r}: ({value.dtype}, {tuple(value.shape[1:])}),\n" for key, value in code.inputs.items()
     )
     body = "".join(f"{INDENT * 2}{line}\n" for line in code.lines)
     return (
-        f'"""{doc}"""\n\n{_with_operator(beginning, code)}\n\nWEIGHTS, CRC32 = "{weights}", {crc32:#x}\n'
+        f'"""{_in_quotes(doc)}"""\n\n{_with_operator(beginning, code)}\n\nWEIGHTS, CRC32 = "{weights}", {crc32:#x}\n'
         f"aten = torch.ops.aten\n\n\nclass {name}(Exported):\n"
         f"{INDENT}inputs: Inputs = {{\n{inputs}{INDENT}}}\n\n"
         f"{INDENT}@torch.no_grad()\n"
@@ -64,12 +65,12 @@ def script_text(name: str, weights: str, crc32: int, doc: str, code: GraphCode) 
 def shape_text(name: str, tensor: Tensor) -> str:
     """Return a line on a tensor of a batch: its name, its type, and its shape with N for the batch."""
     shape = ", ".join(["N", *map(str, tensor.shape[1:])])
-    return f"{name}  {str(tensor.dtype).removeprefix('torch.')} ({shape})"
+    return f"{shown(name)}  {str(tensor.dtype).removeprefix('torch.')} ({shape})"
 
 
-def _sorted(code: GraphCode) -> list[tuple[str, Tensor]]:
-    used: Mapping[str, Tensor] = code.inputs
-    return list(used.items())
+def _in_quotes(doc: str) -> str:
+    """Return a docstring as code has it. The names in it may be any text, and must not end it."""
+    return doc.replace("\\", r"\\").replace('"', r"\"")
 
 
 def _with_operator(beginning: str, code: GraphCode) -> str:

@@ -1,14 +1,14 @@
 """A run as one Python script, which needs torch alone, and one safetensors file."""
 
+import runpy
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from optimizer.config import counted
+from optimizer.config import counted, shown
 from optimizer.state import write_new, write_tensors
 
 from ..errors import ConfigError, raised
@@ -167,10 +167,8 @@ def _compared(source: Source, compute: Computation, script: Path) -> str:
 
 def _loaded(script: Path) -> Computation:
     """Return the computation of a script. Raises ConfigError if it cannot be loaded."""
-    space: dict[str, Any] = {"__name__": "exported", "__file__": str(script)}
     try:
-        exec(compile(script.read_text(encoding="utf-8"), script, "exec"), space)
-        model = space["load"]()
+        model = runpy.run_path(str(script), run_name="exported")["load"]()
     except Exception as error:  # code that was written from the user's, and weights of any type
         raise ConfigError(f"--to torch: the script of this run cannot be loaded: {raised(error)}") from error
     return lambda _, inputs: model(inputs)
@@ -189,7 +187,7 @@ def _doc(source: Source, stem: str, code: GraphCode, outputs: Outputs) -> str:
         ["Each prediction is a chunk: the actions of T time steps from now on (N, T, …)."] if stem == "policy" else []
     )
     random = ["Random numbers come from torch's generator: torch.manual_seed repeats them."] if code.is_random else []
-    run = str(source.config.train.run_dir.name).encode("unicode_escape").decode().replace('"', "'")
+    run = shown(source.config.train.run_dir.name)
     lines = [
         f"The {stem} of the run {run} after {counted(source.step, 'update')}, exported by innerstep"
         f" {innerstep_version()}.",

@@ -96,7 +96,7 @@ class Conversion:
     def unknown(self, known: Sequence[str]) -> list[Left]:
         """Return the fields of the file that nobody took or left, each with the nearest of `known`."""
         return [
-            Left(path, value, f"LeRobot has no such field{nearest(path, known)}", matters=True)
+            Left(path, value, f"LeRobot 0.6 has no such field{nearest(path, known)}", matters=True)
             for path, value in _leaves(self.source)
             if not any(path == seen or path.startswith(f"{seen}.") for seen in (*self.mapped, *self.left))
         ]

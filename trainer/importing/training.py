@@ -55,8 +55,11 @@ def _device(conversion: Conversion) -> None:
     elif device is not None:
         conversion.put("train.device", device)
     use_amp = conversion.flag("policy.use_amp", "train.precision", False)
+    mixed = conversion.text("accelerator.mixed_precision", "train.precision")  # since 0.6.2
     number_type = conversion.get("policy.dtype")
-    if number_type is not None:
+    if mixed is not None:  # what the loop takes, whatever the policy has
+        conversion.put("train.precision", "fp32" if mixed == "no" else mixed)
+    elif number_type is not None:
         conversion.put(
             "train.precision",
             _PRECISION.get(str(number_type), "fp32"),

@@ -9,6 +9,9 @@ _JOB = "a run trains where it is started; submit the command `innerstep train` y
 _LOADER = "the workers of innerstep have fixed settings; data.workers is their number"
 _LORA = "there are no adapters here: the whole policy trains. freeze and parts choose what trains"
 _WEIGHTS = "every sample weighs the same here; an objective can weigh them (docs/extending.md)"
+_PROCESSES = "a run is one process on one device (docs/limits.md)"
+_MEMORY = "a component checkpoints its activations itself, by torch.utils.checkpoint in its forward"
+_COMPILE = "train.compile compiles the components"
 _RECORD = "episodes are not recorded as a data set; train.evaluation.video records videos"
 
 _FIELDS: dict[str, tuple[Plain, str]] = {
@@ -61,6 +64,26 @@ _FIELDS: dict[str, tuple[Plain, str]] = {
     "rabc_kappa": (None, _WEIGHTS),
     "rabc_epsilon": (None, _WEIGHTS),
     "rabc_head_mode": (None, _WEIGHTS),
+    "checkpoint_format": ("safetensors", "checkpoints are safetensors, always"),
+    "accelerator.gradient_accumulation.steps": (1, "train.accumulate is the number of batches of an update"),
+    "accelerator.fsdp.reshard_after_forward": (True, _PROCESSES),
+    "accelerator.fsdp.wrap_modules": (None, _PROCESSES),
+    "accelerator.fsdp.min_num_params": (None, _PROCESSES),
+    "accelerator.fsdp.cpu_offload": (False, _PROCESSES),
+    "accelerator.fsdp.ignored_modules": (None, _PROCESSES),
+    "accelerator.ddp.find_unused_parameters": (True, _PROCESSES),
+    "accelerator.ddp.gradient_as_bucket_view": (False, _PROCESSES),
+    "accelerator.ddp.static_graph": (False, _PROCESSES),
+    "accelerator.compile.enabled": (False, _COMPILE),
+    "accelerator.compile.backend": ("inductor", _COMPILE),
+    "accelerator.compile.mode": (None, _COMPILE),
+    "accelerator.compile.regional": (True, _COMPILE),
+    "accelerator.activation_checkpointing.mode": ("none", _MEMORY),
+    "parallelism.dp_replicate": (1, _PROCESSES),
+    "parallelism.dp_shard": (1, _PROCESSES),
+    "parallelism.context_parallel.ring_degree": (1, _PROCESSES),
+    "parallelism.context_parallel.ulysses_degree": (1, _PROCESSES),
+    "parallelism.cfg_parallel": (1, _PROCESSES),
     "ema.update_after_step": (0, "averages begin with the first step"),
     "ema.inv_gamma": (1.0, "the warm-up of train.ema has inv_gamma 1"),
     "ema.min_decay": (0.0, "the warm-up of train.ema begins at 0"),

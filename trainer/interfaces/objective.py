@@ -1,7 +1,7 @@
 """Objectives: the losses to minimise, computed from the components and a batch."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -96,6 +96,14 @@ class Objective(ABC):
     steps_in_turn: ClassVar[bool] = False
     """Whether `update` computes a loss with weights that it has moved before in the same update. An update of several
     batches would then differ from that of their samples in one batch, and `train.accumulate` is refused."""
+
+    def targets(self) -> Mapping[str, str]:
+        """Return the components that must be a moving average (`ema_of`), each with the component that it averages."""
+        return {}
+
+    def always_stepped(self) -> Collection[str]:
+        """Return the components that every update steps, whose optimizers cannot have an `every` above 1."""
+        return ()
 
     def prepare(self, components: nn.ModuleDict, data: DataSet) -> None:  # noqa: B027 most objectives need none
         """Look at the components and the data before the first update.

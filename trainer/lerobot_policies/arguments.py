@@ -2,14 +2,14 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from typing import Annotated, Any, get_type_hints
 
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
-from optimizer.config import check_arguments
+from optimizer.config import check_arguments, refuse_under_no_plugins
 
 from ..policies.feature_options import FeatureConfig
 
@@ -37,6 +37,8 @@ def signature_of(config_class: type) -> inspect.Signature:
             annotation = Annotated[Any, BeforeValidator(_refuse(REFUSED[field.name]))]
         elif field.name in _FEATURES:
             annotation = dict[str, FeatureConfig] | None
+        else:
+            annotation = Annotated[annotation, BeforeValidator(_without_code(_default(field)))]
         kind = inspect.Parameter.KEYWORD_ONLY
         parameters.append(inspect.Parameter(field.name, kind, default=_default(field), annotation=annotation))
     return inspect.Signature(parameters)
@@ -97,6 +99,31 @@ def plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {plain(name): plain(item) for name, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _without_code(default: Any) -> Callable[[object], object]:
+    """Return a check of a field that refuses repositories and folders which LeRobot does not itself name.
+
+    It holds where a config may run no code: for some of them LeRobot sets `trust_remote_code`.
+    """
+
+    def check(value: object) -> object:
+        if value != default:
+            refuse_under_no_plugins(*(f"code of {place}" for place in _places(value)))
+        return value
+
+    return check
+
+
+def _places(value: object) -> Iterator[str]:
+    """Yield the texts in a value that can name a repository or a folder."""
+    if isinstance(value, Mapping):
+        value = [*value.keys(), *value.values()]
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _places(item)
+    elif isinstance(value, str) and (set(value) & {"/", "\\"} or value in (".", "..")):
+        yield value
 
 
 def _refuse(reason: str) -> Callable[[object], object]:

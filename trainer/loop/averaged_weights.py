@@ -40,11 +40,12 @@ class MovingAverages:
     ) -> None:
         self._targets: dict[str, tuple[float, MovingAverage]] = {}
         """The share that each target moves by, and the average."""
-        self._of_source: defaultdict[str, list[str]] = defaultdict(list)
+        self._moved_with: defaultdict[str, list[str]] = defaultdict(list)
+        """The targets that move after a step of a component."""
         for name, entry in config.model.components.items():
             if entry.ema_of is not None and entry.tau is not None:
                 self._targets[name] = entry.tau, target_average(name, entry.ema_of, components)
-                self._of_source[entry.ema_of].append(name)
+                self._moved_with[_mover(name, entry.moves_with, entry.ema_of, optimizers)].append(name)
         self._settings, self.ema = config.train.ema, dict[str, WeightEma]()
         """The averages of `train.ema`, by component."""
         self._left_out: list[str] = []
@@ -56,7 +57,7 @@ class MovingAverages:
 
     def follow(self, name: str) -> None:
         """Move the averages of the component `name`, which has just been stepped."""
-        for target in self._of_source.get(name, ()):
+        for target in self._moved_with.get(name, ()):
             share, average = self._targets[target]
             average.move(share)
         if (ema := self.ema.get(name)) is not None:
@@ -79,6 +80,16 @@ class MovingAverages:
             optimizers = "its optimizer averages" if len(self._left_out) == 1 else "their optimizers average"
             line += f"; not of {', '.join(self._left_out)}: {optimizers} the weights already"
         return [line]
+
+
+def _mover(target: str, moves_with: str | None, source: str, optimizers: Mapping[str, Optimizer]) -> str:
+    """Return the component whose steps move a target. Raises ConfigError if it takes none."""
+    if moves_with is not None and moves_with not in optimizers:
+        raise ConfigError(
+            f"model.components.{target}.moves_with: {moves_with} has no parameters that train: the average would never"
+            f" move. Components that train: {listed(list(optimizers))}."
+        )
+    return moves_with or source
 
 
 def _chosen(settings: EmaConfig, components: list[str], trained: list[str], averaging: list[str]) -> list[str]:

@@ -217,6 +217,7 @@ class GradientUpdater:
                 _clip(self._gradients_in_model_order(names), self.rules.grad_clip_norm)
             for name in names:
                 self._step_optimizer(name)
+            for name in names:  # all have moved: an average may be of one of them, and move with another
                 if name not in self._overflowed:
                     self._averages.follow(name)
         if self._scaler is not None:

@@ -146,10 +146,20 @@ def _ends(path: Path, arrays: Mapping[Content, Values], episode_length: int | No
             raise ConfigError(
                 f"{PARAMS}.episode_length: must divide the {rows:,} rows of {path}; got {episode_length}."
             )
+        is_last = np.arange(rows) % episode_length == episode_length - 1
+        if (early := (arrays["terminal"].reshape(rows) != 0) & ~is_last).any():
+            raise ConfigError(
+                f"{PARAMS}.episode_length: row {int(early.argmax())} (from 0) of {path} is terminal within an episode"
+                f" of {episode_length} rows. Save an array `timeout` with the ends of episodes instead."
+            )
         return list(range(episode_length, rows + 1, episode_length)), False
     if "timeout" not in arrays:
         return [], False
-    is_last = (arrays["timeout"].reshape(rows) != 0) | (arrays["terminal"].reshape(rows) != 0)
+    timeout = arrays["timeout"].reshape(rows)
+    if (wrong := (timeout != 0) & (timeout != 1)).any():
+        row = int(wrong.argmax())
+        raise ConfigError(f"{path}: 'timeout' must be 0 or 1; row {row} has {timeout[row]:g}.")
+    is_last = (timeout != 0) | (arrays["terminal"].reshape(rows) != 0)
     ends = [int(row) + 1 for row in np.flatnonzero(is_last)]
     is_cut = rows > 0 and ends[-1:] != [rows]
     return ends + [rows] * is_cut, is_cut

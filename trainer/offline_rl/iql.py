@@ -57,8 +57,6 @@ class IQL(OfflinePolicy):
 
     def update(self, components: nn.ModuleDict, batch: Batch, learner: Updater, step: int = 0) -> Outcome:
         """Step the value, then the actor if it is its turn, then the critics."""
-        if step == 0:
-            self.require_targets(components)
         t = self.transition(batch)
         with torch.no_grad(), learner.autocast():
             q = self.lowest_q(components, t.state, t.action)

@@ -1,6 +1,6 @@
 """The base of `iql` and `td3_bc`: normalized transitions, the components by name, and acting."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Annotated, ClassVar, TypedDict, Unpack
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from optimizer.config import listed, nearest
 
 from ..errors import ConfigError
-from ..interfaces.component import is_frozen
 from ..interfaces.dataset import Batch, DataSet
 from ..policies.component_policy import ComponentPolicy
 from ..policies.feature_options import PATH
@@ -100,6 +99,14 @@ class OfflinePolicy(ComponentPolicy):
         self._check_bounds(data)
         self.normalization = Normalization(self.features, self._modes, self._statistics(data))
 
+    def targets(self) -> Mapping[str, str]:
+        """Return the target critics and other averages."""
+        return self._targets
+
+    def always_stepped(self) -> Collection[str]:
+        """Return all that learn but the actor, whose loss is not part of theirs."""
+        return [*self._values, *self.critics]
+
     def wired(self, components: Sequence[str]) -> Sequence[str]:
         """Return the actor alone: losses use the others."""
         return [self.acting]
@@ -114,20 +121,6 @@ class OfflinePolicy(ComponentPolicy):
             tuple(normalized(name, batch[NEXT + name]) for name in self.observations),
             batch[TERMINAL],
         )
-
-    def require_targets(self, components: nn.ModuleDict) -> None:
-        """Check before the first update that each target is the average that it should be, and so has its weights.
-
-        Raises:
-            ConfigError: One has other weights.
-        """
-        for target, source in self._targets.items():
-            pairs = zip(components[target].parameters(), components[source].parameters(), strict=True)
-            if not all(torch.equal(average, weight) for average, weight in pairs):
-                raise ConfigError(
-                    f"model.components.{target}: must follow {source}, and has other weights. Write"
-                    f" {self._average(target)}"
-                )
 
     def actions(self, components: nn.ModuleDict, observation: Batch) -> Tensor:
         """Return the action for now (N, 1, *shape), in the units of the data; the mean of an actor with a Gaussian."""
@@ -177,7 +170,7 @@ class OfflinePolicy(ComponentPolicy):
                 )
 
     def _check_components(self, components: nn.ModuleDict, batch: Batch) -> None:
-        """Raise ConfigError if a component is missing, is left over, has two roles, or is a target that trains."""
+        """Raise ConfigError if a component is missing, is left over, or has two roles."""
         roles = [self.acting, *self._values, *self.critics, *self._targets]
         if twice := [name for name in roles if roles.count(name) > 1]:
             raise ConfigError(f"{PATH}: the component {twice[0]!r} is named twice. Give each role its own component.")
@@ -192,26 +185,16 @@ class OfflinePolicy(ComponentPolicy):
                 f"model.components.{left_over[0]}: {type(self).__name__} does not use it; it uses {listed(roles)}."
                 f" Remove it, or give its name in {PATH}."
             )
-        for target in self._targets:
-            if not is_frozen(components[target]):
-                raise ConfigError(
-                    f"model.components.{target}: must be a moving average, and must not train. Write"
-                    f" {self._average(target)}"
-                )
 
     def _example(self, name: str, batch: Batch) -> str:
         """Return a line of YAML for a component."""
         if name in self._targets:
-            return self._average(name)
+            return f"{name}: {{ema_of: {self._targets[name]}, tau: 0.005}}"
         action = prod(batch[ACTION].shape[1:])
         size = sum(prod(batch[seen].shape[1:]) for seen in self.observations) + action * (name in self.critics)
         sizes = f"in_features: {size}, out_features: {action if name == self.acting else 1}, hidden: [256, 256]"
         tanh = ", tanh: true" if name == self.acting else ""
         return f"{name}: {{type: mlp, params: {{{sizes}, activation: relu{tanh}}}}}"
-
-    def _average(self, target: str) -> str:
-        """Return a line of YAML for a target."""
-        return f"{target}: {{ema_of: {self._targets[target]}, tau: 0.005}}"
 
     def _check_bounds(self, data: DataSet) -> None:
         """Raise ConfigError if normalized actions may be beyond -1 and 1."""

@@ -23,10 +23,9 @@ class TD3BC(OfflinePolicy):
       are the targets, and a' = π'(s') + noise, clipped to -1 and 1
     - actor: -alpha / mean |Q| · Q(s, π(s)) + (π(s) - a)², with the first critic, after the critics' step
 
-    The actor takes its step at every second update with `component_optims.actor: {every: 2}`. Each target moves when
-    the component that it is of has been stepped. The authors move all three with the actor. A `tau` of 0.0025 for the
-    critics' targets covers in two updates what 0.005 does in one. Sources: Fujimoto & Gu 2021, arXiv:2106.06860;
-    Fujimoto et al. 2018, arXiv:1802.09477; and the authors' code.
+    The actor takes its step at every second update with `component_optims.actor: {every: 2}`. The targets of the
+    critics move with it if they have `moves_with: actor`: that is the authors' rule. Sources: Fujimoto & Gu 2021,
+    arXiv:2106.06860; Fujimoto et al. 2018, arXiv:1802.09477; and the authors' code.
 
     Args:
         alpha: Weight of Q beside the distance from the data's actions. The paper has 2.5.
@@ -54,8 +53,6 @@ class TD3BC(OfflinePolicy):
 
     def update(self, components: nn.ModuleDict, batch: Batch, learner: Updater, step: int = 0) -> Outcome:
         """Step the critics, then the actor if it is its turn. The noise is from torch's generator."""
-        if step == 0:
-            self.require_targets(components)
         t = self.transition(batch)
         with learner.autocast():
             critic = self._critic_loss(components, t)

@@ -107,6 +107,8 @@ class Transitions(DataSet):
         returns = recorded.returns()
         _report(recorded, returns)
         rewards = _normalized(recorded, returns, reward_normalization) * reward_scale + reward_shift
+        if not rewards.isfinite().all():
+            raise ConfigError(f"{PARAMS}.reward_scale: {reward_scale:g} makes rewards that float32 cannot hold.")
         self._take(replace(recorded, tensors={**recorded.tensors, REWARD: rewards}), returns, held_out)
 
     def _take(self, recorded: Recorded, returns: Tensor | None, held_out: float | Sequence[int]) -> None:

@@ -1,7 +1,7 @@
 """The fields of a config, section by section, as their types, defaults and docstrings have them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -39,16 +39,37 @@ class ConfigField:
 
 @dataclass(frozen=True)
 class Section:
-    """A mapping in the config. head: the field that holds it, under the section's own path. fields: those in it."""
+    """A mapping in the config.
+
+    Attributes:
+        head: The field that holds it, under the section's own path.
+        fields: The fields in it.
+        model: The class of the mapping.
+        also: The other paths at which a config holds such a mapping.
+    """
 
     head: ConfigField
     fields: tuple[ConfigField, ...]
+    model: type[BaseModel]
+    also: tuple[str, ...] = ()
 
 
 def sections() -> list[Section]:
-    """Return the whole config and all sections in it, each followed by its own."""
-    whole = ConfigField(CONFIG, "a YAML or JSON file", ExperimentConfig.__doc__ or "", section=CONFIG)
-    return list(_sections(ExperimentConfig, "", whole))
+    """Return the whole config and all sections in it, each followed by its own.
+
+    One that a config holds in several places is returned for the last of them.
+    """
+    places: dict[type[BaseModel], list[str]] = {}
+    for section in _every_section():
+        places.setdefault(section.model, []).append(section.head.path)
+    last = {path: paths[-1] for paths in places.values() for path in paths}
+    merged = []
+    for section in _every_section():
+        *others, own = places[section.model]
+        if section.head.path == own:
+            fields = tuple(replace(field, section=last.get(field.section, "")) for field in section.fields)
+            merged.append(replace(section, fields=fields, also=tuple(others)))
+    return merged
 
 
 def matching(name: str) -> list[Section | ConfigField]:
@@ -59,7 +80,7 @@ def matching(name: str) -> list[Section | ConfigField]:
             field that holds a section is found as that section.
     """
     found: list[Section | ConfigField] = []
-    for section in sections():
+    for section in _every_section() if "." in name else sections():
         found += [section] if _matches(name, section.head.path) else []
         found += [field for field in section.fields if not field.section and _matches(name, field.path)]
     return found
@@ -67,13 +88,19 @@ def matching(name: str) -> list[Section | ConfigField]:
 
 def names() -> list[str]:
     """Return the paths of all sections and fields, and the last part of each."""
-    paths = [path for section in sections() for path in (section.head.path, *(field.path for field in section.fields))]
+    every = _every_section()
+    paths = [path for section in every for path in (section.head.path, *(field.path for field in section.fields))]
     return list(dict.fromkeys([*paths, *map(_last_name, paths)]))
 
 
 def is_path(name: str) -> bool:
     """Return whether `name` is a dotted path that holds no name of the user's, and so can mean nothing else."""
     return "." in name and name in names()
+
+
+def _every_section() -> list[Section]:
+    whole = ConfigField(CONFIG, "a YAML or JSON file", ExperimentConfig.__doc__ or "", section=CONFIG)
+    return list(_sections(ExperimentConfig, "", whole))
 
 
 def _sections(model: type[BaseModel], path: str, head: ConfigField) -> Iterator[Section]:
@@ -91,7 +118,7 @@ def _sections(model: type[BaseModel], path: str, head: ConfigField) -> Iterator[
         below, own_form = (f"{where}.{NAME}", "mapping, one for each name") if held.several else (where, form)
         fields.append(ConfigField(where, form, meaning, section=below))
         inner.append((held.model, below, ConfigField(below, own_form, meaning, section=below)))
-    yield Section(head, tuple(fields))
+    yield Section(head, tuple(fields), model)
     for section in inner:
         yield from _sections(*section)
 

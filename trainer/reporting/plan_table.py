@@ -96,7 +96,8 @@ def _component_row(
     trainable = sum(parameter.numel() for parameter in trainable_parameters(component).values())
     entry = config.model.components.get(name)
     if entry is not None and entry.ema_of is not None:
-        return name, count(total), f"average of {entry.ema_of}, tau {entry.tau:g}", "-", "-", "-"
+        mover = "" if entry.moves_with is None else f", moves with {entry.moves_with}"
+        return name, count(total), f"average of {entry.ema_of}, tau {entry.tau:g}{mover}", "-", "-", "-"
     if optimizer is None:
         trains = "-" if total == 0 and is_in_parts(component) else "frozen" if is_frozen(component) else "yes"
         return name, count(total), trains, "-", "-", "-"

@@ -147,7 +147,8 @@ def _all_keys() -> list[str]:
 
 def _section_text(section: Section, width: int) -> str:
     head = section.head
-    lines = [*_folded(f"section {head.path}: {head.form}", width, 0), *wrapped(head.meaning, width, 2), "", "  fields:"]
+    meaning = f"{head.meaning} The same section: {', '.join(section.also)}." if section.also else head.meaning
+    lines = [*_folded(f"section {head.path}: {head.form}", width, 0), *wrapped(meaning, width, 2), "", "  fields:"]
     for field in section.fields:
         inner = f" See `innerstep describe {field.section}`." if field.section else ""
         lines += _entry_lines(field.path.rpartition(".")[2], field.form, field.meaning + inner, width)

@@ -2,7 +2,9 @@
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal, TypeGuard
@@ -119,7 +121,7 @@ def download(
         from huggingface_hub.errors import LocalEntryNotFoundError
     except ImportError as error:
         raise missing_extra(path, "huggingface_hub", "hub") from error
-    with without_warnings():
+    with quietly():
         try:
             return Path(snapshot_download(name, repo_type=kind, revision=revision, allow_patterns=list(patterns)))
         except LocalEntryNotFoundError as error:
@@ -178,13 +180,28 @@ def _in_brackets(message: str) -> str:
 
 
 @contextmanager
-def without_warnings() -> Iterator[None]:
-    """Run the body without the warnings that huggingface_hub logs: the errors have the same content."""
+def quietly() -> Iterator[None]:
+    """Run the body without the warnings that huggingface_hub logs, which the errors repeat.
+
+    Its progress bars are for a terminal only.
+    """
     from huggingface_hub.utils import logging as hub_logging
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     before = hub_logging.get_verbosity()
+    hides_bars = not (are_progress_bars_disabled() or (sys.stderr is not None and sys.stderr.isatty()))
     hub_logging.set_verbosity(logging.ERROR)
     try:
+        if hides_bars:
+            _switch(disable_progress_bars)
         yield
     finally:
         hub_logging.set_verbosity(before)
+        if hides_bars:
+            _switch(enable_progress_bars)
+
+
+def _switch(bars: Callable[[], object]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # HF_HUB_DISABLE_PROGRESS_BARS=0 keeps the bars, with a warning
+        bars()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from optimizer.config import shown, shown_value
 
 from ..errors import ConfigError, OutputError, missing_extra
-from .hub import is_repository_name, reason_of, without_warnings
+from .hub import is_repository_name, quietly, reason_of
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -97,7 +97,7 @@ def _writing_to(name: str) -> Iterator[None]:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        with without_warnings():
+        with quietly():
             yield
     except HFValidationError as error:
         raise ConfigError(f"repository: {shown(error)}") from error

@@ -19,16 +19,17 @@ from ..directory import verify
 from ..selection import foreign_note
 
 
-def export_weights(path: Path, out: Path, component: str | None = None, overwrite: bool = False) -> str:
+def export_weights(
+    path: Path, out: Path, component: str | None = None, overwrite: bool = False, averages: bool = True
+) -> str:
     """Write the weights of a checkpoint into a file, under the names COMPONENT.PARAMETER.
-
-    Components of which the checkpoint has averages of `train.ema` are written at these averages.
 
     Args:
         path: Leads to the checkpoint: its folder, LATEST or BEST, or a run.
         out: The file, which must end in .safetensors.
         component: The component to write, under the names of its parameters alone; None: all components.
         overwrite: Whether to replace an existing file.
+        averages: Whether to write the averages of `train.ema` where the checkpoint has some.
 
     Returns:
         A line on the file, after one on ignored files in the checkpoint's folder if there are some.
@@ -37,13 +38,13 @@ def export_weights(path: Path, out: Path, component: str | None = None, overwrit
         ValueError: There is no checkpoint or no such component, it is damaged, or the file exists or cannot be written.
     """
     check_new_file(out, overwrite)
-    found = read_checkpoint(path, lambda folder: _read_weights(folder, component))
+    found = read_checkpoint(path, lambda folder: _read_weights(folder, component, averages))
     with replacing_output(out) as aside:
         write_tensors(aside, found.tensors, {"format": "pt"})
     values = sum(tensor.numel() for tensor in found.tensors.values())
     extent = f"{counted(len(found.tensors), 'tensor')}, {counted(values, 'value', count(values))}"
-    averages = f" (averages of train.ema: {', '.join(found.averaged)})" if found.averaged else ""
-    line = f"{out}: {extent}, of {', '.join(found.components)}{averages}"
+    of_ema = f" (averages of train.ema: {', '.join(found.averaged)})" if found.averaged else ""
+    line = f"{out}: {extent}, of {', '.join(found.components)}{of_ema}"
     return f"{found.note}\n{line}" if found.note else line
 
 
@@ -58,7 +59,7 @@ class _Weights:
     """A line on files that were ignored; may be empty."""
 
 
-def _read_weights(folder: Path, component: str | None) -> _Weights:
+def _read_weights(folder: Path, component: str | None, averages: bool) -> _Weights:
     manifest = verify(folder)
     listed = manifest["files"]
     known = [name.removesuffix(f"/{WEIGHTS}") for name in listed if name.endswith(f"/{WEIGHTS}")]
@@ -68,7 +69,7 @@ def _read_weights(folder: Path, component: str | None) -> _Weights:
             f" It has {', '.join(known)}."
         )
     chosen = known if component is None else [component]
-    averaged = [name for name in averaged_components(manifest) if name in chosen]
+    averaged = [name for name in averaged_components(manifest) if averages and name in chosen]
     tensors: dict[str, Tensor] = {}
     for name in chosen:
         prefix = f"{name}." if component is None else ""
