@@ -84,7 +84,7 @@ def by_hand(data: DataSet) -> float:
     schedulers = [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=UPDATES) for optimizer in optimizers]
     batches = ShuffledBatches(data.train, BATCH, seed=0)
     statistics = {
-        name: {key: data.statistics[name][key].to(DEVICE) for key in ("mean", "std")} for name in data.features or ()
+        name: {key: data.statistics[name][key].to(DEVICE) for key in ("mean", "std")} for name in data.features
     }
     start = time.perf_counter()
     for step in range(UPDATES):

@@ -51,17 +51,17 @@ def observations(number, environments=3):
     ]
 
 
-def lerobots_actions(folder, seen):
+def lerobots_actions(folder, seen, key="act"):
     """Return the actions of LeRobot's policy and processors in a folder, as its evaluation uses them."""
-    from lerobot.policies.act.modeling_act import ACTPolicy
-    from lerobot.policies.factory import make_pre_post_processors
+    from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 
-    policy = ACTPolicy.from_pretrained(folder, strict=True)
+    policy = get_policy_class(key).from_pretrained(folder, strict=True)
     policy.to("cpu").eval()
     policy.config.device = "cpu"
     overrides = {"device_processor": {"device": "cpu"}}
     before, after = make_pre_post_processors(policy.config, str(folder), preprocessor_overrides=overrides)
     actions = []
+    torch.manual_seed(3)  # some policies draw random numbers
     with torch.inference_mode():
         for observation in seen:
             frame = observation["observation.image"].float() / 255
@@ -82,6 +82,20 @@ def test_lerobot_acts_as_the_run_does_with_the_exported_folder(run, tmp_path, cl
     expected = torch.stack([actor.act(observation) for observation in seen])
     assert expected.std() > 0
     assert torch.equal(lerobots_actions(tmp_path / "out", seen), expected)
+
+
+@pytest.mark.slow
+def test_lerobot_acts_as_a_run_of_diffusion_in_parts_does(tmp_path, cli):
+    parts = {name: {"modules": [modules]} for name, modules in PARTS["diffusion"].items()}
+    optims = {name: {"type": "preset"} for name in ("policy", *parts)}
+    train(config("diffusion", tmp_path / "run", optims, parts, total_steps=2), console=QUIET)
+    code, printed = cli("export", tmp_path / "run", tmp_path / "out", "--to", "lerobot")
+    assert code == 0, printed
+    seen = observations(10)  # the second chunk of actions begins
+    theirs = lerobots_actions(tmp_path / "out", seen, "diffusion")
+    actor = load_run(tmp_path / "run").actor()
+    torch.manual_seed(3)
+    assert torch.equal(theirs, torch.stack([actor.act(observation) for observation in seen]))
 
 
 def test_a_checkpoint_of_lerobots_is_trained_in_parts_and_goes_back(tmp_path, cli):

@@ -165,3 +165,10 @@ def test_a_policy_that_learns_online_is_refused(tmp_path):
     with pytest.raises(ConfigError) as error:
         OfflineTrainer(load_config(raw), QUIET)
     assert "gaussian_actor" in str(error.value)
+
+
+@needs("lerobot")
+def test_parameters_that_lerobot_refuses_are_reported_with_their_path_by_a_preset(tmp_path):
+    raw = config("act", tmp_path / "run", PRESET, params={"vision_backbone": "vgg16"})
+    with pytest.raises(ConfigError, match=r"policy.type: lerobot.act has no preset .*: model.policy.params: LeRobot's"):
+        load_config(raw)

@@ -323,6 +323,7 @@ def test_tables_are_made_once_for_the_same_sizes_and_not_kept_forever(gpu):
     assert found.maxsize is not None
 
 
+@pytest.mark.filterwarnings("ignore")  # of the compiler's, when it is imported
 def test_a_compiled_caller_leaves_the_step_as_it_is(gpu):
     torch._dynamo.reset()
     found = []

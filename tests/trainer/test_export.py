@@ -136,6 +136,7 @@ def test_another_objective_or_model_is_not_lerobots(run, tmp_path, cli):
     message = refused(cli, tmp_path, run, tmp_path / "out", "--to", "lerobot")
     assert "`model.policy: {type: lerobot.NAME}`" in message
     assert "LeRobot has no class for model.components alone with train.objective.type behaviour_cloning" in message
+    assert "`model.policy: {type: lerobot.NAME}`" in message
     assert "--to torch" in message
 
 

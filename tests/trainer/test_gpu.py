@@ -7,12 +7,14 @@ import pytest
 import torch
 from conftest import files_of, metrics_of
 from rich.console import Console
+from sample_demonstrations import IMAGE, STATE, policy_config
 from sample_runs import ADAMW, MLPS, SCHEDULE_FREE, WARMUP, config, drop, two
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY
 from optimizer.kernels.moments import unsupported_by_fused
-from trainer import MODEL_REGISTRY, TensorSplit, resume, train
+from trainer import MODEL_REGISTRY, TensorSplit, load_run, resume, train
 from trainer.loop.batches import ShuffledBatches
+from trainer.loop.nonfinite import all_finite
 
 TWO_OPTIMS = {"first": WARMUP, "second": SCHEDULE_FREE}
 
@@ -182,3 +184,32 @@ def test_moments_in_bfloat16_are_taken_by_the_fused_kernel_or_refused():
         moments = torch.bfloat16 if net is module else torch.float32
         assert dtypes == {"step": torch.float32, "exp_avg": moments, "exp_avg_sq": moments}
     assert (module.weight - twin.weight).norm() < 0.03 * (twin.weight - start).norm()
+
+
+def test_a_component_in_bfloat16_trains_and_its_gradients_are_checked(tmp_path):
+    components = {"first": {"type": "low_precision"}, "second": {"type": "normed"}}
+    made = config(tmp_path / "run", components, {"first": ADAMW, "second": WARMUP}, device="cuda")
+    made["plugins"].append("sample_averages")
+    assert train(made, console=Console(file=io.StringIO())).step == 12
+    gradients = [torch.ones(size, dtype=torch.bfloat16, device="cuda") for size in (0, 70_000, 3)]
+    gradients.append(torch.ones(5, device="cuda"))
+    assert all_finite(gradients)
+    for bad in (float("nan"), float("inf"), -float("inf")):
+        for index in (1, 2, 3):
+            spoilt = [gradient.clone() for gradient in gradients]
+            spoilt[index][-1] = bad
+            assert not all_finite(spoilt)
+
+
+def test_an_exported_script_computes_on_the_device(tmp_path, cli):
+    train(policy_config(tmp_path / "run", device="cuda"), console=Console(file=io.StringIO()))
+    assert cli("export", tmp_path / "run", tmp_path / "out", "--to", "torch")[0] == 0
+    space = {"__name__": "exported", "__file__": str(tmp_path / "out/policy.py")}
+    exec((tmp_path / "out/policy.py").read_text(), space)
+    loaded = load_run(tmp_path / "run", device="cuda")
+    image = torch.randint(0, 256, (5, 2, 3, 8, 8), dtype=torch.uint8, device="cuda")
+    given = {STATE: torch.randn(5, 2, 3, device="cuda"), IMAGE: image}
+    with torch.no_grad():
+        found, expected = space["load"]("cuda")(given), loaded.policy.actions(loaded.components, given)
+    assert found.is_cuda
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())

@@ -84,6 +84,11 @@ def test_a_file_that_cannot_be_imported_is_refused_and_nothing_is_written(run, t
     assert not (tmp_path / "out.yaml").exists()
 
 
+def test_a_malformed_name_of_a_repository_is_named_at_its_argument(cli, tmp_path):
+    code, printed = cli("import-lerobot", "hf://someone", tmp_path / "out.yaml")
+    assert (code, "TRAIN_CONFIG: must be hf://ORG/NAME" in printed) == (2, True), printed
+
+
 def test_yaml_is_read_too(run):
     text = "dataset: {repo_id: someone/arm}\npolicy: {type: act, chunk_size: 4}\nsteps: 10\n"
     assert run(text, "run.yaml")[0] == 0

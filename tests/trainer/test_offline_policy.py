@@ -1,14 +1,16 @@
 """What `iql` and `td3_bc` share: acting, normalization, the components by name, and what is refused."""
 
 import math
+import re
 
 import numpy as np
 import pytest
 import torch
 from conftest import metrics_of
 from sample_transitions import COMPONENTS, SGD, arrays, network, rl_config, trainer_of, write
+from torch import nn
 
-from trainer import ConfigError, load_run, train
+from trainer import MODEL_REGISTRY, ConfigError, load_run, train
 
 BOTH = pytest.mark.parametrize("objective", ["iql", "td3_bc"])
 
@@ -140,6 +142,46 @@ def test_sizes_that_do_not_fit_are_refused(tmp_path, path, objective, name, entr
     found = refused(rl_config(tmp_path / "run", path, objective, components=components))
     for word in words:
         assert word in found
+
+
+@MODEL_REGISTRY.register("other_output")
+class OtherOutput(nn.Module):
+    """A linear layer whose output `kind` puts into something else."""
+
+    def __init__(self, kind: str, size: int = 3) -> None:
+        super().__init__()
+        self.kind, self.linear = kind, nn.Linear(size, 2 if size == 3 else 1)
+
+    def forward(self, *inputs):
+        y = self.linear(torch.cat(inputs, dim=1))
+        kinds = {"three": (y, y, y), "one": (y,), "dict": {"mean": y}, "none": None, "text": (y, "std")}
+        return {**kinds, "pair": (y, y), "wide": (y, torch.zeros(4, 1, 1))}[self.kind]
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("name", "kind", "words"),
+    [
+        ("actor", "three", "(mean, log_std); got a tuple of 3"),
+        ("actor", "one", "(mean, log_std); got a tuple of 1"),
+        ("actor", "dict", "(mean, log_std); got a dict"),
+        ("actor", "none", "(mean, log_std); got a NoneType"),
+        ("actor", "text", "(mean, log_std); got a tuple of 2"),
+        ("critic_1", "pair", "must return one number a sample; got a tuple of 2"),
+    ],
+)
+def test_outputs_that_are_something_else_are_refused(tmp_path, path, objective, name, kind, words):
+    params = {"kind": kind, "size": 3 if name == "actor" else 5}
+    components = {**COMPONENTS[objective], name: {"type": "other_output", "params": params}}
+    found = refused(rl_config(tmp_path / "run", path, objective, components=components))
+    assert re.search(rf"model\.components\.(target_)?{name}: ", found)
+    assert words in found
+
+
+def test_a_log_std_that_does_not_fit_the_actions_is_refused(tmp_path, path):
+    components = {**COMPONENTS["iql"], "actor": {"type": "other_output", "params": {"kind": "wide"}}}
+    found = refused(rl_config(tmp_path / "run", path, "iql", components=components))
+    assert "model.components.actor: log_std must fit the actions, [2, 2]; got [4, 1, 1]" in found
 
 
 @pytest.mark.parametrize(

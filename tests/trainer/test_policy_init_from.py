@@ -25,7 +25,7 @@ def runs(tmp_path_factory):
     """Return a folder of three runs: a policy whole, in PARTS, and in OTHERS; their weights differ."""
     folder = tmp_path_factory.mktemp("runs")
     for seed, (name, parts) in enumerate({"whole": {}, "parts": PARTS, "others": OTHERS}.items(), start=1):
-        policy = {"parts": parts, "params": {"dropout": 0.1, "scale": 2.0}, "normalization": {"STATE": "MIN_MAX"}}
+        policy = {"parts": parts, "params": {"dropout": 0.1, "scale": 2.0}}
         raw = policy_config(folder / name, policy, total_steps=2)
         train(raw | {"seed": seed}, console=Console(file=io.StringIO()))
     return folder
@@ -145,14 +145,14 @@ def test_a_damaged_part_is_reported(tmp_path, runs):
 
 
 @pytest.mark.parametrize("place", ["parts", "parts/checkpoints/step_00000002", "parts/checkpoints/latest"])
-def test_path_brings_type_params_normalization_and_weights(tmp_path, runs, place):
+def test_path_brings_type_params_and_weights(tmp_path, runs, place):
     policy = {"path": str(runs / place), "type": None, "params": {"scale": 3.0}, "parts": OTHERS}
     raw = policy_config(tmp_path / "run", policy, total_steps=1)
     del raw["model"]["policy"]["type"]
     made = load_config(raw).model.policy
     assert (made.type, made.path) == ("small_policy", None)
     assert made.params == {"dropout": 0.1, "scale": 3.0}
-    assert made.normalization == {"STATE": "MIN_MAX"}
+    assert made.normalization is None
     assert list(made.parts) == ["all", "head"]
     trainer = OfflineTrainer(load_config(raw), Console(file=io.StringIO()))
     assert differing(whole_module(trainer.components["policy"]), of_run(runs / "parts")) == set()
@@ -161,6 +161,15 @@ def test_path_brings_type_params_normalization_and_weights(tmp_path, runs, place
     assert (written["type"], written["path"]) == ("small_policy", None)
     assert written["init_from"]["path"] == str(runs / place)
     assert load_config(tmp_path / "run/config.yaml").model.policy.params == {"dropout": 0.1, "scale": 3.0}
+
+
+def test_path_brings_the_normalization(tmp_path, runs):
+    content = yaml.safe_load((runs / "whole/config.yaml").read_text())
+    content["model"]["policy"]["normalization"] = {"STATE": "MIN_MAX"}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
+    raw = policy_config(tmp_path / "run", {"path": str(tmp_path)})
+    del raw["model"]["policy"]["type"]
+    assert load_config(raw).model.policy.normalization == {"STATE": "MIN_MAX"}
 
 
 @pytest.mark.parametrize("content", [b"[" * 100_000, b"[1]", b"{", b'{"chunk_size": 3}', b"\xff\xfe{"])

@@ -199,3 +199,17 @@ def test_without_a_policy_the_objective_is_required(tmp_path):
     with pytest.raises(ConfigError) as error:
         load_config(raw)
     assert "train.objective" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("policy", "params", "words"),
+    [
+        ({"normalization": {"STAT": "MIN_MAX"}}, {}, r"normalization_mapping \(model.policy.normalization\): needs a"),
+        ({}, {"n_action_steps": 2}, "train.objective.params.n_action_steps: needs a data set with features"),
+    ],
+)
+def test_options_on_features_are_refused_for_data_without_them(tmp_path, policy, params, words):
+    raw = policy_config(tmp_path / "run", policy, total_steps=1)
+    raw["train"]["objective"] = {"type": "policy_loss", "params": params}
+    with pytest.raises(ConfigError, match=words):
+        train(raw, console=QUIET)

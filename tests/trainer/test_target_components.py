@@ -210,6 +210,15 @@ def test_an_entry_that_contradicts_itself_is_refused(tmp_path, case):
         load_config(averaged(tmp_path / "run", target=target))
 
 
+@pytest.mark.parametrize("critic", [None, {"params": {}}])
+def test_a_source_that_is_not_valid_is_named_itself(tmp_path, critic):
+    with pytest.raises(
+        ConfigError, match=r"model\.components\.critic(\.type)?: (must be a mapping|required)"
+    ) as caught:
+        load_config(averaged(tmp_path / "run", critic=critic))
+    assert "no other component" not in str(caught.value)
+
+
 def test_only_a_component_that_trains_can_be_averaged(tmp_path, printed):
     for critic, message in (
         ({**CRITIC, "freeze": True}, "critic is frozen"),

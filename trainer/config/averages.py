@@ -59,6 +59,8 @@ def with_sources(raw: Mapping[str, object], of_policy: Sequence[str]) -> dict[st
         if source is None and source_name in of_policy:
             rule = f"{source_name} is of model.policy, and has an average by train.ema alone. Or make it a component"
             raise refusal(rule, path, source_name)
+        if source is None and source_name in raw:
+            continue  # its own error is the one to report
         if source is None or source_name == name:
             rule = f"there is no other component of this name{nearest(str(source_name), others)}"
             raise refusal(f"{rule} Components: {', '.join(others)}", path, source_name)
@@ -66,8 +68,8 @@ def with_sources(raw: Mapping[str, object], of_policy: Sequence[str]) -> dict[st
         if fields.get("ema_of") is not None:
             rule = f"{source_name} is an average of {fields['ema_of']} itself: take {fields['ema_of']}"
             raise refusal(rule, path, source_name)
-        filled = {"type": fields.get("type"), "params": fields.get("params") or {}, "freeze": True}
-        entries[name] = filled | entry
+        filled = {field: fields[field] for field in ("type", "params") if fields.get(field) is not None}
+        entries[name] = {**filled, "freeze": True, **entry}
     return entries
 
 

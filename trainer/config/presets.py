@@ -7,6 +7,7 @@ from typing import Any, TypeGuard
 
 from optimizer.config import refusal
 
+from ..errors import ConfigError
 from .class_choice import ClassChoice
 from .names import check_there
 
@@ -91,6 +92,8 @@ def _recommended(name: str, component: ClassChoice) -> dict[str, Any]:
         raise refusal(f"{key} brings no preset: its class has no optimizer_preset(). Name an optimizer", path, PRESET)
     try:
         recommended = preset(component.params) if inspect.signature(preset).parameters else preset()
+    except ConfigError as error:  # of parameters that the class refuses
+        raise refusal(f"{key} has no preset for its parameters: {error}", path, PRESET) from error
     except Exception as error:  # a user's code may raise anything
         raise refusal(f"optimizer_preset() of {key} fails: {type(error).__name__}: {error}", path, PRESET) from error
     if not _is_entry(recommended):

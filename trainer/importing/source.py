@@ -14,7 +14,7 @@ TRAIN_CONFIG = "train_config.json"
 _POLICY_CONFIG = "config.json"
 _WEIGHTS = "model.safetensors"
 _PRETRAINED = "pretrained_model"
-_SOURCE = "SOURCE"
+_SOURCE = "TRAIN_CONFIG"
 
 
 @dataclass(frozen=True)

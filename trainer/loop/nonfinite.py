@@ -17,17 +17,19 @@ from .running_statistics import statistics_of
 
 def all_finite(tensors: Sequence[Tensor]) -> bool:
     """Return whether every element of every tensor is finite: one pass over memory, one wait for each device."""
-    plain: dict[torch.device, list[Tensor]] = {}
+    plain: dict[torch.device, tuple[list[Tensor], list[Tensor]]] = {}
     for tensor in tensors:
         if type(tensor) is Tensor and tensor.is_floating_point() and tensor.is_contiguous():
-            plain.setdefault(tensor.device, []).append(tensor)
+            plain.setdefault(tensor.device, ([], []))[tensor.dtype == torch.bfloat16].append(tensor)
         elif count_nonfinite(tensor):
             return False
     flags = []
-    for device, some in plain.items():
+    for device, (some, in_bfloat16) in plain.items():
         flag = torch.zeros((), device=device)
-        # What GradScaler uses: it multiplies by 1, and raises the flag.
+        # What GradScaler uses: it multiplies by 1, and raises the flag. On a CUDA device it does not take bfloat16.
         torch._amp_foreach_non_finite_check_and_unscale_(some, flag, _scalar_one(device))
+        if filled := [tensor for tensor in in_bfloat16 if tensor.numel()]:
+            flag += ~torch.stack(torch._foreach_norm(filled, torch.inf)).isfinite().all()
         flags.append(flag)
     return not any(bool(flag) for flag in flags)
 

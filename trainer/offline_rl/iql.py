@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from optimizer.config import PositiveNumber
 
+from ..errors import ConfigError
 from ..interfaces.dataset import Batch
 from ..interfaces.objective import OBJECTIVE_REGISTRY, Outcome, Updater
 from .offline_policy import Discount, OfflineOptions, OfflinePolicy, Transition, value_of
@@ -98,6 +99,11 @@ class IQL(OfflinePolicy):
         if not isinstance(output, Tensor):
             log_std = output[1].float()
             distance = distance / (2 * (2 * log_std).exp()) + log_std + 0.5 * math.log(2 * math.pi)
+            if distance.shape != t.action.shape:
+                raise ConfigError(
+                    f"model.components.{self.acting}: log_std must fit the actions, {list(t.action.shape)}; got"
+                    f" {list(log_std.shape)}"
+                )
         return (weight * distance.flatten(1).sum(dim=1)).mean()
 
     def _critic_loss(self, components: nn.ModuleDict, t: Transition) -> Tensor:

@@ -132,14 +132,15 @@ class OfflinePolicy(ComponentPolicy):
         """Return the normalized actions (N, *shape) of the actor's output: actions, or (mean, log_std).
 
         Raises:
-            ConfigError: They have another shape.
+            ConfigError: They have another shape, or it is something else.
         """
-        mean = output if isinstance(output, Tensor) else output[0]
+        path, is_pair = f"model.components.{self.acting}", isinstance(output, tuple) and len(output) == 2
+        mean: object = output[0] if is_pair else output
+        if not isinstance(mean, Tensor) or (is_pair and not isinstance(output[1], Tensor)):
+            raise ConfigError(f"{path}: must return the actions, or (mean, log_std); got {_named_type(output)}")
         if mean.shape[1:] != self.features[ACTION].shape:
             expected = [len(mean), *self.features[ACTION].shape]
-            raise ConfigError(
-                f"model.components.{self.acting}: must return the actions, {expected}; got {list(mean.shape)}"
-            )
+            raise ConfigError(f"{path}: must return the actions, {expected}; got {list(mean.shape)}")
         return mean.float()
 
     def lowest_q(self, components: nn.ModuleDict, state: Sequence[Tensor], action: Tensor) -> Tensor:
@@ -224,9 +225,16 @@ def value_of(components: nn.ModuleDict, name: str, *inputs: Tensor) -> Tensor:
     Raises:
         ConfigError: It does not give one number a sample.
     """
-    value: Tensor = components[name](*inputs)
+    value: object = components[name](*inputs)
+    if not isinstance(value, Tensor):
+        raise ConfigError(f"model.components.{name}: must return one number a sample; got {_named_type(value)}")
     if value.shape not in ((len(inputs[0]),), (len(inputs[0]), 1)):
         raise ConfigError(
             f"model.components.{name}: must return one number a sample, {[len(inputs[0]), 1]}; got {list(value.shape)}"
         )
     return value.reshape(-1).float()
+
+
+def _named_type(output: object) -> str:
+    size = f" of {len(output)}" if isinstance(output, tuple) else ""
+    return f"a {type(output).__name__}{size}"

@@ -38,7 +38,7 @@ class ActionMLP(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         flat = torch.cat([value.flatten(1) for value in inputs], dim=1)
-        actions: Tensor = self.layers(flat).unflatten(1, self._shape)
+        actions: Tensor = self.layers(flat).view(-1, *self._shape)
         return actions
 
 
@@ -89,7 +89,7 @@ class ActionTransformer(nn.Module):
         if memory.shape[1] > _MOST_TOKENS:
             raise ValueError(f"takes at most {_MOST_TOKENS} tokens; got {memory.shape[1]}")
         memory = self.token_norm(memory) + self.positions[: memory.shape[1]]
-        x = self.queries.expand(len(memory), -1, -1)
+        x = self.queries.expand(memory.shape[0], -1, -1)
         for layer in self.layers:
             x = layer(x, memory)
         actions: Tensor = self.projection(self.norm(x))

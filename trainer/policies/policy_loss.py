@@ -45,9 +45,14 @@ class PolicyLoss(ComponentPolicy):
         """The metrics that were reported as left out."""
 
     def prepare(self, components: nn.ModuleDict, data: DataSet) -> None:
-        """Take features, time steps and statistics from the data, if they have features."""
+        """Take features, time steps and statistics from the data, if they have features.
+
+        Raises:
+            ConfigError: The data do not fit the options.
+        """
         _require_policy(components)
         if not data.features:
+            self._refuse_options(data)
             return
         super().prepare(components, data)
         sample = data.train.batch(torch.zeros(1, dtype=torch.int64))
@@ -109,6 +114,16 @@ class PolicyLoss(ComponentPolicy):
         if [hasattr(policy, name) for name in _ACTING] == [False, True]:
             return ObservationHistory(_Selecting(self, components), self.n_obs_steps)
         return super().actor(components)
+
+    def _refuse_options(self, data: DataSet) -> None:
+        """Raise ConfigError if an option is given: each one is about features, which the data do not have."""
+        for name, value in self._options.items():
+            if value is not None:
+                also = " (model.policy.normalization)" if name == "normalization_mapping" else ""
+                raise ConfigError(
+                    f"{PATH}.{name}{also}: needs a data set with features; {type(data).__name__} has none."
+                    " Leave it out."
+                )
 
     def _report_left_out(self, metrics: Mapping[str, object]) -> None:
         """Warn once of each metric that is not a scalar."""

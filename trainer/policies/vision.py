@@ -57,7 +57,7 @@ class ConvBackbone(nn.Module):
         images = frames.flatten(0, -4)
         keypoints = spatial_softmax(self.maps(F.avg_pool2d(images, self._pool) if self._pool > 1 else images))
         tokens: Tensor = self.projection(keypoints)
-        return tokens.view(len(frames), -1, tokens.shape[1])
+        return tokens.view(frames.shape[0], -1, tokens.shape[1])
 
 
 class BackboneConfig(Config):
@@ -138,7 +138,7 @@ class VisionBackbone(nn.Module):
             got = f"shape {list(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
             raise ValueError(f"the backbone must return (N, out_features = {self._out_features}, …); got {got}")
         tokens: Tensor = self.projection(output.flatten(2).transpose(1, 2) if output.dim() > 2 else output)
-        return tokens.reshape(len(frames), -1, tokens.shape[-1])
+        return tokens.reshape(frames.shape[0], -1, tokens.shape[-1])
 
 
 def spatial_softmax(maps: Tensor) -> Tensor:
