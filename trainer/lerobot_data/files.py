@@ -99,7 +99,7 @@ def _pyarrow_parquet() -> Any:
     try:
         import pyarrow.parquet
     except ImportError as error:
-        raise missing_extra("the data set `lerobot`", "pyarrow", "robot") from error
+        raise missing_extra("a data set in LeRobot's format", "pyarrow", "robot") from error
     return pyarrow.parquet
 
 
