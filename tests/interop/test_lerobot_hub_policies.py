@@ -48,6 +48,13 @@ def test_a_policy_on_the_hub_names_no_repository_that_may_have_code(hub, tmp_pat
     made["model"] = {"policy": {"path": f"hf://{NAME}"}, "component_optims": {"policy": STILL}}
     with pytest.raises(trainer.ConfigError, match=refusal):
         trainer.load_config(made)
+    folder = tmp_path / "copied"
+    folder.mkdir()
+    for name, content in hub.files(NAME).items():
+        (folder / name).write_bytes(content)
+    made["model"]["policy"] = {"path": str(folder)}
+    with pytest.raises(trainer.ConfigError, match=refusal):
+        trainer.load_config(made)
     made["model"]["policy"] = {"type": f"lerobot.{kind}", "params": params}
     trainer.load_config(made)  # the user's own config may name it
     hub.add("someone/recipe", {"config.yaml": yaml.safe_dump(made).encode()})

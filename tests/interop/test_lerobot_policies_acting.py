@@ -165,7 +165,7 @@ def test_the_state_is_enough_to_act_without_data(prepared):
     components, objective, _ = prepared("diffusion")
     other = LeRobotPolicy()
     other.load_state_dict(objective.state_dict())
-    assert other.features == objective.features
+    assert (other.features, other.n_obs_steps) == (objective.features, 2)
     ours, theirs = (rollout_of_innerstep(components, each, [8]) for each in (objective, other))
     np.testing.assert_array_equal(ours[8], theirs[8])
 

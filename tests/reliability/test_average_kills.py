@@ -8,7 +8,11 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ADAMW = {"type": "adamw", "params": {"lr": 1e-2}}
-COMPONENTS = {**faults.COMPONENTS, "slow": {"ema_of": "first", "tau": 0.1}, "slower": {"ema_of": "first", "tau": 0.01}}
+COMPONENTS = {
+    **faults.COMPONENTS,
+    "slow": {"ema_of": "first", "tau": 0.1},
+    "slower": {"ema_of": "first", "tau": 0.01, "moves_with": "second"},
+}
 MODEL = {"components": COMPONENTS, "component_optims": {"first": {**ADAMW, "every": 3}, "second": ADAMW}}
 SCHEDULE_FREE = {"components": COMPONENTS, "component_optims": faults.OPTIMS}
 VARIANTS = {

@@ -36,6 +36,7 @@ MISTAKES = {
     "something else": ({"a": 1}, "must be LeRobot's config of a training run, train_config.json; it holds no dataset"),
     "a section that is text": (changed(eval="all"), "eval: must be a mapping; got 'all'"),
     "no policy": (changed(policy=None), "policy: must be a mapping with type; got None"),
+    "a dotted path of a policy": (changed(policy__type="act.modeling_act"), "policy.type: must be a key of LeRobot's"),
     "no type": (changed(policy__type=...), "policy.type: must name a policy, such as act"),
     "an online policy": (changed(policy__type="gaussian_actor"), "policy.type: gaussian_actor learns online"),
     "a reward model": ({**ACT, "reward_model": {"type": "sarm"}}, "reward_model: a reward model cannot be imported"),

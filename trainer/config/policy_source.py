@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,21 @@ _PATH = "model.policy.path"
 
 
 def without_code_of(path: object) -> AbstractContextManager[None]:
-    """Return a context in which the policy that `path` names imports no module if it is on the hub."""
-    if not is_reference(path):
+    """Return a context in which the policy that `path` names imports no module, unless it is of a run here."""
+    if is_reference(path):
+        place = "on the hub"
+    elif isinstance(path, str | os.PathLike) and _is_lerobots(path):
+        place = "in LeRobot's folder"
+    else:
         return nullcontext()
-    return no_plugins(
-        "a policy on the hub imports no module: if you trust it, give its type, params and init_from here"
-    )
+    return no_plugins(f"a policy {place} imports no module: if you trust it, give its type, params and init_from here")
+
+
+def _is_lerobots(path: str | os.PathLike[str]) -> bool:
+    with suppress(OSError, ValueError):  # it is reported where the policy is read
+        place = Path(expand(os.fspath(path)))
+        return (place / LEROBOT_CONFIG).is_file() and not (place / CONFIG).is_file()
+    return False
 
 
 def with_source(raw: Mapping[str, Any]) -> dict[str, Any]:

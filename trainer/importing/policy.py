@@ -49,6 +49,8 @@ def policy_type(conversion: Conversion) -> str:
     if not isinstance(key, str):
         given = "it has path, whose config is on the command line only" if "path" in policy else "none is given"
         raise ConfigError(f"policy.type: must name a policy, such as act; {given}.")
+    if "." in key:  # a dotted path would import the module that a file from anywhere names
+        raise ConfigError(f"policy.type: must be a key of LeRobot's; got {shown_value(key)}")
     if key in _ONLINE:
         raise ConfigError(
             f"policy.type: {key} learns online, from LeRobot's actor and learner; innerstep trains on fixed data sets."
