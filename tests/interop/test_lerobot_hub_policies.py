@@ -7,6 +7,7 @@ import torch
 import yaml
 from conftest import needs
 from rich.console import Console
+from safetensors.torch import save
 from sample_hub import _hub  # noqa: F401  # a fixture
 from sample_lerobot_policies import PARTS, config
 
@@ -43,7 +44,7 @@ def parameters(run):
 )
 def test_a_policy_on_the_hub_names_no_repository_that_may_have_code(hub, tmp_path, kind, params):
     refusal = r"imports no module: .*; not imported: code of stranger/code"
-    hub.add(NAME, {"config.json": json.dumps({"type": kind, **params}).encode(), "model.safetensors": b""})
+    hub.add(NAME, {"config.json": json.dumps({"type": kind, **params}).encode(), "model.safetensors": save({})})
     made = act(tmp_path / "run")
     made["model"] = {"policy": {"path": f"hf://{NAME}"}, "component_optims": {"policy": STILL}}
     with pytest.raises(trainer.ConfigError, match=refusal):
