@@ -148,7 +148,7 @@ def lerobot_policies():
     for name in PreTrainedConfig.get_known_choices():
         try:
             PreTrainedConfig.get_choice_class(name)(device="cpu")
-        except ImportError:
+        except (ImportError, OSError):  # a package that is missing, or a model on the hub
             continue
         found.append(name)
     return found
