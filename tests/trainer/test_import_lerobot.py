@@ -225,6 +225,8 @@ def test_an_unknown_field_is_named_with_the_nearest():
     left = convert(changed(stepz=5)).left["stepz"]
     assert left.matters
     assert "did you mean 'steps'" in left.reason
+    left = convert(changed(schedular={"name": "cosine"})).left["schedular.name"]  # a section that is not in the file
+    assert "did you mean 'scheduler" in left.reason
 
 
 def test_fields_of_older_configs_have_their_places():

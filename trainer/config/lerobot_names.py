@@ -52,6 +52,8 @@ _INNER = {
     "optimizer.lr": "model.component_optims.policy.params.lr",
 }
 _WHOLE = "`innerstep import-lerobot` converts a whole train_config.json (docs/coming_from.md)"
+LEROBOT_NAMES = (*_PLACES, *_INNER)
+"""Sections and fields of LeRobot's configs, for suggestions."""
 
 
 def refuse_lerobot_names(config: Mapping[str, object]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from optimizer.config import counted
 
+from ..config.lerobot_names import LEROBOT_NAMES
 from ..config.load import load_config
 from ..config.plain_values import Plain
 from ..errors import ConfigError
@@ -71,7 +72,7 @@ def convert(values: dict[str, Plain]) -> Conversion:
     convert_training(conversion, key)
     convert_evaluation(conversion, seed)
     leave_the_rest(conversion)
-    for unknown in conversion.unknown([*conversion.mapped, *conversion.left, *KNOWN]):
+    for unknown in conversion.unknown([*conversion.mapped, *conversion.left, *KNOWN, *LEROBOT_NAMES]):
         conversion.left[unknown.path] = unknown
     conversion.config = {name: conversion.config[name] for name in _ORDER}
     return conversion
@@ -104,7 +105,10 @@ def _by_reason(left: Sequence[Left]) -> list[str]:
     by_reason: dict[str, list[str]] = {}
     for one in left:
         by_reason.setdefault(one.reason, []).append(one.text)
-    return [f"{', '.join(texts)}. Reason: {reason}." for reason, texts in by_reason.items()]
+    return [
+        f"{', '.join(texts)}. Reason: {reason if reason.endswith(('.', '?')) else f'{reason}.'}"
+        for reason, texts in by_reason.items()
+    ]
 
 
 def _problem(config: dict[str, Plain]) -> str | None:
