@@ -175,7 +175,7 @@ class OddObjective(Objective):
 
 @OBJECTIVE_REGISTRY.register("export_nothing")
 class Nothing(Objective):
-    """An objective without anything to export."""
+    """An objective that has no prediction to export."""
 
     def losses(self, components, batch):
         return Outcome({"size": components["net"](batch["observation.state"]).square().mean()})
