@@ -32,6 +32,7 @@ TRAINER = [
     "splitting",
     "interfaces",
     "runtime",
+    "distributed",
     "builtins",
     "lerobot_data",
     "policies",
