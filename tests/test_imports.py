@@ -119,6 +119,16 @@ def test_the_optimizer_knows_nothing_of_the_trainer():
             assert not any(name.split(".")[0] == "trainer" for name in imports(module)), module
 
 
+def test_one_package_of_the_trainer_imports_torch_distributed():
+    users = {
+        package_of(module)
+        for module in SOURCES
+        if module.startswith("trainer")
+        and any(name.startswith("torch.distributed") for name in imports(module) if name is not None)
+    }
+    assert users == {"distributed"}
+
+
 def test_the_trainer_uses_what_packages_of_the_optimizer_export():
     for module, path in SOURCES.items():
         for node in ast.walk(ast.parse(path.read_text())) if module.startswith("trainer") else ():

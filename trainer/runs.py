@@ -123,18 +123,20 @@ def resume(
         console = place.console(steady)
         with log_imports(lambda module: log(console, f"{run_dir / CONFIG} imports {module}")):
             config = load_config(run_dir / CONFIG, {**_own_overrides(overrides), "train.run_dir": as_text(run_dir)})
-        with (
-            joined(place, config.distributed.timeout_seconds) as world,
-            _main_lock(world, run_dir, _logger(console)) as lock,
-        ):
-            trainer = _resumed_trainer(config, folder, console, world)
-            if lock is not None:
-                trainer.checkpoints.check_lock = lock.check
-                _prepare_files(trainer, config if overrides else None)
-            world.barrier()
-            show(console, trainer.plan())
-            log(console, f"resuming after {trainer.step} of {counted(trainer.horizon.total_steps, 'update')}")
-            return trainer.run()
+        with joined(place, config.distributed.timeout_seconds) as world:
+            return _resume(config, folder, bool(overrides), console, world)
+
+
+def _resume(config: ExperimentConfig, folder: Path | None, is_changed: bool, console: Console, world: World) -> Result:
+    with _main_lock(world, config.train.run_dir, _logger(console)) as lock:
+        trainer = _resumed_trainer(config, folder, console, world)
+        if lock is not None:
+            trainer.checkpoints.check_lock = lock.check
+            _prepare_files(trainer, config if is_changed else None)
+        world.barrier()
+        show(console, trainer.plan())
+        log(console, f"resuming after {trainer.step} of {counted(trainer.horizon.total_steps, 'update')}")
+        return trainer.run()
 
 
 def _main_lock(world: World, run_dir: Path, log: Log) -> AbstractContextManager[RunLock | None]:

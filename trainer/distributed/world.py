@@ -1,4 +1,4 @@
-"""The place of a process among those that train one run, and what they tell each other."""
+"""The place of a process among those that train one run, and the values that they exchange."""
 
 import json
 import os
@@ -93,8 +93,8 @@ class World(Place):
         if found.type == "cuda" and not self.is_alone:
             if found.index is not None:
                 raise ConfigError(
-                    f"train.device: must be cuda or auto for {self.size} processes, each of which takes a device of its"
-                    f" own; got {device}"
+                    f"train.device: must be cuda or auto for {self.size} processes, each of which takes another device;"
+                    f" got {device}"
                 )
             found = device_named(f"cuda:{self.local_rank}", "train.device")
         return replace(self, device=found)

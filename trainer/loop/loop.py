@@ -111,7 +111,7 @@ def training_loop(
     Args:
         steps: The numbers of the updates.
         log_every: Updates between two that are logged; the last one is logged too.
-        world: The processes of the run; the batches go on the device of this one.
+        world: The processes of the run; batches are moved to the device of this one.
         seed: The run's, for the random numbers that several processes draw in an update.
     """
     update, timer = _update_with_step(objective), WaitTimer()
