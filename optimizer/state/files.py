@@ -98,8 +98,8 @@ def load_optimizer_state(optimizer: Saved, save_dir: str | Path) -> Saved:
     """Load the state that `save_optimizer_state` wrote, or LeRobot's function of that name.
 
     State is matched by name where both sides have names, else by the parameters' positions. LeRobot's is matched by
-    position, and the schedule's position is read from its scheduler_state.json. Sharded parameters get their shards of
-    what each rank reads.
+    position, and the schedule's position is read from its scheduler_state.json. The state of sharded parameters is cut
+    into their shards: each rank reads the files.
 
     Args:
         optimizer: an optimizer, or several by name.
