@@ -32,6 +32,7 @@ TRAINER = [
     "splitting",
     "interfaces",
     "runtime",
+    "distributed",
     "builtins",
     "lerobot_data",
     "policies",
@@ -116,6 +117,16 @@ def test_the_optimizer_knows_nothing_of_the_trainer():
     for module in SOURCES:
         if module.startswith("optimizer"):
             assert not any(name.split(".")[0] == "trainer" for name in imports(module)), module
+
+
+def test_one_package_of_the_trainer_imports_torch_distributed():
+    users = {
+        package_of(module)
+        for module in SOURCES
+        if module.startswith("trainer")
+        and any(name.startswith("torch.distributed") for name in imports(module) if name is not None)
+    }
+    assert users == {"distributed"}
 
 
 def test_the_trainer_uses_what_packages_of_the_optimizer_export():

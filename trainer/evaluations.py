@@ -92,7 +92,8 @@ class Evaluations:
         if run.world.is_main:
             with self._evaluating():
                 metrics = mean_metrics(self._policy.episodes(run.components, run.config.seed, stops))
-        return run.world.from_main(metrics)
+        found: dict[str, float] = run.world.from_main(metrics)
+        return found
 
     def evaluate_and_keep(
         self, metrics: MetricsLog, interruption: Interruption, written: Mapping[str, float] | None = None

@@ -11,7 +11,7 @@ from .exporting.output_folder import check_output, new_folder
 from .exporting.source import Source
 from .loaded_run import config_of_run, load_checkpoint
 from .run_layout import CONFIG
-from .runtime.world import device_named
+from .runtime.devices import device_named
 
 FORMATS = {
     "torch": (torch_format.FILES, torch_format.write_torch_format),

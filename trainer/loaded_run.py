@@ -26,10 +26,10 @@ from .errors import ConfigError
 from .interfaces.objective import Objective
 from .interfaces.policy import Actor, Policy
 from .run_layout import BEST, CHECKPOINTS, CONFIG, LATEST, TRAINER, WEIGHTS
+from .runtime.devices import device_named
 from .runtime.files import DamagedCheckpointError, opened_tensors
 from .runtime.hub import at_commit, is_reference, local_folder, without_code
 from .runtime.rng import separate_rng
-from .runtime.world import device_named
 from .setup.components import build_components, move
 
 

@@ -15,6 +15,7 @@ from .checkpoint.provenance import provenance
 from .checkpoint.savable import check_lengths
 from .checkpoint.save_errors import writing
 from .config.schema import ExperimentConfig
+from .distributed.world import World
 from .errors import SaveError, UserCodeError, user_code
 from .evaluations import Evaluations
 from .interfaces.component import is_frozen, train_mode
@@ -38,8 +39,7 @@ from .run import Result
 from .run_layout import METRICS
 from .runtime.rng import seed_all, separate_rng
 from .runtime.signals import Interruption
-from .runtime.terminal import console_of, log
-from .runtime.world import World
+from .runtime.terminal import log
 from .setup.components import build_components, compile_components
 from .setup.dry_run import prepare_components
 from .setup.optimizers import build_optimizer, check_each_trains
@@ -66,7 +66,7 @@ class OfflineTrainer:
     ) -> None:
         self.config = config = config.in_place()
         self.world = (world or World()).on(config.train.device)
-        self.console = console_of(self.world, console)
+        self.console = self.world.console(console)
         train = config.train
         check_lengths(train.run_dir, config.model.config_paths)
         if train.pictures:
@@ -75,7 +75,7 @@ class OfflineTrainer:
         self.data: DataSet = config.data.make("data")
         check_splits(self.data)
         check_pin_memory(config.data, self.world.device)
-        self.batches = shuffled_batches(config, self.data.train, ahead=True)
+        self.batches = shuffled_batches(config, self.data.train, self.world, ahead=True)
         self.horizon = train.horizon(self.batches.steps_per_epoch)
         self.config = config = completed(config, self.data, self.log)
         self.components, loaded = build_components(config.model, config.seed, not resumed, self.log)
@@ -122,7 +122,7 @@ class OfflineTrainer:
         """
         config, run_dir = self.config, self.config.train.run_dir
         if self.step == 0:
-            seed_all(self.world.seed(config.seed))
+            seed_all(config.seed)
         train_mode(self.components)
         sinks = self.sinks if self.world.is_main else {}
         with (
@@ -157,7 +157,7 @@ class OfflineTrainer:
                 return
         steps = range(self.step, self.horizon.total_steps)
         parts = (self.objective, self.components, self.batches, self.updater)
-        for update in training_loop(*parts, steps, train.log_every, world):
+        for update in training_loop(*parts, steps, train.log_every, world, self.config.seed):
             self.step = update.step + 1
             self.evaluation_is_due = self.evaluations.are_due()
             if self.step == self.begun + 1:  # before there is much to lose: the optimizers have their state now

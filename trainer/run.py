@@ -14,12 +14,12 @@ from .checkpoint.dry_save import CheckedContents
 from .checkpoint.manager import CheckpointManager
 from .checkpoint.own_state import OwnState
 from .config.schema import ExperimentConfig
+from .distributed.world import World
 from .interfaces.dataset import DataSet
 from .interfaces.objective import Objective
 from .loop.averaged_weights import MovingAverages
 from .loop.batches import ShuffledBatches
 from .loop.gradient_updates import GradientUpdater
-from .runtime.world import World
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from .reporting.metrics_file import episodes_text
 from .reporting.run_plots import require_plotting
 from .reporting.tables import align_columns
 from .run_layout import CONFIG
-from .runtime.world import device_named
+from .runtime.devices import device_named
 from .simulation.rollout_pictures import FRAMES, PICTURED, draw_rollouts
 
 _HEADER = ("seed", "success", "return", "steps")

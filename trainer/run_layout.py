@@ -15,7 +15,7 @@ RUN/checkpoints/step_00000600/          one checkpoint:
 """
 
 CONFIG = "config.yaml"
-SECTIONS = ("seed", "plugins", "data", "model", "train", "resume")
+SECTIONS = ("seed", "plugins", "data", "model", "train", "distributed", "resume")
 """The top-level keys of a config. That of a run has each of them, with every default filled in."""
 METRICS = "metrics.jsonl"
 NOT_UNDERSTOOD = "metrics.jsonl.bad"

@@ -23,6 +23,8 @@ from .config.plugins import heading_of_folders
 from .config.schema import ExperimentConfig
 from .config.yaml_file import read_config_file
 from .config.yaml_values import write_yaml
+from .distributed.launch import joined
+from .distributed.world import World
 from .errors import ConfigError, resume_command
 from .offline_trainer import OfflineTrainer
 from .ownership import refuse_a_copy, remove_leftovers, remove_run, run_to_overwrite
@@ -34,9 +36,8 @@ from .runtime.files import DamagedCheckpointError, write_atomically
 from .runtime.hub import is_reference
 from .runtime.signals import StoppedBySignal
 from .runtime.streams import steady_console
-from .runtime.terminal import console_of, log, show
+from .runtime.terminal import log, show
 from .runtime.version import heading, newer
-from .runtime.world import World
 
 Log = Callable[[str], None]
 """Prints a line."""
@@ -64,21 +65,19 @@ def train(
         NonFiniteError: A value is NaN or infinite, by train.on_nonfinite.
         StoppedBySignal: A signal stopped the run; its checkpoint is written.
     """
-    with steady_console(console) as steady:
-        return _train(config, overwrite, steady, source)
-
-
-def _train(
-    config: ExperimentConfig | Mapping[str, object] | str | Path, overwrite: bool, console: Console, source: Path | None
-) -> Result:
-    world = World()
     if isinstance(config, str | Path) and not is_reference(config):
         source = Path(config)
     config = config if isinstance(config, ExperimentConfig) else load_config(config)
-    run_dir = config.train.run_dir
     if overwrite and source is not None:
-        refuse_a_copy(source, run_dir)
-    run_to_overwrite(run_dir, overwrite)
+        refuse_a_copy(source, config.train.run_dir)
+    place = World.from_environment()
+    if place.is_main:
+        run_to_overwrite(config.train.run_dir, overwrite)
+    with steady_console(console) as steady, joined(place, config.distributed.timeout_seconds) as world:
+        return _train(config, overwrite, steady, world)
+
+
+def _train(config: ExperimentConfig, overwrite: bool, console: Console, world: World) -> Result:
     trainer = OfflineTrainer(config, console, world=world)
     run_dir = trainer.config.train.run_dir
     if world.is_main:
@@ -117,22 +116,27 @@ def resume(
             f"{target}: a run on the hub cannot be resumed. Start from its weights with init_from, or copy its files"
             " into a directory and resume that."
         )
-    world = World()
+    place = World.from_environment()
     run_dir, folder = _run_and_checkpoint(Path(target).absolute())
     _refuse_another_directory(run_dir, overrides)
     with steady_console(console) as steady, _naming_resume_command(run_dir):
-        console = console_of(world, steady)
-        with _main_lock(world, run_dir, _logger(console)) as lock:
-            with log_imports(lambda module: log(console, f"{run_dir / CONFIG} imports {module}")):
-                config = load_config(run_dir / CONFIG, {**_own_overrides(overrides), "train.run_dir": as_text(run_dir)})
-            trainer = _resumed_trainer(config, folder, console, world)
-            if lock is not None:
-                trainer.checkpoints.check_lock = lock.check
-                _prepare_files(trainer, config if overrides else None)
-            world.barrier()
-            show(console, trainer.plan())
-            log(console, f"resuming after {trainer.step} of {counted(trainer.horizon.total_steps, 'update')}")
-            return trainer.run()
+        console = place.console(steady)
+        with log_imports(lambda module: log(console, f"{run_dir / CONFIG} imports {module}")):
+            config = load_config(run_dir / CONFIG, {**_own_overrides(overrides), "train.run_dir": as_text(run_dir)})
+        with joined(place, config.distributed.timeout_seconds) as world:
+            return _resume(config, folder, bool(overrides), console, world)
+
+
+def _resume(config: ExperimentConfig, folder: Path | None, is_changed: bool, console: Console, world: World) -> Result:
+    with _main_lock(world, config.train.run_dir, _logger(console)) as lock:
+        trainer = _resumed_trainer(config, folder, console, world)
+        if lock is not None:
+            trainer.checkpoints.check_lock = lock.check
+            _prepare_files(trainer, config if is_changed else None)
+        world.barrier()
+        show(console, trainer.plan())
+        log(console, f"resuming after {trainer.step} of {counted(trainer.horizon.total_steps, 'update')}")
+        return trainer.run()
 
 
 def _main_lock(world: World, run_dir: Path, log: Log) -> AbstractContextManager[RunLock | None]:

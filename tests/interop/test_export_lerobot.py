@@ -129,7 +129,7 @@ def test_a_checkpoint_of_lerobots_is_trained_in_parts_and_goes_back(tmp_path, cl
 
 @pytest.mark.slow
 def test_lerobots_own_evaluation_gives_the_rewards_of_innersteps(run, tmp_path, cli):
-    pytest.importorskip("gym_pusht")
+    pytest.importorskip("gym_pusht", reason="needs gym_pusht")
     assert cli("export", run, tmp_path / "out", "--to", "lerobot")[0] == 0
     options = [
         f"--policy.path={tmp_path / 'out'}",

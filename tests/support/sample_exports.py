@@ -106,6 +106,18 @@ class Counter(Plain):
         return super().forward(state) + self.calls
 
 
+@MODEL_REGISTRY.register("export_unset")
+class Unset(Plain):
+    """It has a buffer with a NaN, for a value that is not known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("limits", torch.tensor([1.0, float("nan")]))
+
+    def forward(self, state):
+        return super().forward(state) * self.limits[0]
+
+
 @torch.library.custom_op("innerstep_tests::doubled", mutates_args=())
 def doubled(x: torch.Tensor) -> torch.Tensor:
     return x * 2

@@ -4,6 +4,8 @@ import copy
 
 from conftest import files_of
 
+from trainer import load_config
+from trainer.offline_trainer import OfflineTrainer
 from trainer.runtime.signals import StoppedBySignal
 
 
@@ -38,6 +40,13 @@ def config(run_dir, components, optims, *, objective="regression", **changed):
 def two(**changed):
     """Return two components with BatchNorm, the first with dropout and the fields in `changed`."""
     return {"first": {"type": "normed", "params": {"dropout": 0.3}, **changed}, "second": {"type": "normed"}}
+
+
+def ready(made, console):
+    """Return the trainer of a new run, whose directory is there."""
+    trainer = OfflineTrainer(load_config(made), console)
+    trainer.config.train.run_dir.mkdir()
+    return trainer
 
 
 def drop(folder):

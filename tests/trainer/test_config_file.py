@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import subprocess
 
 import pytest
@@ -40,17 +41,17 @@ def test_overrides_reach_new_and_old_places_and_leave_the_source_alone():
 
 
 SHELL = {
-    "process substitution": "innerstep plan <(sed s/600/70/ {config}) --train.log_every=5",
-    "standard input": "sed s/600/70/ {config} | innerstep plan /dev/stdin",
-    "a descriptor": "innerstep plan /proc/self/fd/7 7< <(sed s/600/70/ {config})",
-    "a file as standard input": "innerstep plan /dev/stdin --train.total_steps=70 < {config}",
-    "a curve": "innerstep plot <(sed s/600/70/ {config})",
+    "process substitution": "{innerstep} plan <(sed s/600/70/ {config}) --train.log_every=5",
+    "standard input": "sed s/600/70/ {config} | {innerstep} plan /dev/stdin",
+    "a descriptor": "{innerstep} plan /proc/self/fd/7 7< <(sed s/600/70/ {config})",
+    "a file as standard input": "{innerstep} plan /dev/stdin --train.total_steps=70 < {config}",
+    "a curve": "{innerstep} plot <(sed s/600/70/ {config})",
 }
 
 
 @pytest.mark.parametrize("way", SHELL)
 def test_a_config_comes_from_a_pipe_that_the_shell_has_opened(way, tmp_path):
-    script = SHELL[way].format(config=DIGITS).replace("innerstep", str(COMMAND))
+    script = SHELL[way].format(config=shlex.quote(str(DIGITS)), innerstep=shlex.quote(str(COMMAND)))
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

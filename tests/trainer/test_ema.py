@@ -12,14 +12,13 @@ import torch
 from conftest import files_of, metrics_of, needs
 from rich.console import Console
 from safetensors.torch import load_file
-from sample_runs import ADAMW, MLPS, PLATEAU, SCHEDULE_FREE, WARMUP, config, two
+from sample_runs import ADAMW, MLPS, PLATEAU, SCHEDULE_FREE, WARMUP, config, ready, two
 
 from trainer import ConfigError, train
 from trainer.config.averages import EmaConfig
 from trainer.config.load import load_config
 from trainer.loop.averaged_weights import averaged_weights
 from trainer.loop.weight_ema import WeightEma, decay_at
-from trainer.offline_trainer import OfflineTrainer
 
 EMA = {"decay": 0.9, "power": 0.75}
 OPTIMS = {"first": ADAMW, "second": WARMUP}
@@ -35,12 +34,6 @@ def averaged(run, components=None, optims=None, ema=EMA, **changed):
     made = config(run, components or two(), optims or OPTIMS, ema=ema, **changed)
     made["plugins"].append("sample_averages")
     return made
-
-
-def built(made, console):
-    cfg = load_config(made)
-    cfg.train.run_dir.mkdir()
-    return OfflineTrainer(cfg, console)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +67,7 @@ def test_the_decay_is_that_of_diffusers():
 @pytest.mark.parametrize("changed", [{}, {"accumulate": 2}, {"grad_clip_norm": 0.1}], ids=str)
 def test_the_averages_are_those_of_a_slow_twin(tmp_path, printed, changed):
     optims = {"first": {**ADAMW, "every": 3}, "second": WARMUP}
-    trainer = built(averaged(tmp_path / "run", optims=optims, **changed), printed)
+    trainer = ready(averaged(tmp_path / "run", optims=optims, **changed), printed)
     settings = EmaConfig(**EMA)
 
     def share(step):
@@ -107,7 +100,7 @@ def test_training_is_the_same_with_averages_and_without(tmp_path, printed):
 
 
 def test_an_evaluation_is_at_the_averages_and_gives_the_same_memory_back(tmp_path, printed, monkeypatch):
-    trainer = built(averaged(tmp_path / "run"), printed)
+    trainer = ready(averaged(tmp_path / "run"), printed)
     trainer.run()
     component, ema, seen = trainer.components["first"], trainer.averages.ema["first"], {}
     before = {name: (tensor.data_ptr(), tensor.clone()) for name, tensor in component.state_dict().items()}
@@ -133,7 +126,7 @@ def test_an_evaluation_is_at_the_averages_and_gives_the_same_memory_back(tmp_pat
 
 
 def test_an_evaluation_that_fails_gives_the_weights_back(tmp_path, printed, monkeypatch):
-    trainer = built(averaged(tmp_path / "run"), printed)
+    trainer = ready(averaged(tmp_path / "run"), printed)
     trainer.run()
     before = {name: tensor.data_ptr() for name, tensor in trainer.components.state_dict().items()}
 
@@ -148,7 +141,7 @@ def test_an_evaluation_that_fails_gives_the_weights_back(tmp_path, printed, monk
 
 def test_beside_a_schedule_free_component_statistics_are_measured_and_given_back(tmp_path, printed):
     optims = {"first": ADAMW, "second": SCHEDULE_FREE}
-    trainer = built(averaged(tmp_path / "run", optims=optims, eval_every=2), printed)
+    trainer = ready(averaged(tmp_path / "run", optims=optims, eval_every=2), printed)
     trainer.run()
     assert list(trainer.averages.ema) == ["first"]
     assert "train.ema: averages of first: decay 0.9, warm-up power 0.75; not of second: its optimizer" in trainer.plan()
@@ -209,7 +202,7 @@ def test_settings_out_of_range_are_refused(tmp_path):
 def test_the_average_of_a_parameter_with_few_bits_is_kept_in_float32(tmp_path, printed):
     components = {"first": {"type": "low_precision"}, "second": {"type": "normed"}}
     made = averaged(tmp_path / "run", components, ema={"decay": 0.999, "power": None})
-    trainer = built(made, printed)
+    trainer = ready(made, printed)
     trainer.run()
     component, ema = trainer.components["first"], trainer.averages.ema["first"]
     average = ema.tensors["linear.weight"]

@@ -10,7 +10,7 @@ import torch
 from conftest import files_of, metrics_of
 from rich.console import Console
 from safetensors.torch import load_file, save_file
-from sample_runs import ADAMW, SCHEDULE_FREE, WARMUP, config, drop, two
+from sample_runs import ADAMW, SCHEDULE_FREE, WARMUP, config, drop, ready, two
 
 from trainer import ConfigError, NonFiniteError, load_run, resume, train
 from trainer.config.load import load_config
@@ -186,10 +186,7 @@ def test_names_that_the_weights_lack_are_damage(run, printed):
 
 
 def test_an_average_that_is_not_finite_is_not_saved(tmp_path, printed):
-    made = averaged(tmp_path / "run")
-    cfg = load_config(made)
-    cfg.train.run_dir.mkdir()
-    trainer = OfflineTrainer(cfg, printed)
+    trainer = ready(averaged(tmp_path / "run"), printed)
     trainer.run()
     trainer.averages.ema["second"].tensors["linear.bias"][0] = float("nan")
     with pytest.raises(NonFiniteError, match=r"second\.linear\.bias of train\.ema \(1 of 4 values\)"):

@@ -7,14 +7,12 @@ import sample_averages
 import torch
 from conftest import files_of, metrics_of
 from rich.console import Console
-from sample_runs import ADAMW, WARMUP, config, drop, two
+from sample_runs import ADAMW, WARMUP, config, drop, ready, two
 
 from trainer import load_run, resume, train
 from trainer.config.averages import EmaConfig
-from trainer.config.load import load_config
 from trainer.loop.averaged_weights import averaged_weights
 from trainer.loop.weight_ema import decay_at
-from trainer.offline_trainer import OfflineTrainer
 
 pytestmark = [
     pytest.mark.gpu,
@@ -46,9 +44,7 @@ def test_a_resumed_run_has_the_same_averages(tmp_path, precision):
 
 
 def test_foreach_moves_as_a_slow_twin_and_an_exchange_copies_nothing(tmp_path):
-    cfg = load_config(averaged(tmp_path / "run"))
-    cfg.train.run_dir.mkdir()
-    trainer = OfflineTrainer(cfg, QUIET)
+    trainer = ready(averaged(tmp_path / "run"), QUIET)
     settings = EmaConfig(**EMA)
     twins = {
         name: sample_averages.SlowTwin(

@@ -9,7 +9,7 @@ from conftest import files_of
 from rich.console import Console
 from safetensors.torch import load_file
 from sample_policies import ADAMW, PARTS, policy_config
-from sample_runs import drop
+from sample_runs import drop, ready
 
 from trainer import ConfigError, load_run, resume, train
 from trainer.config.load import load_config
@@ -55,9 +55,7 @@ def test_the_averages_of_a_policy_in_parts_are_those_of_the_whole(tmp_path, quie
 
 def test_an_evaluation_uses_the_averages_of_every_part(tmp_path, quiet):
     made = averaged(tmp_path / "run")
-    cfg = load_config(made)
-    cfg.train.run_dir.mkdir()
-    trainer = OfflineTrainer(cfg, quiet)
+    trainer = ready(made, quiet)
     trainer.run()
     batch = trainer.data.held_out.batch(torch.arange(10))
     loss = trainer.evaluations.on_held_out()["loss"]

@@ -241,6 +241,14 @@ def test_what_has_no_fixed_graph_is_refused_by_the_component_and_the_reason(tmp_
     assert re.search(message, printed), printed
 
 
+@pytest.mark.filterwarnings("ignore:.*not finite. net.limits:UserWarning")  # a NaN is worth a warning, too
+def test_a_buffer_with_a_nan_is_not_taken_for_a_memory(tmp_path, cli):
+    run = trained(head_config(policy_config, tmp_path / "run", "export_unset"))
+    code, printed = cli("export", run, tmp_path / "out", "--to", "torch")
+    assert code == 0, printed
+    assert load_file(tmp_path / "out/policy.safetensors")["net.limits"].isnan().tolist() == [False, True]
+
+
 def test_an_objective_that_computes_losses_only_is_refused(tmp_path, cli):
     config = head_config(policy_config, tmp_path / "run", "export_recurrent", "export_nothing")
     run = trained(config)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from rich.console import Console
 from sample_policies import PARTS, policy_config
-from sample_runs import ADAMW, config, two
+from sample_runs import ADAMW, config, ready, two
 
 from trainer import ConfigError, train
 from trainer.config.load import load_config
@@ -17,8 +17,7 @@ QUIET = Console(file=io.StringIO())
 
 def changed_by(raw):
     """Train; return the names of the tensors that have changed, by component, and the trainer."""
-    trainer = OfflineTrainer(load_config(raw), QUIET)
-    trainer.config.train.run_dir.mkdir()
+    trainer = ready(raw, QUIET)
     components = trainer.components
     before = {name: {key: v.clone() for key, v in each.state_dict().items()} for name, each in components.items()}
     trainer.run()

@@ -10,8 +10,8 @@ from sample_runs import ADAMW, MLPS, config
 from sample_sinks import MemorySink
 
 from trainer import ConfigError, SaveError, UserCodeError, load_config, resume, train
+from trainer.distributed.world import World
 from trainer.offline_trainer import OfflineTrainer
-from trainer.runtime.world import World
 
 
 @pytest.fixture

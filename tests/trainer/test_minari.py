@@ -7,7 +7,7 @@ from conftest import needs
 from sample_transitions import LENGTHS, arrays, opened
 
 minari = pytest.importorskip("minari", reason="needs minari")
-spaces = pytest.importorskip("gymnasium").spaces
+spaces = pytest.importorskip("gymnasium", reason="needs the extra `sim`").spaces
 
 STATE, NEXT = "observation.state", "next.observation.state"
 BOX = spaces.Box(-100, 100, (3,), np.float32)

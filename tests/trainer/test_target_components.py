@@ -10,12 +10,11 @@ import torch
 from conftest import files_of
 from rich.console import Console
 from safetensors.torch import load_file, save_file
-from sample_runs import ADAMW, MLPS, config, drop
+from sample_runs import ADAMW, MLPS, config, drop, ready
 
 from trainer import ConfigError, load_run, resume, train
 from trainer.config.load import load_config
 from trainer.loop.averaged_weights import MovingAverages
-from trainer.offline_trainer import OfflineTrainer
 
 CRITIC = {"type": "normed", "params": {"dropout": 0.1}}
 TARGET = {"ema_of": "critic", "tau": 0.125}
@@ -32,12 +31,6 @@ def averaged(run, critic=CRITIC, target=TARGET, optim=ADAMW, objective="bootstra
     made["plugins"].append("sample_averages")
     made["train"]["objective"]["params"] = params or {}
     return made
-
-
-def built(made, console):
-    cfg = load_config(made)
-    cfg.train.run_dir.mkdir()
-    return OfflineTrainer(cfg, console)
 
 
 def tensors(component):
@@ -60,7 +53,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_target_is_the_average_over_the_steps_of_its_source(tmp_path, printed, setting):
-    trainer = built(averaged(tmp_path / "run", **SETTINGS[setting]), printed)
+    trainer = ready(averaged(tmp_path / "run", **SETTINGS[setting]), printed)
     assert same(tensors(trainer.components["critic"]), tensors(trainer.components["target"]))
     twin = sample_averages.SlowTwin(trainer.components["critic"], trainer.optimizers["critic"], lambda _: 0.125)
     trainer.run()
@@ -75,7 +68,7 @@ def test_a_step_that_is_left_out_moves_no_target(tmp_path, printed):
     made["plugins"].append("sample_faulty_parts")
     made["train"]["objective"]["params"] = {"way": "nan_loss", "at": [2, 3, 7], "where": "loss"}
     made["train"]["on_nonfinite"] = "skip"
-    trainer = built(made, printed)
+    trainer = ready(made, printed)
     moves = []
     trainer.averages.follow = moves.append
     trainer.run()
@@ -85,7 +78,7 @@ def test_a_step_that_is_left_out_moves_no_target(tmp_path, printed):
 def test_a_step_that_the_loss_scale_leaves_out_moves_no_target(tmp_path, printed):
     optim = {"type": "adamw", "params": {"lr": 1e-2, "implementation": "foreach"}}
     for rule in ("stop", "continue"):
-        trainer = built(averaged(tmp_path / rule, optim=optim, precision="fp16", on_nonfinite=rule), printed)
+        trainer = ready(averaged(tmp_path / rule, optim=optim, precision="fp16", on_nonfinite=rule), printed)
         trainer.updater._scaler = torch.amp.GradScaler("cpu", init_scale=2.0**20, growth_interval=4)
         twin = sample_averages.SlowTwin(trainer.components["critic"], trainer.optimizers["critic"], lambda _: 0.125)
         moves, move = [], trainer.averages.follow
@@ -97,7 +90,7 @@ def test_a_step_that_the_loss_scale_leaves_out_moves_no_target(tmp_path, printed
 
 
 def test_buffers_are_averaged_copied_or_left(tmp_path, printed):
-    trainer = built(averaged(tmp_path / "run", critic={"type": "every_buffer"}), printed)
+    trainer = ready(averaged(tmp_path / "run", critic={"type": "every_buffer"}), printed)
     critic, target = trainer.components["critic"], trainer.components["target"]
     mean, move = torch.zeros(4), MovingAverages.follow
 
@@ -116,7 +109,7 @@ def test_buffers_are_averaged_copied_or_left(tmp_path, printed):
 
 
 def test_statistics_of_batch_norm_are_averaged(tmp_path, printed):
-    trainer = built(averaged(tmp_path / "run", total_steps=1), printed)
+    trainer = ready(averaged(tmp_path / "run", total_steps=1), printed)
     critic, target = trainer.components["critic"].norm, trainer.components["target"].norm
     trainer.run()
     assert torch.equal(target.running_mean, torch.zeros(4).lerp(critic.running_mean, 0.125))
@@ -128,19 +121,19 @@ def test_a_target_starts_at_what_its_source_loaded_and_prepare_made_of_it(tmp_pa
     weights = {"linear.weight": torch.randn(4, 4), "linear.bias": torch.randn(4)}
     save_file(weights, tmp_path / "saved.safetensors")
     init = {"path": str(tmp_path / "saved.safetensors"), "strict": False}
-    trainer = built(averaged(tmp_path / "loaded", critic={**CRITIC, "init_from": init}), printed)
+    trainer = ready(averaged(tmp_path / "loaded", critic={**CRITIC, "init_from": init}), printed)
     assert torch.equal(trainer.components["target"].linear.weight, weights["linear.weight"])
     made = averaged(tmp_path / "widened", objective="widening", params={"both": True})
-    trainer = built(made, printed)
+    trainer = ready(made, printed)
     assert same(tensors(trainer.components["critic"]), tensors(trainer.components["target"]))
     assert trainer.components["target"].linear[0].out_features == 6
     with pytest.raises(ConfigError, match=r"^model\.components\.target\.ema_of: .*If the objective's prepare changes"):
-        built(averaged(tmp_path / "one", objective="widening"), printed)
+        ready(averaged(tmp_path / "one", objective="widening"), printed)
 
 
 def test_a_target_of_lazy_layers_has_the_weights_of_its_source(tmp_path, printed):
     made = averaged(tmp_path / "run", critic={"type": "sample_trouble_parts.LazyLayers"}, objective="critic_alone")
-    trainer = built(made, printed)
+    trainer = ready(made, printed)
     assert same(tensors(trainer.components["target"]), tensors(trainer.components["critic"]))
     train(made, console=printed, overwrite=True)
     loaded = load_run(tmp_path / "run").components
@@ -161,7 +154,7 @@ def test_a_target_is_saved_resumed_and_loaded_elsewhere(tmp_path, printed):
     assert same(tensors(load_run(tmp_path / "whole").components["target"]), saved)
     made = config(tmp_path / "next", {"first": {**CRITIC, "init_from": f"{tmp_path / 'whole'}:target"}}, {})
     made["model"]["component_optims"] = {"first": ADAMW}
-    assert same(tensors(built(made, printed).components["first"]), saved)
+    assert same(tensors(ready(made, printed).components["first"]), saved)
 
 
 def test_the_plan_names_source_and_tau(tmp_path, cli):
@@ -225,7 +218,7 @@ def test_only_a_component_that_trains_can_be_averaged(tmp_path, printed):
         ({"type": "low_precision"}, r"ema_of: an average of critic would stand still.*: linear\.weight, linear\.bias"),
     ):
         with pytest.raises(ConfigError, match=rf"model\.components\.target\.ema_of: .*{message}|{message}"):
-            built(averaged(tmp_path / critic["type"], critic=critic), printed)
+            ready(averaged(tmp_path / critic["type"], critic=critic), printed)
     made = averaged(tmp_path / "run")
     made["model"]["components"]["second"] = {"ema_of": "target", "tau": 0.1}
     with pytest.raises(ConfigError, match=r"second\.ema_of: target is an average of critic itself: take critic"):
@@ -240,7 +233,7 @@ def two_and_a_target(run, **target):
 
 
 def test_a_target_moves_with_another_component_at_the_weights_after_the_update(tmp_path, printed):
-    trainer = built(two_and_a_target(tmp_path / "run"), printed)
+    trainer = ready(two_and_a_target(tmp_path / "run"), printed)
     second, average = trainer.components["second"], tensors(trainer.components["third"])
     end = trainer.updater.step
 
@@ -259,7 +252,7 @@ def test_a_component_that_moves_a_target_must_train(tmp_path, printed):
     made = two_and_a_target(tmp_path / "run")
     made["model"]["components"]["first"]["freeze"] = ["*"]
     with pytest.raises(ConfigError, match=r"components\.third\.moves_with: first has no parameters that train"):
-        built(made, printed)
+        ready(made, printed)
 
 
 def test_the_plan_names_the_component_that_moves_a_target(tmp_path, cli):

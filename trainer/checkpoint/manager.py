@@ -9,9 +9,9 @@ from optimizer.config import counted
 from optimizer.state import flush
 
 from ..config.schema import TrainConfig
+from ..distributed.world import World
 from ..errors import SaveError
 from ..run_layout import BEST, CHECKPOINTS, METRICS
-from ..runtime.world import World
 from .background import BackgroundWriter
 from .best import BestCheckpoint
 from .directory import Files

@@ -36,6 +36,7 @@ from ..interfaces.objective import OBJECTIVE_REGISTRY, Objective
 from ..splitting.parts import REST
 from .averages import EmaConfig, check_averages, with_sources
 from .class_choice import ClassChoice
+from .distributed import DistributedConfig, Placement
 from .evaluation import BestConfig, EvaluationConfig
 from .freeze import Freeze
 from .init_from import InitConfig
@@ -77,6 +78,11 @@ class ComponentConfig(ClassChoice):
     critics with the delayed actor."""
     init_from: MayChange[InitConfig | None] = None
     """Saved weights to start from: PATH, PATH:COMPONENT, or a mapping; null: random weights from `seed`."""
+    placement: MayChange[Placement] = "replicate"
+    """With several processes: replicate: each has the whole component; shard: each has a part of every parameter, which
+    are gathered for a forward pass (PyTorch's FSDP)."""
+    shard_units: MayChange[list[str]] = Field(default_factory=list)
+    """With `placement: shard`: submodules, with `*`, that are gathered one after another; none: the whole at once."""
 
 
 class OptimConfig(ClassChoice):
@@ -317,6 +323,8 @@ class ExperimentConfig(SharedConfig):
     """The components and their optimizers."""
     train: FixedInRun[TrainConfig]
     """The objective, the length of the run, the device, and the rules for logging and saving."""
+    distributed: MayChange[DistributedConfig] = Field(default_factory=DistributedConfig)
+    """How processes that train the run together, under torchrun, work together."""
     resume: MayChange[ResumeConfig] = Field(default_factory=ResumeConfig)
     """How `innerstep resume` treats a config that differs from the checkpoint's."""
 

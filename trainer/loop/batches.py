@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
 
 from ..config.schema import ExperimentConfig
+from ..distributed.world import Place, World
 from ..errors import ConfigError, UserCodeError, raised, user_calls
 from ..interfaces.dataset import Batch, Split
 from ..runtime.rng import seed_all
@@ -47,6 +48,7 @@ class ShuffledBatches:
         accumulate: Batches an update.
         workers: Processes that make the batches ahead, from the first request until `close`; 0: none.
         pin_memory: Whether the batches are in pinned memory.
+        place: Of the process, which makes the samples that it takes of each batch.
 
     Raises:
         ConfigError: The split is empty, or has less than one batch.
@@ -61,6 +63,7 @@ class ShuffledBatches:
         accumulate: int = 1,
         workers: int = 0,
         pin_memory: bool = False,
+        place: Place = Place(),  # noqa: B008 it cannot change
     ) -> None:
         if len(split) == 0:
             raise ConfigError("data: the training split is empty. Check data.params.")
@@ -73,7 +76,7 @@ class ShuffledBatches:
                 f" got {batch_size}. Lower it, or set data.drop_last to false."
             )
         self.smallest_batch = batch_size if drop_last else (len(split) - 1) % batch_size + 1
-        self._numbered = _NumberedBatches(split, batch_size, seed, self.batches_per_epoch)
+        self._numbered = _NumberedBatches(split, batch_size, seed, self.batches_per_epoch, place)
         self._pin_memory = pin_memory
         self._workers_ahead = _WorkerBatches(self._numbered, workers, pin_memory) if workers else None
 
@@ -97,7 +100,7 @@ class ShuffledBatches:
         return min(self._accumulate, self.batches_per_epoch - self._batches_before(step))
 
     def sizes(self, step: int) -> list[int]:
-        """Return how many samples each batch of update `step` has."""
+        """Return how many samples each batch of update `step` has, over all processes."""
         count = self.batch_count(step)
         ends_the_epoch = self._batches_before(step) + count == self.batches_per_epoch
         return [self._batch_size] * (count - 1) + [self.smallest_batch if ends_the_epoch else self._batch_size]
@@ -127,10 +130,13 @@ class ShuffledBatches:
             raise _worker_error(error) from error
 
 
-def shuffled_batches(config: ExperimentConfig, split: Split, ahead: bool = False) -> ShuffledBatches:
+def shuffled_batches(
+    config: ExperimentConfig, split: Split, world: World | None = None, ahead: bool = False
+) -> ShuffledBatches:
     """Return the training batches of a run over `split`.
 
     Args:
+        world: The processes of the run, of whose batches this one makes its samples; left out: the whole batches.
         ahead: Whether they are made ahead by the worker processes, and put into pinned memory, as the config asks.
 
     Raises:
@@ -138,7 +144,8 @@ def shuffled_batches(config: ExperimentConfig, split: Split, ahead: bool = False
     """
     data, accumulate = config.data, config.train.accumulate
     ways = (data.workers, data.pin_memory) if ahead else (0, False)
-    return ShuffledBatches(split, data.batch_size, config.seed, data.drop_last, accumulate, *ways)
+    place = Place() if world is None else world.place
+    return ShuffledBatches(split, data.batch_size, config.seed, data.drop_last, accumulate, *ways, place)
 
 
 @dataclass(frozen=True)
@@ -154,8 +161,8 @@ class _Failure:
 class _NumberedBatches(Dataset[Batch | _Failure]):
     """The batches of all epochs, numbered from 0 through the whole run."""
 
-    def __init__(self, split: Split, batch_size: int, seed: int, batches_per_epoch: int) -> None:
-        self._split, self._batch_size, self._seed = split, batch_size, seed
+    def __init__(self, split: Split, batch_size: int, seed: int, batches_per_epoch: int, place: Place) -> None:
+        self._split, self._batch_size, self._seed, self._place = split, batch_size, seed, place
         self._batches_per_epoch = batches_per_epoch
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.int64)
@@ -166,7 +173,9 @@ class _NumberedBatches(Dataset[Batch | _Failure]):
         if epoch != self._epoch:
             self._epoch, self._order = epoch, _epoch_order(len(self._split), self._seed, epoch)
         start = index * self._batch_size
-        return self._split.batch(self._order[start : start + self._batch_size])
+        indices = self._order[start : start + self._batch_size]
+        taken = self._place.taken(len(indices))
+        return self._split.batch(indices[taken.start : taken.stop])
 
     def __getitem__(self, number: int) -> Batch | _Failure:
         """Return batch `number`, made in a worker with random numbers of this batch alone, or the reason why not.

@@ -7,10 +7,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from ..distributed.world import World
 from ..interfaces.component import train_mode
 from ..interfaces.dataset import Batch
 from ..interfaces.objective import Objective, Outcome
-from ..runtime.world import World, on_device
+from ..runtime.devices import on_device
 from .batch_norm import recalibrated_batch_norm
 
 
@@ -68,4 +69,4 @@ def evaluate(
         for name, value in named_values(outcome).items():
             sums[name] += float(value) * size
             samples[name] += size
-    return world.mean({name: total / samples[name] for name, total in sums.items()})
+    return {name: total / samples[name] for name, total in sums.items()}

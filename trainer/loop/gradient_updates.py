@@ -14,11 +14,12 @@ from optimizer.transforms import clip_to_norm, total_norm
 from optimizer.types import StateDict
 
 from ..config.schema import ExperimentConfig
+from ..distributed.gradients import average_gradients
+from ..distributed.world import World
 from ..errors import ConfigError, NonFiniteError, user_line
 from ..interfaces.component import config_path
 from ..interfaces.dataset import Batch
 from ..runtime.rng import RngSnapshot
-from ..runtime.world import World
 from ..splitting.parts import in_model_order
 from .averaged_weights import MovingAverages
 from .nonfinite import all_finite, describe_nonfinite
@@ -97,7 +98,7 @@ class GradientUpdater:
         self.sizes: tuple[int, ...] = (1,)
         """Samples of each batch of the present update."""
         self.batch: Batch = {}
-        self._components, self._device, self._log = components, world.device, log
+        self._components, self._world, self._device, self._log = components, world, world.device, log
         self._averages = averages
         self._overflowed: set[str] = set()
         """The components whose present step the loss scaler leaves out."""
@@ -159,11 +160,12 @@ class GradientUpdater:
         else:
             self._refuse_second_backward(names)
         self._losses.setdefault(names, []).append(loss.detach())
-        # A sample's share in the update is the same in a short batch.
-        share = loss if count == 1 else loss * (self.sizes[self.batch_index] * count / sum(self.sizes)) / count
-        scaled = share if self._scaler is None else self._scaler.scale(share)
+        weighted = self._weighted(loss)
+        scaled = weighted if self._scaler is None else self._scaler.scale(weighted)
         scaled.backward(inputs=[parameter for name in names for parameter in self._parameters[name]])  # type: ignore[no-untyped-call]  # torch
         if self.batch_index == count - 1:
+            for name in names:
+                average_gradients(self._world, self._parameters[name])
             self._step_optimizers(names)
 
     def is_due(self, component: str) -> bool:
@@ -206,6 +208,15 @@ class GradientUpdater:
                 if type(state.get(name)) is not type(value) or not 0 <= state[name] < float("inf"):
                     raise ValueError(f"the loss scale's {name} is {state.get(name)!r}")
             self._scaler.load_state_dict(state)
+
+    def _weighted(self, loss: Tensor) -> Tensor:
+        """Return the loss of a batch times its weight: a sample has the same in a short batch and in any process."""
+        size, count = self.sizes[self.batch_index], len(self.sizes)
+        if count > 1:
+            loss = loss * (size * count / sum(self.sizes)) / count
+        if not self._world.is_alone:
+            loss = loss * (len(self._world.share(size)) * self._world.size / size)
+        return loss
 
     def _step_optimizers(self, names: tuple[str, ...]) -> None:
         """Step the optimizers of `names`, or skip them where values are not finite."""

@@ -8,10 +8,12 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from ..distributed.world import World
 from ..errors import UserCodeError
 from ..interfaces.dataset import Batch
 from ..interfaces.objective import Objective, Outcome, loss_problem, metric_problem
-from ..runtime.world import World, on_device
+from ..runtime.devices import on_device
+from ..runtime.rng import seed_all
 from .batches import ShuffledBatches
 from .data_checks import batch_problem
 from .gradient_updates import GradientUpdater
@@ -102,24 +104,28 @@ def training_loop(
     steps: range,
     log_every: int,
     world: World,
+    seed: int = 0,
 ) -> Iterator[UpdateReport]:
     """Run updates and yield a report of each.
 
     Args:
         steps: The numbers of the updates.
         log_every: Updates between two that are logged; the last one is logged too.
-        world: The place of this process, on whose device the batches go.
+        world: The processes of the run; batches are moved to the device of this one.
+        seed: The run's, for the random numbers that several processes draw in an update.
     """
     update, timer = _update_with_step(objective), WaitTimer()
     for step in steps:
         updater.record_gradients = step % log_every == 0 or step == steps[-1]
         outcomes = []
         sizes = batches.sizes(step)
+        if not world.is_alone:
+            seed_all(world.seed(seed, step))
         updater.begin_update(step, sizes)
         made = timer.of_update(batches.of_update(step))
         for index, size in enumerate(sizes):
             updater.begin_batch(index)
-            updater.batch = on_device(_checked(next(made), size), world.device)
+            updater.batch = on_device(_checked(next(made), len(world.taken(size))), world.device)
             outcomes.append(update(components, updater.batch, updater, step))
         yield UpdateReport(
             step=step,

@@ -17,8 +17,8 @@ from ..interfaces.evaluation import TAKEN_NAMES, Environment, Episode
 from ..interfaces.features import FeatureType
 from ..interfaces.objective import Objective
 from ..interfaces.policy import Actor, Policy
+from ..runtime.devices import on_device
 from ..runtime.rng import separate_rng
-from ..runtime.world import on_device
 
 PATH = "train.evaluation"
 

@@ -9,7 +9,6 @@ from rich.text import Text
 from optimizer.config import bounded, visible
 
 from .streams import unfailing_stream, write_out
-from .world import World
 
 
 def output(text: str) -> None:
@@ -29,11 +28,6 @@ def report(text: str) -> None:
 def complain(text: str, style: str | None = None) -> None:
     """Print a message on the standard error stream."""
     log(Console(stderr=True, file=cast(IO[str], unfailing_stream(sys.stderr))), text, style)
-
-
-def console_of(world: World, console: Console) -> Console:
-    """Return `console` for the main process of a run, and one that prints nothing for the others."""
-    return console if world.is_main else Console(quiet=True)
 
 
 def log(console: Console, text: str, style: str | None = None) -> None:

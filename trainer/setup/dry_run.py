@@ -15,7 +15,7 @@ from ..interfaces.dataset import Batch, DataSet
 from ..interfaces.objective import Objective, Outcome, loss_problem, metric_problem
 from ..loop.data_checks import HELD_OUT, TRAIN, first_batch
 from ..loop.target_components import start_targets
-from ..runtime.world import on_device
+from ..runtime.devices import on_device
 from ..splitting.share import owned_modules
 from .components import move, prepare, refuse_shapeless_parameters, refuse_shared_parameters
 from .freezing import freeze

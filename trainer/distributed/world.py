@@ -1,0 +1,167 @@
+"""The place of a process among those that train one run, and the values that they exchange."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from rich.console import Console
+from torch import Tensor
+
+from ..errors import ConfigError
+from ..runtime.devices import device_named
+
+Group = dist.ProcessGroup
+"""Processes that exchange tensors."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """The number of a process among those that train a run, and its share of each batch."""
+
+    rank: int = 0
+    """The number of this process, from 0 to `size - 1`."""
+    size: int = 1
+    """How many processes train the run."""
+
+    def share(self, samples: int) -> range:
+        """Return the positions of the samples that count in this process, of a batch of `samples`; perhaps none."""
+        return range(samples * self.rank // self.size, samples * (self.rank + 1) // self.size)
+
+    def taken(self, samples: int) -> range:
+        """Return the positions of the samples that this process computes: its share, or the first one if it has none.
+
+        A mean over no samples would be NaN. The first sample then has the weight 0.
+        """
+        return self.share(samples) or range(1)
+
+
+@dataclass(frozen=True)
+class World(Place):
+    """The processes that train a run, as one of them sees them. The default is the only process of a run.
+
+    Whatever may happen once a run (printing, writing files, taking the lock) asks `is_main` first. All processes call
+    the methods that exchange values, in the same order; the only process of a run gets its own values back.
+    """
+
+    local_rank: int = 0
+    """The number of this process among those on its machine, from 0."""
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    """The device that this process trains on."""
+    control: Group | None = None
+    """The group for plain values, in the memory of the CPU; None before `launch.joined`, and for a single process."""
+    gradients: Group | None = None
+    """The group for gradients, on the device of the run."""
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Return the place that torchrun, or another launcher, gives this process by environment variables.
+
+        Raises:
+            ConfigError: The variables contradict each other.
+        """
+        if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+            return cls()
+        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        return cls(rank, size, int(os.environ.get("LOCAL_RANK", rank)))
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that prints, and writes the run's files."""
+        return self.rank == 0
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other process trains the run."""
+        return self.size == 1
+
+    def console(self, console: Console) -> Console:
+        """Return `console` for the main process, and one that prints nothing for the others."""
+        return console if self.is_main else Console(quiet=True)
+
+    def on(self, device: str) -> Self:
+        """Return this place with the device that `train.device` names; of several processes each has its own.
+
+        Raises:
+            ConfigError: This machine has no such device.
+        """
+        found = device_named(device, "train.device")
+        if found.type == "cuda" and not self.is_alone:
+            if found.index is not None:
+                raise ConfigError(
+                    f"train.device: must be cuda or auto for {self.size} processes, each of which takes another device;"
+                    f" got {device}"
+                )
+            found = device_named(f"cuda:{self.local_rank}", "train.device")
+        return replace(self, device=found)
+
+    @property
+    def place(self) -> Place:
+        """The place alone, which another process can be sent."""
+        return Place(self.rank, self.size)
+
+    def seed(self, seed: int, update: int) -> int:
+        """Return the seed for the random numbers that this process draws in an update of a run with `seed`."""
+        words = np.random.SeedSequence((seed, update, self.rank)).generate_state(1, np.uint64)
+        return int(words[0])
+
+    def barrier(self) -> None:
+        """Wait until every process has come here."""
+        self.any(False)
+
+    def any(self, flag: bool) -> bool:
+        """Return whether `flag` is true in a process."""
+        return bool(self.largest([int(flag)])[0])
+
+    def largest(self, numbers: Sequence[int]) -> list[int]:
+        """Return the largest of each number over the processes."""
+        if self.control is None:
+            return list(numbers)
+        tensor = torch.tensor(numbers, dtype=torch.int64)
+        dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self.control)
+        return list(map(int, tensor.tolist()))
+
+    def total(self, numbers: Sequence[float]) -> list[float]:
+        """Return the sum of each number over the processes, in float64."""
+        if self.control is None:
+            return list(numbers)
+        tensor = torch.tensor(numbers, dtype=torch.float64)
+        dist.all_reduce(tensor, group=self.control)
+        return list(map(float, tensor.tolist()))
+
+    def from_main(self, value: Any) -> Any:
+        """Return in every process the value of the main one, which JSON can hold; those of others are ignored."""
+        if self.control is None:
+            return value
+        data = _encoded(value) if self.is_main else torch.empty(0, dtype=torch.uint8)
+        length = torch.tensor([data.numel()])
+        dist.broadcast(length, 0, group=self.control)
+        data = data if self.is_main else torch.empty(int(length), dtype=torch.uint8)
+        dist.broadcast(data, 0, group=self.control)
+        return _decoded(data)
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the values of all processes, which JSON can hold, by rank."""
+        if self.control is None:
+            return [value]
+        data = _encoded(value)
+        lengths = [torch.empty(1, dtype=torch.int64) for _ in range(self.size)]
+        dist.all_gather(lengths, torch.tensor([data.numel()]), group=self.control)
+        longest = int(max(lengths))
+        padded = torch.cat([data, torch.zeros(longest - data.numel(), dtype=torch.uint8)])
+        gathered = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.size)]
+        dist.all_gather(gathered, padded, group=self.control)
+        return [_decoded(each[: int(length)]) for each, length in zip(gathered, lengths, strict=True)]
+
+
+def _encoded(value: Any) -> Tensor:
+    """Return a value as the bytes of its JSON, which keeps each number as it is."""
+    return torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+
+
+def _decoded(data: Tensor) -> Any:
+    return json.loads(bytes(data.tolist()).decode())
