@@ -164,7 +164,7 @@ def _refuse_shards(cls: type[Optimizer], p: "DTensor", name: str) -> None:
         for size, placement in zip(p.device_mesh.shape, p.placements, strict=True):
             if not placement.is_replicate() and p.shape[placement.dim] < size:  # type: ignore[attr-defined]  # it is a shard
                 raise ValueError(
-                    f"{name} of shape {list(p.shape)} is sharded over {size} processes, and PyTorch's Muon needs a row on"
+                    f"{name} of shape {list(p.shape)} is sharded over {size} processes, and torch's Muon needs a row on"
                     " each of them: name it in fallback_match, or do not shard it"
                 )
 
