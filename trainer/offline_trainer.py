@@ -80,7 +80,7 @@ class OfflineTrainer:
         self.config = config = completed(config, self.data, self.log)
         self.components, loaded = build_components(config.model, config.seed, not resumed, self.log)
         self.objective: Objective = train.objective.make("train.objective")
-        check_means(self.objective, train.accumulate, self.data.held_out, config.data.batch_size)
+        check_means(self.objective, train.accumulate, self.data.held_out, config.data.batch_size, self.world.size)
         with separate_rng(config.seed):
             given = (self.objective, self.components, self.data, config.model, loaded)
             outcome = prepare_components(*given, self.world.device, self.batches.smallest_batch == 1)
