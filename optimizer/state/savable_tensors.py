@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from .dtypes import torch_name
+from .sharded_tensors import is_sharded, unsupported_placement
 
 _RESERVED = "__metadata__"
 
@@ -44,6 +45,8 @@ def unreadable_reason(tensor: Tensor) -> str | None:
     if tensor.is_nested or tensor.layout != torch.strided:
         kind = "nested" if tensor.is_nested else f"sparse ({torch_name(tensor.layout)})"
         return f"it is {kind}. Keep a dense tensor, or leave it out (persistent=False) and make it when loading."
+    if is_sharded(tensor):
+        return unsupported_placement(tensor) or unreadable_reason(tensor.to_local().detach())
     if tensor.is_meta:
         return "it is on the device `meta`, without values. Load or make its values first."
     try:

@@ -89,8 +89,10 @@ def shard_like(whole: Tensor, like: Tensor) -> Tensor:
     )
 
 
-def unsupported_placement(tensor: "DTensor") -> str | None:
-    """Return why a sharded tensor has no pieces that make the whole; None if it has."""
+def unsupported_placement(tensor: Tensor) -> str | None:
+    """Return why a sharded tensor has no pieces that make the whole; None if it has, or is not sharded."""
+    if not is_sharded(tensor):
+        return None
     from torch.distributed.tensor import Replicate, Shard
 
     for place in tensor.placements:
