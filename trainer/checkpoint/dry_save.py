@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from optimizer.config import counted
 
+from ..distributed.placement import is_sharded
 from ..errors import ConfigError, UnsavableError, UserCodeError, raised
 from ..interfaces.component import config_path, config_paths
 from ..loop.averaged_weights import MovingAverages, averaged_weights
@@ -85,10 +86,14 @@ class CheckedContents:
 def check_loads_back(components: nn.ModuleDict) -> None:
     """Load the saved state of each component back into it, one component at a time.
 
+    A sharded component is left out: it was checked when it was whole.
+
     Raises:
         ConfigError: Tensors do not come back bit for bit. The message names them and the component.
     """
     for name, component in components.items():
+        if is_sharded(component):
+            continue
         with torch.no_grad():
             problem = _loading_problem(component)
         if problem:

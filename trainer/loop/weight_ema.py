@@ -158,6 +158,6 @@ def _is_float(place: Place) -> bool:
 def _is_same(one: Tensor, other: object) -> bool:
     """Return whether `other` is the same memory as `one`."""
     if is_sharded_tensor(one):  # an empty shard has no address: its storage is compared
-        storages = [local_part(tensor).untyped_storage()._cdata for tensor in (one, other) if is_sharded_tensor(tensor)]
+        storages = [local_part(each).untyped_storage()._cdata for each in (one, other) if isinstance(each, Tensor)]
         return len(storages) == 2 and storages[0] == storages[1]
     return isinstance(other, Tensor) and one.data_ptr() == other.data_ptr() and one.shape == other.shape
