@@ -91,7 +91,7 @@ class OfflineTrainer:
         self.averages = self._averages(resumed)
         trained, rules = (self.components, self.optimizers), Rules.from_config(config, self.optimizers)
         self.updater = GradientUpdater(*trained, self.world, rules, self.averages, self.log)
-        self.contents = CheckedContents(*trained, self.averages)
+        self.contents = CheckedContents(*trained, self.averages, self.world)
         self.own_state = OwnState(self.objective, self.data, self.components, config.data.workers, self.log)
         self.checkpoints = CheckpointManager(train, self.log, self.world)
         self.evaluations = Evaluations(self, outcome)

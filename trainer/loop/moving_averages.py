@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from optimizer.factories import trainable_parameters
-from optimizer.state import is_sharded as is_sharded_tensor
+from optimizer.state import is_sharded, local_tensor
 
-from ..distributed.placement import local_part
 from .running_statistics import statistics_of
 
 Place = tuple[MutableMapping[str, Tensor | None], str]
@@ -32,7 +31,7 @@ class MovingAverage:
         """The averages of parameters and running statistics, by name."""
         groups: defaultdict[object, tuple[list[Tensor], list[Tensor]]] = defaultdict(lambda: ([], []))
         for average, weight in tensors.values():
-            averages, weights = groups[weight.device, weight.dtype, average.dtype, is_sharded_tensor(weight)]
+            averages, weights = groups[weight.device, weight.dtype, average.dtype, is_sharded(weight)]
             averages.append(average)
             weights.append(weight)
         self._groups = list(groups.values())
@@ -72,9 +71,9 @@ def local_parts(group: tuple[list[Tensor], list[Tensor]]) -> tuple[list[Tensor],
     They are fetched each time, as loading may put others in their place. To call under `torch.no_grad`.
     """
     averages, weights = group
-    if not is_sharded_tensor(weights[0]):
+    if not is_sharded(weights[0]):
         return averages, weights
-    return [local_part(average) for average in averages], [local_part(weight) for weight in weights]
+    return [local_tensor(average) for average in averages], [local_tensor(weight) for weight in weights]
 
 
 def followed_tensors(component: nn.Module) -> dict[str, Tensor]:

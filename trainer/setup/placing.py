@@ -11,7 +11,6 @@ from optimizer.config import listed, nearest, shown
 from optimizer.state import is_sharded as is_sharded_tensor
 from optimizer.state import torch_name
 
-from ..checkpoint.dry_save import check_loads_back
 from ..config.schema import ModelConfig
 from ..distributed.placement import shard
 from ..distributed.world import World
@@ -54,9 +53,8 @@ def place_components(
 ) -> None:
     """Shard components, as the config asks, and move the others and the objective's own modules to the device.
 
-    Without a component to shard nothing happens. Else the whole components are tried for loading what they save, and
-    the sharded ones with a batch. Nothing may make or replace parameters afterwards. Optimizers are built over the
-    placed components.
+    Then a batch runs through them, as one has run through the whole ones. Without a component to shard nothing happens.
+    Nothing may make or replace parameters afterwards. Optimizers are built over the placed components.
 
     Args:
         objective: The run's.
@@ -70,7 +68,6 @@ def place_components(
     """
     if not (names := sharded_names(config, world)):
         return
-    check_loads_back(components)
     for name in names:
         _shard(components[name], config.entries[name].shard_units, config_path(components, name), world, name == REST)
     move(objective, components, world.device)
