@@ -42,7 +42,9 @@ class MovingAverage:
     @torch.no_grad()
     def move(self, share: float) -> None:
         """Move by `share` of the way to the present weights: average + share · (weights - average)."""
-        for averages, weights in map(local_parts, self._groups):
+        for averages, weights in self._groups:
+            if is_sharded(weights[0]):  # loading may have put other shards there: none are kept
+                averages, weights = ([local_part(each) for each in tensors] for tensors in (averages, weights))
             dtype = averages[0].dtype
             ends = weights if weights[0].dtype == dtype else [weight.to(dtype) for weight in weights]
             torch._foreach_lerp_(averages, ends, share)
@@ -65,15 +67,9 @@ class MovingAverage:
                 yield average, value
 
 
-def local_parts(group: tuple[list[Tensor], list[Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the parts of averages and weights that this process has, in the same memory: all of them, or shards.
-
-    They are fetched each time, as loading may put others in their place. To call under `torch.no_grad`.
-    """
-    averages, weights = group
-    if not is_sharded(weights[0]):
-        return averages, weights
-    return [local_tensor(average) for average in averages], [local_tensor(weight) for weight in weights]
+def local_part(tensor: Tensor) -> Tensor:
+    """Return the part of a sharded tensor that this process has, in the same memory; another tensor as it is."""
+    return local_tensor(tensor) if is_sharded(tensor) else tensor
 
 
 def followed_tensors(component: nn.Module) -> dict[str, Tensor]:

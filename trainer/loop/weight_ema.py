@@ -6,10 +6,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from optimizer.state import is_sharded, local_tensor
+from optimizer.state import is_sharded
 
 from ..config.averages import EmaConfig
-from .moving_averages import MovingAverage, Place, followed_tensors, other_buffers
+from .moving_averages import MovingAverage, Place, followed_tensors, local_part, other_buffers
 
 
 def decay_at(settings: EmaConfig, step: int) -> float:
@@ -116,7 +116,7 @@ def _copied(shards: Sequence[tuple[Tensor, Tensor]]) -> Iterator[None]:
         yield
         return
     with torch.no_grad():
-        averages, weights = ([local_tensor(tensor) for tensor in tensors] for tensors in zip(*shards, strict=True))
+        averages, weights = ([local_part(tensor) for tensor in tensors] for tensors in zip(*shards, strict=True))
         kept = [weight.clone() for weight in weights]
         torch._foreach_copy_(weights, averages)
     try:
@@ -157,6 +157,6 @@ def _is_float(place: Place) -> bool:
 def _is_same(one: Tensor, other: object) -> bool:
     """Return whether `other` is the same memory as `one`."""
     if is_sharded(one):  # an empty shard has no address: its storage is compared
-        storages = [local_tensor(each).untyped_storage()._cdata for each in (one, other) if isinstance(each, Tensor)]
+        storages = [local_part(each).untyped_storage()._cdata for each in (one, other) if isinstance(each, Tensor)]
         return len(storages) == 2 and storages[0] == storages[1]
     return isinstance(other, Tensor) and one.data_ptr() == other.data_ptr() and one.shape == other.shape
