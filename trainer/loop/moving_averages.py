@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from optimizer.factories import trainable_parameters
-from optimizer.state import is_sharded, local_tensor
+from optimizer.state import is_sharded
 
+from ..distributed.placement import local_part
 from .running_statistics import statistics_of
 
 Place = tuple[MutableMapping[str, Tensor | None], str]
@@ -65,11 +66,6 @@ class MovingAverage:
             average, value = averages[key], values[other]
             if average is not None and value is not None:
                 yield average, value
-
-
-def local_part(tensor: Tensor) -> Tensor:
-    """Return the part of a sharded tensor that this process has, in the same memory; another tensor as it is."""
-    return local_tensor(tensor) if is_sharded(tensor) else tensor
 
 
 def followed_tensors(component: nn.Module) -> dict[str, Tensor]:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from optimizer.state import is_sharded
 
 from ..config.averages import EmaConfig
-from .moving_averages import MovingAverage, Place, followed_tensors, local_part, other_buffers
+from ..distributed.placement import local_part
+from .moving_averages import MovingAverage, Place, followed_tensors, other_buffers
 
 
 def decay_at(settings: EmaConfig, step: int) -> float:
