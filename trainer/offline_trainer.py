@@ -1,5 +1,6 @@
 """The story of a run, top to bottom: build everything, train, evaluate, save, draw."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -20,7 +21,7 @@ from .errors import SaveError, UserCodeError, user_code
 from .evaluations import Evaluations
 from .interfaces.component import is_frozen, train_mode
 from .interfaces.dataset import DataSet
-from .interfaces.objective import Objective
+from .interfaces.objective import Objective, Outcome
 from .loop.averaged_weights import MovingAverages, averaged_weights, train_at_training_weights
 from .loop.batches import shuffled_batches
 from .loop.data_checks import check_means, check_pin_memory, check_splits
@@ -42,6 +43,7 @@ from .runtime.signals import Interruption
 from .runtime.terminal import log
 from .setup.components import build_components, compile_components
 from .setup.dry_run import prepare_components
+from .setup.initial_weights import Loaded
 from .setup.optimizers import build_optimizer, check_each_trains
 from .setup.placing import device_before, place_components
 from .setup.policy import completed
@@ -82,20 +84,14 @@ class OfflineTrainer:
         self.components, loaded = build_components(config.model, config.seed, not resumed, self.log)
         self.objective: Objective = train.objective.make("train.objective")
         check_means(self.objective, train.accumulate, self.data.held_out, config.data.batch_size, self.world.size)
-        with separate_rng(config.seed):
-            given = (self.objective, self.components, self.data, config.model, loaded)
-            before = device_before(config.model, self.world)
-            outcome = prepare_components(*given, before, self.batches.smallest_batch == 1)
-        check_roles(self.objective, config.model)
-        self.config = config = with_group_rules(config, self.components)
-        with separate_rng(config.seed):
-            place_components(self.objective, self.components, self.data, config.model, self.world)
+        outcome = self._prepare(loaded)
+        config = self.config
         self.optimizers = self._build_optimizers()
         self.fingerprint = run_fingerprint(config, self.optimizers, self.horizon)
         self.averages = self._averages(resumed)
         trained, rules = (self.components, self.optimizers), Rules.from_config(config, self.optimizers)
         self.updater = GradientUpdater(*trained, self.world, rules, self.averages, self.log)
-        self.contents = CheckedContents(*trained, self.averages)
+        self.contents = CheckedContents(*trained, self.averages, self.world)
         self.own_state = OwnState(self.objective, self.data, self.components, config.data.workers, self.log)
         self.checkpoints = CheckpointManager(train, self.log, self.world)
         self.evaluations = Evaluations(self, outcome)
@@ -223,6 +219,23 @@ class OfflineTrainer:
             ConfigError: The config differs from the checkpoint's, and resume.on_change does not name the way.
         """
         restore_run(self, folder)
+
+    def _prepare(self, loaded: Mapping[str, Loaded]) -> Outcome:
+        """Bring the components into the form and to the place in which they train; return the outcome of a batch.
+
+        Args:
+            loaded: The parameters that each `init_from` loaded.
+        """
+        config = self.config
+        with separate_rng(config.seed):
+            given = (self.objective, self.components, self.data, config.model, loaded)
+            device = device_before(config.model, self.world)
+            outcome = prepare_components(*given, device, self.batches.smallest_batch == 1)
+        check_roles(self.objective, config.model)
+        self.config = config = with_group_rules(config, self.components)
+        with separate_rng(config.seed):
+            place_components(self.objective, self.components, self.data, config.model, self.world)
+        return outcome
 
     def _build_optimizers(self) -> dict[str, Optimizer]:
         """Return one optimizer for each trainable component in model.component_optims."""
