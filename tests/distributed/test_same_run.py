@@ -4,7 +4,7 @@ import socket
 
 import pytest
 import torch
-from run_together import config, trained, trainer_of
+from run_together import config, replaced, trained, trainer_of
 from torch import distributed
 
 from trainer import offline_trainer, same_run
@@ -61,12 +61,6 @@ def another_content():
         return {**made, "x": made["x"] + 0.01}
 
     return replaced(sample_parts.TensorSplit, "batch", other)
-
-
-def replaced(owner, name, value):
-    before = getattr(owner, name)
-    setattr(owner, name, value)
-    return lambda: setattr(owner, name, before)
 
 
 def another_lr(trainer):

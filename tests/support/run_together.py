@@ -57,3 +57,10 @@ def trained(made, resumed_from=None):
     except StoppedBySignal as stop:
         return trainer.step, str(stop)
     return trainer.step, None
+
+
+def replaced(owner, name, value):
+    """Give an attribute another value; return a function that undoes it."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    return lambda: setattr(owner, name, before)
