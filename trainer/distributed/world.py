@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -100,6 +101,11 @@ class World(Place):
                 )
             found = device_named(f"cuda:{self.local_rank}", "train.device")
         return replace(self, device=found)
+
+    @property
+    def name(self) -> str:
+        """The name of this process in a message."""
+        return f"rank {self.rank} ({socket.gethostname()})"
 
     @property
     def place(self) -> Place:
