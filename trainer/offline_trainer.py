@@ -83,7 +83,7 @@ class OfflineTrainer:
         check_means(self.objective, train.accumulate, self.data.held_out, config.data.batch_size)
         with separate_rng(config.seed):
             given = (self.objective, self.components, self.data, config.model, loaded)
-            outcome = prepare_components(*given, self.world.device, self.batches.smallest_batch == 1)
+            outcome = prepare_components(*given, self.world, self.batches.smallest_batch)
         check_roles(self.objective, config.model)
         self.config = config = with_group_rules(config, self.components)
         self.optimizers = self._build_optimizers()

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from optimizer.state import unreadable_reason
 
 from ..config.schema import ModelConfig
+from ..distributed.batch_norm import share_statistics
+from ..distributed.world import World
 from ..errors import ConfigError, raised
 from ..interfaces.component import config_path, train_mode
-from ..interfaces.dataset import Batch, DataSet
-from ..interfaces.objective import Objective, Outcome, loss_problem, metric_problem
+from ..interfaces.dataset import Batch, DataSet, Split
+from ..interfaces.objective import Objective, Outcome, loss_problem, metric_problem, own_modules
 from ..loop.data_checks import HELD_OUT, TRAIN, first_batch
 from ..loop.target_components import start_targets
 from ..runtime.devices import on_device
@@ -28,8 +30,8 @@ def prepare_components(
     data: DataSet,
     model: ModelConfig,
     loaded: Mapping[str, Loaded],
-    device: torch.device,
-    one_sample: bool,
+    world: World,
+    smallest_batch: int,
 ) -> Outcome:
     """Bring the components into the form in which they train.
 
@@ -38,7 +40,8 @@ def prepare_components(
 
     Args:
         loaded: The parameters that each `init_from` loaded.
-        one_sample: Whether training has batches of one sample.
+        world: The processes of the run, which all call.
+        smallest_batch: Samples of the smallest batch in training, over all processes.
 
     Returns:
         The losses and metrics of one batch.
@@ -46,6 +49,7 @@ def prepare_components(
     Raises:
         ConfigError: The parts do not fit together.
     """
+    device = world.device
     train = on_device(first_batch(data.train, TRAIN, 2), device)
     held_out = None if data.held_out is None else on_device(first_batch(data.held_out, HELD_OUT, 2), device)
     move(objective, components, device)
@@ -55,8 +59,8 @@ def prepare_components(
     outcome = dry_run(objective, components, train)
     if held_out is not None:
         outcome = dry_run(objective, components, held_out)
-    if one_sample:
-        dry_run_one_sample(objective, components, on_device(first_batch(data.train, TRAIN, 1), device))
+    share_statistics(world, [*components.modules(), *_modules_of(objective)])
+    dry_run_smallest_batch(objective, components, data.train, world, smallest_batch)
     freeze(components, model)
     start_targets(components, model)
     refuse_shapeless_parameters(components)
@@ -74,22 +78,40 @@ def dry_run(objective: Objective, components: nn.ModuleDict, batch: Batch) -> Ou
     return _outcome(objective, components, batch)
 
 
-def dry_run_one_sample(objective: Objective, components: nn.ModuleDict, batch: Batch) -> None:
-    """Run a batch of one sample in train mode, which some modules (BatchNorm over single values) cannot do.
+def dry_run_smallest_batch(
+    objective: Objective, components: nn.ModuleDict, split: Split, world: World, samples: int
+) -> None:
+    """Run the smallest batch in train mode, as some modules (BatchNorm over single values) cannot take one sample.
+
+    A process alone does so if it is one sample. Several do so in any case, together, with a sample or two each: they
+    find out whether statistics over a batch can be those of all processes.
 
     Raises:
         ConfigError: A module cannot.
     """
+    if world.is_alone and samples > 1:
+        return
+    own = min(len(world.taken(samples)), 2)
+    batch = on_device(first_batch(split, TRAIN, own), world.device)
     train_mode(components)
     try:
-        _outcome(objective, components, batch)
+        with world.computing(samples):
+            _outcome(objective, components, batch)
     except ConfigError as error:
+        if own > 1:
+            raise
+        size = "one sample" if samples == 1 else f"{samples} samples, of which a process takes one"
         raise ConfigError(
-            f"data: the last batch of an epoch has one sample, over which the model cannot train: {error}."
+            f"data: the last batch of an epoch has {size}, over which the model cannot train: {error}."
             " Set data.drop_last to true, or change data.batch_size."
         ) from error
     finally:
         components.eval()
+
+
+def _modules_of(objective: Objective) -> Iterator[nn.Module]:
+    for module in own_modules(objective).values():
+        yield from module.modules()
 
 
 def _outcome(objective: Objective, components: nn.ModuleDict, batch: Batch) -> Outcome:
