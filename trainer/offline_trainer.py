@@ -43,6 +43,7 @@ from .runtime.terminal import log
 from .setup.components import build_components, compile_components
 from .setup.dry_run import prepare_components
 from .setup.optimizers import build_optimizer, check_each_trains
+from .setup.placing import device_before, place_components
 from .setup.policy import completed
 from .setup.preset_groups import with_group_rules
 from .setup.roles import check_roles
@@ -80,12 +81,15 @@ class OfflineTrainer:
         self.config = config = completed(config, self.data, self.log)
         self.components, loaded = build_components(config.model, config.seed, not resumed, self.log)
         self.objective: Objective = train.objective.make("train.objective")
-        check_means(self.objective, train.accumulate, self.data.held_out, config.data.batch_size)
+        check_means(self.objective, train.accumulate, self.data.held_out, config.data.batch_size, self.world.size)
         with separate_rng(config.seed):
             given = (self.objective, self.components, self.data, config.model, loaded)
-            outcome = prepare_components(*given, self.world, self.batches.smallest_batch)
+            before = device_before(config.model, self.world)
+            outcome = prepare_components(*given, before, self.world, self.batches.smallest_batch)
         check_roles(self.objective, config.model)
         self.config = config = with_group_rules(config, self.components)
+        with separate_rng(config.seed):
+            place_components(self.objective, self.components, self.data, config.model, self.world)
         self.optimizers = self._build_optimizers()
         self.fingerprint = run_fingerprint(config, self.optimizers, self.horizon)
         self.averages = self._averages(resumed)

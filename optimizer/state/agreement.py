@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, distributed
 
-from .sharded_tensors import is_sharded, own_rank
+from ..transforms.shards import is_sharded
+from .sharded_tensors import own_rank
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh

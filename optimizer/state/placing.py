@@ -7,9 +7,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..config.messages import joined, shown
+from ..transforms.shards import is_sharded
 from ..types import StateTable
 from .checks import StateMismatchError
-from .sharded_tensors import is_sharded, shard_like, unsupported_placement
+from .sharded_tensors import shard_like, unsupported_placement
 
 _COUNT = "step"
 """The entry that stays a plain number, also of a parameter of one element."""
@@ -55,7 +56,7 @@ def _is_to_be_cut(entry: Hashable, value: object, parameter: Tensor) -> TypeGuar
 def _placement_problem(entry: Hashable, value: object, parameter: Tensor) -> str | None:
     if _is_to_be_cut(entry, value, parameter) and (problem := unsupported_placement(parameter)):
         return f"cannot be loaded into its parameter: {problem}"
-    if not is_sharded(value):
+    if not isinstance(value, Tensor) or not is_sharded(value):
         return None
     if not is_sharded(parameter):
         remedy = "Save it with save_optimizer_state and load that, or load what `gathered` returns"

@@ -192,9 +192,7 @@ def _means_over_whole(optimizer: Optimizer, moved: Mapping[Tensor, Tensor]) -> d
         if shards.is_shard(p)
     }
     summed = shards.summed(counts)
-    return {
-        p: summed[id(p)] / shards.whole_size(p) for p, _, _ in _with_gradient(optimizer) if shards.is_shard(p)
-    }
+    return {p: summed[id(p)] / shards.whole_size(p) for p, _, _ in _with_gradient(optimizer) if shards.is_shard(p)}
 
 
 def _check_tensors(p: Tensor, name: str) -> None:

@@ -57,6 +57,7 @@ def training_loop(
             updater.batch = on_device(_checked(next(made), len(world.taken(size))), world.device)
             with world.computing(size):
                 outcomes.append(update(components, updater.batch, updater, step))
+        updater.end_update()
         yield UpdateReport(
             step=step,
             epoch=step // batches.steps_per_epoch,
