@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from .checkpoint.save_errors import writing
+from .distributed.agreement import Agreement, failing_together
 from .errors import user_code
 from .interfaces.objective import HELD_OUT_PREFIX, Outcome
 from .loop.averaged_weights import averaged_weights, switches_weights
@@ -17,7 +18,6 @@ from .reporting.metrics_file import HELD_OUT, episodes_text, evaluation_text
 from .reporting.metrics_log import MetricsLog
 from .run import Run
 from .runtime.rng import separate_rng
-from .runtime.signals import Interruption
 from .simulation.rollout_pictures import FRAMES, PICTURED, draw_rollouts
 
 EPISODES = "episodes"
@@ -95,7 +95,7 @@ class Evaluations:
         return found
 
     def evaluate_and_keep(
-        self, metrics: MetricsLog, interruption: Interruption, written: Mapping[str, float] | None = None
+        self, metrics: MetricsLog, agreement: Agreement, written: Mapping[str, float] | None = None
     ) -> None:
         """Evaluate, report the metrics to the schedules that wait for them, and keep the best checkpoint.
 
@@ -103,19 +103,21 @@ class Evaluations:
 
         Args:
             metrics: Where the metrics go.
-            interruption: Whether a signal has come.
+            agreement: Whether a signal has come.
             written: The metrics of this evaluation, if the run was stopped just after it.
         """
         run = self._run
         if written is None:
             try:
-                found = self._evaluate_due(lambda: interruption.signal is not None)
+                found = self._evaluate_due(agreement.stop_requested)
             except EvaluationStoppedError:
                 return
+            found = run.world.from_main(found)  # a schedule or rule that compares them needs the same bits everywhere
             run.metrics = {name: value for values in found.values() for name, value in values.items()}
             epoch = (run.step - 1) // run.batches.steps_per_epoch
             if run.metrics:  # a resume may have taken away the evaluation that was due
-                metrics.write({"split": HELD_OUT, "step": run.step, "epoch": epoch, **run.metrics})
+                with failing_together(run.world):
+                    metrics.write({"split": HELD_OUT, "step": run.step, "epoch": epoch, **run.metrics})
         else:
             run.metrics, found = dict(written), self._by_kind(written)
         observe(run.optimizers.values(), run.metrics)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -133,6 +134,10 @@ class World(Place):
 
     def __deepcopy__(self, memo: object) -> Self:
         return self  # a copy of a layer is in the same world
+
+    def name(self) -> str:
+        """The name of this process in a message."""
+        return f"rank {self.rank} ({socket.gethostname()})"
 
     @property
     def place(self) -> Place:

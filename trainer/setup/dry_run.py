@@ -13,7 +13,7 @@ from ..distributed.batch_norm import share_statistics
 from ..distributed.world import World
 from ..errors import ConfigError, raised
 from ..interfaces.component import config_path, train_mode
-from ..interfaces.dataset import Batch, DataSet
+from ..interfaces.dataset import Batch, DataSet, Split
 from ..interfaces.objective import Objective, Outcome, loss_problem, metric_problem, own_modules
 from ..loop.data_checks import HELD_OUT, TRAIN, first_batch
 from ..loop.target_components import start_targets
@@ -31,8 +31,6 @@ def prepare_components(
     model: ModelConfig,
     loaded: Mapping[str, Loaded],
     device: torch.device,
-    world: World,
-    smallest_batch: int,
 ) -> Outcome:
     """Bring the components into the form in which they train.
 
@@ -42,8 +40,6 @@ def prepare_components(
     Args:
         loaded: The parameters that each `init_from` loaded.
         device: Where the components are for now.
-        world: The processes of the run, which all call.
-        smallest_batch: Samples of the smallest batch in training, over all processes.
 
     Returns:
         The losses and metrics of one batch.
@@ -60,9 +56,6 @@ def prepare_components(
     outcome = dry_run(objective, components, train)
     if held_out is not None:
         outcome = dry_run(objective, components, held_out)
-    share_statistics(world, [*components.modules(), *_modules_of(objective)])
-    smallest = on_device(first_batch(data.train, TRAIN, min(len(world.taken(smallest_batch)), 2)), device)
-    dry_run_smallest_batch(objective, components, smallest, world, smallest_batch)
     freeze(components, model)
     start_targets(components, model)
     refuse_shapeless_parameters(components)
@@ -81,29 +74,33 @@ def dry_run(objective: Objective, components: nn.ModuleDict, batch: Batch) -> Ou
 
 
 def dry_run_smallest_batch(
-    objective: Objective, components: nn.ModuleDict, batch: Batch, world: World, samples: int
+    objective: Objective, components: nn.ModuleDict, split: Split, samples: int, device: torch.device, world: World
 ) -> None:
     """Run the smallest batch in train mode, as some modules (BatchNorm over single values) cannot take one sample.
 
-    A process alone does so if it is one sample. Several do so in any case, together, with a sample or two each: they
-    find out whether statistics over a batch can be those of all processes.
+    A single process does so if it is one sample. Several do so in any case, together, with a sample or two each: from
+    now on they share statistics over a batch, and find out whether that is possible.
 
     Args:
-        batch: A sample or two, as many as this process takes of the smallest batch.
+        split: The training data.
+        samples: Of the smallest batch in training, over all processes.
+        device: Where the components are for now.
         world: The processes, which all call.
-        samples: Of the smallest batch, over all processes.
 
     Raises:
         ConfigError: A module cannot.
     """
+    share_statistics(world, [*components.modules(), *_modules_of(objective)])
     if world.is_alone and samples > 1:
         return
+    own = min(len(world.taken(samples)), 2)
+    batch = on_device(first_batch(split, TRAIN, own), device)
     train_mode(components)
     try:
         with world.computing(samples):
             _outcome(objective, components, batch)
     except ConfigError as error:
-        if len(world.taken(samples)) > 1:
+        if own > 1:
             raise
         size = "one sample" if samples == 1 else f"{samples} samples, of which a process takes one"
         raise ConfigError(
