@@ -44,7 +44,7 @@ from .runtime.signals import Interruption
 from .runtime.terminal import log
 from .same_run import check_same_data, check_same_run, check_same_state
 from .setup.components import build_components, compile_components
-from .setup.dry_run import prepare_components
+from .setup.dry_run import dry_run_smallest_batch, prepare_components
 from .setup.initial_weights import Loaded
 from .setup.optimizers import build_optimizer, check_each_trains
 from .setup.placing import device_before, place_components
@@ -250,11 +250,14 @@ class OfflineTrainer:
             loaded: The parameters that each `init_from` loaded.
         """
         config = self.config
+        before = device_before(config.model, self.world)
         with separate_rng(config.seed):
             given = (self.objective, self.components, self.data, config.model, loaded)
-            device = device_before(config.model, self.world)
-            outcome = prepare_components(*given, device, self.batches.smallest_batch == 1)
+            outcome = prepare_components(*given, before)
         check_same_run(self.world, config, self.data, self.components)
+        with separate_rng(config.seed):
+            smallest = (self.data.train, self.batches.smallest_batch)
+            dry_run_smallest_batch(self.objective, self.components, *smallest, before, self.world)
         check_roles(self.objective, config.model)
         self.config = config = with_group_rules(config, self.components)
         with separate_rng(config.seed):
