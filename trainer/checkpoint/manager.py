@@ -33,7 +33,7 @@ class CheckpointManager:
     """
 
     def __init__(self, train: TrainConfig, log: Callable[[str], None], world: World | None = None) -> None:
-        self._train, self._folder, self._world = train, train.run_dir / CHECKPOINTS, world or World()
+        self._train, self._folder = train, train.run_dir / CHECKPOINTS
         self._errors = SaveErrors(self._folder, train.on_save_error == "stop", log)
         self._background = BackgroundWriter()
         self._step, self._is_last = 0, False
@@ -41,6 +41,8 @@ class CheckpointManager:
         self._failure: BaseException | None = None
         self._untidy: str | None = None
         self._last_save = time.monotonic()
+        self.world = world or World()
+        """The processes that write the checkpoints."""
         self.best = BestCheckpoint(train.keep_best, self._folder, log)
         """The best evaluation so far, and its checkpoint."""
         self.check_lock: Callable[[], None] = lambda: None
@@ -97,7 +99,7 @@ class CheckpointManager:
             SaveError: BEST cannot be written.
         """
         self.wait()
-        if not self._world.is_main:
+        if not self.world.is_main:
             return
         try:
             self.best.write_pointer()
@@ -141,7 +143,7 @@ class CheckpointManager:
 
     def _write(self, step: int, files: Files, is_best: bool) -> None:
         """Write a checkpoint, name it, and remove superfluous ones. An error is kept for `_report`."""
-        if not self._world.is_main:
+        if not self.world.is_main:
             self._written = step
             return
         try:

@@ -1,7 +1,6 @@
 """The place of a process among those that train one run, and the values that they exchange."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -14,6 +13,8 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..runtime.devices import device_named
+from .environment import Environment
+from .failures import Failures
 
 Group = dist.ProcessGroup
 """Processes that exchange tensors."""
@@ -56,18 +57,18 @@ class World(Place):
     """The group for plain values, in the memory of the CPU; None before `launch.joined`, and for a single process."""
     gradients: Group | None = None
     """The group for gradients, on the device of the run."""
+    failures: Failures | None = None
+    """Whether other processes have failed; None if there are no others."""
 
     @classmethod
     def from_environment(cls) -> Self:
         """Return the place that torchrun, or another launcher, gives this process by environment variables.
 
         Raises:
-            ConfigError: The variables contradict each other.
+            ConfigError: A variable is missing or wrong.
         """
-        if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-            return cls()
-        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        return cls(rank, size, int(os.environ.get("LOCAL_RANK", rank)))
+        place = Environment.read()
+        return cls(place.rank, place.size, place.local_rank)
 
     @property
     def is_main(self) -> bool:
@@ -103,6 +104,10 @@ class World(Place):
     def place(self) -> Place:
         """The place alone, which another process can be sent."""
         return Place(self.rank, self.size)
+
+    def alone(self) -> Self:
+        """Return the world of this process without the others, of which one may be gone."""
+        return replace(self, rank=0, size=1, control=None, gradients=None, failures=None)
 
     def seed(self, seed: int, update: int) -> int:
         """Return the seed for the random numbers that this process draws in an update of a run with `seed`."""
