@@ -34,6 +34,26 @@ def lives():
     return faults.Lives()
 
 
+@pytest.fixture(scope="session")
+def two_workers():
+    """Two processes joined by gloo: `two_workers.call(function, *arguments)` returns the results of both."""
+    yield from _workers(2)
+
+
+@pytest.fixture(scope="session")
+def four_workers():
+    """Four of them, for tests marked `slow`."""
+    yield from _workers(4)
+
+
+def _workers(size):
+    from processes import Workers
+
+    workers = Workers(size)
+    yield workers
+    workers.close()
+
+
 @pytest.fixture
 def cli(monkeypatch, capsys):
     """Run the command line in this process; return (exit code, what it printed)."""

@@ -1,5 +1,6 @@
 """Optimizer state by parameter name: checked, loaded, and written to files."""
 
+from ..transforms.shards import is_sharded
 from .atomic_files import (
     ASIDE,
     MAX_JSON_BYTES,
@@ -32,6 +33,7 @@ from .named_loading import option_from_json
 from .plain_json import decode_json, decode_line, encode_line
 from .pytree_json import from_json, to_json
 from .savable_tensors import unreadable_reason, unsavable_name_reason, unsavable_reason, unsavable_tensor_reason
+from .sharded_tensors import gathered, shard_like
 from .strides import has_default_strides, restore_strides, without_sharing
 
 __all__ = [
@@ -50,8 +52,10 @@ __all__ = [
     "encode_line",
     "flush",
     "from_json",
+    "gathered",
     "has_default_strides",
     "has_names",
+    "is_sharded",
     "lerobot_state_dict",
     "names_by_id",
     "number_kind",
@@ -66,6 +70,7 @@ __all__ = [
     "restrict_parameters",
     "scheduler_position",
     "shapes_by_name",
+    "shard_like",
     "state_by_id",
     "state_by_name",
     "to_json",

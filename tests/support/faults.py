@@ -6,7 +6,6 @@ hundredth of the time that a command takes, so that hundreds of kills are afford
 
 import copy
 import io
-import multiprocessing
 import os
 import random
 import signal
@@ -17,6 +16,8 @@ from hashlib import sha256
 from json import loads
 from pathlib import Path
 from typing import Any
+
+from processes import fork_server
 
 STEPS = 20
 COMPONENTS = {"first": {"type": "normed", "params": {"dropout": 0.3}}, "second": {"type": "normed"}}
@@ -127,15 +128,7 @@ class Lives:
     """Starts lives of runs, and ends them. seconds: how long an uninterrupted one takes, its start included."""
 
     def __init__(self) -> None:
-        tests, root = Path(__file__).parent, Path(__file__).parents[2]
-        before = os.environ.get("PYTHONPATH")
-        os.environ["PYTHONPATH"] = f"{tests}{os.pathsep}{root}"  # the server imports by it
-        self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["preloaded"])
-        warm = self.context.Process(target=time.sleep, args=(0,))
-        warm.start()
-        warm.join()
-        os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
+        self.context = fork_server()
 
     def whole(self, run: Path, **changed: Any) -> float:
         """Let the run in `run` live to its end; return how long that took, in seconds."""
