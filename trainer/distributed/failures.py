@@ -70,7 +70,7 @@ class Failures:
 
     def __init__(self, store: Store, rank: int, size: int, timeout_seconds: float, keeper: int | None = None) -> None:
         self.rank, self._size, self._timeout, self._keeper = rank, size, timeout_seconds, keeper
-        self._store, self._watched = store.clone(), store.clone()
+        self._store, self._watched = (store.clone() for _ in range(2))  # type: ignore[attr-defined]  # missing in the stubs
         self._parent = os.getppid()
         self._host = socket.gethostname()
         self._ended = threading.Event()
