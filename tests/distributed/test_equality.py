@@ -32,7 +32,7 @@ CASES = {
 SHARD = {"placement": "shard"}
 PLACEMENTS = {
     "replicate": {},
-    "shard": dict.fromkeys(["first", *OPTIMS, "last"], {**SHARD, "shard_units": ["layers.0", "layers.2"]}),
+    "shard": {name: {**SHARD, "shard_units": ["layers.0", "layers.2"]} for name in ("first", *OPTIMS, "last")},
     "mixed": {"warmup": SHARD, "schedule_free": {**SHARD, "shard_units": ["layers.*"]}, "last": SHARD},
 }
 """The components that are sharded, by how."""
