@@ -29,7 +29,11 @@ CASES = {
     "short_last_batch": {"data": SHORT},
     "last_batch_of_one": {"data": {"params": {"samples": 33}, "batch_size": 8}},
 }
-PLACEMENTS = {"replicate": {}}
+PLACEMENTS = {
+    "replicate": {},
+    "shard": dict.fromkeys(OPTIMS, {"placement": "shard"}),
+    "mixed": dict.fromkeys(["onecycle", "rules"], {"placement": "shard"}),
+}
 """The components that are sharded, by how."""
 
 
