@@ -30,17 +30,19 @@ CASES = {
     "last_batch_of_one": {"data": {"params": {"samples": 33}, "batch_size": 8}},
 }
 PLACEMENTS = {
-    "replicate": {},
-    "shard": dict.fromkeys(OPTIMS, {"placement": "shard"}),
-    "mixed": dict.fromkeys(["onecycle", "rules"], {"placement": "shard"}),
+    "replicate": [],
+    "shard": list(OPTIMS),
+    "mixed": ["onecycle", "rules"],
 }
-"""The components that are sharded, by how."""
+"""The components that are sharded."""
 
 
 def made(run_dir, case, placement):
     changed = {"eval_every": 3, **CASES[case]}
     options = changed.pop("optims", {})
-    components = {name: {**LAYER, **PLACEMENTS[placement].get(name, {})} for name in OPTIMS}
+    components = {
+        name: {**LAYER, "placement": "shard" if name in PLACEMENTS[placement] else "replicate"} for name in OPTIMS
+    }
     optims = {name: {**optim, "params": {**optim["params"], **options}} for name, optim in OPTIMS.items()}
     return config(run_dir, components, optims, **changed)
 
