@@ -147,8 +147,7 @@ class OfflineTrainer:
             raise early_stop_error(self, agreement.signal)
         for line in [*self._step_count_notices(), *self.checkpoints.best.missing()]:
             self.log(line)
-        if self.world.is_main:
-            self._draw()
+        self._draw()
         return Result(run_dir, self.step, self.metrics)
 
     def _train(self, metrics: MetricsLog, progress: RunProgress, agreement: Agreement) -> None:
@@ -205,7 +204,7 @@ class OfflineTrainer:
         """Draw the metrics and the policy's episodes, as the config asks."""
         run_dir = self.config.train.run_dir
         try:
-            if self.config.train.pictures:
+            if self.config.train.pictures and self.world.is_main:
                 with user_code(f"drawing {run_dir / METRICS}"), writing(run_dir):
                     for path in draw_pictures(run_dir):
                         self.log(f"drew {path}")
