@@ -1,5 +1,6 @@
 """The story of a run, top to bottom: build everything, train, evaluate, save, draw."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -85,16 +86,14 @@ class OfflineTrainer:
         self.components, loaded = build_components(config.model, config.seed, not resumed, self.log)
         self.objective: Objective = train.objective.make("train.objective")
         check_means(self.objective, train.accumulate, self.data.held_out, config.data.batch_size, self.world.size)
-        outcome = self._prepare_components(loaded)
-        self.config = config = with_group_rules(config, self.components)
-        with separate_rng(config.seed):
-            place_components(self.objective, self.components, self.data, config.model, self.world)
+        outcome = self._prepare(loaded)
+        config = self.config
         self.optimizers = self._build_optimizers()
         self.fingerprint = run_fingerprint(config, self.optimizers, self.horizon)
         self.averages = self._averages(resumed)
         trained, rules = (self.components, self.optimizers), Rules.from_config(config, self.optimizers)
         self.updater = GradientUpdater(*trained, self.world, rules, self.averages, self.log)
-        self.contents = CheckedContents(*trained, self.averages)
+        self.contents = CheckedContents(*trained, self.averages, self.world)
         self.own_state = OwnState(self.objective, self.data, self.components, config.data.workers, self.log)
         self.checkpoints = CheckpointManager(train, self.log, self.world)
         self.evaluations = Evaluations(self, outcome)
@@ -243,18 +242,24 @@ class OfflineTrainer:
         """
         restore_run(self, folder)
 
-    def _prepare_components(self, loaded: dict[str, Loaded]) -> Outcome:
-        """Bring the components into the form in which they train; return the losses and metrics of a batch."""
-        config = self.config
-        before = device_before(config.model, self.world)
+    def _prepare(self, loaded: Mapping[str, Loaded]) -> Outcome:
+        """Bring the components into the form and to the place in which they train; return the outcome of a batch.
+
+        Args:
+            loaded: The parameters that each `init_from` loaded.
+        """
+        config, device = self.config, device_before(self.config.model, self.world)
         with separate_rng(config.seed):
             given = (self.objective, self.components, self.data, config.model, loaded)
-            outcome = prepare_components(*given, before)
+            outcome = prepare_components(*given, device)
         check_same_run(self.world, config, self.data, self.components)
         with separate_rng(config.seed):
             smallest = (self.data.train, self.batches.smallest_batch)
-            dry_run_smallest_batch(self.objective, self.components, *smallest, before, self.world)
+            dry_run_smallest_batch(self.objective, self.components, *smallest, device, self.world)
         check_roles(self.objective, config.model)
+        self.config = config = with_group_rules(config, self.components)
+        with separate_rng(config.seed):
+            place_components(self.objective, self.components, self.data, config.model, self.world)
         return outcome
 
     def _build_optimizers(self) -> dict[str, Optimizer]:
