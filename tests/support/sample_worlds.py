@@ -21,8 +21,8 @@ def own_world():
     if not distributed.is_initialized():
         return World()
     rank, size = distributed.get_rank(), distributed.get_world_size()
-    control, gradients = (distributed.new_group(backend="gloo") for _ in range(2))
-    return World(rank, size, rank, control=control, gradients=gradients)
+    control, gradients, saves = (distributed.new_group(backend="gloo") for _ in range(3))
+    return World(rank, size, rank, control=control, gradients=gradients, saves=saves)
 
 
 def in_float64(function):
