@@ -15,7 +15,8 @@ from .checkpoint.provenance import provenance
 from .checkpoint.savable import check_lengths
 from .checkpoint.save_errors import writing
 from .config.schema import ExperimentConfig
-from .distributed.agreement import Agreement, by_main, failing_together
+from .distributed.agreement import Agreement
+from .distributed.outcomes import by_main
 from .distributed.world import World
 from .errors import SaveError, UserCodeError, user_code
 from .evaluations import Evaluations
@@ -46,6 +47,7 @@ from .setup.components import build_components, compile_components
 from .setup.dry_run import prepare_components
 from .setup.initial_weights import Loaded
 from .setup.optimizers import build_optimizer, check_each_trains
+from .setup.placing import device_before, place_components
 from .setup.policy import completed
 from .setup.preset_groups import with_group_rules
 from .setup.roles import check_roles
@@ -83,13 +85,12 @@ class OfflineTrainer:
         self.config = config = completed(config, self.data, self.log)
         self.components, loaded = build_components(config.model, config.seed, not resumed, self.log)
         self.objective: Objective = train.objective.make("train.objective")
-        check_means(self.objective, train.accumulate, self.data.held_out, config.data.batch_size)
+        check_means(self.objective, train.accumulate, self.data.held_out, config.data.batch_size, self.world.size)
         outcome = self._prepare_components(loaded)
-        self.config = config = with_group_rules(config, self.components)
         self.optimizers = self._build_optimizers()
-        self.fingerprint = run_fingerprint(config, self.optimizers, self.horizon)
+        self.fingerprint = run_fingerprint(self.config, self.optimizers, self.horizon)
         self.averages = self._averages(resumed)
-        trained, rules = (self.components, self.optimizers), Rules.from_config(config, self.optimizers)
+        trained, rules = (self.components, self.optimizers), Rules.from_config(self.config, self.optimizers)
         self.updater = GradientUpdater(*trained, self.world, rules, self.averages, self.log)
         self.contents = CheckedContents(*trained, self.averages)
         self.own_state = OwnState(self.objective, self.data, self.components, config.data.workers, self.log)
@@ -128,10 +129,8 @@ class OfflineTrainer:
         sinks = self.sinks if self.world.is_main else {}
         interruption = Interruption()
         agreement = Agreement(self.world, interruption, self.checkpoints.due_by_clock, self.step)
-        with failing_together(self.world):
-            metrics = MetricsLog(sinks, run_dir, self.step, self.checkpoints.failed)
         with (
-            metrics,
+            MetricsLog(sinks, run_dir, self.step, self.checkpoints.failed) as metrics,
             RunProgress(self.console, self.step, self.horizon.total_steps) as progress,
             interruption,
             self.checkpoints,
@@ -243,12 +242,15 @@ class OfflineTrainer:
 
     def _prepare_components(self, loaded: dict[str, Loaded]) -> Outcome:
         """Bring the components into the form in which they train; return the losses and metrics of a batch."""
-        config = self.config
+        config, world = self.config, self.world
         with separate_rng(config.seed):
             given = (self.objective, self.components, self.data, config.model, loaded)
-            outcome = prepare_components(*given, self.world.device, self.batches.smallest_batch == 1)
-        check_same_run(self.world, config, self.data, self.components)
+            outcome = prepare_components(*given, device_before(config.model, world), self.batches.smallest_batch == 1)
+        check_same_run(world, config, self.data, self.components)
         check_roles(self.objective, config.model)
+        self.config = config = with_group_rules(config, self.components)
+        with separate_rng(config.seed):
+            place_components(self.objective, self.components, self.data, config.model, world)
         return outcome
 
     def _build_optimizers(self) -> dict[str, Optimizer]:

@@ -90,8 +90,8 @@ class ScheduledFactory(GroupingFields, CautionFields, OptionScheduleFields, Impl
             horizon: The length of the run, for lengths that the config left out.
 
         Raises:
-            ValueError: There are no parameters, a group has an unknown option, a rule does not fit, or no step
-                supports the `state_dtype`.
+            ValueError: There are no parameters, a group has an unknown option, a rule does not fit, no step supports
+                the `state_dtype`, or a parameter is sharded and the class needs the whole.
             ValidationError: As `resolved` raises it.
         """
         if not (horizon is None or isinstance(horizon, Horizon)):
@@ -101,6 +101,7 @@ class ScheduledFactory(GroupingFields, CautionFields, OptionScheduleFields, Impl
         _check_group_options(groups, [*inspect.signature(self.optimizer_class).parameters][1:])  # the first: parameters
         groups = factory._group(groups, params if isinstance(params, nn.Module) else None)
         optimizer = factory._make(groups, factory.class_options(groups))
+        optimizer.is_on_shards()  # raises for a sharded parameter whose class needs the whole
         kernel = kernel_for(optimizer, factory.implementation)
         if kernel is not None:
             optimizer.use_kernel(kernel)

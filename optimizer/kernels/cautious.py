@@ -11,10 +11,12 @@ A step for a parameter theta with the gradient g, without decoupled decay and wi
 
 Source: Liang et al. 2024, arXiv:2411.16085, Algorithm 1. The reference is `transforms.cautious`. Parameters in half
 precision are stepped in float32, with moments in float32, and rounded once. A parameter's steps wait, in memory as
-large as the largest parameter, until all of its agreeing coordinates are counted.
+large as the largest parameter, until all of its agreeing coordinates are counted. On shards the steps of all parameters
+wait, in memory as large as the local shards, until the counts of all processes are added up.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -24,6 +26,7 @@ from ..scheduling.kernel import Kernel
 from ..scheduling.optimizer import ScheduledOptimizer
 from ..transforms.cautious import Caution
 from ..transforms.float64_step import HALVES
+from ..transforms.local_shards import Waiting, active_shards, move_waiting
 from ..transforms.memory_layout import with_strides_of
 from ..transforms.weight_decay import decoupled_decay, l2_penalty
 from ..types import MOMENTS, ParamGroup
@@ -114,10 +117,10 @@ def _move(
     """
     caution = optimizer.step_options.caution
     assert caution is not None  # or another kernel would have been chosen
-    lr, decay, scratch = float(group["lr"]), decoupled_decay(group), None
+    scratch, shards = None, active_shards(optimizer)
     is_half = bool(rows) and rows[0][0].dtype in HALVES
     for indices, blocks in bundles(rows):
-        if len(blocks) > 1 and scratch is None:
+        if len(blocks) > 1 and scratch is None and shards is None:
             scratch = torch.empty(max(row[0].numel() for row in rows), dtype=_wide_type(rows[0][0]))
         memories, counted = _step_memory(blocks, scratch), []
         for block, memory in zip(blocks, memories, strict=True):
@@ -129,17 +132,40 @@ def _move(
                 # The derivative of relu: 0 where the product is not positive, elsewhere the step.
                 torch.ops.aten.threshold_backward.grad_input(step, product, 0, grad_input=place)
             counted.append([product.gt_(0).sum() for product in products])
-        scales = _scales([rows[index][0] for index in indices], counted, caution)
-        for block, memory in zip(blocks, memories, strict=True):
-            for p, step, scale in zip(block[0], memory, scales, strict=True):
-                # In one pass over memory: p - lr * scale * (step + decay / scale * p).
-                whole = _widened(p) if is_half else p
-                torch._fused_sgd_(
-                    [whole], [step], [], lr=lr * scale, weight_decay=decay / scale, momentum=0.0,
-                    dampening=0.0, nesterov=False, maximize=False, is_first_step=False,
-                )  # fmt: skip
-                if is_half:
-                    p.copy_(whole)
+        parameters = [rows[index][0] for index in indices]
+        counts = torch.stack([torch.stack(block) for block in counted]).sum(0)
+        if shards is None:
+            _apply(blocks, memories, group, _scales(map(Tensor.numel, parameters), counts, caution))
+        else:
+            move = partial(_apply_later, blocks, memories, group, list(map(shards.whole_size, parameters)), caution)
+            shards.waiting.append(Waiting(parameters, counts, move))
+
+
+def _apply(blocks: list[Lists], memories: list[list[Tensor]], group: ParamGroup, scales: Sequence[float]) -> None:
+    """Move the parameters of a bundle by their steps in `memories`, times their scales."""
+    lr, decay = float(group["lr"]), decoupled_decay(group)
+    for block, memory in zip(blocks, memories, strict=True):
+        for p, step, scale in zip(block[0], memory, scales, strict=True):
+            # In one pass over memory: p - lr * scale * (step + decay / scale * p).
+            is_half = p.dtype in HALVES
+            whole = _widened(p) if is_half else p
+            torch._fused_sgd_(
+                [whole], [step], [], lr=lr * scale, weight_decay=decay / scale, momentum=0.0,
+                dampening=0.0, nesterov=False, maximize=False, is_first_step=False,
+            )  # fmt: skip
+            if is_half:
+                p.copy_(whole)
+
+
+def _apply_later(
+    blocks: list[Lists],
+    memories: list[list[Tensor]],
+    group: ParamGroup,
+    sizes: list[int],
+    caution: Caution,
+    counts: Tensor,
+) -> None:
+    _apply(blocks, memories, group, _scales(sizes, counts, caution))
 
 
 def _wide_type(p: Tensor) -> torch.dtype:
@@ -158,10 +184,9 @@ def _step_memory(blocks: list[Lists], scratch: Tensor | None) -> list[list[Tenso
     return [[part] for part in torch.split(scratch[: sum(sizes)], sizes)]
 
 
-def _scales(parameters: list[Tensor], counted: list[list[Tensor]], caution: Caution) -> list[float]:
-    """Return the factor on each parameter's step, from the count of agreeing coordinates in each block's tensors."""
-    counts = torch.stack([torch.stack(block) for block in counted]).sum(0).tolist()
-    means = [agreeing / max(1, p.numel()) for agreeing, p in zip(counts, parameters, strict=True)]
+def _scales(sizes: Iterable[int], counts: Tensor, caution: Caution) -> list[float]:
+    """Return the factor on each parameter's step, from its size and the count of its agreeing coordinates."""
+    means = [agreeing / max(1, size) for agreeing, size in zip(counts.tolist(), sizes, strict=True)]
     # Where nothing agrees, the steps are 0, and eps may be next to 0.
     return [1.0 / (max(mean, caution.min_mean) + caution.eps) if mean else 1.0 for mean in means]
 
@@ -183,7 +208,7 @@ KERNELS = (
         shown_as="blocks",
         classes=(Adam, AdamW),
         implementations=("auto",),
-        step=by_group(_step_adam),
+        step=by_group(_step_adam, after=move_waiting),
         unsupported_reason=_unsupported_reason,
         state_names=MOMENTS,
         cautious=True,
@@ -193,7 +218,7 @@ KERNELS = (
         shown_as="blocks",
         classes=(SGD,),
         implementations=("auto",),
-        step=by_group(_step_sgd),
+        step=by_group(_step_sgd, after=move_waiting),
         unsupported_reason=_unsupported_reason,
         state_names=BUFFER,
         cautious=True,

@@ -18,7 +18,7 @@ with the lr as a factor of the decay, as in torch.optim.AdamW.
 
 import torch
 from torch import Tensor
-from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
+from torch.optim import SGD, Adagrad, Adam, AdamW
 
 from ..scheduling.kernel import Kernel
 from ..scheduling.optimizer import ScheduledOptimizer
@@ -26,7 +26,7 @@ from ..transforms.memory_layout import with_strides_of
 from ..transforms.weight_decay import DECOUPLED_FLAG
 from ..types import MOMENTS, ParamGroup, StateDict
 from .moments import adam_state, cast_moments, check_class_step, count_step, unsupported_by_fused
-from .stepping import Closure, evaluate, step_of_class, unsupported_group, unsupported_step
+from .stepping import step_of_class, unsupported_group, unsupported_step
 
 ADAM_STATE = (*MOMENTS, "max_exp_avg_sq")
 
@@ -34,9 +34,7 @@ Row = tuple[Tensor, Tensor, StateDict]
 """A parameter, its gradient and its state."""
 
 
-@Optimizer.profile_hook_step
-@torch.no_grad()
-def fused_adam_step(optimizer: ScheduledOptimizer, closure: Closure | None = None) -> object:
+def fused_adam_step(optimizer: ScheduledOptimizer) -> None:
     """Adam's or AdamW's fused step, for groups whose parameters are of one device and one type.
 
     The class takes the first update of a parameter, updates under GradScaler, and those of other groups.
@@ -45,7 +43,6 @@ def fused_adam_step(optimizer: ScheduledOptimizer, closure: Closure | None = Non
         RuntimeError: if a group is not fused any more, and the optimizer has a `state_dtype`.
         RuntimeError, ValueError, TypeError: as `unsupported_step` does.
     """
-    loss = None if closure is None else evaluate(closure)
     reason = unsupported_step(optimizer)
     if optimizer.step_options.state_dtype is not None:
         if reason is not None:
@@ -60,16 +57,13 @@ def fused_adam_step(optimizer: ScheduledOptimizer, closure: Closure | None = Non
         gathered.append(rows)
     if not is_plain:
         step_of_class(optimizer)
-        return loss
+        return
     for group, rows in zip(optimizer.param_groups, gathered, strict=True):
         if rows:
             _step_group(group, rows, optimizer.is_laid_out)
-    return loss
 
 
-@Optimizer.profile_hook_step
-@torch.no_grad()
-def fused_class_step(optimizer: ScheduledOptimizer, closure: Closure | None = None) -> object:
+def fused_class_step(optimizer: ScheduledOptimizer) -> None:
     """The class's own fused step, after all tensors were given the strides that it assumes.
 
     As soon as there is a tensor that no fused step can read, as a sparse gradient, the class takes its other step.
@@ -77,10 +71,8 @@ def fused_class_step(optimizer: ScheduledOptimizer, closure: Closure | None = No
     Raises:
         RuntimeError, ValueError, TypeError: as `unsupported_step` does.
     """
-    loss = None if closure is None else evaluate(closure)
     unsupported_step(optimizer)
     step_of_class(optimizer)
-    return loss
 
 
 def _unsupported_by_adam(optimizer: ScheduledOptimizer, group: ParamGroup) -> str | None:

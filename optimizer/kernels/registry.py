@@ -6,6 +6,7 @@ The list collects itself: each module of this package may have its rows as `KERN
 import copyreg
 import inspect
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -16,6 +17,7 @@ from torch.optim import Optimizer
 from ..scheduling.kernel import Kernel
 from ..scheduling.optimizer import ScheduledOptimizer
 from ..state.dtypes import torch_name
+from ..transforms.local_shards import on_local_shards
 from . import compiled
 
 _WITHOUT_ROWS = ("registry", "gpu")  # gpu imports Triton, which only torch's builds for CUDA bring, and takes a second
@@ -122,8 +124,9 @@ def _unsupported_reason(optimizer: ScheduledOptimizer, kernel: Kernel) -> str | 
     step = inspect.unwrap(super(ScheduledOptimizer, optimizer).step.__func__)  # type: ignore[attr-defined]  # a method
     if not any(isinstance(optimizer, cls) and step is inspect.unwrap(cls.step) for cls in kernel.classes):
         return "its step is not that of the class"
-    reasons = (kernel.unsupported_reason(optimizer, group) for group in optimizer.param_groups)
-    return next((reason for reason in reasons if reason is not None), None)
+    with on_local_shards(optimizer) if optimizer.is_on_shards() else nullcontext():
+        reasons = (kernel.unsupported_reason(optimizer, group) for group in optimizer.param_groups)
+        return next((reason for reason in reasons if reason is not None), None)
 
 
 def _supported(implementation: str) -> str:

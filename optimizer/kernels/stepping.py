@@ -1,4 +1,4 @@
-"""How a kernel takes a step: the closure first, then group by group, or all as the class does.
+"""How a kernel takes a step: group by group, or all as the class does.
 
 `unsupported_group` checks parameters, `unsupported_step` their gradients and state: of all groups before the first one
 moves.
@@ -9,7 +9,6 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, UntypedStorage
-from torch.optim import Optimizer
 
 from ..scheduling.kernel import Kernel
 from ..scheduling.optimizer import ScheduledOptimizer
@@ -27,9 +26,6 @@ from ..transforms.memory_layout import (
 from ..types import ParamGroup
 from .moments import check_class_step, check_moments
 
-Closure = Callable[[], object]
-"""Evaluates the model again and returns the loss."""
-
 StepGroup = Callable[[ScheduledOptimizer, ParamGroup, list[Tensor]], None]
 """Takes the step of an optimizer's group; given those of its parameters that have a gradient, perhaps none."""
 
@@ -38,8 +34,8 @@ _OPTIONS = ("amsgrad", "capturable", "differentiable", "fused", "momentum")
 
 
 def by_group(
-    step_group: StepGroup, before: Callable[[ScheduledOptimizer], None] | None = None
-) -> Callable[[ScheduledOptimizer, Closure | None], object]:
+    step_group: StepGroup, after: Callable[[ScheduledOptimizer], None] | None = None
+) -> Callable[[ScheduledOptimizer], None]:
     """Return the `step` of a kernel that goes from group to group.
 
     If the kernel does not support a group, which may have changed since the kernel was chosen, or a gradient, the
@@ -47,31 +43,21 @@ def by_group(
 
     Args:
         step_group: takes the step of one group.
-        before: is called first, before the closure.
+        after: is called after the last group.
     """
 
-    @Optimizer.profile_hook_step
-    @torch.no_grad()
-    def step(optimizer: ScheduledOptimizer, closure: Closure | None = None) -> object:
-        if before is not None:
-            before(optimizer)
-        loss = None if closure is None else evaluate(closure)
+    def step(optimizer: ScheduledOptimizer) -> None:
         reason = unsupported_step(optimizer)
         if reason is not None:
             check_class_step(optimizer, reason)
             step_of_class(optimizer)
-            return loss
+            return
         for group in optimizer.param_groups:
             step_group(optimizer, group, [p for p in group["params"] if p.grad is not None])
-        return loss
+        if after is not None:
+            after(optimizer)
 
     return step
-
-
-def evaluate(closure: Closure) -> object:
-    """Return the loss of `closure`, called with gradients enabled."""
-    with torch.enable_grad():
-        return closure()
 
 
 def step_of_class(optimizer: ScheduledOptimizer) -> None:

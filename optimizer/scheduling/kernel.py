@@ -21,10 +21,10 @@ class Kernel:
         shown_as: the name of such steps in a plan: fused, blocks or compiled.
         classes: the optimizer classes whose step it takes, with the subclasses that inherit that step.
         implementations: values of a factory's `implementation` that it is chosen for.
-        step: takes a step of an optimizer, given the closure or None, with the step hooks of torch around it; returns
-            the closure's loss.
+        step: takes a step of an optimizer whose gradients are there, within its step hooks and without autograd.
         unsupported_reason: returns why it cannot take the steps of a group of an optimizer, or None.
         state_names: names of the state entries that have their parameter's shape.
+        before: is called before the closure, and raises where no step may be taken.
         cautious: whether it takes cautious steps; if not, it takes those without caution.
         unsupported_state_dtype: returns why it cannot keep moments in the optimizer's `state_dtype`, or None; left out:
             it has no steps for that.
@@ -35,9 +35,10 @@ class Kernel:
     shown_as: str
     classes: tuple[type[Optimizer], ...]
     implementations: tuple[str, ...]
-    step: Callable[..., object]
+    step: Callable[[Host], None]
     unsupported_reason: Callable[[Host, ParamGroup], str | None]
     state_names: tuple[str, ...]
+    before: Callable[[Host], None] | None = None
     cautious: bool = False
     unsupported_state_dtype: Callable[[Host], str | None] | None = None
     after_load: Callable[[Host], None] | None = None

@@ -4,11 +4,13 @@ One step, the k-th from 0, at lr(k), which the step before wrote into the groups
 
     optimizer.step(closure)                  a training loop or GradScaler calls it; it has no hooks itself
     ├─ refuse a CUDA graph's capture         whose replay would not move the schedule
-    ├─ pick the update of the parameters     all three have torch's hooks around them:
+    ├─ pick the update of the parameters     all have torch's hooks around them:
     │  │                                     pre-hooks (global, clipping, others), closure, update, post-hooks
-    │  ├─ kernel.step                        if a kernel was chosen when the optimizer was built; it checks gradients
+    │  │                                     with sharded parameters, the update is on their local shards
+    │  ├─ _kernel_step                       if a kernel was chosen when the optimizer was built; it checks gradients
     │  │                                     and state, and hands unsupported ones to the class
     │  ├─ or _cautious_step                  with caution: the class's step in float64, then masked
+    │  ├─ or _step_on_shards                 with sharded parameters: the class's step
     │  └─ or hooked_class_step               else: the class's step
     └─ _move_schedule
        ├─ bump the parameters' version counters after a kernel, so that autograd refuses a graph from before
@@ -28,8 +30,11 @@ from ..state.checks import check_state_dict
 from ..state.loading import fit_state_dict, restore_wide
 from ..transforms.cautious import ALREADY, Caution, check_caution, register_exact_loads, step_after_closure
 from ..transforms.clipping import clip_before_step
+from ..transforms.closures import Closure, after_closure, evaluate
 from ..transforms.grad_scaler import has_overflowed
 from ..transforms.load_hooks import apply_load_pre_hooks, without_load_pre_hooks
+from ..transforms.local_shards import on_local_shards
+from ..transforms.shards import check_placement
 from ..transforms.step_hooks import without_hooks
 from ..transforms.step_options import StepOptions
 from ..transforms.tracing import refuse_capture, untraced
@@ -66,6 +71,7 @@ class ScheduledOptimizer(Optimizer):
     """Whether the checked gradients and state have the strides of their parameters."""
     grad_norm: Tensor | None = None
     """With `grad_clip_norm`, the joint L2 norm of the gradients before the last clipping, a scalar."""
+    _is_on_shards: bool | None = None  # None: to be found out
 
     def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
@@ -139,12 +145,15 @@ class ScheduledOptimizer(Optimizer):
 
         Raises:
             RuntimeError: while a CUDA graph is captured.
+            ValueError: in the first step, if a parameter is sharded and the class needs the whole.
         """
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch's has no types
             refuse_capture()
         kernel, caution = self.kernel, self.step_options.caution
-        step = kernel.step if kernel else type(self).hooked_class_step if caution is None else _cautious_step
+        step = _kernel_step if kernel else type(self).hooked_class_step if caution is None else _cautious_step
         if not torch.compiler.is_compiling():
+            if kernel is None and caution is None and self.is_on_shards():
+                step = _step_on_shards
             loss = step(self, *args, **options)
             _move_schedule(self)
         else:  # kernels cannot be traced, and the schedule would be traced again at each position
@@ -152,6 +161,16 @@ class ScheduledOptimizer(Optimizer):
             loss = (step if is_traced else untraced(step))(self, *args, **options)
             untraced(_move_schedule)(self)
         return loss
+
+    def is_on_shards(self) -> bool:
+        """Return whether there are parameters to be stepped on their local shards.
+
+        Raises:
+            ValueError: if one is sharded and its class needs the whole.
+        """
+        if self._is_on_shards is None:
+            self._is_on_shards = check_placement(self)
+        return self._is_on_shards
 
     def use_kernel(self, kernel: Kernel) -> None:
         """Let `kernel` take the class's steps from now on."""
@@ -186,6 +205,7 @@ class ScheduledOptimizer(Optimizer):
     def add_param_group(self, param_group: ParamGroup) -> None:
         """Add a group, which joins the running schedule with its own lr as base lr."""
         super().add_param_group(param_group)
+        self._is_on_shards = None
         if "scheduler" in self.__dict__:  # not yet while the optimizer is being made
             self.scheduler.join(self.param_groups[-1])
 
@@ -236,6 +256,7 @@ class ScheduledOptimizer(Optimizer):
         if "scheduler" in state and "step_options" not in state:
             raise ValueError(OTHER_VERSION.format(name=type(self).__name__))
         super().__setstate__(state)
+        self._is_on_shards = None
         if "scheduler" in state:  # a copy or an unpickled object; load_state_dict comes here without
             self._register_own_hooks()
             self.scheduler.write(self.param_groups)
@@ -253,6 +274,31 @@ ScheduledOptimizer.step.hooked = True  # type: ignore[attr-defined]  # torch wra
 
 
 @Optimizer.profile_hook_step
+@torch.no_grad()
+def _kernel_step(optimizer: ScheduledOptimizer, closure: Closure | None = None) -> object:
+    kernel = optimizer.kernel
+    assert kernel is not None  # or another step would have been picked
+    if kernel.before is not None:
+        kernel.before(optimizer)
+    loss = None if closure is None else evaluate(closure)
+    if optimizer.is_on_shards():
+        with on_local_shards(optimizer):
+            kernel.step(optimizer)
+    else:
+        kernel.step(optimizer)
+    return loss
+
+
+@Optimizer.profile_hook_step
+def _step_on_shards(optimizer: ScheduledOptimizer, *args: object, **options: object) -> object:
+    def step(*rest: object, **others: object) -> object:
+        with on_local_shards(optimizer):
+            return type(optimizer).class_step(optimizer, *rest, **others)
+
+    return after_closure(step, args, options)
+
+
+@Optimizer.profile_hook_step
 def _cautious_step(optimizer: ScheduledOptimizer, *args: object, **options: object) -> object:
     caution = optimizer.step_options.caution
     assert caution is not None  # or another step would have been picked
@@ -260,7 +306,7 @@ def _cautious_step(optimizer: ScheduledOptimizer, *args: object, **options: obje
 
 
 def _move_schedule(optimizer: ScheduledOptimizer) -> None:
-    if optimizer.kernel:
+    if optimizer.kernel or optimizer._is_on_shards:
         # torch's fused operations do not bump the parameters' versions: backward would accept a graph from before.
         moved = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         torch.autograd.graph.increment_version(moved)

@@ -1,5 +1,6 @@
 """Optimizer state by parameter name: checked, loaded, and written to files."""
 
+from ..transforms.shards import is_sharded
 from .atomic_files import (
     ASIDE,
     MAX_JSON_BYTES,
@@ -32,7 +33,7 @@ from .named_loading import option_from_json
 from .plain_json import decode_json, decode_line, encode_line
 from .pytree_json import from_json, to_json
 from .savable_tensors import unreadable_reason, unsavable_name_reason, unsavable_reason, unsavable_tensor_reason
-from .sharded_tensors import gathered, is_sharded, shard_like
+from .sharded_tensors import gathered, shard_like
 from .strides import has_default_strides, restore_strides, without_sharing
 
 __all__ = [

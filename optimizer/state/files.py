@@ -16,13 +16,17 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..types import JsonObject
+from .agreement import failing_together, first_rank, largest_mesh
 from .atomic_files import ASIDE, MAX_JSON_BYTES, check_is_file, flush, read_limited, write_json, write_tensors
 from .checks import StateMismatchError
 from .lerobot_files import TENSORS, VALUES, lerobot_state_dict
-from .named import NamedState, has_names, named_state, state_by_position
+from .loading import match_groups
+from .named import NamedState, has_names, named_state, parameters_of, state_by_position
 from .named_loading import load_named_state, load_state_by_position
+from .placing import place_state
 from .plain_json import decode_json
 from .savable_tensors import unsavable_reason
+from .sharded_tensors import gathered, own_rank
 from .strides import restore_strides, without_sharing
 
 BY_POSITION = "by_position"
@@ -58,13 +62,16 @@ def save_optimizer_state(optimizer: Optimizer | Mapping[str, Optimizer], save_di
     moment, either the previous state or the new one can be loaded. An optimizer that was built from parameters without
     names is saved and loaded by their positions.
 
+    The state of sharded parameters (DTensors) is written whole, as that of the unsharded ones: all ranks call this
+    together, the first one writes, and the others return when it has. Any number of processes can load it.
+
     Args:
         optimizer: an optimizer, or several by name.
         save_dir: the folder of its files, or the parent of one folder for each name.
 
     Raises:
         ValueError: A part of the state cannot be saved.
-        OSError: A file cannot be written.
+        OSError: A file cannot be written, by this or another rank.
     """
     folder = Path(save_dir)
     if isinstance(optimizer, Mapping):
@@ -72,29 +79,27 @@ def save_optimizer_state(optimizer: Optimizer | Mapping[str, Optimizer], save_di
         extra = {_CALL: secrets.token_hex(8)}
     else:
         optimizers, extra = {folder: optimizer}, {}
+    mesh = largest_mesh(parameter for one in optimizers.values() for parameter in parameters_of(one))
     asides: dict[Path, Path] = {}
-    placed = False
     try:
         for place, one in optimizers.items():
-            asides[place] = _written_aside(one, place, extra)
-        for place, aside in asides.items():
-            for name in (TENSORS, VALUES):
-                (aside / name).replace(place / name)
-                placed = True
-            flush(place)
-    finally:
-        if not placed:  # else what is in them may be needed: see `_read_together`
-            for aside in asides.values():
-                shutil.rmtree(aside, ignore_errors=True)
-    for place in asides:
-        _remove_left(place)
+            state = _whole_state(one, first_rank(mesh))
+            with failing_together(mesh):
+                if own_rank() == first_rank(mesh):
+                    asides[place] = _written_aside(state, place, extra)
+    except BaseException:
+        _remove(asides)
+        raise
+    with failing_together(mesh):
+        _put_in_place(asides)
 
 
 def load_optimizer_state(optimizer: Saved, save_dir: str | Path) -> Saved:
     """Load the state that `save_optimizer_state` wrote, or LeRobot's function of that name.
 
     State is matched by name where both sides have names, else by the parameters' positions. LeRobot's is matched by
-    position, and the schedule's position is read from its scheduler_state.json.
+    position, and the schedule's position is read from its scheduler_state.json. The state of sharded parameters is cut
+    into their shards: each rank reads the files.
 
     Args:
         optimizer: an optimizer, or several by name.
@@ -121,12 +126,17 @@ def load_optimizer_state(optimizer: Saved, save_dir: str | Path) -> Saved:
     return optimizer
 
 
-def _written_aside(optimizer: Optimizer, folder: Path, extra: Mapping[str, str]) -> Path:
-    """Write the two files of an optimizer into a new folder in `folder`, and return it."""
+def _whole_state(optimizer: Optimizer, rank: int) -> NamedState:
+    """Return the state of an optimizer as it is written; the tensors only on `rank`."""
     named = has_names(optimizer.param_groups)
     state = named_state(optimizer) if named else state_by_position(optimizer)
+    return NamedState(gathered(state.tensors, rank), state.values | ({} if named else {BY_POSITION: True}))
+
+
+def _written_aside(state: NamedState, folder: Path, extra: Mapping[str, str]) -> Path:
+    """Write the two files of an optimizer into a new folder in `folder`, and return it."""
     _check_savable(state.tensors)
-    values = {**state.values, **extra} | ({} if named else {BY_POSITION: True})
+    values = {**state.values, **extra}
     folder.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=folder))  # no other user may enter it: no link can be put there
     try:
@@ -141,6 +151,27 @@ def _written_aside(optimizer: Optimizer, folder: Path, extra: Mapping[str, str])
         shutil.rmtree(aside, ignore_errors=True)
         raise
     return aside
+
+
+def _put_in_place(asides: Mapping[Path, Path]) -> None:
+    """Move the files in the folders `asides`, by their places, to these."""
+    placed = False
+    try:
+        for place, aside in asides.items():
+            for name in (TENSORS, VALUES):
+                (aside / name).replace(place / name)
+                placed = True
+            flush(place)
+    finally:
+        if not placed:  # else what is in them may be needed: see `_read_together`
+            _remove(asides)
+    for place in asides:
+        _remove_left(place)
+
+
+def _remove(asides: Mapping[Path, Path]) -> None:
+    for aside in asides.values():
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _remove_left(folder: Path) -> None:
@@ -228,7 +259,9 @@ def _load_files(optimizer: Optimizer, read: _SavedFiles) -> None:
             state = lerobot_state_dict(read.folder, read.tensors, read.values, _read_json)
         except (ValueError, RecursionError) as error:
             raise StateMismatchError(f"{read.folder}: is not a state that LeRobot wrote: {error}") from error
-        optimizer.load_state_dict(state)
+        matches = match_groups(optimizer.param_groups, state["param_groups"])
+        placed = place_state(optimizer, [match.ids for match in matches], state["state"])
+        optimizer.load_state_dict({**state, "state": placed})
         return
     values = {key: value for key, value in read.values.items() if key not in (BY_POSITION, _CALL)}
     if read.values.get(BY_POSITION) or not has_names(optimizer.param_groups):

@@ -14,6 +14,7 @@ from ..transforms.composite_optimizer import MEMBER, owner_of
 from ..types import INITIAL, ParamGroup, StateDict
 from .checks import StateMismatchError, compare_names
 from .fit import IMPLEMENTATION, EntryForm, EntryProbe, check_fit
+from .placing import place_state
 
 _WRAPPERS = frozenset(("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
 """Parts of a parameter's name that torch's wrappers insert."""
@@ -56,7 +57,7 @@ def indexed_list(ids: list[Hashable]) -> list[Hashable]:
 
 
 def fit_state_dict(optimizer: Optimizer, state_dict: StateDict, moved: Collection[str]) -> StateDict:
-    """Return `state_dict` with the groups and options of `optimizer`, and the saved counters of its class.
+    """Return `state_dict` with the groups, options and placements of `optimizer`, and the saved counters of its class.
 
     Parameters are matched by name where both sides have names, else by position. One warning tables the options that
     were saved with other values.
@@ -82,7 +83,8 @@ def fit_state_dict(optimizer: Optimizer, state_dict: StateDict, moved: Collectio
     if differing:
         table = as_table(differing)
         warnings.warn(f"the optimizer keeps its own options, which differ from the saved ones: {table}", stacklevel=4)
-    return {**state_dict, "param_groups": groups}
+    state = place_state(optimizer, [match.ids for match in matches], state_dict["state"])
+    return {**state_dict, "state": state, "param_groups": groups}
 
 
 def match_groups(own: list[ParamGroup], saved: list[ParamGroup]) -> list[Match]:

@@ -32,6 +32,8 @@ class NamedState:
 def named_state(optimizer: Optimizer) -> NamedState:
     """Return the state of `optimizer` keyed by parameter name. The tensors are its own, not copies.
 
+    Those of sharded parameters are sharded as well (DTensors).
+
     Raises:
         ValueError: The optimizer was built from parameters without names, or a part of its state cannot be saved.
     """

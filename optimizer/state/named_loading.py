@@ -23,6 +23,7 @@ from .named import (
     shapes_by_name,
     state_by_id,
 )
+from .placing import place_state
 from .pytree_json import from_json
 
 
@@ -34,6 +35,9 @@ class _TensorOptions(TypedDict, total=False):
 def load_named_state(optimizer: Optimizer, saved: NamedState, own_options: bool = False) -> None:
     """Load a copy of `saved` into `optimizer`, matched by parameter name in any order.
 
+    Whole state is cut into the shards of sharded parameters. State that is sharded itself is loaded only where the
+    parameters are sharded in the same way.
+
     Args:
         optimizer: with a schedule inside it keeps its own options, with a warning where others were saved; a plain one
             takes the saved ones.
@@ -42,7 +46,7 @@ def load_named_state(optimizer: Optimizer, saved: NamedState, own_options: bool 
             counters that a class keeps in its groups are loaded all the same.
 
     Raises:
-        StateMismatchError: Names, shapes, groups or entries do not fit; nothing is changed.
+        StateMismatchError: Names, shapes, groups, entries or placements do not fit; nothing is changed.
         ValueError: `saved` has another form than `named_state` returns.
     """
     values = parse_values(saved.values)
@@ -96,7 +100,7 @@ def _load_checked(
         groups = [{key: value for key, value in group.items() if key != "param_names"} for group in groups]
     state_dict = {
         **_merge_additions(class_additions(own_state), extra),
-        "state": _copy_tensors(state),
+        "state": _copy_tensors(place_state(optimizer, [group["params"] for group in own_state["param_groups"]], state)),
         "param_groups": groups,
     }
     if "scheduler" in saved.values:

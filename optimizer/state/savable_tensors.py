@@ -7,7 +7,9 @@ from safetensors.torch import load, save
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
+from ..transforms.shards import is_sharded, local_tensor
 from .dtypes import torch_name
+from .sharded_tensors import unsupported_placement
 
 _RESERVED = "__metadata__"
 
@@ -44,6 +46,8 @@ def unreadable_reason(tensor: Tensor) -> str | None:
     if tensor.is_nested or tensor.layout != torch.strided:
         kind = "nested" if tensor.is_nested else f"sparse ({torch_name(tensor.layout)})"
         return f"it is {kind}. Keep a dense tensor, or leave it out (persistent=False) and make it when loading."
+    if is_sharded(tensor):
+        return unsupported_placement(tensor) or unreadable_reason(local_tensor(tensor))
     if tensor.is_meta:
         return "it is on the device `meta`, without values. Load or make its values first."
     try:

@@ -5,24 +5,20 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, distributed
 
 from ..config.messages import shown
 from ..transforms.memory_layout import is_dense
+from ..transforms.shards import is_sharded, local_tensor
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
 Box = tuple[tuple[int, int], ...]
 """The place of a piece in the whole tensor: the first index and the one after the last, in each dimension."""
-
-
-def is_sharded(value: object) -> TypeGuard["DTensor"]:
-    """Return whether `value` is a tensor that is spread over processes, or replicated on them, as torch's DTensor."""
-    return isinstance(value, Tensor) and hasattr(value, "full_tensor")
 
 
 def own_rank() -> int:
@@ -80,7 +76,7 @@ def shard_like(whole: Tensor, like: Tensor) -> Tensor:
         raise ValueError(problem)
     from torch.distributed.tensor import DTensor
 
-    part = torch.empty_like(like.to_local().detach(), dtype=whole.dtype)
+    part = torch.empty_like(local_tensor(like), dtype=whole.dtype)
     coordinate = like.device_mesh.get_coordinate()
     if coordinate is not None:
         part.copy_(whole.detach()[_slices(_box(like, coordinate))])
@@ -89,8 +85,10 @@ def shard_like(whole: Tensor, like: Tensor) -> Tensor:
     )
 
 
-def unsupported_placement(tensor: "DTensor") -> str | None:
-    """Return why a sharded tensor has no pieces that make the whole; None if it has."""
+def unsupported_placement(tensor: Tensor) -> str | None:
+    """Return why a sharded tensor has no pieces that make the whole; None if it has, or is not sharded."""
+    if not is_sharded(tensor):
+        return None
     from torch.distributed.tensor import Replicate, Shard
 
     for place in tensor.placements:
@@ -101,7 +99,7 @@ def unsupported_placement(tensor: "DTensor") -> str | None:
 
 def _gather(name: str, tensor: "DTensor", rank: int) -> dict[str, Tensor]:
     """Return {name: the whole tensor} on `rank`, and {} elsewhere."""
-    own, local = own_rank(), tensor.to_local().detach()
+    own, local = own_rank(), local_tensor(tensor)
     whole = _host_tensor(tensor) if own == rank else None
     for box, holders in _holders(tensor).items():
         if any(start == stop for start, stop in box):

@@ -7,7 +7,8 @@ parameters, gradients and state. For float64 parameters a step below 1e-16 of it
 holds it; the steps in blocks and the compiled ones never subtract weights.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from types import MethodType
 from typing import Any, TypeVar
@@ -17,9 +18,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..types import SwitchesWeights
+from .closures import after_closure
 from .float64_step import in_float64, keep_saved, put_back, why_not_in_float64
 from .grad_scaler import has_overflowed
+from .local_shards import active_shards, on_local_shards
 from .memory_layout import check_memory, parameter_labels
+from .shards import check_placement
 from .step_hooks import without_hooks
 from .weight_decay import decayed_share, is_decoupled
 
@@ -90,13 +94,12 @@ def step_after_closure(
     options: dict[str, object],
 ) -> object:
     """Evaluate the closure among the arguments, if there is one, at the parameters; then take `step` cautiously."""
-    closure, *rest = args or (options.pop("closure", None),)
-    loss: object = None
-    if closure is not None:
-        with torch.enable_grad():
-            loss = closure()
-    result = cautious_step(optimizer, caution, lambda: step(optimizer, *([None, *rest] if rest else []), **options))
-    return result if closure is None else loss
+
+    def update(*rest: object, **others: object) -> object:
+        with on_local_shards(optimizer) if check_placement(optimizer) else nullcontext():
+            return cautious_step(optimizer, caution, lambda: step(optimizer, *rest, **others))
+
+    return after_closure(update, args, options)
 
 
 def register_exact_loads(optimizer: Optimizer) -> None:
@@ -154,21 +157,42 @@ def cautious_step(optimizer: Optimizer, caution: Caution, step: Callable[[], obj
         return None
     with in_float64(optimizer) as moved:
         result = step()
+    means = _means_over_whole(optimizer, moved)
+    for p, keep, sign in _with_gradient(optimizer):
+        decayed, step, mask = _masked_step(p, moved.pop(p), keep, sign)
+        mean = means[p] if p in means else mask.to(torch.float64).mean()
+        p.copy_(decayed - step * mask / (mean.clamp(min=caution.min_mean) + caution.eps))
+    return result
+
+
+def _with_gradient(optimizer: Optimizer) -> Iterator[tuple[Tensor, float, float]]:
+    """Yield each parameter that has a gradient, the share that decay leaves of it, and -1 to maximize, else 1."""
     for group in optimizer.param_groups:
         keep, sign = 1.0 - decayed_share(optimizer, group), -1.0 if group.get("maximize") else 1.0
         for p in group["params"]:
             if p.grad is not None:
-                _move_cautiously(p, moved.pop(p).detach(), keep, sign, caution)
-    return result
+                yield p, keep, sign
 
 
-def _move_cautiously(p: Tensor, moved: Tensor, keep: float, sign: float, caution: Caution) -> None:
-    """Move `p` cautiously, where the class would have gone to `moved`."""
+def _masked_step(p: Tensor, moved: Tensor, keep: float, sign: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the decayed `p`, the step that the class takes from there to `moved`, and where the gradient agrees."""
     decayed = p.detach().to(torch.float64) * keep
-    step = decayed - moved
-    mask = step.sign() * p.grad.sign() * sign > 0  # type: ignore[union-attr]  # products of small numbers come to 0
-    mean = mask.to(torch.float64).mean()
-    p.copy_(decayed - step * mask / (mean.clamp(min=caution.min_mean) + caution.eps))
+    step = decayed - moved.detach()
+    return decayed, step, step.sign() * p.grad.sign() * sign > 0  # type: ignore[union-attr]  # products of small numbers come to 0
+
+
+def _means_over_whole(optimizer: Optimizer, moved: Mapping[Tensor, Tensor]) -> dict[Tensor, Tensor]:
+    """Return the mean of the mask over the whole of each parameter that is stepped on its shards: one all_reduce."""
+    shards = active_shards(optimizer)
+    if shards is None:
+        return {}
+    counts = {
+        id(p): _masked_step(p, moved[p], keep, sign)[2].sum()
+        for p, keep, sign in _with_gradient(optimizer)
+        if shards.is_shard(p)
+    }
+    summed = shards.summed(counts)
+    return {p: summed[id(p)] / shards.whole_size(p) for p, _, _ in _with_gradient(optimizer) if shards.is_shard(p)}
 
 
 def _check_tensors(p: Tensor, name: str) -> None:

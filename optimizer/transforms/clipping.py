@@ -1,7 +1,7 @@
 """Gradient clipping inside the step."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -9,8 +9,12 @@ from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from ..types import ParamGroup
 from .grad_scaler import loss_scale
+from .shards import is_sharded, local_tensor, norm_over_shards
 from .step_options import StepOptions
 from .tracing import untraced
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 
 class Clips(Protocol):
@@ -26,25 +30,25 @@ def total_norm(gradients: Iterable[Tensor]) -> Tensor:
     """Return the joint L2 norm of `gradients`.
 
     Args:
-        gradients: dense, sparse or sharded (DTensor), of any types and devices. A sparse one counts as the dense one
-            that it stands for: several values of an element are added up first. Of sharded ones the norm of the whole
-            counts.
+        gradients: dense, sparse or sharded (DTensor), of any types, devices and meshes. A sparse one counts as the
+            dense one that it stands for: several values of an element are added up first. Of sharded ones the norm of
+            the whole counts: all processes call this with gradients of the same parameters, which sends one all_reduce.
+            A plain one is equal on all processes.
 
     Returns:
-        A scalar, on the device of the first gradient.
+        A plain scalar. Nothing waits for a device.
     """
-    parts: dict[bool, list[Tensor]] = {}
+    plain: list[Tensor] = []
+    sharded: list[DTensor] = []
     for gradient in gradients:
-        dense = gradient.coalesce().values() if gradient.is_sparse else gradient
-        parts.setdefault(hasattr(dense, "full_tensor"), []).append(dense)
-    norms = [_unsharded(get_total_norm(of_kind)) for of_kind in parts.values()]
-    if len(norms) == 1:
-        return norms[0]
-    return (
-        torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device) for norm in norms]))
-        if norms
-        else torch.zeros(())
-    )
+        if is_sharded(gradient):
+            sharded.append(gradient)
+        else:
+            plain.append(gradient.coalesce().values() if gradient.is_sparse else gradient)
+    norm = get_total_norm(plain) if plain else None
+    if sharded:
+        return norm_over_shards(sharded, norm)
+    return torch.zeros(()) if norm is None else norm
 
 
 @torch.no_grad()
@@ -129,17 +133,13 @@ def _is_plain(gradients: list[Tensor]) -> bool:
 def _scale(gradients: Iterable[Tensor], factor: Tensor) -> None:
     parts: dict[tuple[type, torch.device, torch.dtype], list[Tensor]] = {}
     for gradient in gradients:
-        values = gradient._values() if gradient.is_sparse else gradient  # also right before they are added up
+        values = local_tensor(gradient) if is_sharded(gradient) else gradient
+        values = values._values() if values.is_sparse else values  # also right before they are added up
         parts.setdefault((type(values), values.device, values.dtype), []).append(values)
     for (_, device, _), tensors in parts.items():
         torch._foreach_mul_(tensors, factor.to(device))
 
 
 def _store_norm(optimizer: Clips, norm: Tensor) -> None:
-    optimizer.grad_norm = _unsharded(norm)
-
-
-def _unsharded(norm: Tensor) -> Tensor:
-    """Return the norm of sharded gradients, a DTensor, as a plain tensor."""
-    whole: Callable[[], Tensor] | None = getattr(norm, "full_tensor", None)
-    return norm if whole is None else whole()
+    whole: Callable[[], Tensor] | None = getattr(norm, "full_tensor", None)  # torch's norm of DTensors is one, too
+    optimizer.grad_norm = norm if whole is None else whole()

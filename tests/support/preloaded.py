@@ -1,5 +1,6 @@
 """The imports that a server of processes makes once for all of them; see processes.py."""
 
+import pytest  # noqa: F401  # which a test's module imports
 import sample_parts  # noqa: F401  # registers components, data sets and objectives
 import schedulefree  # noqa: F401  # which a schedule-free optimizer imports when it is built
 import torch

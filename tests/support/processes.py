@@ -87,7 +87,7 @@ class Workers:
             function: of a module that a worker can import, as of a test file or of tests/support. What it imports is
                 imported in each worker, so it should not import `conftest`, which takes seconds.
             *arguments: plain values or tensors; they are pickled, as is the result.
-            timeout: in seconds.
+            timeout: in seconds, without the time in which a worker imports the function.
 
         Returns:
             The results by rank.
@@ -103,6 +103,7 @@ class Workers:
                 self._start()
             for worker in self._workers:
                 worker.pipe.send_bytes(message)
+            self._answers(START_SECONDS)  # that the function is imported
             return self._answers(timeout)
         except BaseException:
             self.close()
@@ -163,9 +164,10 @@ class Workers:
     def _stack(self, rank: int, timeout: float) -> str:
         """Return where a rank is that has not answered."""
         worker = self._workers[rank]
+        printed = len(worker.log.read_bytes())
         os.kill(worker.process.pid, signal.SIGUSR1)
         time.sleep(0.2)
-        return f"no answer (of {timeout:g} s)\n{worker.log.read_text()[-4000:]}"
+        return f"no answer in {timeout:g} s\n{worker.log.read_bytes()[printed:].decode(errors='replace')[:4000]}"
 
 
 def _serve(pipe: pipes.Connection, rank: int, size: int, port: int, log: Path) -> None:
@@ -191,18 +193,14 @@ def _serve(pipe: pipes.Connection, rank: int, size: int, port: int, log: Path) -
             message = pipe.recv_bytes()
         except EOFError:
             os._exit(0)  # gloo's threads abort an ordinary exit now and then
-        pipe.send_bytes(_answer(message))
-
-
-def _answer(message: bytes) -> bytes:
-    import torch
-
-    try:
-        function, arguments = pickle.loads(message)
-        torch.manual_seed(0)
-        return pickle.dumps((True, function(*arguments)))
-    except BaseException:  # skipping and failing tests too
-        return pickle.dumps((False, traceback.format_exc()))
+        try:
+            function, arguments = pickle.loads(message)
+            pipe.send_bytes(pickle.dumps((True, None)))
+            torch.manual_seed(0)
+            answer = pickle.dumps((True, function(*arguments)))
+        except BaseException:  # skipping and failing tests too
+            answer = pickle.dumps((False, traceback.format_exc()))
+        pipe.send_bytes(answer)
 
 
 @dataclass(frozen=True)

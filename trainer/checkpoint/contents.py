@@ -22,7 +22,6 @@ from optimizer.state import (
     has_default_strides,
     shapes_by_name,
     to_json,
-    without_sharing,
 )
 from optimizer.types import JsonObject
 
@@ -125,7 +124,7 @@ def checkpoint_files(
     averages: Mapping[str, WeightEma],
     progress: Progress,
 ) -> Contents:
-    """Return everything that a resume needs, as files by path; the tensors are the run's own, not copies.
+    """Return everything that a resume needs, as files by path; the tensors are the run's own, and may share memory.
 
     Args:
         components: By name.
@@ -147,9 +146,7 @@ def checkpoint_files(
                 files |= {f"{name}/{file}": content for file, content in _optimizer_files(optimizers[name]).items()}
     files |= _run_files(progress)
     check_savable(files, config_paths(components))
-    return {
-        path: without_sharing(content) if path.endswith(".safetensors") else content for path, content in files.items()
-    }
+    return files
 
 
 def load_component(component_folder: Path, component: nn.Module, weights: Mapping[str, Tensor] | None = None) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from optimizer.config import joined
-from optimizer.state import compare_shapes, from_json, shapes_by_name, to_json, unsavable_reason, without_sharing
+from optimizer.state import compare_shapes, from_json, shapes_by_name, to_json, unsavable_reason
 from optimizer.types import JsonObject
 
 from ..errors import ConfigError, raised
@@ -193,7 +193,7 @@ class OwnState:
         files = STATE_FILES[path]
         elsewhere = sorted(name for name, tensor in tensors.items() if tensor.device.type != "cpu")
         values = {"state": spec, "on_device": elsewhere}
-        return {files.values: values, files.tensors: dict(without_sharing(tensors))}
+        return {files.values: values, files.tensors: tensors}
 
     def _spec(self, path: str) -> tuple[object, dict[str, Tensor]]:
         """Return an owner's state as `to_json` does, with its tensors; None if it has no state. Raises ValueError."""

@@ -32,7 +32,9 @@ def joined(world: World, timeout_seconds: float) -> Iterator[World]:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=attempt, rank=world.rank, world_size=world.size, timeout=timeout)
     try:
-        groups = [dist.new_group(timeout=timeout, backend=name) for name in ("gloo", backend)]
-        yield replace(world, control=groups[0], gradients=groups[1])
+        control, gradients, saves = (
+            dist.new_group(timeout=timeout, backend=name) for name in ("gloo", backend, "gloo")
+        )
+        yield replace(world, control=control, gradients=gradients, saves=saves)
     finally:
         dist.destroy_process_group()

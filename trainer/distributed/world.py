@@ -57,6 +57,8 @@ class World(Place):
     """The group for plain values, in the memory of the CPU; None before `launch.joined`, and for a single process."""
     gradients: Group | None = None
     """The group for gradients, on the device of the run."""
+    saves: Group | None = None
+    """The group for plain values of the thread that writes checkpoints: one like `control`."""
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -109,6 +111,11 @@ class World(Place):
     def place(self) -> Place:
         """The place alone, which another process can be sent."""
         return Place(self.rank, self.size)
+
+    @property
+    def saving(self) -> Self:
+        """This place for the thread that writes checkpoints: it exchanges values while the main thread does so too."""
+        return replace(self, control=self.saves)
 
     def seed(self, seed: int, update: int) -> int:
         """Return the seed for the random numbers that this process draws in an update of a run with `seed`."""

@@ -127,6 +127,7 @@ def training_loop(
             updater.begin_batch(index)
             updater.batch = on_device(_checked(next(made), len(world.taken(size))), world.device)
             outcomes.append(update(components, updater.batch, updater, step))
+        updater.end_update()
         yield UpdateReport(
             step=step,
             epoch=step // batches.steps_per_epoch,

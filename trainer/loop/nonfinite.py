@@ -8,7 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from optimizer.config import counted
+from optimizer.state import is_sharded
 
+from ..distributed.step_labels import named_ranks
+from ..distributed.world import World
 from ..errors import NonFiniteError
 from ..interfaces.component import is_frozen
 from ..interfaces.dataset import Batch
@@ -69,14 +72,31 @@ def check_weights(components: nn.ModuleDict, averages: Iterable[tuple[str, Tenso
         raise NonFiniteError(f"the weights are not finite: {found}")
 
 
-def describe_nonfinite(losses: Sequence[Tensor], batch: Batch, components: Mapping[str, nn.Module]) -> str:
+def describe_nonfinite(
+    world: World, losses: Sequence[Tensor], batch: Batch, components: Mapping[str, nn.Module]
+) -> str:
     """Return a sentence that names each loss, entry of the batch, weight and gradient that is not finite.
 
+    All processes call it; what only some of them have found is reported with their ranks.
+
     Args:
+        world: The processes of the run.
         losses: Scalars, one a batch of the update.
         batch: The last of these batches.
         components: The components that the losses update, by name. The first weight or gradient of each is named.
     """
+    ranks: dict[str, list[int]] = {}
+    for rank, findings in enumerate(world.gather(_nonfinite(losses, batch, components))):
+        for finding in findings:
+            ranks.setdefault(finding, []).append(rank)
+    return "; ".join(
+        finding if len(those) == world.size else f"on {named_ranks(those)} {finding}"
+        for finding, those in ranks.items()
+    )
+
+
+def _nonfinite(losses: Sequence[Tensor], batch: Batch, components: Mapping[str, nn.Module]) -> list[str]:
+    """Return what `describe_nonfinite` reports of this process."""
     found = []
     for index, loss in enumerate(losses):
         if not torch.isfinite(loss).all():
@@ -90,7 +110,7 @@ def describe_nonfinite(losses: Sequence[Tensor], batch: Batch, components: Mappi
             found.append(f"the weights of {name} are not finite: {weight}")
         elif gradient := first_nonfinite((key, parameter.grad) for key, parameter in parameters):
             found.append(f"the gradient of {name} is not finite: {gradient}")
-    return "; ".join(found)
+    return found
 
 
 @cache
@@ -99,7 +119,12 @@ def _scalar_one(device: torch.device) -> Tensor:
 
 
 def _float_values(tensor: Tensor) -> Tensor | None:
-    """Return the values of `tensor` that may be NaN or infinite; None for a type that has no such values."""
+    """Return the values of `tensor` that may be NaN or infinite; None for a type that has no such values.
+
+    Of a sharded tensor they are those of this process.
+    """
+    if is_sharded(tensor):
+        tensor = tensor.to_local()
     if tensor.is_sparse:
         tensor = tensor._values()  # coalescing would cost a sort
     return tensor.detach() if tensor.is_floating_point() or tensor.is_complex() else None

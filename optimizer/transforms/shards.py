@@ -1,0 +1,158 @@
+"""Sharded parameters: DTensors, of which each process holds a part. What is summed over their shards, and by whom.
+
+Only this module and `local_shards` know DTensors. A set of parameters may be plain in part, and on several meshes.
+"""
+
+from collections.abc import Iterable, Sequence
+from inspect import unwrap
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+import schedulefree
+import torch
+from torch import Tensor, optim
+from torch.optim import Optimizer
+
+from .composite_optimizer import owner_of
+from .memory_layout import PLAIN, parameter_labels
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+    from torch.distributed.tensor import DTensor
+
+Layout = tuple["ProcessGroup", ...]
+"""The groups of processes over which a tensor is sharded, one for each such dimension of its mesh."""
+
+ELEMENTWISE: tuple[type[Optimizer], ...] = (
+    *(optim.Adam, optim.AdamW, optim.SGD, optim.Adagrad, optim.Adadelta, optim.NAdam, optim.RAdam, optim.Adamax),
+    *(optim.ASGD, optim.RMSprop, optim.Rprop),
+    *(schedulefree.AdamWScheduleFree, schedulefree.RAdamScheduleFree, schedulefree.SGDScheduleFree),
+)
+"""Classes whose steps move each element by its own gradient and state."""
+
+_NEEDS_WHOLE: dict[type[Optimizer], str] = {
+    optim.Adafactor: "keeps means over the rows and columns of a whole parameter",
+    optim.LBFGS: "takes dot products over all parameters",
+    optim.SparseAdam: "takes sparse gradients, which a sharded parameter does not have",
+}
+"""Classes whose steps are wrong on shards and fail on DTensors, with the reason."""
+
+
+def is_sharded(tensor: Tensor) -> "TypeGuard[DTensor]":
+    """Return whether `tensor` is a DTensor, also if it is replicated."""
+    return type(tensor) not in PLAIN and hasattr(tensor, "full_tensor")
+
+
+def local_tensor(tensor: "DTensor") -> Tensor:
+    """Return the local tensor of a DTensor, in the same memory and without a graph."""
+    with torch.no_grad():
+        local = tensor.to_local()
+    return local if type(local) in PLAIN else getattr(local, "wait", lambda: local)()
+
+
+def layout_of(tensor: "DTensor") -> Layout:
+    """Return the groups over whose processes the elements of a DTensor are divided."""
+    mesh = tensor.device_mesh
+    divided = [not placement.is_replicate() and mesh.size(dim) > 1 for dim, placement in enumerate(tensor.placements)]
+    return tuple(mesh.get_group(dim) for dim, is_divided in enumerate(divided) if is_divided)
+
+
+def sum_over_shards(values: Sequence[Tensor], layouts: Sequence[Layout]) -> list[Tensor]:
+    """Return scalars summed over the processes of their layouts: one all_reduce for each set of processes.
+
+    All processes must call it with values of the same layouts in the same order. Nothing waits for a device.
+
+    Args:
+        values: float64 scalars, each of one shard.
+        layouts: of each value; one without groups is returned as it is.
+    """
+    from torch import distributed
+
+    result = list(values)
+    places: dict[ProcessGroup, list[int]] = {}
+    for index, layout in enumerate(layouts):
+        for group in layout:
+            places.setdefault(group, []).append(index)
+    merged: dict[tuple[int, ...], tuple[ProcessGroup, list[int]]] = {}
+    for group, indices in places.items():  # several meshes may have groups of the same processes
+        ranks = tuple(distributed.get_process_group_ranks(group))
+        merged.setdefault(ranks, (group, []))[1].extend(indices)
+    for group, indices in merged.values():
+        device = result[indices[0]].device
+        vector = torch.stack([result[index].to(device) for index in indices])
+        vector = vector.to(_device_for(group, device))
+        distributed.all_reduce(vector, group=group)
+        for index, value in zip(indices, vector.to(device).unbind(), strict=True):
+            result[index] = value
+    return result
+
+
+def _device_for(group: "ProcessGroup", device: torch.device) -> torch.device:
+    """Return where a collective of `group` takes place: on `device`, unless shards are offloaded to the CPU."""
+    from torch import distributed
+
+    kinds = [pair.partition(":")[0] for pair in distributed.get_backend_config(group).split(",")]
+    return device if device.type in kinds else torch.device(kinds[0])
+
+
+def norm_over_shards(gradients: Iterable["DTensor"], plain: Tensor | None) -> Tensor:
+    """Return the joint L2 norm of sharded gradients and of those with the norm `plain`: one all_reduce."""
+    parts: dict[tuple[object, ...], list[Tensor]] = {}
+    layouts: dict[tuple[object, ...], Layout] = {}
+    for gradient in gradients:
+        if any(placement.is_partial() for placement in gradient.placements):
+            gradient = gradient.redistribute(placements=_without_partial(gradient))
+        local = local_tensor(gradient)
+        key = (id(gradient.device_mesh), gradient.placements, local.dtype, local.device)
+        if key not in layouts:
+            layouts[key] = layout_of(gradient)
+        parts.setdefault(key, []).append(local)
+    squares = sum_over_shards([_square(tensors) for tensors in parts.values()], [layouts[key] for key in parts])
+    squares += [] if plain is None else [plain.to(torch.float64).square()]
+    total = torch.stack([square.to(squares[0].device) for square in squares]).sum().sqrt()
+    is_double = any(tensors[0].dtype == torch.float64 for tensors in parts.values())
+    return total if is_double or (plain is not None and plain.dtype == torch.float64) else total.float()
+
+
+def _without_partial(tensor: "DTensor") -> list[Any]:
+    from torch.distributed.tensor import Replicate
+
+    return [Replicate() if placement.is_partial() else placement for placement in tensor.placements]
+
+
+def _square(tensors: list[Tensor]) -> Tensor:
+    """Return the sum of the squares of all elements, in float64."""
+    dtype = torch.float32 if tensors[0].dtype.itemsize < 4 else None  # where the square of a large norm would overflow
+    norms = torch.stack(torch._foreach_norm(tensors, 2, dtype=dtype))
+    return norms.to(torch.float64).square().sum()
+
+
+def check_placement(optimizer: Optimizer) -> bool:
+    """Return whether `optimizer` has parameters that are stepped on their local shards.
+
+    Raises:
+        ValueError: a parameter is sharded, and its class needs the whole.
+    """
+    found = False
+    for group in optimizer.param_groups:
+        cls = type(owner_of(optimizer, group))
+        for index, p in enumerate(group["params"]):
+            if is_sharded(p):
+                if any(not placement.is_replicate() for placement in p.placements):
+                    _refuse_shards(cls, parameter_labels(group)[index])
+                found = found or is_elementwise(cls)
+    return found
+
+
+def _refuse_shards(cls: type[Optimizer], name: str) -> None:
+    for needy, reason in _NEEDS_WHOLE.items():
+        if issubclass(cls, needy):
+            raise ValueError(
+                f"{name} is sharded (a DTensor), and {needy.__name__} {reason}: train it by a class that works element"
+                " by element, as AdamW, or do not shard it"
+            )
+
+
+def is_elementwise(cls: type[Optimizer]) -> bool:
+    """Return whether the class that updates a group is known to step element by element."""
+    step = unwrap(getattr(cls, "class_step", cls.step))
+    return any(issubclass(cls, known) and step is unwrap(known.step) for known in ELEMENTWISE)
