@@ -9,7 +9,6 @@ from .checkpoint.save_errors import writing
 from .distributed.agreement import Agreement
 from .distributed.outcomes import by_main
 from .errors import user_code
-from .interfaces.dataset import in_order
 from .interfaces.objective import HELD_OUT_PREFIX, Outcome
 from .loop.averaged_weights import averaged_weights, switches_weights
 from .loop.batch_norm import calibration_batches
@@ -75,8 +74,8 @@ class Evaluations:
         run = self._run
         assert run.data.held_out is not None, "there is nothing to evaluate on"
         with self._evaluating():
-            held_out = in_order(run.data.held_out, run.config.data.batch_size)
-            return evaluate(run.objective, run.components, held_out, run.world)
+            split, batch_size = run.data.held_out, run.config.data.batch_size
+            return evaluate(run.objective, run.components, split, batch_size, run.world)
 
     def in_environment(self, stops: Callable[[], bool] = lambda: False) -> dict[str, float]:
         """Return the metrics of the policy's episodes in the environment. Training is not affected.
@@ -149,9 +148,8 @@ class Evaluations:
         run, optimizers = self._run, self._run.optimizers.values()
         averages = any(switches_weights(optimizer) for optimizer in optimizers)
         with separate_rng(run.config.seed), averaged_weights(optimizers, run.averages), run.own_state.kept():
-            calibration = calibration_batches(run.config, run.data.train) if averages else None
-            autocast, device = run.updater.autocast(), run.world.device
-            with evaluation_mode(run.objective, run.components, calibration, autocast, device):
+            calibration = calibration_batches(run.config, run.data.train, run.world) if averages else None
+            with evaluation_mode(run.objective, run.components, calibration, run.updater.autocast(), run.world):
                 yield
 
     def _due(self) -> list[str]:

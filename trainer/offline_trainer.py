@@ -1,5 +1,6 @@
 """The story of a run, top to bottom: build everything, train, evaluate, save, draw."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -44,7 +45,7 @@ from .runtime.signals import Interruption
 from .runtime.terminal import log
 from .same_run import check_same_data, check_same_run, check_same_state
 from .setup.components import build_components, compile_components
-from .setup.dry_run import prepare_components
+from .setup.dry_run import dry_run_smallest_batch, prepare_components
 from .setup.initial_weights import Loaded
 from .setup.optimizers import build_optimizer, check_each_trains
 from .setup.placing import device_before, place_components
@@ -86,13 +87,13 @@ class OfflineTrainer:
         self.components, loaded = build_components(config.model, config.seed, not resumed, self.log)
         self.objective: Objective = train.objective.make("train.objective")
         check_means(self.objective, train.accumulate, self.data.held_out, config.data.batch_size, self.world.size)
-        outcome = self._prepare_components(loaded)
+        outcome = self._prepare(loaded)
         self.optimizers = self._build_optimizers()
         self.fingerprint = run_fingerprint(self.config, self.optimizers, self.horizon)
         self.averages = self._averages(resumed)
         trained, rules = (self.components, self.optimizers), Rules.from_config(self.config, self.optimizers)
         self.updater = GradientUpdater(*trained, self.world, rules, self.averages, self.log)
-        self.contents = CheckedContents(*trained, self.averages)
+        self.contents = CheckedContents(*trained, self.averages, self.world)
         self.own_state = OwnState(self.objective, self.data, self.components, config.data.workers, self.log)
         self.checkpoints = CheckpointManager(train, self.log, self.world)
         self.evaluations = Evaluations(self, outcome)
@@ -240,17 +241,25 @@ class OfflineTrainer:
         """
         restore_run(self, folder)
 
-    def _prepare_components(self, loaded: dict[str, Loaded]) -> Outcome:
-        """Bring the components into the form in which they train; return the losses and metrics of a batch."""
-        config, world = self.config, self.world
+    def _prepare(self, loaded: Mapping[str, Loaded]) -> Outcome:
+        """Bring the components into the form and to the place in which they train; return the outcome of a batch.
+
+        Args:
+            loaded: The parameters that each `init_from` loaded.
+        """
+        config = self.config
+        before = device_before(config.model, self.world)
         with separate_rng(config.seed):
             given = (self.objective, self.components, self.data, config.model, loaded)
-            outcome = prepare_components(*given, device_before(config.model, world), self.batches.smallest_batch == 1)
-        check_same_run(world, config, self.data, self.components)
+            outcome = prepare_components(*given, before)
+        check_same_run(self.world, config, self.data, self.components)
+        with separate_rng(config.seed):
+            smallest = (self.data.train, self.batches.smallest_batch)
+            dry_run_smallest_batch(self.objective, self.components, *smallest, before, self.world)
         check_roles(self.objective, config.model)
         self.config = config = with_group_rules(config, self.components)
         with separate_rng(config.seed):
-            place_components(self.objective, self.components, self.data, config.model, world)
+            place_components(self.objective, self.components, self.data, config.model, self.world)
         return outcome
 
     def _build_optimizers(self) -> dict[str, Optimizer]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -154,17 +155,16 @@ def load_component(component_folder: Path, component: nn.Module, weights: Mappin
 
     Args:
         component_folder: The component's folder in a checkpoint.
-        component: The component.
+        component: The component; of sharded tensors, this process takes its part.
         weights: In place of those in the file.
 
     Raises:
         ValueError: Something does not fit. The message names all that does not; nothing is changed.
     """
-    path = component_folder / WEIGHTS
-    tensors = read_tensors(path) if weights is None else weights
-    extra = _read_extra(component_folder)
-    state = component.state_dict()
+    path, state = component_folder / WEIGHTS, component.state_dict()
     own = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    tensors = read_tensors(path, own) if weights is None else weights
+    extra = _read_extra(component_folder)
     problems = compare_shapes(shapes_by_name(tensors), shapes_by_name(own))
     if extra.keys() != state.keys() - own.keys():
         here = ", ".join(sorted(state.keys() - own.keys())) or "nothing"
@@ -183,17 +183,20 @@ def load_component(component_folder: Path, component: nn.Module, weights: Mappin
     _restore_strides(component, tensors)
 
 
-def read_averages(component_folder: Path, exact: bool = False) -> dict[str, Tensor]:
+def read_averages(
+    component_folder: Path, exact: bool = False, like: Mapping[str, Tensor] = MappingProxyType({})
+) -> dict[str, Tensor]:
     """Return the averages of `train.ema` in a component's folder, and the other tensors in its file of weights.
 
     Args:
         component_folder: The component's folder in a checkpoint.
         exact: Whether an average in float32 of a weight in another type stays in float32.
+        like: As for `read_tensors`.
 
     Raises:
         DamagedCheckpointError: A file is not as it was written.
     """
-    weights, averages = read_tensors(component_folder / WEIGHTS), read_tensors(component_folder / EMA_TENSORS)
+    weights, averages = (read_tensors(component_folder / file, like) for file in (WEIGHTS, EMA_TENSORS))
     if strange := averages.keys() - weights.keys():
         raise DamagedCheckpointError(f"{component_folder / EMA_TENSORS}: {min(strange)} is not in {WEIGHTS}")
     rounded = {name: average if exact else average.to(weights[name].dtype) for name, average in averages.items()}
@@ -212,7 +215,8 @@ def load_averages(component_folder: Path, component: nn.Module, ema: WeightEma) 
         ValueError: Something does not fit.
     """
     with ema.exchanged(exact=True):
-        load_component(component_folder, component, read_averages(component_folder, exact=True))
+        own = {name: value for name, value in component.state_dict().items() if isinstance(value, Tensor)}
+        load_component(component_folder, component, read_averages(component_folder, exact=True, like=own))
     values = read_json(component_folder / EMA_VALUES)
     with expected_content(component_folder / EMA_VALUES):
         if type(values["steps"]) is not int or values["steps"] < 0:

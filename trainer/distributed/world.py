@@ -3,7 +3,8 @@
 import json
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -41,6 +42,14 @@ class Place:
         return self.share(samples) or range(1)
 
 
+@dataclass
+class _Computed:
+    """What all processes compute together now."""
+
+    counts: bool | None = None
+    """Whether the samples of this process count; None: each process computes on its own."""
+
+
 @dataclass(frozen=True)
 class World(Place):
     """The processes that train a run, as one of them sees them. The default is the only process of a run.
@@ -59,6 +68,7 @@ class World(Place):
     """The group for gradients, on the device of the run."""
     saves: Group | None = None
     """The group for plain values of the thread that writes checkpoints: one like `control`."""
+    _computed: _Computed = field(default_factory=_Computed, repr=False, compare=False)
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -101,6 +111,29 @@ class World(Place):
                 )
             found = device_named(f"cuda:{self.local_rank}", "train.device")
         return replace(self, device=found)
+
+    @property
+    def counts(self) -> bool | None:
+        """Whether the samples that this process computes now count; None outside of `computing`."""
+        return self._computed.counts
+
+    def computing(self, samples: int) -> AbstractContextManager[None]:
+        """Return a context in which the processes compute a batch of `samples` together, each those that it takes.
+
+        Statistics over a batch are over the samples of all processes there, so that all of them run the same layers.
+        """
+        return nullcontext() if self.is_alone else self._computing(bool(self.share(samples)))
+
+    @contextmanager
+    def _computing(self, counts: bool) -> Iterator[None]:
+        before, self._computed.counts = self._computed.counts, counts
+        try:
+            yield
+        finally:
+            self._computed.counts = before
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self  # a copy of a layer is in the same world
 
     @property
     def name(self) -> str:
