@@ -233,6 +233,17 @@ class OfflineTrainer:
             files = {**self.contents.make(progress), **self.own_state.files()}
             self.checkpoints.save(self.step, files, is_last)
 
+    @property
+    def sharded(self) -> list[str]:
+        """The components whose state is spread over the processes."""
+        if self.world.is_alone:
+            return []
+        return [name for name, component in self.config.model.components.items() if component.placement == "shard"]
+
+    def continue_alone(self) -> None:
+        """Let this process save without the others, which may be gone: components that are not sharded are whole."""
+        self.world = self.checkpoints.world = self.world.alone()
+
     def restore(self, folder: Path) -> None:
         """Continue from the checkpoint in `folder`.
 

@@ -7,22 +7,11 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from torch import distributed
+from worlds import own_world
 
 from optimizer.state import is_sharded
 from trainer import load_config
-from trainer.distributed.world import World
 from trainer.offline_trainer import OfflineTrainer
-
-
-@functools.cache
-def own_world():
-    """Return the world of this worker; in a process without others, that of a single one."""
-    if not distributed.is_initialized():
-        return World()
-    rank, size = distributed.get_rank(), distributed.get_world_size()
-    control, gradients = (distributed.new_group(backend="gloo") for _ in range(2))
-    return World(rank, size, rank, control=control, gradients=gradients)
 
 
 def in_float64(function):
