@@ -144,8 +144,7 @@ class OfflineTrainer:
             raise early_stop_error(self, agreement.signal)
         for line in [*self._step_count_notices(), *self.checkpoints.best.missing()]:
             self.log(line)
-        if self.world.is_main:
-            self._draw()
+        self._draw()
         return Result(run_dir, self.step, self.metrics)
 
     def _train(self, metrics: MetricsLog, progress: RunProgress, agreement: Agreement) -> None:
@@ -202,7 +201,7 @@ class OfflineTrainer:
         """Draw the metrics and the policy's episodes, as the config asks."""
         run_dir = self.config.train.run_dir
         try:
-            if self.config.train.pictures:
+            if self.config.train.pictures and self.world.is_main:
                 with user_code(f"drawing {run_dir / METRICS}"), writing(run_dir):
                     for path in draw_pictures(run_dir):
                         self.log(f"drew {path}")
@@ -258,15 +257,14 @@ class OfflineTrainer:
         Args:
             loaded: The parameters that each `init_from` loaded.
         """
-        config = self.config
-        before = device_before(config.model, self.world)
+        config, device = self.config, device_before(self.config.model, self.world)
         with separate_rng(config.seed):
             given = (self.objective, self.components, self.data, config.model, loaded)
-            outcome = prepare_components(*given, before)
+            outcome = prepare_components(*given, device)
         check_same_run(self.world, config, self.data, self.components)
         with separate_rng(config.seed):
             smallest = (self.data.train, self.batches.smallest_batch)
-            dry_run_smallest_batch(self.objective, self.components, *smallest, before, self.world)
+            dry_run_smallest_batch(self.objective, self.components, *smallest, device, self.world)
         check_roles(self.objective, config.model)
         self.config = config = with_group_rules(config, self.components)
         with separate_rng(config.seed):

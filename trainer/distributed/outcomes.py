@@ -1,6 +1,7 @@
 """Work of one process, or of each, whose outcome all processes of a run learn: its result, or the first failure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from ..errors import (
@@ -54,6 +55,26 @@ def by_each(world: World, work: Callable[[], Value]) -> list[Value]:
     found = world.gather([result, _description(error, world.name)])
     _raise(world, error, [description for _, description in found])
     return [value for value, _ in found]
+
+
+@contextmanager
+def failing_together(world: World) -> Iterator[None]:
+    """Run the body in all processes. If it fails in one of them, all raise the error of the first such one.
+
+    The body must not exchange values, as a process that failed would not take part.
+
+    Raises:
+        Exception: As for `by_each`, for an error of the run's own kinds; another one is raised where it was made.
+    """
+    error: Exception | None = None
+    try:
+        yield
+    except _KINDS as failure:
+        if world.is_alone:
+            raise
+        error = failure
+    if world.any(error is not None):
+        _raise(world, error, world.gather(_description(error, world.name)))
 
 
 def _done(work: Callable[[], Value]) -> tuple[Value | None, BaseException | None]:
