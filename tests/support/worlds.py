@@ -12,5 +12,6 @@ def own_world():
     """Return the world of this process: one of those that `processes.Workers` has joined, or alone."""
     if not distributed.is_initialized():
         return World()
-    group, saves = distributed.group.WORLD, distributed.new_group(backend="gloo")
-    return World(distributed.get_rank(), distributed.get_world_size(), control=group, gradients=group, saves=saves)
+    rank, size = distributed.get_rank(), distributed.get_world_size()
+    control, gradients, saves = (distributed.new_group(backend="gloo") for _ in range(3))
+    return World(rank, size, rank, control=control, gradients=gradients, saves=saves)

@@ -54,10 +54,14 @@ class CheckpointManager:
         """Called in the main process before each save; it raises SaveError if another process trains the run now."""
 
     def due(self, step: int) -> bool:
-        """Return whether a checkpoint is due after `step` updates, by their number or by the clock."""
-        every, minutes = self._train.save_every, self._train.save_every_minutes
-        by_clock = minutes is not None and time.monotonic() - self._last_save >= minutes * 60
-        return by_clock or (every is not None and step % every == 0)
+        """Return whether a checkpoint is due after `step` updates, by their number."""
+        every = self._train.save_every
+        return every is not None and step % every == 0
+
+    def due_by_clock(self) -> bool:
+        """Return whether a checkpoint is due by the clock of this process."""
+        minutes = self._train.save_every_minutes
+        return minutes is not None and time.monotonic() - self._last_save >= minutes * 60
 
     def continue_from(self, step: int) -> None:
         """Treat the checkpoint after `step` updates, which the run resumes from, as the last one written."""

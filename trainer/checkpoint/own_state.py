@@ -16,7 +16,7 @@ from optimizer.types import JsonObject
 from ..errors import ConfigError, raised
 from ..interfaces.dataset import DataSet
 from ..interfaces.objective import Objective, own_modules
-from ..runtime.files import DamagedCheckpointError, read_json, read_tensors
+from ..runtime.files import DamagedCheckpointError, checksum_of, checksum_of_tensors, read_json, read_tensors
 from .contents import DATA_STATE, OBJECTIVE_STATE, Contents, Progress, StateFiles, expected_content, user_state
 from .unsaved import UnsavedChanges
 
@@ -101,6 +101,16 @@ class OwnState:
             with suppress(ValueError):  # its state cannot be saved
                 if self._spec(path)[0] is not None:
                     found.append(path)
+        return found
+
+    def checksums(self) -> dict[str, str]:
+        """Return a checksum of the state of each owner that has some which can be saved, by its path in the config."""
+        found = {}
+        for path in self._owners:
+            with suppress(ValueError):  # the next save reports it
+                spec, tensors = self._spec(path)
+                if spec is not None:
+                    found[path] = f"{checksum_of({path: spec})} {checksum_of_tensors(tensors)}"
         return found
 
     @contextmanager

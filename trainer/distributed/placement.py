@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from optimizer.state import is_sharded as is_sharded_tensor
+from optimizer.state import local_tensor
 
 from ..interfaces.component import NamesMethods
 from .world import World
@@ -87,7 +88,7 @@ def gathered(components: Iterable[nn.Module]) -> Iterator[None]:
 
 def local_part(tensor: Tensor) -> Tensor:
     """Return the part of a sharded tensor that this process has, in the same memory; another tensor as it is."""
-    return tensor.to_local() if is_sharded_tensor(tensor) else tensor
+    return local_tensor(tensor) if is_sharded_tensor(tensor) else tensor
 
 
 def _mesh(world: World) -> "DeviceMesh":

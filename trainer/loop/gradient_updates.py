@@ -14,6 +14,7 @@ from optimizer.transforms import clip_to_norm, total_norm
 from optimizer.types import StateDict
 
 from ..config.schema import ExperimentConfig
+from ..distributed.sums import mean_over
 from ..distributed.world import World
 from ..errors import ConfigError, NonFiniteError, user_line
 from ..interfaces.component import config_path
@@ -197,6 +198,10 @@ class GradientUpdater:
         if component not in self._components:
             raise KeyError(f"there is no component {component!r} to step")
         return self.update % self.rules.every.get(component, 1) == 0
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the mean of `values` over the samples of the present batch, those in other processes included."""
+        return mean_over(self._world, values, len(self._world.share(self.sizes[self.batch_index])) > 0)
 
     def restore_statistics(self) -> None:
         """Restore the running statistics of before the update, whose batches may have left NaNs in them."""

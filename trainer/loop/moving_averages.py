@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from optimizer.factories import trainable_parameters
-from optimizer.state import is_sharded as is_sharded_tensor
+from optimizer.state import is_sharded
 
 from ..distributed.placement import local_part
 from .running_statistics import statistics_of
@@ -32,7 +32,7 @@ class MovingAverage:
         """The averages of parameters and running statistics, by name."""
         groups: defaultdict[object, tuple[list[Tensor], list[Tensor]]] = defaultdict(lambda: ([], []))
         for average, weight in tensors.values():
-            averages, weights = groups[weight.device, weight.dtype, average.dtype, is_sharded_tensor(weight)]
+            averages, weights = groups[weight.device, weight.dtype, average.dtype, is_sharded(weight)]
             averages.append(average)
             weights.append(weight)
         self._groups = list(groups.values())
@@ -43,7 +43,9 @@ class MovingAverage:
     @torch.no_grad()
     def move(self, share: float) -> None:
         """Move by `share` of the way to the present weights: average + share · (weights - average)."""
-        for averages, weights in map(local_parts, self._groups):
+        for averages, weights in self._groups:
+            if is_sharded(weights[0]):  # loading may have put other shards there: none are kept
+                averages, weights = ([local_part(each) for each in tensors] for tensors in (averages, weights))
             dtype = averages[0].dtype
             ends = weights if weights[0].dtype == dtype else [weight.to(dtype) for weight in weights]
             torch._foreach_lerp_(averages, ends, share)
@@ -64,17 +66,6 @@ class MovingAverage:
             average, value = averages[key], values[other]
             if average is not None and value is not None:
                 yield average, value
-
-
-def local_parts(group: tuple[list[Tensor], list[Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the parts of averages and weights that this process has, in the same memory: all of them, or shards.
-
-    They are fetched each time, as loading may put others in their place. To call under `torch.no_grad`.
-    """
-    averages, weights = group
-    if not is_sharded_tensor(weights[0]):
-        return averages, weights
-    return [local_part(average) for average in averages], [local_part(weight) for weight in weights]
 
 
 def followed_tensors(component: nn.Module) -> dict[str, Tensor]:

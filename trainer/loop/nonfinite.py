@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from optimizer.config import counted
-from optimizer.state import is_sharded
 
+from ..distributed.placement import local_part
 from ..distributed.step_labels import named_ranks
 from ..distributed.world import World
 from ..errors import NonFiniteError
@@ -28,7 +28,7 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
             return False
     flags = []
     for device, (some, in_bfloat16) in plain.items():
-        flag = torch.zeros((), device=device)
+        flag = torch.zeros((), dtype=torch.float32, device=device)
         # What GradScaler uses: it multiplies by 1, and raises the flag. On a CUDA device it does not take bfloat16.
         torch._amp_foreach_non_finite_check_and_unscale_(some, flag, _scalar_one(device))
         if filled := [tensor for tensor in in_bfloat16 if tensor.numel()]:
@@ -115,7 +115,7 @@ def _nonfinite(losses: Sequence[Tensor], batch: Batch, components: Mapping[str, 
 
 @cache
 def _scalar_one(device: torch.device) -> Tensor:
-    return torch.ones((), device=device)
+    return torch.ones((), dtype=torch.float32, device=device)
 
 
 def _float_values(tensor: Tensor) -> Tensor | None:
@@ -123,8 +123,7 @@ def _float_values(tensor: Tensor) -> Tensor | None:
 
     Of a sharded tensor they are those of this process.
     """
-    if is_sharded(tensor):
-        tensor = tensor.to_local()
+    tensor = local_part(tensor)
     if tensor.is_sparse:
         tensor = tensor._values()  # coalescing would cost a sort
     return tensor.detach() if tensor.is_floating_point() or tensor.is_complex() else None

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from optimizer.state import is_sharded as is_sharded_tensor
+from optimizer.state import is_sharded
 
 from ..config.averages import EmaConfig
 from ..distributed.placement import local_part
@@ -47,8 +47,8 @@ class WeightEma(MovingAverage):
         followed = followed_tensors(component)
         averages = {name: _start(weight) for name, weight in followed.items()}
         pairs = [(averages[name], weight) for name, weight in followed.items()]
-        self._pairs = [pair for pair in pairs if not is_sharded_tensor(pair[1])]
-        self._shards = [pair for pair in pairs if is_sharded_tensor(pair[1])]
+        self._pairs = [pair for pair in pairs if not is_sharded(pair[1])]
+        self._shards = [pair for pair in pairs if is_sharded(pair[1])]
         by_weight = {id(weight): average for average, weight in self._shards}
         self._places = [
             (module._parameters, key, by_weight[id(weight)])
@@ -157,7 +157,7 @@ def _is_float(place: Place) -> bool:
 
 def _is_same(one: Tensor, other: object) -> bool:
     """Return whether `other` is the same memory as `one`."""
-    if is_sharded_tensor(one):  # an empty shard has no address: its storage is compared
-        storages = [local_part(tensor).untyped_storage()._cdata for tensor in (one, other) if is_sharded_tensor(tensor)]
+    if is_sharded(one):  # an empty shard has no address: its storage is compared
+        storages = [local_part(each).untyped_storage()._cdata for each in (one, other) if isinstance(each, Tensor)]
         return len(storages) == 2 and storages[0] == storages[1]
     return isinstance(other, Tensor) and one.data_ptr() == other.data_ptr() and one.shape == other.shape

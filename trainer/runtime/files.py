@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import torch
 import xxhash
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -213,6 +214,15 @@ def checksum(path: Path) -> str:
 def checksum_of(values: Mapping[str, Any]) -> str:
     """Return the XXH3 checksum of plain values."""
     return xxhash.xxh3_128(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def checksum_of_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """Return the XXH3 checksum of tensors by name, in the order of the names."""
+    digest = xxhash.xxh3_128()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().unsqueeze(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def remove(path: Path) -> None:

@@ -53,7 +53,7 @@ def place_components(
 ) -> None:
     """Shard components, as the config asks, and move the others and the objective's own modules to the device.
 
-    Then a batch runs through them, as before it through the whole ones. Without a component to shard nothing happens.
+    Then a batch runs through them, as one has run through the whole ones. Without a component to shard nothing happens.
     Nothing may make or replace parameters afterwards. Optimizers are built over the placed components.
 
     Args:
