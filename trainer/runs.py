@@ -179,7 +179,7 @@ def _resumed_trainer(config: ExperimentConfig, folder: Path | None, console: Con
         with writing(run_dir):
             recover(checkpoints)
     world.barrier()
-    point = newest_verified(run_dir, log) if folder is None else verified_point(folder, log)
+    point = newest_verified(run_dir, log, world) if folder is None else verified_point(folder, log, world)
     if point.folder is not None and config.resume.on_change == "keep":
         config = _with_saved_values(config, point.folder)
     trainer = OfflineTrainer(config, console, resumed=point.folder is not None, world=world)

@@ -1,6 +1,5 @@
 """Whether all processes of a run see one run directory."""
 
-import socket
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -28,14 +27,13 @@ def check_shared(run_dir: Path, world: World) -> None:
         return
     name = by_main(world, lambda: Path(tempfile.mkdtemp(prefix=ASIDE, dir=run_dir)).name)
     try:
-        seen = world.gather([(run_dir / name).is_dir(), socket.gethostname()])
+        seen = world.gather([world.name, (run_dir / name).is_dir()])
     finally:
         if world.is_main:
             with suppress(OSError):  # the next run removes it
                 (run_dir / name).rmdir()
-    blind = [f"rank {rank} ({host})" for rank, (sees, host) in enumerate(seen) if not sees]
-    if blind:
+    if blind := [process for process, sees in seen if not sees]:
         raise ConfigError(
-            f"train.run_dir: must be on a file system that all processes share; {listed(blind)} cannot see what rank 0"
-            f" ({seen[0][1]}) writes into {run_dir}"
+            f"train.run_dir: must be on a file system that all processes share; {listed(blind)} cannot see what"
+            f" {seen[0][0]} writes into {run_dir}"
         )
