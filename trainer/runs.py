@@ -197,16 +197,15 @@ def _resumed_trainer(config: ExperimentConfig, folder: Path | None, console: Con
 
 
 def _resume_point(run_dir: Path, folder: Path | None, log: Log, world: World) -> ResumePoint:
-    """Return the checkpoint in `folder`, or the newest good one. The main process verifies it for all."""
+    """Return the checkpoint in `folder`, or the newest good one. All processes take that of the main one."""
 
-    def find() -> list[list[str]]:
+    def recovered() -> str | None:
         with writing(run_dir):
             recover(run_dir / CHECKPOINTS)
-        point = newest_verified(run_dir, log) if folder is None else verified_point(folder, log)
-        return [list(map(str, [point.folder] if point.folder else [])), list(map(str, point.damaged))]
+        return None if folder is None else str(folder)
 
-    found, damaged = by_main(world, find)
-    return ResumePoint(Path(found[0]) if found else None, list(map(Path, damaged)))
+    chosen = by_main(world, recovered)
+    return newest_verified(run_dir, log, world) if chosen is None else verified_point(Path(chosen), log, world)
 
 
 def _prepare_files(trainer: OfflineTrainer, changed: ExperimentConfig | None) -> None:

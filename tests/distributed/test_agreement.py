@@ -107,8 +107,8 @@ def test_the_clock_of_the_main_process_decides_on_saves(two_workers):
 @pytest.mark.parametrize("kind", [SaveError, NonFiniteError])
 @pytest.mark.parametrize("place", [(0,), (1,), (0, 1)])
 def test_a_failure_of_one_process_is_raised_by_both(two_workers, place, kind):
-    name = f"rank 1 ({socket.gethostname()}): " if place == (1,) else ""  # the main one works for all
-    assert two_workers.call(failing, place, kind) == [(kind, f"{name}no such thing as {place[0]}")] * 2
+    message = f"rank {place[0]} ({socket.gethostname()}): no such thing as {place[0]}"
+    assert two_workers.call(failing, place, kind) == [(kind, message)] * 2
 
 
 def test_processes_that_do_not_fail_learn_all_results(two_workers):
@@ -120,7 +120,7 @@ def test_a_value_of_the_main_process_reaches_both(two_workers):
 
 
 def test_a_failure_to_make_it_is_raised_by_both(two_workers):
-    assert two_workers.call(failing_by_main) == ["by rank 0"] * 2
+    assert two_workers.call(failing_by_main) == [f"rank 0 ({socket.gethostname()}): by rank 0"] * 2
 
 
 @pytest.mark.parametrize("place", [0, 1])

@@ -18,7 +18,8 @@ from .best import BestCheckpoint
 from .directory import Files
 from .names import write_pointer
 from .retention import tidy
-from .save_errors import SaveErrors, newest_checkpoint
+from .save_errors import SaveErrors, newest_checkpoint, writing
+from .shared_folder import check_shared
 from .shares import Share
 from .writing import write_checkpoint
 
@@ -137,6 +138,14 @@ class CheckpointManager:
         self._errors.report(failure, cause, self._is_last)
 
     def __enter__(self) -> Self:
+        """Check that all processes can write into the run's directory.
+
+        Raises:
+            ConfigError: A process does not see it.
+            SaveError: The main process cannot write into it.
+        """
+        with writing(self._train.run_dir):
+            check_shared(self._train.run_dir, self.world)
         return self
 
     def __exit__(

@@ -14,6 +14,7 @@ from ..errors import (
     UserCodeError,
     raised,
 )
+from ..runtime.files import DamagedCheckpointError
 from .world import World
 
 Value = TypeVar("Value")
@@ -26,6 +27,8 @@ _KINDS: tuple[type[Exception], ...] = (
     SaveError,
     UnreadableError,
     NonFiniteError,
+    DamagedCheckpointError,
+    ValueError,
     OSError,
 )
 """Errors that all processes raise as the kind that one of them had; others become a RuntimeError."""
@@ -35,10 +38,10 @@ def by_main(world: World, work: Callable[[], Value]) -> Value:
     """Return in all processes the result of `work`, which the main process does; JSON must be able to hold it.
 
     Raises:
-        Exception: The work failed. All processes raise the error.
+        Exception: The work failed. All processes raise the error, which names the main one if there are others.
     """
     result, error = _done(work) if world.is_main else (None, None)
-    found = world.from_main([result, _description(error, world.name)])
+    found = world.from_main([result, _description(error, world)])
     _raise(world, error, [found[1]])
     value: Value = found[0]
     return value
@@ -48,11 +51,11 @@ def by_each(world: World, work: Callable[[], Value]) -> list[Value]:
     """Return in all processes the results of `work`, which each one does, by rank; JSON must be able to hold them.
 
     Raises:
-        Exception: The work failed in a process. All raise the error of the first such one, which names it unless it is
-            the main one.
+        Exception: The work failed in a process. All raise the error of the first such one, which names it if there are
+            others.
     """
     result, error = _done(work)
-    found = world.gather([result, _description(error, world.name)])
+    found = world.gather([result, _description(error, world)])
     _raise(world, error, [description for _, description in found])
     return [value for value, _ in found]
 
@@ -64,7 +67,7 @@ def failing_together(world: World) -> Iterator[None]:
     The body must not exchange values, as a process that failed would not take part.
 
     Raises:
-        Exception: As for `by_each`, for an error of the run's own kinds; another one is raised where it was made.
+        Exception: As for `by_each`, for an error of the kinds that others can raise; another one is raised at once.
     """
     error: Exception | None = None
     try:
@@ -74,7 +77,7 @@ def failing_together(world: World) -> Iterator[None]:
             raise
         error = failure
     if world.any(error is not None):
-        _raise(world, error, world.gather(_description(error, world.name)))
+        _raise(world, error, world.gather(_description(error, world)))
 
 
 def _done(work: Callable[[], Value]) -> tuple[Value | None, BaseException | None]:
@@ -86,25 +89,22 @@ def _done(work: Callable[[], Value]) -> tuple[Value | None, BaseException | None
         return None, error
 
 
-def _description(error: BaseException | None, name: str) -> list[str] | None:
-    """Return the kind and the text of an error, and the name of the process, as JSON takes them."""
-    if error is None:
+def _description(error: BaseException | None, world: World) -> list[str] | None:
+    """Return the kind and the text of an error, as JSON takes them; None if it reaches nobody else."""
+    if error is None or world.is_alone:
         return None
     kind = next((kind.__name__ for kind in _KINDS if isinstance(error, kind)), "")
-    return [kind, str(error) if kind else raised(error), name]
+    return [kind, f"{world.name}: {error if kind else raised(error)}"]
 
 
 def _raise(world: World, own: BaseException | None, failures: list[list[str] | None]) -> None:
-    """Raise the first of the failures, which are by rank, if there is one. own: the error of this process."""
+    """Raise the first of the failures, which are by rank, if there is one.
+
+    own: the error of this process, which is raised as it is if there is no other.
+    """
     if world.is_alone:
         if own is not None:
             raise own
         return
-    rank = next((rank for rank, failure in enumerate(failures) if failure is not None), None)
-    if rank is None:
-        return
-    name, text, process = failures[rank] or ["", "", ""]
-    kind = next((kind for kind in _KINDS if kind.__name__ == name), RuntimeError)
-    if own is not None and rank == world.rank == 0 and name:
-        raise own  # with its cause
-    raise kind(f"{process}: {text}" if rank else text) from own
+    for name, text in filter(None, failures):
+        raise next((kind for kind in _KINDS if kind.__name__ == name), RuntimeError)(text) from own
