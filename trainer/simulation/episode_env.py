@@ -12,8 +12,8 @@ import numpy as np
 
 from ..errors import raised, user_calls
 from ..interfaces.evaluation import TAKEN_NAMES
-from ..runtime.rng import seed_all, separate_rng
 from ..runtime.parents import end_with_parent
+from ..runtime.rng import seed_all, separate_rng
 from ..runtime.signals import SIGNALS
 from ..runtime.streams import unfailing_stream
 from .recorder import Recorder
