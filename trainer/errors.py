@@ -9,6 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
+_MIXED = "got mixed torch.Tensor and DTensor"
+"""What torch says of an operation with a shard of a parameter and a whole tensor."""
+_SHARDED = (
+    "With placement: shard, a component has its whole parameters only in its forward, and in the methods that its class"
+    " names in `distributed_methods`: name the method there, or set the placement to replicate"
+)
+
 
 class ConfigError(ValueError):
     """A config, a file or a run that cannot work as it is. The message names the place, the rule and the remedy."""
@@ -137,7 +144,8 @@ def raised(error: BaseException) -> str:
 
     frames = user_frames(error) or traceback.extract_tb(error.__traceback__)
     message = message_of(error)
-    return f"{type(error).__name__}{': ' if message else ''}{message}{_place(frames)}"
+    text = f"{type(error).__name__}{': ' if message else ''}{message}{_place(frames)}"
+    return f"{text}. {_SHARDED}" if _MIXED in message else text
 
 
 def user_line(error: BaseException) -> str:

@@ -190,7 +190,8 @@ def _resumed_trainer(config: ExperimentConfig, folder: Path | None, console: Con
             with writing(run_dir):
                 set_damaged_aside(point, _logger(console))
                 write_pointer(checkpoints, LATEST, point.folder)  # those after it are of another history from now on
-                trainer.checkpoints.best.write_pointer()
+        with writing(run_dir):
+            trainer.checkpoints.best.write_pointer()
     return trainer
 
 

@@ -4,7 +4,7 @@ The code is C on the CPU and Triton on CUDA devices. The formulas are in `kernel
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
 
@@ -15,6 +15,7 @@ from torch.optim import SGD, Adam, AdamW
 from ..scheduling.kernel import Kernel
 from ..scheduling.optimizer import ScheduledOptimizer
 from ..transforms.cautious import Caution
+from ..transforms.local_shards import LocalShards, Waiting, active_shards, move_waiting
 from ..transforms.memory_layout import with_strides_of
 from ..transforms.weight_decay import decoupled_decay, l2_penalty
 from ..types import MOMENTS, ParamGroup
@@ -60,14 +61,62 @@ def run(
     numbers: Sequence[Sequence[float]],
     choice: bool = False,
     moments_at: int | None = None,
+    shards: LocalShards | None = None,
 ) -> None:
-    """Take a step on the device of its tensors; the arguments are those of `native.run`."""
-    if rows and rows[0][0].is_cuda:
+    """Take a step on the device of its tensors.
+
+    Args:
+        step: as for `native.run`, like all arguments but the last.
+        shards: those of an optimizer that is on its shards, for a cautious step, which then only counts, and waits.
+    """
+    if shards is not None and rows:
+        count = _count_on_device if rows[0][0].is_cuda else _count_on_cpu
+        parameters = [row[0] for row in rows]
+        wholes = list(map(shards.whole_size, parameters))
+        shards.waiting.append(Waiting(parameters, *count(step, rows, numbers, choice, moments_at, wholes)))
+    elif rows and rows[0][0].is_cuda:
         from . import gpu
 
         gpu.run(step, rows, numbers, choice)
     else:
         native.run(step, rows, numbers, choice, moments_at)
+
+
+Counted = tuple[Tensor, Callable[[Tensor], None]]
+"""In how many elements of each row step and gradient agree; and a function that moves, given these of the wholes."""
+
+
+def _count_on_cpu(
+    step: str,
+    rows: Sequence[Sequence[Tensor]],
+    numbers: Sequence[Sequence[float]],
+    choice: bool,
+    moments_at: int | None,
+    wholes: list[int],
+) -> Counted:
+    counts = native.Counts(wholes)
+    half = partial(native.run, step, rows, numbers, choice, moments_at, counts)
+    half()
+
+    def move(agreeing: Tensor) -> None:
+        counts.agreeing = list(map(int, agreeing.tolist()))
+        half()
+
+    return torch.tensor(counts.agreeing), move
+
+
+def _count_on_device(
+    step: str,
+    rows: Sequence[Sequence[Tensor]],
+    numbers: Sequence[Sequence[float]],
+    choice: bool,
+    moments_at: int | None,
+    wholes: list[int],
+) -> Counted:
+    from . import gpu
+
+    counts, move = gpu.count(step, rows, numbers, choice, wholes)
+    return counts, move
 
 
 def gradients_of(optimizer: ScheduledOptimizer, parameters: list[Tensor]) -> list[Tensor]:
@@ -98,7 +147,10 @@ def _step_adam(optimizer: ScheduledOptimizer, group: ParamGroup, parameters: lis
     ]
     numbers_at = cache(partial(_adam_numbers, group, caution or Caution()))
     numbers = [numbers_at(step.item() + 1) for step in counts]
-    run("adam" if caution is None else "cautious_adam", rows, numbers, moments_at=2)
+    if caution is None:
+        run("adam", rows, numbers, moments_at=2)
+    else:
+        run("cautious_adam", rows, numbers, moments_at=2, shards=active_shards(optimizer))
     count_step(counts)
 
 
@@ -120,7 +172,7 @@ def _step_sgd(optimizer: ScheduledOptimizer, group: ParamGroup, parameters: list
         rows.append((p, gradient, buffer))
         # The first buffer is the gradient, not dampened.
         numbers.append((group["momentum"], 1.0 if is_first else 1.0 - group["dampening"], *rest))
-    run("cautious_sgd", rows, numbers, group["nesterov"])
+    run("cautious_sgd", rows, numbers, group["nesterov"], shards=active_shards(optimizer))
 
 
 def _sign(group: ParamGroup) -> float:
@@ -135,7 +187,7 @@ _ADAM = Kernel(
     shown_as="compiled",
     classes=(Adam, AdamW),
     implementations=("compiled",),
-    step=by_group(_step_adam),
+    step=by_group(_step_adam, after=move_waiting),
     unsupported_reason=partial(unsupported_reason, "adam"),
     state_names=MOMENTS,
     unsupported_state_dtype=_unsupported_state_dtype,
@@ -156,7 +208,7 @@ KERNELS = (
         shown_as="compiled",
         classes=(SGD,),
         implementations=WITH_CAUTION,
-        step=by_group(_step_sgd),
+        step=by_group(_step_sgd, after=move_waiting),
         unsupported_reason=_unsupported_sgd,
         state_names=BUFFER,
         cautious=True,

@@ -6,7 +6,8 @@ the host makes. Cautious steps count in a first launch where update and gradient
 requires and none are fused: a device must compute the same numbers as Triton's interpreter on the CPU.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 
@@ -36,23 +37,93 @@ def run(name: str, rows: Sequence[Sequence[Tensor]], numbers: Sequence[Sequence[
         numbers: for each row the numbers of its step, in the order of the same functions.
         choice: whether SGD is Nesterov's; whether schedule-free RAdam divides by the square's root.
     """
-    assert len(rows) == len(numbers)
+    sizes = tuple(row[0].numel() for row in rows)
+    if any(sizes):
+        _launcher(rows, numbers, choice, sizes, sizes)(STEPS[name])
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # as above
+def count(
+    name: str,
+    rows: Sequence[Sequence[Tensor]],
+    numbers: Sequence[Sequence[float]],
+    choice: bool,
+    wholes: Sequence[int],
+) -> tuple[Tensor, Callable[[Tensor], None]]:
+    """Take the first half of a cautious step of shards, as `run` takes it as a whole.
+
+    Args:
+        name: a key of `STEPS` with two programs, like the next three as for `run`.
+        rows: of shards.
+        numbers: of each row.
+        choice: whether SGD is Nesterov's.
+        wholes: for each row the elements of the whole parameter.
+
+    Returns:
+        In how many elements of each row step and gradient agree, on the device; and a function that takes the other
+        half, given these of the whole parameters. Neither waits for the device.
+    """
     sizes = tuple(row[0].numel() for row in rows)
     if not any(sizes):
-        return
+        return torch.zeros(len(rows), dtype=torch.int64, device=rows[0][0].device), lambda agreeing: None
+    launch = _launcher(rows, numbers, choice, sizes, wholes)
+    counting, moving = STEPS[name]
+    launch([counting])
+
+    def move(agreeing: Tensor) -> None:
+        launch.counts.copy_(agreeing)
+        launch([moving])
+
+    return launch.counts, move
+
+
+@dataclass(frozen=True)
+class _Launcher:
+    """The tables of a step on the device, and what else its programs are launched with.
+
+    Attributes:
+        table: for each row the addresses of its tensors, the count of agreeing elements, at first 0, the size of the
+            whole, its own size.
+    """
+
+    blocks: Tensor
+    table: Tensor
+    numbers: Tensor
+    choice: bool
+    alignment: int
+
+    @property
+    def counts(self) -> Tensor:
+        """The counts of agreeing elements of all rows."""
+        return self.table[:, -3]
+
+    def __call__(self, bodies: Iterable[object]) -> None:
+        """Launch programs, one after another."""
+        widths = self.table.shape[1], self.numbers.shape[1]
+        tables = self.blocks, self.table, self.numbers
+        options = {"num_warps": WARPS, "enable_fp_fusion": False}
+        with torch.cuda.device_of(self.table):  # type: ignore[no-untyped-call]
+            for body in bodies:
+                _kernel[(len(self.blocks),)](body, *tables, *widths, self.choice, self.alignment, BLOCK, **options)
+
+
+def _launcher(
+    rows: Sequence[Sequence[Tensor]],
+    numbers: Sequence[Sequence[float]],
+    choice: bool,
+    sizes: tuple[int, ...],
+    wholes: Sequence[int],
+) -> _Launcher:
+    assert len(rows) == len(numbers)
     device = rows[0][0].device
     addresses = np.array([[x.data_ptr() for x in row] for row in rows], dtype=np.int64)
     alignment = 4 if (addresses % 16).any() else 16
     with torch.cuda.device_of(rows[0][0]):  # type: ignore[no-untyped-call]
         stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
         blocks = _blocks(sizes, BLOCK, device, stream)
-        counts = np.stack([np.zeros_like(sizes), sizes], axis=1)
+        counts = np.stack([np.zeros_like(sizes), wholes, sizes], axis=1)
         table = _device_table(np.concatenate([addresses, counts], axis=1), np.int64, device)
-        numbers_table = _device_table(numbers, np.float32, device)
-        options = {"num_warps": WARPS, "enable_fp_fusion": False}
-        for body in STEPS[name]:
-            widths = table.shape[1], numbers_table.shape[1]
-            _kernel[(len(blocks),)](body, blocks, table, numbers_table, *widths, choice, alignment, BLOCK, **options)
+        return _Launcher(blocks, table, _device_table(numbers, np.float32, device), choice, alignment)
 
 
 @cache
@@ -101,8 +172,8 @@ def _kernel(
 ) -> None:
     """Run `body` on the program's block, with a mask only where the row ends in it.
 
-    table: for each row in `columns` the addresses of its tensors, multiples of `alignment`; its count, which is 0; its
-    size. numbers: for each row as many as are `given`.
+    table: for each row in `columns` the addresses of its tensors, multiples of `alignment`; its count, which is 0; the
+    size of the whole; its size. numbers: for each row as many as are `given`.
     """
     place = blocks + tl.program_id(0) * 2
     row = tl.load(place)
@@ -147,7 +218,7 @@ def _count(agree: tensor, mask: tensor, count: tensor) -> None:
 
 @jit
 def _scaled(update: tensor, agree: tensor, count: tensor, lr: tensor, caution: tensor) -> tensor:
-    """Return the cautious step. count: with the size after it; caution: the least mean, and eps after it."""
+    """Return the cautious step. count: with the whole's size after it; caution: the least mean, with eps after it."""
     mean = tl.div_rn(tl.load(count).to(tl.float32), tl.load(count + 1).to(tl.float32))
     divisor = tl.maximum(mean, tl.load(caution)) + tl.load(caution + 1)
     scale = tl.div_rn(lr, tl.where(mean > 0.0, divisor, 1.0))  # where nothing agrees, the steps are 0

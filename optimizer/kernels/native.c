@@ -26,16 +26,21 @@ enum {
     AHEAD = 2048 / sizeof(REAL),    /* how far ahead memory is asked for: without it a step is a fifth slower */
 };
 
+/* What is done of a step that counts: on shards the counts of all processes are added up in between. */
+enum { WHOLE = 0, COUNT = 1, MOVE = 2 };
+
 /* Kinds of steps, of which a loop is compiled for each. */
 enum { NESTEROV = 1, PENALIZED = 2, CAUTIOUS = 4, ADAPTIVE = 8 };
 
 typedef struct {
     int64_t rows;
     int64_t choice;                 /* what a step has for the user to choose: Nesterov's, RAdam's rectification */
+    int64_t phase;                  /* WHOLE, COUNT or MOVE */
     REAL *const *tensors;           /* those of row after row */
     const int64_t *sizes;           /* of rows */
     const void *numbers;            /* of rows: struct Adam, struct SGD or struct RAdam */
-    int64_t *agreeing;              /* of rows: in how many elements step and gradient agree; zeros before */
+    const int64_t *wholes;          /* of rows: elements of the whole, of which a shard has a part */
+    int64_t *agreeing;              /* of rows: in how many elements step and gradient agree; zeros before WHOLE, COUNT */
 } Work;
 
 typedef struct { double take1, keep2, take2, eps, root, size, keep, penalty, sign, least, slack, seed; } Adam;
@@ -86,7 +91,7 @@ static void take_turns(const Work *work, int64_t first, int64_t last, int64_t *t
     }
 }
 
-/* Moves all rows, on so many threads; before, if there is something to count, counts it. */
+/* Moves all rows, on so many threads; before, if there is something to count, counts it. Or does one of the two. */
 static void run(const Work *work, int threads, Block *count, Block *move) {
     #pragma omp parallel num_threads(threads)
     {
@@ -95,11 +100,11 @@ static void run(const Work *work, int threads, Block *count, Block *move) {
             int64_t elements = 0;
             do elements += work->sizes[last++];
             while (last < work->rows && elements + work->sizes[last] <= BUNDLE);
-            if (count) {
+            if (count && work->phase != MOVE) {
                 take_turns(work, first, last, &turn, count);
                 #pragma omp barrier
             }
-            take_turns(work, first, last, &turn, move);
+            if (work->phase != COUNT) take_turns(work, first, last, &turn, move);
         }
     }
 }
@@ -107,7 +112,7 @@ static void run(const Work *work, int threads, Block *count, Block *move) {
 /* What a cautious step is multiplied with. Where nothing agrees, the steps are 0, and slack may be next to 0. */
 static REAL scale_of(const Work *work, int64_t row, double size, double least, double slack) {
     if (!work->agreeing[row]) return size;
-    double mean = (double)work->agreeing[row] / (double)work->sizes[row];
+    double mean = (double)work->agreeing[row] / (double)work->wholes[row];
     return size / ((mean > least ? mean : least) + slack);
 }
 

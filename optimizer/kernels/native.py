@@ -7,6 +7,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -30,6 +31,9 @@ SECONDS_TO_READ = 1
 MESSAGE_BYTES = 10_000
 """The length at which its messages are cut off."""
 
+_WHOLE, _COUNT, _MOVE = range(3)
+"""What is done of a step that counts; the numbers of native.c."""
+
 ELEMENTS_A_THREAD = 32_768
 """The number of elements for which one more thread is used."""
 
@@ -40,9 +44,11 @@ class _Work(ctypes.Structure):
     _fields_ = (
         ("rows", ctypes.c_int64),
         ("choice", ctypes.c_int64),
+        ("phase", ctypes.c_int64),
         ("tensors", ctypes.POINTER(ctypes.c_void_p)),
         ("sizes", ctypes.POINTER(ctypes.c_int64)),
-        ("numbers", ctypes.c_void_p),
+        ("numbers", ctypes.POINTER(ctypes.c_double)),
+        ("wholes", ctypes.POINTER(ctypes.c_int64)),
         ("agreeing", ctypes.POINTER(ctypes.c_int64)),
     )
 
@@ -55,12 +61,27 @@ def _check_row(row: Sequence[Tensor], dtypes: Sequence[torch.dtype]) -> None:
         raise TypeError(f"a parameter's tensors differ: {found}")
 
 
+@dataclass
+class Counts:
+    """What is known between the two halves of a cautious step of shards.
+
+    Attributes:
+        wholes: for each row the elements of the whole parameter.
+        agreeing: in how many elements of each row step and gradient agree: of the shards after the first half; of the
+            whole parameters for the second half; None before.
+    """
+
+    wholes: Sequence[int]
+    agreeing: list[int] | None = None
+
+
 def run(
     name: str,
     rows: Sequence[Sequence[Tensor]],
     numbers: Sequence[Sequence[float]],
     choice: bool = False,
     moments_at: int | None = None,
+    counts: Counts | None = None,
 ) -> None:
     """Take a step of native.c, in place.
 
@@ -70,6 +91,7 @@ def run(
         numbers: for each row, as the step's struct has them.
         choice: whether SGD is Nesterov's; whether schedule-free RAdam divides by the square's root.
         moments_at: the index in a row from which tensors may be bfloat16 with float32 parameters; None: none may.
+        counts: to take one half of a cautious step: without counts the one that makes them, with them the other.
 
     Raises:
         OSError: as `library` does.
@@ -77,30 +99,48 @@ def run(
     """
     if not rows:
         return
-    dtypes = _dtypes(rows[0], moments_at)
-    for row in rows:
-        _check_row(row, dtypes)
-    tensors, flat = list(chain.from_iterable(rows)), list(chain.from_iterable(numbers))
+    dtypes = _checked_dtypes(rows, moments_at)
     sizes = [row[0].numel() for row in rows]
-    flat_numbers = (ctypes.c_double * len(flat))(*flat)
-    work = _Work(
-        len(rows),
-        choice,
-        (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors]),
-        (ctypes.c_int64 * len(rows))(*sizes),
-        ctypes.addressof(flat_numbers),
-        (ctypes.c_int64 * len(rows))(),
-    )
+    work = _work(rows, sizes, numbers, choice, counts)
     threads = min(torch.get_num_threads(), 1 + sum(sizes) // ELEMENTS_A_THREAD)
     getattr(library(dtypes[0], dtypes[-1]), name)(ctypes.byref(work), threads)
+    if counts:
+        counts.agreeing = work.agreeing[: len(rows)]
 
 
-def _dtypes(row: Sequence[Tensor], moments_at: int | None) -> list[torch.dtype]:
-    """Return the types that all rows must have, by those of the first."""
-    whole = row[0].dtype
-    if whole == torch.float32 and moments_at is not None and row[-1].dtype == torch.bfloat16:
-        return [whole] * moments_at + [torch.bfloat16] * (len(row) - moments_at)
-    return [whole] * len(row)
+def _work(
+    rows: Sequence[Sequence[Tensor]],
+    sizes: Sequence[int],
+    numbers: Sequence[Sequence[float]],
+    choice: bool,
+    counts: Counts | None,
+) -> _Work:
+    """Return the arguments of a step, which keep their arrays alive."""
+    known = counts.agreeing if counts else None
+    phase = _WHOLE if counts is None else _COUNT if known is None else _MOVE
+    tensors, flat = list(chain.from_iterable(rows)), list(chain.from_iterable(numbers))
+    integers = ctypes.c_int64 * len(rows)
+    return _Work(
+        len(rows),
+        choice,
+        phase,
+        (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors]),
+        integers(*sizes),
+        (ctypes.c_double * len(flat))(*flat),
+        integers(*(counts.wholes if counts else sizes)),
+        integers(*(known or ())),
+    )
+
+
+def _checked_dtypes(rows: Sequence[Sequence[Tensor]], moments_at: int | None) -> list[torch.dtype]:
+    """Return the types of the first row, which all rows must have. Raises TypeError as `run` does."""
+    first, whole = rows[0], rows[0][0].dtype
+    dtypes = [whole] * len(first)
+    if whole == torch.float32 and moments_at is not None and first[-1].dtype == torch.bfloat16:
+        dtypes[moments_at:] = [torch.bfloat16] * (len(first) - moments_at)
+    for row in rows:
+        _check_row(row, dtypes)
+    return dtypes
 
 
 def check_step(name: str, dtype: torch.dtype, state_dtype: torch.dtype) -> None:

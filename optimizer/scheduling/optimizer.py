@@ -150,7 +150,9 @@ class ScheduledOptimizer(Optimizer):
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch's has no types
             refuse_capture()
         kernel, caution = self.kernel, self.step_options.caution
-        step = _kernel_step if kernel else type(self).hooked_class_step if caution is None else _cautious_step
+        step: Callable[..., object] = type(self).hooked_class_step if caution is None else _cautious_step
+        if kernel is not None:
+            step = _kernel_step
         if not torch.compiler.is_compiling():
             if kernel is None and caution is None and self.is_on_shards():
                 step = _step_on_shards

@@ -4,7 +4,9 @@
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +17,12 @@ from ..transforms.memory_layout import is_dense
 from ..transforms.shards import is_sharded, local_tensor
 
 if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.tensor import DTensor
+    from torch.distributed.tensor.placement_types import Placement
+
+_BUCKET_BYTES = 32 << 20
+"""The size of the whole tensors whose pieces are sent together."""
 
 Box = tuple[tuple[int, int], ...]
 """The place of a piece in the whole tensor: the first index and the one after the last, in each dimension."""
@@ -29,30 +36,30 @@ def own_rank() -> int:
 def gathered(tensors: Mapping[str, Tensor], rank: int = 0) -> dict[str, Tensor]:
     """Return sharded tensors whole and in host memory, on one rank.
 
-    All ranks of the tensors' meshes must call it with the same names in the same order. The pieces of a tensor move one
-    after another, so that no device holds more than one piece of another rank.
+    All ranks of the tensors' meshes must call it with the same names in the same order. The ranks send their pieces one
+    after another, those of small tensors together, so that no device holds a large tensor whole.
 
     Args:
         tensors: sharded ones, and others, which are returned as they are.
         rank: the rank, among all processes, that receives them.
 
     Returns:
-        On `rank` all tensors; on the other ranks none.
+        On `rank` all tensors, in the same order; on the other ranks none.
 
     Raises:
         ValueError: A tensor is a partial sum or placed in another way that has no pieces, or `rank` is not in its mesh.
     """
-    whole: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        if not is_sharded(tensor):
-            whole[name] = tensor
-        elif problem := unsupported_placement(tensor):
+    sharded = {name: tensor for name, tensor in tensors.items() if is_sharded(tensor)}
+    for name, tensor in sharded.items():
+        problem = unsupported_placement(tensor)
+        if own_rank() == rank not in tensor.device_mesh.mesh:
+            problem = f"rank {rank} is not in its mesh, {tensor.device_mesh}"
+        if problem:
             raise ValueError(f"{shown(name)}: {problem}")
-        elif rank in tensor.device_mesh.mesh:
-            whole |= _gather(name, tensor, rank)
-        elif own_rank() == rank:
-            raise ValueError(f"{shown(name)}: rank {rank} is not in its mesh, {tensor.device_mesh}")
-    return whole if own_rank() == rank else {}
+    whole: dict[str, Tensor] = {}
+    for bucket in _buckets({name: tensor for name, tensor in sharded.items() if rank in tensor.device_mesh.mesh}):
+        whole |= _gather(bucket, rank)
+    return {name: whole.get(name, tensor) for name, tensor in tensors.items()} if own_rank() == rank else {}
 
 
 def shard_like(whole: Tensor, like: Tensor) -> Tensor:
@@ -79,7 +86,7 @@ def shard_like(whole: Tensor, like: Tensor) -> Tensor:
     part = torch.empty_like(local_tensor(like), dtype=whole.dtype)
     coordinate = like.device_mesh.get_coordinate()
     if coordinate is not None:
-        part.copy_(whole.detach()[_slices(_box(like, coordinate))])
+        part.copy_(whole.detach()[_slices(_box(like.shape, like.placements, like.device_mesh, coordinate))])
     return DTensor.from_local(
         part, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
     )
@@ -97,37 +104,59 @@ def unsupported_placement(tensor: Tensor) -> str | None:
     return None
 
 
-def _gather(name: str, tensor: "DTensor", rank: int) -> dict[str, Tensor]:
-    """Return {name: the whole tensor} on `rank`, and {} elsewhere."""
-    own, local = own_rank(), local_tensor(tensor)
-    whole = _host_tensor(tensor) if own == rank else None
-    for box, holders in _holders(tensor).items():
-        if any(start == stop for start, stop in box):
-            continue
-        source = rank if rank in holders else holders[0]
-        if whole is not None:
-            sizes = [stop - start for start, stop in box]
-            whole[_slices(box)] = local if source == rank else _received(source, sizes, local)
+def _buckets(tensors: Mapping[str, "DTensor"]) -> Iterator[dict[str, "DTensor"]]:
+    """Yield the tensors in groups on one device, of at most _BUCKET_BYTES together or of one tensor."""
+    bucket: dict[str, DTensor] = {}
+    room, device = 0, None
+    for name, tensor in tensors.items():
+        size = tensor.numel() * tensor.itemsize
+        if bucket and (size > room or local_tensor(tensor).device != device):
+            yield bucket
+            bucket = {}
+        if not bucket:
+            room, device = _BUCKET_BYTES, local_tensor(tensor).device
+        bucket[name] = tensor
+        room -= size
+    if bucket:
+        yield bucket
+
+
+def _gather(bucket: Mapping[str, "DTensor"], rank: int) -> dict[str, Tensor]:
+    """Return the tensors of a bucket whole on `rank`, and {} elsewhere."""
+    own = own_rank()
+    whole = {name: _host_tensor(tensor) for name, tensor in bucket.items()} if own == rank else {}
+    pieces: dict[int, list[tuple[str, Box]]] = {}
+    for name, tensor in bucket.items():
+        for box, holders in _holders(tensor.shape, tensor.placements, tensor.device_mesh).items():
+            if all(start < stop for start, stop in box):
+                pieces.setdefault(rank if rank in holders else holders[0], []).append((name, box))
+    for source, of_source in pieces.items():
+        locals_ = [local_tensor(bucket[name]) for name, _ in of_source]
+        if own == rank:
+            found = locals_ if source == rank else _received(source, [box for _, box in of_source], locals_)
+            for (name, box), piece in zip(of_source, found, strict=True):
+                whole[name][_slices(box)] = piece
         elif own == source:
-            _exchange(distributed.isend, _as_bytes(local), rank)
-    return {} if whole is None else {name: whole}
+            data = [_as_bytes(local) for local in locals_]
+            _exchange(distributed.isend, data[0] if len(data) == 1 else torch.cat(data), rank)
+    return whole
 
 
-def _holders(tensor: "DTensor") -> dict[Box, list[int]]:
+@lru_cache(maxsize=1024)
+def _holders(shape: torch.Size, placements: tuple["Placement", ...], mesh: "DeviceMesh") -> dict[Box, list[int]]:
     """Return the ranks that have each piece of a tensor."""
-    mesh = tensor.device_mesh
     holders: dict[Box, list[int]] = {}
     for rank, coordinate in zip(mesh.mesh.flatten().tolist(), itertools.product(*map(range, mesh.shape)), strict=True):
-        holders.setdefault(_box(tensor, coordinate), []).append(rank)
+        holders.setdefault(_box(shape, placements, mesh, coordinate), []).append(rank)
     return holders
 
 
-def _box(tensor: "DTensor", coordinate: Sequence[int]) -> Box:
+def _box(shape: torch.Size, placements: tuple["Placement", ...], mesh: "DeviceMesh", coordinate: Sequence[int]) -> Box:
     """Return the place of the piece that the process at `coordinate` of the mesh has."""
     from torch.distributed.tensor import Shard
 
-    box = [(0, size) for size in tensor.shape]
-    for place, index, count in zip(tensor.placements, coordinate, tensor.device_mesh.shape, strict=True):
+    box = [(0, size) for size in shape]
+    for place, index, count in zip(placements, coordinate, mesh.shape, strict=True):
         if isinstance(
             place, Shard
         ):  # the first pieces are of equal length, the last one is shorter, those after it empty
@@ -152,11 +181,19 @@ def _as_bytes(tensor: Tensor) -> Tensor:
     return tensor.resolve_conj().resolve_neg().contiguous().view(-1).view(torch.uint8)
 
 
-def _received(source: int, sizes: list[int], like: Tensor) -> Tensor:
-    """Return a piece that `source` sends, on the device and of the type of `like`."""
-    piece = torch.empty(sizes, dtype=like.dtype, device=like.device)
-    _exchange(distributed.irecv, _as_bytes(piece), source)
-    return piece
+def _received(source: int, boxes: list[Box], likes: list[Tensor]) -> list[Tensor]:
+    """Return pieces that `source` sends together, of the types of `likes`."""
+    shapes = [[stop - start for start, stop in box] for box in boxes]
+    sizes = [math.prod(shape) * like.itemsize for shape, like in zip(shapes, likes, strict=True)]
+    data = torch.empty(sum(sizes), dtype=torch.uint8, device=likes[0].device)
+    _exchange(distributed.irecv, data, source)
+    parts = zip(torch.split(data, sizes), shapes, likes, strict=True)
+    return [_aligned(part, like.itemsize).view(like.dtype).view(shape) for part, shape, like in parts]
+
+
+def _aligned(data: Tensor, itemsize: int) -> Tensor:
+    """Return bytes that can be viewed as elements of this size."""
+    return data.clone() if data.storage_offset() % itemsize else data
 
 
 def _exchange(operation: object, data: Tensor, peer: int) -> None:

@@ -159,9 +159,9 @@ def cautious_step(optimizer: Optimizer, caution: Caution, step: Callable[[], obj
         result = step()
     means = _means_over_whole(optimizer, moved)
     for p, keep, sign in _with_gradient(optimizer):
-        decayed, step, mask = _masked_step(p, moved.pop(p), keep, sign)
+        decayed, difference, mask = _masked_step(p, moved.pop(p), keep, sign)
         mean = means[p] if p in means else mask.to(torch.float64).mean()
-        p.copy_(decayed - step * mask / (mean.clamp(min=caution.min_mean) + caution.eps))
+        p.copy_(decayed - difference * mask / (mean.clamp(min=caution.min_mean) + caution.eps))
     return result
 
 

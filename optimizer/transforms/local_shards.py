@@ -1,8 +1,8 @@
 """Steps on the local shards of sharded parameters: plain tensors, which every kernel takes, in place of DTensors.
 
 A step that works element by element is the same on a shard as on the whole. While such a step is taken, the groups and
-the state hold stand-ins: the local tensor of each DTensor, in the same memory. Outside of steps everything is as PyTorch
-has it: the state of a sharded parameter is DTensors of the shape of the whole.
+the state hold stand-ins: the local tensor of each DTensor, in the same memory. Outside of steps the state of a sharded
+parameter is DTensors of the shape of the whole, as without this module.
 """
 
 from collections import defaultdict
@@ -262,7 +262,7 @@ def _write(shard: _Shard, local: StateTable, own: StateTable) -> None:
         kept = shard.entries.get(name)
         if kept is not None and kept[0] is value:
             continue
-        if kept is not None and _has_form_of(value, kept[0]) and is_sharded(kept[1]):  # type: ignore[arg-type]  # a tensor's
+        if kept is not None and _has_form_of(value, kept[0]) and is_sharded(kept[1]):
             kept[0].copy_(value)  # type: ignore[attr-defined]  # a tensor, as its form is
             local[name] = kept[0]
             continue

@@ -37,9 +37,9 @@ _NEEDS_WHOLE: dict[type[Optimizer], str] = {
 """Classes whose steps are wrong on shards and fail on DTensors, with the reason."""
 
 
-def is_sharded(tensor: Tensor) -> "TypeGuard[DTensor]":
-    """Return whether `tensor` is a DTensor, also if it is replicated."""
-    return type(tensor) not in PLAIN and hasattr(tensor, "full_tensor")
+def is_sharded(value: object) -> "TypeGuard[DTensor]":
+    """Return whether `value` is a DTensor, also if it is replicated."""
+    return type(value) not in PLAIN and isinstance(value, Tensor) and hasattr(value, "full_tensor")
 
 
 def local_tensor(tensor: "DTensor") -> Tensor:

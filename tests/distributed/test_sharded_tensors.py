@@ -28,7 +28,7 @@ ON_FOUR = {
     "rows and columns": ((2, 2), (3, 5), [Shard(0), Shard(1)]),
     "columns and rows": ((2, 2), (3, 5), [Shard(1), Shard(0)]),
 }
-DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.int64, torch.bool, torch.complex64, torch.uint8]
+DTYPES = [torch.bool, torch.float64, torch.bfloat16, torch.int64, torch.uint8, torch.complex64, torch.float32]
 
 
 def whole_of(shape, dtype=torch.float64):
@@ -40,8 +40,8 @@ def sharded(mesh_shape, shape, placements, dtype=torch.float64):
     return distribute_tensor(whole_of(shape, dtype), init_device_mesh("cpu", mesh_shape), placements)
 
 
-def gathered_and_cut(cases, receiver):
-    """Return for each case whether the tensor came back whole, and whether cutting that gave the same shard."""
+def gathered_by(cases, receiver):
+    """Return the names of what a rank gets, and for each case whether it is the whole."""
     tensors = {name: sharded(*case) for name, case in cases.items()}
     found = gathered(tensors, receiver)
     if distributed.get_rank() != receiver:
@@ -70,7 +70,7 @@ def cut_again(cases):
 
 @pytest.mark.parametrize("receiver", [0, 1])
 def test_pieces_make_the_whole_on_one_rank(two_workers, receiver):
-    results = two_workers.call(gathered_and_cut, ON_TWO, receiver)
+    results = two_workers.call(gathered_by, ON_TWO, receiver)
     assert results[receiver] == {"names": list(ON_TWO), **dict.fromkeys(ON_TWO, "whole")}
     assert results[1 - receiver]["names"] == []
 
@@ -81,7 +81,7 @@ def test_a_whole_tensor_is_cut_as_the_sharded_one(two_workers):
 
 @pytest.mark.slow
 def test_pieces_of_two_mesh_dimensions_make_the_whole(four_workers):
-    results = four_workers.call(gathered_and_cut, ON_FOUR, 2)
+    results = four_workers.call(gathered_by, ON_FOUR, 2)
     assert results[2] == {"names": list(ON_FOUR), **dict.fromkeys(ON_FOUR, "whole")}
 
 
@@ -90,9 +90,23 @@ def test_a_whole_tensor_is_cut_along_two_mesh_dimensions(four_workers):
     assert all(four_workers.call(cut_again, ON_FOUR))
 
 
+def in_one_bucket_each():
+    """Gather with room for no second tensor in a bucket, in the order of the names."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("optimizer.state.sharded_tensors._BUCKET_BYTES", 1)
+        names = list(gathered({name: sharded(*case) for name, case in ON_TWO.items()}))
+        return names, gathered_by(ON_TWO, 0)
+
+
+def test_large_tensors_move_one_by_one(two_workers):
+    first, second = two_workers.call(in_one_bucket_each)
+    assert first == (list(ON_TWO), {"names": list(ON_TWO), **dict.fromkeys(ON_TWO, "whole")})
+    assert second[0] == []
+
+
 def of_every_type():
-    tensors = {str(dtype): sharded((2,), (3, 2), [Shard(0)], dtype) for dtype in DTYPES}
-    return [torch.equal(tensor, whole_of((3, 2), tensor.dtype)) for tensor in gathered(tensors).values()]
+    tensors = {str(dtype): sharded((2,), (3, 1), [Shard(0)], dtype) for dtype in DTYPES}
+    return [torch.equal(tensor, whole_of((3, 1), tensor.dtype)) for tensor in gathered(tensors).values()]
 
 
 def test_values_of_every_type_are_moved(two_workers):
