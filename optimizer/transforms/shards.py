@@ -3,13 +3,15 @@
 Only this module and `local_shards` know DTensors. A set of parameters may be plain in part, and on several meshes.
 """
 
+import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from inspect import unwrap
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import schedulefree
 import torch
-from torch import Tensor, optim
+from torch import Tensor, nn, optim
 from torch.optim import Optimizer
 
 from .composite_optimizer import owner_of
@@ -94,11 +96,11 @@ def _device_for(group: "ProcessGroup", device: torch.device) -> torch.device:
     return device if device.type in kinds else torch.device(kinds[0])
 
 
-def norm_over_shards(gradients: Iterable["DTensor"], plain: Tensor | None) -> Tensor:
-    """Return the joint L2 norm of sharded gradients and of those with the norm `plain`: one all_reduce."""
+def norm_over_shards(sharded: Iterable["DTensor"], plain: Iterable[Tensor]) -> Tensor:
+    """Return the joint L2 norm of sharded and plain gradients: one all_reduce."""
     parts: dict[tuple[object, ...], list[Tensor]] = {}
     layouts: dict[tuple[object, ...], Layout] = {}
-    for gradient in gradients:
+    for gradient in sharded:
         if any(placement.is_partial() for placement in gradient.placements):
             gradient = gradient.redistribute(placements=_without_partial(gradient))
         local = local_tensor(gradient)
@@ -106,11 +108,11 @@ def norm_over_shards(gradients: Iterable["DTensor"], plain: Tensor | None) -> Te
         if key not in layouts:
             layouts[key] = layout_of(gradient)
         parts.setdefault(key, []).append(local)
-    squares = sum_over_shards([_square(tensors) for tensors in parts.values()], [layouts[key] for key in parts])
-    squares += [] if plain is None else [plain.to(torch.float64).square()]
+    for each in plain:
+        parts.setdefault((each.dtype, each.device), []).append(each)
+    squares = sum_over_shards([_square(tensors) for tensors in parts.values()], [layouts.get(key, ()) for key in parts])
     total = torch.stack([square.to(squares[0].device) for square in squares]).sum().sqrt()
-    is_double = any(tensors[0].dtype == torch.float64 for tensors in parts.values())
-    return total if is_double or (plain is not None and plain.dtype == torch.float64) else total.float()
+    return total if any(tensors[0].dtype == torch.float64 for tensors in parts.values()) else total.float()
 
 
 def _without_partial(tensor: "DTensor") -> list[Any]:
@@ -150,6 +152,38 @@ def _refuse_shards(cls: type[Optimizer], name: str) -> None:
                 f"{name} is sharded (a DTensor), and {needy.__name__} {reason}: train it by a class that works element"
                 " by element, as AdamW, or do not shard it"
             )
+
+
+def check_sharded_later(optimizer: Optimizer, module: nn.Module | None, *, has_closure: bool) -> None:
+    """Check before the first step that the parameters were not sharded after the optimizer was built.
+
+    `fully_shard` puts other parameters into a module, so that the optimizer would train nothing. Without a module it
+    can be seen only from the lack of gradients, which is worth a warning.
+
+    Args:
+        optimizer: about to take its first step.
+        module: the one that it was built from, if it is known.
+        has_closure: whether the gradients come later.
+
+    Raises:
+        RuntimeError: the module has a sharded parameter where the optimizer has a plain one.
+    """
+    if module is not None:
+        now = {name: p for name, p in module.named_parameters() if is_sharded(p)}
+        for group in optimizer.param_groups:
+            for name, p in zip(group.get("param_names", ()), group["params"], strict=False):
+                if name in now and not is_sharded(p):
+                    raise RuntimeError(f"parameter {name!r} was sharded after this optimizer was built. {_LATE}")
+    elif not has_closure and "torch.distributed.fsdp" in sys.modules:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if not any(is_sharded(p) or p.grad is not None for p in parameters):
+            warnings.warn(f"no parameter has a gradient in the first step. If they were sharded: {_LATE}", stacklevel=4)
+
+
+_LATE = (
+    "fully_shard puts other parameters into the module, and the optimizer would train none of them: build it after"
+    " fully_shard"
+)
 
 
 def is_elementwise(cls: type[Optimizer]) -> bool:
