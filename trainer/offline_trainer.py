@@ -241,7 +241,8 @@ class OfflineTrainer:
 
     def continue_alone(self) -> None:
         """Let this process save without the others, which may be gone: components that are not sharded are whole."""
-        self.world = self.checkpoints.world = self.world.alone()
+        self.world = self.contents.world = self.world.alone()
+        self.checkpoints.continue_alone()
 
     def restore(self, folder: Path) -> None:
         """Continue from the checkpoint in `folder`.
