@@ -16,7 +16,8 @@ from .checkpoint.provenance import provenance
 from .checkpoint.savable import check_lengths
 from .checkpoint.save_errors import writing
 from .config.schema import ExperimentConfig
-from .distributed.agreement import Agreement, by_main, failing_together
+from .distributed.agreement import Agreement
+from .distributed.outcomes import by_main
 from .distributed.world import World
 from .errors import SaveError, UserCodeError, user_code
 from .evaluations import Evaluations
@@ -87,11 +88,10 @@ class OfflineTrainer:
         self.objective: Objective = train.objective.make("train.objective")
         check_means(self.objective, train.accumulate, self.data.held_out, config.data.batch_size, self.world.size)
         outcome = self._prepare(loaded)
-        config = self.config
         self.optimizers = self._build_optimizers()
-        self.fingerprint = run_fingerprint(config, self.optimizers, self.horizon)
+        self.fingerprint = run_fingerprint(self.config, self.optimizers, self.horizon)
         self.averages = self._averages(resumed)
-        trained, rules = (self.components, self.optimizers), Rules.from_config(config, self.optimizers)
+        trained, rules = (self.components, self.optimizers), Rules.from_config(self.config, self.optimizers)
         self.updater = GradientUpdater(*trained, self.world, rules, self.averages, self.log)
         self.contents = CheckedContents(*trained, self.averages, self.world)
         self.own_state = OwnState(self.objective, self.data, self.components, config.data.workers, self.log)
@@ -131,10 +131,8 @@ class OfflineTrainer:
         interruption = Interruption()
         clock, check = self.checkpoints.due_by_clock, self.updater.check_steps
         agreement = Agreement(self.world, interruption, clock, self.step, check)
-        with failing_together(self.world):
-            metrics = MetricsLog(sinks, run_dir, self.step, self.checkpoints.failed)
         with (
-            metrics,
+            MetricsLog(sinks, run_dir, self.step, self.checkpoints.failed) as metrics,
             RunProgress(self.console, self.step, self.horizon.total_steps) as progress,
             interruption,
             self.checkpoints,
@@ -246,7 +244,8 @@ class OfflineTrainer:
 
     def continue_alone(self) -> None:
         """Let this process save without the others, which may be gone: components that are not sharded are whole."""
-        self.world = self.checkpoints.world = self.world.alone()
+        self.world = self.contents.world = self.world.alone()
+        self.checkpoints.continue_alone()
 
     def restore(self, folder: Path) -> None:
         """Continue from the checkpoint in `folder`.

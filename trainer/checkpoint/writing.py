@@ -17,13 +17,10 @@ from ..distributed.outcomes import by_each, by_main
 from ..distributed.world import World
 from ..run_layout import LATEST, MANIFEST
 from ..runtime.files import checksum, checksum_of, remove, remove_all, remove_whole
-from .directory import FORMAT_VERSION, Files
+from .directory import ALONE, FORMAT_VERSION, Files
 from .health import nonfinite_names
 from .names import STEP, UNFINISHED, folder_name, is_folder, pending_name
 from .shares import Share
-
-ALONE = World()
-"""The only process of a run."""
 
 DAMAGED = "damaged-"
 """Prefix of damaged checkpoints that a resume has set aside."""
