@@ -29,19 +29,22 @@ CASES = {
     "short_last_batch": {"data": SHORT},
     "last_batch_of_one": {"data": {"params": {"samples": 33}, "batch_size": 8}},
 }
+SHARD = {"placement": "shard"}
 PLACEMENTS = {
-    "replicate": [],
-    "shard": list(OPTIMS),
-    "mixed": ["onecycle", "rules"],
+    "replicate": {},
+    "shard": {name: {**SHARD, "shard_units": ["layers.0", "layers.2"]} for name in ("first", *OPTIMS, "last")},
+    "mixed": {"warmup": SHARD, "schedule_free": {**SHARD, "shard_units": ["layers.*"]}, "last": SHARD},
 }
-"""The components that are sharded."""
+"""The components that are sharded, by how."""
 
 
 def made(run_dir, case, placement):
     changed = {"eval_every": 3, **CASES[case]}
     options = changed.pop("optims", {})
+    frozen = {name: {"freeze": True} for name in ("first", "last")}
     components = {
-        name: {**LAYER, "placement": "shard" if name in PLACEMENTS[placement] else "replicate"} for name in OPTIMS
+        name: {**LAYER, **frozen.get(name, {}), **PLACEMENTS[placement].get(name, {})}
+        for name in ("first", *OPTIMS, "last")
     }
     optims = {name: {**optim, "params": {**optim["params"], **options}} for name, optim in OPTIMS.items()}
     return config(run_dir, components, optims, **changed)
