@@ -17,7 +17,7 @@ from .checkpoint.savable import check_lengths
 from .checkpoint.save_errors import writing
 from .config.schema import ExperimentConfig
 from .distributed.agreement import Agreement
-from .distributed.outcomes import by_main
+from .distributed.outcomes import by_main, failing_together
 from .distributed.world import World
 from .errors import SaveError, UserCodeError, user_code
 from .evaluations import Evaluations

@@ -164,8 +164,8 @@ def _refuse_shards(cls: type[Optimizer], p: "DTensor", name: str) -> None:
         for size, placement in zip(p.device_mesh.shape, p.placements, strict=True):
             if not placement.is_replicate() and p.shape[placement.dim] < size:  # type: ignore[attr-defined]  # it is a shard
                 raise ValueError(
-                    f"{name} of shape {list(p.shape)} is sharded over {size} processes, and PyTorch's Muon steps no matrix"
-                    " with fewer rows than processes: name it in fallback_match, or do not shard it"
+                    f"{name} of shape {list(p.shape)} is sharded over {size} processes, and PyTorch's Muon steps no"
+                    " matrix with fewer rows than processes: name it in fallback_match, or do not shard it"
                 )
 
 

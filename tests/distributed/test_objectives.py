@@ -5,7 +5,7 @@ from sample_runs import ADAMW, config
 from sample_worlds import failed, trained
 from test_equality import LAYER, furthest
 
-MLPS = {name: LAYER for name in ("first", "second")}
+MLPS = dict.fromkeys(("first", "second"), LAYER)
 OPTIMS = dict.fromkeys(MLPS, ADAMW)
 BUCKETS = {"ONE_MESSAGE_BYTES": 0, "BUCKET_BYTES": 100}
 """As if the components were large."""
