@@ -6,8 +6,10 @@ from types import TracebackType
 from typing import Self
 
 from .checkpoint.save_errors import writing
+from .distributed.agreement import Agreement
+from .distributed.outcomes import by_main, failing_together
+from .distributed.placement import gathered
 from .errors import user_code
-from .interfaces.dataset import in_order
 from .interfaces.objective import HELD_OUT_PREFIX, Outcome
 from .loop.averaged_weights import averaged_weights, switches_weights
 from .loop.batch_norm import calibration_batches
@@ -18,7 +20,6 @@ from .reporting.metrics_file import HELD_OUT, episodes_text, evaluation_text
 from .reporting.metrics_log import MetricsLog
 from .run import Run
 from .runtime.rng import separate_rng
-from .runtime.signals import Interruption
 from .simulation.rollout_pictures import FRAMES, PICTURED, draw_rollouts
 
 EPISODES = "episodes"
@@ -46,10 +47,10 @@ class Evaluations:
             names = list(named_values(outcome))
             self._sources[HELD_OUT] = MetricSource(names, train.eval_every, "train.eval_every")
         if train.evaluation is not None:
-            self._policy = PolicyEvaluation(train.evaluation, run.objective)
+            self._policy = PolicyEvaluation(train.evaluation, run.objective, run.world)
             known = {HELD_OUT_PREFIX + name for source in self._sources.values() for name in source.metrics}
             wanted = [name.removeprefix(HELD_OUT_PREFIX) for _, name in waiting if name not in known]
-            with run.own_state.kept():
+            with run.own_state.kept(), gathered(run.components.values()), failing_together(run.world):
                 names = self._policy.check(run.components, run.config.seed, wanted)
             self._sources[EPISODES] = MetricSource(names, train.evaluation.every, "train.evaluation.every")
             if train.keep_best is not None and train.keep_best.metric in names:
@@ -74,8 +75,8 @@ class Evaluations:
         run = self._run
         assert run.data.held_out is not None, "there is nothing to evaluate on"
         with self._evaluating():
-            held_out = in_order(run.data.held_out, run.config.data.batch_size)
-            return evaluate(run.objective, run.components, held_out, run.world)
+            split, batch_size = run.data.held_out, run.config.data.batch_size
+            return evaluate(run.objective, run.components, split, batch_size, run.world)
 
     def in_environment(self, stops: Callable[[], bool] = lambda: False) -> dict[str, float]:
         """Return the metrics of the policy's episodes in the environment. Training is not affected.
@@ -88,15 +89,11 @@ class Evaluations:
         """
         run = self._run
         assert self._policy is not None, "there is no environment to evaluate in"
-        metrics: dict[str, float] = {}
-        if run.world.is_main:
-            with self._evaluating():
-                metrics = mean_metrics(self._policy.episodes(run.components, run.config.seed, stops))
-        found: dict[str, float] = run.world.from_main(metrics)
-        return found
+        with self._evaluating(), gathered(run.components.values()):
+            return mean_metrics(self._policy.episodes(run.components, run.config.seed, stops))
 
     def evaluate_and_keep(
-        self, metrics: MetricsLog, interruption: Interruption, written: Mapping[str, float] | None = None
+        self, metrics: MetricsLog, agreement: Agreement, written: Mapping[str, float] | None = None
     ) -> None:
         """Evaluate, report the metrics to the schedules that wait for them, and keep the best checkpoint.
 
@@ -104,19 +101,21 @@ class Evaluations:
 
         Args:
             metrics: Where the metrics go.
-            interruption: Whether a signal has come.
+            agreement: Whether a signal has come.
             written: The metrics of this evaluation, if the run was stopped just after it.
         """
         run = self._run
         if written is None:
             try:
-                found = self._evaluate_due(lambda: interruption.signal is not None)
+                found = self._evaluate_due(agreement.stop_requested)
             except EvaluationStoppedError:
                 return
+            found = run.world.from_main(found)  # a schedule or rule that compares them needs the same bits everywhere
             run.metrics = {name: value for values in found.values() for name, value in values.items()}
             epoch = (run.step - 1) // run.batches.steps_per_epoch
             if run.metrics:  # a resume may have taken away the evaluation that was due
-                metrics.write({"split": HELD_OUT, "step": run.step, "epoch": epoch, **run.metrics})
+                line = {"split": HELD_OUT, "step": run.step, "epoch": epoch, **run.metrics}
+                by_main(run.world, lambda: metrics.write(line))
         else:
             run.metrics, found = dict(written), self._by_kind(written)
         observe(run.optimizers.values(), run.metrics)
@@ -135,7 +134,9 @@ class Evaluations:
         run_dir, count = run.config.train.run_dir, max(videos, PICTURED if picture else 0)
         if policy is None or count == 0:
             return
-        with user_code("recording episodes"), self._evaluating(), writing(run_dir):
+        with user_code("recording episodes"), self._evaluating(), gathered(run.components.values()), writing(run_dir):
+            if not run.world.is_main:
+                return  # it has helped to gather the weights
             episodes = policy.recorded(run.components, run.config.seed, count, FRAMES)
             for line in draw_rollouts(run_dir, episodes, picture, videos):
                 run.log(line)
@@ -146,9 +147,8 @@ class Evaluations:
         run, optimizers = self._run, self._run.optimizers.values()
         averages = any(switches_weights(optimizer) for optimizer in optimizers)
         with separate_rng(run.config.seed), averaged_weights(optimizers, run.averages), run.own_state.kept():
-            calibration = calibration_batches(run.config, run.data.train) if averages else None
-            autocast, device = run.updater.autocast(), run.world.device
-            with evaluation_mode(run.objective, run.components, calibration, autocast, device):
+            calibration = calibration_batches(run.config, run.data.train, run.world) if averages else None
+            with evaluation_mode(run.objective, run.components, calibration, run.updater.autocast(), run.world):
                 yield
 
     def _due(self) -> list[str]:

@@ -1,5 +1,6 @@
 """The story of a run, top to bottom: build everything, train, evaluate, save, draw."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -15,12 +16,14 @@ from .checkpoint.provenance import provenance
 from .checkpoint.savable import check_lengths
 from .checkpoint.save_errors import writing
 from .config.schema import ExperimentConfig
+from .distributed.agreement import Agreement
+from .distributed.outcomes import by_main, failing_together
 from .distributed.world import World
 from .errors import SaveError, UserCodeError, user_code
 from .evaluations import Evaluations
 from .interfaces.component import is_frozen, train_mode
 from .interfaces.dataset import DataSet
-from .interfaces.objective import Objective
+from .interfaces.objective import Objective, Outcome
 from .loop.averaged_weights import MovingAverages, averaged_weights, train_at_training_weights
 from .loop.batches import shuffled_batches
 from .loop.data_checks import check_means, check_pin_memory, check_splits
@@ -40,9 +43,12 @@ from .run_layout import METRICS
 from .runtime.rng import seed_all, separate_rng
 from .runtime.signals import Interruption
 from .runtime.terminal import log
+from .same_run import check_same_data, check_same_run, check_same_state
 from .setup.components import build_components, compile_components
-from .setup.dry_run import prepare_components
+from .setup.dry_run import dry_run_smallest_batch, prepare_components
+from .setup.initial_weights import Loaded
 from .setup.optimizers import build_optimizer, check_each_trains
+from .setup.placing import device_before, place_components
 from .setup.policy import completed
 from .setup.preset_groups import with_group_rules
 from .setup.roles import check_roles
@@ -80,22 +86,19 @@ class OfflineTrainer:
         self.config = config = completed(config, self.data, self.log)
         self.components, loaded = build_components(config.model, config.seed, not resumed, self.log)
         self.objective: Objective = train.objective.make("train.objective")
-        check_means(self.objective, train.accumulate, self.data.held_out, config.data.batch_size)
-        with separate_rng(config.seed):
-            given = (self.objective, self.components, self.data, config.model, loaded)
-            outcome = prepare_components(*given, self.world.device, self.batches.smallest_batch == 1)
-        check_roles(self.objective, config.model)
-        self.config = config = with_group_rules(config, self.components)
+        check_means(self.objective, train.accumulate, self.data.held_out, config.data.batch_size, self.world.size)
+        outcome = self._prepare(loaded)
         self.optimizers = self._build_optimizers()
-        self.fingerprint = run_fingerprint(config, self.optimizers, self.horizon)
+        self.fingerprint = run_fingerprint(self.config, self.optimizers, self.horizon)
         self.averages = self._averages(resumed)
-        trained, rules = (self.components, self.optimizers), Rules.from_config(config, self.optimizers)
+        trained, rules = (self.components, self.optimizers), Rules.from_config(self.config, self.optimizers)
         self.updater = GradientUpdater(*trained, self.world, rules, self.averages, self.log)
-        self.contents = CheckedContents(*trained, self.averages)
+        self.contents = CheckedContents(*trained, self.averages, self.world)
         self.own_state = OwnState(self.objective, self.data, self.components, config.data.workers, self.log)
         self.checkpoints = CheckpointManager(train, self.log, self.world)
         self.evaluations = Evaluations(self, outcome)
         self.provenance = provenance(self.world.device, self.optimizers, self.data, config.seed)
+        check_same_data(self.world, self.data, self.provenance["data"], config.seed)
         if train.compile:
             compile_components(self.components)
         self.step = self.begun = 0
@@ -125,35 +128,38 @@ class OfflineTrainer:
             seed_all(config.seed)
         train_mode(self.components)
         sinks = self.sinks if self.world.is_main else {}
+        interruption = Interruption()
+        clock, check = self.checkpoints.due_by_clock, self.updater.check_steps
+        agreement = Agreement(self.world, interruption, clock, self.step, check)
         with (
             MetricsLog(sinks, run_dir, self.step, self.checkpoints.failed) as metrics,
             RunProgress(self.console, self.step, self.horizon.total_steps) as progress,
-            Interruption() as interruption,
+            interruption,
             self.checkpoints,
             rescuing(self, interruption),
             self.batches,
             self.evaluations,
         ):
-            self._train(metrics, progress, interruption)
-        if interruption.signal is not None and (self.evaluation_is_due or not self._is_over()):
-            raise early_stop_error(self, interruption.signal)
+            self._train(metrics, progress, agreement)
+        if agreement.signal is not None and (self.evaluation_is_due or not self._is_over()):
+            raise early_stop_error(self, agreement.signal)
         for line in [*self._step_count_notices(), *self.checkpoints.best.missing()]:
             self.log(line)
-        if self.world.is_main:
-            try:
-                self._draw()
-            except (SaveError, UserCodeError) as error:
-                raise type(error)(f"the run is done and saved; {error}") from error.__cause__
+        self._draw()
         return Result(run_dir, self.step, self.metrics)
 
-    def _train(self, metrics: MetricsLog, progress: RunProgress, interruption: Interruption) -> None:
-        """Run the updates. What is due after one comes in this order: metrics, checkpoint, evaluation."""
+    def _train(self, metrics: MetricsLog, progress: RunProgress, agreement: Agreement) -> None:
+        """Run the updates. What is due after one comes in this order: metrics, checkpoint, evaluation.
+
+        All processes of the run take each branch, or none does.
+        """
         train, world = self.config.train, self.world
         self.begun = self.step
         if self.evaluation_is_due:  # the checkpoint that the run resumes from was written before it
-            written = written_evaluation(train.run_dir / METRICS, self.step)
-            self.evaluations.evaluate_and_keep(metrics, interruption, written)
+            written = by_main(world, lambda: written_evaluation(train.run_dir / METRICS, self.step))
+            self.evaluations.evaluate_and_keep(metrics, agreement, written)
             if self.evaluation_is_due:  # a signal has stopped it
+                agreement.exchange()
                 return
         steps = range(self.step, self.horizon.total_steps)
         parts = (self.objective, self.components, self.batches, self.updater)
@@ -162,33 +168,48 @@ class OfflineTrainer:
             self.evaluation_is_due = self.evaluations.are_due()
             if self.step == self.begun + 1:  # before there is much to lose: the optimizers have their state now
                 self.contents.check(self.step)
+                check_same_state(self, saved_values(self))
             if update.logged:
                 with user_code("a metric"):
                     line = training_line(update, progress.rate(update.step))
-                metrics.write(line)
+                with agreement.failing_later():
+                    metrics.write(line)
                 progress.show(update)
-            if self._is_over() or self.checkpoints.due(self.step):
-                self.save(is_last=self._is_over())
-                if self._is_over():
-                    self.checkpoints.wait()  # the last checkpoint is there before an evaluation can fail
-            if self.evaluation_is_due and interruption.signal is None:
-                self.evaluations.evaluate_and_keep(metrics, interruption)
+            agreement.after_update(self.step)
+            self._save_and_evaluate(metrics, agreement)
             if self.step == self.begun + NOTICED_AFTER:
                 for notice in self._step_count_notices():
                     self.log(notice)
-            if interruption.signal is not None:  # one that comes later than this is for the next update
+            if agreement.signal is not None:  # one that comes later than this is for the next update
                 if not self.checkpoints.holds(self.step):
                     self.save(is_last=True)
                 break
 
+    def _save_and_evaluate(self, metrics: MetricsLog, agreement: Agreement) -> None:
+        """Save and evaluate after an update, each if it is due. A signal that came meanwhile is known afterwards."""
+        if self._is_over() or self.checkpoints.due(self.step) or agreement.save_is_due:
+            self.updater.check_steps()
+            self.save(is_last=self._is_over())
+            if self._is_over():
+                self.checkpoints.wait()  # the last checkpoint is there before an evaluation can fail
+            agreement.exchange()
+        elif self.evaluation_is_due:
+            agreement.exchange()
+        if self.evaluation_is_due and agreement.signal is None:
+            self.evaluations.evaluate_and_keep(metrics, agreement)
+            agreement.exchange()
+
     def _draw(self) -> None:
         """Draw the metrics and the policy's episodes, as the config asks."""
         run_dir = self.config.train.run_dir
-        if self.config.train.pictures:
-            with user_code(f"drawing {run_dir / METRICS}"), writing(run_dir):
-                for path in draw_pictures(run_dir):
-                    self.log(f"drew {path}")
-        self.evaluations.draw()
+        try:
+            if self.config.train.pictures and self.world.is_main:
+                with user_code(f"drawing {run_dir / METRICS}"), writing(run_dir):
+                    for path in draw_pictures(run_dir):
+                        self.log(f"drew {path}")
+            self.evaluations.draw()
+        except (SaveError, UserCodeError) as error:
+            raise type(error)(f"the run is done and saved; {error}") from error.__cause__
 
     def log(self, line: str) -> None:
         """Print a line, above the progress bar if there is one."""
@@ -206,11 +227,25 @@ class OfflineTrainer:
             NonFiniteError: A weight is not finite, by train.on_nonfinite.
         """
         if self.config.train.on_nonfinite == "stop":
-            check_weights(self.components, self.averages.named_tensors())
+            with failing_together(self.world):  # a sharded weight is not finite in one process only
+                check_weights(self.components, self.averages.named_tensors())
         with averaged_weights(self.optimizers.values()):
             progress = Progress(self.step, saved_values(self))
+            check_same_state(self, progress.values)
             files = {**self.contents.make(progress), **self.own_state.files()}
             self.checkpoints.save(self.step, files, is_last)
+
+    @property
+    def sharded(self) -> list[str]:
+        """The components whose state is spread over the processes."""
+        if self.world.is_alone:
+            return []
+        return [name for name, component in self.config.model.components.items() if component.placement == "shard"]
+
+    def continue_alone(self) -> None:
+        """Let this process save without the others, which may be gone: components that are not sharded are whole."""
+        self.world = self.contents.world = self.world.alone()
+        self.checkpoints.continue_alone()
 
     def restore(self, folder: Path) -> None:
         """Continue from the checkpoint in `folder`.
@@ -219,6 +254,26 @@ class OfflineTrainer:
             ConfigError: The config differs from the checkpoint's, and resume.on_change does not name the way.
         """
         restore_run(self, folder)
+
+    def _prepare(self, loaded: Mapping[str, Loaded]) -> Outcome:
+        """Bring the components into the form and to the place in which they train; return the outcome of a batch.
+
+        Args:
+            loaded: The parameters that each `init_from` loaded.
+        """
+        config, device = self.config, device_before(self.config.model, self.world)
+        with separate_rng(config.seed):
+            given = (self.objective, self.components, self.data, config.model, loaded)
+            outcome = prepare_components(*given, device)
+        check_same_run(self.world, config, self.data, self.components)
+        with separate_rng(config.seed):
+            smallest = (self.data.train, self.batches.smallest_batch)
+            dry_run_smallest_batch(self.objective, self.components, *smallest, device, self.world)
+        check_roles(self.objective, config.model)
+        self.config = config = with_group_rules(config, self.components)
+        with separate_rng(config.seed):
+            place_components(self.objective, self.components, self.data, config.model, self.world)
+        return outcome
 
     def _build_optimizers(self) -> dict[str, Optimizer]:
         """Return one optimizer for each trainable component in model.component_optims."""

@@ -28,7 +28,7 @@ from torch.optim import Optimizer
 
 from ..schedules.base import Schedule
 from ..state.checks import check_state_dict
-from ..state.loading import fit_state_dict, restore_wide
+from ..state.loading import fit_state_dict, restore_types
 from ..transforms.cautious import ALREADY, Caution, check_caution, register_exact_loads, step_after_closure
 from ..transforms.clipping import clip_before_step
 from ..transforms.closures import Closure, after_closure, evaluate
@@ -250,7 +250,7 @@ class ScheduledOptimizer(Optimizer):
         state_dict = fit_state_dict(self, state_dict, self.scheduler.moved)
         with without_load_pre_hooks(self):
             super().load_state_dict(state_dict)
-        restore_wide(self, state_dict, always=self.caution is not None)
+        restore_types(self, state_dict, always=self.caution is not None)
         if self.kernel is not None and self.kernel.after_load is not None:
             self.kernel.after_load(self)
         if position is not None:

@@ -56,7 +56,7 @@ def _is_to_be_cut(entry: Hashable, value: object, parameter: Tensor) -> TypeGuar
 def _placement_problem(entry: Hashable, value: object, parameter: Tensor) -> str | None:
     if _is_to_be_cut(entry, value, parameter) and (problem := unsupported_placement(parameter)):
         return f"cannot be loaded into its parameter: {problem}"
-    if not isinstance(value, Tensor) or not is_sharded(value):
+    if not is_sharded(value):
         return None
     if not is_sharded(parameter):
         remedy = "Save it with save_optimizer_state and load that, or load what optimizer.state.gathered returns"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..transforms.memory_layout import is_dense
+from ..transforms.shards import is_sharded
 
 STRIDES = "strides"
 """The metadata entry {NAME: the dimensions from the widest stride to the narrowest}, of tensors with other strides than
@@ -38,7 +39,7 @@ def pack_strides(
 
 
 def restore_strides(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> dict[str, Tensor]:
-    """Return the tensors of a file with the strides that they were packed with.
+    """Return the tensors of a file with the strides that they were packed with; sharded ones are returned as they are.
 
     Raises:
         ValueError: The recorded strides are not an order of a tensor's dimensions.
@@ -49,7 +50,8 @@ def restore_strides(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] |
         tensor = result.get(name)
         if tensor is None or not _is_order(order, tensor.ndim):
             raise ValueError(f"{STRIDES}: {str(order)[:80]} is not the order of the dimensions of {name!r}")
-        result[name] = _with_order(tensor, order)
+        if not is_sharded(tensor):
+            result[name] = _with_order(tensor, order)
     return result
 
 

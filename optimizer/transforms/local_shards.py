@@ -275,7 +275,7 @@ def _write(shard: _Shard, local: StateTable, own: StateTable) -> None:
         kept = shard.entries.get(name)
         if kept is not None and kept[0] is value:
             continue
-        if kept is not None and _has_form_of(value, kept[0]) and is_sharded(kept[1]):  # type: ignore[arg-type]  # a tensor's
+        if kept is not None and _has_form_of(value, kept[0]) and is_sharded(kept[1]):
             kept[0].copy_(value)  # type: ignore[attr-defined]  # a tensor, as its form is
             local[name] = kept[0]
             continue

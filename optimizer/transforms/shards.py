@@ -39,9 +39,9 @@ _NEEDS_WHOLE: dict[type[Optimizer], str] = {
 """Classes whose steps are wrong on shards and fail on DTensors, with the reason."""
 
 
-def is_sharded(tensor: Tensor) -> "TypeGuard[DTensor]":
-    """Return whether `tensor` is a DTensor, also if it is replicated."""
-    return type(tensor) not in PLAIN and hasattr(tensor, "full_tensor")
+def is_sharded(value: object) -> "TypeGuard[DTensor]":
+    """Return whether `value` is a DTensor, also if it is replicated."""
+    return type(value) not in PLAIN and isinstance(value, Tensor) and hasattr(value, "full_tensor")
 
 
 def local_tensor(tensor: "DTensor") -> Tensor:
@@ -164,8 +164,8 @@ def _refuse_shards(cls: type[Optimizer], p: "DTensor", name: str) -> None:
         for size, placement in zip(p.device_mesh.shape, p.placements, strict=True):
             if not placement.is_replicate() and p.shape[placement.dim] < size:  # type: ignore[attr-defined]  # it is a shard
                 raise ValueError(
-                    f"{name} of shape {list(p.shape)} is sharded over {size} processes, and torch's Muon needs a row on"
-                    " each of them: name it in fallback_match, or do not shard it"
+                    f"{name} of shape {list(p.shape)} is sharded over {size} processes, and PyTorch's Muon steps no"
+                    " matrix with fewer rows than processes: name it in fallback_match, or do not shard it"
                 )
 
 

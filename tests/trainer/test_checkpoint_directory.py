@@ -8,6 +8,7 @@ from sample_damage import flip
 
 from trainer.checkpoint.directory import complete_checkpoints, verify
 from trainer.checkpoint.names import write_pointer
+from trainer.checkpoint.shares import Share
 from trainer.checkpoint.writing import clear_leftovers, remove_checkpoints, write_checkpoint
 from trainer.runtime.files import DamagedCheckpointError
 
@@ -16,7 +17,7 @@ FILES = {"part/a.safetensors": {"a": torch.arange(64)}, "b.json": {"b": 1}}
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    return write_checkpoint(tmp_path, 7, FILES)
+    return write_checkpoint(tmp_path, 7, Share.of(FILES))
 
 
 def names(folder):
@@ -32,14 +33,14 @@ def test_a_finished_checkpoint_is_listed_and_verified(checkpoint):
 
 def test_one_that_failed_half_way_is_absent(checkpoint):
     with pytest.raises(TypeError):
-        write_checkpoint(checkpoint.parent, 8, {"b.json": {"b": 1}, "c.json": {"c": object()}})
+        write_checkpoint(checkpoint.parent, 8, Share.of({"b.json": {"b": 1}, "c.json": {"c": object()}}))
     assert complete_checkpoints(checkpoint.parent) == [checkpoint]
-    write_checkpoint(checkpoint.parent, 9, FILES)
+    write_checkpoint(checkpoint.parent, 9, Share.of(FILES))
     assert names(checkpoint.parent) == ["latest", "step_00000007", "step_00000009"], "nothing is left over"
 
 
 def test_the_same_step_saved_again_replaces_the_old_one(checkpoint):
-    write_checkpoint(checkpoint.parent, 7, {"c.json": {}})
+    write_checkpoint(checkpoint.parent, 7, Share.of({"c.json": {}}))
     assert sorted(verify(checkpoint)["files"]) == ["c.json"]
     assert names(checkpoint.parent) == ["latest", "step_00000007"]
 
@@ -52,7 +53,7 @@ def test_one_that_was_about_to_be_replaced_is_put_back(checkpoint):
 
 def test_the_newest_comes_first_and_what_a_resume_left_behind_last(checkpoint):
     for step in (10, 9, 100_000_000):
-        write_checkpoint(checkpoint.parent, step, FILES)
+        write_checkpoint(checkpoint.parent, step, Share.of(FILES))
     steps = [100_000_000, 10, 9, 7]
     assert [int(path.name[5:]) for path in complete_checkpoints(checkpoint.parent)] == steps
     write_pointer(checkpoint.parent, "latest", checkpoint.with_name("step_00000009"))
@@ -66,7 +67,7 @@ def test_a_latest_that_names_nothing_is_nothing(checkpoint, text):
 
 
 def test_what_is_removed_is_gone(checkpoint):
-    other = write_checkpoint(checkpoint.parent, 8, FILES)
+    other = write_checkpoint(checkpoint.parent, 8, Share.of(FILES))
     remove_checkpoints([checkpoint])
     assert names(checkpoint.parent) == ["latest", other.name]
 

@@ -17,6 +17,7 @@ from sample_runs import ADAMW, SCHEDULE_FREE, WARMUP, config, two
 from trainer import train
 from trainer.checkpoint import contents
 from trainer.checkpoint.contents import StateFiles
+from trainer.checkpoint.shares import Share
 from trainer.checkpoint.tools import diff as differences
 from trainer.checkpoint.tools import inspect
 from trainer.checkpoint.tools.diff import largest_difference
@@ -221,7 +222,7 @@ def rewritten(checkpoint, out, **weights):
     }
     files["third/model.safetensors"] = weights
     out.mkdir()
-    return write_checkpoint(out, 12, files)
+    return write_checkpoint(out, 12, Share.of(files))
 
 
 def test_diff_tells_missing_and_mis_shaped_tensors_from_unequal_ones(cli, run, tmp_path):

@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from trainer import ConfigError, DataSet, TensorSplit
-from trainer.interfaces.dataset import in_order
-from trainer.loop.batches import ShuffledBatches
+from trainer.loop.batches import ShuffledBatches, in_order
 
 
 def split(samples):
@@ -56,7 +55,7 @@ def test_a_data_set_that_sets_no_statistics_has_empty_ones():
 
 def test_in_order_is_in_order():
     batches = list(in_order(split(5), 2))
-    assert [batch["y"].tolist() for batch in batches] == [[0, 2], [4, 6], [8]]
+    assert [(size, batch["y"].tolist()) for size, batch in batches] == [(2, [0, 2]), (2, [4, 6]), (1, [8])]
 
 
 def test_an_update_of_several_batches_takes_them_in_turn_and_an_epochs_last_what_is_left():

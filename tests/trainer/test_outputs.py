@@ -21,6 +21,7 @@ from trainer import resume, train
 from trainer.checkpoint import directory as checkpoint_files
 from trainer.checkpoint import names as checkpoint_names
 from trainer.checkpoint.directory import complete_checkpoints
+from trainer.checkpoint.shares import Share
 from trainer.checkpoint.tools import export as exporting
 from trainer.checkpoint.tools import inspect as inspection
 from trainer.checkpoint.tools.inspect import verification
@@ -213,7 +214,7 @@ def test_verify_and_inspect_beside_a_run_that_keeps_one_checkpoint(copy):
     def save_and_prune():
         before = newest
         for step in range(100, 112):
-            folder = write_checkpoint(checkpoints, step, files)
+            folder = write_checkpoint(checkpoints, step, Share.of(files))
             remove_checkpoints([before])
             before = folder
 

@@ -236,10 +236,10 @@ def test_a_best_that_was_not_saved_is_not_the_best(tmp_path, monkeypatch):
     evaluations(monkeypatch, {2: 3.0, 4: 1.0, 6: 2.0, 8: 2.0, 10: 2.0, 12: 2.0})
     write = saving.write_checkpoint
 
-    def full_at_4(folder, step, files):
+    def full_at_4(folder, step, *others):
         if step == 4:
             raise OSError(28, "No space left on device")
-        return write(folder, step, files)
+        return write(folder, step, *others)
 
     monkeypatch.setattr(saving, "write_checkpoint", full_at_4)
     run = trained(tmp_path / "run", PLAIN, eval_every=2, save_every=2, keep_best={}, on_save_error="continue")

@@ -13,21 +13,19 @@ from .directory import Files
 
 
 class BackgroundWriter:
-    """Writes files in a thread; there is one such thread at most."""
+    """Calls a function in a thread; there is one such thread at most."""
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
-        self._copy: dict[str, JsonObject] = {}
 
     @property
     def is_writing(self) -> bool:
         """Whether a thread was started and not waited for."""
         return self._thread is not None
 
-    def start(self, write: Callable[[Files], None], files: Files) -> None:
-        """Copy `files`, reusing the memory of the copy before, and call `write` with the copy in a thread."""
-        self._copy = {name: copy_to_cpu(content, self._copy.get(name, {})) for name, content in files.items()}
-        self._thread = threading.Thread(target=write, args=(self._copy,), daemon=True)
+    def start(self, write: Callable[[], None]) -> None:
+        """Call `write` in a thread."""
+        self._thread = threading.Thread(target=write, daemon=True)
         self._thread.start()
 
     def wait(self) -> None:
@@ -35,6 +33,18 @@ class BackgroundWriter:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+
+
+class CopiedFiles:
+    """A copy of the content of files, with the tensors on the CPU. The next copy uses its memory again."""
+
+    def __init__(self) -> None:
+        self._copy: dict[str, JsonObject] = {}
+
+    def of(self, files: Files) -> Files:
+        """Return a copy of `files`; the one before is lost."""
+        self._copy = {name: copy_to_cpu(content, self._copy.get(name, {})) for name, content in files.items()}
+        return self._copy
 
 
 def copy_to_cpu(content: Mapping[str, object], before: Mapping[str, object]) -> JsonObject:

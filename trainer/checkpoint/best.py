@@ -8,6 +8,8 @@ from optimizer.config import counted
 from optimizer.types import JsonObject
 
 from ..config.evaluation import BestConfig
+from ..distributed.outcomes import by_main
+from ..distributed.world import World
 from ..run_layout import BEST
 from .names import folder_name, is_folder, read_pointer, write_pointer
 
@@ -19,10 +21,15 @@ class BestCheckpoint:
         rule: The run's `train.keep_best`; None: the run keeps no best checkpoint.
         checkpoints: The folder of the run's checkpoints.
         log: Prints a line.
+        world: The place of this process; left out, the only one.
     """
 
-    def __init__(self, rule: BestConfig | None, checkpoints: Path, log: Callable[[str], None]) -> None:
+    def __init__(
+        self, rule: BestConfig | None, checkpoints: Path, log: Callable[[str], None], world: World | None = None
+    ) -> None:
         self._rule, self._checkpoints, self._log = rule, checkpoints, log
+        self.world = world or World()
+        """The processes of the run."""
         self._previous: JsonObject = {}
         self.record: JsonObject = {}
         """Monitor, mode, value and step of the best evaluation so far, and `evaluation`; empty without one."""
@@ -74,17 +81,22 @@ class BestCheckpoint:
             self._log(f"train.keep_best: the best, after {done}, is missing: the search for the best starts again")
 
     def write_pointer(self) -> None:
-        """Let BEST name the best checkpoint, or remove BEST if there is none.
+        """Let BEST name the best checkpoint, or remove BEST if there is none. All processes call it together.
 
         Raises:
             OSError: BEST cannot be written.
         """
+        self.record = by_main(self.world, self._write_pointer)
+
+    def _write_pointer(self) -> JsonObject:
+        """Do so in the main process, and return the record of the checkpoint that BEST names now."""
         folder = self.folder
         if folder is None or not is_folder(folder):
             self.record = {}
             (self._checkpoints / BEST).unlink(missing_ok=True)
         elif folder != read_pointer(self._checkpoints, BEST):
             write_pointer(self._checkpoints, BEST, folder)
+        return self.record
 
     def missing(self) -> list[str]:
         """Return a line if the run should have a best checkpoint and has none because every metric was NaN."""

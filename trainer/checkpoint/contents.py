@@ -22,10 +22,10 @@ from optimizer.state import (
     has_default_strides,
     shapes_by_name,
     to_json,
-    without_sharing,
 )
 from optimizer.types import JsonObject
 
+from ..distributed.placement import is_sharded
 from ..errors import raised
 from ..interfaces.component import config_path, config_paths
 from ..loop.weight_ema import WeightEma
@@ -125,7 +125,7 @@ def checkpoint_files(
     averages: Mapping[str, WeightEma],
     progress: Progress,
 ) -> Contents:
-    """Return everything that a resume needs, as files by path; the tensors are the run's own, not copies.
+    """Return everything that a resume needs, as files by path; the tensors are the run's own, and may share memory.
 
     Args:
         components: By name.
@@ -147,9 +147,7 @@ def checkpoint_files(
                 files |= {f"{name}/{file}": content for file, content in _optimizer_files(optimizers[name]).items()}
     files |= _run_files(progress)
     check_savable(files, config_paths(components))
-    return {
-        path: without_sharing(content) if path.endswith(".safetensors") else content for path, content in files.items()
-    }
+    return files
 
 
 def load_component(component_folder: Path, component: nn.Module, weights: Mapping[str, Tensor] | None = None) -> None:
@@ -157,26 +155,20 @@ def load_component(component_folder: Path, component: nn.Module, weights: Mappin
 
     Args:
         component_folder: The component's folder in a checkpoint.
-        component: The component.
+        component: The component; of sharded tensors, this process takes its part.
         weights: In place of those in the file.
 
     Raises:
         ValueError: Something does not fit. The message names all that does not; nothing is changed.
     """
-    path = component_folder / WEIGHTS
-    tensors = read_tensors(path) if weights is None else weights
-    extra = _read_extra(component_folder)
-    state = component.state_dict()
+    path, state = component_folder / WEIGHTS, component.state_dict()
     own = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-    problems = compare_shapes(shapes_by_name(tensors), shapes_by_name(own))
+    tensors = read_tensors(path, own) if weights is None else weights
+    extra = _read_extra(component_folder)
+    problems = _misfits(tensors, own)
     if extra.keys() != state.keys() - own.keys():
         here = ", ".join(sorted(state.keys() - own.keys())) or "nothing"
         problems.append(f"{EXTRA_VALUES} has {', '.join(sorted(extra)) or 'nothing'}, and the component {here}")
-    problems += [
-        f"{name} is {tensor.dtype}, here {own[name].dtype}"
-        for name, tensor in tensors.items()
-        if name in own and tensor.dtype != own[name].dtype
-    ]
     if problems:
         raise ValueError(f"{path}: the weights do not fit: {joined(problems)}")
     try:
@@ -214,13 +206,35 @@ def load_averages(component_folder: Path, component: nn.Module, ema: WeightEma) 
     Raises:
         ValueError: Something does not fit.
     """
-    with ema.exchanged(exact=True):
-        load_component(component_folder, component, read_averages(component_folder, exact=True))
+    if is_sharded(component):  # loading state makes FSDP take the parameters that are in the component then
+        _copy_averages(component_folder / EMA_TENSORS, ema.state(component))
+    else:
+        with ema.exchanged(exact=True):
+            load_component(component_folder, component, read_averages(component_folder, exact=True))
     values = read_json(component_folder / EMA_VALUES)
     with expected_content(component_folder / EMA_VALUES):
         if type(values["steps"]) is not int or values["steps"] < 0:
             raise ValueError(f"steps is {shown_value(values['steps'])}")
         ema.steps = values["steps"]
+
+
+def _copy_averages(path: Path, averages: Mapping[str, Tensor]) -> None:
+    """Copy the averages in a file into `averages`; of sharded ones, the part of this process. Raises ValueError."""
+    saved = read_tensors(path, averages)
+    if problems := _misfits(saved, averages):
+        raise ValueError(f"{path}: the averages do not fit: {joined(problems)}")
+    with torch.no_grad():
+        for name, average in averages.items():
+            average.copy_(saved[name])
+
+
+def _misfits(saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+    """Return a text for each tensor that is missing, or has another shape or type."""
+    return compare_shapes(shapes_by_name(saved), shapes_by_name(own)) + [
+        f"{name} is {tensor.dtype}, here {own[name].dtype}"
+        for name, tensor in saved.items()
+        if name in own and tensor.dtype != own[name].dtype
+    ]
 
 
 def load_optimizer(component_folder: Path, optimizer: Optimizer, own_options: bool = False) -> None:

@@ -8,7 +8,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optimizer.config import counted
+from optimizer.state import is_sharded, local_tensor
 
+from ..distributed.outcomes import by_each
+from ..distributed.world import World
 from ..errors import ConfigError, UnsavableError, UserCodeError, raised
 from ..interfaces.component import config_path, config_paths
 from ..loop.averaged_weights import MovingAverages, averaged_weights
@@ -27,15 +30,22 @@ class CheckedContents:
         components: By name, before the first update.
         optimizers: By component.
         averages: The run's.
+        world: The place of this process; left out, the only one.
 
     Raises:
         ConfigError: Something cannot be saved, loaded, or trained.
     """
 
     def __init__(
-        self, components: nn.ModuleDict, optimizers: Mapping[str, Optimizer], averages: MovingAverages
+        self,
+        components: nn.ModuleDict,
+        optimizers: Mapping[str, Optimizer],
+        averages: MovingAverages,
+        world: World | None = None,
     ) -> None:
         self._components, self._optimizers, self._averages = components, optimizers, averages
+        self.world = world or World()
+        """The processes that make a checkpoint together."""
         try:
             with averaged_weights(optimizers.values()):
                 files = checkpoint_files(components, optimizers, averages.ema, Progress(0, {}))
@@ -64,15 +74,21 @@ class CheckedContents:
             return []
 
     def make(self, progress: Progress) -> Files:
-        """Return the contents of a checkpoint; the tensors are the run's own.
+        """Return the contents of a checkpoint; the tensors are the run's own. All processes call it together.
 
         Args:
             progress: The position of the run. Schedule-free optimizers must be in eval mode.
 
         Raises:
             UnsavableError: Something cannot be saved, or a resumed run could not load it: parameters without an
-                optimizer, or weights of another form than before the first update.
+                optimizer, or weights of another form than before the first update. If it is so in one process, all
+                raise it.
         """
+        files: list[Files] = []
+        by_each(self.world, lambda: files.append(self._make(progress)))
+        return files[0]
+
+    def _make(self, progress: Progress) -> Files:
         try:
             check_parameters(self._components, self._optimizers)
             files = checkpoint_files(self._components, self._optimizers, self._averages.ema, progress)
@@ -126,12 +142,14 @@ _Copies = dict[tuple[object, ...], Tensor]
 
 
 def _copy_as_read(value: object, copies: _Copies) -> object:
-    """Return a copy as it would be read from a file: a tensor without other owners, on the CPU.
+    """Return a copy as it would be read from a file: a tensor without other owners, on the CPU or in shards.
 
     copies: those made so far, to which a new one is added.
     """
     if not isinstance(value, Tensor):
         return copy.deepcopy(value)
+    if is_sharded(value):
+        return value.detach().clone()
     place = (value.data_ptr(), value.dtype, value.shape, value.stride(), value.is_conj(), value.is_neg())
     if place not in copies:
         copies[place] = value.detach().to("cpu", copy=True)
@@ -145,6 +163,8 @@ def _same_value(one: object, other: object) -> bool:
 
 
 def _same_bits(one: Tensor, other: Tensor) -> bool:
+    if is_sharded(one) and is_sharded(other):
+        return one.shape == other.shape and _same_bits(local_tensor(one), local_tensor(other))
     if (one.shape, one.dtype) != (other.shape, other.dtype):
         return False
     bits = [tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().unsqueeze(-1) for tensor in (one, other)]

@@ -9,48 +9,57 @@ from optimizer.config import counted
 from optimizer.state import flush
 
 from ..config.schema import TrainConfig
+from ..distributed.outcomes import by_main
 from ..distributed.world import World
 from ..errors import SaveError
 from ..run_layout import BEST, CHECKPOINTS, METRICS
-from .background import BackgroundWriter
+from .background import BackgroundWriter, CopiedFiles
 from .best import BestCheckpoint
 from .directory import Files
 from .names import write_pointer
 from .retention import tidy
-from .save_errors import SaveErrors, newest_checkpoint
+from .save_errors import SaveErrors, newest_checkpoint, writing
+from .shared_folder import check_shared
+from .shares import Share
 from .writing import write_checkpoint
 
 
 class CheckpointManager:
     """Writes and removes the checkpoints of one run.
 
-    With `train.save_async`, `save` copies the tensors and a thread writes them; there is one such thread at most.
+    With `train.save_async`, `save` copies the tensors and a thread writes them; there is one such thread at most. All
+    processes of the run call `save`, `wait` and `keep_as_best` together, and learn of the same outcome: each writes its
+    share of a checkpoint, and the main one does all else. The thread exchanges values in a group of its own.
 
     Args:
         train: When, how and where to save.
         log: Prints a line, for an error after which training continues.
-        world: The place of this process; left out, the only one. Processes beside the main one write nothing.
+        world: The place of this process; left out, the only one.
     """
 
     def __init__(self, train: TrainConfig, log: Callable[[str], None], world: World | None = None) -> None:
         self._train, self._folder, self._world = train, train.run_dir / CHECKPOINTS, world or World()
         self._errors = SaveErrors(self._folder, train.on_save_error == "stop", log)
-        self._background = BackgroundWriter()
+        self._background, self._copies = BackgroundWriter(), CopiedFiles()
         self._step, self._is_last = 0, False
         self._written: int | None = None
         self._failure: BaseException | None = None
         self._untidy: str | None = None
         self._last_save = time.monotonic()
-        self.best = BestCheckpoint(train.keep_best, self._folder, log)
+        self.best = BestCheckpoint(train.keep_best, self._folder, log, self._world)
         """The best evaluation so far, and its checkpoint."""
         self.check_lock: Callable[[], None] = lambda: None
-        """Called before each save; it raises SaveError if another process trains the run now."""
+        """Called in the main process before each save; it raises SaveError if another process trains the run now."""
 
     def due(self, step: int) -> bool:
-        """Return whether a checkpoint is due after `step` updates, by their number or by the clock."""
-        every, minutes = self._train.save_every, self._train.save_every_minutes
-        by_clock = minutes is not None and time.monotonic() - self._last_save >= minutes * 60
-        return by_clock or (every is not None and step % every == 0)
+        """Return whether a checkpoint is due after `step` updates, by their number."""
+        every = self._train.save_every
+        return every is not None and step % every == 0
+
+    def due_by_clock(self) -> bool:
+        """Return whether a checkpoint is due by the clock of this process."""
+        minutes = self._train.save_every_minutes
+        return minutes is not None and time.monotonic() - self._last_save >= minutes * 60
 
     def continue_from(self, step: int) -> None:
         """Treat the checkpoint after `step` updates, which the run resumes from, as the last one written."""
@@ -65,7 +74,7 @@ class CheckpointManager:
 
         Args:
             step: Updates done.
-            files: The content of the checkpoint's files.
+            files: The content of all files of the checkpoint, those that other processes write included.
             is_last: Whether the run ends here, so that an error cannot be left to the next save.
 
         Raises:
@@ -76,9 +85,10 @@ class CheckpointManager:
         self._last_save = time.monotonic()
         is_best = self.best.is_after(step)
         if self._train.save_async:
-            self._background.start(lambda copied: self._write(step, copied, is_best), files)
+            share = Share.copied(files, self._world, self._copies)
+            self._background.start(lambda: self._write(step, share, is_best))
         else:
-            self._write(step, files, is_best)
+            self._write(step, Share.of(files, self._world), is_best)
             self._report()
 
     def wait(self) -> None:
@@ -97,13 +107,20 @@ class CheckpointManager:
             SaveError: BEST cannot be written.
         """
         self.wait()
-        if not self._world.is_main:
-            return
         try:
             self.best.write_pointer()
         except OSError as error:
             self.failed(f"{CHECKPOINTS}/{BEST}: cannot be written: {error}", error)
         self._tidy(self._step)
+
+    def continue_alone(self) -> None:
+        """Write whole checkpoints without the other processes, which may be gone, from now on.
+
+        What a thread could not write with them is forgotten: it is saved again.
+        """
+        self._background.wait()
+        self._failure = None
+        self._world = self.best.world = self._world.alone()
 
     def check_written(self, step: int) -> None:
         """Check that the last checkpoint written is the one after `step` updates.
@@ -128,6 +145,14 @@ class CheckpointManager:
         self._errors.report(failure, cause, self._is_last)
 
     def __enter__(self) -> Self:
+        """Check that all processes can write into the run's directory.
+
+        Raises:
+            ConfigError: A process does not see it.
+            SaveError: The main process cannot write into it.
+        """
+        with writing(self._train.run_dir):
+            check_shared(self._train.run_dir, self._world)
         return self
 
     def __exit__(
@@ -139,19 +164,13 @@ class CheckpointManager:
         elif not issubclass(kind, KeyboardInterrupt):
             self._background.wait()
 
-    def _write(self, step: int, files: Files, is_best: bool) -> None:
+    def _write(self, step: int, share: Share, is_best: bool) -> None:
         """Write a checkpoint, name it, and remove superfluous ones. An error is kept for `_report`."""
-        if not self._world.is_main:
-            self._written = step
-            return
+        world = self._world.saving
         try:
-            self.check_lock()
-            metrics = self._train.run_dir / METRICS
-            if metrics.exists():  # a checkpoint that outlives a power failure has its metrics
-                flush(metrics)
-            folder = write_checkpoint(self._folder, step, files)
+            folder = write_checkpoint(self._folder, step, share, world, self._begin)
             if is_best:
-                write_pointer(self._folder, BEST, folder)
+                by_main(world, lambda: write_pointer(self._folder, BEST, folder))
             self._written = step
         except KeyboardInterrupt:
             raise
@@ -160,9 +179,17 @@ class CheckpointManager:
         else:
             self._tidy(step)
 
+    def _begin(self) -> None:
+        """Prepare to write a checkpoint, in the main process."""
+        self.check_lock()
+        metrics = self._train.run_dir / METRICS
+        if metrics.exists():  # a checkpoint that outlives a power failure has its metrics
+            flush(metrics)
+
     def _tidy(self, step: int) -> None:
-        problem = tidy(self._folder, step, self._train.keep_last, self.best.folder)
-        self._untidy = problem or self._untidy
+        if self._world.is_main:
+            problem = tidy(self._folder, step, self._train.keep_last, self.best.folder)
+            self._untidy = problem or self._untidy
 
     def _report(self) -> None:
         """Report the errors of the last save. Raises SaveError if the run stops."""

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from optimizer.config import joined
-from optimizer.state import compare_shapes, from_json, shapes_by_name, to_json, unsavable_reason, without_sharing
+from optimizer.state import compare_shapes, from_json, shapes_by_name, to_json, unsavable_reason
 from optimizer.types import JsonObject
 
 from ..errors import ConfigError, raised
 from ..interfaces.dataset import DataSet
 from ..interfaces.objective import Objective, own_modules
-from ..runtime.files import DamagedCheckpointError, read_json, read_tensors
+from ..runtime.files import DamagedCheckpointError, checksum_of, checksum_of_tensors, read_json, read_tensors
 from .contents import DATA_STATE, OBJECTIVE_STATE, Contents, Progress, StateFiles, expected_content, user_state
 from .unsaved import UnsavedChanges
 
@@ -103,6 +103,16 @@ class OwnState:
                     found.append(path)
         return found
 
+    def checksums(self) -> dict[str, str]:
+        """Return a checksum of the state of each owner that has some which can be saved, by its path in the config."""
+        found = {}
+        for path in self._owners:
+            with suppress(ValueError):  # the next save reports it
+                spec, tensors = self._spec(path)
+                if spec is not None:
+                    found[path] = f"{checksum_of({path: spec})} {checksum_of_tensors(tensors)}"
+        return found
+
     @contextmanager
     def kept(self) -> Iterator[None]:
         """Run the body, an evaluation, and afterwards undo its changes to the owners' state."""
@@ -183,7 +193,7 @@ class OwnState:
         files = STATE_FILES[path]
         elsewhere = sorted(name for name, tensor in tensors.items() if tensor.device.type != "cpu")
         values = {"state": spec, "on_device": elsewhere}
-        return {files.values: values, files.tensors: dict(without_sharing(tensors))}
+        return {files.values: values, files.tensors: tensors}
 
     def _spec(self, path: str) -> tuple[object, dict[str, Tensor]]:
         """Return an owner's state as `to_json` does, with its tensors; None if it has no state. Raises ValueError."""

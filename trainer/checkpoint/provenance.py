@@ -8,7 +8,6 @@ from typing import TypeGuard
 
 import numpy
 import torch
-import xxhash
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -18,6 +17,7 @@ from optimizer.types import JsonObject
 
 from ..errors import ConfigError, raised
 from ..interfaces.dataset import DataSet, Split
+from ..runtime.files import checksum_of_tensors
 from ..runtime.rng import separate_rng
 from ..runtime.version import innerstep_version
 
@@ -106,14 +106,23 @@ def data_difference(saved: JsonObject, now: JsonObject, data: DataSet, seed: int
     before, after = saved.get("data"), now.get("data")
     if not (isinstance(before, Mapping) and isinstance(after, Mapping)):
         return None
-    parts = [part for part in after if part in before and not _is_alike(before[part], after[part])]
-    if not parts or not _is_alike(data_fingerprint(data, seed), after):  # the data draw other random numbers each time
+    parts = [part for part in after if part in before and not is_alike(before[part], after[part])]
+    if not parts or not is_alike(data_fingerprint(data, seed), after):  # the data draw other random numbers each time
         return None
     differing = ", ".join(_split_difference(part, before[part], after[part]) for part in parts)
     return (
         f"data: its content is not what the checkpoint was trained on ({differing}). The run continues on the present"
         " data; if that is not meant, stop it and put the old data back."
     )
+
+
+def is_alike(before: object, after: object) -> bool:
+    """Return whether two fingerprints are the same, but for rounding in their sketches."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        return before.keys() == after.keys() and all(is_alike(before[name], after[name]) for name in after)
+    if _is_sketch(before) and _is_sketch(after):
+        return all(abs(one - other) <= TOLERANCE * after[1] for one, other in zip(before, after, strict=True))
+    return bool(before == after)
 
 
 def data_fingerprint(data: DataSet, seed: int) -> JsonObject:
@@ -156,19 +165,11 @@ def _split_fingerprint(part: Split, samples: int) -> JsonObject:
         floats = {name: tensor for name, tensor in batch.items() if tensor.is_floating_point() or tensor.is_complex()}
         exact = {name: tensor for name, tensor in batch.items() if name not in floats}
         sketches = {name: _sketch(tensor) for name, tensor in floats.items()}
-        return {"samples": length, "batch": shapes, "checksum": _checksum(exact), "sketch": sketches}
+        return {"samples": length, "batch": shapes, "checksum": checksum_of_tensors(exact), "sketch": sketches}
     except KeyboardInterrupt:
         raise
     except BaseException:  # the user's code; the run meets the error when it needs these samples, and names the batch
         return {"samples": length}
-
-
-def _checksum(batch: Mapping[str, Tensor]) -> str:
-    digest = xxhash.xxh3_128()
-    for name, tensor in sorted(batch.items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().unsqueeze(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _sketch(tensor: Tensor) -> list[float]:
@@ -177,15 +178,6 @@ def _sketch(tensor: Tensor) -> list[float]:
     values = real.detach().cpu().to(torch.float64).flatten().nan_to_num()
     weights = torch.arange(values.numel(), dtype=torch.float64).cos()
     return [float(values @ weights), float(values.norm())]
-
-
-def _is_alike(before: object, after: object) -> bool:
-    """Return whether two fingerprints are the same, but for rounding in their sketches."""
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
-        return before.keys() == after.keys() and all(_is_alike(before[name], after[name]) for name in after)
-    if _is_sketch(before) and _is_sketch(after):
-        return all(abs(one - other) <= TOLERANCE * after[1] for one, other in zip(before, after, strict=True))
-    return bool(before == after)
 
 
 def _is_sketch(value: object) -> TypeGuard[list[float]]:

@@ -3,7 +3,7 @@
 import errno
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -13,11 +13,14 @@ from torch import Tensor
 from optimizer.state import ASIDE, flush, write_json, write_new, write_tensors
 from optimizer.types import JsonObject
 
+from ..distributed.outcomes import by_each, by_main
+from ..distributed.world import World
 from ..run_layout import LATEST, MANIFEST
 from ..runtime.files import checksum, checksum_of, remove, remove_all, remove_whole
-from .directory import FORMAT_VERSION, Files
+from .directory import ALONE, FORMAT_VERSION, Files
 from .health import nonfinite_names
 from .names import STEP, UNFINISHED, folder_name, is_folder, pending_name
+from .shares import Share
 
 DAMAGED = "damaged-"
 """Prefix of damaged checkpoints that a resume has set aside."""
@@ -31,56 +34,109 @@ LEFTOVERS = (UNFINISHED, _REMOVED, _REPLACED, ASIDE, ".latest.new", ".best.new")
 """Prefixes of files and folders that a killed process leaves among the checkpoints."""
 
 
-def write_checkpoint(checkpoints: Path, step: int, files: Files) -> Path:
+def write_checkpoint(
+    checkpoints: Path, step: int, share: Share, world: World = ALONE, check: Callable[[], None] = lambda: None
+) -> Path:
     """Write a checkpoint of `step` updates and make it the newest; return its folder.
 
     All of it is made in a new folder beside the others: the files, flushed to disk and listed with their checksums in
-    a manifest, and the new LATEST. Then both are moved to their places. Whatever stops the process, a checkpoint is
-    there whole or not at all, and the rest of that folder shows `recover` how far the process had come.
+    a manifest, and the new LATEST. Then both are moved to their places. Whatever stops a process, a checkpoint is
+    there whole or not at all, and the rest of that folder shows `recover` how far the processes had come.
+
+    All processes call it together. Each writes its files; the main one does the rest. If one fails, all do.
 
     Args:
         checkpoints: The folder of the run's checkpoints.
         step: Updates done.
-        files: The content of the checkpoint's files.
+        share: The files that this process writes.
+        world: The processes of the run, with the group in which they exchange what they have written.
+        check: Called by the main process before it writes; it may raise.
 
     Raises:
         OSError: A file cannot be written.
     """
-    if not checkpoints.exists():
-        checkpoints.mkdir()  # but not its parents: a run whose directory is gone does not start again
-        flush(checkpoints.parent)
     final = checkpoints / folder_name(step)
-    aside = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=checkpoints))
+
+    def begin() -> str:
+        check()
+        return _new_folder(checkpoints).name
+
+    aside = checkpoints / by_main(world, begin)
     try:
-        _write_files(aside / final.name, step, files)
-        write_new(aside / LATEST, final.name + "\n")
-        flush(aside / LATEST)
-        flush(aside)
-        if os.path.lexists(final):  # the same step saved again, after a resume from an earlier one
-            (aside / _OLD).mkdir()
-            final.rename(aside / _OLD / final.name)
-        (aside / final.name).rename(final)
-        flush(checkpoints)
-        (aside / LATEST).replace(checkpoints / LATEST)
-        flush(checkpoints)
+        written = by_each(world, lambda: _write_parts(aside / final.name, share.parts))
+        by_main(world, lambda: _commit(aside, final, _manifest(step, share.names, written)))
     finally:
-        with suppress(OSError):  # then `clear_leftovers` tries again
-            _put_back(checkpoints, aside)
-            _discard(aside)
+        if world.is_main:
+            with suppress(OSError):  # then `clear_leftovers` tries again
+                _put_back(checkpoints, aside)
+                _discard(aside)
     return final
 
 
-def _write_files(folder: Path, step: int, files: Files) -> None:
-    for each in sorted({(folder / name).parent for name in files} | {folder}):
+def _new_folder(checkpoints: Path) -> Path:
+    """Make the folder that a checkpoint is written in, and return it."""
+    if not checkpoints.exists():
+        checkpoints.mkdir()  # but not its parents: a run whose directory is gone does not start again
+        flush(checkpoints.parent)
+    return Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=checkpoints))
+
+
+def _write_parts(folder: Path, parts: Iterable[Files]) -> JsonObject:
+    """Write files, a part at a time; return their entries in the manifest, and whether their tensors are finite.
+
+    After a failure the other parts are still gone through: other processes may take part in making them.
+    """
+    listed: JsonObject = {}
+    finite, failure = True, None
+    for part in parts:
+        if failure is None:
+            try:
+                folder.mkdir(exist_ok=True)  # its parent is there if all processes share the file system
+                listed |= _write_files(folder, part)
+                finite = finite and not nonfinite_names(part)
+            except Exception as error:
+                failure = error
+        del part  # before the next one is made
+    if failure is not None:
+        raise failure
+    return {"files": listed, "finite": finite}
+
+
+def _write_files(folder: Path, files: Files) -> JsonObject:
+    """Write files, with the folders that they are in, and return their entries in the manifest."""
+    inside = sorted({(folder / name).parent for name in files} - {folder})
+    for each in inside:
         each.mkdir()
     with ThreadPoolExecutor(_WRITERS) as pool:  # one file is flushed while the next is written
         described = pool.map(lambda name: _write_file(folder / name, files[name]), files)
         listed = dict(zip(files, described, strict=True))
-    finite = not nonfinite_names(files)
-    manifest = {"format_version": FORMAT_VERSION, "step": step, "finite": finite, "files": listed}
+    for each in inside:
+        flush(each)
+    return listed
+
+
+def _manifest(step: int, names: Iterable[str], written: Iterable[JsonObject]) -> JsonObject:
+    """Return the manifest of a checkpoint. written: what each process has written."""
+    described = {name: entry for each in written for name, entry in each["files"].items()}
+    finite = all(each["finite"] for each in written)
+    listed = {name: described[name] for name in names}
+    return {"format_version": FORMAT_VERSION, "step": step, "finite": finite, "files": listed}
+
+
+def _commit(aside: Path, final: Path, manifest: JsonObject) -> None:
+    """Write the manifest of the checkpoint in `aside` and LATEST, and move both to their places."""
+    checkpoints, folder = final.parent, aside / final.name
     write_json(folder / MANIFEST, manifest | {"checksum": checksum_of(manifest)})
-    for path in [folder / MANIFEST, *(path for path in folder.rglob("*") if path.is_dir()), folder]:
+    write_new(aside / LATEST, final.name + "\n")
+    for path in (folder / MANIFEST, folder, aside / LATEST, aside):
         flush(path)
+    if os.path.lexists(final):  # the same step saved again, after a resume from an earlier one
+        (aside / _OLD).mkdir()
+        final.rename(aside / _OLD / final.name)
+    folder.rename(final)
+    flush(checkpoints)
+    (aside / LATEST).replace(checkpoints / LATEST)
+    flush(checkpoints)
 
 
 def _write_file(path: Path, content: Mapping[str, Tensor] | JsonObject) -> JsonObject:

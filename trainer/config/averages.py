@@ -25,6 +25,10 @@ class Entry(Protocol):
     @property
     def moves_with(self) -> str | None: ...
     @property
+    def placement(self) -> str: ...
+    @property
+    def shard_units(self) -> list[str]: ...
+    @property
     def init_from(self) -> InitConfig | None: ...
 
 
@@ -39,8 +43,12 @@ class EmaConfig(Config):
     """The components to average; null: all that train, except those whose optimizer averages weights itself."""
 
 
+_OF_THE_SOURCE = ("type", "params", "placement", "shard_units")
+"""The fields that an average has from its source."""
+
+
 def with_sources(raw: Mapping[str, object], of_policy: Sequence[str]) -> dict[str, object]:
-    """Return raw entries of `model.components`; those with `ema_of` have `type` and `params` of that component.
+    """Return raw entries of `model.components`; those with `ema_of` have class and placement of that component.
 
     Args:
         raw: By name.
@@ -68,7 +76,9 @@ def with_sources(raw: Mapping[str, object], of_policy: Sequence[str]) -> dict[st
         if fields.get("ema_of") is not None:
             rule = f"{source_name} is an average of {fields['ema_of']} itself: take {fields['ema_of']}"
             raise refusal(rule, path, source_name)
-        filled = {field: fields[field] for field in ("type", "params") if fields.get(field) is not None}
+        filled = {field: fields[field] for field in _OF_THE_SOURCE if fields.get(field) is not None}
+        if entry.get("placement", filled.get("placement")) != filled.get("placement"):
+            filled.pop("shard_units", None)  # the placement is the mistake to report
         entries[name] = {**filled, "freeze": True, **entry}
     return entries
 
@@ -96,7 +106,7 @@ def check_averages(components: Mapping[str, Entry], of_policy: Sequence[str]) ->
         if source.freeze is True:
             rule = f"{average.ema_of} is frozen: its average would be the same weights"
             raise refusal(rule, (name, "ema_of"), average.ema_of)
-        for field in ("type", "params"):
+        for field in _OF_THE_SOURCE:
             value, expected = getattr(average, field), getattr(source, field)
             if value != expected:
                 rule = f"must be that of {average.ema_of}, {expected!r}, or left out; got {value!r}"

@@ -12,6 +12,7 @@ from optimizer.config import Config, refusal
 from ..interfaces.component import MODEL_REGISTRY
 from ..splitting.parts import REST
 from .class_choice import ClassChoice
+from .distributed import Placement, ShardUnits
 from .freeze import Freeze
 from .init_from import InitConfig
 from .marks import FixedInRun, MayChange
@@ -29,6 +30,10 @@ class PartConfig(Config):
     """As in `model.components`."""
     init_from: MayChange[InitConfig | None] = None
     """As in `model.components`. It comes after the policy's own."""
+    placement: MayChange[Placement] = "replicate"
+    """As in `model.components`."""
+    shard_units: MayChange[ShardUnits] = Field(default_factory=list)
+    """As in `model.components`, by the names in the component."""
 
     @model_validator(mode="before")
     @classmethod
@@ -58,6 +63,10 @@ class PolicyConfig(ClassChoice):
     init_from: MayChange[InitConfig | None] = None
     """Saved weights of the whole policy to start from, whether or not it is in parts there; null: those that its class
     begins with."""
+    placement: MayChange[Placement] = "replicate"
+    """As in `model.components`, for the component `policy`."""
+    shard_units: MayChange[ShardUnits] = Field(default_factory=list)
+    """As in `model.components`, by the names in the whole policy."""
 
     @model_validator(mode="wrap")
     @classmethod

@@ -36,7 +36,7 @@ from ..interfaces.objective import OBJECTIVE_REGISTRY, Objective
 from ..splitting.parts import REST
 from .averages import EmaConfig, check_averages, with_sources
 from .class_choice import ClassChoice
-from .distributed import DistributedConfig, Placement
+from .distributed import DistributedConfig, Placement, ShardUnits
 from .evaluation import BestConfig, EvaluationConfig
 from .freeze import Freeze
 from .init_from import InitConfig
@@ -81,8 +81,9 @@ class ComponentConfig(ClassChoice):
     placement: MayChange[Placement] = "replicate"
     """With several processes: replicate: each has the whole component; shard: each has a part of every parameter, which
     are gathered for a forward pass (PyTorch's FSDP)."""
-    shard_units: MayChange[list[str]] = Field(default_factory=list)
-    """With `placement: shard`: submodules, with `*`, that are gathered one after another; none: the whole at once."""
+    shard_units: MayChange[ShardUnits] = Field(default_factory=list)
+    """With `placement: shard`: submodules, with `*`, such as `["layers.*"]`; the topmost ones count that match. Each is
+    gathered when it is called, and what is left of the component with the component; none: the whole at once."""
 
 
 class OptimConfig(ClassChoice):

@@ -1,8 +1,9 @@
 """The place of a process among those that train one run, and the values that they exchange."""
 
 import json
-import os
-from collections.abc import Sequence
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..runtime.devices import device_named
+from .environment import Environment
+from .failures import Failures
 
 Group = dist.ProcessGroup
 """Processes that exchange tensors."""
@@ -40,6 +43,14 @@ class Place:
         return self.share(samples) or range(1)
 
 
+@dataclass
+class _Computed:
+    """What all processes compute together now."""
+
+    counts: bool | None = None
+    """Whether the samples of this process count; None: each process computes on its own."""
+
+
 @dataclass(frozen=True)
 class World(Place):
     """The processes that train a run, as one of them sees them. The default is the only process of a run.
@@ -55,19 +66,24 @@ class World(Place):
     control: Group | None = None
     """The group for plain values, in the memory of the CPU; None before `launch.joined`, and for a single process."""
     gradients: Group | None = None
-    """The group for gradients, on the device of the run."""
+    """The group for gradients, on the device of the run, and for what forward and backward passes send."""
+    averages: Group | None = None
+    """The group for averages of gradients, which are sent during backward passes: one like `gradients`."""
+    saves: Group | None = None
+    """The group for plain values of the thread that writes checkpoints: one like `control`."""
+    failures: Failures | None = None
+    """Whether other processes have failed; None if there are no others."""
+    _computed: _Computed = field(default_factory=_Computed, repr=False, compare=False)
 
     @classmethod
     def from_environment(cls) -> Self:
         """Return the place that torchrun, or another launcher, gives this process by environment variables.
 
         Raises:
-            ConfigError: The variables contradict each other.
+            ConfigError: A variable is missing or wrong.
         """
-        if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-            return cls()
-        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        return cls(rank, size, int(os.environ.get("LOCAL_RANK", rank)))
+        place = Environment.read()
+        return cls(place.rank, place.size, place.local_rank)
 
     @property
     def is_main(self) -> bool:
@@ -100,9 +116,46 @@ class World(Place):
         return replace(self, device=found)
 
     @property
+    def counts(self) -> bool | None:
+        """Whether the samples that this process computes now count; None outside of `computing`."""
+        return self._computed.counts
+
+    def computing(self, samples: int) -> AbstractContextManager[None]:
+        """Return a context in which the processes compute a batch of `samples` together, each those that it takes.
+
+        Statistics over a batch are over the samples of all processes there, so that all of them run the same layers.
+        """
+        return nullcontext() if self.is_alone else self._computing(bool(self.share(samples)))
+
+    @contextmanager
+    def _computing(self, counts: bool) -> Iterator[None]:
+        before, self._computed.counts = self._computed.counts, counts
+        try:
+            yield
+        finally:
+            self._computed.counts = before
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self  # a copy of a layer is in the same world
+
+    @property
+    def name(self) -> str:
+        """The name of this process in a message."""
+        return f"rank {self.rank} ({socket.gethostname()})"
+
+    @property
     def place(self) -> Place:
         """The place alone, which another process can be sent."""
         return Place(self.rank, self.size)
+
+    @property
+    def saving(self) -> Self:
+        """This place for the thread that writes checkpoints: it exchanges values while the main thread does so too."""
+        return replace(self, control=self.saves)
+
+    def alone(self) -> Self:
+        """Return the world of this process without the others, of which one may be gone."""
+        return replace(self, rank=0, size=1, control=None, gradients=None, saves=None, failures=None)
 
     def seed(self, seed: int, update: int) -> int:
         """Return the seed for the random numbers that this process draws in an update of a run with `seed`."""

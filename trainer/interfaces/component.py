@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import nn
 
@@ -103,6 +103,19 @@ class CompletesParams(Protocol):
             ConfigError: They do not fit the data set.
         """
         ...
+
+
+@runtime_checkable
+class NamesMethods(Protocol):
+    """A class of components with methods beside `forward` that compute with its parameters.
+
+    A component with `placement: shard` has its whole parameters only while its `forward` or one of these methods runs.
+    An objective that calls another method of it fails. Such a method may call the component itself, but must not use
+    its parameters after that.
+    """
+
+    distributed_methods: ClassVar[Sequence[str]]
+    """The names of the methods, such as `("sample", "log_prob")`."""
 
 
 @runtime_checkable

@@ -1,11 +1,10 @@
 """Data: batches, splits, and data sets with their statistics and held-out split."""
 
 from abc import ABC
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from optimizer import Registry
@@ -98,9 +97,3 @@ class DataSet(ABC):
 
 DATASET_REGISTRY: Registry[DataSet] = Registry("data set", DataSet, entry_points="innerstep.datasets")
 """Classes of data sets by key."""
-
-
-def in_order(split: Split, batch_size: int) -> Iterator[Batch]:
-    """Yield the samples of `split` once, in their own order."""
-    for indices in torch.split(torch.arange(len(split)), min(batch_size, len(split))):
-        yield split.batch(indices)

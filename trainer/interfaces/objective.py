@@ -85,6 +85,19 @@ class Updater(Protocol):
         """
         ...
 
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the mean of `values` over the samples of the whole batch, those in other processes included.
+
+        A loss is a mean over samples. Where the loss of one sample depends on a mean over the batch (a scale, a
+        baseline), several processes give the result of one if that mean is taken here: it is the same in all of them.
+        In a run of one process it is `values.mean()`. All processes call this in the same order.
+
+        Args:
+            values: Floating-point numbers (N, …) of the samples of this process. If they have a graph, the gradients
+                of the losses of all processes pass through the mean: then each of them uses it in a loss.
+        """
+        ...
+
 
 class Objective(ABC):
     """Wires the components together and computes the losses to minimise."""

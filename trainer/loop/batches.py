@@ -20,6 +20,7 @@ from ..config.schema import ExperimentConfig
 from ..distributed.world import Place, World
 from ..errors import ConfigError, UserCodeError, raised, user_calls
 from ..interfaces.dataset import Batch, Split
+from ..runtime.parents import end_with_parent
 from ..runtime.rng import seed_all
 from ..runtime.signals import SIGNALS
 from ..runtime.streams import unfailing_stream
@@ -148,6 +149,16 @@ def shuffled_batches(
     return ShuffledBatches(split, data.batch_size, config.seed, data.drop_last, accumulate, *ways, place)
 
 
+def in_order(split: Split, batch_size: int, place: Place = Place()) -> Iterator[tuple[int, Batch]]:  # noqa: B008 it cannot change
+    """Yield the samples of `split` once, in their own order.
+
+    Each batch comes as the number of its samples, and those that the process at `place` takes.
+    """
+    for indices in torch.split(torch.arange(len(split)), min(batch_size, len(split))):
+        taken = place.taken(len(indices))
+        yield len(indices), split.batch(indices[taken.start : taken.stop])
+
+
 @dataclass(frozen=True)
 class _Failure:
     """Sent by a worker in place of a batch."""
@@ -180,10 +191,12 @@ class _NumberedBatches(Dataset[Batch | _Failure]):
     def __getitem__(self, number: int) -> Batch | _Failure:
         """Return batch `number`, made in a worker with random numbers of this batch alone, or the reason why not.
 
-        An exception is sent as text: the object itself might not survive the way to the other process.
+        Several processes draw different numbers. An exception is sent as text: the object itself might not survive the
+        way to the other process.
         """
         epoch, index = divmod(number, self._batches_per_epoch)
-        words = np.random.SeedSequence((self._seed, epoch, index)).generate_state(1, np.uint64)
+        rank = () if self._place.size == 1 else (self._place.rank,)
+        words = np.random.SeedSequence((self._seed, epoch, index), spawn_key=rank).generate_state(1, np.uint64)
         seed_all(int(words[0]))
         try:
             return _copy_batch(self.make(number))
@@ -246,6 +259,7 @@ def _prepare_worker(worker: int) -> None:
     # Ctrl-C, and most clusters, signal all processes of a run; but the run needs batches to finish its update.
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    end_with_parent(signal.SIGKILL)
     sys.stdout, sys.stderr = map(unfailing_stream, (sys.stdout, sys.stderr))  # a data set may print
 
 

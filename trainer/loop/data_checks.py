@@ -39,16 +39,19 @@ def check_splits(data: DataSet) -> None:
             raise ConfigError(f"data: {title} is empty. Check data.params.{none}")
 
 
-def check_means(objective: Objective, accumulate: int, held_out: Split | None, batch_size: int) -> None:
+def check_means(
+    objective: Objective, accumulate: int, held_out: Split | None, batch_size: int, processes: int = 1
+) -> None:
     """Check that batches are averaged only where that gives what one large batch would give.
 
     Args:
         accumulate: Batches an update.
         batch_size: Samples a batch.
+        processes: How many share each batch.
 
     Raises:
         ConfigError: Losses are not means over samples, or depend on steps of the same update, and batches would be
-            averaged in an update or in an evaluation.
+            averaged in an update, in an evaluation or over processes.
     """
     if objective.steps_in_turn and accumulate > 1:
         raise ConfigError(
@@ -58,6 +61,8 @@ def check_means(objective: Objective, accumulate: int, held_out: Split | None, b
     if objective.means_over_samples:
         return
     sums = f"{type(objective).__name__}.means_over_samples is false, so that batches cannot be averaged"
+    if processes > 1:
+        raise ConfigError(f"train.objective: must be trained by one process; got {processes}. {sums}.")
     if accumulate > 1:
         raise ConfigError(f"train.accumulate: must be 1; got {accumulate}. {sums}.")
     samples = 0 if held_out is None else len(held_out)

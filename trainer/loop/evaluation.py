@@ -1,6 +1,5 @@
 """Losses and metrics on held-out data. Training is not affected."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -9,10 +8,12 @@ from torch import Tensor, nn
 
 from ..distributed.world import World
 from ..interfaces.component import train_mode
-from ..interfaces.dataset import Batch
+from ..interfaces.dataset import Batch, Split
 from ..interfaces.objective import Objective, Outcome
 from ..runtime.devices import on_device
 from .batch_norm import recalibrated_batch_norm
+from .batches import in_order
+from .sample_means import SampleMeans
 
 
 def named_values(outcome: Outcome) -> dict[str, Tensor]:
@@ -25,23 +26,23 @@ def named_values(outcome: Outcome) -> dict[str, Tensor]:
 def evaluation_mode(
     objective: Objective,
     components: nn.ModuleDict,
-    calibration: Iterable[Batch] | None,
+    calibration: Iterable[tuple[int, Batch]] | None,
     autocast: AbstractContextManager[object],
-    device: torch.device,
+    world: World,
 ) -> Iterator[None]:
     """Run the body, an evaluation, with the components in eval mode and without gradients.
 
     Args:
-        calibration: Training batches to measure BatchNorm statistics over, where some weights are averaged ones;
-            None: the running statistics are right.
+        calibration: Training batches to measure BatchNorm statistics over, where some weights are averaged ones, as
+            from `calibration_batches`; None: the running statistics are right.
         autocast: The context for forward passes.
-        device: The run's.
+        world: The processes of the run, which all call.
     """
     components.eval()
     statistics: AbstractContextManager[object] = nullcontext()
     if calibration is not None:
-        measured = (on_device(batch, device) for batch in calibration)
-        statistics = recalibrated_batch_norm(objective, components, measured)
+        measured = ((size, on_device(batch, world.device)) for size, batch in calibration)
+        statistics = recalibrated_batch_norm(objective, components, measured, world)
     try:
         with torch.no_grad(), autocast, statistics:
             yield
@@ -50,23 +51,23 @@ def evaluation_mode(
 
 
 def evaluate(
-    objective: Objective, components: nn.ModuleDict, held_out: Iterable[Batch], world: World
+    objective: Objective, components: nn.ModuleDict, split: Split, batch_size: int, world: World
 ) -> dict[str, float]:
-    """Return the means of all losses and metrics over `held_out`, and the sum of the losses as `loss`.
+    """Return the means of all losses and metrics over `split`, and the sum of the losses as `loss`.
 
     A value that some batches lack is the mean over those that have it.
 
     Args:
         components: In eval mode.
-        held_out: Batches of the held-out data, on any device.
-        world: The processes of the run; each evaluates its batches, and the means are those over all.
+        split: The held-out data.
+        batch_size: Samples a batch, over all processes.
+        world: The processes of the run, which all call: each computes its samples of each batch, and gets the means
+            over all.
     """
-    sums: dict[str, float] = defaultdict(float)
-    samples: dict[str, int] = defaultdict(int)
-    for batch in held_out:
-        outcome = objective.losses(components, on_device(batch, world.device))
-        size = len(next(iter(batch.values())))
-        for name, value in named_values(outcome).items():
-            sums[name] += float(value) * size
-            samples[name] += size
-    return {name: total / samples[name] for name, total in sums.items()}
+    means = SampleMeans()
+    for size, batch in in_order(split, batch_size, world.place):
+        with world.computing(size):
+            outcome = objective.losses(components, on_device(batch, world.device))
+            for name, value in named_values(outcome).items():
+                means.add(name, float(value), len(world.share(size)))
+    return means.over(world)

@@ -14,14 +14,16 @@ from optimizer.transforms import clip_to_norm, total_norm
 from optimizer.types import StateDict
 
 from ..config.schema import ExperimentConfig
-from ..distributed.gradients import average_gradients
+from ..distributed.sums import mean_over
 from ..distributed.world import World
 from ..errors import ConfigError, NonFiniteError, user_line
 from ..interfaces.component import config_path
 from ..interfaces.dataset import Batch
 from ..runtime.rng import RngSnapshot
 from ..splitting.parts import in_model_order
+from .agreed_gradients import AgreedGradients
 from .averaged_weights import MovingAverages
+from .backward_pass import BackwardPass, check_loss
 from .nonfinite import all_finite, describe_nonfinite
 from .running_statistics import StatisticsSnapshot
 
@@ -107,10 +109,16 @@ class GradientUpdater:
         self._last_step: dict[str, int] = {}
         self._precision = rules.precision
         self._scaler = torch.amp.GradScaler(world.device.type) if rules.precision == "fp16" else None
-        self._parameters = {name: [*trainable_parameters(components[name]).values()] for name in optimizers}
+        named = {name: trainable_parameters(components[name]) for name in optimizers}
+        self._parameters = {name: [*parameters.values()] for name, parameters in named.items()}
+        self._agreed = None if world.averages is None else AgreedGradients(world, named)
         self._ordered: dict[tuple[str, ...], list[nn.Parameter]] = {}
+        self._passes: dict[tuple[str, ...], BackwardPass] = {}
         self._statistics = StatisticsSnapshot(components[name] for name in optimizers)
         self._rng = RngSnapshot()
+        self._checks_values = rules.on_nonfinite != "continue" or self._scaler is not None
+        self._checked: int | None = None
+        """The last update after which the processes have checked their steps."""
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context for forward passes: mixed precision where the run asks for it."""
@@ -153,20 +161,45 @@ class GradientUpdater:
         names = self._components_to_step(components)
         if not names:
             return
-        _check_loss(loss)
+        check_loss(loss)
         count = len(self.sizes)
         if count == 1:
             self._clear_gradients(names)
         else:
             self._refuse_second_backward(names)
-        self._losses.setdefault(names, []).append(loss.detach())
+        losses = self._losses.setdefault(names, [])
+        losses.append(loss.detach())
         weighted = self._weighted(loss)
         scaled = weighted if self._scaler is None else self._scaler.scale(weighted)
-        scaled.backward(inputs=[parameter for name in names for parameter in self._parameters[name]])  # type: ignore[no-untyped-call]  # torch
-        if self.batch_index == count - 1:
-            for name in names:
-                average_gradients(self._world, self._parameters[name])
+        steps = self.batch_index == count - 1
+        if self._agreed is not None and steps:
+            self._agreed.begin(self.update, names, losses if self._checks_values else ())
+        self._backward_pass(names)(scaled)
+        if self._agreed is not None and steps:
+            self._agreed.finish(names, losses if self._checks_values else ())
+        if steps:
             self._step_optimizers(names)
+
+    def end_update(self) -> None:
+        """End an update. Several processes check their steps if it is the first or a logged one.
+
+        Raises:
+            UserCodeError: They have not stepped the same components.
+        """
+        if self.record_gradients or self._checked is None:
+            self.check_steps()
+
+    def check_steps(self) -> None:
+        """Check that all processes have stepped the same components up to the end of the present update.
+
+        All of them call it before they exchange anything else: one that still waits in a step then knows why.
+
+        Raises:
+            UserCodeError: They have not.
+        """
+        if self._agreed is not None and self._checked != self.update:
+            self._agreed.end_update(self.update)
+        self._checked = self.update
 
     def is_due(self, component: str) -> bool:
         """Return whether this update is the component's turn, by the `every` of its optimizer.
@@ -177,6 +210,10 @@ class GradientUpdater:
         if component not in self._components:
             raise KeyError(f"there is no component {component!r} to step")
         return self.update % self.rules.every.get(component, 1) == 0
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the mean of `values` over the samples of the present batch, those in other processes included."""
+        return mean_over(self._world, values, len(self._world.share(self.sizes[self.batch_index])) > 0)
 
     def restore_statistics(self) -> None:
         """Restore the running statistics of before the update, whose batches may have left NaNs in them."""
@@ -212,11 +249,10 @@ class GradientUpdater:
     def _weighted(self, loss: Tensor) -> Tensor:
         """Return the loss of a batch times its weight: a sample has the same in a short batch and in any process."""
         size, count = self.sizes[self.batch_index], len(self.sizes)
-        if count > 1:
-            loss = loss * (size * count / sum(self.sizes)) / count
         if not self._world.is_alone:
-            loss = loss * (len(self._world.share(size)) * self._world.size / size)
-        return loss
+            assert self._agreed is not None  # they have joined: gradients will be averaged over them
+            return loss * (len(self._world.share(size)) * self._world.size / sum(self.sizes))
+        return loss if count == 1 else loss * (size * count / sum(self.sizes)) / count
 
     def _step_optimizers(self, names: tuple[str, ...]) -> None:
         """Step the optimizers of `names`, or skip them where values are not finite."""
@@ -266,6 +302,20 @@ class GradientUpdater:
     def _gradients(self, name: str) -> list[Tensor]:
         return [parameter.grad for parameter in self._parameters[name] if parameter.grad is not None]
 
+    def _tested_gradients(self, name: str) -> list[Tensor]:
+        """Return tensors that are finite if the gradients of a component are so in all processes."""
+        gradients = self._gradients(name)
+        return gradients if self._agreed is None else self._agreed.of(name, gradients)
+
+    def _backward_pass(self, names: tuple[str, ...]) -> BackwardPass:
+        """Return the backward pass that gives gradients to `names` only."""
+        if names not in self._passes:
+            others = [name for name in self.optimizers if name not in names]
+            self._passes[names] = BackwardPass(
+                *([parameter for name in part for parameter in self._parameters[name]] for part in (names, others))
+            )
+        return self._passes[names]
+
     def _gradients_in_model_order(self, names: tuple[str, ...]) -> list[Tensor]:
         """Return the gradients of `names` in an order that does not depend on how a policy is taken apart."""
         if names not in self._ordered:
@@ -290,20 +340,21 @@ class GradientUpdater:
         """Return whether to step. Raises NonFiniteError where a value is not finite and the run must stop."""
         rule = self.rules.on_nonfinite
         self._overflowed.clear()
-        if rule == "continue" and self._scaler is None:
+        if not self._checks_values:
             return True
         losses = [loss.float().reshape(1).clone() for loss in self._losses.pop(names)]
-        gradients = [gradient for name in names for gradient in self._gradients(name)]
-        if all_finite([*losses, *gradients]):
+        all_losses = losses if self._agreed is None else self._agreed.losses
+        gradients = [gradient for name in names for gradient in self._tested_gradients(name)]
+        if all_finite([*all_losses, *gradients]):
             return True
         if self._scaler is not None:
-            self._overflowed.update(name for name in names if not all_finite(self._gradients(name)))
-        if self._scaler is not None and all_finite(losses) and self._scaler.get_scale() > _LOWEST_SCALE:
+            self._overflowed.update(name for name in names if not all_finite(self._tested_gradients(name)))
+        if self._scaler is not None and all_finite(all_losses) and self._scaler.get_scale() > _LOWEST_SCALE:
             self._count_skipped(self._overflowed)
             return True  # the scaler leaves out those that have overflowed, and lowers the scale
         if rule == "continue":
             return True
-        found = describe_nonfinite(losses, self.batch, {name: self._components[name] for name in names})
+        found = describe_nonfinite(self._world, losses, self.batch, {name: self._components[name] for name in names})
         if rule == "stop":
             raise NonFiniteError(found)
         self.restore_statistics()
@@ -344,13 +395,3 @@ def _clip(gradients: list[Tensor], max_norm: float) -> None:
     the others are stepped by their own gradients.
     """
     clip_to_norm(gradients, max_norm, keep_overflowed=True)
-
-
-def _check_loss(loss: Tensor) -> None:
-    """Raise ValueError if `loss` has no gradient."""
-    if not isinstance(loss, Tensor):
-        raise ValueError(f"a loss must be a scalar tensor; got a {type(loss).__name__}")
-    if loss.numel() != 1:
-        raise ValueError(f"a loss must be a scalar; got the shape {list(loss.shape)}. Take its mean over the batch.")
-    if not loss.requires_grad:
-        raise ValueError("the loss has no gradient: it was detached, or made under no_grad, or depends on no parameter")

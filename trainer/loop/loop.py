@@ -1,93 +1,22 @@
 """The training loop."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, cast
 
-import torch
 from torch import Tensor, nn
 
 from ..distributed.world import World
 from ..errors import UserCodeError
 from ..interfaces.dataset import Batch
-from ..interfaces.objective import Objective, Outcome, loss_problem, metric_problem
+from ..interfaces.objective import Objective, Outcome
 from ..runtime.devices import on_device
 from ..runtime.rng import seed_all
 from .batches import ShuffledBatches
 from .data_checks import batch_problem
 from .gradient_updates import GradientUpdater
+from .update_report import UpdateReport
 from .wait_timer import WaitTimer
-
-
-@dataclass(frozen=True)
-class UpdateReport:
-    """The result of an update, over all its batches. Without `logged` only step, epoch and sizes are filled in."""
-
-    step: int
-    """The number of the update, from 0."""
-    epoch: int
-    logged: bool
-    """Whether the update goes into the metrics."""
-    outcomes: Sequence[Outcome]
-    """One a batch. Their tensors are detached when they are read."""
-    sizes: Sequence[int]
-    """Samples of each batch."""
-    lrs: dict[str, float]
-    """By component."""
-    gradient_metrics: dict[str, Tensor]
-    """Scalars, by the key in a line of metrics: `grad_norm/COMPONENT`, the L2 norm before clipping."""
-    skipped: dict[str, int]
-    """How many updates each component has skipped so far."""
-    data_wait: float
-    """Share of the time of the updates since the last logged one, this one included, that they waited for batches."""
-
-    def losses(self) -> dict[str, Tensor]:
-        """Return the mean of each loss over all samples.
-
-        Raises:
-            UserCodeError: The objective returned something else than an Outcome of scalar tensors.
-        """
-        for outcome in self.outcomes:
-            _check_outcome(loss_problem(outcome))
-            if differ := outcome.losses.keys() ^ self.outcomes[0].losses.keys():
-                _check_outcome(f"not each batch of this update has the loss {min(differ)!r}")
-        return self._means([outcome.losses for outcome in self.outcomes])
-
-    def metrics(self) -> dict[str, Tensor]:
-        """Return the mean of each metric over all samples of the batches that have it.
-
-        Metrics may be the user's code, which runs here.
-
-        Raises:
-            UserCodeError: A metric is not a scalar.
-        """
-        measured = [outcome.measured() for outcome in self.outcomes]
-        for metrics in measured:
-            _check_outcome(metric_problem(metrics))
-        return self._means(measured)
-
-    def _means(self, values: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        means = {}
-        for name in dict.fromkeys(name for each in values for name in each):
-            having = [(each[name], size) for each, size in zip(values, self.sizes, strict=True) if name in each]
-            tensors, sizes = zip(*having, strict=True)
-            means[name] = _weighted_mean([torch.as_tensor(value).detach() for value in tensors], sizes)
-        return means
-
-
-def _check_outcome(problem: str | None) -> None:
-    if problem is not None:
-        raise UserCodeError(f"train.objective: its update must return an Outcome of scalar tensors; {problem}")
-
-
-def _weighted_mean(values: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
-    stacked = torch.stack(list(values))
-    if not stacked.is_floating_point():  # counts and booleans
-        stacked = stacked.double()
-    if len(set(sizes)) == 1:
-        return stacked.mean(0)
-    return (stacked * torch.tensor(sizes, device=stacked.device)).sum(0) / sum(sizes)
 
 
 class _Update(Protocol):
@@ -126,18 +55,30 @@ def training_loop(
         for index, size in enumerate(sizes):
             updater.begin_batch(index)
             updater.batch = on_device(_checked(next(made), len(world.taken(size))), world.device)
-            outcomes.append(update(components, updater.batch, updater, step))
-        yield UpdateReport(
-            step=step,
-            epoch=step // batches.steps_per_epoch,
-            logged=updater.record_gradients,
-            outcomes=outcomes if updater.record_gradients else (),
-            sizes=sizes,
-            lrs=updater.current_lrs() if updater.record_gradients else {},
-            gradient_metrics=_gradient_metrics(updater) if updater.record_gradients else {},
-            skipped=updater.skipped.copy() if updater.record_gradients else {},
-            data_wait=timer.end_update(updater.record_gradients),
-        )
+            with world.computing(size):
+                outcomes.append(update(components, updater.batch, updater, step))
+        updater.end_update()
+        wait = timer.end_update(updater.record_gradients)
+        yield _report(updater, step // batches.steps_per_epoch, outcomes, wait, world)
+
+
+def _report(
+    updater: GradientUpdater, epoch: int, outcomes: Sequence[Outcome], data_wait: float, world: World
+) -> UpdateReport:
+    """Return the report of the update that `updater` has just made."""
+    logged = updater.record_gradients
+    return UpdateReport(
+        step=updater.update,
+        epoch=epoch,
+        logged=logged,
+        outcomes=outcomes if logged else (),
+        sizes=updater.sizes,
+        lrs=updater.current_lrs() if logged else {},
+        gradient_metrics=_gradient_metrics(updater) if logged else {},
+        skipped=updater.skipped.copy() if logged else {},
+        data_wait=data_wait,
+        world=world,
+    )
 
 
 def _checked(batch: Batch, size: int) -> Batch:

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from optimizer.factories import trainable_parameters
+from optimizer.state import is_sharded
 
+from ..distributed.placement import local_part
 from .running_statistics import statistics_of
 
 Place = tuple[MutableMapping[str, Tensor | None], str]
@@ -30,17 +32,20 @@ class MovingAverage:
         """The averages of parameters and running statistics, by name."""
         groups: defaultdict[object, tuple[list[Tensor], list[Tensor]]] = defaultdict(lambda: ([], []))
         for average, weight in tensors.values():
-            averages, weights = groups[weight.device, weight.dtype, average.dtype]
+            averages, weights = groups[weight.device, weight.dtype, average.dtype, is_sharded(weight)]
             averages.append(average)
             weights.append(weight)
         self._groups = list(groups.values())
-        """Averages and weights, of one device and type each: torch moves such tensors in one kernel."""
+        """Averages and weights, of one device and type each: torch moves such tensors in one kernel. Either all of them
+        are sharded or none."""
         self._buffers = list(buffers)
 
     @torch.no_grad()
     def move(self, share: float) -> None:
         """Move by `share` of the way to the present weights: average + share · (weights - average)."""
         for averages, weights in self._groups:
+            if is_sharded(weights[0]):  # loading may have put other shards there: none are kept
+                averages, weights = ([local_part(each) for each in tensors] for tensors in (averages, weights))
             dtype = averages[0].dtype
             ends = weights if weights[0].dtype == dtype else [weight.to(dtype) for weight in weights]
             torch._foreach_lerp_(averages, ends, share)

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from optimizer.config import counted
 
+from ..distributed.placement import local_part
+from ..distributed.step_labels import named_ranks
+from ..distributed.world import World
 from ..errors import NonFiniteError
 from ..interfaces.component import is_frozen
 from ..interfaces.dataset import Batch
@@ -25,7 +28,7 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
             return False
     flags = []
     for device, (some, in_bfloat16) in plain.items():
-        flag = torch.zeros((), device=device)
+        flag = torch.zeros((), dtype=torch.float32, device=device)
         # What GradScaler uses: it multiplies by 1, and raises the flag. On a CUDA device it does not take bfloat16.
         torch._amp_foreach_non_finite_check_and_unscale_(some, flag, _scalar_one(device))
         if filled := [tensor for tensor in in_bfloat16 if tensor.numel()]:
@@ -69,14 +72,31 @@ def check_weights(components: nn.ModuleDict, averages: Iterable[tuple[str, Tenso
         raise NonFiniteError(f"the weights are not finite: {found}")
 
 
-def describe_nonfinite(losses: Sequence[Tensor], batch: Batch, components: Mapping[str, nn.Module]) -> str:
+def describe_nonfinite(
+    world: World, losses: Sequence[Tensor], batch: Batch, components: Mapping[str, nn.Module]
+) -> str:
     """Return a sentence that names each loss, entry of the batch, weight and gradient that is not finite.
 
+    All processes call it; what only some of them have found is reported with their ranks.
+
     Args:
+        world: The processes of the run.
         losses: Scalars, one a batch of the update.
         batch: The last of these batches.
         components: The components that the losses update, by name. The first weight or gradient of each is named.
     """
+    ranks: dict[str, list[int]] = {}
+    for rank, findings in enumerate(world.gather(_nonfinite(losses, batch, components))):
+        for finding in findings:
+            ranks.setdefault(finding, []).append(rank)
+    return "; ".join(
+        finding if len(those) == world.size else f"on {named_ranks(those)} {finding}"
+        for finding, those in ranks.items()
+    )
+
+
+def _nonfinite(losses: Sequence[Tensor], batch: Batch, components: Mapping[str, nn.Module]) -> list[str]:
+    """Return what `describe_nonfinite` reports of this process."""
     found = []
     for index, loss in enumerate(losses):
         if not torch.isfinite(loss).all():
@@ -90,16 +110,20 @@ def describe_nonfinite(losses: Sequence[Tensor], batch: Batch, components: Mappi
             found.append(f"the weights of {name} are not finite: {weight}")
         elif gradient := first_nonfinite((key, parameter.grad) for key, parameter in parameters):
             found.append(f"the gradient of {name} is not finite: {gradient}")
-    return "; ".join(found)
+    return found
 
 
 @cache
 def _scalar_one(device: torch.device) -> Tensor:
-    return torch.ones((), device=device)
+    return torch.ones((), dtype=torch.float32, device=device)
 
 
 def _float_values(tensor: Tensor) -> Tensor | None:
-    """Return the values of `tensor` that may be NaN or infinite; None for a type that has no such values."""
+    """Return the values of `tensor` that may be NaN or infinite; None for a type that has no such values.
+
+    Of a sharded tensor they are those of this process.
+    """
+    tensor = local_part(tensor)
     if tensor.is_sparse:
         tensor = tensor._values()  # coalescing would cost a sort
     return tensor.detach() if tensor.is_floating_point() or tensor.is_complex() else None

@@ -1,11 +1,15 @@
 """`train.ema`: the moving average of a component's weights, and its exchange with the weights."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
+from optimizer.state import is_sharded
+
 from ..config.averages import EmaConfig
+from ..distributed.placement import local_part
 from .moving_averages import MovingAverage, Place, followed_tensors, other_buffers
 
 
@@ -42,7 +46,17 @@ class WeightEma(MovingAverage):
         self._settings = settings
         followed = followed_tensors(component)
         averages = {name: _start(weight) for name, weight in followed.items()}
-        self._pairs = [(averages[name], weight) for name, weight in followed.items()]
+        pairs = [(averages[name], weight) for name, weight in followed.items()]
+        self._pairs = [pair for pair in pairs if not is_sharded(pair[1])]
+        self._shards = [pair for pair in pairs if is_sharded(pair[1])]
+        by_weight = {id(weight): average for average, weight in self._shards}
+        self._places = [
+            (module._parameters, key, by_weight[id(weight)])
+            for module in component.modules()
+            for key, weight in module._parameters.items()
+            if id(weight) in by_weight
+        ]
+        """Where sharded weights are, with their averages."""
         places = {name: place for name, place in other_buffers(component).items() if _is_float(place)}
         own: dict[str, Tensor | None] = {name: _start(_value(place)) for name, place in places.items()}
         super().__init__(
@@ -64,10 +78,11 @@ class WeightEma(MovingAverage):
     def exchanged(self, exact: bool = False) -> Iterator[None]:
         """Run the body with the averages in the place of the weights, in the same parameters and buffers.
 
-        Nothing is copied, but an average in float32 of a parameter in another type.
+        Nothing is copied, but an average in float32 of a parameter in another type, and the shards of parameters.
 
         Args:
-            exact: Whether such a parameter has the average itself, in float32, to save and to load it.
+            exact: Whether each parameter is the average itself, also in float32 and in shards, to save and to load it.
+                The component cannot run meanwhile.
         """
         pairs = [*self._pairs, *self.buffer_values()]
         kept = [weight.data for _, weight in pairs]
@@ -75,7 +90,8 @@ class WeightEma(MovingAverage):
         try:
             for (_, weight), average in zip(pairs, averages, strict=True):
                 weight.data = average
-            yield
+            with _replaced(self._places) if exact else _copied(self._shards):
+                yield
         finally:
             for (average, weight), data in zip(pairs, kept, strict=True):
                 if exact:
@@ -92,6 +108,36 @@ class WeightEma(MovingAverage):
             for name, average in averages.items()
             if isinstance(average, Tensor) and not _is_same(average, weights.get(name))
         }
+
+
+@contextmanager
+def _copied(shards: Sequence[tuple[Tensor, Tensor]]) -> Iterator[None]:
+    """Run the body with the values of averages in sharded weights, whose memory is what forward passes gather from."""
+    if not shards:
+        yield
+        return
+    with torch.no_grad():
+        averages, weights = ([local_part(tensor) for tensor in tensors] for tensors in zip(*shards, strict=True))
+        kept = [weight.clone() for weight in weights]
+        torch._foreach_copy_(weights, averages)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            torch._foreach_copy_(weights, kept)
+
+
+@contextmanager
+def _replaced(places: Sequence[tuple[dict[str, nn.Parameter | None], str, Tensor]]) -> Iterator[None]:
+    """Run the body with parameters that are the averages in the places of sharded ones."""
+    kept = [parameters[key] for parameters, key, _ in places]
+    try:
+        for parameters, key, average in places:
+            parameters[key] = nn.Parameter(average, requires_grad=False)
+        yield
+    finally:
+        for (parameters, key, _), weight in zip(places, kept, strict=True):
+            parameters[key] = weight
 
 
 def _start(tensor: Tensor) -> Tensor:
@@ -111,4 +157,7 @@ def _is_float(place: Place) -> bool:
 
 def _is_same(one: Tensor, other: object) -> bool:
     """Return whether `other` is the same memory as `one`."""
+    if is_sharded(one):  # an empty shard has no address: its storage is compared
+        storages = [local_part(each).untyped_storage()._cdata for each in (one, other) if isinstance(each, Tensor)]
+        return len(storages) == 2 and storages[0] == storages[1]
     return isinstance(other, Tensor) and one.data_ptr() == other.data_ptr() and one.shape == other.shape

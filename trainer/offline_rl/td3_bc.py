@@ -61,7 +61,7 @@ class TD3BC(OfflinePolicy):
             return Outcome({"critic": critic})
         with learner.autocast():
             q, distance = self._of_actor(components, t)
-            actor = distance - self._alpha / q.abs().mean().detach() * q.mean()
+            actor = distance - self._alpha / learner.mean(q.detach().abs()) * q.mean()
         learner.step(actor, self.acting)
         return Outcome({"critic": critic, "actor": actor}, {"q": q.mean(), "behaviour_cloning": distance})
 

@@ -24,7 +24,7 @@ from optimizer.state import (
 
 from ..interfaces.metrics_sink import MetricsLine
 from ..interfaces.objective import Outcome
-from ..loop.loop import UpdateReport
+from ..loop.update_report import UpdateReport
 from ..run_layout import NOT_UNDERSTOOD
 
 Mark = tuple[str, int]
@@ -136,19 +136,19 @@ class MetricsFile:
 
 def training_line(report: UpdateReport, updates_per_second: float) -> MetricsLine:
     """Return the line for a training update."""
-    losses = report.losses()
+    losses = report.losses
     return {
         "split": "train",
         "step": report.step,
         "epoch": report.epoch,
         "loss": float(Outcome(losses).total),
         **{f"loss/{name}": float(loss) for name, loss in losses.items()},
-        **{name: float(metric) for name, metric in report.metrics().items()},
+        **{name: float(metric) for name, metric in report.metrics.items()},
         **{f"lr/{name}": lr for name, lr in report.lrs.items()},
         **{key: float(value) for key, value in report.gradient_metrics.items()},
         **{f"skipped/{name}": count for name, count in report.skipped.items()},
         "updates_per_second": round(updates_per_second, 2),
-        "data_wait": round(report.data_wait, 4),
+        "data_wait": round(report.longest_wait, 4),
     }
 
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from optimizer.config import visible
 
-from ..loop.loop import UpdateReport
+from ..loop.update_report import UpdateReport
 
 
 class RunProgress:
@@ -27,7 +27,7 @@ class RunProgress:
         self._started, self._first = time.monotonic(), done
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
+        if self._console.is_terminal and not self._console.quiet:  # it would take the output of other code too
             self._live.start()
         return self
 
@@ -43,6 +43,6 @@ class RunProgress:
     def show(self, report: UpdateReport) -> None:
         """Show a logged update."""
         self._bar.update(self._task, completed=report.step + 1, description=f"{self.rate(report.step):.1f} updates/s")
-        losses = "  ".join(f"{name} {float(loss):.4f}" for name, loss in report.losses().items())
+        losses = "  ".join(f"{name} {float(loss):.4f}" for name, loss in report.losses.items())
         lrs = "  ".join(f"{name} {lr:.2e}" for name, lr in report.lrs.items())
         self._values.plain = visible(f"{losses}\nlr  {lrs}")

@@ -8,8 +8,10 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import torch
 import xxhash
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -19,9 +21,11 @@ from optimizer.state import (
     NotAFileError,
     check_is_file,
     decode_json,
+    is_sharded,
     read_limited,
     replacing,
     restore_strides,
+    shard_like,
     write_new,
 )
 
@@ -101,16 +105,28 @@ def _read_json(path: Path) -> Any:
     return value
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, like: Mapping[str, Tensor] = MappingProxyType({})) -> dict[str, Tensor]:
     """Return the tensors in a safetensors file, with the strides that they were saved with.
+
+    Args:
+        path: The file.
+        like: Tensors of the same names. Where one is sharded, only the part of this process is kept, unless the shapes
+            differ; it has the strides of that one.
 
     Raises:
         DamagedCheckpointError: The file is missing or damaged.
         UnreadableError: The system refuses to read it now.
     """
     with opened_tensors(path) as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 not a dict
+        names = file.keys()
+        tensors = {name: _own_part(file.get_tensor(name), like.get(name)) for name in names}
         return restore_strides(tensors, file.metadata())
+
+
+def _own_part(tensor: Tensor, like: Tensor | None) -> Tensor:
+    if like is None or not is_sharded(like) or tensor.shape != like.shape:
+        return tensor
+    return shard_like(tensor, like)
 
 
 @contextmanager
@@ -198,6 +214,15 @@ def checksum(path: Path) -> str:
 def checksum_of(values: Mapping[str, Any]) -> str:
     """Return the XXH3 checksum of plain values."""
     return xxhash.xxh3_128(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def checksum_of_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """Return the XXH3 checksum of tensors by name, in the order of the names."""
+    digest = xxhash.xxh3_128()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().unsqueeze(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def remove(path: Path) -> None:

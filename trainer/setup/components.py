@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from ..config.schema import ModelConfig
+from ..distributed.placement import is_sharded
 from ..errors import ConfigError, raised
 from ..interfaces.component import Components, config_path, weights_follow
 from ..interfaces.dataset import DataSet
@@ -88,12 +89,13 @@ def prepare(objective: Objective, components: nn.ModuleDict, data: DataSet, load
 
 
 def move(objective: Objective, components: nn.ModuleDict, device: torch.device) -> None:
-    """Move the components and the objective's own modules to `device`.
+    """Move the components that are not sharded, and the objective's own modules, to `device`.
 
     Raises:
         ConfigError: One of them cannot be moved.
     """
-    modules = {config_path(components, name): component for name, component in components.items()}
+    whole = {name: component for name, component in components.items() if not is_sharded(component)}
+    modules = {config_path(components, name): component for name, component in whole.items()}
     own = {".".join(filter(None, ("train.objective", name))): module for name, module in own_modules(objective).items()}
     for path, module in (modules | own).items():
         try:

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from optimizer.state import unreadable_reason
 
 from ..config.schema import ModelConfig
+from ..distributed.batch_norm import share_statistics
+from ..distributed.world import World
 from ..errors import ConfigError, raised
 from ..interfaces.component import config_path, train_mode
-from ..interfaces.dataset import Batch, DataSet
-from ..interfaces.objective import Objective, Outcome, loss_problem, metric_problem
+from ..interfaces.dataset import Batch, DataSet, Split
+from ..interfaces.objective import Objective, Outcome, loss_problem, metric_problem, own_modules
 from ..loop.data_checks import HELD_OUT, TRAIN, first_batch
 from ..loop.target_components import start_targets
 from ..runtime.devices import on_device
@@ -29,7 +31,6 @@ def prepare_components(
     model: ModelConfig,
     loaded: Mapping[str, Loaded],
     device: torch.device,
-    one_sample: bool,
 ) -> Outcome:
     """Bring the components into the form in which they train.
 
@@ -38,7 +39,7 @@ def prepare_components(
 
     Args:
         loaded: The parameters that each `init_from` loaded.
-        one_sample: Whether training has batches of one sample.
+        device: Where the components are for now.
 
     Returns:
         The losses and metrics of one batch.
@@ -55,8 +56,6 @@ def prepare_components(
     outcome = dry_run(objective, components, train)
     if held_out is not None:
         outcome = dry_run(objective, components, held_out)
-    if one_sample:
-        dry_run_one_sample(objective, components, on_device(first_batch(data.train, TRAIN, 1), device))
     freeze(components, model)
     start_targets(components, model)
     refuse_shapeless_parameters(components)
@@ -74,22 +73,47 @@ def dry_run(objective: Objective, components: nn.ModuleDict, batch: Batch) -> Ou
     return _outcome(objective, components, batch)
 
 
-def dry_run_one_sample(objective: Objective, components: nn.ModuleDict, batch: Batch) -> None:
-    """Run a batch of one sample in train mode, which some modules (BatchNorm over single values) cannot do.
+def dry_run_smallest_batch(
+    objective: Objective, components: nn.ModuleDict, split: Split, samples: int, device: torch.device, world: World
+) -> None:
+    """Run the smallest batch in train mode, as some modules (BatchNorm over single values) cannot take one sample.
+
+    A single process does so if it is one sample. Several do so in any case, together, with a sample or two each: from
+    now on they share statistics over a batch, and find out whether that is possible.
+
+    Args:
+        split: The training data.
+        samples: Of the smallest batch in training, over all processes.
+        device: Where the components are for now.
+        world: The processes, which all call.
 
     Raises:
         ConfigError: A module cannot.
     """
+    share_statistics(world, [*components.modules(), *_modules_of(objective)])
+    if world.is_alone and samples > 1:
+        return
+    own = min(len(world.taken(samples)), 2)
+    batch = on_device(first_batch(split, TRAIN, own), device)
     train_mode(components)
     try:
-        _outcome(objective, components, batch)
+        with world.computing(samples):
+            _outcome(objective, components, batch)
     except ConfigError as error:
+        if own > 1:
+            raise
+        size = "one sample" if samples == 1 else f"{samples} samples, of which a process takes one"
         raise ConfigError(
-            f"data: the last batch of an epoch has one sample, over which the model cannot train: {error}."
+            f"data: the last batch of an epoch has {size}, over which the model cannot train: {error}."
             " Set data.drop_last to true, or change data.batch_size."
         ) from error
     finally:
         components.eval()
+
+
+def _modules_of(objective: Objective) -> Iterator[nn.Module]:
+    for module in own_modules(objective).values():
+        yield from module.modules()
 
 
 def _outcome(objective: Objective, components: nn.ModuleDict, batch: Batch) -> Outcome:

@@ -49,6 +49,11 @@ class Share(nn.Module):
         whole_module(self).training = mode
         return self
 
+    def follow_source(self) -> None:
+        """Take over the parameters that the module has got in place of those of before, as sharding does."""
+        source = whole_module(self)._parameters
+        self._parameters.update({name: source[name] for name in self._parameters})
+
     def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(function, recurse)  # type: ignore[no-untyped-call]  # torch
         whole_module(self)._parameters.update(self._parameters)

@@ -1,0 +1,66 @@
+"""Runs of several processes that train in the workers of `processes.Workers`."""
+
+import copy
+from pathlib import Path
+
+from rich.console import Console
+from worlds import own_world
+
+from trainer import load_config
+from trainer.offline_trainer import OfflineTrainer
+from trainer.runtime.signals import StoppedBySignal
+
+UPDATES = 12
+MLP = {"type": "mlp", "params": {"in_features": 4, "out_features": 4, "hidden": [5]}}
+PLATEAU = {"type": "plateau", "patience": 0, "threshold": 0.5, "factor": 0.5}
+OPTIMS = {
+    "first": {"type": "adamw", "params": {"lr": 1e-2, "schedule": PLATEAU}},
+    "second": {"type": "schedule_free_radam", "params": {"lr": 0.1, "silent_sgd_phase": False}},
+}
+
+
+def config(run_dir, **changed):
+    """Return the config of a run of twelve updates, evaluated at every second one and saved at every fourth."""
+    often = {"eval_every": 2, "save_every": 4, "keep_best": {}, "log_every": 1}
+    return {
+        "plugins": ["sample_parts"],
+        "data": {"type": "noise", "batch_size": 8, **changed.pop("data", {})},
+        "model": {"components": {name: copy.deepcopy(MLP) for name in OPTIMS}, "component_optims": OPTIMS},
+        "train": {
+            "objective": {"type": "regression"},
+            "total_steps": UPDATES,
+            "run_dir": str(run_dir),
+            "device": "cpu",
+            **often,
+            **changed,
+        },
+    }
+
+
+def trainer_of(made, resumed_from=None):
+    """Return this process's trainer of a run, a new one or one restored from a checkpoint."""
+    world = own_world()
+    trainer = OfflineTrainer(load_config(made), Console(quiet=True), resumed_from is not None, world)
+    if world.is_main:
+        Path(trainer.config.train.run_dir).mkdir(exist_ok=True)
+    if resumed_from is not None:
+        trainer.restore(Path(resumed_from))
+    world.barrier()
+    return trainer
+
+
+def trained(made, resumed_from=None):
+    """Train a run in this process; return its updates, and the message if a signal has stopped it."""
+    trainer = trainer_of(made, resumed_from)
+    try:
+        trainer.run()
+    except StoppedBySignal as stop:
+        return trainer.step, str(stop)
+    return trainer.step, None
+
+
+def replaced(owner, name, value):
+    """Give an attribute another value; return a function that undoes it."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    return lambda: setattr(owner, name, before)
