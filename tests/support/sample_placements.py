@@ -4,9 +4,10 @@ import gc
 from typing import ClassVar
 
 import torch
-from sample_worlds import built, in_float64, own_world
+from sample_worlds import built, in_float64
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
+from worlds import own_world
 
 from optimizer.state import is_sharded, local_tensor
 from trainer import MODEL_REGISTRY, OBJECTIVE_REGISTRY, ConfigError, Objective, Outcome
