@@ -9,10 +9,7 @@ from optimizer.state import gathered, is_sharded, without_sharing
 
 from ..distributed.world import Place
 from .background import CopiedFiles, copy_to_cpu
-from .directory import Files
-
-ALONE = Place()
-"""The place of the only process of a run."""
+from .directory import ALONE, Files
 
 
 @dataclass(frozen=True)
