@@ -47,10 +47,11 @@ class ImageNormed(nn.Module):
 
 @MODEL_REGISTRY.register("wide_mlp")
 class WideMLP(MLP):
-    """Computes in float64, whatever comes in."""
+    """Computes in the type of its weights, whatever comes in."""
 
     def forward(self, *inputs):
-        return super().forward(*(each.double() for each in inputs))
+        dtype = next(self.parameters()).dtype
+        return super().forward(*(each.to(dtype) for each in inputs))
 
 
 @OBJECTIVE_REGISTRY.register("scaled")
@@ -93,3 +94,21 @@ def run_of(made):
         for name, value in trainer.components.state_dict().items()
     }
     return tensors, [{key: value for key, value in line.items() if key not in TIMED} for line in lines]
+
+
+def assert_same_runs(runs, alone):
+    """Compare the results of `run_of` in each process with those in one, but for rounding."""
+    for tensors, lines in runs:
+        _assert_close(tensors, alone[0])
+        for line, expected in zip(lines, alone[1], strict=True):
+            _assert_close(line, expected)
+
+
+def _assert_close(own, alone):
+    """Compare lines of metrics, or dicts of tensors."""
+    assert own.keys() == alone.keys()
+    for key, value in alone.items():
+        if isinstance(value, str):
+            assert own[key] == value
+        else:
+            torch.testing.assert_close(own[key], value, rtol=1e-11, atol=1e-11, msg=f"{key}: {own[key]}, not {value}")

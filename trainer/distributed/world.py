@@ -135,6 +135,7 @@ class World(Place):
     def __deepcopy__(self, memo: object) -> Self:
         return self  # a copy of a layer is in the same world
 
+    @property
     def name(self) -> str:
         """The name of this process in a message."""
         return f"rank {self.rank} ({socket.gethostname()})"
