@@ -3,6 +3,7 @@ from .config.schema import ExperimentConfig as ExperimentConfig
 from .errors import ConfigError as ConfigError
 from .errors import NonFiniteError as NonFiniteError
 from .errors import OutputError as OutputError
+from .errors import PeerError as PeerError
 from .errors import SaveError as SaveError
 from .errors import UserCodeError as UserCodeError
 from .interfaces.component import MODEL_REGISTRY as MODEL_REGISTRY

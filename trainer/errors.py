@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 _MIXED = "got mixed torch.Tensor and DTensor"
 """What torch says of an operation with a shard of a parameter and a whole tensor."""
@@ -19,13 +20,19 @@ _SHARDED = (
 class ConfigError(ValueError):
     """A config, a file or a run that cannot work as it is. The message names the place, the rule and the remedy."""
 
+    exit_code: ClassVar[int] = 2
+
 
 class SaveError(RuntimeError):
     """A checkpoint or the metrics could not be written. The message names the newest checkpoint."""
 
+    exit_code: ClassVar[int] = 1
+
 
 class OutputError(RuntimeError):
     """The output of a command could not be written. The message gives the system's reason."""
+
+    exit_code: ClassVar[int] = 1
 
 
 class UnreadableError(RuntimeError):
@@ -33,6 +40,8 @@ class UnreadableError(RuntimeError):
 
     The message names the file and gives the system's reason.
     """
+
+    exit_code: ClassVar[int] = 1
 
 
 class NewerFormatError(ConfigError):
@@ -45,6 +54,8 @@ class UserCodeError(RuntimeError):
     The message names the update, the failure and its line, the newest checkpoint, and the way to continue.
     """
 
+    exit_code: ClassVar[int] = 3
+
 
 class UnsavableError(UserCodeError):
     """A run holds something that a checkpoint cannot hold. The message names the update, the place and the reason."""
@@ -55,6 +66,36 @@ class NonFiniteError(RuntimeError):
 
     The message names the update, the component, the parameter, and the newest finite checkpoint.
     """
+
+    exit_code: ClassVar[int] = 4
+
+
+class PeerError(RuntimeError):
+    """A run stopped because another of its processes failed, is gone, or hangs. The message names it and its reason.
+
+    Args:
+        message: The message.
+        exit_code: The exit code for the failure of the other process.
+        calls: The lines of the user's code where it failed.
+        speaks: Whether this process prints the message, for all.
+    """
+
+    def __init__(self, message: str, exit_code: int, calls: str = "", speaks: bool = True) -> None:
+        super().__init__(message)
+        self.exit_code, self.calls, self.speaks = exit_code, calls, speaks
+
+
+EXPECTED = (ConfigError, SaveError, OutputError, UnreadableError, UserCodeError, NonFiniteError, PeerError)
+"""The errors of which a command prints the message alone."""
+INTERRUPTED = 130
+"""The exit code of a command that was interrupted at once."""
+STOPPED_AND_SAVED = 75
+"""The exit code of a run that was stopped from outside and that can be resumed: EX_TEMPFAIL of sysexits.h."""
+
+
+def exit_code(error: BaseException) -> int:
+    """Return the exit code of a command that `error` ends."""
+    return int(getattr(error, "exit_code", INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1))
 
 
 def resume_command(target: Path) -> str:
@@ -117,17 +158,44 @@ def user_calls(error: BaseException) -> str:
     return "".join(traceback.format_list(user_frames(error)))
 
 
+def calls_of(error: BaseException) -> str:
+    """Return the lines of the user's code that made `error`, if it is about such code."""
+    if isinstance(error, PeerError):
+        return error.calls
+    cause = error.__cause__
+    if not isinstance(error, UserCodeError) or cause is None:
+        return ""
+    return str(cause) if cause.__traceback__ is None else user_calls(cause)  # as text from another process
+
+
+def user_place(frames: Sequence[traceback.FrameSummary]) -> str:
+    """Return the last line in `frames` outside torch and Python, as `file.py:3`."""
+    python = Path(os.__file__).parent
+    outside = [
+        frame
+        for frame in _outside(_torch(), frames)
+        if "site-packages" in frame.filename or not Path(frame.filename).is_relative_to(python)
+    ]
+    return _place(outside or frames).strip(" ()") or "an unknown place"
+
+
 def user_frames(error: BaseException) -> list[traceback.FrameSummary]:
     """Return the lines in the traceback of `error` outside torch, innerstep, and the import of a module."""
     ours = [Path(__file__).parent, Path(__file__).parent.parent / "optimizer"]
-    libraries = [*ours, Path(os.__file__).parent / "importlib"]
-    if "torch" in sys.modules:
-        libraries.append(Path(str(sys.modules["torch"].__file__)).parent)
+    libraries = [*ours, Path(os.__file__).parent / "importlib", *_torch()]
+    return _outside(libraries, traceback.extract_tb(error.__traceback__))
+
+
+def _torch() -> list[Path]:
+    return [Path(str(sys.modules["torch"].__file__)).parent] if "torch" in sys.modules else []
+
+
+def _outside(folders: Sequence[Path], frames: Sequence[traceback.FrameSummary]) -> list[traceback.FrameSummary]:
     return [
         frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith("<frozen importlib")
-        and not any(Path(frame.filename).is_relative_to(library) for library in libraries)
+        for frame in frames
+        if not frame.filename.startswith("<frozen")
+        and not any(Path(frame.filename).is_relative_to(folder) for folder in folders)
     ]
 
 

@@ -6,7 +6,8 @@ from types import TracebackType
 from typing import Self
 
 from .checkpoint.save_errors import writing
-from .distributed.agreement import Agreement, failing_together
+from .distributed.agreement import Agreement
+from .distributed.outcomes import by_main, failing_together
 from .distributed.placement import gathered
 from .errors import user_code
 from .interfaces.objective import HELD_OUT_PREFIX, Outcome
@@ -113,8 +114,8 @@ class Evaluations:
             run.metrics = {name: value for values in found.values() for name, value in values.items()}
             epoch = (run.step - 1) // run.batches.steps_per_epoch
             if run.metrics:  # a resume may have taken away the evaluation that was due
-                with failing_together(run.world):
-                    metrics.write({"split": HELD_OUT, "step": run.step, "epoch": epoch, **run.metrics})
+                line = {"split": HELD_OUT, "step": run.step, "epoch": epoch, **run.metrics}
+                by_main(run.world, lambda: metrics.write(line))
         else:
             run.metrics, found = dict(written), self._by_kind(written)
         observe(run.optimizers.values(), run.metrics)

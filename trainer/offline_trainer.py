@@ -16,7 +16,8 @@ from .checkpoint.provenance import provenance
 from .checkpoint.savable import check_lengths
 from .checkpoint.save_errors import writing
 from .config.schema import ExperimentConfig
-from .distributed.agreement import Agreement, by_main, failing_together
+from .distributed.agreement import Agreement
+from .distributed.outcomes import by_main, failing_together
 from .distributed.world import World
 from .errors import SaveError, UserCodeError, user_code
 from .evaluations import Evaluations
@@ -87,11 +88,10 @@ class OfflineTrainer:
         self.objective: Objective = train.objective.make("train.objective")
         check_means(self.objective, train.accumulate, self.data.held_out, config.data.batch_size, self.world.size)
         outcome = self._prepare(loaded)
-        config = self.config
         self.optimizers = self._build_optimizers()
-        self.fingerprint = run_fingerprint(config, self.optimizers, self.horizon)
+        self.fingerprint = run_fingerprint(self.config, self.optimizers, self.horizon)
         self.averages = self._averages(resumed)
-        trained, rules = (self.components, self.optimizers), Rules.from_config(config, self.optimizers)
+        trained, rules = (self.components, self.optimizers), Rules.from_config(self.config, self.optimizers)
         self.updater = GradientUpdater(*trained, self.world, rules, self.averages, self.log)
         self.contents = CheckedContents(*trained, self.averages, self.world)
         self.own_state = OwnState(self.objective, self.data, self.components, config.data.workers, self.log)
@@ -129,11 +129,10 @@ class OfflineTrainer:
         train_mode(self.components)
         sinks = self.sinks if self.world.is_main else {}
         interruption = Interruption()
-        agreement = Agreement(self.world, interruption, self.checkpoints.due_by_clock, self.step)
-        with failing_together(self.world):
-            metrics = MetricsLog(sinks, run_dir, self.step, self.checkpoints.failed)
+        clock, check = self.checkpoints.due_by_clock, self.updater.check_steps
+        agreement = Agreement(self.world, interruption, clock, self.step, check)
         with (
-            metrics,
+            MetricsLog(sinks, run_dir, self.step, self.checkpoints.failed) as metrics,
             RunProgress(self.console, self.step, self.horizon.total_steps) as progress,
             interruption,
             self.checkpoints,
@@ -189,6 +188,7 @@ class OfflineTrainer:
     def _save_and_evaluate(self, metrics: MetricsLog, agreement: Agreement) -> None:
         """Save and evaluate after an update, each if it is due. A signal that came meanwhile is known afterwards."""
         if self._is_over() or self.checkpoints.due(self.step) or agreement.save_is_due:
+            self.updater.check_steps()
             self.save(is_last=self._is_over())
             if self._is_over():
                 self.checkpoints.wait()  # the last checkpoint is there before an evaluation can fail
@@ -227,12 +227,25 @@ class OfflineTrainer:
             NonFiniteError: A weight is not finite, by train.on_nonfinite.
         """
         if self.config.train.on_nonfinite == "stop":
-            check_weights(self.components, self.averages.named_tensors())
+            with failing_together(self.world):  # a sharded weight is not finite in one process only
+                check_weights(self.components, self.averages.named_tensors())
         with averaged_weights(self.optimizers.values()):
             progress = Progress(self.step, saved_values(self))
             check_same_state(self, progress.values)
             files = {**self.contents.make(progress), **self.own_state.files()}
             self.checkpoints.save(self.step, files, is_last)
+
+    @property
+    def sharded(self) -> list[str]:
+        """The components whose state is spread over the processes."""
+        if self.world.is_alone:
+            return []
+        return [name for name, component in self.config.model.components.items() if component.placement == "shard"]
+
+    def continue_alone(self) -> None:
+        """Let this process save without the others, which may be gone: components that are not sharded are whole."""
+        self.world = self.contents.world = self.world.alone()
+        self.checkpoints.continue_alone()
 
     def restore(self, folder: Path) -> None:
         """Continue from the checkpoint in `folder`.

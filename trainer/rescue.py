@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from signal import Signals
 
-from optimizer.config import counted
+from optimizer.config import counted, listed
 
 from .checkpoint.directory import complete_checkpoints, newest_finite
 from .checkpoint.names import newest_sentence
@@ -14,6 +14,7 @@ from .errors import (
     ConfigError,
     NewerFormatError,
     NonFiniteError,
+    PeerError,
     SaveError,
     UnreadableError,
     UnsavableError,
@@ -33,24 +34,31 @@ from .runtime.signals import Interruption, StoppedBySignal
 def rescuing(run: Run, interruption: Interruption) -> Iterator[None]:
     """Run the body. If it fails, save the run, unless its state is that within an update or not finite.
 
-    Each message names the place where the body failed, the newest checkpoint, and the way to continue.
+    Each message names the place where the body failed, the newest checkpoint, and the way to continue. Of several
+    processes the main one saves alone, as the others may not be there; another one only fails.
 
     Args:
         interruption: With its `is_at_once`, a KeyboardInterrupt is a second signal, and nothing is saved.
 
     Raises:
+        PeerError: Another process of the run failed.
         UserCodeError: The body failed.
         NonFiniteError: It met a value that is not finite.
         ConfigError: As the body raised it, if no update was made yet.
         KeyboardInterrupt: The body raised it, or a second signal came.
     """
     try:
-        yield
+        with _watched(run):
+            yield
     except KeyboardInterrupt as error:
         if interruption.is_at_once or isinstance(error, StoppedBySignal):
             raise
         failure = f"{_describe_place(run)}: {raised(error)}"
-        raise KeyboardInterrupt(f"{failure}\n{_rescue(run, failure)}") from error
+        raise KeyboardInterrupt(_lines(failure, _rescue(run, failure))) from error
+    except PeerError as error:
+        raise PeerError(
+            _lines(str(error), _rescue(run, str(error))), error.exit_code, error.calls, error.speaks
+        ) from error
     except UnsavableError as error:
         raise UserCodeError(f"{error}\n{_way_to_continue(run.config.train.run_dir)}") from error
     except BaseException as error:  # libraries in Rust raise no Exceptions
@@ -66,7 +74,25 @@ def rescuing(run: Run, interruption: Interruption) -> Iterator[None]:
         kind = NonFiniteError if isinstance(error, NonFiniteError) else UserCodeError
         hint = " --train.on_nonfinite=skip leaves such updates out." if kind is NonFiniteError else ""
         cause = error.__cause__ or error if is_explained else error
-        raise kind(f"{failure}\n{_rescue(run, failure, hint)}") from cause
+        raise kind(_lines(failure, _rescue(run, failure, hint))) from cause
+
+
+@contextmanager
+def _watched(run: Run) -> Iterator[None]:
+    """Run the body. An error that is due to the failure of another process becomes a PeerError."""
+    failures = run.world.failures
+    if failures is None:
+        yield
+        return
+    failures.is_training = True
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        if failure := failures.behind(error):
+            raise failures.error(failure) from error
+        raise
 
 
 def early_stop_error(run: Run, number: Signals) -> StoppedBySignal:
@@ -97,8 +123,12 @@ def _describe_place(run: Run) -> str:
 def _rescue(run: Run, failure: str, hint: str = "") -> str:
     """Save, if the state is that between two updates and finite; return sentences on the checkpoints that are there.
 
-    failure: the message so far. hint: the last sentence, if the weights are finite.
+    failure: the message so far. hint: the last sentence, if the weights are finite. Processes beside the main one
+    return "".
     """
+    if not run.world.is_main:
+        return ""
+    run.continue_alone()
     notes = ""
     in_update = _is_in_update(run)
     moved = run.updater.stepped if in_update else set()
@@ -110,6 +140,8 @@ def _rescue(run: Run, failure: str, hint: str = "") -> str:
         if moved:
             names = ", ".join(sorted(moved))
             notes = f"This update has moved {names} already: training since then is not saved. "
+        elif run.step > run.begun and (sharded := run.sharded):
+            notes = f"Training since then is not saved, as {listed(sharded)} cannot be gathered alone. "
         elif run.step > run.begun and not run.checkpoints.holds(run.step):
             run.save(is_last=True)
             notes = _half_changed_notice(run.own_state.parts_with_state()) if in_update else ""
@@ -121,6 +153,10 @@ def _rescue(run: Run, failure: str, hint: str = "") -> str:
         notes = "" if is_reported else f"Saving failed too: {str(error).rstrip('.')}. "
         notes += "Training since then is not saved. "
     return notes + _way_to_continue(run.config.train.run_dir) + hint
+
+
+def _lines(*lines: str) -> str:
+    return "\n".join(filter(None, lines))
 
 
 def _half_changed_notice(parts: list[str]) -> str:

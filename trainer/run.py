@@ -64,6 +64,15 @@ class Run(Protocol):
         """The optimizers by component."""
         ...
 
+    @property
+    def sharded(self) -> list[str]:
+        """The components whose state is spread over the processes."""
+        ...
+
+    def continue_alone(self) -> None:
+        """Let this process save without the others."""
+        ...
+
     def log(self, line: str) -> None:
         """Print a line."""
         ...

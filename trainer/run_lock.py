@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +24,8 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.
 """Errors of a file system without locks: NFS without its daemon, Lustre without an option, some FUSE mounts."""
 _MAX_BYTES = 20
 """Bytes in the file of a lock at most: it holds the number of a process."""
+
+_RETRY_SECONDS = 0.2
 
 _held_locks: dict[tuple[int, int], "RunLock"] = {}
 """The runs that this process trains, by their directories' device and inode."""
@@ -140,12 +143,16 @@ class RunLock:
             if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
                 other = os.pread(descriptor, _MAX_BYTES, 0).decode(errors="replace").strip()
                 who = f"process {other}" if other else "another process"
-                raise ConfigError(
-                    f"{self._run_dir}: {who} is training this run. Stop it first, or wait for it."
+                raise _HeldError(
+                    f"{self._run_dir}: {who} is training this run. Stop it (or its torchrun) first, or wait for it."
                 ) from None
             if error.errno in _NO_LOCKS:
                 raise _NoLocksError(error.strerror) from error
             raise
+
+
+class _HeldError(ConfigError):
+    """Another process holds the lock."""
 
 
 class _NoLocksError(Exception):
@@ -153,12 +160,13 @@ class _NoLocksError(Exception):
 
 
 @contextmanager
-def locked(run_dir: Path, log: Callable[[str], None] = print) -> Iterator[RunLock]:
+def locked(run_dir: Path, log: Callable[[str], None] = print, patience_seconds: float = 0.0) -> Iterator[RunLock]:
     """Run the body with the lock of a run. A process that dies leaves no lock behind.
 
     Args:
         run_dir: The run's directory.
         log: Prints a line, if the file system has no locks.
+        patience_seconds: How long to wait for another process that holds it.
 
     Raises:
         ConfigError: Another process or thread holds it.
@@ -170,13 +178,24 @@ def locked(run_dir: Path, log: Callable[[str], None] = print) -> Iterator[RunLoc
     with _guard:
         if key in _held_locks:
             raise ConfigError(f"{run_dir}: this process is training this run, in another thread. Wait for it to end.")
-        lock = _held_locks[key] = RunLock(run_dir, log)
+        lock = _held_locks[key] = _acquired(run_dir, log, patience_seconds)
     try:
         yield lock
     finally:
         lock.release()
         with _guard:
             _held_locks.pop(key, None)
+
+
+def _acquired(run_dir: Path, log: Callable[[str], None], patience_seconds: float) -> RunLock:
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        try:
+            return RunLock(run_dir, log)
+        except _HeldError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(_RETRY_SECONDS)
 
 
 def _forget_all() -> None:

@@ -14,7 +14,7 @@ from .checkpoint.directory import checkpoint_at
 from .checkpoint.names import is_file, write_pointer
 from .checkpoint.on_change import with_saved_values
 from .checkpoint.save_errors import writing
-from .checkpoint.selection import newest_verified, set_damaged_aside, verified_point
+from .checkpoint.selection import ResumePoint, newest_verified, set_damaged_aside, verified_point
 from .checkpoint.upgrades import strings
 from .checkpoint.writing import clear_leftovers, recover
 from .config.load import load_config
@@ -24,10 +24,11 @@ from .config.schema import ExperimentConfig
 from .config.yaml_file import read_config_file
 from .config.yaml_values import write_yaml
 from .distributed.launch import joined
+from .distributed.outcomes import by_main
 from .distributed.world import World
 from .errors import ConfigError, resume_command
 from .offline_trainer import OfflineTrainer
-from .ownership import refuse_a_copy, remove_leftovers, remove_run, run_to_overwrite
+from .ownership import is_run_directory, refuse_a_copy, remove_leftovers, remove_run, run_to_overwrite
 from .reporting.metrics_file import MetricsFile
 from .run import Result
 from .run_layout import CHECKPOINTS, CONFIG, LATEST, METRICS, NOT_UNDERSTOOD, TRAINER
@@ -36,25 +37,30 @@ from .runtime.files import DamagedCheckpointError, write_atomically
 from .runtime.hub import is_reference
 from .runtime.signals import StoppedBySignal
 from .runtime.streams import steady_console
-from .runtime.terminal import log, show
+from .runtime.terminal import log, printing_once, show
 from .runtime.version import heading, newer
 
 Log = Callable[[str], None]
 """Prints a line."""
+_PATIENCE_SECONDS = 10.0
+"""How long a restart waits for the processes before it, which may still be ending."""
 
 
 def train(
     config: ExperimentConfig | Mapping[str, object] | str | Path,
     *,
     overwrite: bool = False,
+    or_resume: bool = False,
     console: Console | None = None,
     source: Path | None = None,
 ) -> Result:
-    """Train an experiment from the start.
+    """Train an experiment from the start, or from where its run is.
 
     Args:
         config: The experiment, or a mapping or a file that holds it.
         overwrite: Whether a run that is already in the run directory is deleted: its own files, and nothing else.
+        or_resume: Whether a run that is already in the run directory is resumed, with `config`: as by `resume`, what is
+            fixed in a run must be as in its checkpoint. A run that is done stays as it is.
         console: Where lines are printed; left out, standard output.
         source: The file that `config`, its run directory included, was read from, if it is an ExperimentConfig.
 
@@ -64,17 +70,33 @@ def train(
         UserCodeError: The user's code fails.
         NonFiniteError: A value is NaN or infinite, by train.on_nonfinite.
         StoppedBySignal: A signal stopped the run; its checkpoint is written.
+        PeerError: Another process of the run failed, is gone, or hangs.
     """
+    if overwrite and or_resume:
+        raise ConfigError("--overwrite deletes the run that --or-resume would continue; use one of the two.")
     if isinstance(config, str | Path) and not is_reference(config):
         source = Path(config)
     config = config if isinstance(config, ExperimentConfig) else load_config(config)
     if overwrite and source is not None:
         refuse_a_copy(source, config.train.run_dir)
-    place = World.from_environment()
-    if place.is_main:
-        run_to_overwrite(config.train.run_dir, overwrite)
-    with steady_console(console) as steady, joined(place, config.distributed.timeout_seconds) as world:
+    place, run_dir = World.from_environment(), config.train.run_dir
+    with (
+        printing_once(place.is_main),
+        steady_console(console) as steady,
+        joined(place, config.distributed.timeout_seconds) as world,
+    ):
+        holds_run = world.from_main(world.is_main and _holds_run(run_dir, overwrite, or_resume))
+        if holds_run and or_resume:
+            with _naming_resume_command(run_dir):
+                return _resume(config.in_place(), None, True, world.console(steady), world, _PATIENCE_SECONDS)
         return _train(config, overwrite, steady, world)
+
+
+def _holds_run(run_dir: Path, overwrite: bool, or_resume: bool) -> bool:
+    """Return whether a run is in `run_dir`, which will be overwritten or resumed. Raises ConfigError if it cannot."""
+    if or_resume and is_run_directory(run_dir):
+        return True
+    return run_to_overwrite(run_dir, overwrite)
 
 
 def _train(config: ExperimentConfig, overwrite: bool, console: Console, world: World) -> Result:
@@ -110,6 +132,7 @@ def resume(
         UserCodeError: The user's code fails.
         NonFiniteError: A value is NaN or infinite, by train.on_nonfinite.
         StoppedBySignal: A signal stopped the run; its checkpoint is written.
+        PeerError: Another process of the run failed, is gone, or hangs.
     """
     if str(target).startswith("hf:/"):  # a Path has one of the two slashes
         raise ConfigError(
@@ -119,7 +142,7 @@ def resume(
     place = World.from_environment()
     run_dir, folder = _run_and_checkpoint(Path(target).absolute())
     _refuse_another_directory(run_dir, overrides)
-    with steady_console(console) as steady, _naming_resume_command(run_dir):
+    with printing_once(place.is_main), steady_console(console) as steady, _naming_resume_command(run_dir):
         console = place.console(steady)
         with log_imports(lambda module: log(console, f"{run_dir / CONFIG} imports {module}")):
             config = load_config(run_dir / CONFIG, {**_own_overrides(overrides), "train.run_dir": as_text(run_dir)})
@@ -127,31 +150,37 @@ def resume(
             return _resume(config, folder, bool(overrides), console, world)
 
 
-def _resume(config: ExperimentConfig, folder: Path | None, is_changed: bool, console: Console, world: World) -> Result:
-    with _main_lock(world, config.train.run_dir, _logger(console)) as lock:
+def _resume(
+    config: ExperimentConfig,
+    folder: Path | None,
+    is_changed: bool,
+    console: Console,
+    world: World,
+    patience_seconds: float = 0.0,
+) -> Result:
+    with _main_lock(world, config.train.run_dir, _logger(console), patience_seconds) as lock:
         trainer = _resumed_trainer(config, folder, console, world)
         if lock is not None:
             trainer.checkpoints.check_lock = lock.check
             _prepare_files(trainer, config if is_changed else None)
         world.barrier()
         show(console, trainer.plan())
-        log(console, f"resuming after {trainer.step} of {counted(trainer.horizon.total_steps, 'update')}")
+        updates, is_done = counted(trainer.horizon.total_steps, "update"), trainer.step == trainer.horizon.total_steps
+        log(console, f"the run is done: {updates}" if is_done else f"resuming after {trainer.step} of {updates}")
         return trainer.run()
 
 
-def _main_lock(world: World, run_dir: Path, log: Log) -> AbstractContextManager[RunLock | None]:
+def _main_lock(
+    world: World, run_dir: Path, log: Log, patience_seconds: float = 0.0
+) -> AbstractContextManager[RunLock | None]:
     """Return the lock of a run to hold, which the main process takes for all."""
-    return locked(run_dir, log) if world.is_main else nullcontext()
+    return locked(run_dir, log, patience_seconds) if world.is_main else nullcontext()
 
 
 def _resumed_trainer(config: ExperimentConfig, folder: Path | None, console: Console, world: World) -> OfflineTrainer:
     """Return the trainer of a run, restored from the checkpoint in `folder`, or from the newest good one."""
-    run_dir, checkpoints, log = config.train.run_dir, config.train.run_dir / CHECKPOINTS, _logger(console, "red")
-    if world.is_main:
-        with writing(run_dir):
-            recover(checkpoints)
-    world.barrier()
-    point = newest_verified(run_dir, log) if folder is None else verified_point(folder, log)
+    run_dir, checkpoints = config.train.run_dir, config.train.run_dir / CHECKPOINTS
+    point = _resume_point(run_dir, folder, _logger(console, "red"), world)
     if point.folder is not None and config.resume.on_change == "keep":
         config = _with_saved_values(config, point.folder)
     trainer = OfflineTrainer(config, console, resumed=point.folder is not None, world=world)
@@ -165,6 +194,18 @@ def _resumed_trainer(config: ExperimentConfig, folder: Path | None, console: Con
         with writing(run_dir):
             trainer.checkpoints.best.write_pointer()
     return trainer
+
+
+def _resume_point(run_dir: Path, folder: Path | None, log: Log, world: World) -> ResumePoint:
+    """Return the checkpoint in `folder`, or the newest good one. All processes take that of the main one."""
+
+    def recovered() -> str | None:
+        with writing(run_dir):
+            recover(run_dir / CHECKPOINTS)
+        return None if folder is None else str(folder)
+
+    chosen = by_main(world, recovered)
+    return newest_verified(run_dir, log, world) if chosen is None else verified_point(Path(chosen), log, world)
 
 
 def _prepare_files(trainer: OfflineTrainer, changed: ExperimentConfig | None) -> None:

@@ -105,6 +105,7 @@ class ScheduledFactory(GroupingFields, CautionFields, OptionScheduleFields, Impl
         kernel = kernel_for(optimizer, factory.implementation)
         if kernel is not None:
             optimizer.use_kernel(kernel)
+        optimizer.check_in_first_step(params if isinstance(params, nn.Module) else None)
         return optimizer
 
     def preview(self, horizon: Horizon | None = None) -> Preview:

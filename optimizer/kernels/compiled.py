@@ -94,15 +94,8 @@ def _count_on_cpu(
     moments_at: int | None,
     wholes: list[int],
 ) -> Counted:
-    counts = native.Counts(wholes)
-    half = partial(native.run, step, rows, numbers, choice, moments_at, counts)
-    half()
-
-    def move(agreeing: Tensor) -> None:
-        counts.agreeing = list(map(int, agreeing.tolist()))
-        half()
-
-    return torch.tensor(counts.agreeing), move
+    counts, move = native.count(step, rows, numbers, choice, moments_at, wholes)
+    return torch.tensor(counts), lambda agreeing: move(agreeing.to(torch.int64).tolist())
 
 
 def _count_on_device(
@@ -187,7 +180,7 @@ _ADAM = Kernel(
     shown_as="compiled",
     classes=(Adam, AdamW),
     implementations=("compiled",),
-    step=by_group(_step_adam, after=move_waiting),
+    step=by_group(_step_adam),
     unsupported_reason=partial(unsupported_reason, "adam"),
     state_names=MOMENTS,
     unsupported_state_dtype=_unsupported_state_dtype,
@@ -200,6 +193,7 @@ KERNELS = (
         _ADAM,
         name="compiled_cautious_adam",
         implementations=WITH_CAUTION,
+        step=by_group(_step_adam, after=move_waiting),
         unsupported_reason=partial(unsupported_reason, "cautious_adam"),
         cautious=True,
     ),

@@ -20,21 +20,22 @@ One step, the k-th from 0, at lr(k), which the step before wrote into the groups
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Self
+from weakref import ref
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..schedules.base import Schedule
 from ..state.checks import check_state_dict
-from ..state.loading import fit_state_dict, restore_wide
+from ..state.loading import fit_state_dict, restore_types
 from ..transforms.cautious import ALREADY, Caution, check_caution, register_exact_loads, step_after_closure
 from ..transforms.clipping import clip_before_step
 from ..transforms.closures import Closure, after_closure, evaluate
 from ..transforms.grad_scaler import has_overflowed
 from ..transforms.load_hooks import apply_load_pre_hooks, without_load_pre_hooks
 from ..transforms.local_shards import on_local_shards
-from ..transforms.shards import check_placement
+from ..transforms.shards import check_placement, check_sharded_later
 from ..transforms.step_hooks import without_hooks
 from ..transforms.step_options import StepOptions
 from ..transforms.tracing import refuse_capture, untraced
@@ -72,6 +73,7 @@ class ScheduledOptimizer(Optimizer):
     grad_norm: Tensor | None = None
     """With `grad_clip_norm`, the joint L2 norm of the gradients before the last clipping, a scalar."""
     _is_on_shards: bool | None = None  # None: to be found out
+    _module: Callable[[], nn.Module | None] | None = None  # a weak reference
 
     def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
@@ -145,6 +147,7 @@ class ScheduledOptimizer(Optimizer):
 
         Raises:
             RuntimeError: while a CUDA graph is captured.
+            RuntimeError: in the first step, if the module was sharded after the optimizer was built from it.
             ValueError: in the first step, if a parameter is sharded and the class needs the whole.
         """
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch's has no types
@@ -154,6 +157,8 @@ class ScheduledOptimizer(Optimizer):
         if kernel is not None:
             step = _kernel_step
         if not torch.compiler.is_compiling():
+            if self._is_on_shards is None:
+                check_sharded_later(self, self._module and self._module(), has_closure=bool(args or options))
             if kernel is None and caution is None and self.is_on_shards():
                 step = _step_on_shards
             loss = step(self, *args, **options)
@@ -173,6 +178,14 @@ class ScheduledOptimizer(Optimizer):
         if self._is_on_shards is None:
             self._is_on_shards = check_placement(self)
         return self._is_on_shards
+
+    def check_in_first_step(self, module: nn.Module | None) -> None:
+        """Let the first step check that the parameters were not sharded meanwhile.
+
+        Args:
+            module: the module that they are from, if it is known. It is not kept alive.
+        """
+        self._module, self._is_on_shards = None if module is None else ref(module), None
 
     def use_kernel(self, kernel: Kernel) -> None:
         """Let `kernel` take the class's steps from now on."""
@@ -237,7 +250,7 @@ class ScheduledOptimizer(Optimizer):
         state_dict = fit_state_dict(self, state_dict, self.scheduler.moved)
         with without_load_pre_hooks(self):
             super().load_state_dict(state_dict)
-        restore_wide(self, state_dict, always=self.caution is not None)
+        restore_types(self, state_dict, always=self.caution is not None)
         if self.kernel is not None and self.kernel.after_load is not None:
             self.kernel.after_load(self)
         if position is not None:

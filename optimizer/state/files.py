@@ -15,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..types import JsonObject
+from ..transforms.shards import is_sharded
+from ..types import HasSchedule, JsonObject
 from .agreement import failing_together, first_rank, largest_mesh
 from .atomic_files import ASIDE, MAX_JSON_BYTES, check_is_file, flush, read_limited, write_json, write_tensors
 from .checks import StateMismatchError
@@ -259,9 +260,10 @@ def _load_files(optimizer: Optimizer, read: _SavedFiles) -> None:
             state = lerobot_state_dict(read.folder, read.tensors, read.values, _read_json)
         except (ValueError, RecursionError) as error:
             raise StateMismatchError(f"{read.folder}: is not a state that LeRobot wrote: {error}") from error
-        matches = match_groups(optimizer.param_groups, state["param_groups"])
-        placed = place_state(optimizer, [match.ids for match in matches], state["state"])
-        optimizer.load_state_dict({**state, "state": placed})
+        if not isinstance(optimizer, HasSchedule) and any(map(is_sharded, parameters_of(optimizer))):
+            matches = match_groups(optimizer.param_groups, state["param_groups"])
+            state["state"] = place_state(optimizer, [match.ids for match in matches], state["state"])
+        optimizer.load_state_dict(state)
         return
     values = {key: value for key, value in read.values.items() if key not in (BY_POSITION, _CALL)}
     if read.values.get(BY_POSITION) or not has_names(optimizer.param_groups):

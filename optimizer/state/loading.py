@@ -4,6 +4,7 @@ import inspect
 import warnings
 from collections.abc import Collection, Hashable, Iterable
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -185,29 +186,31 @@ def _sum_text(counts: list[int]) -> str:
 
 
 @torch.no_grad()
-def restore_wide(optimizer: Optimizer, state_dict: StateDict, always: bool) -> None:
-    """Restore the saved values of the entries that torch has cast because they are wider than their parameter.
+def restore_types(optimizer: Optimizer, state_dict: StateDict, always: bool) -> None:
+    """Restore the saved values of the entries that torch has cast to the type of their parameter.
 
     Args:
         optimizer: the optimizer that has loaded the state.
         state_dict: the loaded state, from `fit_state_dict`.
-        always: whether to restore every wider entry; False: those that the class itself makes wider.
+        always: whether to restore every entry that is wider than its parameter; False: those that the class itself
+            makes in the saved type, wider or narrower.
     """
     probe = EntryProbe(optimizer)
     for group, saved in zip(optimizer.param_groups, state_dict["param_groups"], strict=True):
         for parameter, key in zip(group["params"], saved["params"], strict=True):
             for name, value in state_dict["state"].get(key, {}).items():
-                if name == "step" or not _is_wider(value, parameter):
+                if name == "step" or not _was_cast(value, parameter):
                     continue
                 made = (probe.entries(group, parameter) or {}).get(name, EntryForm(None, False))
-                if always or made.dtype == value.dtype:
+                is_wider = value.dtype.itemsize > parameter.dtype.itemsize
+                if (always and is_wider) or made.dtype == value.dtype:
                     optimizer.state[parameter][name] = value.to(parameter.device, copy=True)
 
 
-def _is_wider(value: object, parameter: Tensor) -> bool:
+def _was_cast(value: object, parameter: Tensor) -> TypeGuard[Tensor]:
     return (
         isinstance(value, Tensor)
         and value.is_floating_point()
         and parameter.is_floating_point()
-        and value.dtype.itemsize > parameter.dtype.itemsize
+        and value.dtype != parameter.dtype
     )

@@ -45,10 +45,9 @@ def total_norm(gradients: Iterable[Tensor]) -> Tensor:
             sharded.append(gradient)
         else:
             plain.append(gradient.coalesce().values() if gradient.is_sparse else gradient)
-    norm = get_total_norm(plain) if plain else None
     if sharded:
-        return norm_over_shards(sharded, norm)
-    return torch.zeros(()) if norm is None else norm
+        return norm_over_shards(sharded, plain)
+    return get_total_norm(plain) if plain else torch.zeros(())
 
 
 @torch.no_grad()

@@ -29,14 +29,23 @@ CASES = {
     "short_last_batch": {"data": SHORT},
     "last_batch_of_one": {"data": {"params": {"samples": 33}, "batch_size": 8}},
 }
-PLACEMENTS = {"replicate": {}}
+SHARD = {"placement": "shard"}
+PLACEMENTS = {
+    "replicate": {},
+    "shard": {name: {**SHARD, "shard_units": ["layers.0", "layers.2"]} for name in ("first", *OPTIMS, "last")},
+    "mixed": {"warmup": SHARD, "schedule_free": {**SHARD, "shard_units": ["layers.*"]}, "last": SHARD},
+}
 """The components that are sharded, by how."""
 
 
 def made(run_dir, case, placement):
     changed = {"eval_every": 3, **CASES[case]}
     options = changed.pop("optims", {})
-    components = {name: {**LAYER, **PLACEMENTS[placement].get(name, {})} for name in OPTIMS}
+    frozen = {name: {"freeze": True} for name in ("first", "last")}
+    components = {
+        name: {**LAYER, **frozen.get(name, {}), **PLACEMENTS[placement].get(name, {})}
+        for name in ("first", *OPTIMS, "last")
+    }
     optims = {name: {**optim, "params": {**optim["params"], **options}} for name, optim in OPTIMS.items()}
     return config(run_dir, components, optims, **changed)
 
@@ -58,8 +67,8 @@ def furthest(first, second):
 
 
 def assert_equal(ones, alone):
-    weights, lines = alone
-    for rank, (own, written) in enumerate(ones):
+    weights, lines, _ = alone
+    for rank, (own, written, _) in enumerate(ones):
         assert furthest(own, weights)[1] <= 1e-11, rank
         assert values(written, "lr/") == values(lines, "lr/")
         assert len(written) == len(lines)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from sample_lerobot_files import lerobots_files
 from sample_shards import PARAMS, apart, built, network, sharded_network, trained, update, whole
 from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -181,6 +182,28 @@ def test_state_by_position_is_written_and_loaded(two_workers, tmp_path):
     optimizer = torch.optim.AdamW(network().parameters(), lr=0.01)
     load_optimizer_state(optimizer, tmp_path)
     assert {int(entry["step"]) for entry in optimizer.state.values()} == {2}
+
+
+def of_lerobot(folder):
+    """Load LeRobot's files into a sharded optimizer with a schedule and into a plain one; return what they have."""
+    found = []
+    for with_schedule in (True, False):
+        parts = sharded_network()
+        plain = torch.optim.AdamW(parts.parameters(), lr=0.01, foreach=True)
+        optimizer = load_optimizer_state(built(parts, no_decay=False) if with_schedule else plain, folder)
+        update(parts, optimizer, range(1))
+        found.append((placements(optimizer), {int(entry["step"]) for entry in optimizer.state.values()}))
+    return found
+
+
+def test_files_of_lerobot_are_cut_into_shards(two_workers, tmp_path):
+    module = network()
+    optimizer = torch.optim.AdamW(module.parameters(), lr=0.01)
+    update(module, optimizer, range(3))
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: 1.0)
+    lerobots_files(optimizer, scheduler, tmp_path)
+    expected = ([["exp_avg", "exp_avg_sq"], ["step"]], {4})
+    assert two_workers.call(of_lerobot, tmp_path) == [[expected, expected]] * 2
 
 
 def refusals():

@@ -315,3 +315,25 @@ def test_moments_of_a_float32_run_are_cast_for_a_bfloat16_one():
     fresh = built(other)
     fresh.load_state_dict(stepped(one).state_dict())
     assert fresh.state[other.weight]["exp_avg"].dtype == torch.bfloat16
+
+
+def test_state_that_a_class_keeps_narrower_than_its_parameters_continues_to_the_bit():
+    """NAdam keeps a product in float32: as float64 it would be multiplied otherwise."""
+    modules = [nn.Linear(4, 3).double() for _ in range(2)]
+    modules[1].load_state_dict(modules[0].state_dict())
+    first, second = [OPTIMIZER_BUILDER_REGISTRY["nadam"](lr=0.1).build(module) for module in modules]
+
+    def update(module, optimizer, step):
+        x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step), dtype=torch.float64)
+        module(x).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    for step in range(3):
+        update(modules[0], first, step)
+    modules[1].load_state_dict(modules[0].state_dict())
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    for step in range(3, 6):
+        update(modules[0], first, step)
+        update(modules[1], second, step)
+    assert torch.equal(modules[0].weight, modules[1].weight)

@@ -27,7 +27,9 @@ class BestCheckpoint:
     def __init__(
         self, rule: BestConfig | None, checkpoints: Path, log: Callable[[str], None], world: World | None = None
     ) -> None:
-        self._rule, self._checkpoints, self._log, self._world = rule, checkpoints, log, world or World()
+        self._rule, self._checkpoints, self._log = rule, checkpoints, log
+        self.world = world or World()
+        """The processes of the run."""
         self._previous: JsonObject = {}
         self.record: JsonObject = {}
         """Monitor, mode, value and step of the best evaluation so far, and `evaluation`; empty without one."""
@@ -84,7 +86,7 @@ class BestCheckpoint:
         Raises:
             OSError: BEST cannot be written.
         """
-        self.record = by_main(self._world, self._write_pointer)
+        self.record = by_main(self.world, self._write_pointer)
 
     def _write_pointer(self) -> JsonObject:
         """Do so in the main process, and return the record of the checkpoint that BEST names now."""

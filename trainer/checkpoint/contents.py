@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +25,7 @@ from optimizer.state import (
 )
 from optimizer.types import JsonObject
 
+from ..distributed.placement import is_sharded
 from ..errors import raised
 from ..interfaces.component import config_path, config_paths
 from ..loop.weight_ema import WeightEma
@@ -165,15 +165,10 @@ def load_component(component_folder: Path, component: nn.Module, weights: Mappin
     own = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     tensors = read_tensors(path, own) if weights is None else weights
     extra = _read_extra(component_folder)
-    problems = compare_shapes(shapes_by_name(tensors), shapes_by_name(own))
+    problems = _misfits(tensors, own)
     if extra.keys() != state.keys() - own.keys():
         here = ", ".join(sorted(state.keys() - own.keys())) or "nothing"
         problems.append(f"{EXTRA_VALUES} has {', '.join(sorted(extra)) or 'nothing'}, and the component {here}")
-    problems += [
-        f"{name} is {tensor.dtype}, here {own[name].dtype}"
-        for name, tensor in tensors.items()
-        if name in own and tensor.dtype != own[name].dtype
-    ]
     if problems:
         raise ValueError(f"{path}: the weights do not fit: {joined(problems)}")
     try:
@@ -183,20 +178,17 @@ def load_component(component_folder: Path, component: nn.Module, weights: Mappin
     _restore_strides(component, tensors)
 
 
-def read_averages(
-    component_folder: Path, exact: bool = False, like: Mapping[str, Tensor] = MappingProxyType({})
-) -> dict[str, Tensor]:
+def read_averages(component_folder: Path, exact: bool = False) -> dict[str, Tensor]:
     """Return the averages of `train.ema` in a component's folder, and the other tensors in its file of weights.
 
     Args:
         component_folder: The component's folder in a checkpoint.
         exact: Whether an average in float32 of a weight in another type stays in float32.
-        like: As for `read_tensors`.
 
     Raises:
         DamagedCheckpointError: A file is not as it was written.
     """
-    weights, averages = (read_tensors(component_folder / file, like) for file in (WEIGHTS, EMA_TENSORS))
+    weights, averages = read_tensors(component_folder / WEIGHTS), read_tensors(component_folder / EMA_TENSORS)
     if strange := averages.keys() - weights.keys():
         raise DamagedCheckpointError(f"{component_folder / EMA_TENSORS}: {min(strange)} is not in {WEIGHTS}")
     rounded = {name: average if exact else average.to(weights[name].dtype) for name, average in averages.items()}
@@ -214,14 +206,35 @@ def load_averages(component_folder: Path, component: nn.Module, ema: WeightEma) 
     Raises:
         ValueError: Something does not fit.
     """
-    with ema.exchanged(exact=True):
-        own = {name: value for name, value in component.state_dict().items() if isinstance(value, Tensor)}
-        load_component(component_folder, component, read_averages(component_folder, exact=True, like=own))
+    if is_sharded(component):  # loading state makes FSDP take the parameters that are in the component then
+        _copy_averages(component_folder / EMA_TENSORS, ema.state(component))
+    else:
+        with ema.exchanged(exact=True):
+            load_component(component_folder, component, read_averages(component_folder, exact=True))
     values = read_json(component_folder / EMA_VALUES)
     with expected_content(component_folder / EMA_VALUES):
         if type(values["steps"]) is not int or values["steps"] < 0:
             raise ValueError(f"steps is {shown_value(values['steps'])}")
         ema.steps = values["steps"]
+
+
+def _copy_averages(path: Path, averages: Mapping[str, Tensor]) -> None:
+    """Copy the averages in a file into `averages`; of sharded ones, the part of this process. Raises ValueError."""
+    saved = read_tensors(path, averages)
+    if problems := _misfits(saved, averages):
+        raise ValueError(f"{path}: the averages do not fit: {joined(problems)}")
+    with torch.no_grad():
+        for name, average in averages.items():
+            average.copy_(saved[name])
+
+
+def _misfits(saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+    """Return a text for each tensor that is missing, or has another shape or type."""
+    return compare_shapes(shapes_by_name(saved), shapes_by_name(own)) + [
+        f"{name} is {tensor.dtype}, here {own[name].dtype}"
+        for name, tensor in saved.items()
+        if name in own and tensor.dtype != own[name].dtype
+    ]
 
 
 def load_optimizer(component_folder: Path, optimizer: Optimizer, own_options: bool = False) -> None:

@@ -44,7 +44,8 @@ class CheckedContents:
         world: World | None = None,
     ) -> None:
         self._components, self._optimizers, self._averages = components, optimizers, averages
-        self._world = world or World()
+        self.world = world or World()
+        """The processes that make a checkpoint together."""
         try:
             with averaged_weights(optimizers.values()):
                 files = checkpoint_files(components, optimizers, averages.ema, Progress(0, {}))
@@ -84,7 +85,7 @@ class CheckedContents:
                 raise it.
         """
         files: list[Files] = []
-        by_each(self._world, lambda: files.append(self._make(progress)))
+        by_each(self.world, lambda: files.append(self._make(progress)))
         return files[0]
 
     def _make(self, progress: Progress) -> Files:

@@ -18,7 +18,8 @@ from .best import BestCheckpoint
 from .directory import Files
 from .names import write_pointer
 from .retention import tidy
-from .save_errors import SaveErrors, newest_checkpoint
+from .save_errors import SaveErrors, newest_checkpoint, writing
+from .shared_folder import check_shared
 from .shares import Share
 from .writing import write_checkpoint
 
@@ -37,7 +38,7 @@ class CheckpointManager:
     """
 
     def __init__(self, train: TrainConfig, log: Callable[[str], None], world: World | None = None) -> None:
-        self._train, self._folder = train, train.run_dir / CHECKPOINTS
+        self._train, self._folder, self._world = train, train.run_dir / CHECKPOINTS, world or World()
         self._errors = SaveErrors(self._folder, train.on_save_error == "stop", log)
         self._background, self._copies = BackgroundWriter(), CopiedFiles()
         self._step, self._is_last = 0, False
@@ -45,9 +46,7 @@ class CheckpointManager:
         self._failure: BaseException | None = None
         self._untidy: str | None = None
         self._last_save = time.monotonic()
-        self.world = world or World()
-        """The processes that write the checkpoints."""
-        self.best = BestCheckpoint(train.keep_best, self._folder, log, self.world)
+        self.best = BestCheckpoint(train.keep_best, self._folder, log, self._world)
         """The best evaluation so far, and its checkpoint."""
         self.check_lock: Callable[[], None] = lambda: None
         """Called in the main process before each save; it raises SaveError if another process trains the run now."""
@@ -86,10 +85,10 @@ class CheckpointManager:
         self._last_save = time.monotonic()
         is_best = self.best.is_after(step)
         if self._train.save_async:
-            share = Share.copied(files, self.world, self._copies)
+            share = Share.copied(files, self._world, self._copies)
             self._background.start(lambda: self._write(step, share, is_best))
         else:
-            self._write(step, Share.of(files, self.world), is_best)
+            self._write(step, Share.of(files, self._world), is_best)
             self._report()
 
     def wait(self) -> None:
@@ -114,6 +113,15 @@ class CheckpointManager:
             self.failed(f"{CHECKPOINTS}/{BEST}: cannot be written: {error}", error)
         self._tidy(self._step)
 
+    def continue_alone(self) -> None:
+        """Write whole checkpoints without the other processes, which may be gone, from now on.
+
+        What a thread could not write with them is forgotten: it is saved again.
+        """
+        self._background.wait()
+        self._failure = None
+        self._world = self.best.world = self._world.alone()
+
     def check_written(self, step: int) -> None:
         """Check that the last checkpoint written is the one after `step` updates.
 
@@ -137,6 +145,14 @@ class CheckpointManager:
         self._errors.report(failure, cause, self._is_last)
 
     def __enter__(self) -> Self:
+        """Check that all processes can write into the run's directory.
+
+        Raises:
+            ConfigError: A process does not see it.
+            SaveError: The main process cannot write into it.
+        """
+        with writing(self._train.run_dir):
+            check_shared(self._train.run_dir, self._world)
         return self
 
     def __exit__(
@@ -150,7 +166,7 @@ class CheckpointManager:
 
     def _write(self, step: int, share: Share, is_best: bool) -> None:
         """Write a checkpoint, name it, and remove superfluous ones. An error is kept for `_report`."""
-        world = self.world.saving
+        world = self._world.saving
         try:
             folder = write_checkpoint(self._folder, step, share, world, self._begin)
             if is_best:
@@ -171,7 +187,7 @@ class CheckpointManager:
             flush(metrics)
 
     def _tidy(self, step: int) -> None:
-        if self.world.is_main:
+        if self._world.is_main:
             problem = tidy(self._folder, step, self._train.keep_last, self.best.folder)
             self._untidy = problem or self._untidy
 

@@ -8,11 +8,8 @@ from typing import Any, Self
 from optimizer.state import gathered, is_sharded, without_sharing
 
 from ..distributed.world import Place
-from .background import CopiedFiles
-from .directory import Files
-
-ALONE = Place()
-"""The place of the only process of a run."""
+from .background import CopiedFiles, copy_to_cpu
+from .directory import ALONE, Files
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ class Share:
             copies: The earlier copy, whose memory is used again.
         """
         own, sharded = _divided(files, place)
-        return cls(list(files), [copies.of(_as_written(own)), *_gathered(sharded, place)])
+        return cls(list(files), [copies.of(_as_written(own)), *_gathered(sharded, place, copied=True)])
 
 
 @dataclass(frozen=True)
@@ -81,8 +78,11 @@ def _divided(files: Files, place: Place) -> tuple[Files, list[_ShardedComponent]
     return own, sharded
 
 
-def _gathered(components: list[_ShardedComponent], place: Place) -> Iterator[Files]:
-    """Yield the files that `place` writes of sharded components, a component at a time, or none."""
+def _gathered(components: list[_ShardedComponent], place: Place, copied: bool = False) -> Iterator[Files]:
+    """Yield the files that `place` writes of sharded components, a component at a time, or none.
+
+    copied: whether tensors that are not sharded, and plain values, are copies too.
+    """
     own: Files = {}
     waiting: set[int] = set()
     for component in components:
@@ -95,9 +95,17 @@ def _gathered(components: list[_ShardedComponent], place: Place) -> Iterator[Fil
             for name, content in component.files.items()
         }
         if component.writer == place.rank:
-            own = _as_written(whole)
+            own = _as_written(
+                {name: _copied(whole[name], component.files[name]) for name in whole} if copied else whole
+            )
     if own:
         yield own
+
+
+def _copied(whole: Mapping[str, Any], content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a copy of `whole`, made from `content`; a tensor that is sharded there is a new one already."""
+    copies = copy_to_cpu({key: value for key, value in whole.items() if not is_sharded(content[key])}, {})
+    return {key: copies.get(key, value) for key, value in whole.items()}
 
 
 def _as_written(files: Files) -> Files:

@@ -2,15 +2,12 @@
 
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
 import typer
-
-INTERRUPTED = 130
-STOPPED_AND_SAVED = 75
-"""The exit code of a run that a signal stopped early and that can be resumed: EX_TEMPFAIL of sysexits.h."""
 
 
 @contextmanager
@@ -29,8 +26,10 @@ def importing(no_plugins: bool) -> Iterator[None]:
     from optimizer.config import search_in
 
     from ..config.plugins import working_directory
+    from ..runtime.terminal import printing_once
 
     with (
+        printing_once(not _is_one_of_several() or _is_main()),
         warnings.catch_warnings(),
         search_in(working_directory()),
         without_plugins() if no_plugins else nullcontext(),
@@ -55,17 +54,91 @@ def _in_one_line(show: Callable[..., None]) -> Callable[..., None]:
 @contextmanager
 def interruptible() -> Iterator[None]:
     """Run the body, a run. A signal ends the command with the exit code for it."""
+    from ..errors import INTERRUPTED, STOPPED_AND_SAVED
     from ..runtime.signals import StoppedBySignal
 
     try:
         yield
     except StoppedBySignal as stop:
-        complain(str(stop))
+        report_end(stop, str(stop))
         raise typer.Exit(STOPPED_AND_SAVED) from None
     except KeyboardInterrupt as stop:
-        complain(str(stop) or "interrupted")
+        report_end(stop, str(stop) or "interrupted")
         sys.stdout.flush()
         os._exit(INTERRUPTED)  # at once: a checkpoint that is being written would be waited for
+
+
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Run the body, a whole command. If it fails as one process of several, the process ends without waiting for them.
+
+    The threads and connections of the others would be waited for when Python ends.
+    """
+    if not _is_one_of_several():
+        yield
+        return
+    code: object = 1
+    try:
+        yield
+        return
+    except SystemExit as error:
+        if not error.code:
+            raise
+        code = error.code
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 1)
+
+
+def report_end(error: BaseException, message: str, calls: str = "", style: str | None = None) -> None:
+    """Print why the command ends; of several processes that train a run, one prints it for all.
+
+    Args:
+        error: What ends it.
+        message: Its message.
+        calls: The lines of the user's code that made it.
+        style: For the message.
+    """
+    from ..distributed.error_file import write_error_file
+
+    if _speaks(error):
+        if calls:
+            complain(calls.rstrip())
+        complain(message, style)
+    write_error_file(message)
+
+
+def _speaks(error: BaseException) -> bool:
+    """Return whether this process prints the message of `error`: the main one does, unless it cannot."""
+    if not _is_one_of_several():
+        return True
+    from ..distributed.environment import Environment
+    from ..distributed.launch import tell_early
+    from ..errors import PeerError
+
+    if isinstance(error, PeerError):
+        return error.speaks
+    is_told = tell_early(error)
+    return Environment.read().rank == 0 or not is_told
+
+
+def _is_one_of_several() -> bool:
+    """Return whether a launcher started this process as one of several."""
+    from ..distributed.environment import Environment
+    from ..errors import ConfigError
+
+    try:
+        return Environment.read().size > 1
+    except ConfigError:  # which ends the command
+        return False
+
+
+def _is_main() -> bool:
+    from ..distributed.environment import Environment
+
+    return Environment.read().rank == 0
 
 
 def complain(text: str, style: str | None = None) -> None:

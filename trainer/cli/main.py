@@ -1,5 +1,7 @@
 """The command line. It imports what a command needs when that command runs: --help is instant."""
 
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +11,7 @@ import typer
 from ..runtime.streams import steady_process
 from .arguments import KEY, OverridesCommand
 from .checkpoint import checkpoint_app
-from .contexts import complain, importing, importing_by, interruptible
+from .contexts import ending_at_once, importing, importing_by, interruptible, report_end
 
 if TYPE_CHECKING:
     from ..config.overrides import Typed
@@ -81,9 +83,12 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete the run that is in the run directory.")
     ] = False,
+    or_resume: Annotated[
+        bool, typer.Option("--or-resume", help="Continue the run that is in the run directory, if there is one.")
+    ] = False,
     plugins: _Plugins = None,
 ) -> None:
-    """Train an experiment from the start."""
+    """Train an experiment from the start, or from where its run is."""
     from ..config.load import load_config
     from ..runs import train as start
     from ..runtime.hub import is_reference
@@ -93,6 +98,7 @@ def train(
         start(
             load_config(config, overrides, allow_plugins=plugins is True),
             overwrite=overwrite,
+            or_resume=or_resume,
             source=None if "train.run_dir" in overrides or is_reference(config) else Path(config),
         )
 
@@ -306,38 +312,27 @@ def push(
 
 def main() -> None:
     """Run the command line. An expected error ends it with a message and the exit code for its kind."""
-    with steady_process():
+    _end_with_torchrun()
+    with steady_process(), ending_at_once():
         _run()
 
 
 def _run() -> None:
-    from ..errors import (
-        ConfigError,
-        NonFiniteError,
-        OutputError,
-        SaveError,
-        UnreadableError,
-        UserCodeError,
-        user_calls,
-    )
+    from ..errors import EXPECTED, calls_of, exit_code
 
-    exit_codes = {
-        SaveError: 1,
-        OutputError: 1,
-        UnreadableError: 1,
-        ConfigError: 2,
-        UserCodeError: 3,
-        NonFiniteError: 4,
-    }
     try:
         app()
-    except tuple(exit_codes) as error:
-        if isinstance(error, UserCodeError) and error.__cause__ is not None:
-            cause = error.__cause__
-            calls = str(cause) if cause.__traceback__ is None else user_calls(cause)  # as text from another process
-            complain(calls.rstrip())
-        complain(f"error: {error}", "red")
-        sys.exit(next(code for kind, code in exit_codes.items() if isinstance(error, kind)))
+    except EXPECTED as error:
+        report_end(error, f"error: {error}", calls_of(error), "red")
+        sys.exit(exit_code(error))
+
+
+def _end_with_torchrun() -> None:
+    """Let the process end when torchrun is killed, from the beginning: torch is imported later, and takes seconds."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        from ..runtime.parents import end_with_parent
+
+        end_with_parent(signal.SIGTERM)
 
 
 def _parse_overrides(context: typer.Context) -> "dict[str, Typed]":

@@ -77,6 +77,8 @@ def with_sources(raw: Mapping[str, object], of_policy: Sequence[str]) -> dict[st
             rule = f"{source_name} is an average of {fields['ema_of']} itself: take {fields['ema_of']}"
             raise refusal(rule, path, source_name)
         filled = {field: fields[field] for field in _OF_THE_SOURCE if fields.get(field) is not None}
+        if entry.get("placement", filled.get("placement")) != filled.get("placement"):
+            filled.pop("shard_units", None)  # the placement is the mistake to report
         entries[name] = {**filled, "freeze": True, **entry}
     return entries
 

@@ -1,6 +1,7 @@
 """Joining the other processes of a run, and leaving them."""
 
-import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -8,33 +9,139 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.distributed_c10d import PrefixStore, Store, _get_default_store
 from torch.distributed.rendezvous import rendezvous
 
+from ..errors import ConfigError, PeerError
+from ..runtime.parents import end_with_parent
+from ..runtime.signals import StoppedBySignal
+from .environment import Environment
+from .failures import Failures, failure_of, post
 from .world import World
+
+_TORCHRUN_SECONDS = 60.0
+"""How long a process tries to reach the store of torchrun, which is there before it."""
+_EARLY_SECONDS = 5.0
+"""The same for a process that fails before it joins the others."""
+
+_joined = 0
+"""How often this process has joined others: each time under other keys of the store."""
 
 
 @contextmanager
 def joined(world: World, timeout_seconds: float) -> Iterator[World]:
     """Run the body joined with the other processes of `world`, if there are any.
 
+    A process group that is there already is used, and stays.
+
     Args:
         world: As from `World.from_environment`.
         timeout_seconds: How long a process waits for the others.
+
+    Raises:
+        PeerError: Another process failed, is gone, or hangs.
+        ConfigError: The others cannot be reached.
     """
     if world.is_alone:
         yield world
         return
-    timeout = timedelta(seconds=timeout_seconds)
-    store, _, _ = next(rendezvous("env://", world.rank, world.size, timeout=timeout))
-    # torchrun keeps its store for a restart: without a prefix, processes would read the addresses of the dead.
-    attempt = PrefixStore(f"attempt/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, store=attempt, rank=world.rank, world_size=world.size, timeout=timeout)
+    environment = Environment.read()
+    if environment.has_torchrun:
+        end_with_parent(signal.SIGTERM)
+    store = _store(environment, timeout_seconds)
+    keeper = None if environment.shares_store else 0
+    failures = Failures(store, world.rank, world.size, timeout_seconds, keeper)
+    is_ours = not dist.is_initialized()
     try:
-        control, gradients, saves = (
-            dist.new_group(timeout=timeout, backend=name) for name in ("gloo", backend, "gloo")
-        )
-        yield replace(world, control=control, gradients=gradients, saves=saves)
+        with _naming_failures(failures):
+            together = replace(_connected(world, store, timeout_seconds), failures=failures)
+            yield together
+            together.barrier()  # the store stays until all are done
     finally:
-        dist.destroy_process_group()
+        failures.close()
+        if is_ours and dist.is_initialized() and not torch.cuda.is_available():
+            dist.destroy_process_group()
+
+
+def tell_early(error: BaseException) -> bool:
+    """Tell the others that this process failed by `error` before it could join them, so that they do not wait for it.
+
+    Returns:
+        Whether they can know it, and the main process prints the message.
+    """
+    environment = Environment.read()
+    if _joined:
+        return True  # told by `joined`
+    if not environment.shares_store:
+        return False
+    try:
+        post(_store(environment, _EARLY_SECONDS), failure_of(error, environment.rank))
+    except RuntimeError:
+        return False
+    return True
+
+
+def _store(environment: Environment, timeout_seconds: float) -> Store:
+    """Return the store that the processes of this attempt share.
+
+    torchrun keeps its store for a restart: without a prefix, processes would read the addresses of the dead.
+    """
+    global _joined
+    seconds = min(timeout_seconds, _TORCHRUN_SECONDS) if environment.shares_store else timeout_seconds
+    if dist.is_initialized():
+        store = _get_default_store()
+    else:
+        try:
+            store, _, _ = next(
+                rendezvous("env://", environment.rank, environment.size, timeout=timedelta(seconds=seconds))
+            )
+        except dist.DistError as error:
+            raise ConfigError(
+                f"MASTER_ADDR: no other process is reached within {seconds:g} seconds: {error}"
+            ) from error
+    prefix = f"attempt/{environment.attempt}/{_joined}"
+    _joined += 1
+    return PrefixStore(prefix, store)
+
+
+def _connected(world: World, store: Store, timeout_seconds: float) -> World:
+    """Return `world` with its groups."""
+    timeout = timedelta(seconds=timeout_seconds)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    if not dist.is_initialized():
+        dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=timeout)
+    control, saves = (dist.new_group(timeout=timeout, backend="gloo") for _ in range(2))
+    gradients, averages = (dist.new_group(timeout=timeout, backend=backend) for _ in range(2))
+    return replace(world, control=control, gradients=gradients, averages=averages, saves=saves)
+
+
+@contextmanager
+def _naming_failures(failures: Failures) -> Iterator[None]:
+    """Run the body. If it fails, the other processes know why; if it fails as another has, PeerError names that one."""
+    try:
+        yield
+    except StoppedBySignal:
+        with _ignoring_sigterm():
+            failures.wait_for_main()
+        raise
+    except PeerError:
+        raise
+    except BaseException as error:
+        failure = None if isinstance(error, KeyboardInterrupt) else failures.behind(error)
+        if failure is not None:
+            raise failures.error(failure) from error
+        failures.report(error)
+        raise
+
+
+@contextmanager
+def _ignoring_sigterm() -> Iterator[None]:
+    """Run the body without SIGTERM, which torchrun sends as soon as another process has ended."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,7 +1,6 @@
 """The place of a process among those that train one run, and the values that they exchange."""
 
 import json
-import os
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -16,6 +15,8 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..runtime.devices import device_named
+from .environment import Environment
+from .failures import Failures
 
 Group = dist.ProcessGroup
 """Processes that exchange tensors."""
@@ -65,9 +66,13 @@ class World(Place):
     control: Group | None = None
     """The group for plain values, in the memory of the CPU; None before `launch.joined`, and for a single process."""
     gradients: Group | None = None
-    """The group for gradients, on the device of the run."""
+    """The group for gradients, on the device of the run, and for what forward and backward passes send."""
+    averages: Group | None = None
+    """The group for averages of gradients, which are sent during backward passes: one like `gradients`."""
     saves: Group | None = None
     """The group for plain values of the thread that writes checkpoints: one like `control`."""
+    failures: Failures | None = None
+    """Whether other processes have failed; None if there are no others."""
     _computed: _Computed = field(default_factory=_Computed, repr=False, compare=False)
 
     @classmethod
@@ -75,12 +80,10 @@ class World(Place):
         """Return the place that torchrun, or another launcher, gives this process by environment variables.
 
         Raises:
-            ConfigError: The variables contradict each other.
+            ConfigError: A variable is missing or wrong.
         """
-        if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-            return cls()
-        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        return cls(rank, size, int(os.environ.get("LOCAL_RANK", rank)))
+        place = Environment.read()
+        return cls(place.rank, place.size, place.local_rank)
 
     @property
     def is_main(self) -> bool:
@@ -149,6 +152,10 @@ class World(Place):
     def saving(self) -> Self:
         """This place for the thread that writes checkpoints: it exchanges values while the main thread does so too."""
         return replace(self, control=self.saves)
+
+    def alone(self) -> Self:
+        """Return the world of this process without the others, of which one may be gone."""
+        return replace(self, rank=0, size=1, control=None, gradients=None, saves=None, failures=None)
 
     def seed(self, seed: int, update: int) -> int:
         """Return the seed for the random numbers that this process draws in an update of a run with `seed`."""

@@ -20,6 +20,7 @@ from ..config.schema import ExperimentConfig
 from ..distributed.world import Place, World
 from ..errors import ConfigError, UserCodeError, raised, user_calls
 from ..interfaces.dataset import Batch, Split
+from ..runtime.parents import end_with_parent
 from ..runtime.rng import seed_all
 from ..runtime.signals import SIGNALS
 from ..runtime.streams import unfailing_stream
@@ -258,6 +259,7 @@ def _prepare_worker(worker: int) -> None:
     # Ctrl-C, and most clusters, signal all processes of a run; but the run needs batches to finish its update.
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    end_with_parent(signal.SIGKILL)
     sys.stdout, sys.stderr = map(unfailing_stream, (sys.stdout, sys.stderr))  # a data set may print
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from optimizer.config import listed
 
 from ..config.evaluation import EvaluationConfig
-from ..distributed.agreement import failing_together
+from ..distributed.outcomes import failing_together
 from ..distributed.world import World
 from ..errors import ConfigError, UserCodeError, missing_extra, raised, user_code
 from ..interfaces.dataset import Batch

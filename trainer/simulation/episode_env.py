@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import raised, user_calls
 from ..interfaces.evaluation import TAKEN_NAMES
+from ..runtime.parents import end_with_parent
 from ..runtime.rng import seed_all, separate_rng
 from ..runtime.signals import SIGNALS
 from ..runtime.streams import unfailing_stream
@@ -213,3 +214,4 @@ def _prepare_process() -> None:
     sys.stdout, sys.stderr = map(unfailing_stream, (sys.stdout, sys.stderr))
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL if number is signal.SIGTERM else signal.SIG_IGN)
+    end_with_parent(signal.SIGTERM)

@@ -1,0 +1,102 @@
+"""One process of two fails: the run ends soon, with one message that names the process and the reason."""
+
+import json
+import socket
+
+import pytest
+from commands import run_together
+from sample_runs import ADAMW, MLPS, config
+
+from trainer.checkpoint.directory import complete_checkpoints
+
+HOST = socket.gethostname()
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    """Return a function that writes a config with the objective `FailsOnARank`, and returns its file."""
+
+    def write(what="", timeout=600, **params):
+        made = config(tmp_path / "run", MLPS, {"first": ADAMW, "second": ADAMW}, save_every=4)
+        made["train"]["objective"] = {"type": "sample_rank_parts.FailsOnARank", "params": {"what": what, **params}}
+        made["distributed"] = {"timeout_seconds": timeout}
+        path = tmp_path / "config.json"
+        path.write_text(json.dumps(made))
+        return path
+
+    return write
+
+
+def steps_saved(run):
+    return [path.name for path in complete_checkpoints(run / "checkpoints")]
+
+
+def test_an_exception_of_one_process_is_named_by_main_which_saves_the_run(experiment, tmp_path):
+    ended = run_together(2, "train", experiment("raise"))
+    assert ended.codes == [3, 3]
+    assert [f"stopped, as rank 1 ({HOST}) failed: update 6" in line for line in ended.messages()] == [True]
+    assert "ValueError: a bad sample" in ended.messages()[0]
+    assert "raise ValueError" in ended.outputs[0], "the line of the user's code"
+    assert ended.outputs[1] == ""
+    assert steps_saved(tmp_path / "run") == ["step_00000006", "step_00000004"]
+
+
+def test_a_process_that_was_killed_is_named_and_no_update_is_lost(experiment, tmp_path):
+    ended = run_together(2, "train", experiment("kill"))
+    assert ended.codes == [75, -9]
+    assert ended.messages() == [f"error: stopped, as rank 1 ({HOST}) is gone"]
+    assert steps_saved(tmp_path / "run")[0] == "step_00000006"
+
+
+def test_another_process_prints_the_message_if_main_is_gone(experiment, tmp_path):
+    ended = run_together(2, "train", experiment("kill", where=0))
+    assert ended.codes == [-9, 75]
+    assert ended.messages() == [f"error: stopped, as rank 0 ({HOST}) is gone"]
+    assert steps_saved(tmp_path / "run") == ["step_00000004"]
+
+
+def test_a_process_that_hangs_is_named_with_its_place_and_ends(experiment):
+    ended = run_together(2, "train", experiment("hang", timeout=2))
+    assert ended.codes == [75, 75]
+    (message,) = ended.messages()
+    assert f"rank 1 ({HOST}) did not come for 2 seconds" in message
+    assert "sample_rank_parts.py" in message
+
+
+def test_a_failure_of_all_processes_is_printed_once_as_that_of_one(experiment, tmp_path):
+    ended = run_together(2, "train", experiment("raise", where=-1))
+    assert ended.codes == [3, 3]
+    (message,) = ended.messages()
+    assert message.startswith("error: update 6")
+    assert ended.outputs[1] == ""
+    assert steps_saved(tmp_path / "run")[0] == "step_00000006"
+
+
+def test_an_interrupted_process_is_named(experiment):
+    ended = run_together(2, "train", experiment("interrupt"))
+    assert ended.codes == [130, 130]
+    assert ended.messages() == [f"error: stopped, as rank 1 ({HOST}) was interrupted"]
+
+
+def test_a_mistake_in_the_config_is_printed_once(experiment):
+    ended = run_together(2, "train", experiment(), "--train.totl_steps=3")
+    assert ended.codes == [2, 2]
+    assert len(ended.messages()) == 1
+    assert "totl_steps" in ended.outputs[0]
+    assert "stopped, as" not in ended.output
+
+
+def test_a_mistake_that_one_process_meets_before_it_joins_is_named(experiment, tmp_path):
+    (tmp_path / "fails_on_rank_1.py").write_text(
+        "import os\nif os.environ['RANK'] == '1':\n    raise OSError('no disk')\n"
+    )
+    path = experiment()
+    made = json.loads(path.read_text())
+    made["plugins"].append("fails_on_rank_1")
+    path.write_text(json.dumps(made))
+    ended = run_together(2, "train", path)
+    assert ended.codes == [2, 2]
+    (message,) = ended.messages()
+    assert f"rank 1 ({HOST}) failed" in message
+    assert "no disk" in message
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,72 @@
+"""Commands of innerstep in several processes that the tests start themselves, in the place of torchrun.
+
+The processes are forked from a server that has imported torch and the trainer: they start in a moment. The test keeps
+the store, as torchrun does; but it does not end the others when one has ended.
+"""
+
+import os
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from processes import HOST, SUPPORT, fork_server
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How the processes of a command ended, by rank."""
+
+    codes: list[int]
+    """Exit codes; a negative one is that of a signal."""
+    outputs: list[str]
+
+    @property
+    def output(self) -> str:
+        """What all have printed."""
+        return "".join(self.outputs)
+
+    def messages(self) -> list[str]:
+        """Return the lines that name an error, of all processes."""
+        return [line for line in self.output.splitlines() if line.startswith("error: ")]
+
+
+def run_together(size: int, *arguments: object, timeout: float = 60.0) -> Ended:
+    """Run `innerstep ARGUMENTS` in `size` processes to the end. Raises AssertionError after `timeout` seconds."""
+    from torch.distributed import TCPStore
+
+    store = TCPStore(HOST, 0, is_master=True, wait_for_workers=False)
+    with tempfile.TemporaryDirectory(prefix="innerstep-commands-") as folder:
+        logs = [Path(folder) / f"{rank}.txt" for rank in range(size)]
+        given = [(rank, size, store.port, log, tuple(map(str, arguments))) for rank, log in enumerate(logs)]
+        processes = [fork_server().Process(target=_run, args=each, daemon=True) for each in given]
+        try:
+            for process in processes:
+                process.start()
+            deadline = time.monotonic() + timeout
+            for process in processes:
+                process.join(max(0.0, deadline - time.monotonic()))
+            outputs = [log.read_text() if log.exists() else "" for log in logs]
+            assert all(process.exitcode is not None for process in processes), outputs
+            return Ended([process.exitcode for process in processes], outputs)
+        finally:
+            for process in processes:
+                with suppress(ValueError):
+                    process.kill()
+
+
+def _run(rank: int, size: int, port: int, log: Path, arguments: tuple[str, ...]) -> None:
+    """Run the command as one of the processes."""
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": HOST, "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in place.items()}, TORCHELASTIC_USE_AGENT_STORE="True")
+    os.environ["PYTHONPATH"] = str(SUPPORT)
+    from trainer.cli.main import main
+
+    sys.argv = ["innerstep", *arguments]
+    main()

@@ -1,0 +1,288 @@
+"""Which process of a run failed first, and why; and a thread that ends the others if they do not end themselves."""
+
+import json
+import math
+import os
+import socket
+import sys
+import threading
+import time
+import traceback
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from types import FrameType
+from typing import Literal, NoReturn
+
+import torch.distributed as dist
+from torch.distributed.distributed_c10d import Store
+
+from ..errors import STOPPED_AND_SAVED, PeerError, calls_of, exit_code, user_place
+from ..runtime.terminal import complain
+from .error_file import write_error_file
+
+POLL_SECONDS = 0.25
+"""How often the thread asks whether a process failed."""
+ANSWER_SECONDS = 2.0
+"""How long a process waits for a sign of life of the others, after a collective has failed."""
+ALIKE_SECONDS = 2.0
+"""How long a process that is still being built may take to meet the error of another one itself."""
+HEARD_SECONDS = 5.0
+"""How long a process that failed waits until the main one knows why, before torchrun ends them all."""
+END_SECONDS = 3.0
+"""How long a process may live that hangs, or whose torchrun is gone."""
+PRINT_SECONDS = 0.5
+"""How long the main process may take to print why the run stopped."""
+
+_FIRST, _ASKED, _HEARD, _SPEAKER = "first", "asked", "heard", "speaker"
+"""Keys in the store: the first failure; that a process asks who is there; that the main one knows; who prints."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run of several processes ends."""
+
+    rank: int
+    """The process that failed first."""
+    text: str
+    """What happened: `rank 1 (host) failed: reason`."""
+    kind: Literal["failed", "gone", "hangs"]
+    code: int
+    """The exit code of the run."""
+    seconds: float
+    """When it was noticed, since 1970."""
+    calls: str = ""
+    """The lines of the user's code in the traceback."""
+
+
+class Failures:
+    """The failures of the processes of a run, in the store that they share.
+
+    A thread watches the store: it answers the others while this process computes, and ends this process, at once or
+    after a while, if another one failed and this one does not end itself.
+
+    Args:
+        store: The store; it is cloned, so that no other waits for it.
+        rank: Of this process.
+        size: How many processes there are.
+        timeout_seconds: How long a process waits for the others.
+        keeper: The process that keeps the store; None: torchrun does.
+    """
+
+    def __init__(self, store: Store, rank: int, size: int, timeout_seconds: float, keeper: int | None = None) -> None:
+        self.rank, self._size, self._timeout, self._keeper = rank, size, timeout_seconds, keeper
+        self._store, self._watched = (store.clone() for _ in range(2))  # type: ignore[attr-defined]  # missing in the stubs
+        self._parent = os.getppid()
+        self._host = socket.gethostname()
+        self._ended = threading.Event()
+        self._main_thread = threading.get_ident()
+        self.is_training = False
+        """Whether this process reports the failure of another one itself, when its next collective fails."""
+        self._store.set(f"host/{rank}", self._host)
+        self._thread = threading.Thread(target=self._watch, name="innerstep-failures", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop watching: this process ends, or is done."""
+        self._ended.set()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(2 * POLL_SECONDS)
+
+    def report(self, error: BaseException) -> None:
+        """Tell the others that this process fails by `error`, and wait until the main one knows."""
+        with suppress(RuntimeError):  # the store is gone
+            post(self._store, failure_of(error, self.rank))
+
+    def wait_for_main(self) -> None:
+        """Wait until the main process has come here too, and a moment more, in which it prints why the run stopped.
+
+        torchrun ends all processes as soon as one has ended.
+        """
+        with suppress(RuntimeError):
+            if self.rank == 0:
+                self._store.set(_HEARD, "1")
+            elif _wait_for(self._store, _HEARD, HEARD_SECONDS):
+                time.sleep(PRINT_SECONDS)
+
+    def behind(self, error: BaseException) -> Failure | None:
+        """Return the failure of another process that made `error`; None if this process failed itself."""
+        if not _is_of_a_collective(error):
+            return None
+        try:
+            return self._first() or self._found_out("imed out" in str(error))
+        except RuntimeError:
+            return self._of_lost_store()
+
+    def error(self, failure: Failure, more: str = "") -> PeerError:
+        """Return the error that ends this process after the failure of another one; more: further lines."""
+        message = "\n".join(filter(None, [f"stopped, as {failure.text}", more]))
+        return PeerError(message, failure.code, failure.calls, self.speaks(failure))
+
+    def speaks(self, failure: Failure) -> bool:
+        """Return whether this process prints the message about `failure`: the main one, or another if that is gone."""
+        if failure.kind == "failed" or failure.rank != 0:
+            return self.rank == 0
+        try:
+            speaker: bytes = self._store.compare_set(_SPEAKER, "", str(self.rank))
+            return speaker.decode() == str(self.rank)
+        except RuntimeError:
+            return True
+
+    def _first(self) -> Failure | None:
+        return _decoded(self._store.get(_FIRST)) if self._store.check([_FIRST]) else None
+
+    def _found_out(self, timed_out: bool) -> Failure | None:
+        """Ask the others for a sign of life; return which of them is gone or hangs. Another one may find it first."""
+        self._store.set(_ASKED, "1")
+        others = [rank for rank in range(self._size) if rank != self.rank]
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while time.monotonic() < deadline:
+            if first := self._first():
+                return first
+            if all(self._store.check([f"here/{rank}"]) for rank in others) and timed_out:
+                break
+            time.sleep(POLL_SECONDS / 5)
+        answers = {rank: self._answer(rank) for rank in others}
+        if missing := [rank for rank, answer in answers.items() if answer is None]:
+            return _posted(self._store, self._missing(missing, timed_out))
+        return _posted(self._store, self._hanging(answers)) if timed_out else None
+
+    def _answer(self, rank: int) -> dict[str, str] | None:
+        key = f"here/{rank}"
+        return json.loads(self._store.get(key)) if self._store.check([key]) else None
+
+    def _missing(self, ranks: list[int], timed_out: bool) -> Failure:
+        others = f" (and {len(ranks) - 1} more)" if len(ranks) > 1 else ""
+        text = f"{self._named(ranks[0])} {self._timed_out() if timed_out else 'is gone'}{others}"
+        return Failure(ranks[0], text, "gone", STOPPED_AND_SAVED, time.time())
+
+    def _hanging(self, answers: dict[int, dict[str, str] | None]) -> Failure:
+        places = {rank: answer for rank, answer in answers.items() if answer is not None}
+        hanging = [rank for rank, place in places.items() if not place["waits"]]
+        if hanging:
+            rank = hanging[0]
+            text = f"{self._named(rank)} {self._timed_out()}; it is in {places[rank]['place']}"
+            return Failure(rank, text, "hangs", STOPPED_AND_SAVED, time.time())
+        places[self.rank] = self._place()
+        here = ", ".join(f"rank {rank} in {place['place']}" for rank, place in sorted(places.items()))
+        text = f"the processes waited for each other {self._for_seconds()}: {here}"
+        return Failure(self.rank, text, "hangs", STOPPED_AND_SAVED, time.time())
+
+    def _timed_out(self) -> str:
+        return f"did not come {self._for_seconds()}"
+
+    def _for_seconds(self) -> str:
+        return f"for {self._timeout:g} seconds (distributed.timeout_seconds)"
+
+    def _named(self, rank: int) -> str:
+        key = f"host/{rank}"
+        host = self._store.get(key).decode() if self._store.check([key]) else "not joined"
+        return f"rank {rank} ({host})"
+
+    def _of_lost_store(self) -> Failure:
+        """Return the failure when the store is gone too: with the process that keeps it, or with torchrun."""
+        text = "torchrun is gone" if self._keeper is None else f"rank {self._keeper} is gone"
+        return Failure(self._keeper or 0, text, "gone", STOPPED_AND_SAVED, time.time())
+
+    def _watch(self) -> None:
+        """Run in a thread until this process ends: answer the others, and end it if it does not end itself in time."""
+        store: Store | None = self._watched
+        has_answered, first, end, orphaned = False, None, math.inf, math.inf
+        while not self._ended.wait(POLL_SECONDS):
+            if os.getppid() != self._parent:
+                orphaned = min(orphaned, time.monotonic() + END_SECONDS)
+            if time.monotonic() > min(end, orphaned):
+                self._end(first)
+            try:
+                if store is not None and not has_answered and store.check([_ASKED]):
+                    store.set(f"here/{self.rank}", json.dumps(self._place()))
+                    has_answered = True
+                if store is not None and first is None and store.check([_FIRST]):
+                    first = _decoded(store.get(_FIRST))
+                    end = time.monotonic() + self._seconds_left(first)
+                    if self.is_training:
+                        self._let_know()
+            except RuntimeError:
+                store = None
+
+    def _seconds_left(self, first: Failure) -> float:
+        """Return how long this process may take to end itself after the first failure of the run."""
+        if first.kind == "hangs" and first.rank == self.rank:
+            return END_SECONDS
+        return self._timeout if self.is_training else ALIKE_SECONDS
+
+    def _end(self, first: Failure | None) -> NoReturn:
+        """End this process with a message about the first failure of the run; None: torchrun is gone."""
+        if first is None:
+            os._exit(STOPPED_AND_SAVED)
+        message = f"stopped, as {first.text}"
+        with suppress(Exception):
+            if self.speaks(first):
+                complain(f"error: {message}", "red")
+            self._let_know()
+        write_error_file(message, first.seconds + 1)
+        os._exit(first.code)
+
+    def _let_know(self) -> None:
+        """Let the process that failed end: torchrun will then end this one, which has the message by now."""
+        if self.rank == 0:
+            self._watched.set(_HEARD, "1")
+
+    def _place(self) -> dict[str, str]:
+        """Return where the main thread is, and whether it waits for other processes there."""
+        frame = sys._current_frames().get(self._main_thread)
+        waits = "1" if frame is not None and _is_waiting(frame) else ""
+        return {"place": user_place(traceback.extract_stack(frame)), "waits": waits}
+
+
+def failure_of(error: BaseException, rank: int) -> Failure:
+    """Return the failure of process `rank` by `error`, which it raised itself."""
+    what = "was interrupted" if isinstance(error, KeyboardInterrupt) else f"failed: {error or type(error).__name__}"
+    text = f"rank {rank} ({socket.gethostname()}) {what}"
+    return Failure(rank, text, "failed", exit_code(error), time.time(), calls_of(error))
+
+
+def post(store: Store, failure: Failure) -> None:
+    """Tell the other processes of a failure, and wait until the main one knows, before torchrun ends them all."""
+    _posted(store, failure)
+    if failure.rank == 0:
+        store.set(_HEARD, "1")
+    _wait_for(store, _HEARD, HEARD_SECONDS)
+
+
+def _wait_for(store: Store, key: str, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not store.check([key]):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_SECONDS / 5)
+    return True
+
+
+def _posted(store: Store, failure: Failure) -> Failure:
+    return _decoded(store.compare_set(_FIRST, "", json.dumps(asdict(failure))))
+
+
+def _is_of_a_collective(error: BaseException | None) -> bool:
+    """Return whether `error`, or one that led to it, is of a collective that failed."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        text = str(error) if isinstance(error, RuntimeError) else ""
+        if isinstance(error, dist.DistError) or "gloo" in text or "NCCL" in text:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _is_waiting(frame: FrameType | None) -> bool:
+    """Return whether a thread is in torch.distributed."""
+    folder = os.path.dirname(dist.__file__)
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(folder):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _decoded(data: bytes) -> Failure:
+    return Failure(**json.loads(data))
