@@ -7,9 +7,9 @@ import torch
 
 pytest.importorskip("gymnasium", reason="needs the extra `sim`")
 
-from sample_batch_parts import assert_same_runs, run_of
+from sample_batch_parts import assert_same_runs, built, run_of
 from sample_envs import Countdown, ReachPolicy, config
-from sample_worlds import built, own_world
+from worlds import own_world
 
 from trainer import UserCodeError
 from trainer.interfaces.evaluation import ENVIRONMENT_REGISTRY

@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 
 import torch
-from sample_worlds import built, in_float64
+from rich.console import Console
+from sample_worlds import in_float64
 from torch import nn
+from worlds import own_world
 
 from optimizer.state import is_sharded
-from trainer import MODEL_REGISTRY, OBJECTIVE_REGISTRY, Objective, Outcome
+from trainer import MODEL_REGISTRY, OBJECTIVE_REGISTRY, Objective, Outcome, load_config
 from trainer.builtins.modules import MLP
+from trainer.offline_trainer import OfflineTrainer
 from trainer.reporting.metrics_file import TIMED
 
 NORMS = {
@@ -80,6 +83,15 @@ class Scaled(Objective):
         for component in components.values():
             y = component(y)
         return (y - batch["y"]).abs()
+
+
+def built(made):
+    """Return the trainer of a new run in this process's world, whose directory is there."""
+    trainer = OfflineTrainer(load_config(made), Console(quiet=True), world=own_world())
+    if trainer.world.is_main:
+        trainer.config.train.run_dir.mkdir()
+    trainer.world.barrier()
+    return trainer
 
 
 @in_float64
