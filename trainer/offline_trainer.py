@@ -17,7 +17,7 @@ from .checkpoint.savable import check_lengths
 from .checkpoint.save_errors import writing
 from .config.schema import ExperimentConfig
 from .distributed.agreement import Agreement
-from .distributed.outcomes import by_main
+from .distributed.outcomes import by_main, failing_together
 from .distributed.world import World
 from .errors import SaveError, UserCodeError, user_code
 from .evaluations import Evaluations
@@ -129,9 +129,12 @@ class OfflineTrainer:
         train_mode(self.components)
         sinks = self.sinks if self.world.is_main else {}
         interruption = Interruption()
-        agreement = Agreement(self.world, interruption, self.checkpoints.due_by_clock, self.step)
+        clock, check = self.checkpoints.due_by_clock, self.updater.check_steps
+        agreement = Agreement(self.world, interruption, clock, self.step, check)
+        with failing_together(self.world):
+            metrics = MetricsLog(sinks, run_dir, self.step, self.checkpoints.failed)
         with (
-            MetricsLog(sinks, run_dir, self.step, self.checkpoints.failed) as metrics,
+            metrics,
             RunProgress(self.console, self.step, self.horizon.total_steps) as progress,
             interruption,
             self.checkpoints,
@@ -187,6 +190,7 @@ class OfflineTrainer:
     def _save_and_evaluate(self, metrics: MetricsLog, agreement: Agreement) -> None:
         """Save and evaluate after an update, each if it is due. A signal that came meanwhile is known afterwards."""
         if self._is_over() or self.checkpoints.due(self.step) or agreement.save_is_due:
+            self.updater.check_steps()
             self.save(is_last=self._is_over())
             if self._is_over():
                 self.checkpoints.wait()  # the last checkpoint is there before an evaluation can fail
@@ -225,7 +229,8 @@ class OfflineTrainer:
             NonFiniteError: A weight is not finite, by train.on_nonfinite.
         """
         if self.config.train.on_nonfinite == "stop":
-            check_weights(self.components, self.averages.named_tensors())
+            with failing_together(self.world):  # a sharded weight is not finite in one process only
+                check_weights(self.components, self.averages.named_tensors())
         with averaged_weights(self.optimizers.values()):
             progress = Progress(self.step, saved_values(self))
             check_same_state(self, progress.values)

@@ -152,7 +152,7 @@ class CheckpointManager:
             SaveError: The main process cannot write into it.
         """
         with writing(self._train.run_dir):
-            check_shared(self._train.run_dir, self.world)
+            check_shared(self._train.run_dir, self._world)
         return self
 
     def __exit__(

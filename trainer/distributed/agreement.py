@@ -27,10 +27,16 @@ class Agreement:
         interruption: The signals that have come to this process.
         save_is_due: Whether a checkpoint is due by the clock of this process; the clock of the main one counts.
         step: Updates done.
+        before: Called before each exchange, to check that all processes come to it.
     """
 
     def __init__(
-        self, world: World, interruption: Interruption, save_is_due: Callable[[], bool], step: int = 0
+        self,
+        world: World,
+        interruption: Interruption,
+        save_is_due: Callable[[], bool],
+        step: int = 0,
+        before: Callable[[], None] = lambda: None,
     ) -> None:
         self._world, self._interruption, self._clock = world, interruption, save_is_due
         self._signal: Signals | None = None
@@ -38,6 +44,7 @@ class Agreement:
         self._step = self._begun = step
         self._interval, self._since = 1, time.monotonic()
         self._failure: Exception | None = None
+        self._before = before
 
     @property
     def signal(self) -> Signals | None:
@@ -81,6 +88,7 @@ class Agreement:
         """
         if self._world.is_alone:
             return
+        self._before()
         signal, is_main = self._interruption.signal, self._world.is_main
         own = [signal or 0, is_main and self._clock(), self._interval if is_main else 0, self._failure is not None]
         number, save_is_due, self._interval, failed = self._world.largest([int(value) for value in own])
