@@ -131,10 +131,8 @@ class OfflineTrainer:
         interruption = Interruption()
         clock, check = self.checkpoints.due_by_clock, self.updater.check_steps
         agreement = Agreement(self.world, interruption, clock, self.step, check)
-        with failing_together(self.world):
-            metrics = MetricsLog(sinks, run_dir, self.step, self.checkpoints.failed)
         with (
-            metrics,
+            MetricsLog(sinks, run_dir, self.step, self.checkpoints.failed) as metrics,
             RunProgress(self.console, self.step, self.horizon.total_steps) as progress,
             interruption,
             self.checkpoints,

@@ -5,11 +5,13 @@ import io
 import json
 from contextlib import contextmanager
 
+import pytest
 import torch
 from rich.console import Console
 
 from optimizer.state import is_sharded
 from trainer import load_config
+from trainer.distributed import gradients
 from trainer.distributed.launch import joined
 from trainer.distributed.world import World
 from trainer.offline_trainer import OfflineTrainer
@@ -53,10 +55,28 @@ def whole_weights(trainer):
 
 
 @in_float64
-def trained(made):
-    """Train a run to its end; return its weights and its metrics lines."""
-    with trainer_of(made) as trainer:
-        trainer.run()
-        trainer.world.barrier()  # the first process evaluates to the end, and writes
-        lines = (trainer.config.train.run_dir / "metrics.jsonl").read_text().splitlines()
-        return whole_weights(trainer), [json.loads(line) for line in lines]
+def trained(made, constants=None):
+    """Train a run to its end.
+
+    made: the config.
+    constants: other values for those in `trainer.distributed.gradients`.
+
+    Return its weights, its metrics lines, and how many updates each component has skipped.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (constants or {}).items():
+            patch.setattr(gradients, name, value)
+        with trainer_of(made) as trainer:
+            trainer.run()
+            trainer.world.barrier()  # the first process evaluates to the end, and writes
+            lines = (trainer.config.train.run_dir / "metrics.jsonl").read_text().splitlines()
+            return whole_weights(trainer), [json.loads(line) for line in lines], dict(trainer.updater.skipped)
+
+
+def failed(made, constants=None):
+    """Return the type and the message of the error that ends a run."""
+    try:
+        trained(made, constants)
+    except Exception as error:
+        return type(error).__name__, str(error)
+    return "", ""

@@ -96,6 +96,7 @@ def _write_parts(folder: Path, parts: Iterable[Files]) -> JsonObject:
                 finite = finite and not nonfinite_names(part)
             except Exception as error:
                 failure = error
+        del part  # before the next one is made
     if failure is not None:
         raise failure
     return {"files": listed, "finite": finite}

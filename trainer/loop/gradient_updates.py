@@ -249,7 +249,8 @@ class GradientUpdater:
     def _weighted(self, loss: Tensor) -> Tensor:
         """Return the loss of a batch times its weight: a sample has the same in a short batch and in any process."""
         size, count = self.sizes[self.batch_index], len(self.sizes)
-        if not self._world.is_alone:  # gradients will be averaged over the processes
+        if not self._world.is_alone:
+            assert self._agreed is not None  # they have joined: gradients will be averaged over them
             return loss * (len(self._world.share(size)) * self._world.size / sum(self.sizes))
         return loss if count == 1 else loss * (size * count / sum(self.sizes)) / count
 

@@ -1,7 +1,7 @@
 """The training loop."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, cast
 
 from torch import Tensor, nn
@@ -58,18 +58,27 @@ def training_loop(
             with world.computing(size):
                 outcomes.append(update(components, updater.batch, updater, step))
         updater.end_update()
-        yield UpdateReport(
-            step=step,
-            epoch=step // batches.steps_per_epoch,
-            logged=updater.record_gradients,
-            outcomes=outcomes if updater.record_gradients else (),
-            sizes=sizes,
-            lrs=updater.current_lrs() if updater.record_gradients else {},
-            gradient_metrics=_gradient_metrics(updater) if updater.record_gradients else {},
-            skipped=updater.skipped.copy() if updater.record_gradients else {},
-            data_wait=timer.end_update(updater.record_gradients),
-            world=world,
-        )
+        wait = timer.end_update(updater.record_gradients)
+        yield _report(updater, step // batches.steps_per_epoch, outcomes, wait, world)
+
+
+def _report(
+    updater: GradientUpdater, epoch: int, outcomes: Sequence[Outcome], data_wait: float, world: World
+) -> UpdateReport:
+    """Return the report of the update that `updater` has just made."""
+    logged = updater.record_gradients
+    return UpdateReport(
+        step=updater.update,
+        epoch=epoch,
+        logged=logged,
+        outcomes=outcomes if logged else (),
+        sizes=updater.sizes,
+        lrs=updater.current_lrs() if logged else {},
+        gradient_metrics=_gradient_metrics(updater) if logged else {},
+        skipped=updater.skipped.copy() if logged else {},
+        data_wait=data_wait,
+        world=world,
+    )
 
 
 def _checked(batch: Batch, size: int) -> Batch:
