@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import schedulefree
 import torch
-from torch import Tensor, nn, optim
+from torch import Tensor, distributed, nn, optim
 from torch.optim import Optimizer
 
 from .composite_optimizer import owner_of
@@ -67,8 +67,6 @@ def sum_over_shards(values: Tensor, layouts: Sequence[Layout]) -> Tensor:
         values: a vector of float64, each number of one shard.
         layouts: of each value; one without groups is returned as it is.
     """
-    from torch import distributed
-
     for group, indices in _members(layouts):
         parts = [] if len(indices) == len(values) else list(values.unbind())
         vector = torch.stack([parts[index] for index in indices]) if parts else values
@@ -83,8 +81,6 @@ def sum_over_shards(values: Tensor, layouts: Sequence[Layout]) -> Tensor:
 
 def _members(layouts: Sequence[Layout]) -> list[tuple["ProcessGroup", list[int]]]:
     """Return the groups of the layouts, each with the indices of those that have it, one for each set of processes."""
-    from torch import distributed
-
     indices: dict[ProcessGroup, list[int]] = {}
     for index, layout in enumerate(layouts):
         for group in layout:
@@ -97,8 +93,6 @@ def _members(layouts: Sequence[Layout]) -> list[tuple["ProcessGroup", list[int]]
 
 def _device_for(group: "ProcessGroup", device: torch.device) -> torch.device:
     """Return where a collective of `group` takes place: on `device`, unless shards are offloaded to the CPU."""
-    from torch import distributed
-
     kinds = [pair.partition(":")[0] for pair in distributed.get_backend_config(group).split(",")]
     return device if device.type in kinds else torch.device(kinds[0])
 
@@ -189,7 +183,7 @@ def check_sharded_later(optimizer: Optimizer, module: nn.Module | None, *, has_c
             for name, p in zip(group.get("param_names", ()), group["params"], strict=False):
                 if name in now and not is_sharded(p):
                     raise RuntimeError(f"parameter {name!r} was sharded after this optimizer was built. {_LATE}")
-    elif not has_closure and "torch.distributed.fsdp" in sys.modules:
+    elif not has_closure and "torch.distributed.fsdp" in sys.modules and distributed.is_initialized():
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         if not any(is_sharded(p) or p.grad is not None for p in parameters):
             warnings.warn(f"no parameter has a gradient in the first step. If they were sharded: {_LATE}", stacklevel=4)
