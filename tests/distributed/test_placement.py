@@ -78,6 +78,14 @@ def test_what_cannot_be_sharded_is_refused_before_anything_is_written(tmp_path, 
     assert not (tmp_path / "run").exists()
 
 
+def test_an_optimizer_that_needs_whole_parameters_is_refused(tmp_path, two_workers):
+    config = made(tmp_path / "run", {"type": "sampler", **SHARD})
+    config["model"]["component_optims"]["first"] = {"type": "adafactor", "params": {"lr": 1e-3}}
+    for message in two_workers.call(refused, config):
+        assert message.startswith("model.component_optims.first.params: ")
+        assert "gives first placement: shard" in message
+
+
 def test_types_may_differ_between_units(tmp_path, two_workers):
     first = {"type": "two_types", **SHARD, "shard_units": ["first"]}
     assert len(two_workers.call(placed, made(tmp_path / "run", first))) == 2

@@ -32,8 +32,8 @@ def assert_close(first, second, bound=1e-11):
 
 def assert_trains_as_one(tmp_path, workers, make):
     """Compare a run of several processes with that of one. make: returns a config for a directory and a placement."""
-    alone, _ = trained(make(tmp_path / "one", {}))
-    for own, _ in workers.call(trained, make(tmp_path / "several", BY_LAYER)):
+    alone, *_ = trained(make(tmp_path / "one", {}))
+    for own, *_ in workers.call(trained, make(tmp_path / "several", BY_LAYER)):
         assert_close(own, alone)
 
 
@@ -97,8 +97,8 @@ def test_four_processes_of_which_some_have_no_row_train_as_one(tmp_path, four_wo
 @NO_TORCH_COMPILE
 def test_compiled_units_train_as_one(tmp_path, two_workers):
     config = made(tmp_path / "two", {"first": {**SAMPLER, **BY_LAYER}}, compile=True)
-    alone, _ = trained(made(tmp_path / "one", {"first": SAMPLER}))
-    for own, _ in two_workers.call(trained, config, timeout=500.0):
+    alone, *_ = trained(made(tmp_path / "one", {"first": SAMPLER}))
+    for own, *_ in two_workers.call(trained, config, timeout=500.0):
         assert_close(own, alone)
 
 
@@ -132,8 +132,8 @@ POLICIES = {
 @pytest.mark.parametrize("case", POLICIES)
 def test_a_policy_in_parts_trains_as_one(tmp_path, two_workers, case):
     rest, parts = POLICIES[case]
-    alone, _ = trained(split_policy(tmp_path / "one", {}, {}))
-    for own, _ in two_workers.call(trained, split_policy(tmp_path / "two", rest, parts)):
+    alone, *_ = trained(split_policy(tmp_path / "one", {}, {}))
+    for own, *_ in two_workers.call(trained, split_policy(tmp_path / "two", rest, parts)):
         del own[BEFORE_BATCH_NORM]
         assert_close(own, {name: value for name, value in alone.items() if name in own})
         assert len(own) == len(alone) - 1

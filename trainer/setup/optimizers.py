@@ -14,6 +14,7 @@ from optimizer.factories import trainable_parameters
 from optimizer.types import BuildsSeveral
 
 from ..config.schema import OptimConfig
+from ..distributed.placement import is_sharded
 from ..errors import ConfigError, raised, user_line
 from ..interfaces.component import config_path, is_frozen
 
@@ -30,7 +31,7 @@ def build_optimizer(name: str, optim: OptimConfig, component: nn.Module, horizon
     Raises:
         ConfigError: The optimizer cannot be built, or does not fit the trainer's loop.
     """
-    with factory_errors(name, optim):
+    with _naming_placement(name, component), factory_errors(name, optim):
         several = isinstance(optim.factory, BuildsSeveral) and optim.factory.builds_multiple_optimizers
         optimizer = None if several else _build(optim, component, optim.own_horizon(horizon))
     if optimizer is None:
@@ -58,6 +59,17 @@ def factory_errors(name: str, optim: OptimConfig) -> Iterator[None]:
         raise ConfigError(f"{'.'.join(path)}: {error}{user_line(error)}") from error
     except (Exception, SystemExit) as error:  # the factory may be the user's
         raise ConfigError(f"{'.'.join(path)}: {optim.type} cannot be built: {raised(error)}") from error
+
+
+@contextmanager
+def _naming_placement(name: str, component: nn.Module) -> Iterator[None]:
+    """Run the body, and add to its ConfigError that the component is sharded, if it is: that may be the reason."""
+    try:
+        yield
+    except ConfigError as error:
+        if not is_sharded(component):
+            raise
+        raise ConfigError(f"{error}. The config gives {name} placement: shard") from error
 
 
 def check_each_trains(components: nn.ModuleDict, optimizers: Mapping[str, Optimizer]) -> None:
