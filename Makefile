@@ -41,6 +41,7 @@ bench: .venv/test.stamp
 	CUDA_VISIBLE_DEVICES= $(BIN)/python benchmarks/policy_step.py
 	CUDA_VISIBLE_DEVICES= $(BIN)/python benchmarks/averages.py
 	$(BIN)/python benchmarks/robot_data.py
+	$(BIN)/torchrun --standalone --nproc-per-node 2 benchmarks/processes.py
 
 soak: .venv/test.stamp
 	$(BIN)/python benchmarks/kill_and_resume.py

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+import yaml
+from conftest import DIGITS, needs
 from sample_runs import PLATEAU, config
 from sample_worlds import trained
 
@@ -82,3 +84,41 @@ def assert_equal(ones, alone):
 def test_two_processes_train_as_one(tmp_path, two_workers, case, placement):
     alone = trained(made(tmp_path / "one", case, "replicate"))
     assert_equal(two_workers.call(trained, made(tmp_path / "two", case, placement)), alone)
+
+
+def test_buckets_that_are_sent_during_the_backward_pass_change_nothing(tmp_path, two_workers):
+    small = {"ONE_MESSAGE_BYTES": 0, "BUCKET_BYTES": 200}
+    alone = trained(made(tmp_path / "one", "joint_clip", "replicate"))
+    assert_equal(two_workers.call(trained, made(tmp_path / "two", "joint_clip", "replicate"), small), alone)
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_cautious_steps_of_two_processes_are_those_of_one(tmp_path, two_workers, placement):
+    cautious = {"use_cautious_optimizer": True}
+    runs = [made(tmp_path / name, "joint_clip", where) for name, where in (("one", "replicate"), ("two", placement))]
+    for run in runs:
+        for name in OPTIMS.keys() - {"schedule_free"}:  # which cannot be made cautious
+            run["model"]["component_optims"][name]["params"] |= cautious
+    assert_equal(two_workers.call(trained, runs[1]), trained(runs[0]))
+
+
+@needs("sklearn")
+@pytest.mark.parametrize("placement", ["replicate", "shard"])
+def test_a_cautious_encoder_moves_alike_in_its_first_update(tmp_path, two_workers, placement):
+    """Its attention has a bias without a gradient but for rounding: later updates would come apart."""
+    runs = []
+    for name, where in (("one", "replicate"), ("two", placement)):
+        run = yaml.safe_load(DIGITS.read_text())
+        run |= {"plugins": ["sample_rank_objectives"], "data": {"type": "wide_digits", "batch_size": 128}}
+        run["train"] |= {"run_dir": str(tmp_path / name), "total_steps": 1, "pictures": False, "device": "cpu"}
+        run["model"]["components"]["encoder"] |= {"placement": where}
+        run["model"]["components"]["encoder"]["params"]["dropout"] = 0.0
+        run["model"]["component_optims"]["encoder"]["params"] |= {
+            "warmup_steps": 0,
+            "peak_lr": 1e-4,
+            "use_cautious_optimizer": True,
+        }
+        runs.append(run)
+    alone, *_ = trained(runs[0])
+    for weights, *_ in two_workers.call(trained, runs[1]):
+        assert furthest(weights, alone)[1] <= 1e-6

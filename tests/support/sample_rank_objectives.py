@@ -3,7 +3,7 @@
 import torch
 from torch import distributed, nn
 
-from trainer import MODEL_REGISTRY, OBJECTIVE_REGISTRY, Objective, Outcome
+from trainer import DATASET_REGISTRY, MODEL_REGISTRY, OBJECTIVE_REGISTRY, DataSet, Objective, Outcome, TensorSplit
 
 
 def rank():
@@ -35,7 +35,7 @@ class SeveralTypes(nn.Module):
         super().__init__()
         self.wide = nn.Parameter(torch.randn(width, width).double())
         self.narrow = nn.Parameter(torch.randn(width).float())
-        self.phase = nn.Parameter(torch.randn(width, dtype=torch.complex128))
+        self.phase = nn.Parameter(torch.randn(width, dtype=torch.complex64))
         self.turned = nn.Parameter(torch.randn(5, width).double().t())
 
     def forward(self, x):
@@ -74,16 +74,11 @@ class CallsAMethod(Objective):
 class SomeSamples(Objective):
     """Only samples with a large value go through the second component: perhaps none of a rank's."""
 
-    def __init__(self) -> None:
-        self.without = 0
-
     def losses(self, components, batch):
-        chosen = batch["x"][:, 0] > 0.3
+        chosen = batch["x"][:, 0] > 0.2
         y = components["first"](batch["x"])
         if chosen.any():
             y = torch.where(chosen[:, None], components["second"](batch["x"]), y)
-        else:
-            self.without += 1
         return Outcome({"squared": (y - batch["y"]).square().mean()})
 
 
@@ -109,7 +104,7 @@ class SteppingAlone(Objective):
 
 @OBJECTIVE_REGISTRY.register("nan_on_one_rank")
 class NanOnOneRank(Objective):
-    """The chain of the components; at some updates a value of rank 1's batch, or its loss alone, is NaN."""
+    """The chain of the components; at some updates rank 1 has a NaN, or a large gradient."""
 
     def __init__(self, where: str, at: list[int]) -> None:
         self.where, self.at = where, at
@@ -126,7 +121,7 @@ class NanOnOneRank(Objective):
             batch["x"][0, 0] = torch.nan
         outcome = self.losses(components, batch)
         loss = outcome.total
-        learner.step(loss + torch.nan if is_bad and self.where == "loss" else loss)
+        learner.step(loss * {"loss": torch.nan, "gradient": 1e305}.get(self.where, 1.0) if is_bad else loss)
         return Outcome({"squared": loss})
 
 
@@ -136,3 +131,17 @@ class SummedLosses(Objective):
 
     def losses(self, components, batch):
         return Outcome({"sum": (components["first"](batch["x"]) - batch["y"]).square().sum()})
+
+
+@DATASET_REGISTRY.register("wide_digits")
+class WideDigits(DataSet):
+    """The digits in float64."""
+
+    def __init__(self) -> None:
+        digits = DATASET_REGISTRY["digits"]()
+        self.train, self.held_out = map(self.widened, (digits.train, digits.held_out))
+
+    @staticmethod
+    def widened(split):
+        batch = split.batch(torch.arange(len(split)))
+        return TensorSplit({name: x.double() if x.is_floating_point() else x for name, x in batch.items()})

@@ -109,7 +109,8 @@ class Message:
             gradients.append(gradient)
             views.append(view)
             parameter.grad = view
-        torch._foreach_copy_(views, gradients)
+        if gradients:
+            torch._foreach_copy_(views, gradients)
         self._flags().fill_(1)
         if self._missing:
             self._flags()[self._missing] = 0

@@ -70,6 +70,7 @@ class Updater(Protocol):
         """Update components by the gradient of `loss`.
 
         Only these components get gradients, so that an actor's loss leaves alone the critic that it goes through.
+        Several processes step the same components in the same order, whatever their samples are.
 
         Args:
             loss: A scalar.
@@ -105,7 +106,7 @@ class Objective(ABC):
     means_over_samples: ClassVar[bool] = True
     """Whether losses and metrics are means over the samples of the batch, so that each sample weighs the same in an
     update of several batches and in an evaluation. An objective with false (sums, for instance) is refused if batches
-    of different sizes would be averaged."""
+    of different sizes would be averaged, and by several processes."""
     steps_in_turn: ClassVar[bool] = False
     """Whether `update` computes a loss with weights that it has moved before in the same update. An update of several
     batches would then differ from that of their samples in one batch, and `train.accumulate` is refused."""
