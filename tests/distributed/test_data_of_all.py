@@ -1,8 +1,13 @@
 """Losses, metrics, evaluations and BatchNorm statistics of two processes are those of one, but for rounding."""
 
 import pytest
-from sample_batch_parts import assert_same_runs, run_of
+import torch
+from processes import WorkerError
+from sample_batch_parts import assert_same_runs, built, run_of
+from sample_parts import Noise
 from sample_runs import ADAMW, SCHEDULE_FREE, config
+
+from trainer import ConfigError, TensorSplit
 
 SHARD = {"placement": "shard"}
 
@@ -46,3 +51,39 @@ CASES = {
 def test_two_processes_are_as_one(tmp_path, two_workers, case):
     alone = run_of(made(tmp_path / "one", **CASES[case]))
     assert_same_runs(two_workers.call(run_of, made(tmp_path / "two", **CASES[case])), alone)
+
+
+def refused(run):
+    with pytest.raises(ConfigError) as error:
+        built(run)
+    return str(error.value)
+
+
+def test_a_buffer_that_follows_the_samples_is_refused_by_name(tmp_path, two_workers):
+    run = made(tmp_path / "run", first={"type": "following"})
+    for message in two_workers.call(refused, run):
+        assert message.startswith("model.components.first: its buffer 'seen' follows the samples of a batch")
+    assert not (tmp_path / "run").exists()
+
+
+class Unreadable(TensorSplit):
+    """One sample of an epoch cannot be read."""
+
+    def batch(self, indices):
+        if 20 in indices.tolist():
+            raise OSError("sample 20 is not there")
+        return super().batch(indices)
+
+
+class Damaged(Noise):
+    def __init__(self):
+        super().__init__()
+        self.train = Unreadable(self.train.batch(torch.arange(37)))
+
+
+def test_a_sample_that_one_process_cannot_read_ends_the_run(tmp_path, two_workers):
+    run = made(tmp_path / "run")
+    run["data"] |= {"type": "test_data_of_all.Damaged", "params": {}}
+    with pytest.raises(WorkerError) as error:
+        two_workers.call(run_of, run)
+    assert "OSError: sample 20 is not there" in str(error.value)

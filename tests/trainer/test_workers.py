@@ -128,8 +128,8 @@ def test_several_processes_share_each_batch_and_draw_other_numbers():
     parts, whole = [made(Place(rank, 3)) for rank in range(3)], made(Place())
     for number, ((batch,), *each) in enumerate(zip(whole, *parts, strict=True)):
         counted = [Place(rank, 3).share(len(batch["x"])) for rank in range(3)]
-        joined = [part["x"][: len(share)] for (part,), share in zip(each, counted, strict=True)]
-        assert sum(joined, []) == batch["x"], number
+        joined = chain.from_iterable(part["x"][: len(of)] for (part,), of in zip(each, counted, strict=True))
+        assert list(joined) == batch["x"], number
         assert all(len(part["x"]) >= 1 for (part,) in each)
     assert made(Place(1, 3), Augmented) == made(Place(1, 3), Augmented)
     noise = [

@@ -54,11 +54,13 @@ class DataConfig(ClassChoice):
     registry: ClassVar[Registry[DataSet]] = DATASET_REGISTRY
 
     batch_size: FixedInRun[PositiveCount] = 64
-    """Samples in a batch, in training and in an evaluation. An update takes `train.accumulate` batches."""
+    """Samples in a batch, in training and in an evaluation, over all processes. An update takes `train.accumulate`
+    batches."""
     drop_last: FixedInRun[bool] = False
     """Whether to leave out the last batch of an epoch if it is short; false: the batch is trained on."""
     workers: MayChange[Count] = 0
-    """Processes that make the training batches in advance; 0: the run makes each batch itself when it needs it."""
+    """Processes that make the training batches in advance; 0: the run makes each batch itself when it needs it. Of
+    several processes that train, each has so many."""
     pin_memory: MayChange[bool] = False
     """Whether training batches are put into pinned memory, from which a CUDA device copies in the background."""
 

@@ -80,17 +80,18 @@ def check_pin_memory(config: DataConfig, device: torch.device) -> None:
         raise ConfigError(f"data.pin_memory: is for a CUDA device; the run's is {device}. Set it to false.")
 
 
-def first_batch(split: Split, name: str, samples: int) -> Batch:
+def first_batch(split: Split, name: str, samples: int, skipped: int = 0) -> Batch:
     """Return the batch of the first `samples` of a split, or of all if it has fewer.
 
     Args:
         name: The split in a message: TRAIN or HELD_OUT.
         samples: How many.
+        skipped: So many times as many come before them; after the last sample comes the first one.
 
     Raises:
         ConfigError: The split cannot make the batch, or makes something else.
     """
-    indices = torch.arange(min(samples, len(split)))
+    indices = (torch.arange(min(samples, len(split))) + skipped * samples) % len(split)
     try:
         batch: object = split.batch(indices)
     except (ConfigError, KeyboardInterrupt):

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
+import xxhash
 from torch import Tensor, nn
 
 from optimizer.state import unreadable_reason
@@ -94,11 +95,12 @@ def dry_run_smallest_batch(
     if world.is_alone and samples > 1:
         return
     own = min(len(world.taken(samples)), 2)
-    batch = on_device(first_batch(split, TRAIN, own), device)
+    batch = on_device(first_batch(split, TRAIN, own, world.rank), device)  # other samples than those of the others
+    digests: dict[str, str] = {}
     train_mode(components)
     try:
         with world.computing(samples):
-            _outcome(objective, components, batch)
+            _outcome(objective, components, batch, lambda: digests.update(_buffer_digests(components)))
     except ConfigError as error:
         if own > 1:
             raise
@@ -109,6 +111,7 @@ def dry_run_smallest_batch(
         ) from error
     finally:
         components.eval()
+    _refuse_differing_buffers(components, digests, world)
 
 
 def _modules_of(objective: Objective) -> Iterator[nn.Module]:
@@ -116,7 +119,31 @@ def _modules_of(objective: Objective) -> Iterator[nn.Module]:
         yield from module.modules()
 
 
-def _outcome(objective: Objective, components: nn.ModuleDict, batch: Batch) -> Outcome:
+def _refuse_differing_buffers(components: nn.ModuleDict, digests: Mapping[str, str], world: World) -> None:
+    """Raise ConfigError if a buffer (the vectors of a codebook, a running mean) followed the samples of a process."""
+    own, *others = world.gather(dict(digests))
+    if found := [path for path, digest in own.items() if any(other.get(path) != digest for other in others)]:
+        name, _, key = found[0].partition(".")
+        raise ConfigError(
+            f"{config_path(components, name)}: its buffer {key!r} follows the samples of a batch, so that"
+            f" {world.size} processes would have different ones. Train in one process."
+        )
+
+
+def _buffer_digests(components: nn.ModuleDict) -> Iterator[tuple[str, str]]:
+    for path, buffer in components.named_buffers():
+        if unreadable_reason(buffer) is None:
+            yield path, _digest(buffer)
+
+
+def _digest(tensor: Tensor) -> str:
+    return xxhash.xxh3_64_hexdigest(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+
+
+def _outcome(
+    objective: Objective, components: nn.ModuleDict, batch: Batch, examine: Callable[[], None] = lambda: None
+) -> Outcome:
+    """Return the losses and metrics of a batch. examine: called while the buffers are as the batch has left them."""
     running: list[tuple[str, str]] = []
     hooks = []
     for name, component in components.items():
@@ -127,6 +154,7 @@ def _outcome(objective: Objective, components: nn.ModuleDict, batch: Batch) -> O
     try:
         with torch.no_grad(), _buffers_restored(components):
             outcome = objective.losses(components, batch)
+            examine()
             problem = loss_problem(outcome)
             if problem is None:
                 metrics = outcome.measured()
