@@ -186,7 +186,7 @@ def damages(folder: Path, manifest: Mapping[str, Any], below: str = "", place: P
         folder: The checkpoint's.
         manifest: The checkpoint's.
         below: Only files whose path begins with it are checked.
-        place: Of several processes that check them together, the place of this one.
+        place: The place of this process among those that check them together.
 
     Raises:
         UnreadableError: The system refuses to read a file, which may be whole.

@@ -29,7 +29,7 @@ class CheckpointManager:
 
     With `train.save_async`, `save` copies the tensors and a thread writes them; there is one such thread at most. All
     processes of the run call `save`, `wait` and `keep_as_best` together, and learn of the same outcome: each writes its
-    share of a checkpoint, and the main one does all else. The thread exchanges values in a group of its own.
+    share of a checkpoint, and the main one does all else. The thread exchanges values in a separate group.
 
     Args:
         train: When, how and where to save.

@@ -116,7 +116,7 @@ def _write_files(folder: Path, files: Files) -> JsonObject:
 
 
 def _manifest(step: int, names: Iterable[str], written: Iterable[JsonObject]) -> JsonObject:
-    """Return the manifest of a checkpoint. written: what each process has written."""
+    """Return the manifest of a checkpoint. written: the result of `_write_parts` in each process."""
     described = {name: entry for each in written for name, entry in each["files"].items()}
     finite = all(each["finite"] for each in written)
     listed = {name: described[name] for name in names}
