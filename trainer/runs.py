@@ -80,11 +80,8 @@ def train(
     if overwrite and source is not None:
         refuse_a_copy(source, config.train.run_dir)
     place, run_dir = World.from_environment(), config.train.run_dir
-    with (
-        printing_once(place.is_main),
-        steady_console(console) as steady,
-        joined(place, config.distributed.timeout_seconds) as world,
-    ):
+    timeout = config.distributed.timeout_seconds
+    with printing_once(place.is_main), steady_console(console) as steady, joined(place, timeout) as world:
         holds_run = world.from_main(world.is_main and _holds_run(run_dir, overwrite, or_resume))
         if holds_run and or_resume:
             with _naming_resume_command(run_dir):

@@ -37,10 +37,10 @@ def config(run_dir, **changed):
     }
 
 
-def trainer_of(made, resumed_from=None):
+def trainer_of(made, resumed_from=None, console=None):
     """Return this process's trainer of a run, a new one or one restored from a checkpoint."""
     world = own_world()
-    trainer = OfflineTrainer(load_config(made), Console(quiet=True), resumed_from is not None, world)
+    trainer = OfflineTrainer(load_config(made), console or Console(quiet=True), resumed_from is not None, world)
     if world.is_main:
         Path(trainer.config.train.run_dir).mkdir(exist_ok=True)
     if resumed_from is not None:

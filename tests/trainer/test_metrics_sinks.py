@@ -4,14 +4,11 @@ import json
 
 import pytest
 import yaml
-from conftest import files_of
 from rich.console import Console
 from sample_runs import ADAMW, MLPS, config
 from sample_sinks import MemorySink
 
-from trainer import ConfigError, SaveError, UserCodeError, load_config, resume, train
-from trainer.distributed.world import World
-from trainer.offline_trainer import OfflineTrainer
+from trainer import ConfigError, SaveError, UserCodeError, resume, train
 
 
 @pytest.fixture
@@ -135,16 +132,3 @@ def test_a_sink_that_cannot_be_opened_ends_the_run_after_the_others_are_closed(t
     with pytest.raises(UserCodeError, match=r"train\.log: unopenable fails: ConnectionRefusedError: .*the dashboard"):
         train(made(tmp_path / "run", "memory", "unopenable"), console=quiet)
     assert events == [("opened", 0), ("closed", None)]
-
-
-def test_a_process_that_is_not_the_main_one_trains_and_writes_nothing(tmp_path, capsys, events):
-    """With the main one's seed it draws other numbers: dropout differs between processes."""
-    runs = [load_config(made(tmp_path / name, "memory", keep_best={})) for name in ("main", "other")]
-    trainers = [OfflineTrainer(one, Console(), world=World(rank, 2)) for rank, one in enumerate(runs)]
-    (tmp_path / "main").mkdir()
-    results = [trainer.run() for trainer in trainers]
-    assert not (tmp_path / "other").exists()
-    assert files_of(tmp_path / "main").keys() >= {"metrics.jsonl", "checkpoints/best"}
-    assert len(written(events)) == 14
-    assert [result.step for result in results] == [12, 12]
-    assert capsys.readouterr().out.count("after 12 updates, held out") == 1
