@@ -18,6 +18,7 @@ from .checkpoint.save_errors import writing
 from .config.schema import ExperimentConfig
 from .distributed.agreement import Agreement
 from .distributed.outcomes import by_main, failing_together
+from .distributed.placement import is_sharded
 from .distributed.world import World
 from .errors import SaveError, UserCodeError, user_code
 from .evaluations import Evaluations
@@ -238,9 +239,7 @@ class OfflineTrainer:
     @property
     def sharded(self) -> list[str]:
         """The components whose state is spread over the processes."""
-        if self.world.is_alone:
-            return []
-        return [name for name, component in self.config.model.components.items() if component.placement == "shard"]
+        return [name for name, component in self.components.items() if is_sharded(component)]
 
     def continue_alone(self) -> None:
         """Let this process save without the others, which may be gone: components that are not sharded are whole."""

@@ -128,6 +128,9 @@ def _rescue(run: Run, failure: str, hint: str = "") -> str:
     """
     if not run.world.is_main:
         return ""
+    if sharded := run.sharded:
+        lost = f"Training since then is not saved, as other processes have parts of {listed(sharded)}. "
+        return ("" if run.checkpoints.holds(run.step) else lost) + _way_to_continue(run.config.train.run_dir)
     run.continue_alone()
     notes = ""
     in_update = _is_in_update(run)
@@ -140,8 +143,6 @@ def _rescue(run: Run, failure: str, hint: str = "") -> str:
         if moved:
             names = ", ".join(sorted(moved))
             notes = f"This update has moved {names} already: training since then is not saved. "
-        elif run.step > run.begun and (sharded := run.sharded):
-            notes = f"Training since then is not saved, as {listed(sharded)} cannot be gathered alone. "
         elif run.step > run.begun and not run.checkpoints.holds(run.step):
             run.save(is_last=True)
             notes = _half_changed_notice(run.own_state.parts_with_state()) if in_update else ""

@@ -2,10 +2,10 @@
 
 import json
 import socket
+from functools import partial
 
 import pytest
-from commands import run_together
-from sample_runs import ADAMW, MLPS, config
+from commands import run_together, write_experiment
 
 from trainer.checkpoint.directory import complete_checkpoints
 
@@ -16,15 +16,7 @@ HOST = socket.gethostname()
 def experiment(tmp_path):
     """Return a function that writes a config with the objective `FailsOnARank`, and returns its file."""
 
-    def write(what="", timeout=600, **params):
-        made = config(tmp_path / "run", MLPS, {"first": ADAMW, "second": ADAMW}, save_every=4)
-        made["train"]["objective"] = {"type": "sample_rank_parts.FailsOnARank", "params": {"what": what, **params}}
-        made["distributed"] = {"timeout_seconds": timeout}
-        path = tmp_path / "config.json"
-        path.write_text(json.dumps(made))
-        return path
-
-    return write
+    return partial(write_experiment, tmp_path)
 
 
 def steps_saved(run):

@@ -5,9 +5,9 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from sample_worlds import own_world
 from torch import nn
 from torch.distributed.fsdp import fully_shard
+from worlds import own_world
 
 from trainer import ConfigError
 from trainer.distributed.batch_norm import share_statistics

@@ -4,6 +4,7 @@ The processes are forked from a server that has imported torch and the trainer: 
 the store, as torchrun does; but it does not end the others when one has ended.
 """
 
+import json
 import os
 import sys
 import tempfile
@@ -55,6 +56,27 @@ def run_together(size: int, *arguments: object, timeout: float = 60.0) -> Ended:
             for process in processes:
                 with suppress(ValueError):
                     process.kill()
+
+
+def write_experiment(folder: Path, what: str = "", timeout: float = 600, workers: int = 0, **params: object) -> Path:
+    """Write the config of a run in `folder` whose objective does `what` on a rank; return its file.
+
+    Args:
+        folder: For the config and the run.
+        what: As `FailsOnARank` takes it.
+        timeout: For `distributed.timeout_seconds`.
+        workers: For `data.workers`.
+        **params: Of the objective; `total_steps` is that of the run.
+    """
+    from sample_runs import ADAMW, MLPS, config
+
+    steps = {"total_steps": params.pop("total_steps", 12), "save_every": 4}
+    made = config(folder / "run", MLPS, {"first": ADAMW, "second": ADAMW}, data={"workers": workers}, **steps)
+    made["train"]["objective"] = {"type": "sample_rank_parts.FailsOnARank", "params": {"what": what, **params}}
+    made["distributed"] = {"timeout_seconds": timeout}
+    path = folder / "config.json"
+    path.write_text(json.dumps(made))
+    return path
 
 
 def _run(rank: int, size: int, port: int, log: Path, arguments: tuple[str, ...]) -> None:

@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 
 import torch
-from sample_worlds import built, in_float64
+from rich.console import Console
+from sample_worlds import in_float64
 from torch import nn
+from worlds import own_world
 
 from optimizer.state import is_sharded
-from trainer import MODEL_REGISTRY, OBJECTIVE_REGISTRY, Objective, Outcome
+from trainer import MODEL_REGISTRY, OBJECTIVE_REGISTRY, Objective, Outcome, load_config
 from trainer.builtins.modules import MLP
+from trainer.offline_trainer import OfflineTrainer
 from trainer.reporting.metrics_file import TIMED
 
 NORMS = {
@@ -47,10 +50,11 @@ class ImageNormed(nn.Module):
 
 @MODEL_REGISTRY.register("wide_mlp")
 class WideMLP(MLP):
-    """Computes in float64, whatever comes in."""
+    """Computes in the type of its weights, whatever comes in."""
 
     def forward(self, *inputs):
-        return super().forward(*(each.double() for each in inputs))
+        dtype = next(self.parameters()).dtype
+        return super().forward(*(each.to(dtype) for each in inputs))
 
 
 @OBJECTIVE_REGISTRY.register("scaled")
@@ -81,6 +85,15 @@ class Scaled(Objective):
         return (y - batch["y"]).abs()
 
 
+def built(made):
+    """Return the trainer of a new run in this process's world, whose directory is there."""
+    trainer = OfflineTrainer(load_config(made), Console(quiet=True), world=own_world())
+    if trainer.world.is_main:
+        trainer.config.train.run_dir.mkdir()
+    trainer.world.barrier()
+    return trainer
+
+
 @in_float64
 def run_of(made):
     """Train a run to its end; return its weights and statistics, and its metrics lines without what time decides."""
@@ -93,3 +106,21 @@ def run_of(made):
         for name, value in trainer.components.state_dict().items()
     }
     return tensors, [{key: value for key, value in line.items() if key not in TIMED} for line in lines]
+
+
+def assert_same_runs(runs, alone):
+    """Compare the results of `run_of` in each process with those in one, but for rounding."""
+    for tensors, lines in runs:
+        _assert_close(tensors, alone[0])
+        for line, expected in zip(lines, alone[1], strict=True):
+            _assert_close(line, expected)
+
+
+def _assert_close(own, alone):
+    """Compare lines of metrics, or dicts of tensors."""
+    assert own.keys() == alone.keys()
+    for key, value in alone.items():
+        if isinstance(value, str):
+            assert own[key] == value
+        else:
+            torch.testing.assert_close(own[key], value, rtol=1e-11, atol=1e-11, msg=f"{key}: {own[key]}, not {value}")

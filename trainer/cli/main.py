@@ -330,9 +330,13 @@ def _run() -> None:
 def _end_with_torchrun() -> None:
     """Let the process end when torchrun is killed, from the beginning: torch is imported later, and takes seconds."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
+        from ..distributed.environment import torchrun_is_gone
+        from ..errors import STOPPED_AND_SAVED
         from ..runtime.parents import end_with_parent
 
         end_with_parent(signal.SIGTERM)
+        if torchrun_is_gone():  # before the line above
+            sys.exit(STOPPED_AND_SAVED)
 
 
 def _parse_overrides(context: typer.Context) -> "dict[str, Typed]":

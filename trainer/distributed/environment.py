@@ -1,6 +1,7 @@
 """The variables by which torchrun, or another launcher, tells a process its place; they are checked here."""
 
 import os
+import socket
 from dataclasses import dataclass
 from typing import Self
 
@@ -54,7 +55,21 @@ class Environment:
         )
 
 
+_PROBE_SECONDS = 5.0
 _HINT = "torchrun sets it; without several processes, unset RANK and WORLD_SIZE."
+
+
+def torchrun_is_gone() -> bool:
+    """Return whether torchrun, which keeps the store of this process, listens no more. It began before this process."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return False
+    try:
+        socket.create_connection((os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])), _PROBE_SECONDS).close()
+    except ConnectionRefusedError:
+        return True
+    except (OSError, KeyError, ValueError):  # joining has the message
+        return False
+    return False
 
 
 def _number(name: str) -> int:

@@ -6,6 +6,7 @@ from typing import Protocol, cast
 
 from torch import Tensor, nn
 
+from ..distributed.placement import forget_forward_passes
 from ..distributed.world import World
 from ..errors import UserCodeError
 from ..interfaces.dataset import Batch
@@ -50,6 +51,7 @@ def training_loop(
         sizes = batches.sizes(step)
         if not world.is_alone:
             seed_all(world.seed(seed, step))
+            forget_forward_passes(components.values())
         updater.begin_update(step, sizes)
         made = timer.of_update(batches.of_update(step))
         for index, size in enumerate(sizes):
