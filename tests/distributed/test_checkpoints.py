@@ -6,7 +6,10 @@ import threading
 import weakref
 
 import pytest
-from conftest import files_of
+import torch
+import yaml
+from conftest import ROOT, files_of
+from safetensors.torch import load_file
 from sample_damage import flip
 from sample_saved_parts import saved_again, saving_config, trained, trainer_of
 from torch import distributed, nn
@@ -208,3 +211,21 @@ def test_a_damaged_manifest_is_reported_once(run, two_workers, tmp_path):
     assert folder == "step_00000009"
     assert len(lines) == 1
     assert lines[0].count("manifest.json") == 1
+
+
+@pytest.mark.parametrize("version", ["v1", "0_1_0"])
+def test_two_processes_restore_the_checkpoint_of_an_earlier_version_and_shard_it(two_workers, tmp_path, version):
+    old = ROOT / "tests/golden" / f"checkpoint_{version}"
+    made = yaml.safe_load((old / "config.yaml").read_text())
+    made["train"]["run_dir"] = str(tmp_path / "run")
+    made["model"]["components"]["falling"]["placement"] = "shard"
+    made["resume"] = {"on_change": "override"}  # v1 has no state of its objective
+    saved = old / "checkpoints/step_00000007"
+    positions = two_workers.call(saved_again, made, saved)
+    assert [at for at, _ in positions[1].values()] == [7, 7, 7]
+    for component in ("warm", "falling", "frozen"):
+        for path in (saved / component).glob("*.safetensors"):
+            again = load_file(tmp_path / "run/checkpoints/step_00000007" / component / path.name)
+            before = load_file(path)
+            assert again.keys() == before.keys()
+            assert all(torch.equal(again[name], before[name]) for name in before)
