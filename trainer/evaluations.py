@@ -6,7 +6,9 @@ from types import TracebackType
 from typing import Self
 
 from .checkpoint.save_errors import writing
-from .distributed.agreement import Agreement, failing_together
+from .distributed.agreement import Agreement
+from .distributed.outcomes import by_main, failing_together
+from .distributed.placement import gathered
 from .errors import user_code
 from .interfaces.objective import HELD_OUT_PREFIX, Outcome
 from .loop.averaged_weights import averaged_weights, switches_weights
@@ -45,10 +47,10 @@ class Evaluations:
             names = list(named_values(outcome))
             self._sources[HELD_OUT] = MetricSource(names, train.eval_every, "train.eval_every")
         if train.evaluation is not None:
-            self._policy = PolicyEvaluation(train.evaluation, run.objective)
+            self._policy = PolicyEvaluation(train.evaluation, run.objective, run.world)
             known = {HELD_OUT_PREFIX + name for source in self._sources.values() for name in source.metrics}
             wanted = [name.removeprefix(HELD_OUT_PREFIX) for _, name in waiting if name not in known]
-            with run.own_state.kept():
+            with run.own_state.kept(), gathered(run.components.values()), failing_together(run.world):
                 names = self._policy.check(run.components, run.config.seed, wanted)
             self._sources[EPISODES] = MetricSource(names, train.evaluation.every, "train.evaluation.every")
             if train.keep_best is not None and train.keep_best.metric in names:
@@ -87,12 +89,8 @@ class Evaluations:
         """
         run = self._run
         assert self._policy is not None, "there is no environment to evaluate in"
-        metrics: dict[str, float] = {}
-        if run.world.is_main:
-            with self._evaluating():
-                metrics = mean_metrics(self._policy.episodes(run.components, run.config.seed, stops))
-        found: dict[str, float] = run.world.from_main(metrics)
-        return found
+        with self._evaluating(), gathered(run.components.values()):
+            return mean_metrics(self._policy.episodes(run.components, run.config.seed, stops))
 
     def evaluate_and_keep(
         self, metrics: MetricsLog, agreement: Agreement, written: Mapping[str, float] | None = None
@@ -116,8 +114,8 @@ class Evaluations:
             run.metrics = {name: value for values in found.values() for name, value in values.items()}
             epoch = (run.step - 1) // run.batches.steps_per_epoch
             if run.metrics:  # a resume may have taken away the evaluation that was due
-                with failing_together(run.world):
-                    metrics.write({"split": HELD_OUT, "step": run.step, "epoch": epoch, **run.metrics})
+                line = {"split": HELD_OUT, "step": run.step, "epoch": epoch, **run.metrics}
+                by_main(run.world, lambda: metrics.write(line))
         else:
             run.metrics, found = dict(written), self._by_kind(written)
         observe(run.optimizers.values(), run.metrics)
@@ -136,7 +134,9 @@ class Evaluations:
         run_dir, count = run.config.train.run_dir, max(videos, PICTURED if picture else 0)
         if policy is None or count == 0:
             return
-        with user_code("recording episodes"), self._evaluating(), writing(run_dir):
+        with user_code("recording episodes"), self._evaluating(), gathered(run.components.values()), writing(run_dir):
+            if not run.world.is_main:
+                return  # it has helped to gather the weights
             episodes = policy.recorded(run.components, run.config.seed, count, FRAMES)
             for line in draw_rollouts(run_dir, episodes, picture, videos):
                 run.log(line)

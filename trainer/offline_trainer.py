@@ -16,7 +16,8 @@ from .checkpoint.provenance import provenance
 from .checkpoint.savable import check_lengths
 from .checkpoint.save_errors import writing
 from .config.schema import ExperimentConfig
-from .distributed.agreement import Agreement, by_main, failing_together
+from .distributed.agreement import Agreement
+from .distributed.outcomes import by_main, failing_together
 from .distributed.placement import is_sharded
 from .distributed.world import World
 from .errors import SaveError, UserCodeError, user_code
@@ -88,11 +89,10 @@ class OfflineTrainer:
         self.objective: Objective = train.objective.make("train.objective")
         check_means(self.objective, train.accumulate, self.data.held_out, config.data.batch_size, self.world.size)
         outcome = self._prepare(loaded)
-        config = self.config
         self.optimizers = self._build_optimizers()
-        self.fingerprint = run_fingerprint(config, self.optimizers, self.horizon)
+        self.fingerprint = run_fingerprint(self.config, self.optimizers, self.horizon)
         self.averages = self._averages(resumed)
-        trained, rules = (self.components, self.optimizers), Rules.from_config(config, self.optimizers)
+        trained, rules = (self.components, self.optimizers), Rules.from_config(self.config, self.optimizers)
         self.updater = GradientUpdater(*trained, self.world, rules, self.averages, self.log)
         self.contents = CheckedContents(*trained, self.averages, self.world)
         self.own_state = OwnState(self.objective, self.data, self.components, config.data.workers, self.log)
@@ -130,11 +130,10 @@ class OfflineTrainer:
         train_mode(self.components)
         sinks = self.sinks if self.world.is_main else {}
         interruption = Interruption()
-        agreement = Agreement(self.world, interruption, self.checkpoints.due_by_clock, self.step)
-        with failing_together(self.world):
-            metrics = MetricsLog(sinks, run_dir, self.step, self.checkpoints.failed)
+        clock, check = self.checkpoints.due_by_clock, self.updater.check_steps
+        agreement = Agreement(self.world, interruption, clock, self.step, check)
         with (
-            metrics,
+            MetricsLog(sinks, run_dir, self.step, self.checkpoints.failed) as metrics,
             RunProgress(self.console, self.step, self.horizon.total_steps) as progress,
             interruption,
             self.checkpoints,
@@ -147,8 +146,7 @@ class OfflineTrainer:
             raise early_stop_error(self, agreement.signal)
         for line in [*self._step_count_notices(), *self.checkpoints.best.missing()]:
             self.log(line)
-        if self.world.is_main:
-            self._draw()
+        self._draw()
         return Result(run_dir, self.step, self.metrics)
 
     def _train(self, metrics: MetricsLog, progress: RunProgress, agreement: Agreement) -> None:
@@ -191,6 +189,7 @@ class OfflineTrainer:
     def _save_and_evaluate(self, metrics: MetricsLog, agreement: Agreement) -> None:
         """Save and evaluate after an update, each if it is due. A signal that came meanwhile is known afterwards."""
         if self._is_over() or self.checkpoints.due(self.step) or agreement.save_is_due:
+            self.updater.check_steps()
             self.save(is_last=self._is_over())
             if self._is_over():
                 self.checkpoints.wait()  # the last checkpoint is there before an evaluation can fail
@@ -205,7 +204,7 @@ class OfflineTrainer:
         """Draw the metrics and the policy's episodes, as the config asks."""
         run_dir = self.config.train.run_dir
         try:
-            if self.config.train.pictures:
+            if self.config.train.pictures and self.world.is_main:
                 with user_code(f"drawing {run_dir / METRICS}"), writing(run_dir):
                     for path in draw_pictures(run_dir):
                         self.log(f"drew {path}")
@@ -229,7 +228,8 @@ class OfflineTrainer:
             NonFiniteError: A weight is not finite, by train.on_nonfinite.
         """
         if self.config.train.on_nonfinite == "stop":
-            check_weights(self.components, self.averages.named_tensors())
+            with failing_together(self.world):  # a sharded weight is not finite in one process only
+                check_weights(self.components, self.averages.named_tensors())
         with averaged_weights(self.optimizers.values()):
             progress = Progress(self.step, saved_values(self))
             check_same_state(self, progress.values)
@@ -260,15 +260,14 @@ class OfflineTrainer:
         Args:
             loaded: The parameters that each `init_from` loaded.
         """
-        config = self.config
-        before = device_before(config.model, self.world)
+        config, device = self.config, device_before(self.config.model, self.world)
         with separate_rng(config.seed):
             given = (self.objective, self.components, self.data, config.model, loaded)
-            outcome = prepare_components(*given, before)
+            outcome = prepare_components(*given, device)
         check_same_run(self.world, config, self.data, self.components)
         with separate_rng(config.seed):
             smallest = (self.data.train, self.batches.smallest_batch)
-            dry_run_smallest_batch(self.objective, self.components, *smallest, before, self.world)
+            dry_run_smallest_batch(self.objective, self.components, *smallest, device, self.world)
         check_roles(self.objective, config.model)
         self.config = config = with_group_rules(config, self.components)
         with separate_rng(config.seed):

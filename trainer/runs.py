@@ -14,7 +14,7 @@ from .checkpoint.directory import checkpoint_at
 from .checkpoint.names import is_file, write_pointer
 from .checkpoint.on_change import with_saved_values
 from .checkpoint.save_errors import writing
-from .checkpoint.selection import newest_verified, set_damaged_aside, verified_point
+from .checkpoint.selection import ResumePoint, newest_verified, set_damaged_aside, verified_point
 from .checkpoint.upgrades import strings
 from .checkpoint.writing import clear_leftovers, recover
 from .config.load import load_config
@@ -24,6 +24,7 @@ from .config.schema import ExperimentConfig
 from .config.yaml_file import read_config_file
 from .config.yaml_values import write_yaml
 from .distributed.launch import joined
+from .distributed.outcomes import by_main
 from .distributed.world import World
 from .errors import ConfigError, resume_command
 from .offline_trainer import OfflineTrainer
@@ -36,7 +37,7 @@ from .runtime.files import DamagedCheckpointError, write_atomically
 from .runtime.hub import is_reference
 from .runtime.signals import StoppedBySignal
 from .runtime.streams import steady_console
-from .runtime.terminal import log, show
+from .runtime.terminal import log, printing_once, show
 from .runtime.version import heading, newer
 
 Log = Callable[[str], None]
@@ -79,7 +80,11 @@ def train(
     if overwrite and source is not None:
         refuse_a_copy(source, config.train.run_dir)
     place, run_dir = World.from_environment(), config.train.run_dir
-    with steady_console(console) as steady, joined(place, config.distributed.timeout_seconds) as world:
+    with (
+        printing_once(place.is_main),
+        steady_console(console) as steady,
+        joined(place, config.distributed.timeout_seconds) as world,
+    ):
         holds_run = world.from_main(world.is_main and _holds_run(run_dir, overwrite, or_resume))
         if holds_run and or_resume:
             with _naming_resume_command(run_dir):
@@ -137,7 +142,7 @@ def resume(
     place = World.from_environment()
     run_dir, folder = _run_and_checkpoint(Path(target).absolute())
     _refuse_another_directory(run_dir, overrides)
-    with steady_console(console) as steady, _naming_resume_command(run_dir):
+    with printing_once(place.is_main), steady_console(console) as steady, _naming_resume_command(run_dir):
         console = place.console(steady)
         with log_imports(lambda module: log(console, f"{run_dir / CONFIG} imports {module}")):
             config = load_config(run_dir / CONFIG, {**_own_overrides(overrides), "train.run_dir": as_text(run_dir)})
@@ -174,12 +179,8 @@ def _main_lock(
 
 def _resumed_trainer(config: ExperimentConfig, folder: Path | None, console: Console, world: World) -> OfflineTrainer:
     """Return the trainer of a run, restored from the checkpoint in `folder`, or from the newest good one."""
-    run_dir, checkpoints, log = config.train.run_dir, config.train.run_dir / CHECKPOINTS, _logger(console, "red")
-    if world.is_main:
-        with writing(run_dir):
-            recover(checkpoints)
-    world.barrier()
-    point = newest_verified(run_dir, log) if folder is None else verified_point(folder, log)
+    run_dir, checkpoints = config.train.run_dir, config.train.run_dir / CHECKPOINTS
+    point = _resume_point(run_dir, folder, _logger(console, "red"), world)
     if point.folder is not None and config.resume.on_change == "keep":
         config = _with_saved_values(config, point.folder)
     trainer = OfflineTrainer(config, console, resumed=point.folder is not None, world=world)
@@ -193,6 +194,18 @@ def _resumed_trainer(config: ExperimentConfig, folder: Path | None, console: Con
         with writing(run_dir):
             trainer.checkpoints.best.write_pointer()
     return trainer
+
+
+def _resume_point(run_dir: Path, folder: Path | None, log: Log, world: World) -> ResumePoint:
+    """Return the checkpoint in `folder`, or the newest good one. All processes take that of the main one."""
+
+    def recovered() -> str | None:
+        with writing(run_dir):
+            recover(run_dir / CHECKPOINTS)
+        return None if folder is None else str(folder)
+
+    chosen = by_main(world, recovered)
+    return newest_verified(run_dir, log, world) if chosen is None else verified_point(Path(chosen), log, world)
 
 
 def _prepare_files(trainer: OfflineTrainer, changed: ExperimentConfig | None) -> None:

@@ -94,15 +94,8 @@ def _count_on_cpu(
     moments_at: int | None,
     wholes: list[int],
 ) -> Counted:
-    counts = native.Counts(wholes)
-    half = partial(native.run, step, rows, numbers, choice, moments_at, counts)
-    half()
-
-    def move(agreeing: Tensor) -> None:
-        counts.agreeing = list(map(int, agreeing.tolist()))
-        half()
-
-    return torch.tensor(counts.agreeing), move
+    counts, move = native.count(step, rows, numbers, choice, moments_at, wholes)
+    return torch.tensor(counts), lambda agreeing: move(agreeing.to(torch.int64).tolist())
 
 
 def _count_on_device(

@@ -6,8 +6,7 @@ import shlex
 import signal
 import subprocess
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -61,27 +60,12 @@ def _check_row(row: Sequence[Tensor], dtypes: Sequence[torch.dtype]) -> None:
         raise TypeError(f"a parameter's tensors differ: {found}")
 
 
-@dataclass
-class Counts:
-    """What is known between the two halves of a cautious step of shards.
-
-    Attributes:
-        wholes: for each row the elements of the whole parameter.
-        agreeing: in how many elements of each row step and gradient agree: of the shards after the first half; of the
-            whole parameters for the second half; None before.
-    """
-
-    wholes: Sequence[int]
-    agreeing: list[int] | None = None
-
-
 def run(
     name: str,
     rows: Sequence[Sequence[Tensor]],
     numbers: Sequence[Sequence[float]],
     choice: bool = False,
     moments_at: int | None = None,
-    counts: Counts | None = None,
 ) -> None:
     """Take a step of native.c, in place.
 
@@ -91,45 +75,80 @@ def run(
         numbers: for each row, as the step's struct has them.
         choice: whether SGD is Nesterov's; whether schedule-free RAdam divides by the square's root.
         moments_at: the index in a row from which tensors may be bfloat16 with float32 parameters; None: none may.
-        counts: to take one half of a cautious step: without counts the one that makes them, with them the other.
 
     Raises:
         OSError: as `library` does.
         TypeError: for tensors of a row that differ in type, size or device.
     """
-    if not rows:
-        return
-    dtypes = _checked_dtypes(rows, moments_at)
-    sizes = [row[0].numel() for row in rows]
-    work = _work(rows, sizes, numbers, choice, counts)
-    threads = min(torch.get_num_threads(), 1 + sum(sizes) // ELEMENTS_A_THREAD)
-    getattr(library(dtypes[0], dtypes[-1]), name)(ctypes.byref(work), threads)
-    if counts:
-        counts.agreeing = work.agreeing[: len(rows)]
+    if rows:
+        _Step(name, rows, numbers, choice, moments_at).take(_WHOLE)
 
 
-def _work(
+def count(
+    name: str,
     rows: Sequence[Sequence[Tensor]],
-    sizes: Sequence[int],
     numbers: Sequence[Sequence[float]],
     choice: bool,
-    counts: Counts | None,
-) -> _Work:
-    """Return the arguments of a step, which keep their arrays alive."""
-    known = counts.agreeing if counts else None
-    phase = _WHOLE if counts is None else _COUNT if known is None else _MOVE
-    tensors, flat = list(chain.from_iterable(rows)), list(chain.from_iterable(numbers))
-    integers = ctypes.c_int64 * len(rows)
-    return _Work(
-        len(rows),
-        choice,
-        phase,
-        (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors]),
-        integers(*sizes),
-        (ctypes.c_double * len(flat))(*flat),
-        integers(*(counts.wholes if counts else sizes)),
-        integers(*(known or ())),
-    )
+    moments_at: int | None,
+    wholes: Sequence[int],
+) -> tuple[list[int], Callable[[list[int]], None]]:
+    """Take the first half of a cautious step of shards, as `run` takes it as a whole.
+
+    Args:
+        name: like the next four as for `run`.
+        rows: of shards, at least one.
+        numbers: of each row.
+        choice: of the step.
+        moments_at: in a row.
+        wholes: for each row the elements of the whole parameter.
+
+    Returns:
+        In how many elements of each row step and gradient agree; and a function that takes the other half, given these
+        of the whole parameters.
+    """
+    step = _Step(name, rows, numbers, choice, moments_at, wholes)
+    step.take(_COUNT)
+
+    def move(agreeing: list[int]) -> None:
+        step.agreeing[:] = [*agreeing]
+        step.take(_MOVE)
+
+    return list(step.agreeing), move
+
+
+class _Step:
+    """A step with its arguments as C takes them."""
+
+    def __init__(
+        self,
+        name: str,
+        rows: Sequence[Sequence[Tensor]],
+        numbers: Sequence[Sequence[float]],
+        choice: bool,
+        moments_at: int | None,
+        wholes: Sequence[int] = (),
+    ) -> None:
+        dtypes = _checked_dtypes(rows, moments_at)
+        self._rows = rows  # keeps the tensors alive
+        self._function = getattr(library(dtypes[0], dtypes[-1]), name)
+        tensors, flat = list(chain.from_iterable(rows)), list(chain.from_iterable(numbers))
+        sizes, integers = [row[0].numel() for row in rows], ctypes.c_int64 * len(rows)
+        self.agreeing = integers()
+        self._threads = min(torch.get_num_threads(), 1 + sum(sizes) // ELEMENTS_A_THREAD)
+        self._work = _Work(
+            len(rows),
+            choice,
+            _WHOLE,
+            (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors]),
+            integers(*sizes),
+            (ctypes.c_double * len(flat))(*flat),
+            integers(*(wholes or sizes)),
+            self.agreeing,
+        )
+
+    def take(self, phase: int) -> None:
+        self._work.phase = phase
+        self._function(ctypes.byref(self._work), self._threads)
 
 
 def _checked_dtypes(rows: Sequence[Sequence[Tensor]], moments_at: int | None) -> list[torch.dtype]:

@@ -186,13 +186,10 @@ def _means_over_whole(optimizer: Optimizer, moved: Mapping[Tensor, Tensor]) -> d
     shards = active_shards(optimizer)
     if shards is None:
         return {}
-    counts = {
-        id(p): _masked_step(p, moved[p], keep, sign)[2].sum()
-        for p, keep, sign in _with_gradient(optimizer)
-        if shards.is_shard(p)
-    }
-    summed = shards.summed(counts)
-    return {p: summed[id(p)] / shards.whole_size(p) for p, _, _ in _with_gradient(optimizer) if shards.is_shard(p)}
+    rows = [row for row in _with_gradient(optimizer) if shards.is_shard(row[0])]
+    counts = [_masked_step(p, moved[p], keep, sign)[2].sum().reshape(1) for p, keep, sign in rows]
+    summed = shards.summed([p for p, _, _ in rows], counts).unbind()
+    return {p: count / shards.whole_size(p) for (p, _, _), count in zip(rows, summed, strict=True)}
 
 
 def _check_tensors(p: Tensor, name: str) -> None:

@@ -6,7 +6,7 @@ parameter is DTensors of the shape of the whole, as without this module.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -107,6 +107,11 @@ class LocalShards:
         self._by_local = {id(shard.local): shard for shard in self._shards}
         stand_ins = {id(shard.whole) for shard in self._shards}
         self._others = [p for p in self._held if id(p) not in stand_ins]
+        held = [p for parameters in self.lists for p in parameters]
+        self._places = {id(p): place for place, p in enumerate(held)}
+        layouts = {id(shard.local): shard.layout for shard in self._shards}
+        self._layouts: list[Layout] = [layouts.get(id(p), ()) for p in held]
+        self._index: tuple[Tensor, list[int]] = (torch.empty(0), [])
         self._last: tuple[list[object], list[object]] = ([], [])
 
     def is_current(self, optimizer: Optimizer) -> bool:
@@ -127,16 +132,25 @@ class LocalShards:
         """Return whether `parameter` is a stand-in."""
         return id(parameter) in self._by_local
 
-    def summed(self, counts: Mapping[int, Tensor]) -> dict[int, Tensor]:
-        """Return counts of elements, by the id of their stand-in, over the whole parameters: one all_reduce.
+    def summed(self, parameters: Sequence[Tensor], counts: Sequence[Tensor]) -> Tensor:
+        """Return counts of elements over the whole parameters: one all_reduce.
 
-        All processes send the counts of all sharded parameters, with 0 for those without a count here.
+        All processes send a count for every parameter, 0 for those without one here.
+
+        Args:
+            parameters: stand-ins and plain parameters, in any order.
+            counts: vectors, together as many numbers as there are parameters.
         """
-        device = next(iter(counts.values())).device if counts else self._shards[0].local.device
-        zero = torch.zeros((), dtype=torch.float64, device=device)
-        values = [counts[key].to(torch.float64) if key in counts else zero for key in self._by_local]
-        sums = sum_over_shards(values, [shard.layout for shard in self._shards])
-        return {**counts, **dict(zip(self._by_local, sums, strict=True))}
+        device = counts[0].device if counts else self._shards[0].local.device
+        places = [self._places[id(p)] for p in parameters]
+        index, last = self._index
+        if places != last or index.device != device:
+            index = torch.tensor(places, dtype=torch.int64, device=device)
+            self._index = index, places
+        values = torch.zeros(len(self._places), dtype=torch.float64, device=device)
+        if counts:
+            values.index_copy_(0, index, torch.cat([count.to(torch.float64) for count in counts]))
+        return sum_over_shards(values, self._layouts).index_select(0, index)
 
     def enter(self, own: StateTable) -> None:
         """Give the stand-ins gradients and state of their parameters."""
@@ -145,7 +159,9 @@ class LocalShards:
         for p in self._others:
             if p in own:
                 self.state[p] = own[p]
-        if not _same(_values(own, (shard.whole for shard in self._shards)), self._last[1]):
+        values = _values(own, (shard.whole for shard in self._shards))
+        if not _same(values, self._last[1]):
+            self._last = [], []
             for shard in self._shards:
                 self.state.pop(shard.local, None)
                 entries = own.get(shard.whole)
@@ -168,7 +184,7 @@ class LocalShards:
                 if shard.local in self.state:
                     _write(shard, self.state[shard.local], own[shard.whole])
             values = _values(self.state, (shard.local for shard in self._shards))
-        self._last = values, _values(own, (shard.whole for shard in self._shards))
+            self._last = values, _values(own, (shard.whole for shard in self._shards))
 
     def _stand_in(self, p: Tensor) -> Tensor:
         if not is_sharded(p) or any(placement.is_partial() for placement in p.placements):
@@ -187,7 +203,7 @@ class Waiting:
 
     Attributes:
         parameters: stand-ins and plain parameters.
-        counts: how many elements agree in each, here.
+        counts: how many elements agree in each, here: a vector.
         move: moves them, given the counts of the whole.
     """
 
@@ -201,15 +217,11 @@ def move_waiting(optimizer: Optimizer) -> None:
     shards = active_shards(optimizer)
     if shards is None:
         return
-    counts = {
-        id(p): count
-        for waiting in shards.waiting
-        for p, count in zip(waiting.parameters, waiting.counts.unbind(), strict=True)
-    }
-    summed = shards.summed(counts)
-    for waiting in shards.waiting:
-        if waiting.parameters:
-            waiting.move(torch.stack([summed[id(p)].to(torch.float64) for p in waiting.parameters]))
+    parameters = [p for waiting in shards.waiting for p in waiting.parameters]
+    summed = shards.summed(parameters, [waiting.counts for waiting in shards.waiting])
+    sizes = [len(waiting.parameters) for waiting in shards.waiting]
+    for waiting, counts in zip(shards.waiting, torch.split(summed, sizes), strict=True):
+        waiting.move(counts)
     shards.waiting.clear()
 
 
@@ -222,7 +234,8 @@ def _local_gradient(p: "DTensor") -> Tensor | None:
         return None
     if gradient.placements != p.placements:
         gradient = gradient.redistribute(placements=p.placements)
-    return local_tensor(gradient)
+    local: Tensor = gradient.to_local()  # itself, without autograd
+    return local if type(local) in PLAIN else local_tensor(gradient)
 
 
 def _values(table: StateTable, keys: Iterable[object]) -> list[object]:

@@ -58,34 +58,41 @@ def layout_of(tensor: "DTensor") -> Layout:
     return tuple(mesh.get_group(dim) for dim, is_divided in enumerate(divided) if is_divided)
 
 
-def sum_over_shards(values: Sequence[Tensor], layouts: Sequence[Layout]) -> list[Tensor]:
-    """Return scalars summed over the processes of their layouts: one all_reduce for each set of processes.
+def sum_over_shards(values: Tensor, layouts: Sequence[Layout]) -> Tensor:
+    """Return numbers summed over the processes of their layouts: one all_reduce for each set of processes. In place.
 
     All processes must call it with values of the same layouts in the same order. Nothing waits for a device.
 
     Args:
-        values: float64 scalars, each of one shard.
+        values: a vector of float64, each number of one shard.
         layouts: of each value; one without groups is returned as it is.
     """
     from torch import distributed
 
-    result = list(values)
-    places: dict[ProcessGroup, list[int]] = {}
+    for group, indices in _members(layouts):
+        parts = [] if len(indices) == len(values) else list(values.unbind())
+        vector = torch.stack([parts[index] for index in indices]) if parts else values
+        vector = vector.to(_device_for(group, values.device))
+        distributed.all_reduce(vector, group=group)
+        vector = vector.to(values.device)
+        for index, value in zip(indices, vector.unbind(), strict=True) if parts else ():
+            parts[index] = value
+        values = torch.stack(parts) if parts else vector
+    return values
+
+
+def _members(layouts: Sequence[Layout]) -> list[tuple["ProcessGroup", list[int]]]:
+    """Return the groups of the layouts, each with the indices of those that have it, one for each set of processes."""
+    from torch import distributed
+
+    indices: dict[ProcessGroup, list[int]] = {}
     for index, layout in enumerate(layouts):
         for group in layout:
-            places.setdefault(group, []).append(index)
+            indices.setdefault(group, []).append(index)
     merged: dict[tuple[int, ...], tuple[ProcessGroup, list[int]]] = {}
-    for group, indices in places.items():  # several meshes may have groups of the same processes
-        ranks = tuple(distributed.get_process_group_ranks(group))
-        merged.setdefault(ranks, (group, []))[1].extend(indices)
-    for group, indices in merged.values():
-        device = result[indices[0]].device
-        vector = torch.stack([result[index].to(device) for index in indices])
-        vector = vector.to(_device_for(group, device))
-        distributed.all_reduce(vector, group=group)
-        for index, value in zip(indices, vector.to(device).unbind(), strict=True):
-            result[index] = value
-    return result
+    for group, own in indices.items():  # several meshes may have groups of the same processes
+        merged.setdefault(tuple(distributed.get_process_group_ranks(group)), (group, []))[1].extend(own)
+    return [(group, sorted(own)) for group, own in merged.values()]
 
 
 def _device_for(group: "ProcessGroup", device: torch.device) -> torch.device:
@@ -110,8 +117,9 @@ def norm_over_shards(sharded: Iterable["DTensor"], plain: Iterable[Tensor]) -> T
         parts.setdefault(key, []).append(local)
     for each in plain:
         parts.setdefault((each.dtype, each.device), []).append(each)
-    squares = sum_over_shards([_square(tensors) for tensors in parts.values()], [layouts.get(key, ()) for key in parts])
-    total = torch.stack([square.to(squares[0].device) for square in squares]).sum().sqrt()
+    squares = [_square(tensors) for tensors in parts.values()]
+    vector = torch.stack([square.to(squares[0].device) for square in squares])
+    total = sum_over_shards(vector, [layouts.get(key, ()) for key in parts]).sum().sqrt()
     return total if any(tensors[0].dtype == torch.float64 for tensors in parts.values()) else total.float()
 
 
@@ -140,18 +148,25 @@ def check_placement(optimizer: Optimizer) -> bool:
         for index, p in enumerate(group["params"]):
             if is_sharded(p):
                 if any(not placement.is_replicate() for placement in p.placements):
-                    _refuse_shards(cls, parameter_labels(group)[index])
+                    _refuse_shards(cls, p, parameter_labels(group)[index])
                 found = found or is_elementwise(cls)
     return found
 
 
-def _refuse_shards(cls: type[Optimizer], name: str) -> None:
+def _refuse_shards(cls: type[Optimizer], p: "DTensor", name: str) -> None:
     for needy, reason in _NEEDS_WHOLE.items():
         if issubclass(cls, needy):
             raise ValueError(
                 f"{name} is sharded (a DTensor), and {needy.__name__} {reason}: train it by a class that works element"
                 " by element, as AdamW, or do not shard it"
             )
+    if issubclass(cls, optim.Muon):
+        for size, placement in zip(p.device_mesh.shape, p.placements, strict=True):
+            if not placement.is_replicate() and p.shape[placement.dim] < size:  # type: ignore[attr-defined]  # it is a shard
+                raise ValueError(
+                    f"{name} of shape {list(p.shape)} is sharded over {size} processes, and PyTorch's Muon steps no"
+                    " matrix with fewer rows than processes: name it in fallback_match, or do not shard it"
+                )
 
 
 def check_sharded_later(optimizer: Optimizer, module: nn.Module | None, *, has_closure: bool) -> None:

@@ -1,13 +1,15 @@
 """Decisions of all processes together: a signal that reached one of them, a clock, a failure in one of them."""
 
 import signal
+import socket
 
 import pytest
 from worlds import own_world
 
 from trainer.distributed import agreement as agreements
-from trainer.distributed.agreement import Agreement, by_main, failing_together
-from trainer.errors import ConfigError, SaveError, UserCodeError
+from trainer.distributed.agreement import Agreement
+from trainer.distributed.outcomes import by_each, by_main
+from trainer.errors import ConfigError, NonFiniteError, SaveError, UserCodeError
 
 LAST = 40
 
@@ -38,14 +40,18 @@ def followed(signals=(), clock=range(0), seconds=1.0):
     return None, None, saves
 
 
-def failing(place, kind, work=failing_together):
+def failing(place, kind):
+    rank = own_world().rank
+
+    def work():
+        if rank in place:
+            raise kind(f"no such thing as {rank}")
+        return rank
+
     try:
-        with work(own_world()):
-            if own_world().rank in place:
-                raise kind("no such thing")
-    except (ConfigError, SaveError) as error:
-        return type(error).__name__, str(error)
-    return None
+        return by_each(own_world(), work)
+    except (SaveError, NonFiniteError) as error:
+        return type(error), str(error)
 
 
 def made_by_main(value):
@@ -98,16 +104,15 @@ def test_the_clock_of_the_main_process_decides_on_saves(two_workers):
     assert two_workers.call(followed, [], range(7, 16)) == [(None, None, [7, 15])] * 2
 
 
+@pytest.mark.parametrize("kind", [SaveError, NonFiniteError])
 @pytest.mark.parametrize("place", [(0,), (1,), (0, 1)])
-def test_a_failure_of_one_process_is_raised_by_both(two_workers, place):
-    results = two_workers.call(failing, place, SaveError)
-    assert [kind for kind, _ in results] == ["SaveError"] * 2
-    assert all("no such thing" in message for _, message in results)
-    assert ("rank 1 (" in results[0][1]) == (place == (1,))
+def test_a_failure_of_one_process_is_raised_by_both(two_workers, place, kind):
+    message = f"rank {place[0]} ({socket.gethostname()}): no such thing as {place[0]}"
+    assert two_workers.call(failing, place, kind) == [(kind, message)] * 2
 
 
-def test_processes_that_do_not_fail_continue(two_workers):
-    assert two_workers.call(failing, (), SaveError) == [None, None]
+def test_processes_that_do_not_fail_learn_all_results(two_workers):
+    assert two_workers.call(failing, (), SaveError) == [[0, 1]] * 2
 
 
 def test_a_value_of_the_main_process_reaches_both(two_workers):
@@ -115,7 +120,7 @@ def test_a_value_of_the_main_process_reaches_both(two_workers):
 
 
 def test_a_failure_to_make_it_is_raised_by_both(two_workers):
-    assert two_workers.call(failing_by_main) == ["by rank 0"] * 2
+    assert two_workers.call(failing_by_main) == [f"rank 0 ({socket.gethostname()}): by rank 0"] * 2
 
 
 @pytest.mark.parametrize("place", [0, 1])

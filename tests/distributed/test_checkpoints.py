@@ -1,11 +1,13 @@
 """Checkpoints of several processes: the files of one, resumed by any number of processes."""
 
 import json
+import shutil
 import threading
 import weakref
 
 import pytest
 from conftest import files_of
+from sample_damage import flip
 from sample_saved_parts import saved_again, saving_config, trained, trainer_of
 from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -13,6 +15,7 @@ from torch.distributed.fsdp import fully_shard
 from worlds import own_world
 
 from trainer.checkpoint.directory import verify
+from trainer.checkpoint.selection import newest_verified
 from trainer.checkpoint.shares import Share
 
 MIDDLE, LAST = "checkpoints/step_00000006", "checkpoints/step_00000012"
@@ -174,3 +177,34 @@ def test_the_commands_on_checkpoints_take_those_of_several_processes(run, tmp_pa
     assert cli("checkpoint", "diff", run[0] / MIDDLE, tmp_path / "one" / MIDDLE)[0] == 0
     assert cli("checkpoint", "export", run[0] / MIDDLE, "--out", tmp_path / "weights.safetensors")[0] == 0
     assert cli("checkpoint", "convert", run[0] / MIDDLE, tmp_path / "torch", "--to", "torch")[0] == 0
+
+
+def point_of(run_dir):
+    """Return the checkpoint that a resume takes, the damaged ones, and the lines that a process logs."""
+    lines = []
+    point = newest_verified(run_dir, lines.append, own_world())
+    return point.folder and point.folder.name, [folder.name for folder in point.damaged], lines
+
+
+def test_a_damage_that_one_process_finds_is_known_to_all(run, two_workers, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run[0], copy)
+    newest = copy / LAST
+    names = sorted(json.loads((newest / "manifest.json").read_text())["files"])
+    for name in names[2:4]:  # one file for each process
+        flip(newest / name, -1)
+    first, second = two_workers.call(point_of, copy)
+    assert first == second
+    folder, damaged, lines = first
+    assert (folder, damaged) == ("step_00000009", ["step_00000012"])
+    assert all(name in "\n".join(lines) for name in names[2:4])
+    assert lines == point_of(copy)[2]
+
+
+def test_a_damaged_manifest_is_reported_once(run, two_workers, tmp_path):
+    shutil.copytree(run[0], tmp_path / "run")
+    (tmp_path / "run" / LAST / "manifest.json").write_text("{}")
+    (folder, _, lines), _ = two_workers.call(point_of, tmp_path / "run")
+    assert folder == "step_00000009"
+    assert len(lines) == 1
+    assert lines[0].count("manifest.json") == 1

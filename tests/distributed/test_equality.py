@@ -67,8 +67,8 @@ def furthest(first, second):
 
 
 def assert_equal(ones, alone):
-    weights, lines = alone
-    for rank, (own, written) in enumerate(ones):
+    weights, lines, _ = alone
+    for rank, (own, written, _) in enumerate(ones):
         assert furthest(own, weights)[1] <= 1e-11, rank
         assert values(written, "lr/") == values(lines, "lr/")
         assert len(written) == len(lines)

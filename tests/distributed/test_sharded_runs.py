@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from sample_placements import with_averages
+from conftest import NO_TORCH_COMPILE
+from sample_placements import notes_of_forward_passes, restored_averages, with_averages
 from sample_policies import PARTS, policy_config
 from sample_runs import ADAMW, config
 from sample_worlds import trained
@@ -67,6 +68,45 @@ def test_targets_and_averages_of_shards_are_those_of_one_process(tmp_path, two_w
     for own, found in two_workers.call(with_averages, make(tmp_path / "two", BY_LAYER)):
         assert_close(own, alone)
         assert_close(found, metrics)
+
+
+def test_averages_of_shards_are_restored_from_a_checkpoint(tmp_path, two_workers):
+    components = {"target": {"ema_of": "critic", "tau": 0.125}, "critic": {**SAMPLER, **BY_LAYER}}
+    config = made(tmp_path / "run", components, objective="bootstrapped", ema={"decay": 0.9})
+    for before, after in two_workers.call(restored_averages, config):
+        assert_close(after, before, bound=0.0)
+
+
+@pytest.mark.slow
+def test_four_processes_of_which_some_have_no_row_train_as_one(tmp_path, four_workers):
+    def make(run_dir, placement):
+        components = {
+            "target": {"ema_of": "critic", "tau": 0.125},
+            "critic": {"type": "sampler", "params": {"width": 5}, **placement},
+            "frozen": {"type": "sampler", "params": {"width": 2}, "freeze": True, **placement},
+        }
+        return made(run_dir, components, objective="bootstrapped", ema={"decay": 0.9}, eval_every=4)
+
+    alone, metrics = with_averages(make(tmp_path / "one", {}))
+    for own, found in four_workers.call(with_averages, make(tmp_path / "four", BY_LAYER)):
+        assert_close(own, alone)
+        assert_close(found, metrics)
+
+
+@pytest.mark.slow
+@NO_TORCH_COMPILE
+def test_compiled_units_train_as_one(tmp_path, two_workers):
+    config = made(tmp_path / "two", {"first": {**SAMPLER, **BY_LAYER}}, compile=True)
+    alone, _ = trained(made(tmp_path / "one", {"first": SAMPLER}))
+    for own, _ in two_workers.call(trained, config, timeout=500.0):
+        assert_close(own, alone)
+
+
+def test_the_notes_of_frozen_forward_passes_are_bounded(tmp_path, two_workers):
+    components = {"first": {**SAMPLER, "freeze": True, **BY_LAYER}, "second": SAMPLER}
+    config = made(tmp_path / "run", components, data={"params": {"width": 5, "held_out": 0}})
+    for first, most in two_workers.call(notes_of_forward_passes, config):
+        assert 0 < most <= first
 
 
 def test_an_optimizer_that_averages_weights_is_evaluated_at_them(tmp_path, two_workers):

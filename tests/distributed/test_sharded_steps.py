@@ -40,6 +40,10 @@ def all_reports():
     return {name: compared(key, **params) for name, (key, params) in cases.items()}
 
 
+def muon_of_all_matrices():
+    return compared("muon", fallback_match=[])
+
+
 @pytest.fixture(scope="module")
 def of_two(two_workers):
     return two_workers.call(all_reports, timeout=240)
@@ -88,6 +92,13 @@ def test_an_implementation_steps_shards_as_one_piece(reports, implementation):
 
 def test_the_compiled_schedule_free_step_of_shards_is_that_of_one_piece(reports):
     assert check(reports, "schedule_free_radam compiled")["sent"] == 0
+
+
+@pytest.mark.slow
+def test_muon_refuses_a_matrix_with_fewer_rows_than_processes(four_workers):
+    report = four_workers.call(muon_of_all_matrices)[0]
+    assert "'2.weight'" in report["refused"]
+    assert "fallback_match" in report["refused"]
 
 
 @pytest.mark.parametrize("key", REFUSED)

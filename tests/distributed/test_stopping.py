@@ -1,15 +1,22 @@
 """Signals to processes of a run at different moments: all stop after the same update, and a resume equals the run."""
 
+import json
 import os
+import re
 import signal
+import time
 
 import faults
 import pytest
+from processes import launched
 from run_together import UPDATES, config, replaced, trained
 from torch import distributed
 
 from trainer import evaluations, offline_trainer
 from trainer.checkpoint.manager import CheckpointManager
+
+LONG = 500
+"""Updates of a run that does not end before the signal."""
 
 
 def interrupt():
@@ -94,3 +101,38 @@ def test_processes_stop_after_the_same_update(two_workers, whole, tmp_path, prep
     assert step in steps
     assert two_workers.call(trained, made, newest) == [(UPDATES, None)] * 2
     assert whole.differences(faults.end_of(run, UPDATES)) == []
+
+
+def launched_run(folder, run, *more):
+    path = folder / "config.json"
+    path.write_text(json.dumps(config(run, total_steps=LONG, save_every=100, eval_every=200, log_every=50)))
+    return launched(2, "train", path, "--or-resume", *more)
+
+
+@pytest.fixture(scope="module")
+def long_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("long")
+    with launched_run(folder, folder / "run") as launch:
+        assert launch.finish() == 0, launch.output()
+    return faults.end_of(folder / "run", LONG)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [None, 0, 1], ids=["torchrun", "rank 0", "rank 1"])
+def test_a_launch_that_gets_a_signal_saves_and_continues_as_if_there_was_none(long_run, tmp_path, rank):
+    run = tmp_path / "run"
+    with launched_run(tmp_path, run) as launch:
+        while not (run / "checkpoints/latest").exists():
+            assert launch.torchrun.poll() is None, launch.output()
+            time.sleep(0.01)
+        (pid,) = [launch.torchrun.pid] if rank is None else launch.pids(rank)
+        os.kill(pid, signal.SIGTERM)
+        code, printed = launch.finish(), launch.output()
+    assert code != 0
+    found = re.findall(r"^SIGTERM: stopped after (\d+) updates; they are saved", printed, re.MULTILINE)
+    assert len(found) == 1, printed
+    assert (run / "checkpoints/latest").read_text().strip() == f"step_{int(found[0]):08d}"
+    assert printed.count("Traceback") <= 1  # torchrun's own
+    with launched_run(tmp_path, run) as launch:
+        assert launch.finish() == 0, launch.output()
+    assert long_run.differences(faults.end_of(run, LONG)) == []

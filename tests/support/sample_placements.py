@@ -1,16 +1,21 @@
 """Components and objectives that are sharded in tests, and what workers of `processes` report of them."""
 
 import gc
+import io
 from typing import ClassVar
 
 import torch
-from sample_worlds import built, in_float64, own_world
+from rich.console import Console
+from sample_worlds import TIMEOUT_SECONDS, in_float64, trainer_of
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
-from optimizer.state import is_sharded, local_tensor
-from trainer import MODEL_REGISTRY, OBJECTIVE_REGISTRY, ConfigError, Objective, Outcome
-from trainer.distributed.placement import gathered
+from optimizer.state import is_sharded
+from trainer import MODEL_REGISTRY, OBJECTIVE_REGISTRY, ConfigError, Objective, Outcome, load_config
+from trainer.distributed.launch import joined
+from trainer.distributed.placement import gathered, local_part
+from trainer.distributed.world import World
+from trainer.offline_trainer import OfflineTrainer
 
 
 @MODEL_REGISTRY.register("sampler")
@@ -80,77 +85,94 @@ class Decaying(Objective):
 @in_float64
 def placed(made):
     """Return a run's parameters by name, as (shape, elements here, whether sharded), and the names of all units."""
-    components = built(made).components
-    parameters = {
-        name: (list(each.shape), local_tensor(each).numel() if is_sharded(each) else each.numel(), is_sharded(each))
-        for name, each in components.named_parameters()
-    }
-    return parameters, [name for name, module in components.named_modules() if isinstance(module, FSDPModule)]
+    with trainer_of(made) as trainer:
+        components = trainer.components
+        parameters = {
+            name: (list(each.shape), local_part(each).numel(), is_sharded(each))
+            for name, each in components.named_parameters()
+        }
+        return parameters, [name for name, module in components.named_modules() if isinstance(module, FSDPModule)]
 
 
 @in_float64
 def refused(made):
-    """Return the message with which a run is refused, before its directory is there."""
-    try:
-        trainer = built(made)
-    except ConfigError as error:
-        return str(error)
-    raise AssertionError(f"a run is built with {list(trainer.components)}")
-
-
-@in_float64
-def failed(made):
-    """Return the message with which a run fails."""
-    trainer = built(made)
-    try:
-        trainer.run()
-    except Exception as error:
-        return str(error)
-    raise AssertionError("the run ends")
+    """Return the message with which a run is refused."""
+    with joined(World.from_environment(), TIMEOUT_SECONDS) as world:
+        try:
+            OfflineTrainer(load_config(made), Console(file=io.StringIO()), world=world)
+        except ConfigError as error:
+            return str(error)
+    raise AssertionError("the run is not refused")
 
 
 @in_float64
 def bytes_after_forward_passes(made):
     """Return the bytes of all tensors before and after two forward passes of a component, and those of its weights."""
-    component = built(made).components["first"]
-    with torch.no_grad():
+    with trainer_of(made) as trainer, torch.no_grad():
+        component = trainer.components["first"]
         component(torch.ones(2, 4))
         before = _bytes_of_tensors()
         component(torch.ones(2, 4))
-    return before, _bytes_of_tensors(), sum(each.numel() * 8 for each in component.parameters())
+        return before, _bytes_of_tensors(), sum(each.numel() * 8 for each in component.parameters())
 
 
 def _bytes_of_tensors():
     gc.collect()
-    tensors = [each for each in gc.get_objects() if isinstance(each, torch.Tensor)]
     storages = {}
-    for tensor in tensors:
-        storage = (local_tensor(tensor) if is_sharded(tensor) else tensor).untyped_storage()
-        storages[storage._cdata] = storage.nbytes()
+    for tensor in gc.get_objects():
+        if isinstance(tensor, torch.Tensor):
+            storage = local_part(tensor).untyped_storage()
+            storages[storage._cdata] = storage.nbytes()
     return sum(storages.values())
 
 
 @in_float64
 def called_by_one(made):
-    """Return what a component makes of a batch when all processes call it, and when the main one does alone."""
-    components, world = built(made).components, own_world()
-    x = torch.linspace(-1, 1, 8).reshape(2, 4)
-    with torch.no_grad():
-        together = components["first"](x)
-        with gathered(components.values()):
-            alone = components["first"](x) if world.is_main else together
-            again = components["first"](x) if world.is_main else together
-        after = components["first"](x)
-    return [torch.equal(together, other) for other in (alone, again, after)]
+    """Return whether the main process, when it calls a gathered component alone, gets what all get together."""
+    with trainer_of(made) as trainer, torch.no_grad():
+        component, is_main = trainer.components["first"], trainer.world.is_main
+        x = torch.linspace(-1, 1, 8).reshape(2, 4)
+        together = component(x)
+        with gathered(trainer.components.values()):
+            alone = [component(x) for _ in range(2)] if is_main else []
+        return [torch.equal(together, other) for other in (*alone, component(x))]
+
+
+@in_float64
+def notes_of_forward_passes(made):
+    """Return how many forward passes a frozen component has noted at most in one update, and in all of them."""
+    counts = []
+    with trainer_of(made) as trainer:
+        noted = trainer.components["first"]._get_fsdp_state()._comm_ctx.post_forward_order
+        trainer.components["second"].register_forward_hook(lambda *_: counts.append(len(noted)))
+        trainer.run()
+    return counts[0], max(counts)
 
 
 @in_float64
 def with_averages(made):
     """Train a run to its end; return all its averages, whole, and the metrics of its last evaluation."""
-    trainer = built(made)
-    trainer.run()
-    tensors = {
+    with trainer_of(made) as trainer:
+        trainer.run()
+        trainer.world.barrier()  # the main process writes to the end
+        return whole_averages(trainer), trainer.metrics
+
+
+@in_float64
+def restored_averages(made):
+    """Train a run to its end, and restore a new one from its checkpoint; return the averages of both, whole."""
+    with trainer_of(made) as trainer:
+        trainer.run()
+        trainer.world.barrier()
+        other = OfflineTrainer(load_config(made), Console(file=io.StringIO()), resumed=True, world=trainer.world)
+        checkpoints = trainer.config.train.run_dir / "checkpoints"
+        other.restore(checkpoints / (checkpoints / "latest").read_text().strip())
+        return whole_averages(trainer), whole_averages(other)
+
+
+def whole_averages(trainer):
+    """Return all averages of a run, whole."""
+    return {
         name: (each.full_tensor() if is_sharded(each) else each).detach().clone()
         for name, each in trainer.averages.named_tensors()
     }
-    return tensors, trainer.metrics

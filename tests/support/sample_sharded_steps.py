@@ -2,7 +2,7 @@
 
 import torch
 from sample_shards import network, sharded_network, update
-from torch import nn
+from torch import distributed, nn
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.debug import CommDebugMode
 
@@ -33,7 +33,10 @@ def newton_schulz(gradient, coefficients, steps, eps):
 
 def optimizers_of(module, key, **params):
     """Return the optimizers that a key builds for `module`, of which most build one, ready to train."""
-    built = OPTIMIZER_BUILDER_REGISTRY[key](**{**PARAMS.get(key, {}), **params}).build(module, horizon=Horizon(20))
+    params = {**PARAMS.get(key, {}), **params}
+    if key == "muon" and distributed.get_world_size() > len(module[2].weight):
+        params = {"fallback_match": ["2.weight"], **params}
+    built = OPTIMIZER_BUILDER_REGISTRY[key](**params).build(module, horizon=Horizon(20))
     optimizers = list(built.values()) if isinstance(built, dict) else [built]
     for optimizer in optimizers:
         if hasattr(optimizer, "train"):

@@ -3,15 +3,20 @@
 import functools
 import io
 import json
-from pathlib import Path
+from contextlib import contextmanager
 
+import pytest
 import torch
 from rich.console import Console
-from worlds import own_world
 
 from optimizer.state import is_sharded
 from trainer import load_config
+from trainer.distributed import gradients
+from trainer.distributed.launch import joined
+from trainer.distributed.world import World
 from trainer.offline_trainer import OfflineTrainer
+
+TIMEOUT_SECONDS = 20
 
 
 def in_float64(function):
@@ -29,13 +34,15 @@ def in_float64(function):
     return wrapped
 
 
-def built(made):
-    """Return the trainer of a new run in this process's world, whose directory is there."""
-    trainer = OfflineTrainer(load_config(made), Console(file=io.StringIO()), world=own_world())
-    if trainer.world.is_main:
-        trainer.config.train.run_dir.mkdir()
-    trainer.world.barrier()
-    return trainer
+@contextmanager
+def trainer_of(made):
+    """Give the trainer of a new run, which all workers train; outside of workers that of a single process."""
+    with joined(World.from_environment(), TIMEOUT_SECONDS) as world:
+        trainer = OfflineTrainer(load_config(made), Console(file=io.StringIO()), world=world)
+        if world.is_main:
+            trainer.config.train.run_dir.mkdir()
+        world.barrier()
+        yield trainer
 
 
 def whole_weights(trainer):
@@ -48,10 +55,28 @@ def whole_weights(trainer):
 
 
 @in_float64
-def trained(made):
-    """Train a run to its end; return its weights and its metrics lines."""
-    trainer = built(made)
-    trainer.run()
-    trainer.world.barrier()  # the first process writes, and evaluates to the end
-    lines = (Path(trainer.config.train.run_dir) / "metrics.jsonl").read_text().splitlines()
-    return whole_weights(trainer), [json.loads(line) for line in lines]
+def trained(made, constants=None):
+    """Train a run to its end.
+
+    made: the config.
+    constants: other values for those in `trainer.distributed.gradients`.
+
+    Return its weights, its metrics lines, and how many updates each component has skipped.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (constants or {}).items():
+            patch.setattr(gradients, name, value)
+        with trainer_of(made) as trainer:
+            trainer.run()
+            trainer.world.barrier()  # the first process evaluates to the end, and writes
+            lines = (trainer.config.train.run_dir / "metrics.jsonl").read_text().splitlines()
+            return whole_weights(trainer), [json.loads(line) for line in lines], dict(trainer.updater.skipped)
+
+
+def failed(made, constants=None):
+    """Return the type and the message of the error that ends a run."""
+    try:
+        trained(made, constants)
+    except Exception as error:
+        return type(error).__name__, str(error)
+    return "", ""

@@ -13,5 +13,5 @@ def own_world():
     if not distributed.is_initialized():
         return World()
     rank, size = distributed.get_rank(), distributed.get_world_size()
-    control, gradients, saves = (distributed.new_group(backend="gloo") for _ in range(3))
-    return World(rank, size, rank, control=control, gradients=gradients, saves=saves)
+    groups = {name: distributed.new_group(backend="gloo") for name in ("control", "gradients", "averages", "saves")}
+    return World(rank, size, rank, **groups)

@@ -17,6 +17,7 @@ from sample_runs import SCHEDULE_FREE, WARMUP, config, drop, two
 
 from trainer import ConfigError, TensorSplit, UserCodeError, resume, train
 from trainer.config.load import load_config
+from trainer.distributed.world import Place
 from trainer.loop.batches import ShuffledBatches
 from trainer.offline_trainer import OfflineTrainer
 
@@ -118,6 +119,23 @@ def test_any_number_of_workers_makes_the_same_batches(accumulate, drop_last):
     alone, one, three = (ShuffledBatches(numbers(), 4, 3, drop_last, accumulate, workers=n) for n in (0, 1, 3))
     expected = taken(alone, range(14))
     assert taken(one, range(14)) == taken(three, range(14)) == expected
+
+
+def test_several_processes_share_each_batch_and_draw_other_numbers():
+    def made(place, kind=TensorSplit):
+        return taken(ShuffledBatches(numbers(kind=kind), 4, 3, workers=1, place=place), range(7))
+
+    parts, whole = [made(Place(rank, 3)) for rank in range(3)], made(Place())
+    for number, ((batch,), *each) in enumerate(zip(whole, *parts, strict=True)):
+        counted = [Place(rank, 3).share(len(batch["x"])) for rank in range(3)]
+        joined = [part["x"][: len(share)] for (part,), share in zip(each, counted, strict=True)]
+        assert sum(joined, []) == batch["x"], number
+        assert all(len(part["x"]) >= 1 for (part,) in each)
+    assert made(Place(1, 3), Augmented) == made(Place(1, 3), Augmented)
+    noise = [
+        {round(x[0] % 1, 5) for (batch,) in made(Place(rank, 2), Augmented) for x in batch["x"]} for rank in (0, 1)
+    ]
+    assert not noise[0] & noise[1]
 
 
 def test_the_workers_live_until_close_and_across_epochs():

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..interfaces.dataset import Batch, DataSet
 from ..interfaces.objective import OBJECTIVE_REGISTRY, Objective, Outcome
+from ..runtime.precision import at_least_float32
 from .dataflow import Dataflow
 
 
@@ -41,7 +42,7 @@ class Classification(Objective):
         """Return the mean cross-entropy and the accuracy."""
         scores = self.predict(components, batch)
         label = batch[self._label]
-        losses = {"cross_entropy": F.cross_entropy(scores.float(), label)}
+        losses = {"cross_entropy": F.cross_entropy(at_least_float32(scores), label)}
         return Outcome(losses, lambda: {"accuracy": (scores.argmax(dim=1) == label).float().mean()})
 
     def predict(self, components: nn.ModuleDict, batch: Batch) -> Tensor:

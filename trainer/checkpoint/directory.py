@@ -8,10 +8,15 @@ from typing import Any
 
 from optimizer.config import bounded, shown, shown_value
 
+from ..distributed.outcomes import by_each
+from ..distributed.world import Place, World
 from ..errors import NewerFormatError
 from ..run_layout import BEST, CHECKPOINTS, CONFIG, LATEST, MANIFEST, WEIGHTS
 from ..runtime.files import DamagedCheckpointError, checksum, checksum_of, read_json, reading, stat_of, unreadable
 from .names import STEP, is_file, is_folder, read_pointer, step_of
+
+ALONE = World()
+"""The only process of a run."""
 
 FORMAT_VERSION = 1
 _TRIES = 5
@@ -117,19 +122,33 @@ def is_finite(folder: Path) -> bool:
         return False
 
 
-def verify(folder: Path) -> dict[str, Any]:
+def verify(folder: Path, world: World = ALONE) -> dict[str, Any]:
     """Return the manifest of `folder` after checking every file against it. Files that it does not list are ignored.
+
+    Args:
+        folder: The checkpoint's.
+        world: The processes that check it together, each some of the files.
 
     Raises:
         DamagedCheckpointError: A file is missing or not as it was written; the message has a line for each.
         UnreadableError: The system refuses to read a file.
         NewerFormatError: A newer innerstep wrote the checkpoint.
     """
-    manifest = read_manifest(folder)
-    problems = damages(folder, manifest)
+    found = by_each(world, lambda: _verify_share(folder, world))
+    problems = sorted({line for _, lines in found for line in lines})
     if problems:
         raise DamagedCheckpointError(bounded("\n".join(problems)))
+    manifest: dict[str, Any] = found[0][0]
     return manifest
+
+
+def _verify_share(folder: Path, place: Place) -> tuple[dict[str, Any], list[str]]:
+    """Return the manifest, and a line for each damage that one of several processes finds."""
+    try:
+        manifest = read_manifest(folder)
+        return manifest, damages(folder, manifest, place=place)
+    except DamagedCheckpointError as error:
+        return {}, [str(error)]
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -160,18 +179,20 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def damages(folder: Path, manifest: Mapping[str, Any], below: str = "") -> list[str]:
+def damages(folder: Path, manifest: Mapping[str, Any], below: str = "", place: Place = ALONE) -> list[str]:
     """Return a line for each file that is not as the manifest describes it.
 
     Args:
         folder: The checkpoint's.
         manifest: The checkpoint's.
         below: Only files whose path begins with it are checked.
+        place: The place of this process among those that check them together.
 
     Raises:
         UnreadableError: The system refuses to read a file, which may be whole.
     """
     described = sorted((name, text) for name, text in manifest["files"].items() if name.startswith(below))
+    described = described[place.rank :: place.size]
     problems = ((name, _damage(folder, name, description)) for name, description in described)
     return [f"{folder}/{shown(name)}: {problem}" for name, problem in problems if problem]
 

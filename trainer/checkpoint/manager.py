@@ -18,7 +18,8 @@ from .best import BestCheckpoint
 from .directory import Files
 from .names import write_pointer
 from .retention import tidy
-from .save_errors import SaveErrors, newest_checkpoint
+from .save_errors import SaveErrors, newest_checkpoint, writing
+from .shared_folder import check_shared
 from .shares import Share
 from .writing import write_checkpoint
 
@@ -28,7 +29,7 @@ class CheckpointManager:
 
     With `train.save_async`, `save` copies the tensors and a thread writes them; there is one such thread at most. All
     processes of the run call `save`, `wait` and `keep_as_best` together, and learn of the same outcome: each writes its
-    share of a checkpoint, and the main one does all else. The thread exchanges values in a group of its own.
+    share of a checkpoint, and the main one does all else. The thread exchanges values in a separate group.
 
     Args:
         train: When, how and where to save.
@@ -144,6 +145,14 @@ class CheckpointManager:
         self._errors.report(failure, cause, self._is_last)
 
     def __enter__(self) -> Self:
+        """Check that all processes can write into the run's directory.
+
+        Raises:
+            ConfigError: A process does not see it.
+            SaveError: The main process cannot write into it.
+        """
+        with writing(self._train.run_dir):
+            check_shared(self._train.run_dir, self._world)
         return self
 
     def __exit__(

@@ -11,10 +11,12 @@ from pathlib import Path
 
 from optimizer.types import JsonObject
 
+from ..distributed.outcomes import by_main
+from ..distributed.world import World
 from ..errors import ConfigError, NewerFormatError, resume_command
 from ..run_layout import CHECKPOINTS, LATEST
 from ..runtime.files import DamagedCheckpointError
-from .directory import complete_checkpoints, foreign_files, verify
+from .directory import ALONE, complete_checkpoints, foreign_files, verify
 from .health import nonfinite_in_files, shorten_names
 from .names import newest_sentence, read_pointer
 from .writing import set_aside
@@ -33,12 +35,15 @@ class ResumePoint:
     """Newer checkpoints, which must be set aside."""
 
 
-def newest_verified(run_dir: Path, log: Log) -> ResumePoint:
+def newest_verified(run_dir: Path, log: Log, world: World = ALONE) -> ResumePoint:
     """Return the newest checkpoint of a run that is whole, and the damaged ones that are newer.
+
+    All processes of the run call it together, and share the work.
 
     Args:
         run_dir: The run's directory.
         log: Prints a line for each damage, and if LATEST names a checkpoint that is not there.
+        world: The place of this process.
 
     Raises:
         ConfigError: There are checkpoints, and all of them are damaged.
@@ -47,18 +52,15 @@ def newest_verified(run_dir: Path, log: Log) -> ResumePoint:
     """
     damaged: list[Path] = []
     checkpoints = run_dir / CHECKPOINTS
-    there = complete_checkpoints(checkpoints)
-    if os.path.lexists(checkpoints / LATEST) and read_pointer(checkpoints, LATEST) is None:
-        instead = f"{there[0].name}, the newest, is checked" if there else "there is no other: the run begins again"
-        log(f"{checkpoints / LATEST}: names no checkpoint that is there; {instead}")
-    for folder in there:
+    for name in by_main(world, lambda: _candidates(checkpoints, log)):
+        folder = checkpoints / name
         try:
-            manifest = verify(folder)
+            manifest = verify(folder, world)
         except DamagedCheckpointError as error:
             log(f"damaged checkpoint: {error}")
             damaged.append(folder)
         else:
-            _log_notes(folder, manifest, log)
+            _log_notes(folder, manifest, log, world)
             return ResumePoint(folder, damaged)
     if damaged:
         raise ConfigError(
@@ -68,12 +70,22 @@ def newest_verified(run_dir: Path, log: Log) -> ResumePoint:
     return ResumePoint(None)
 
 
-def verified_point(folder: Path, log: Log) -> ResumePoint:
+def _candidates(checkpoints: Path, log: Log) -> list[str]:
+    """Return the names of a run's checkpoints in the order in which a resume tries them."""
+    there = [folder.name for folder in complete_checkpoints(checkpoints)]
+    if os.path.lexists(checkpoints / LATEST) and read_pointer(checkpoints, LATEST) is None:
+        instead = f"{there[0]}, the newest, is checked" if there else "there is no other: the run begins again"
+        log(f"{checkpoints / LATEST}: names no checkpoint that is there; {instead}")
+    return there
+
+
+def verified_point(folder: Path, log: Log, world: World = ALONE) -> ResumePoint:
     """Return the checkpoint in `folder`, which the user chose, after checking its files.
 
     Args:
         folder: The checkpoint's.
         log: Prints a line, for notes on the checkpoint.
+        world: As for `newest_verified`.
 
     Raises:
         ConfigError: The checkpoint is damaged.
@@ -81,11 +93,11 @@ def verified_point(folder: Path, log: Log) -> ResumePoint:
         NewerFormatError: A newer innerstep wrote the checkpoint.
     """
     try:
-        manifest = verify(folder)
+        manifest = verify(folder, world)
     except DamagedCheckpointError as error:
         run = folder.parent.parent
         raise ConfigError(f"damaged checkpoint: {error}\n`{resume_command(run)}` takes the newest good one.") from error
-    _log_notes(folder, manifest, log)
+    _log_notes(folder, manifest, log, world)
     return ResumePoint(folder)
 
 
@@ -117,15 +129,20 @@ def nonfinite_tensors(folder: Path, manifest: JsonObject) -> list[str]:
     return [] if manifest.get("finite") is True else nonfinite_in_files(folder, manifest["files"])
 
 
-def _log_notes(folder: Path, manifest: JsonObject, log: Log) -> None:
+def _log_notes(folder: Path, manifest: JsonObject, log: Log, world: World) -> None:
     """Log the foreign files in a checkpoint's folder, and its tensors that are not finite."""
-    if note := foreign_note(folder, manifest):
-        log(note)
+    for line in by_main(world, lambda: _notes(folder, manifest)):
+        log(line)
+
+
+def _notes(folder: Path, manifest: JsonObject) -> list[str]:
+    lines = [note] if (note := foreign_note(folder, manifest)) else []
     names = nonfinite_tensors(folder, manifest)
     if names:
         finite = _newest_finite(folder.parent)
         command = "" if finite is None else f" `{resume_command(finite)}` takes it."
-        log(f"{folder}: not finite: {shorten_names(names)}. {newest_sentence('finite', finite)}{command}")
+        lines.append(f"{folder}: not finite: {shorten_names(names)}. {newest_sentence('finite', finite)}{command}")
+    return lines
 
 
 def _newest_finite(checkpoints: Path) -> Path | None:

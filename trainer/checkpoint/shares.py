@@ -9,10 +9,7 @@ from optimizer.state import gathered, is_sharded, without_sharing
 
 from ..distributed.world import Place
 from .background import CopiedFiles, copy_to_cpu
-from .directory import Files
-
-ALONE = Place()
-"""The place of the only process of a run."""
+from .directory import ALONE, Files
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ class _ShardedComponent:
 
 
 def _divided(files: Files, place: Place) -> tuple[Files, list[_ShardedComponent]]:
-    """Return the files that `place` writes of what each process has whole, and all components with sharded tensors.
+    """Return the files that `place` writes without sharded tensors, and all components with sharded tensors.
 
     Component i is written by the rank i mod size, and the files of the run as a whole by the main process.
     """

@@ -17,13 +17,10 @@ from ..distributed.outcomes import by_each, by_main
 from ..distributed.world import World
 from ..run_layout import LATEST, MANIFEST
 from ..runtime.files import checksum, checksum_of, remove, remove_all, remove_whole
-from .directory import FORMAT_VERSION, Files
+from .directory import ALONE, FORMAT_VERSION, Files
 from .health import nonfinite_names
 from .names import STEP, UNFINISHED, folder_name, is_folder, pending_name
 from .shares import Share
-
-ALONE = World()
-"""The only process of a run."""
 
 DAMAGED = "damaged-"
 """Prefix of damaged checkpoints that a resume has set aside."""
@@ -99,6 +96,7 @@ def _write_parts(folder: Path, parts: Iterable[Files]) -> JsonObject:
                 finite = finite and not nonfinite_names(part)
             except Exception as error:
                 failure = error
+        del part  # before the next one is made
     if failure is not None:
         raise failure
     return {"files": listed, "finite": finite}
@@ -118,7 +116,7 @@ def _write_files(folder: Path, files: Files) -> JsonObject:
 
 
 def _manifest(step: int, names: Iterable[str], written: Iterable[JsonObject]) -> JsonObject:
-    """Return the manifest of a checkpoint. written: what each process has written."""
+    """Return the manifest of a checkpoint. written: the result of `_write_parts` in each process."""
     described = {name: entry for each in written for name, entry in each["files"].items()}
     finite = all(each["finite"] for each in written)
     listed = {name: described[name] for name in names}

@@ -26,8 +26,10 @@ def importing(no_plugins: bool) -> Iterator[None]:
     from optimizer.config import search_in
 
     from ..config.plugins import working_directory
+    from ..runtime.terminal import printing_once
 
     with (
+        printing_once(not _is_one_of_several() or _is_main()),
         warnings.catch_warnings(),
         search_in(working_directory()),
         without_plugins() if no_plugins else nullcontext(),
@@ -131,6 +133,12 @@ def _is_one_of_several() -> bool:
         return Environment.read().size > 1
     except ConfigError:  # which ends the command
         return False
+
+
+def _is_main() -> bool:
+    from ..distributed.environment import Environment
+
+    return Environment.read().rank == 0
 
 
 def complain(text: str, style: str | None = None) -> None:

@@ -4,74 +4,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from signal import Signals
-from typing import TypeVar
 
-from ..errors import (
-    ConfigError,
-    NewerFormatError,
-    NonFiniteError,
-    SaveError,
-    UnreadableError,
-    UnsavableError,
-    UserCodeError,
-)
+from ..errors import SaveError, UserCodeError
 from ..runtime.signals import Interruption
+from .outcomes import by_each
 from .world import World
-
-T = TypeVar("T")
 
 SECONDS = 1.0
 """About how long the processes train between two exchanges."""
 MOST_UPDATES = 256
 """Updates between two exchanges at most."""
-
-_KINDS: dict[str, type[Exception]] = {
-    kind.__name__: kind
-    for kind in (
-        ConfigError,
-        NewerFormatError,
-        NonFiniteError,
-        SaveError,
-        UnreadableError,
-        UnsavableError,
-        UserCodeError,
-    )
-}
-"""Errors that a process reports to the others by their name."""
-
-
-@contextmanager
-def failing_together(world: World) -> Iterator[None]:
-    """Run the body in all processes. If it fails in one of them, all raise that error.
-
-    The body must not exchange values, as a process that failed would not take part.
-
-    Raises:
-        Exception: An error of the run's own kinds, of the first process that had one.
-    """
-    failure: Exception | None = None
-    try:
-        yield
-    except tuple(_KINDS.values()) as error:
-        if world.is_alone:
-            raise
-        failure = error
-    if not world.is_alone and world.any(failure is not None):
-        _raise_first(world, failure)
-
-
-def by_main(world: World, make: Callable[[], T]) -> T:
-    """Return in all processes what `make`, which the main one calls, returns; JSON must be able to hold it.
-
-    Raises:
-        Exception: An error of the run's own kinds, which `make` raised.
-    """
-    made: T | None = None
-    with failing_together(world):
-        if world.is_main:
-            made = make()
-    found: T = world.from_main(made)
-    return found
 
 
 class Agreement:
@@ -85,10 +27,16 @@ class Agreement:
         interruption: The signals that have come to this process.
         save_is_due: Whether a checkpoint is due by the clock of this process; the clock of the main one counts.
         step: Updates done.
+        before: Called before each exchange, to check that all processes come to it.
     """
 
     def __init__(
-        self, world: World, interruption: Interruption, save_is_due: Callable[[], bool], step: int = 0
+        self,
+        world: World,
+        interruption: Interruption,
+        save_is_due: Callable[[], bool],
+        step: int = 0,
+        before: Callable[[], None] = lambda: None,
     ) -> None:
         self._world, self._interruption, self._clock = world, interruption, save_is_due
         self._signal: Signals | None = None
@@ -96,6 +44,7 @@ class Agreement:
         self._step = self._begun = step
         self._interval, self._since = 1, time.monotonic()
         self._failure: Exception | None = None
+        self._before = before
 
     @property
     def signal(self) -> Signals | None:
@@ -139,6 +88,7 @@ class Agreement:
         """
         if self._world.is_alone:
             return
+        self._before()
         signal, is_main = self._interruption.signal, self._world.is_main
         own = [signal or 0, is_main and self._clock(), self._interval if is_main else 0, self._failure is not None]
         number, save_is_due, self._interval, failed = self._world.largest([int(value) for value in own])
@@ -146,7 +96,7 @@ class Agreement:
         self._save_is_due = bool(save_is_due)
         self._begun, self._since = self._step, time.monotonic()
         if failed:
-            _raise_first(self._world, self._failure)
+            by_each(self._world, self._fail)
 
     @contextmanager
     def failing_later(self) -> Iterator[None]:
@@ -161,12 +111,6 @@ class Agreement:
                 raise
             self._failure = self._failure or error
 
-
-def _raise_first(world: World, own: Exception | None) -> None:
-    """Raise the error of the first process that has one, in all of them; each that has one raises its own."""
-    kinds = [] if own is None else [cls.__name__ for cls in type(own).__mro__ if cls.__name__ in _KINDS]
-    gathered = world.gather([world.name, *kinds[:1], *([str(own)] if kinds else [])])
-    if own is not None:
-        raise own
-    rank, (name, kind, message) = next((rank, found) for rank, found in enumerate(gathered) if len(found) > 1)
-    raise _KINDS[kind](f"{name}: {message}" if rank else message)
+    def _fail(self) -> None:
+        if self._failure is not None:
+            raise self._failure

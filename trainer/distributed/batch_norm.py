@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.overrides import TorchFunctionMode
 
 from ..errors import ConfigError
+from ..runtime.precision import at_least_float32
 from .sums import counted, sum_over
 from .world import World
 
@@ -97,7 +98,7 @@ def batch_norm(
     if not training:
         return F.batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
     with torch.autocast(input.device.type, enabled=False):
-        wide = input if input.dtype == torch.float64 else input.float()
+        wide = at_least_float32(input)
         mean, variance, count = _moments(world, wide)
         if running_mean is not None and running_var is not None:
             with torch.no_grad():

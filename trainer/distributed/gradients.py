@@ -30,19 +30,11 @@ class GradientAverages:
         world: The processes, of which there are several.
         components: The parameters that train, by component and name; without sharded ones.
         marks: How many numbers of the caller's are averaged along with each step.
-        during_backward: Whether buckets may be sent during a backward pass. It must not send messages of its own, as
-            that of sharded components does: their order would differ between the processes.
     """
 
-    def __init__(
-        self,
-        world: World,
-        components: Mapping[str, Mapping[str, nn.Parameter]],
-        marks: int,
-        during_backward: bool = True,
-    ) -> None:
-        assert world.gradients is not None  # the processes have joined
-        self._world, self._group, self._marks = world, world.gradients, marks
+    def __init__(self, world: World, components: Mapping[str, Mapping[str, nn.Parameter]], marks: int) -> None:
+        assert world.averages is not None  # the processes have joined
+        self._world, self._group, self._marks = world, world.averages, marks
         self._parameters = {name: [*own.values()][::-1] for name, own in components.items()}
         self._names = {each: f"{name}.{path}" for name, own in components.items() for path, each in own.items()}
         size = sum(each.numel() * each.element_size() for each in self._names)
@@ -58,7 +50,7 @@ class GradientAverages:
         self._messages: list[Message] = []
         self._awaited: list[set[nn.Parameter]] = []
         self._place: dict[nn.Parameter, int] = {}
-        if during_backward and not self._in_one:
+        if not self._in_one:
             for each in self._names:
                 each.register_post_accumulate_grad_hook(self._arrived)  # type: ignore[no-untyped-call]  # torch
 

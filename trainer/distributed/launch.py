@@ -110,8 +110,9 @@ def _connected(world: World, store: Store, timeout_seconds: float) -> World:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     if not dist.is_initialized():
         dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=timeout)
-    control, gradients, saves = (dist.new_group(timeout=timeout, backend=name) for name in ("gloo", backend, "gloo"))
-    return replace(world, control=control, gradients=gradients, saves=saves)
+    control, saves = (dist.new_group(timeout=timeout, backend="gloo") for _ in range(2))
+    gradients, averages = (dist.new_group(timeout=timeout, backend=backend) for _ in range(2))
+    return replace(world, control=control, gradients=gradients, averages=averages, saves=saves)
 
 
 @contextmanager

@@ -58,6 +58,12 @@ def is_sharded(component: nn.Module) -> bool:
     return _UNITS in vars(component)
 
 
+def sharded_units(component: nn.Module) -> list[nn.Module]:
+    """Return the modules of a component whose parameters are gathered together; none if it is not sharded."""
+    units: list[nn.Module] = vars(component).get(_UNITS, [])
+    return units
+
+
 def set_gradient_sync(component: nn.Module, whether: bool) -> None:
     """Let the backward passes to come average the gradients of a sharded component over the processes, or keep them.
 
@@ -65,6 +71,27 @@ def set_gradient_sync(component: nn.Module, whether: bool) -> None:
     """
     for unit in _units(component):
         unit.set_requires_gradient_sync(whether, recurse=False)
+
+
+def compile_units(component: nn.Module) -> None:
+    """Let torch.compile compile the forward pass of each unit of a sharded component.
+
+    `nn.Module.compile` would compile the call, in which the parameters are gathered, and give up there.
+    """
+    for unit in sharded_units(component):
+        vars(unit)["forward"] = torch.compile(unit.forward)
+
+
+def forget_forward_passes(components: Iterable[nn.Module]) -> None:
+    """Let `fully_shard` forget which units ran, which it notes until a backward pass: frozen ones may have none.
+
+    To call between two updates.
+    """
+    for component in components:
+        for unit in _units(component):
+            state = unit._get_fsdp_state()
+            if state._is_root and hasattr(unit, "reset_iter_state"):  # versions before it note it too
+                unit.reset_iter_state()
 
 
 @contextmanager
@@ -102,4 +129,5 @@ def _mesh(world: World) -> "DeviceMesh":
 
 
 def _units(component: nn.Module) -> "list[FSDPModule]":
-    return cast("list[FSDPModule]", vars(component).get(_UNITS, []))
+    """Return `sharded_units` with the methods that `fully_shard` has given to them."""
+    return cast("list[FSDPModule]", sharded_units(component))

@@ -66,7 +66,9 @@ class World(Place):
     control: Group | None = None
     """The group for plain values, in the memory of the CPU; None before `launch.joined`, and for a single process."""
     gradients: Group | None = None
-    """The group for gradients, on the device of the run."""
+    """The group for gradients, on the device of the run, and for what forward and backward passes send."""
+    averages: Group | None = None
+    """The group for averages of gradients, which are sent during backward passes: one like `gradients`."""
     saves: Group | None = None
     """The group for plain values of the thread that writes checkpoints: one like `control`."""
     failures: Failures | None = None

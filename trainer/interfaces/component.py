@@ -110,8 +110,8 @@ class NamesMethods(Protocol):
     """A class of components with methods beside `forward` that compute with its parameters.
 
     A component with `placement: shard` has its whole parameters only while its `forward` or one of these methods runs.
-    An objective that calls another method of it fails. Such a method may call the component itself, but must not use
-    its parameters after that.
+    An objective that calls another method of it fails. A method that calls the component itself must not use its
+    parameters after that call; the parameters of a module in `shard_units` are there only while that module is called.
     """
 
     distributed_methods: ClassVar[Sequence[str]]

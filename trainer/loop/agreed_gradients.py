@@ -31,8 +31,7 @@ class AgreedGradients:
         replicated = {
             name: {path: each for path, each in own.items() if not is_sharded(each)} for name, own in parameters.items()
         }
-        is_replicated = not any(self._sharded.values())
-        self._averages = GradientAverages(world, replicated, 1 + len(parameters), during_backward=is_replicated)
+        self._averages = GradientAverages(world, replicated, 1 + len(parameters))
         self._marks = torch.zeros(1 + len(parameters))
 
     def begin(self, update: int, components: Sequence[str], losses: Sequence[Tensor]) -> None:

@@ -32,3 +32,17 @@ class BackwardPass:
         loss.backward()  # type: ignore[no-untyped-call]  # torch
         for parameter, gradient in zip(self._others, kept, strict=True):
             parameter.grad = gradient
+
+
+def check_loss(loss: Tensor) -> None:
+    """Check that an objective's loss is a scalar with a gradient.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if not isinstance(loss, Tensor):
+        raise ValueError(f"a loss must be a scalar tensor; got a {type(loss).__name__}")
+    if loss.numel() != 1:
+        raise ValueError(f"a loss must be a scalar; got the shape {list(loss.shape)}. Take its mean over the batch.")
+    if not loss.requires_grad:
+        raise ValueError("the loss has no gradient: it was detached, or made under no_grad, or depends on no parameter")

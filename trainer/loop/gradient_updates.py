@@ -23,7 +23,7 @@ from ..runtime.rng import RngSnapshot
 from ..splitting.parts import in_model_order
 from .agreed_gradients import AgreedGradients
 from .averaged_weights import MovingAverages
-from .backward_pass import BackwardPass
+from .backward_pass import BackwardPass, check_loss
 from .nonfinite import all_finite, describe_nonfinite
 from .running_statistics import StatisticsSnapshot
 
@@ -111,13 +111,14 @@ class GradientUpdater:
         self._scaler = torch.amp.GradScaler(world.device.type) if rules.precision == "fp16" else None
         named = {name: trainable_parameters(components[name]) for name in optimizers}
         self._parameters = {name: [*parameters.values()] for name, parameters in named.items()}
-        self._agreed = None if world.gradients is None else AgreedGradients(world, named)
+        self._agreed = None if world.averages is None else AgreedGradients(world, named)
         self._ordered: dict[tuple[str, ...], list[nn.Parameter]] = {}
         self._passes: dict[tuple[str, ...], BackwardPass] = {}
         self._statistics = StatisticsSnapshot(components[name] for name in optimizers)
         self._rng = RngSnapshot()
         self._checks_values = rules.on_nonfinite != "continue" or self._scaler is not None
-        self._is_first = True
+        self._checked: int | None = None
+        """The last update after which the processes have checked their steps."""
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context for forward passes: mixed precision where the run asks for it."""
@@ -160,7 +161,7 @@ class GradientUpdater:
         names = self._components_to_step(components)
         if not names:
             return
-        _check_loss(loss)
+        check_loss(loss)
         count = len(self.sizes)
         if count == 1:
             self._clear_gradients(names)
@@ -180,14 +181,25 @@ class GradientUpdater:
             self._step_optimizers(names)
 
     def end_update(self) -> None:
-        """End an update. Several processes check, when it is the first or a logged one, that they have made the same.
+        """End an update. Several processes check their steps if it is the first or a logged one.
 
         Raises:
             UserCodeError: They have not stepped the same components.
         """
-        if self._agreed is not None and (self.record_gradients or self._is_first):
+        if self.record_gradients or self._checked is None:
+            self.check_steps()
+
+    def check_steps(self) -> None:
+        """Check that all processes have stepped the same components up to the end of the present update.
+
+        All of them call it before they exchange anything else: one that still waits in a step then knows why.
+
+        Raises:
+            UserCodeError: They have not.
+        """
+        if self._agreed is not None and self._checked != self.update:
             self._agreed.end_update(self.update)
-        self._is_first = False
+        self._checked = self.update
 
     def is_due(self, component: str) -> bool:
         """Return whether this update is the component's turn, by the `every` of its optimizer.
@@ -237,7 +249,8 @@ class GradientUpdater:
     def _weighted(self, loss: Tensor) -> Tensor:
         """Return the loss of a batch times its weight: a sample has the same in a short batch and in any process."""
         size, count = self.sizes[self.batch_index], len(self.sizes)
-        if not self._world.is_alone:  # gradients will be averaged over the processes
+        if not self._world.is_alone:
+            assert self._agreed is not None  # they have joined: gradients will be averaged over them
             return loss * (len(self._world.share(size)) * self._world.size / sum(self.sizes))
         return loss if count == 1 else loss * (size * count / sum(self.sizes)) / count
 
@@ -382,13 +395,3 @@ def _clip(gradients: list[Tensor], max_norm: float) -> None:
     the others are stepped by their own gradients.
     """
     clip_to_norm(gradients, max_norm, keep_overflowed=True)
-
-
-def _check_loss(loss: Tensor) -> None:
-    """Raise ValueError if `loss` has no gradient."""
-    if not isinstance(loss, Tensor):
-        raise ValueError(f"a loss must be a scalar tensor; got a {type(loss).__name__}")
-    if loss.numel() != 1:
-        raise ValueError(f"a loss must be a scalar; got the shape {list(loss.shape)}. Take its mean over the batch.")
-    if not loss.requires_grad:
-        raise ValueError("the loss has no gradient: it was detached, or made under no_grad, or depends on no parameter")

@@ -1,11 +1,12 @@
 """The training loop."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, cast
 
 from torch import Tensor, nn
 
+from ..distributed.placement import forget_forward_passes
 from ..distributed.world import World
 from ..errors import UserCodeError
 from ..interfaces.dataset import Batch
@@ -50,6 +51,7 @@ def training_loop(
         sizes = batches.sizes(step)
         if not world.is_alone:
             seed_all(world.seed(seed, step))
+            forget_forward_passes(components.values())
         updater.begin_update(step, sizes)
         made = timer.of_update(batches.of_update(step))
         for index, size in enumerate(sizes):
@@ -58,18 +60,27 @@ def training_loop(
             with world.computing(size):
                 outcomes.append(update(components, updater.batch, updater, step))
         updater.end_update()
-        yield UpdateReport(
-            step=step,
-            epoch=step // batches.steps_per_epoch,
-            logged=updater.record_gradients,
-            outcomes=outcomes if updater.record_gradients else (),
-            sizes=sizes,
-            lrs=updater.current_lrs() if updater.record_gradients else {},
-            gradient_metrics=_gradient_metrics(updater) if updater.record_gradients else {},
-            skipped=updater.skipped.copy() if updater.record_gradients else {},
-            data_wait=timer.end_update(updater.record_gradients),
-            world=world,
-        )
+        wait = timer.end_update(updater.record_gradients)
+        yield _report(updater, step // batches.steps_per_epoch, outcomes, wait, world)
+
+
+def _report(
+    updater: GradientUpdater, epoch: int, outcomes: Sequence[Outcome], data_wait: float, world: World
+) -> UpdateReport:
+    """Return the report of the update that `updater` has just made."""
+    logged = updater.record_gradients
+    return UpdateReport(
+        step=updater.update,
+        epoch=epoch,
+        logged=logged,
+        outcomes=outcomes if logged else (),
+        sizes=updater.sizes,
+        lrs=updater.current_lrs() if logged else {},
+        gradient_metrics=_gradient_metrics(updater) if logged else {},
+        skipped=updater.skipped.copy() if logged else {},
+        data_wait=data_wait,
+        world=world,
+    )
 
 
 def _checked(batch: Batch, size: int) -> Batch:

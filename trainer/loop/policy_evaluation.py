@@ -1,16 +1,19 @@
 """A policy's episodes in an environment, by `train.evaluation`. Training is not affected."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from optimizer.config import listed
 
 from ..config.evaluation import EvaluationConfig
+from ..distributed.outcomes import failing_together
+from ..distributed.world import World
 from ..errors import ConfigError, UserCodeError, missing_extra, raised, user_code
 from ..interfaces.dataset import Batch
 from ..interfaces.evaluation import TAKEN_NAMES, Environment, Episode
@@ -48,12 +51,13 @@ class PolicyEvaluation:
     Args:
         config: The environment and the episodes.
         objective: The run's objective.
+        world: The processes of the run, among which the episodes are divided; left out, this one runs all.
 
     Raises:
         ConfigError: The objective is not a policy, or the environment cannot be built.
     """
 
-    def __init__(self, config: EvaluationConfig, objective: Objective) -> None:
+    def __init__(self, config: EvaluationConfig, objective: Objective, world: World | None = None) -> None:
         if not isinstance(objective, Policy):
             raise ConfigError(
                 f"{PATH}: needs a policy, an objective that also acts; train.objective is {type(objective).__name__}."
@@ -61,7 +65,7 @@ class PolicyEvaluation:
             )
         if config.video:
             _require_video()
-        self.config, self._policy = config, objective
+        self.config, self._policy, self._world = config, objective, world or World()
         self.environment: Environment = config.make(PATH)
 
     def __enter__(self) -> Self:
@@ -102,18 +106,34 @@ class PolicyEvaluation:
     def episodes(
         self, components: nn.ModuleDict, seed: int, stops: Callable[[], bool] = lambda: False
     ) -> list[Episode]:
-        """Return the episodes of an evaluation.
+        """Return the episodes of an evaluation, in the order of their seeds.
+
+        Of several processes, which all call, each runs a share of them, and gets all. The random numbers of the policy
+        then depend on `seed` and the first episode of the share.
 
         Args:
-            components: The policy's, in eval mode.
+            components: The policy's, in eval mode. Each process must have their whole weights.
             seed: Of the policy's random numbers.
             stops: Whether the run was asked to stop; it is asked before each step.
 
         Raises:
-            EvaluationStoppedError: It was.
-            UserCodeError: The environment or the policy fails.
+            EvaluationStoppedError: It was, in one of the processes.
+            UserCodeError: The environment or the policy fails, in one of the processes.
         """
-        return self._run(components, seed, self.config.seeds, stops)
+        seeds, world = self.config.seeds, self._world
+        if world.is_alone:
+            return self._run(components, seed, seeds, stops)
+        share, own, stopped = world.share(len(seeds)), list[Episode](), False
+        with failing_together(world):
+            try:
+                if share:
+                    words = np.random.SeedSequence((seed, share.start)).generate_state(1, np.uint64)
+                    own = self._run(components, int(words[0]), seeds[share.start : share.stop], stops)
+            except EvaluationStoppedError:
+                stopped = True
+        if world.any(stopped):
+            raise EvaluationStoppedError
+        return [Episode(**values) for each in world.gather(list(map(_plain_values, own))) for values in each]
 
     def recorded(self, components: nn.ModuleDict, seed: int, count: int, frames: int) -> Iterator[Episode]:
         """Yield the first episodes, run again one by one and recorded.
@@ -204,6 +224,17 @@ def _values(episode: Episode) -> dict[str, float]:
     success = {} if episode.success is None else {"success": float(episode.success)}
     own = {**success, "return": episode.total_reward, "episode_length": float(episode.length)}
     return {**own, **{name: value for name, value in episode.info.items() if name not in TAKEN_NAMES}}
+
+
+def _plain_values(episode: Episode) -> Mapping[str, Any]:
+    """Return an episode without its recording, as JSON can hold it."""
+    return {
+        "seed": int(episode.seed),
+        "length": int(episode.length),
+        "total_reward": float(episode.total_reward),
+        "success": None if episode.success is None else bool(episode.success),
+        "info": {name: float(value) for name, value in episode.info.items()},
+    }
 
 
 def _require_video() -> None:

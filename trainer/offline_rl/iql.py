@@ -12,6 +12,7 @@ from optimizer.config import PositiveNumber
 from ..errors import ConfigError
 from ..interfaces.dataset import Batch
 from ..interfaces.objective import OBJECTIVE_REGISTRY, Outcome, Updater
+from ..runtime.precision import at_least_float32
 from .offline_policy import Discount, OfflineOptions, OfflinePolicy, Transition, value_of
 
 Expectile = Annotated[float, Field(gt=0, lt=1)]
@@ -97,7 +98,7 @@ class IQL(OfflinePolicy):
         output = components[self.acting](*t.state)
         distance = (self.mean_action(output) - t.action).square()
         if not isinstance(output, Tensor):
-            log_std = output[1].float()
+            log_std = at_least_float32(output[1])
             distance = distance / (2 * (2 * log_std).exp()) + log_std + 0.5 * math.log(2 * math.pi)
             if distance.shape != t.action.shape:
                 raise ConfigError(

@@ -16,6 +16,7 @@ from ..interfaces.dataset import Batch, DataSet
 from ..policies.component_policy import ComponentPolicy
 from ..policies.feature_options import PATH
 from ..policies.normalization import Normalization, NormalizationMode
+from ..runtime.precision import at_least_float32
 from .recorded import ACTION, NEXT, REWARD, TERMINAL
 
 STD_EPS = 1e-3
@@ -141,7 +142,7 @@ class OfflinePolicy(ComponentPolicy):
         if mean.shape[1:] != self.features[ACTION].shape:
             expected = [len(mean), *self.features[ACTION].shape]
             raise ConfigError(f"{path}: must return the actions, {expected}; got {list(mean.shape)}")
-        return mean.float()
+        return at_least_float32(mean)
 
     def lowest_q(self, components: nn.ModuleDict, state: Sequence[Tensor], action: Tensor) -> Tensor:
         """Return the lowest Q(s, a) of the target critics (N)."""
@@ -220,7 +221,7 @@ class OfflinePolicy(ComponentPolicy):
 
 
 def value_of(components: nn.ModuleDict, name: str, *inputs: Tensor) -> Tensor:
-    """Return the values (N) that a component gives for its inputs, float32.
+    """Return the values (N) that a component gives for its inputs, at least float32.
 
     Raises:
         ConfigError: It does not give one number a sample.
@@ -232,7 +233,7 @@ def value_of(components: nn.ModuleDict, name: str, *inputs: Tensor) -> Tensor:
         raise ConfigError(
             f"model.components.{name}: must return one number a sample, {[len(inputs[0]), 1]}; got {list(value.shape)}"
         )
-    return value.reshape(-1).float()
+    return at_least_float32(value.reshape(-1))
 
 
 def _named_type(output: object) -> str:

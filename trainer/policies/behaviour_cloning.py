@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..interfaces.dataset import Batch
 from ..interfaces.objective import OBJECTIVE_REGISTRY, Outcome
+from ..runtime.precision import at_least_float32
 from .component_policy import ComponentPolicy, mean_over_valid
 from .feature_options import PATH, PolicyOptions
 
@@ -48,8 +49,9 @@ class BehaviourCloning(ComponentPolicy):
         return self.from_now_on(self._predict(components, self.observed(components, observation)))
 
     def _predict(self, components: nn.ModuleDict, batch: Batch) -> Tensor:
-        """Return the normalized actions (N, chunk, *shape), float32. Raises ConfigError if the wiring has others."""
-        predicted, shape = self.dataflow.run(components, self.inputs(batch)).float(), self.features[self.action].shape
+        """Return the normalized actions (N, chunk, *shape). Raises ConfigError if the wiring has others."""
+        predicted = at_least_float32(self.dataflow.run(components, self.inputs(batch)))
+        shape = self.features[self.action].shape
         if self.chunk == 1 and predicted.dim() == len(shape) + 1:
             predicted = predicted.unsqueeze(1)
         if predicted.shape[1:] != (self.chunk, *shape):

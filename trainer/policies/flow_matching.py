@@ -11,6 +11,7 @@ from optimizer.config import PositiveCount
 from ..errors import ConfigError
 from ..interfaces.dataset import Batch, DataSet
 from ..interfaces.objective import OBJECTIVE_REGISTRY, Outcome
+from ..runtime.precision import at_least_float32
 from .component_policy import ComponentPolicy, mean_over_valid
 from .feature_options import PATH, PolicyOptions
 
@@ -121,10 +122,10 @@ def integrate(velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, steps
 
 
 def _checked(velocity: Tensor, noisy_actions: Tensor) -> Tensor:
-    """Return the velocity, float32. Raises ConfigError if it does not have the shape of the actions."""
+    """Return the velocity, at least float32. Raises ConfigError if it does not have the shape of the actions."""
     if velocity.shape != noisy_actions.shape:
         raise ConfigError(
             f"{PATH}.wiring: its last result must be the velocity, {list(noisy_actions.shape)} (samples, actions of a"
             f" chunk, size of an action); got {list(velocity.shape)}"
         )
-    return velocity.float()
+    return at_least_float32(velocity)

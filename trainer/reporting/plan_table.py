@@ -37,7 +37,7 @@ def plan(
         samples: Number of samples in the training data.
     """
     rows = [_HEADER, *(_component_row(name, config, components[name], optimizers.get(name)) for name in components)]
-    lines = align_columns(_with_places(rows, config.model), right=[1])
+    lines = align_columns(_with_placements(_with_places(rows, config.model), config.model), right=[1])
     epochs = horizon.total_steps / (horizon.steps_per_epoch or 1)
     batches = f"{config.train.accumulate} batches of " if config.train.accumulate > 1 else ""
     batches += counted(config.data.batch_size, "sample")
@@ -69,6 +69,17 @@ def _with_places(rows: Sequence[tuple[str, ...]], model: ModelConfig) -> list[tu
     places = {name: ", ".join(part.modules) for name, part in model.policy.parts.items()}
     places |= {_HEADER[0]: "of the policy", REST: "the rest"}
     return [(*row[:2], places.get(row[0], "-"), *row[2:]) for row in rows]
+
+
+def _with_placements(rows: Sequence[tuple[str, ...]], model: ModelConfig) -> list[tuple[str, ...]]:
+    """Return the rows of the table with the placement of each component, if one of them is sharded."""
+    if all(entry.placement == "replicate" for entry in model.entries.values()):
+        return list(rows)
+    texts = {_HEADER[0]: "placement"}
+    for name, entry in model.entries.items():
+        units = f", units {', '.join(entry.shard_units)}" if entry.shard_units else ""
+        texts[name] = entry.placement + units
+    return [(*row, texts[row[0]]) for row in rows]
 
 
 def _reason(component: nn.Module) -> str:

@@ -27,7 +27,7 @@ class RunProgress:
         self._started, self._first = time.monotonic(), done
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
+        if self._console.is_terminal and not self._console.quiet:  # it would take the output of other code too
             self._live.start()
         return self
 

@@ -1,6 +1,10 @@
 """Everything that a user sees is printed here: text from a file cannot control the terminal."""
 
+import os
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO, cast
 
 from rich.console import Console
@@ -9,6 +13,33 @@ from rich.text import Text
 from optimizer.config import bounded, visible
 
 from .streams import unfailing_stream, write_out
+
+_NO_BARS = ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
+"""Environment variables by which libraries show no progress."""
+
+_is_quiet = False
+
+
+@contextmanager
+def printing_once(is_main: bool) -> Iterator[None]:
+    """Run the body, which all processes of a run do alike; only the main one shows reports, warnings and progress.
+
+    Args:
+        is_main: Whether this is the main process.
+    """
+    global _is_quiet
+    if is_main:
+        yield
+        return
+    before, _is_quiet = _is_quiet, True
+    for name in _NO_BARS:
+        os.environ.setdefault(name, "1")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        _is_quiet = before
 
 
 def output(text: str) -> None:
@@ -22,7 +53,8 @@ def output(text: str) -> None:
 
 def report(text: str) -> None:
     """Print a report of finished work. Failing to write it is not an error."""
-    log(Console(file=cast(IO[str], unfailing_stream(sys.stdout))), text)
+    if not _is_quiet:
+        log(Console(file=cast(IO[str], unfailing_stream(sys.stdout))), text)
 
 
 def complain(text: str, style: str | None = None) -> None:

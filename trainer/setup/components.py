@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from ..config.schema import ModelConfig
-from ..distributed.placement import is_sharded
+from ..distributed.placement import compile_units, is_sharded, sharded_units
 from ..errors import ConfigError, raised
 from ..interfaces.component import Components, config_path, weights_follow
 from ..interfaces.dataset import DataSet
@@ -106,8 +106,13 @@ def move(objective: Objective, components: nn.ModuleDict, device: torch.device) 
 
 def compile_components(components: nn.ModuleDict) -> None:
     """Let torch.compile compile the forward and backward pass of each component, or of a policy as a whole."""
+    done: set[nn.Module] = set()
+    for component in components.values():
+        compile_units(component)
+        done.update(sharded_units(component))
     for module in dict.fromkeys(map(whole_module, components.values())):
-        module.compile()
+        if module not in done:
+            module.compile()
 
 
 def refuse_shapeless_parameters(components: nn.ModuleDict) -> None:
