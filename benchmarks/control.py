@@ -28,7 +28,7 @@ METHODS = ("largest", "total", "from_main", "gather")
 
 
 @contextlib.contextmanager
-def timed(seconds: Counter[str], calls: Counter[str]) -> Iterator[None]:
+def timed(seconds: dict[str, float], calls: Counter[str]) -> Iterator[None]:
     """Run the body, and count the calls of METHODS and their seconds, the wait for the other process included."""
 
     def counting(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -56,7 +56,7 @@ def measure(updates: int, run_dir: str) -> None:
     """Train, and print the share of the time in the main process."""
     changes = {"train.run_dir": run_dir, "train.total_steps": updates, "train.pictures": False, "train.device": "cpu"}
     config = load_config(DIGITS, changes)
-    seconds, calls = Counter[str](), Counter[str]()
+    seconds, calls = dict.fromkeys(METHODS, 0.0), Counter[str]()
     with joined(World.from_environment(), 60.0) as world:
         trainer = OfflineTrainer(config, Console(quiet=True), world=world)
         if world.is_main:
