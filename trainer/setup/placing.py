@@ -162,6 +162,6 @@ def _check_parameters(component: nn.Module, units: _Units, path: str) -> None:
             text = listed([f"{name} is {torch_name(dtype)}" for dtype, name in found.items()])
             where = f"the unit {unit!r}" if unit else "what is in no unit"
             raise ConfigError(
-                f"{path}.shard_units: the trainable parameters of {where} must have one type; {text}. Give those of"
-                " another type a unit of their own."
+                f"{path}.shard_units: the trainable parameters of {where} must have one type; {text}. Make units"
+                " with one type each."
             )
