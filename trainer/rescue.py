@@ -67,14 +67,22 @@ def rescuing(run: Run, interruption: Interruption) -> Iterator[None]:
         if isinstance(error, SaveError | UnreadableError) and not _is_in_update(run):
             raise  # not the user's: within an update, the run's files are neither written nor read
         error = without_stop_iteration(error)
-        is_explained = isinstance(error, ConfigError | UserCodeError | NonFiniteError)
-        problems = [] if is_explained else parameter_problems(run.components, run.optimizers)
-        problems = problems or run.contents.problems()
-        failure = "\n".join([f"{_describe_place(run)}: {str(error) if is_explained else raised(error)}", *problems])
-        kind = NonFiniteError if isinstance(error, NonFiniteError) else UserCodeError
-        hint = " --train.on_nonfinite=skip leaves such updates out." if kind is NonFiniteError else ""
-        cause = error.__cause__ or error if is_explained else error
-        raise kind(_lines(failure, _rescue(run, failure, hint))) from cause
+        raise _rescued(run, error) from (error.__cause__ or error if _is_explained(error) else error)
+
+
+def _rescued(run: Run, error: BaseException) -> UserCodeError | NonFiniteError:
+    """Save the run after the failure `error` of the body; return the error for the user."""
+    is_explained = _is_explained(error)
+    problems = [] if is_explained else parameter_problems(run.components, run.optimizers)
+    problems = problems or run.contents.problems()
+    failure = "\n".join([f"{_describe_place(run)}: {str(error) if is_explained else raised(error)}", *problems])
+    kind = NonFiniteError if isinstance(error, NonFiniteError) else UserCodeError
+    hint = " --train.on_nonfinite=skip leaves such updates out." if kind is NonFiniteError else ""
+    return kind(_lines(failure, _rescue(run, failure, hint)))
+
+
+def _is_explained(error: BaseException) -> bool:
+    return isinstance(error, ConfigError | UserCodeError | NonFiniteError)
 
 
 @contextmanager

@@ -79,14 +79,24 @@ def train(
     config = config if isinstance(config, ExperimentConfig) else load_config(config)
     if overwrite and source is not None:
         refuse_a_copy(source, config.train.run_dir)
-    place, run_dir = World.from_environment(), config.train.run_dir
-    timeout = config.distributed.timeout_seconds
-    with printing_once(place.is_main), steady_console(console) as steady, joined(place, timeout) as world:
-        holds_run = world.from_main(world.is_main and _holds_run(run_dir, overwrite, or_resume))
-        if holds_run and or_resume:
-            with _naming_resume_command(run_dir):
-                return _resume(config.in_place(), None, True, world.console(steady), world, _PATIENCE_SECONDS)
-        return _train(config, overwrite, steady, world)
+    place = World.from_environment()
+    with (
+        printing_once(place.is_main),
+        steady_console(console) as steady,
+        joined(place, config.distributed.timeout_seconds) as world,
+    ):
+        return _train_or_resume(config, overwrite, or_resume, steady, world)
+
+
+def _train_or_resume(
+    config: ExperimentConfig, overwrite: bool, or_resume: bool, console: Console, world: World
+) -> Result:
+    run_dir = config.train.run_dir
+    holds_run = world.from_main(world.is_main and _holds_run(run_dir, overwrite, or_resume))
+    if not (holds_run and or_resume):
+        return _train(config, overwrite, console, world)
+    with _naming_resume_command(run_dir):
+        return _resume(config.in_place(), None, True, world.console(console), world, _PATIENCE_SECONDS)
 
 
 def _holds_run(run_dir: Path, overwrite: bool, or_resume: bool) -> bool:

@@ -40,6 +40,13 @@ def test_a_process_that_was_killed_is_named_and_no_update_is_lost(experiment, tm
     assert steps_saved(tmp_path / "run")[0] == "step_00000006"
 
 
+def test_a_sharded_component_cannot_be_saved_alone(experiment, tmp_path):
+    ended = run_together(2, "train", experiment("kill", placement="shard"))
+    assert ended.codes == [75, -9]
+    assert "not saved, as other processes have parts of first. The newest finite checkpoint: after 4" in ended.output
+    assert steps_saved(tmp_path / "run") == ["step_00000004"]
+
+
 def test_another_process_prints_the_message_if_main_is_gone(experiment, tmp_path):
     ended = run_together(2, "train", experiment("kill", where=0))
     assert ended.codes == [-9, 75]

@@ -58,7 +58,9 @@ def run_together(size: int, *arguments: object, timeout: float = 60.0) -> Ended:
                     process.kill()
 
 
-def write_experiment(folder: Path, what: str = "", timeout: float = 600, workers: int = 0, **params: object) -> Path:
+def write_experiment(
+    folder: Path, what: str = "", timeout: float = 600, workers: int = 0, placement: str = "replicate", **params: object
+) -> Path:
     """Write the config of a run in `folder` whose objective does `what` on a rank; return its file.
 
     Args:
@@ -66,6 +68,7 @@ def write_experiment(folder: Path, what: str = "", timeout: float = 600, workers
         what: As `FailsOnARank` takes it.
         timeout: For `distributed.timeout_seconds`.
         workers: For `data.workers`.
+        placement: Of the first component.
         **params: Of the objective; `total_steps` is that of the run.
     """
     from sample_runs import ADAMW, MLPS, config
@@ -73,6 +76,7 @@ def write_experiment(folder: Path, what: str = "", timeout: float = 600, workers
     steps = {"total_steps": params.pop("total_steps", 12), "save_every": 4}
     made = config(folder / "run", MLPS, {"first": ADAMW, "second": ADAMW}, data={"workers": workers}, **steps)
     made["train"]["objective"] = {"type": "sample_rank_parts.FailsOnARank", "params": {"what": what, **params}}
+    made["model"]["components"]["first"]["placement"] = placement
     made["distributed"] = {"timeout_seconds": timeout}
     path = folder / "config.json"
     path.write_text(json.dumps(made))
