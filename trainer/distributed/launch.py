@@ -64,14 +64,14 @@ def joined(world: World, timeout_seconds: float) -> Iterator[World]:
 
 
 def tell_early(error: BaseException) -> bool:
-    """Tell the others that this process failed by `error` before it could join them, so that they do not wait for it.
+    """Report to the others that this process failed by `error` before it could join them: they do not wait for it then.
 
     Returns:
         Whether they can know it, and the main process prints the message.
     """
     environment = Environment.read()
     if _joined:
-        return True  # told by `joined`
+        return True  # reported by `joined`
     if not environment.shares_store:
         return False
     try:

@@ -45,7 +45,7 @@ class Place:
 
 @dataclass
 class _Computed:
-    """What all processes compute together now."""
+    """The batch that all processes compute together now, if they do."""
 
     counts: bool | None = None
     """Whether the samples of this process count; None: each process computes on its own."""
@@ -66,7 +66,7 @@ class World(Place):
     control: Group | None = None
     """The group for plain values, in the memory of the CPU; None before `launch.joined`, and for a single process."""
     gradients: Group | None = None
-    """The group for gradients, on the device of the run, and for what forward and backward passes send."""
+    """The group for gradients, on the device of the run, and for the messages of forward and backward passes."""
     averages: Group | None = None
     """The group for averages of gradients, which are sent during backward passes: one like `gradients`."""
     saves: Group | None = None
