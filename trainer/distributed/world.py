@@ -155,7 +155,7 @@ class World(Place):
 
     def alone(self) -> Self:
         """Return the world of this process without the others, of which one may be gone."""
-        return replace(self, rank=0, size=1, control=None, gradients=None, saves=None, failures=None)
+        return replace(self, rank=0, size=1, control=None, gradients=None, averages=None, saves=None, failures=None)
 
     def seed(self, seed: int, update: int) -> int:
         """Return the seed for the random numbers that this process draws in an update of a run with `seed`."""
