@@ -113,7 +113,8 @@ def _store(environment: Environment, timeout_seconds: float) -> Store:
             raise ConfigError(
                 f"MASTER_ADDR: no other process is reached within {seconds:g} seconds: {error}"
             ) from error
-    prefix = f"attempt/{environment.attempt}/{_joined}"
+    attempt = environment.attempt if environment.shares_store else 0  # each host counts its own
+    prefix = f"attempt/{attempt}/{_joined}"
     _joined += 1
     return PrefixStore(prefix, store)
 

@@ -162,6 +162,11 @@ class World(Place):
         words = np.random.SeedSequence((seed, update, self.rank)).generate_state(1, np.uint64)
         return int(words[0])
 
+    def evaluation_seed(self, seed: int) -> int:
+        """Return the seed for the random numbers that this process draws in an evaluation; the main one has `seed`."""
+        words = np.random.SeedSequence(seed, spawn_key=(self.rank,)).generate_state(1, np.uint64)
+        return seed if self.is_main else int(words[0])
+
     def barrier(self) -> None:
         """Wait until every process has come here."""
         self.any(False)
