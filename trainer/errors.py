@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 _MIXED = "got mixed torch.Tensor and DTensor"
-"""What torch says of an operation with a shard of a parameter and a whole tensor."""
+"""A part of torch's message about an operation with a shard of a parameter and a whole tensor."""
 _SHARDED = (
     "With placement: shard, a component has its whole parameters only in its forward, and in the methods that its class"
     " names in `distributed_methods`: name the method there, or set the placement to replicate"

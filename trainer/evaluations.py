@@ -146,7 +146,8 @@ class Evaluations:
         """Run the body, an evaluation, at averaged weights; afterwards everything is as before."""
         run, optimizers = self._run, self._run.optimizers.values()
         averages = any(switches_weights(optimizer) for optimizer in optimizers)
-        with separate_rng(run.config.seed), averaged_weights(optimizers, run.averages), run.own_state.kept():
+        seed = run.world.evaluation_seed(run.config.seed)
+        with separate_rng(seed), averaged_weights(optimizers, run.averages), run.own_state.kept():
             calibration = calibration_batches(run.config, run.data.train, run.world) if averages else None
             with evaluation_mode(run.objective, run.components, calibration, run.updater.autocast(), run.world):
                 yield

@@ -31,7 +31,7 @@ MESSAGE_BYTES = 10_000
 """The length at which its messages are cut off."""
 
 _WHOLE, _COUNT, _MOVE = range(3)
-"""What is done of a step that counts; the numbers of native.c."""
+"""The parts of a step that counts signs, by the numbers of native.c."""
 
 ELEMENTS_A_THREAD = 32_768
 """The number of elements for which one more thread is used."""

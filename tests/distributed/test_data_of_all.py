@@ -3,7 +3,7 @@
 import pytest
 import torch
 from processes import WorkerError
-from sample_batch_parts import assert_same_runs, built, run_of
+from sample_batch_parts import Scaled, assert_same_runs, built, run_of
 from sample_parts import Noise
 from sample_runs import ADAMW, SCHEDULE_FREE, config
 
@@ -12,7 +12,7 @@ from trainer import ConfigError, TensorSplit
 SHARD = {"placement": "shard"}
 
 
-def made(run_dir, first=None, second=None, scale="none", optims=None, samples=35, **changed):
+def made(run_dir, first=None, second=None, scale="none", optims=None, samples=35, seed=0, **changed):
     """Return the config of a run with BatchNorm. The last batch of an epoch has three samples, one of them here."""
     components = {
         "first": {"type": "batch_normed"} | (first or {}),
@@ -26,7 +26,7 @@ def made(run_dir, first=None, second=None, scale="none", optims=None, samples=35
     )
     run["train"]["objective"] = {"type": "scaled", "params": {"scale": scale}}
     run["plugins"].append("sample_batch_parts")
-    return run
+    return {**run, "seed": seed}
 
 
 CASES = {
@@ -64,6 +64,44 @@ def test_a_buffer_that_follows_the_samples_is_refused_by_name(tmp_path, two_work
     for message in two_workers.call(refused, run):
         assert message.startswith("model.components.first: its buffer 'seen' follows the samples of a batch")
     assert not (tmp_path / "run").exists()
+
+
+class Noisy(Scaled):
+    """Draws a number for each held-out sample."""
+
+    def __init__(self):
+        super().__init__()
+        self.drawn = []
+
+    def losses(self, components, batch):
+        outcome = super().losses(components, batch)
+        self.drawn.append(torch.rand(len(batch["x"])))
+        return outcome
+
+
+def drawn_in_two_evaluations(run):
+    """Return the numbers that this process draws in each of two evaluations."""
+    trainer = built(run)
+    found = []
+    for _ in range(2):
+        trainer.objective.drawn.clear()
+        trainer.evaluations.on_held_out()
+        found.append(torch.cat(trainer.objective.drawn).tolist())
+    return found
+
+
+def test_the_processes_draw_other_numbers_in_an_evaluation(tmp_path, two_workers):
+    """Else a mean over the held-out samples would be less certain than that of one process."""
+    runs = [made(tmp_path / name, seed=4) for name in ("one", "two")]
+    for run in runs:
+        run["train"]["objective"] = {"type": "test_data_of_all.Noisy"}
+    alone, again = drawn_in_two_evaluations(runs[0])
+    torch.manual_seed(4)
+    assert alone == again == torch.cat([torch.rand(8), torch.rand(3)]).tolist()
+    first, second = two_workers.call(drawn_in_two_evaluations, runs[1])
+    assert first[0] == first[1]
+    assert second[0] == second[1]
+    assert len({*first[0], *second[0]}) == len(first[0]) + len(second[0]) == len(alone)
 
 
 class Unreadable(TensorSplit):

@@ -18,6 +18,7 @@ def summed(numbers):
 
 
 def failing_on_rank_1(message):
+    distributed.barrier()  # rank 0 has begun
     if distributed.get_rank() == 1:
         raise ValueError(message)
     distributed.barrier()

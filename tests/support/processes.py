@@ -31,6 +31,8 @@ GROUP_SECONDS = 30
 """How long a collective waits for the other ranks."""
 GRACE_SECONDS = 2.0
 """How long the other ranks may take to report their failure after the first one."""
+STACK_SECONDS = 10.0
+"""How long a rank that has not answered may take to write its stack."""
 MARK = "INNERSTEP_TEST_LAUNCH"
 """The environment variable that all processes of a launch inherit."""
 HOST = "127.0.0.1"
@@ -166,8 +168,12 @@ class Workers:
         worker = self._workers[rank]
         printed = len(worker.log.read_bytes())
         os.kill(worker.process.pid, signal.SIGUSR1)
-        time.sleep(0.2)
-        return f"no answer in {timeout:g} s\n{worker.log.read_bytes()[printed:].decode(errors='replace')[:4000]}"
+        deadline, stack, longer = time.monotonic() + STACK_SECONDS, b"", b""
+        while time.monotonic() < deadline and not (stack and stack == longer):
+            stack = longer
+            time.sleep(0.2)
+            longer = worker.log.read_bytes()[printed:]
+        return f"no answer in {timeout:g} s\n{longer.decode(errors='replace')[:4000]}"
 
 
 def _serve(pipe: pipes.Connection, rank: int, size: int, port: int, log: Path) -> None:

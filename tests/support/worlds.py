@@ -2,8 +2,10 @@
 
 from functools import cache
 
+from processes import GROUP_SECONDS
 from torch import distributed
 
+from trainer.distributed.launch import with_groups
 from trainer.distributed.world import World
 
 
@@ -12,6 +14,4 @@ def own_world():
     """Return the world of this process: one of those that `processes.Workers` has joined, or alone."""
     if not distributed.is_initialized():
         return World()
-    rank, size = distributed.get_rank(), distributed.get_world_size()
-    groups = {name: distributed.new_group(backend="gloo") for name in ("control", "gradients", "averages", "saves")}
-    return World(rank, size, rank, **groups)
+    return with_groups(World.from_environment(), GROUP_SECONDS)

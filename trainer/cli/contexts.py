@@ -93,10 +93,10 @@ def ending_at_once() -> Iterator[None]:
 
 
 def report_end(error: BaseException, message: str, calls: str = "", style: str | None = None) -> None:
-    """Print why the command ends; of several processes that train a run, one prints it for all.
+    """Print why the command ends. If several processes train a run, one prints it for all.
 
     Args:
-        error: What ends it.
+        error: The reason.
         message: Its message.
         calls: The lines of the user's code that made it.
         style: For the message.

@@ -38,7 +38,7 @@ class EvaluationConfig(ClassChoice):
     n_episodes: MayChange[PositiveCount] = 50
     """Episodes of an evaluation."""
     batch_size: MayChange[PositiveCount | None] = None
-    """Environments that run at a time, at most `n_episodes`; null: all episodes, up to 16. Of several processes that
+    """Environments that run at a time, at most `n_episodes`; null: all episodes, up to 16. If several processes
     train, each runs a share of the episodes, in at most so many environments."""
     use_async_envs: MayChange[bool] = False
     """Whether each environment runs in a separate process; false: one after the other, in the process of the run."""

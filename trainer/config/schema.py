@@ -59,8 +59,8 @@ class DataConfig(ClassChoice):
     drop_last: FixedInRun[bool] = False
     """Whether to leave out the last batch of an epoch if it is short; false: the batch is trained on."""
     workers: MayChange[Count] = 0
-    """Processes that make the training batches in advance; 0: the run makes each batch itself when it needs it. Of
-    several processes that train, each has so many."""
+    """Processes that make the training batches in advance; 0: the run makes each batch itself when it needs it. If
+    several processes train, each has so many."""
     pin_memory: MayChange[bool] = False
     """Whether training batches are put into pinned memory, from which a CUDA device copies in the background."""
 

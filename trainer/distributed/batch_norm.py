@@ -161,4 +161,4 @@ def _moments(world: World, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 _SHARED: Mapping[Any, Callable[..., Tensor]] = {F.batch_norm: batch_norm, F.instance_norm: instance_norm}
-"""What takes the place of torch's functions."""
+"""The functions that take the place of torch's."""

@@ -47,7 +47,7 @@ class Message:
     """A bucket's buffer on its way through the processes. Gradients become views of it, and are not copied back.
 
     Args:
-        bucket: What it holds.
+        bucket: Its gradients, and where they are.
         head: The numbers at its beginning.
         names: Of the parameters, for an error's message.
 

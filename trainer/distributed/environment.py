@@ -1,4 +1,4 @@
-"""The variables by which torchrun, or another launcher, tells a process its place; they are checked here."""
+"""The variables by which torchrun, or another launcher, gives a process its place; they are checked here."""
 
 import os
 import socket
@@ -82,7 +82,7 @@ def _number(name: str) -> int:
 
 
 def _refuse_shared_store() -> None:
-    """Refuse restarts on several hosts with one store: each host counts its own, so that a prefix cannot tell them.
+    """Refuse restarts on several hosts with one store: each host counts its own, so that attempts can share a prefix.
 
     A process would read the addresses of those that are dead, and wait for them.
     """

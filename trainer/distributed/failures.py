@@ -26,14 +26,14 @@ ANSWER_SECONDS = 2.0
 """How long a process waits for a sign of life of the others, after a collective has failed."""
 ALIKE_SECONDS = 2.0
 """How long a process that is still being built may take to meet the error of another one itself."""
-HEARD_SECONDS = 5.0
+RECEIVED_SECONDS = 5.0
 """How long a process that failed waits until the main one knows why, before torchrun ends them all."""
 END_SECONDS = 3.0
 """How long a process may live that hangs, or whose torchrun is gone."""
 PRINT_SECONDS = 0.5
 """How long the main process may take to print why the run stopped."""
 
-_FIRST, _ASKED, _HEARD, _SPEAKER = "first", "asked", "heard", "speaker"
+_FIRST, _ASKED, _RECEIVED, _SPEAKER = "first", "asked", "received", "speaker"
 """Keys in the store: the first failure; that a process asks who is there; that the main one knows; who prints."""
 
 
@@ -44,7 +44,7 @@ class Failure:
     rank: int
     """The process that failed first."""
     text: str
-    """What happened: `rank 1 (host) failed: reason`."""
+    """The event in words: `rank 1 (host) failed: reason`."""
     kind: Literal["failed", "gone", "hangs"]
     code: int
     """The exit code of the run."""
@@ -88,7 +88,7 @@ class Failures:
             self._thread.join(2 * POLL_SECONDS)
 
     def report(self, error: BaseException) -> None:
-        """Tell the others that this process fails by `error`, and wait until the main one knows."""
+        """Report to the others that this process fails by `error`, and wait until the main one knows."""
         with suppress(RuntimeError):  # the store is gone
             post(self._store, failure_of(error, self.rank))
 
@@ -99,8 +99,8 @@ class Failures:
         """
         with suppress(RuntimeError):
             if self.rank == 0:
-                self._store.set(_HEARD, "1")
-            elif _wait_for(self._store, _HEARD, HEARD_SECONDS):
+                self._store.set(_RECEIVED, "1")
+            elif _wait_for(self._store, _RECEIVED, RECEIVED_SECONDS):
                 time.sleep(PRINT_SECONDS)
 
     def behind(self, error: BaseException) -> Failure | None:
@@ -225,7 +225,7 @@ class Failures:
     def _let_know(self) -> None:
         """Let the process that failed end: torchrun will then end this one, which has the message by now."""
         if self.rank == 0:
-            self._watched.set(_HEARD, "1")
+            self._watched.set(_RECEIVED, "1")
 
     def _place(self) -> dict[str, str]:
         """Return where the main thread is, and whether it waits for other processes there."""
@@ -242,11 +242,11 @@ def failure_of(error: BaseException, rank: int) -> Failure:
 
 
 def post(store: Store, failure: Failure) -> None:
-    """Tell the other processes of a failure, and wait until the main one knows, before torchrun ends them all."""
+    """Report a failure to the other processes, and wait until the main one knows, before torchrun ends them all."""
     _posted(store, failure)
     if failure.rank == 0:
-        store.set(_HEARD, "1")
-    _wait_for(store, _HEARD, HEARD_SECONDS)
+        store.set(_RECEIVED, "1")
+    _wait_for(store, _RECEIVED, RECEIVED_SECONDS)
 
 
 def _wait_for(store: Store, key: str, seconds: float) -> bool:

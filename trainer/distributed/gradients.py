@@ -23,7 +23,7 @@ class GradientAverages:
     and before a message is sent whose length depends on the step: gloo ends a process that gets another length.
 
     Few gradients travel in one message, which has the same length in every step and begins with the step's label. With
-    more of them the label is a message of its own, on its way during the backward pass. A bucket is then sent as soon
+    more of them the label is a separate message, on its way during the backward pass. A bucket is then sent as soon
     as its gradients, the label and the buckets before it are there.
 
     Args:

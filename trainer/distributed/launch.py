@@ -63,15 +63,29 @@ def joined(world: World, timeout_seconds: float) -> Iterator[World]:
             dist.destroy_process_group()
 
 
+def with_groups(world: World, timeout_seconds: float, backend: str = "gloo") -> World:
+    """Return `world` with its groups. All processes call, which torch.distributed has joined.
+
+    Args:
+        world: As from `World.from_environment`.
+        timeout_seconds: How long a process waits for the others.
+        backend: Of the groups for tensors on the device of the run.
+    """
+    timeout = timedelta(seconds=timeout_seconds)
+    control, saves = (dist.new_group(timeout=timeout, backend="gloo") for _ in range(2))
+    gradients, averages = (dist.new_group(timeout=timeout, backend=backend) for _ in range(2))
+    return replace(world, control=control, gradients=gradients, averages=averages, saves=saves)
+
+
 def tell_early(error: BaseException) -> bool:
-    """Tell the others that this process failed by `error` before it could join them, so that they do not wait for it.
+    """Report to the others that this process failed by `error` before it could join them: they do not wait for it then.
 
     Returns:
         Whether they can know it, and the main process prints the message.
     """
     environment = Environment.read()
     if _joined:
-        return True  # told by `joined`
+        return True  # reported by `joined`
     if not environment.shares_store:
         return False
     try:
@@ -99,20 +113,19 @@ def _store(environment: Environment, timeout_seconds: float) -> Store:
             raise ConfigError(
                 f"MASTER_ADDR: no other process is reached within {seconds:g} seconds: {error}"
             ) from error
-    prefix = f"attempt/{environment.attempt}/{_joined}"
+    attempt = environment.attempt if environment.shares_store else 0  # each host counts its own
+    prefix = f"attempt/{attempt}/{_joined}"
     _joined += 1
     return PrefixStore(prefix, store)
 
 
 def _connected(world: World, store: Store, timeout_seconds: float) -> World:
     """Return `world` with its groups."""
-    timeout = timedelta(seconds=timeout_seconds)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     if not dist.is_initialized():
+        timeout = timedelta(seconds=timeout_seconds)
         dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=timeout)
-    control, saves = (dist.new_group(timeout=timeout, backend="gloo") for _ in range(2))
-    gradients, averages = (dist.new_group(timeout=timeout, backend=backend) for _ in range(2))
-    return replace(world, control=control, gradients=gradients, averages=averages, saves=saves)
+    return with_groups(world, timeout_seconds, backend)
 
 
 @contextmanager

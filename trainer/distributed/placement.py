@@ -64,15 +64,6 @@ def sharded_units(component: nn.Module) -> list[nn.Module]:
     return units
 
 
-def set_gradient_sync(component: nn.Module, whether: bool) -> None:
-    """Let the backward passes to come average the gradients of a sharded component over the processes, or keep them.
-
-    Gradients that are kept are whole, and are added to those of the next pass. Other components are left alone.
-    """
-    for unit in _units(component):
-        unit.set_requires_gradient_sync(whether, recurse=False)
-
-
 def compile_units(component: nn.Module) -> None:
     """Let torch.compile compile the forward pass of each unit of a sharded component.
 

@@ -34,7 +34,7 @@ class StepLabel:
         return not bool((total.cpu()[self.numbers() == 0] != 0).any())
 
     def text(self) -> str:
-        """Return what a process does, for a message."""
+        """Return the label in words, for a message."""
         return ("steps " + ", ".join(self.components) if self.components else "ends") + f" in update {self.update}"
 
 

@@ -51,7 +51,7 @@ class Place:
 
 @dataclass
 class _Computed:
-    """What all processes compute together now."""
+    """The batch that all processes compute together now, if they do."""
 
     counts: bool | None = None
     """Whether the samples of this process count; None: each process computes on its own."""
@@ -75,7 +75,7 @@ class World(Place):
     control: Group | None = None
     """The group for plain values, in the memory of the CPU; None before `launch.joined`, and for a single process."""
     gradients: Group | None = None
-    """The group for gradients, on the device of the run, and for what forward and backward passes send."""
+    """The group for gradients, on the device of the run, and for the messages of forward and backward passes."""
     averages: Group | None = None
     """The group for averages of gradients, which are sent during backward passes: one like `gradients`."""
     saves: Group | None = None
@@ -164,12 +164,17 @@ class World(Place):
 
     def alone(self) -> Self:
         """Return the world of this process without the others, of which one may be gone."""
-        return replace(self, rank=0, size=1, control=None, gradients=None, saves=None, failures=None)
+        return replace(self, rank=0, size=1, control=None, gradients=None, averages=None, saves=None, failures=None)
 
     def seed(self, seed: int, update: int) -> int:
         """Return the seed for the random numbers that this process draws in an update of a run with `seed`."""
         words = np.random.SeedSequence((seed, update, self.rank)).generate_state(1, np.uint64)
         return int(words[0])
+
+    def evaluation_seed(self, seed: int) -> int:
+        """Return the seed for the random numbers that this process draws in an evaluation; the main one has `seed`."""
+        words = np.random.SeedSequence(seed, spawn_key=(self.rank,)).generate_state(1, np.uint64)
+        return seed if self.is_main else int(words[0])
 
     def barrier(self) -> None:
         """Wait until every process has come here."""

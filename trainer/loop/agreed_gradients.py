@@ -66,11 +66,11 @@ class AgreedGradients:
 
     @property
     def losses(self) -> list[Tensor]:
-        """What is finite if the losses of the step are so in all processes."""
+        """Tensors that are finite if the losses of the step are so in all processes."""
         return [self._marks[:1]]
 
     def of(self, component: str, gradients: Sequence[Tensor]) -> list[Tensor]:
-        """Return what is finite if the gradients of a component are so in all processes."""
+        """Return tensors that are finite if the gradients of a component are so in all processes."""
         index = self._index[component]
         return [*(each for each in gradients if not is_sharded(each)), self._marks[index : index + 1]]
 

@@ -74,6 +74,21 @@ class GradientUpdater:
         log: Prints a line.
     """
 
+    record_gradients = False
+    """Whether `step` fills in `gradient_metrics`."""
+    stepped: set[str]
+    """The components that the present update has moved so far."""
+    lrs: dict[str, float]
+    """The lr that each component's last step ran at."""
+    gradient_metrics: dict[str, dict[str, Tensor]]
+    """Scalars by component and name, of its gradients before clipping: `grad_norm`, the joint L2 norm."""
+    turns: dict[str, int]
+    """How often each component's turn came."""
+    skipped: dict[str, int]
+    """How often each component was not moved at its turn, because values were not finite."""
+    sizes: tuple[int, ...] = (1,)
+    """Samples of each batch of the present update."""
+
     def __init__(
         self,
         components: nn.ModuleDict,
@@ -84,21 +99,8 @@ class GradientUpdater:
         log: Callable[[str], None],
     ) -> None:
         self.optimizers, self.rules = optimizers, rules
-        self.record_gradients = False
-        """Whether `step` fills in `gradient_metrics`."""
-        self.stepped: set[str] = set()
-        """The components that the present update has moved so far."""
-        self.lrs: dict[str, float] = {}
-        """The lr that each component's last step ran at."""
-        self.gradient_metrics: dict[str, dict[str, Tensor]] = {}
-        """Scalars by component and name, of its gradients before clipping: `grad_norm`, the joint L2 norm."""
-        self.turns: dict[str, int] = {}
-        """How often each component's turn came."""
-        self.skipped: dict[str, int] = {}
-        """How often each component was not moved at its turn, because values were not finite."""
+        self.stepped, self.lrs, self.gradient_metrics, self.turns, self.skipped = set(), {}, {}, {}, {}
         self.update, self.batch_index = 0, 0
-        self.sizes: tuple[int, ...] = (1,)
-        """Samples of each batch of the present update."""
         self.batch: Batch = {}
         self._components, self._world, self._device, self._log = components, world, world.device, log
         self._averages = averages

@@ -96,7 +96,7 @@ def describe_nonfinite(
 
 
 def _nonfinite(losses: Sequence[Tensor], batch: Batch, components: Mapping[str, nn.Module]) -> list[str]:
-    """Return what `describe_nonfinite` reports of this process."""
+    """Return the reasons that `describe_nonfinite` reports for this process."""
     found = []
     for index, loss in enumerate(losses):
         if not torch.isfinite(loss).all():

@@ -108,8 +108,8 @@ class PolicyEvaluation:
     ) -> list[Episode]:
         """Return the episodes of an evaluation, in the order of their seeds.
 
-        Of several processes, which all call, each runs a share of them, and gets all. The random numbers of the policy
-        then depend on `seed` and the first episode of the share.
+        If there are several processes, all call, and each runs a share of them and gets all. The random numbers of the
+        policy then depend on `seed` and the first episode of the share.
 
         Args:
             components: The policy's, in eval mode. Each process must have their whole weights.
