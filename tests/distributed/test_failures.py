@@ -51,6 +51,7 @@ def test_another_process_prints_the_message_if_main_is_gone(experiment, tmp_path
     ended = run_together(2, "train", experiment("kill", where=0))
     assert ended.codes == [-9, 75]
     assert ended.messages() == [f"error: stopped, as rank 0 ({HOST}) is gone"]
+    assert "The newest finite checkpoint: after 4 updates. `innerstep resume" in ended.outputs[1]
     assert steps_saved(tmp_path / "run") == ["step_00000004"]
 
 
