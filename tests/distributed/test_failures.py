@@ -100,3 +100,11 @@ def test_a_mistake_that_one_process_meets_before_it_joins_is_named(experiment, t
     assert f"rank 1 ({HOST}) failed" in message
     assert "no disk" in message
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", [("plan",), ("export", "--to=torch", "out"), ("checkpoint", "list")])
+def test_a_command_for_one_process_is_refused_once(experiment, tmp_path, command):
+    ended = run_together(2, command[0], *command[1:], experiment())
+    assert ended.codes == [2, 2]
+    assert ended.messages() == [ended.output.splitlines()[0]]
+    assert f"innerstep {command[0]}: runs in one process" in ended.output
