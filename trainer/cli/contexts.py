@@ -134,8 +134,8 @@ def refuse_several_processes(command: str | None) -> None:
         from ..errors import ConfigError
 
         raise ConfigError(
-            f"innerstep {command}: runs in one process; only train and resume run in several. Start it without torchrun,"
-            " or unset RANK and WORLD_SIZE."
+            f"innerstep {command}: runs in one process; only train and resume run in several. Start it without"
+            " torchrun, or unset RANK and WORLD_SIZE."
         )
 
 
