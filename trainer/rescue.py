@@ -34,8 +34,8 @@ from .runtime.signals import Interruption, StoppedBySignal
 def rescuing(run: Run, interruption: Interruption) -> Iterator[None]:
     """Run the body. If it fails, save the run, unless its state is that within an update or not finite.
 
-    Each message names the place where the body failed, the newest checkpoint, and the way to continue. Of several
-    processes the main one saves alone, as the others may not be there; another one only fails.
+    Each message names the place where the body failed, the newest checkpoint, and the way to continue. If there are
+    several processes, the main one saves alone, as the others may not be there; another one only fails.
 
     Args:
         interruption: With its `is_at_once`, a KeyboardInterrupt is a second signal, and nothing is saved.
