@@ -53,7 +53,7 @@ def watched(owner: Any, name: str, watch: Watch) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def counting(world: World, seconds: Counter[str], messages: Counter[str]) -> Iterator[None]:
+def counting(world: World, seconds: dict[str, float], messages: Counter[str]) -> Iterator[None]:
     """Run the body; add up the seconds of METHODS, the wait for the other process included, and count MESSAGES.
 
     A thread that writes checkpoints calls METHODS too, while the run continues: only its messages count.
@@ -85,7 +85,7 @@ def measure(updates: int, run_dir: str) -> None:
     """Train, and print the share of the time in the main process."""
     changes = {"train.run_dir": run_dir, "train.total_steps": updates, "train.pictures": False, "train.device": "cpu"}
     config = load_config(DIGITS, changes)
-    seconds, messages = Counter[str](), Counter[str]()
+    seconds, messages = {name: 0.0 for _, name in METHODS}, Counter[str]()
     with joined(World.from_environment(), 60.0) as world:
         trainer = OfflineTrainer(config, Console(quiet=True), world=world)
         if world.is_main:
@@ -96,7 +96,7 @@ def measure(updates: int, run_dir: str) -> None:
             trainer.run()
         whole = time.perf_counter() - start
     if world.is_main:
-        total = seconds.total()
+        total = sum(seconds.values())
         print(f"{updates} updates in {whole:.1f} s; control {total:.3f} s, {100 * total / whole:.2f} %")
         for name, taken in seconds.items():
             print(f"  {name}: {taken:.3f} s")
