@@ -1,6 +1,6 @@
 """Optimizer state by parameter name: checked, loaded, and written to files."""
 
-from ..transforms.shards import is_sharded, local_tensor
+from ..transforms.shards import is_sharded, local_part, local_tensor
 from .atomic_files import (
     ASIDE,
     MAX_JSON_BYTES,
@@ -57,6 +57,7 @@ __all__ = [
     "has_names",
     "is_sharded",
     "lerobot_state_dict",
+    "local_part",
     "local_tensor",
     "names_by_id",
     "number_kind",

@@ -17,9 +17,9 @@ from torch.optim import Optimizer
 
 from ..transforms.shards import is_sharded
 from ..types import HasSchedule, JsonObject
-from .agreement import failing_together, first_rank, largest_mesh
 from .atomic_files import ASIDE, MAX_JSON_BYTES, check_is_file, flush, read_limited, write_json, write_tensors
 from .checks import StateMismatchError
+from .joint_failures import failing_together, first_rank, largest_mesh
 from .lerobot_files import TENSORS, VALUES, lerobot_state_dict
 from .loading import match_groups
 from .named import NamedState, has_names, named_state, parameters_of, state_by_position

@@ -9,7 +9,7 @@ from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from ..types import ParamGroup
 from .grad_scaler import loss_scale
-from .shards import is_sharded, local_tensor, norm_over_shards
+from .shards import is_sharded, local_part, norm_over_shards
 from .step_options import StepOptions
 from .tracing import untraced
 
@@ -134,7 +134,7 @@ def _is_plain(gradients: list[Tensor]) -> bool:
 def _scale(gradients: Iterable[Tensor], factor: Tensor) -> None:
     parts: dict[tuple[type, torch.device, torch.dtype], list[Tensor]] = {}
     for gradient in gradients:
-        values = local_tensor(gradient) if is_sharded(gradient) else gradient
+        values = local_part(gradient)
         values = values._values() if values.is_sparse else values  # also right before they are added up
         parts.setdefault((type(values), values.device, values.dtype), []).append(values)
     for (_, device, _), tensors in parts.items():

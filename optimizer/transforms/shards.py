@@ -54,6 +54,11 @@ def local_tensor(tensor: "DTensor") -> Tensor:
     return local if type(local) in PLAIN else getattr(local, "wait", lambda: local)()
 
 
+def local_part(tensor: Tensor) -> Tensor:
+    """Return the local tensor of a DTensor, as `local_tensor` does; another tensor as it is."""
+    return local_tensor(tensor) if is_sharded(tensor) else tensor
+
+
 def layout_of(tensor: "DTensor") -> Layout:
     """Return the groups over whose processes the elements of a DTensor are divided."""
     mesh = tensor.device_mesh

@@ -10,10 +10,10 @@ from sample_worlds import TIMEOUT_SECONDS, in_float64, trainer_of
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
-from optimizer.state import is_sharded
+from optimizer.state import is_sharded, local_part
 from trainer import MODEL_REGISTRY, OBJECTIVE_REGISTRY, ConfigError, Objective, Outcome, load_config
 from trainer.distributed.launch import joined
-from trainer.distributed.placement import gathered, local_part
+from trainer.distributed.placement import gathered
 from trainer.distributed.world import World
 from trainer.offline_trainer import OfflineTrainer
 

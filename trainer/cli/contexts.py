@@ -115,13 +115,13 @@ def _speaks(error: BaseException) -> bool:
     if not _is_one_of_several():
         return True
     from ..distributed.environment import Environment
-    from ..distributed.launch import tell_early
+    from ..distributed.launch import report_early
     from ..errors import PeerError
 
     if isinstance(error, PeerError):
         return error.speaks
-    is_told = tell_early(error)
-    return Environment.read().rank == 0 or not is_told
+    is_known = report_early(error)
+    return Environment.read().rank == 0 or not is_known
 
 
 def refuse_several_processes(command: str | None) -> None:

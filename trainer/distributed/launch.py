@@ -77,7 +77,7 @@ def with_groups(world: World, timeout_seconds: float, backend: str = "gloo") -> 
     return replace(world, control=control, gradients=gradients, averages=averages, saves=saves)
 
 
-def tell_early(error: BaseException) -> bool:
+def report_early(error: BaseException) -> bool:
     """Report to the others that this process failed by `error` before it could join them: they do not wait for it then.
 
     Returns:

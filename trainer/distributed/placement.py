@@ -9,10 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import Tensor, nn
-
-from optimizer.state import is_sharded as is_sharded_tensor
-from optimizer.state import local_tensor
+from torch import nn
 
 from ..interfaces.component import NamesMethods
 from .world import World
@@ -102,11 +99,6 @@ def gathered(components: Iterable[nn.Module]) -> Iterator[None]:
         for unit in units:
             unit.set_reshard_after_forward(True, recurse=False)
             unit.reshard()
-
-
-def local_part(tensor: Tensor) -> Tensor:
-    """Return the part of a sharded tensor that this process has, in the same memory; another tensor as it is."""
-    return local_tensor(tensor) if is_sharded_tensor(tensor) else tensor
 
 
 def _mesh(world: World) -> "DeviceMesh":

@@ -192,14 +192,6 @@ class World(Place):
         dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self.control)
         return list(map(int, tensor.tolist()))
 
-    def total(self, numbers: Sequence[float]) -> list[float]:
-        """Return the sum of each number over the processes, in float64."""
-        if self.control is None:
-            return list(numbers)
-        tensor = torch.tensor(numbers, dtype=torch.float64)
-        dist.all_reduce(tensor, group=self.control)
-        return list(map(float, tensor.tolist()))
-
     def from_main(self, value: Any) -> Any:
         """Return in every process the value of the main one, which JSON can hold; those of others are ignored."""
         if self.control is None:

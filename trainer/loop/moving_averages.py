@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from optimizer.factories import trainable_parameters
-from optimizer.state import is_sharded
+from optimizer.state import is_sharded, local_part
 
-from ..distributed.placement import local_part
 from .running_statistics import statistics_of
 
 Place = tuple[MutableMapping[str, Tensor | None], str]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from optimizer.config import counted
+from optimizer.state import local_part
 
-from ..distributed.placement import local_part
 from ..distributed.step_labels import named_ranks
 from ..distributed.world import World
 from ..errors import NonFiniteError

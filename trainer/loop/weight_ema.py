@@ -6,10 +6,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from optimizer.state import is_sharded
+from optimizer.state import is_sharded, local_part
 
 from ..config.averages import EmaConfig
-from ..distributed.placement import local_part
 from .moving_averages import MovingAverage, Place, followed_tensors, other_buffers
 
 
