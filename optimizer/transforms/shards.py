@@ -76,7 +76,7 @@ def sum_over_shards(values: Tensor, sums: Sums) -> Tensor:
 
     Args:
         values: a vector, each number of one shard.
-        sums: what `sums_of` returns for the layouts of the values.
+        sums: the result of `sums_of` for the layouts of the values.
     """
     for group, indices in sums:
         parts = [] if len(indices) == len(values) else list(values.unbind())

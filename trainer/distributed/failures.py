@@ -290,7 +290,7 @@ def _of_a_collective(error: BaseException | None) -> BaseException | None:
 
 
 def _caller_of_collective(frames: Sequence[traceback.FrameSummary]) -> Sequence[traceback.FrameSummary] | None:
-    """Return the frames around a call that waits for other processes; None if the innermost one is none of those.
+    """Return the frames around a call that waits for other processes; None if the innermost one is another one.
 
     The user's code may run inside torch.distributed: then it does not wait.
     """
