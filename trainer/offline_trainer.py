@@ -129,7 +129,7 @@ class OfflineTrainer:
             seed_all(config.seed)
         train_mode(self.components)
         sinks = self.sinks if self.world.is_main else {}
-        interruption = Interruption()
+        interruption = Interruption(self.world.is_alone)
         clock, check = self.checkpoints.due_by_clock, self.updater.check_steps
         agreement = Agreement(self.world, interruption, clock, self.step, check)
         with (

@@ -34,8 +34,8 @@ from .runtime.signals import Interruption, StoppedBySignal
 def rescuing(run: Run, interruption: Interruption) -> Iterator[None]:
     """Run the body. If it fails, save the run, unless its state is that within an update or not finite.
 
-    Each message names the place where the body failed, the newest checkpoint, and the way to continue. Of several
-    processes the main one saves alone, as the others may not be there; another one only fails.
+    Each message names the place where the body failed, the newest checkpoint, and the way to continue. If there are
+    several processes, the main one saves alone, as the others may not be there; another one only fails.
 
     Args:
         interruption: With its `is_at_once`, a KeyboardInterrupt is a second signal, and nothing is saved.
@@ -56,9 +56,7 @@ def rescuing(run: Run, interruption: Interruption) -> Iterator[None]:
         failure = f"{_describe_place(run)}: {raised(error)}"
         raise KeyboardInterrupt(_lines(failure, _rescue(run, failure))) from error
     except PeerError as error:
-        raise PeerError(
-            _lines(str(error), _rescue(run, str(error))), error.exit_code, error.calls, error.speaks
-        ) from error
+        raise _rescued_alone(run, error) from error
     except UnsavableError as error:
         raise UserCodeError(f"{error}\n{_way_to_continue(run.config.train.run_dir)}") from error
     except BaseException as error:  # libraries in Rust raise no Exceptions
@@ -79,6 +77,16 @@ def _rescued(run: Run, error: BaseException) -> UserCodeError | NonFiniteError:
     kind = NonFiniteError if isinstance(error, NonFiniteError) else UserCodeError
     hint = " --train.on_nonfinite=skip leaves such updates out." if kind is NonFiniteError else ""
     return kind(_lines(failure, _rescue(run, failure, hint)))
+
+
+def _rescued_alone(run: Run, error: PeerError) -> PeerError:
+    """Save the run after the failure of another process; return the error for the user.
+
+    If the main process is gone, nobody saves, and the process that speaks in its place names the newest checkpoint.
+    """
+    names_checkpoint = error.speaks and not run.world.is_main
+    notes = _way_to_continue(run.config.train.run_dir) if names_checkpoint else _rescue(run, str(error))
+    return PeerError(_lines(str(error), notes), error.exit_code, error.calls, error.speaks)
 
 
 def _is_explained(error: BaseException) -> bool:

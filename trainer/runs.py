@@ -92,8 +92,8 @@ def _train_or_resume(
     config: ExperimentConfig, overwrite: bool, or_resume: bool, console: Console, world: World
 ) -> Result:
     run_dir = config.train.run_dir
-    holds_run = world.from_main(world.is_main and _holds_run(run_dir, overwrite, or_resume))
-    if not (holds_run and or_resume):
+    resumes = world.from_main(world.is_main and _holds_run(run_dir, overwrite, or_resume) and or_resume)
+    if not resumes:
         return _train(config, overwrite, console, world)
     with _naming_resume_command(run_dir):
         return _resume(config.in_place(), None, True, world.console(console), world, _PATIENCE_SECONDS)

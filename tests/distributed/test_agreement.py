@@ -20,10 +20,10 @@ class Asked:
     signal = None
 
 
-def followed(signals=(), clock=range(0), seconds=1.0):
+def followed(signals=(), clock=range(0), seconds=1e9):
     """Return what this process learns: the update that a signal stops it after, the signal, and when saves were due.
 
-    signals: rank, update and number of each that comes.
+    signals: rank, update and number of each that comes. seconds: about the time between two exchanges.
     """
     agreements.SECONDS = seconds
     world, asked, done, saves = own_world(), Asked(), 0, []

@@ -52,6 +52,7 @@ def test_the_place_is_read(given):
         ({"LOCAL_RANK": "1.0"}, "LOCAL_RANK: must be a number >= 0; got '1.0'"),
         ({"MASTER_ADDR": ""}, "MASTER_ADDR: is not set"),
         ({"MASTER_PORT": ""}, "MASTER_PORT: is not set"),
+        ({"MASTER_PORT": "65536"}, "MASTER_PORT: must be <= 65535; got 65536"),
         ({"MASTER_PORT": "a port"}, "MASTER_PORT: must be a number"),
     ],
 )

@@ -51,6 +51,7 @@ def test_another_process_prints_the_message_if_main_is_gone(experiment, tmp_path
     ended = run_together(2, "train", experiment("kill", where=0))
     assert ended.codes == [-9, 75]
     assert ended.messages() == [f"error: stopped, as rank 0 ({HOST}) is gone"]
+    assert "The newest finite checkpoint: after 4 updates. `innerstep resume" in ended.outputs[1]
     assert steps_saved(tmp_path / "run") == ["step_00000004"]
 
 
@@ -98,17 +99,40 @@ def test_a_mistake_in_the_config_is_printed_once(experiment):
     assert "stopped, as" not in ended.output
 
 
-def test_a_mistake_that_one_process_meets_before_it_joins_is_named(experiment, tmp_path):
-    (tmp_path / "fails_on_rank_1.py").write_text(
-        "import os\nif os.environ['RANK'] == '1':\n    raise OSError('no disk')\n"
-    )
-    path = experiment()
-    made = json.loads(path.read_text())
-    made["plugins"].append("fails_on_rank_1")
-    path.write_text(json.dumps(made))
-    ended = run_together(2, "train", path)
+@pytest.fixture
+def experiment_with_plugin(experiment, tmp_path):
+    """Return a function that writes an experiment whose plugin runs `code` on rank 1, and returns its file."""
+
+    def write(code, **changed):
+        (tmp_path / "fails_on_rank_1.py").write_text(f"import os\nif os.environ['RANK'] == '1':\n    {code}\n")
+        path = experiment(**changed)
+        made = json.loads(path.read_text())
+        made["plugins"].append("fails_on_rank_1")
+        path.write_text(json.dumps(made))
+        return path
+
+    return write
+
+
+def test_a_mistake_that_one_process_meets_before_it_joins_is_named(experiment_with_plugin, tmp_path):
+    ended = run_together(2, "train", experiment_with_plugin("raise OSError('no disk')"))
     assert ended.codes == [2, 2]
     (message,) = ended.messages()
     assert f"rank 1 ({HOST}) failed" in message
     assert "no disk" in message
     assert not (tmp_path / "run").exists()
+
+
+def test_a_process_that_does_not_join_is_named(experiment_with_plugin, tmp_path):
+    ended = run_together(2, "train", experiment_with_plugin("os._exit(7)", timeout=2))
+    assert ended.codes == [75, 7]
+    assert ended.messages() == ["error: stopped, as rank 1 did not join the others"]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", [("plan",), ("export", "--to=torch", "out"), ("checkpoint", "list")])
+def test_a_command_for_one_process_is_refused_once(experiment, tmp_path, command):
+    ended = run_together(2, command[0], *command[1:], experiment())
+    assert ended.codes == [2, 2]
+    assert ended.messages() == [ended.output.splitlines()[0]]
+    assert f"innerstep {command[0]}: runs in one process" in ended.output

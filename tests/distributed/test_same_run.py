@@ -63,6 +63,30 @@ def another_content():
     return replaced(sample_parts.TensorSplit, "batch", other)
 
 
+def unreadable_sample():
+    import sample_parts
+
+    batch = sample_parts.TensorSplit.batch
+
+    def other(split, indices):
+        if 36 in indices:  # the last sample, which is in the fingerprint
+            raise OSError("a bad disk")
+        return batch(split, indices)
+
+    return replaced(sample_parts.TensorSplit, "batch", other)
+
+
+def resumed_by(asked, made):
+    """Train a run of which this process was asked, by rank, whether to resume it; return its updates."""
+    from rich.console import Console
+    from worlds import own_world
+
+    from trainer import load_config, runs
+
+    world = own_world()
+    return runs._train_or_resume(load_config(made), False, asked[world.rank], Console(quiet=True), world).step
+
+
 def another_lr(trainer):
     trainer.optimizers["first"].param_groups[0]["lr"] *= 1.5
 
@@ -126,7 +150,7 @@ def test_of_four_processes_the_odd_one_is_named(four_workers):
         ({"grad_clip_norm": 2.0}, "train.grad_clip_norm: 2.0"),
         ({"eval_every": 3}, "train.eval_every: 3"),
         ({"data": {"params": {"samples": 38}}}, "data: samples in train: 38"),
-        ({"data": {"params": {"held_out": 0}}, "keep_best": None}, "data: samples in held_out: 'nothing'"),
+        ({"data": {"params": {"held_out": 0}}, "keep_best": None}, "data: samples in held_out: nothing"),
     ],
     ids=["fixed field", "field that may change", "length", "no held-out samples"],
 )
@@ -154,6 +178,21 @@ def test_other_weights_versions_and_values_are_refused(two_workers, tmp_path, pr
     assert f"rank 1 ({HOST}): {named}" in messages[0]
     assert messages[0].count("rank 1") == 1 or "sketch" in named  # nothing else differs
     assert not (tmp_path / "run").exists()
+
+
+def test_samples_that_one_process_cannot_read_are_an_error_when_they_are_needed(two_workers, tmp_path):
+    assert two_workers.call(refused, [config(tmp_path / "run")] * 2, unreadable_sample) == [None, None]
+
+
+@pytest.mark.parametrize("asked", [[True, False], [False, True]])
+def test_the_main_process_decides_whether_a_run_is_resumed(two_workers, tmp_path, asked):
+    made = config(tmp_path / "run")
+    assert two_workers.call(resumed_by, [True, True], made) == [12, 12]
+    if asked[0]:
+        assert two_workers.call(resumed_by, asked, made) == [12, 12]
+    else:
+        with pytest.raises(Exception, match="holds a run already"):
+            two_workers.call(resumed_by, asked, made)
 
 
 @pytest.mark.parametrize(

@@ -61,12 +61,15 @@ def test_a_killed_torchrun_leaves_no_process(tmp_path, begun):
         wait_for(lambda: not launch.pids(), 15)
 
 
-@pytest.mark.parametrize("rank", [None, 0, 1], ids=["torchrun", "rank 0", "rank 1"])
+@pytest.mark.parametrize("rank", [None, 0, 1, "all"], ids=["torchrun", "rank 0", "rank 1", "all, twice"])
 def test_a_signal_to_one_stops_all_after_a_checkpoint_with_one_message(tmp_path, rank):
     run = tmp_path / "run"
     with launched(2, "train", write_experiment(tmp_path, pause=0.01, total_steps=100_000)) as launch:
         wait_for(lambda: last_step(run) > 5)
-        os.kill(launch.torchrun.pid if rank is None else launch.pids(rank)[0], signal.SIGTERM)
+        both = [*launch.pids(0), *launch.pids(1)]  # a scheduler sends it to all, and torchrun passes its own on
+        pids = {None: [launch.torchrun.pid], "all": [*both, *both, launch.torchrun.pid]}
+        for pid in pids.get(rank) or launch.pids(rank)[:1]:
+            os.kill(pid, signal.SIGTERM)
         launch.finish()
         printed = [line for line in launch.output().splitlines() if line.startswith("SIGTERM: stopped after")]
         assert len(printed) == 1, launch.output()

@@ -108,9 +108,15 @@ def quiet():
 
 
 @pytest.fixture(autouse=True)
-def _no_process_is_left():
-    yield
-    assert multiprocessing.active_children() == []
+def children():
+    """Return a function that returns the living processes which the test has started; in the end there are none."""
+    others = multiprocessing.active_children()  # such as those of `two_workers`
+
+    def own():
+        return [process for process in multiprocessing.active_children() if process not in others]
+
+    yield own
+    assert own() == []
 
 
 @pytest.mark.parametrize("accumulate", [1, 4])
@@ -138,17 +144,17 @@ def test_several_processes_share_each_batch_and_draw_other_numbers():
     assert not noise[0] & noise[1]
 
 
-def test_the_workers_live_until_close_and_across_epochs():
+def test_the_workers_live_until_close_and_across_epochs(children):
     batches = ShuffledBatches(numbers(), 4, seed=3, workers=2)
-    assert multiprocessing.active_children() == []
+    assert children() == []
     next(batches.of_update(0))
-    first = {process.pid for process in multiprocessing.active_children()}
+    first = {process.pid for process in children()}
     for step in range(1, 14):
         next(batches.of_update(step))
-    assert {process.pid for process in multiprocessing.active_children()} == first
+    assert {process.pid for process in children()} == first
     assert len(first) == 2
     batches.close()
-    assert multiprocessing.active_children() == []
+    assert children() == []
     batches.close()
 
 
@@ -315,20 +321,20 @@ def test_an_augmented_run_is_taken_up_with_other_workers(tmp_path, quiet):
         ("die", r"data\.workers: DataLoader worker .*\. Fewer workers need less memory; with 0 the run makes"),
     ],
 )
-def test_what_a_worker_cannot_make_ends_the_run_with_the_reason(tmp_path, quiet, spoil, told):
+def test_what_a_worker_cannot_make_ends_the_run_with_the_reason(tmp_path, quiet, children, spoil, told):
     data = {"type": "test_workers.SpoiltNoise", "params": {"spoil": spoil}, "workers": 2}
     with pytest.raises(UserCodeError, match=told) as raised:
         train(config(tmp_path / "run", two(), OPTIMS, data=data), console=quiet)
-    assert multiprocessing.active_children() == []
+    assert children() == []
     if spoil == "misread":
         assert "in misread" in str(raised.value.__cause__)
 
 
-def test_no_process_is_left_when_a_run_ends_or_fails(tmp_path, quiet, monkeypatch):
+def test_no_process_is_left_when_a_run_ends_or_fails(tmp_path, quiet, children, monkeypatch):
     seen = []
 
     def losses(self, components, batch):
-        seen.append(len(multiprocessing.active_children()))
+        seen.append(len(children()))
         if len(seen) == 5:
             raise KeyboardInterrupt
         return compute(self, components, batch)
@@ -341,11 +347,11 @@ def test_no_process_is_left_when_a_run_ends_or_fails(tmp_path, quiet, monkeypatc
     for trainer in (ended, stopped):
         trainer.config.train.run_dir.mkdir()
     ended.run()
-    assert multiprocessing.active_children() == []
+    assert children() == []
     monkeypatch.setattr(sample_parts.Regression, "losses", losses)
     with pytest.raises(KeyboardInterrupt):
         stopped.run()
-    assert multiprocessing.active_children() == []
+    assert children() == []
     assert seen == [2, 2, 2, 2, 2]
 
 

@@ -156,6 +156,11 @@ def data_fingerprint(data: DataSet, seed: int) -> JsonObject:
     return found
 
 
+def unread_splits(fingerprint: Mapping[str, object]) -> list[str]:
+    """Return the splits of which `data_fingerprint` could read no samples."""
+    return [name for name, found in fingerprint.items() if isinstance(found, Mapping) and "checksum" not in found]
+
+
 def _split_fingerprint(part: Split, samples: int) -> JsonObject:
     length = len(part)
     indices = torch.linspace(0, length - 1, min(samples, length), dtype=torch.float64).round().long()

@@ -124,6 +124,21 @@ def _speaks(error: BaseException) -> bool:
     return Environment.read().rank == 0 or not is_told
 
 
+def refuse_several_processes(command: str | None) -> None:
+    """Refuse a command that torchrun started in several processes, each of which would do the same.
+
+    Raises:
+        ConfigError: There are several.
+    """
+    if _is_one_of_several():
+        from ..errors import ConfigError
+
+        raise ConfigError(
+            f"innerstep {command}: runs in one process; only train and resume run in several. Start it without"
+            " torchrun, or unset RANK and WORLD_SIZE."
+        )
+
+
 def _is_one_of_several() -> bool:
     """Return whether a launcher started this process as one of several."""
     from ..distributed.environment import Environment

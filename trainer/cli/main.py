@@ -11,7 +11,7 @@ import typer
 from ..runtime.streams import steady_process
 from .arguments import KEY, OverridesCommand
 from .checkpoint import checkpoint_app
-from .contexts import ending_at_once, importing, importing_by, interruptible, report_end
+from .contexts import ending_at_once, importing, importing_by, interruptible, refuse_several_processes, report_end
 
 if TYPE_CHECKING:
     from ..config.overrides import Typed
@@ -25,6 +25,8 @@ app = typer.Typer(
 )
 app.add_typer(checkpoint_app)
 
+_OF_SEVERAL = ("train", "resume")
+"""Commands that several processes run together."""
 _TAKES_OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
 _Config = Annotated[
     str,
@@ -67,11 +69,14 @@ def _print_version(is_given: bool) -> None:
 
 @app.callback()
 def _accept_options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
     """Accept the options that stand before a command."""
+    if context.invoked_subcommand not in _OF_SEVERAL:
+        refuse_several_processes(context.invoked_subcommand)
 
 
 @app.command(

@@ -39,8 +39,8 @@ def differences(
         found = [of_rank.get(path, _ABSENT) for _, of_rank in gathered]
         most, *others = _groups(found, is_alike or _has_same_json)
         lines += [
-            f"{listed([names[rank] for rank in ranks], 4)}: {shown(path)}: {shown_value(found[ranks[0]])},"
-            f" where {_holders(names, most)} {shown_value(found[most[0]])}"
+            f"{listed([names[rank] for rank in ranks], 4)}: {shown(path)}: {_shown(found[ranks[0]])},"
+            f" where {_holders(names, most)} {_shown(found[most[0]])}"
             for ranks in others
         ]
     more = len(lines) - SHOWN
@@ -57,6 +57,10 @@ def _groups(found: Sequence[object], is_alike: Callable[[object, object], bool])
         else:
             group.append(rank)
     return sorted(groups, key=lambda ranks: (-len(ranks), ranks[0]))
+
+
+def _shown(value: object) -> str:
+    return _ABSENT if value == _ABSENT else shown_value(value)
 
 
 def _holders(names: Sequence[str], ranks: Sequence[int]) -> str:

@@ -43,7 +43,8 @@ class Environment:
             return cls(rank, size, local_rank)
         if not os.environ.get("MASTER_ADDR"):
             raise ConfigError(f"MASTER_ADDR: is not set, and WORLD_SIZE is {size}. {_HINT}")
-        _number("MASTER_PORT")
+        if (port := _number("MASTER_PORT")) > _LARGEST_PORT:
+            raise ConfigError(f"MASTER_PORT: must be <= {_LARGEST_PORT}; got {port}. {_HINT}")
         _refuse_shared_store()
         return cls(
             rank,
@@ -56,6 +57,7 @@ class Environment:
 
 
 _PROBE_SECONDS = 5.0
+_LARGEST_PORT = 65535
 _HINT = "torchrun sets it; without several processes, unset RANK and WORLD_SIZE."
 
 
@@ -67,7 +69,7 @@ def torchrun_is_gone() -> bool:
         socket.create_connection((os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])), _PROBE_SECONDS).close()
     except ConnectionRefusedError:
         return True
-    except (OSError, KeyError, ValueError):  # joining has the message
+    except (OSError, KeyError, ValueError, OverflowError):  # joining has the message
         return False
     return False
 

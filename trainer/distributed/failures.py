@@ -80,7 +80,7 @@ class Failures:
         """Where the collective was called that has failed."""
         self.is_training = False
         """Whether this process reports the failure of another one itself, when its next collective fails."""
-        self._store.set(f"host/{rank}", self._host)
+        self._store.set(_host_key(rank), self._host)
         self._thread = threading.Thread(target=self._watch, name="innerstep-failures", daemon=True)
         self._thread.start()
 
@@ -113,7 +113,7 @@ class Failures:
             return None
         self._waited_at = [*traceback.extract_tb(failed.__traceback__)]
         try:
-            return self._first() or self._found_out("imed out" in str(error))
+            return self._first() or self._found_out(_has_timed_out(error))
         except RuntimeError:
             return self._of_lost_store()
 
@@ -157,7 +157,10 @@ class Failures:
 
     def _missing(self, ranks: list[int], timed_out: bool) -> Failure:
         others = f" (and {len(ranks) - 1} more)" if len(ranks) > 1 else ""
-        text = f"{self._named(ranks[0])} {self._timed_out() if timed_out else 'is gone'}{others}"
+        if not self._store.check([_host_key(ranks[0])]):
+            text = f"rank {ranks[0]} did not join the others{others}"
+        else:
+            text = f"{self._named(ranks[0])} {self._timed_out() if timed_out else 'is gone'}{others}"
         return Failure(ranks[0], text, "gone", STOPPED_AND_SAVED, time.time())
 
     def _hanging(self, answers: dict[int, dict[str, str] | None]) -> Failure:
@@ -183,9 +186,7 @@ class Failures:
         return f"for {self._timeout:g} seconds (distributed.timeout_seconds)"
 
     def _named(self, rank: int) -> str:
-        key = f"host/{rank}"
-        host = self._store.get(key).decode() if self._store.check([key]) else "not joined"
-        return f"rank {rank} ({host})"
+        return f"rank {rank} ({self._store.get(_host_key(rank)).decode()})"
 
     def _of_lost_store(self) -> Failure:
         """Return the failure when the store is gone too: with the process that keeps it, or with torchrun."""
@@ -271,6 +272,11 @@ def _posted(store: Store, failure: Failure) -> Failure:
     return _decoded(store.compare_set(_FIRST, "", json.dumps(asdict(failure))))
 
 
+def _host_key(rank: int) -> str:
+    """Return the key of the host of a process that has joined the others."""
+    return f"host/{rank}"
+
+
 def _of_a_collective(error: BaseException | None) -> BaseException | None:
     """Return the error of a collective that failed: `error`, or one that led to it; None if there is none."""
     seen: set[int] = set()
@@ -296,6 +302,11 @@ def _caller_of_collective(frames: Sequence[traceback.FrameSummary]) -> Sequence[
             return frames[:end] if waits else None
         waits = waits or path.is_relative_to(theirs) or path.is_relative_to(ours)  # the latter calls a method in C++
     return None
+
+
+def _has_timed_out(error: BaseException) -> bool:
+    """Return whether `error` is of a wait that took too long, and not of a process that does not answer any more."""
+    return "imed out" in str(error) and "refused" not in str(error)
 
 
 def _decoded(data: bytes) -> Failure:

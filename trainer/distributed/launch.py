@@ -90,7 +90,7 @@ def tell_early(error: BaseException) -> bool:
         return False
     try:
         post(_store(environment, _EARLY_SECONDS), failure_of(error, environment.rank))
-    except RuntimeError:
+    except (RuntimeError, ConfigError):  # the store is gone, or cannot be reached
         return False
     return True
 

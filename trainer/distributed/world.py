@@ -2,9 +2,10 @@
 
 import json
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -20,6 +21,11 @@ from .failures import Failures
 
 Group = dist.ProcessGroup
 """Processes that exchange tensors."""
+
+_SHORT_BYTES = 2048
+"""The length of the first message with a plain value, which most values fit into."""
+_HEAD_BYTES = 8
+"""Bytes at its beginning that hold the length of the value."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,9 @@ class _Computed:
 
     counts: bool | None = None
     """Whether the samples of this process count; None: each process computes on its own."""
+
+
+_ON_ITS_OWN = nullcontext()
 
 
 @dataclass(frozen=True)
@@ -90,7 +99,7 @@ class World(Place):
         """Whether this is the process that prints, and writes the run's files."""
         return self.rank == 0
 
-    @property
+    @cached_property  # each update asks for it several times
     def is_alone(self) -> bool:
         """Whether no other process trains the run."""
         return self.size == 1
@@ -125,7 +134,7 @@ class World(Place):
 
         Statistics over a batch are over the samples of all processes there, so that all of them run the same layers.
         """
-        return nullcontext() if self.is_alone else self._computing(bool(self.share(samples)))
+        return _ON_ITS_OWN if self.is_alone else self._computing(bool(self.share(samples)))
 
     @contextmanager
     def _computing(self, counts: bool) -> Iterator[None]:
@@ -195,31 +204,37 @@ class World(Place):
         """Return in every process the value of the main one, which JSON can hold; those of others are ignored."""
         if self.control is None:
             return value
-        data = _encoded(value) if self.is_main else torch.empty(0, dtype=torch.uint8)
-        length = torch.tensor([data.numel()])
-        dist.broadcast(length, 0, group=self.control)
-        data = data if self.is_main else torch.empty(int(length), dtype=torch.uint8)
-        dist.broadcast(data, 0, group=self.control)
-        return _decoded(data)
+        return self._exchanged(value if self.is_main else None, self._broadcast)[0]
 
     def gather(self, value: Any) -> list[Any]:
         """Return the values of all processes, which JSON can hold, by rank."""
-        if self.control is None:
-            return [value]
-        data = _encoded(value)
-        lengths = [torch.empty(1, dtype=torch.int64) for _ in range(self.size)]
-        dist.all_gather(lengths, torch.tensor([data.numel()]), group=self.control)
-        longest = int(max(lengths))
-        padded = torch.cat([data, torch.zeros(longest - data.numel(), dtype=torch.uint8)])
-        gathered = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.size)]
-        dist.all_gather(gathered, padded, group=self.control)
-        return [_decoded(each[: int(length)]) for each, length in zip(gathered, lengths, strict=True)]
+        return [value] if self.control is None else self._exchanged(value, self._all_gather)
+
+    def _exchanged(self, value: Any, send: Callable[[Tensor], list[bytes]]) -> list[Any]:
+        """Return values that `send` brings, by way of their JSON, which keeps each number as it is.
+
+        The first message has the same length everywhere, and begins with the length of the value. A second one is sent
+        only if a value does not fit into the first.
+        """
+        data = json.dumps(value).encode()
+        rows = send(_message(len(data).to_bytes(_HEAD_BYTES, "little") + data, _SHORT_BYTES))
+        lengths = [int.from_bytes(row[:_HEAD_BYTES], "little") for row in rows]
+        if max(lengths) <= _SHORT_BYTES - _HEAD_BYTES:
+            rows = [row[_HEAD_BYTES:] for row in rows]
+        else:
+            rows = send(_message(data, max(lengths)))
+        return [json.loads(row[:length]) for row, length in zip(rows, lengths, strict=True)]
+
+    def _broadcast(self, message: Tensor) -> list[bytes]:
+        dist.broadcast(message, 0, group=self.control)
+        return [message.numpy().tobytes()]
+
+    def _all_gather(self, message: Tensor) -> list[bytes]:
+        rows = [torch.empty_like(message) for _ in range(self.size)]
+        dist.all_gather(rows, message, group=self.control)
+        return [row.numpy().tobytes() for row in rows]
 
 
-def _encoded(value: Any) -> Tensor:
-    """Return a value as the bytes of its JSON, which keeps each number as it is."""
-    return torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
-
-
-def _decoded(data: Tensor) -> Any:
-    return json.loads(bytes(data.tolist()).decode())
+def _message(data: bytes, length: int) -> Tensor:
+    """Return the first `length` bytes of `data`, with zeros behind it if it is shorter."""
+    return torch.frombuffer(bytearray(data[:length].ljust(length, b"\0")), dtype=torch.uint8)

@@ -184,9 +184,8 @@ class _NumberedBatches(Dataset[Batch | _Failure]):
         if epoch != self._epoch:
             self._epoch, self._order = epoch, _epoch_order(len(self._split), self._seed, epoch)
         start = index * self._batch_size
-        indices = self._order[start : start + self._batch_size]
-        taken = self._place.taken(len(indices))
-        return self._split.batch(indices[taken.start : taken.stop])
+        taken = self._place.taken(min(self._batch_size, self._order.numel() - start))
+        return self._split.batch(self._order[start + taken.start : start + taken.stop])
 
     def __getitem__(self, number: int) -> Batch | _Failure:
         """Return batch `number`, made in a worker with random numbers of this batch alone, or the reason why not.

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..distributed.world import World
 from ..errors import UserCodeError
 from ..interfaces.objective import Outcome, loss_problem, metric_problem
-from .sample_means import SampleMeans
+from .sample_means import SampleMeans, Sums, means_of
 
 
 @dataclass(frozen=True)
@@ -36,44 +36,50 @@ class UpdateReport:
     """Share of the time of the updates since the last logged one, this one included, that this process waited for
     batches."""
     world: World = field(default_factory=World)
-    """The processes of the run. All of them read `losses`, `metrics` and `longest_wait`, in this order."""
+    """The processes of the run. All of them read the means, at the same place."""
 
-    @cached_property
+    @property
     def losses(self) -> dict[str, Tensor]:
         """The mean of each loss over all samples.
 
         Raises:
             UserCodeError: The objective returned something else than an Outcome of scalar tensors.
         """
-        for outcome in self.outcomes:
-            _check_outcome(loss_problem(outcome))
-            if differ := outcome.losses.keys() ^ self.outcomes[0].losses.keys():
-                _check_outcome(f"not each batch of this update has the loss {min(differ)!r}")
-        return self._means([outcome.losses for outcome in self.outcomes])
+        return self._means.losses
 
-    @cached_property
+    @property
     def metrics(self) -> dict[str, Tensor]:
         """The mean of each metric over all samples of the batches that have it.
 
-        Metrics may be the user's code, which runs here.
+        Metrics may be the user's code, which runs here, or where the losses are read first.
 
         Raises:
             UserCodeError: A metric is not a scalar.
         """
-        measured = [outcome.measured() for outcome in self.outcomes]
-        for metrics in measured:
-            _check_outcome(metric_problem(metrics))
-        return self._means(measured)
+        return self._means.metrics
 
-    @cached_property
+    @property
     def longest_wait(self) -> float:
         """The largest `data_wait` of a process: all wait for the one that waits the longest."""
-        waits: list[float] = self.world.gather(self.data_wait)
-        return max(waits)
+        return self._means.longest_wait
 
-    def _means(self, values: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        if not self.world.is_alone:
-            return self._means_over_processes(values)
+    @cached_property
+    def _means(self) -> "_Means":
+        for outcome in self.outcomes:
+            _check_outcome(loss_problem(outcome))
+            if differ := outcome.losses.keys() ^ self.outcomes[0].losses.keys():
+                _check_outcome(f"not each batch of this update has the loss {min(differ)!r}")
+        losses = [outcome.losses for outcome in self.outcomes]
+        metrics = [outcome.measured() for outcome in self.outcomes]
+        for measured in metrics:
+            _check_outcome(metric_problem(measured))
+        if self.world.is_alone:
+            return _Means(self._own_means(losses), self._own_means(metrics), self.data_wait)
+        gathered = self.world.gather([self._sums(losses), self._sums(metrics), self.data_wait])
+        of_losses, of_metrics, waits = zip(*gathered, strict=True)
+        return _Means(_tensors(means_of(of_losses)), _tensors(means_of(of_metrics)), max(waits))
+
+    def _own_means(self, values: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         means = {}
         for name in dict.fromkeys(name for each in values for name in each):
             having = [(each[name], size) for each, size in zip(values, self.sizes, strict=True) if name in each]
@@ -81,12 +87,25 @@ class UpdateReport:
             means[name] = _weighted_mean([torch.as_tensor(value).detach() for value in tensors], sizes)
         return means
 
-    def _means_over_processes(self, values: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    def _sums(self, values: Sequence[Mapping[str, Tensor]]) -> Sums:
         own = SampleMeans()
         for each, size in zip(values, self.sizes, strict=True):
             for name, value in each.items():
                 own.add(name, float(torch.as_tensor(value).detach()), len(self.world.share(size)))
-        return {name: torch.tensor(mean, dtype=torch.float64) for name, mean in own.over(self.world).items()}
+        return own.sums
+
+
+@dataclass(frozen=True)
+class _Means:
+    """The means of an update over all processes, after one exchange."""
+
+    losses: dict[str, Tensor]
+    metrics: dict[str, Tensor]
+    longest_wait: float
+
+
+def _tensors(means: Mapping[str, float]) -> dict[str, Tensor]:
+    return {name: torch.tensor(mean, dtype=torch.float64) for name, mean in means.items()}
 
 
 def _check_outcome(problem: str | None) -> None:

@@ -29,13 +29,18 @@ class Interruption:
 
     A signal that the process ignores (SIGHUP under nohup) stays ignored. Only the main thread gets signals; in another
     one nothing is changed.
+
+    Args:
+        is_alone: Whether no other process trains the run. If one does, a second signal is another copy of the first:
+            schedulers send SIGTERM to each process, and torchrun then passes its own on; and Linux sends the signal for
+            a parent that was killed once for each of its threads. The launcher ends processes that take too long.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_alone: bool = True) -> None:
         self.signal: signal.Signals | None = None
         self.is_at_once = False
         """Whether a second SIGINT or SIGTERM has come."""
-        self._stop_requested = False
+        self._is_alone, self._stop_requested = is_alone, False
         self._before: dict[signal.Signals, _Handler] = {}
 
     def __enter__(self) -> Self:
@@ -50,7 +55,7 @@ class Interruption:
         self._restore()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if number in _STOPPING and self._stop_requested:
+        if number in _STOPPING and self._stop_requested and self._is_alone:
             self.is_at_once = True
             self._restore()
             os.kill(os.getpid(), number)
