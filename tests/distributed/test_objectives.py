@@ -41,6 +41,15 @@ def test_a_component_that_one_rank_does_not_use_gets_the_gradient_of_the_other(t
     assert max(apart(tmp_path, two_workers, constants, "some_samples", data={"params": {"samples": 40}})) <= 1e-11
 
 
+@pytest.mark.parametrize("placement", ["replicate", "shard"])
+def test_a_layer_that_one_rank_does_not_use_gets_its_own_gradient(tmp_path, two_workers, placement):
+    """A layer that no rank uses gets none: its weights do not decay."""
+    components = {"first": {"type": "experts", "placement": placement}, "second": LAYER}
+    decaying = {"type": "adamw", "params": {"lr": 0.01, "weight_decay": 0.5}}
+    options = {"optims": {"first": decaying, "second": ADAMW}, "data": {"batch_size": 3}}
+    assert max(apart(tmp_path, two_workers, None, "regression", components, **options)) <= 1e-11
+
+
 @WAYS
 def test_parameters_of_several_types_and_layouts_train_together(tmp_path, two_workers, constants):
     components = {"first": {"type": "several_types"}, "second": LAYER}

@@ -6,7 +6,7 @@ that of the whole parameter.
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _UNITS = "_sharded_units"
 """The attribute of a sharded component with its modules whose parameters are gathered together, the inner ones first.
 Those of a policy that was taken apart are not all among its submodules."""
+
+_REACHED = "_innerstep_reached"
+"""The attribute of a sharded parameter that `is_reached` returns."""
 
 
 def shard(component: nn.Module, units: Sequence[nn.Module], world: World, replicated: Iterable[nn.Parameter]) -> None:
@@ -47,6 +50,7 @@ def shard(component: nn.Module, units: Sequence[nn.Module], world: World, replic
         fully_shard(unit, mesh=mesh, reshard_after_forward=True, ignored_params=whole)
         for name in unit.distributed_methods if isinstance(unit, NamesMethods) else ():
             register_fsdp_forward_method(unit, name)
+        _send_all_gradients(cast("FSDPModule", unit))
     vars(component)[_UNITS] = list(units)  # not a submodule: `setattr` would not register a list either
 
 
@@ -59,6 +63,16 @@ def sharded_units(component: nn.Module) -> list[nn.Module]:
     """Return the modules of a component whose parameters are gathered together; none if it is not sharded."""
     units: list[nn.Module] = vars(component).get(_UNITS, [])
     return units
+
+
+def is_reached(parameter: Tensor) -> bool:
+    """Return whether backward passes of this process gave a sharded parameter a gradient, since `set_reached`."""
+    return bool(getattr(parameter, _REACHED, False))
+
+
+def set_reached(parameter: Tensor, whether: bool) -> None:
+    """Set what `is_reached` returns."""
+    setattr(parameter, _REACHED, whether)
 
 
 def compile_units(component: nn.Module) -> None:
@@ -99,6 +113,31 @@ def gathered(components: Iterable[nn.Module]) -> Iterator[None]:
         for unit in units:
             unit.set_reshard_after_forward(True, recurse=False)
             unit.reshard()
+
+
+def _send_all_gradients(unit: "FSDPModule") -> None:
+    """Let a unit's backward pass send a zero for each gradient that this process lacks, and note those that it has.
+
+    `fully_shard` sends those that are there, one after another: if another process has those of other parameters, it
+    adds up what does not belong together, or fails.
+    """
+    group: Any = unit._get_fsdp_state()._fsdp_param_group
+    if group is None:  # without parameters
+        return
+    send = group.post_backward
+
+    def post_backward(*unused: Any) -> None:
+        for each in group.fsdp_params:
+            whole = getattr(each, "_unsharded_param", None)
+            if whole is None or not whole.requires_grad:
+                continue
+            if whole.grad is not None or each.unsharded_accumulated_grad is not None:
+                set_reached(each.sharded_param, True)
+            else:
+                whole.grad = torch.zeros_like(whole)
+        send(*unused)
+
+    group.post_backward = post_backward
 
 
 def _mesh(world: World) -> "DeviceMesh":

@@ -1,6 +1,7 @@
 """The gradients of a step when several processes train a run: the same averages, and the same decisions, in all."""
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from optimizer.state import is_sharded
 
 from ..distributed.gradients import GradientAverages
+from ..distributed.placement import is_reached, set_reached
 from ..distributed.step_labels import StepLabel
 from ..distributed.world import World
 from .nonfinite import all_finite
@@ -17,7 +19,8 @@ class AgreedGradients:
     """Averages gradients over the processes, and lets all of them know which values of one of them are not finite.
 
     A mark for each component, and one for the losses, travels with the gradients. It is 0, or NaN if a process has
-    found a value that is not finite. Gradients of replicated components need none: they are the same everywhere.
+    found a value that is not finite. Gradients of replicated components need none: they are the same everywhere. A mark
+    for each sharded parameter is positive if a process has its gradient: without one it is None in all of them.
 
     Args:
         world: The processes, which have joined.
@@ -31,8 +34,12 @@ class AgreedGradients:
         replicated = {
             name: {path: each for path, each in own.items() if not is_sharded(each)} for name, own in parameters.items()
         }
-        self._averages = GradientAverages(world, replicated, 1 + len(parameters))
-        self._marks = torch.zeros(1 + len(parameters))
+        ends = accumulate((len(own) for own in self._sharded.values()), initial=1 + len(parameters))
+        self._spans = {name: slice(*span) for name, span in zip(self._sharded, pairwise(ends), strict=True)}
+        """Where the marks of the sharded parameters of each component are."""
+        self._length = 1 + len(parameters) + sum(map(len, self._sharded.values()))
+        self._averages = GradientAverages(world, replicated, self._length)
+        self._marks = torch.zeros(self._length)
 
     def begin(self, update: int, components: Sequence[str], losses: Sequence[Tensor]) -> None:
         """Begin a step before its last backward pass.
@@ -55,6 +62,12 @@ class AgreedGradients:
         """
         names = [name for name in components if self._sharded[name]]
         self._marks = self._averages.finish(self._marked(names, losses) if names else None)
+        for name in names:
+            is_anywhere = (self._marks[self._spans[name]] > 0).tolist()
+            for parameter, found in zip(self._sharded[name], is_anywhere, strict=True):
+                set_reached(parameter, False)
+                if not found:
+                    parameter.grad = None
 
     def end_update(self, update: int) -> None:
         """Check that all processes have made the same steps up to the end of an update.
@@ -75,10 +88,12 @@ class AgreedGradients:
         return [*(each for each in gradients if not is_sharded(each)), self._marks[index : index + 1]]
 
     def _marked(self, sharded: Sequence[str], losses: Sequence[Tensor]) -> Tensor:
-        marks = torch.zeros(1 + len(self._index), device=self._device)
+        marks = torch.zeros(self._length, device=self._device)
         for loss in losses:
             marks[0] += 0 * loss.reshape(())
         for name in sharded:
             if not all_finite([each.grad for each in self._sharded[name] if each.grad is not None]):
                 marks[self._index[name]] = torch.nan
+            reached = [float(is_reached(each)) for each in self._sharded[name]]
+            marks[self._spans[name]] = torch.tensor(reached, device=self._device)
         return marks

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 from optimizer.state import is_sharded
 
+from ..distributed.placement import is_reached, set_reached
+
 
 class BackwardPass:
     """Adds the gradient of a loss to those of some parameters.
@@ -26,12 +28,13 @@ class BackwardPass:
             return
         # The graph has the whole parameters, which fully_shard has put in place of the sharded ones: asked for these,
         # torch would compute nothing.
-        kept = [parameter.grad for parameter in self._others]
+        kept = [(parameter.grad, is_reached(parameter)) for parameter in self._others]
         for parameter in self._others:
             parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]  # torch
-        for parameter, gradient in zip(self._others, kept, strict=True):
+        for parameter, (gradient, was_reached) in zip(self._others, kept, strict=True):
             parameter.grad = gradient
+            set_reached(parameter, was_reached)
 
 
 def check_loss(loss: Tensor) -> None:
