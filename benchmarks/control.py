@@ -1,4 +1,4 @@
-"""The share of the time that two processes of a run spend on their decisions, on the digits.
+"""What two processes of a run spend on their decisions, on the digits: the share of the time, and the messages.
 
 Run it by `python benchmarks/control.py [UPDATES]`; it starts itself under torchrun.
 """
@@ -14,63 +14,95 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 from rich.console import Console
 
 from trainer import load_config
 from trainer.distributed.launch import joined
 from trainer.distributed.world import World
+from trainer.loop.agreed_gradients import AgreedGradients
 from trainer.offline_trainer import OfflineTrainer
 
 PROCESSES, UPDATES = 2, 600
 DIGITS = Path(__file__).parent.parent / "configs" / "digits.yaml"
-METHODS = ("largest", "total", "from_main", "gather")
-"""The methods of World that exchange plain values; the others call these."""
+METHODS = (*((World, name) for name in ("largest", "total", "from_main", "gather")), (AgreedGradients, "end_update"))
+"""What exchanges plain values, or checks that all processes made the same steps; other methods call these."""
+MESSAGES = ("all_reduce", "all_gather", "broadcast")
+"""The functions of torch.distributed that send the messages, of these and of gradients."""
+
+Watch = Callable[[tuple[Any, ...], dict[str, Any], float], None]
 
 
 @contextlib.contextmanager
-def timed(seconds: dict[str, float], calls: Counter[str]) -> Iterator[None]:
-    """Run the body, and count the calls of METHODS and their seconds, the wait for the other process included."""
+def watched(owner: Any, name: str, watch: Watch) -> Iterator[None]:
+    """Run the body; after each call of a function give `watch` the arguments and the seconds."""
+    function = getattr(owner, name)
 
-    def counting(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*given: Any) -> Any:
-            start = time.perf_counter()
-            try:
-                return method(*given)
-            finally:
-                seconds[name] += time.perf_counter() - start
-                calls[name] += 1
+    def call(*given: Any, **options: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return function(*given, **options)
+        finally:
+            watch(given, options, time.perf_counter() - start)
 
-        return call
-
-    before = {name: getattr(World, name) for name in METHODS}
-    for name, method in before.items():
-        setattr(World, name, counting(name, method))
+    setattr(owner, name, call)
     try:
         yield
     finally:
-        for name, method in before.items():
-            setattr(World, name, method)
+        setattr(owner, name, function)
+
+
+@contextlib.contextmanager
+def counting(world: World, seconds: dict[str, float], messages: Counter[str]) -> Iterator[None]:
+    """Run the body; add up the seconds of METHODS, the wait for the other process included, and count MESSAGES.
+
+    A thread that writes checkpoints calls METHODS too, while the run continues: only its messages count.
+    """
+    groups = {id(world.control): "control", id(world.averages): "gradients", id(world.saves): "saves"}
+
+    def time_method(name: str) -> Watch:
+        def watch(given: tuple[Any, ...], _: dict[str, Any], taken: float) -> None:
+            if getattr(given[0], "control", world.control) is world.control:
+                seconds[name] += taken
+
+        return watch
+
+    def count(name: str) -> Watch:
+        def watch(_: tuple[Any, ...], options: dict[str, Any], __: float) -> None:
+            messages[f"{groups.get(id(options.get('group')), 'other')}: {name}"] += 1
+
+        return watch
+
+    with contextlib.ExitStack() as stack:
+        for owner, name in METHODS:
+            stack.enter_context(watched(owner, name, time_method(name)))
+        for name in MESSAGES:
+            stack.enter_context(watched(dist, name, count(name)))
+        yield
 
 
 def measure(updates: int, run_dir: str) -> None:
     """Train, and print the share of the time in the main process."""
     changes = {"train.run_dir": run_dir, "train.total_steps": updates, "train.pictures": False, "train.device": "cpu"}
     config = load_config(DIGITS, changes)
-    seconds, calls = dict.fromkeys(METHODS, 0.0), Counter[str]()
+    seconds, messages = {name: 0.0 for _, name in METHODS}, Counter[str]()
     with joined(World.from_environment(), 60.0) as world:
         trainer = OfflineTrainer(config, Console(quiet=True), world=world)
         if world.is_main:
             Path(run_dir).mkdir(exist_ok=True)
         world.barrier()
         start = time.perf_counter()
-        with timed(seconds, calls):
+        with counting(world, seconds, messages):
             trainer.run()
         whole = time.perf_counter() - start
     if world.is_main:
         total = sum(seconds.values())
         print(f"{updates} updates in {whole:.1f} s; control {total:.3f} s, {100 * total / whole:.2f} %")
-        for name in METHODS:
-            print(f"  {name}: {calls[name]} calls, {seconds[name]:.3f} s")
+        for name, taken in seconds.items():
+            print(f"  {name}: {taken:.3f} s")
+        print("messages in 100 updates")
+        for name, number in sorted(messages.items()):
+            print(f"  {name}: {100 * number / updates:.1f}")
 
 
 def launch(updates: int) -> int:

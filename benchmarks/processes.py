@@ -33,7 +33,7 @@ def contenders(world: World, width: int) -> dict[str, Callable[[], object]]:
     theirs = DistributedDataParallel(deepcopy(alone), gradient_as_bucket_view=True)
     x = torch.randn(SAMPLES, width)
     averages = GradientAverages(world, {"network": dict(ours.named_parameters())}, 2)
-    label, marks = StepLabel(0, ("network",)), torch.zeros(2)
+    parameters, marks = [*ours.parameters()], torch.zeros(2)
 
     def backward(module: nn.Module) -> None:
         module.zero_grad()
@@ -42,8 +42,8 @@ def contenders(world: World, width: int) -> dict[str, Callable[[], object]]:
     def averaged() -> None:
         ours.zero_grad()
         loss = ours(x).square().mean()
-        averages.begin(label, marks)
-        loss.backward(inputs=list(ours.parameters()))
+        averages.begin(StepLabel(0, ("network",)), marks)
+        loss.backward(inputs=parameters)
         averages.finish()
 
     return {

@@ -169,21 +169,30 @@ def calls_of(error: BaseException) -> str:
 
 
 def user_place(frames: Sequence[traceback.FrameSummary]) -> str:
-    """Return the last line in `frames` outside torch and Python, as `file.py:3`."""
+    """Return the last line in `frames` of code that innerstep calls, or else of innerstep, as `file.py:3`.
+
+    Lines of torch and Python do not count.
+    """
     python = Path(os.__file__).parent
     outside = [
         frame
         for frame in _outside(_torch(), frames)
         if "site-packages" in frame.filename or not Path(frame.filename).is_relative_to(python)
     ]
-    return _place(outside or frames).strip(" ()") or "an unknown place"
+    are_theirs = [bool(_outside(_ours(), [frame])) for frame in outside]
+    begun = are_theirs.index(False) if False in are_theirs else 0
+    called = [frame for frame, is_theirs in zip(outside[begun:], are_theirs[begun:], strict=True) if is_theirs]
+    return _place(called or outside or frames).strip(" ()") or "an unknown place"
 
 
 def user_frames(error: BaseException) -> list[traceback.FrameSummary]:
     """Return the lines in the traceback of `error` outside torch, innerstep, and the import of a module."""
-    ours = [Path(__file__).parent, Path(__file__).parent.parent / "optimizer"]
-    libraries = [*ours, Path(os.__file__).parent / "importlib", *_torch()]
+    libraries = [*_ours(), Path(os.__file__).parent / "importlib", *_torch()]
     return _outside(libraries, traceback.extract_tb(error.__traceback__))
+
+
+def _ours() -> list[Path]:
+    return [Path(__file__).parent, Path(__file__).parent.parent / "optimizer"]
 
 
 def _torch() -> list[Path]:

@@ -15,7 +15,7 @@ large as the largest parameter, until all of its agreeing coordinates are counte
 wait, in memory as large as the local shards, until the counts of all processes are added up.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -133,16 +133,24 @@ def _move(
                 torch.ops.aten.threshold_backward.grad_input(step, product, 0, grad_input=place)
             counted.append([product.gt_(0).sum() for product in products])
         parameters = [rows[index][0] for index in indices]
-        counts = torch.stack([torch.stack(block) for block in counted]).sum(0)
+        counts = torch.stack([torch.stack(block) for block in counted])
         if shards is None:
-            _apply(blocks, memories, group, _scales(map(Tensor.numel, parameters), counts, caution))
+            _apply(blocks, memories, group, caution, list(map(Tensor.numel, parameters)), counts.sum(0))
         else:
-            move = partial(_apply_later, blocks, memories, group, list(map(shards.whole_size, parameters)), caution)
-            shards.waiting.append(Waiting(parameters, counts, move))
+            move = partial(_apply, blocks, memories, group, caution, list(map(shards.whole_size, parameters)))
+            shards.waiting.append(Waiting(parameters, counts.sum(0, dtype=torch.int64), move))
 
 
-def _apply(blocks: list[Lists], memories: list[list[Tensor]], group: ParamGroup, scales: Sequence[float]) -> None:
-    """Move the parameters of a bundle by their steps in `memories`, times their scales."""
+def _apply(
+    blocks: list[Lists],
+    memories: list[list[Tensor]],
+    group: ParamGroup,
+    caution: Caution,
+    sizes: list[int],
+    counts: Tensor,
+) -> None:
+    """Move the parameters of a bundle by their steps in `memories`, given their sizes and how many elements agree."""
+    scales = _scales(sizes, counts, caution)
     lr, decay = float(group["lr"]), decoupled_decay(group)
     for block, memory in zip(blocks, memories, strict=True):
         for p, step, scale in zip(block[0], memory, scales, strict=True):
@@ -155,17 +163,6 @@ def _apply(blocks: list[Lists], memories: list[list[Tensor]], group: ParamGroup,
             )  # fmt: skip
             if is_half:
                 p.copy_(whole)
-
-
-def _apply_later(
-    blocks: list[Lists],
-    memories: list[list[Tensor]],
-    group: ParamGroup,
-    sizes: list[int],
-    caution: Caution,
-    counts: Tensor,
-) -> None:
-    _apply(blocks, memories, group, _scales(sizes, counts, caution))
 
 
 def _wide_type(p: Tensor) -> torch.dtype:
@@ -184,7 +181,7 @@ def _step_memory(blocks: list[Lists], scratch: Tensor | None) -> list[list[Tenso
     return [[part] for part in torch.split(scratch[: sum(sizes)], sizes)]
 
 
-def _scales(sizes: Iterable[int], counts: Tensor, caution: Caution) -> list[float]:
+def _scales(sizes: Sequence[int], counts: Tensor, caution: Caution) -> list[float]:
     """Return the factor on each parameter's step, from its size and the count of its agreeing coordinates."""
     means = [agreeing / max(1, size) for agreeing, size in zip(counts.tolist(), sizes, strict=True)]
     # Where nothing agrees, the steps are 0, and eps may be next to 0.

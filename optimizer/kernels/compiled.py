@@ -4,7 +4,7 @@ The code is C on the CPU and Triton on CUDA devices. The formulas are in `kernel
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache, partial
 
@@ -69,47 +69,24 @@ def run(
         step: as for `native.run`, like all arguments but the last.
         shards: those of an optimizer that is on its shards, for a cautious step, which then only counts, and waits.
     """
-    if shards is not None and rows:
-        count = _count_on_device if rows[0][0].is_cuda else _count_on_cpu
-        parameters = [row[0] for row in rows]
-        wholes = list(map(shards.whole_size, parameters))
-        shards.waiting.append(Waiting(parameters, *count(step, rows, numbers, choice, moments_at, wholes)))
-    elif rows and rows[0][0].is_cuda:
+    if not rows:
+        return
+    is_on_device = rows[0][0].is_cuda
+    if is_on_device:
         from . import gpu
-
-        gpu.run(step, rows, numbers, choice)
+    if shards is None:
+        if is_on_device:
+            gpu.run(step, rows, numbers, choice)
+        else:
+            native.run(step, rows, numbers, choice, moments_at)
+        return
+    parameters = [row[0] for row in rows]
+    wholes = list(map(shards.whole_size, parameters))
+    if is_on_device:
+        counted = gpu.count(step, rows, numbers, choice, wholes)
     else:
-        native.run(step, rows, numbers, choice, moments_at)
-
-
-Counted = tuple[Tensor, Callable[[Tensor], None]]
-"""In how many elements of each row step and gradient agree; and a function that moves, given these of the wholes."""
-
-
-def _count_on_cpu(
-    step: str,
-    rows: Sequence[Sequence[Tensor]],
-    numbers: Sequence[Sequence[float]],
-    choice: bool,
-    moments_at: int | None,
-    wholes: list[int],
-) -> Counted:
-    counts, move = native.count(step, rows, numbers, choice, moments_at, wholes)
-    return torch.tensor(counts), lambda agreeing: move(agreeing.to(torch.int64).tolist())
-
-
-def _count_on_device(
-    step: str,
-    rows: Sequence[Sequence[Tensor]],
-    numbers: Sequence[Sequence[float]],
-    choice: bool,
-    moments_at: int | None,
-    wholes: list[int],
-) -> Counted:
-    from . import gpu
-
-    counts, move = gpu.count(step, rows, numbers, choice, wholes)
-    return counts, move
+        counted = native.count(step, rows, numbers, choice, moments_at, wholes)
+    shards.waiting.append(Waiting(parameters, *counted))
 
 
 def gradients_of(optimizer: ScheduledOptimizer, parameters: list[Tensor]) -> list[Tensor]:

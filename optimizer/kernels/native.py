@@ -48,7 +48,7 @@ class _Work(ctypes.Structure):
         ("sizes", ctypes.POINTER(ctypes.c_int64)),
         ("numbers", ctypes.POINTER(ctypes.c_double)),
         ("wholes", ctypes.POINTER(ctypes.c_int64)),
-        ("agreeing", ctypes.POINTER(ctypes.c_int64)),
+        ("agreeing", ctypes.c_void_p),
     )
 
 
@@ -91,7 +91,7 @@ def count(
     choice: bool,
     moments_at: int | None,
     wholes: Sequence[int],
-) -> tuple[list[int], Callable[[list[int]], None]]:
+) -> tuple[Tensor, Callable[[Tensor], None]]:
     """Take the first half of a cautious step of shards, as `run` takes it as a whole.
 
     Args:
@@ -109,11 +109,11 @@ def count(
     step = _Step(name, rows, numbers, choice, moments_at, wholes)
     step.take(_COUNT)
 
-    def move(agreeing: list[int]) -> None:
-        step.agreeing[:] = [*agreeing]
+    def move(agreeing: Tensor) -> None:
+        step.agreeing.copy_(agreeing)
         step.take(_MOVE)
 
-    return list(step.agreeing), move
+    return step.agreeing, move
 
 
 class _Step:
@@ -133,7 +133,7 @@ class _Step:
         self._function = getattr(library(dtypes[0], dtypes[-1]), name)
         tensors, flat = list(chain.from_iterable(rows)), list(chain.from_iterable(numbers))
         sizes, integers = [row[0].numel() for row in rows], ctypes.c_int64 * len(rows)
-        self.agreeing = integers()
+        self.agreeing = torch.zeros(len(rows), dtype=torch.int64)
         self._threads = min(torch.get_num_threads(), 1 + sum(sizes) // ELEMENTS_A_THREAD)
         self._work = _Work(
             len(rows),
@@ -143,7 +143,7 @@ class _Step:
             integers(*sizes),
             (ctypes.c_double * len(flat))(*flat),
             integers(*(wholes or sizes)),
-            self.agreeing,
+            self.agreeing.data_ptr(),
         )
 
     def take(self, phase: int) -> None:

@@ -188,7 +188,7 @@ def _means_over_whole(optimizer: Optimizer, moved: Mapping[Tensor, Tensor]) -> d
         return {}
     rows = [row for row in _with_gradient(optimizer) if shards.is_shard(row[0])]
     counts = [_masked_step(p, moved[p], keep, sign)[2].sum().reshape(1) for p, keep, sign in rows]
-    summed = shards.summed([p for p, _, _ in rows], counts).unbind()
+    summed = shards.summed([p for p, _, _ in rows], counts).to(torch.float64).unbind()
     return {p: count / shards.whole_size(p) for (p, _, _), count in zip(rows, summed, strict=True)}
 
 

@@ -1,7 +1,7 @@
 """Gradient clipping inside the step."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -13,9 +13,6 @@ from .shards import is_sharded, local_tensor, norm_over_shards
 from .step_options import StepOptions
 from .tracing import untraced
 
-if TYPE_CHECKING:
-    from torch.distributed.tensor import DTensor
-
 
 class Clips(Protocol):
     """An optimizer with `grad_clip_norm` among its step options."""
@@ -26,7 +23,7 @@ class Clips(Protocol):
 
 
 @torch.no_grad()
-def total_norm(gradients: Iterable[Tensor]) -> Tensor:
+def total_norm(gradients: Iterable[Tensor], parameters: Iterable[Tensor] = ()) -> Tensor:
     """Return the joint L2 norm of `gradients`.
 
     Args:
@@ -34,37 +31,39 @@ def total_norm(gradients: Iterable[Tensor]) -> Tensor:
             dense one that it stands for: several values of an element are added up first. Of sharded ones the norm of
             the whole counts: all processes call this with gradients of the same parameters, which sends one all_reduce.
             A plain one is equal on all processes.
+        parameters: those of the gradients, also without one here, if processes may lack different ones: then all send
+            the same.
 
     Returns:
         A plain scalar. Nothing waits for a device.
     """
-    plain: list[Tensor] = []
-    sharded: list[DTensor] = []
-    for gradient in gradients:
-        if is_sharded(gradient):
-            sharded.append(gradient)
-        else:
-            plain.append(gradient.coalesce().values() if gradient.is_sparse else gradient)
-    if sharded:
-        return norm_over_shards(sharded, plain)
-    return get_total_norm(plain) if plain else torch.zeros(())
+    dense = [gradient.coalesce().values() if gradient.is_sparse else gradient for gradient in gradients]
+    like = [*parameters, *dense]
+    if any(map(is_sharded, like)):
+        return norm_over_shards(dense, like)
+    return get_total_norm(dense) if dense else torch.zeros(())
 
 
 @torch.no_grad()
-def clip_to_norm(gradients: list[Tensor], max_norm: float, *, keep_overflowed: bool = False) -> Tensor:
+def clip_to_norm(
+    gradients: list[Tensor], max_norm: float, *, keep_overflowed: bool = False, parameters: Sequence[Tensor] = ()
+) -> Tensor:
     """Scale `gradients` in place so that their joint L2 norm is at most `max_norm`, by torch's formula.
 
     Args:
         gradients: as for `total_norm`.
         max_norm: at least 0.
         keep_overflowed: whether gradients whose norm is not finite stay as they are, and do not become NaN or 0.
+        parameters: as for `total_norm`.
 
     Returns:
         The norm before clipping, a scalar.
     """
-    is_plain = _is_plain(gradients)
-    # torch sorts by device and type, which is most of the cost for small parameters.
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))) if is_plain else total_norm(gradients)
+    is_plain = not parameters and _is_plain(gradients)
+    if is_plain:  # torch sorts by device and type, which is most of the cost for small parameters.
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    else:
+        norm = total_norm(gradients, parameters)
     factor = torch.clamp(max_norm / (norm + 1e-6), max=1.0)
     if keep_overflowed:
         factor = torch.where(torch.isfinite(norm), factor, 1.0)
@@ -98,8 +97,11 @@ def clip_before_step(
 
 
 def _clip(optimizer: Clips) -> None:
-    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    if not parameters:
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    parameters = [p for p in held if p.grad is not None]
+    if len(parameters) < len(held) and any(map(is_sharded, held)):
+        parameters = held  # another process may have the gradients that are missing here
+    elif not parameters:
         return
     scale = loss_scale(optimizer)
     max_norm = optimizer.step_options.grad_clip_norm
@@ -118,7 +120,7 @@ def _clip_parameters(parameters: Sequence[Tensor], max_norm: float) -> Tensor:
     gradients = [p.grad for p in parameters if p.grad is not None]
     if torch.compiler.is_compiling() and not any(gradient.is_sparse for gradient in gradients):
         return clip_grad_norm_(parameters, max_norm)
-    return clip_to_norm(gradients, max_norm)
+    return clip_to_norm(gradients, max_norm, parameters=parameters if len(gradients) < len(parameters) else ())
 
 
 def _is_plain(gradients: list[Tensor]) -> bool:

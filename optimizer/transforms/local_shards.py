@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from ..types import StateTable
 from .composite_optimizer import owner_of
 from .memory_layout import PLAIN
-from .shards import Layout, is_elementwise, is_sharded, layout_of, local_tensor, sum_over_shards
+from .shards import Layout, is_elementwise, is_sharded, layout_of, local_tensor, sum_over_shards, sums_of
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -104,14 +104,14 @@ class LocalShards:
             self.lists.append([self._stand_in(p) if elementwise else p for p in group["params"]])
         self._lengths = list(map(len, self.lists))
         self._raw = [shard.raw for shard in self._shards]
-        self._by_local = {id(shard.local): shard for shard in self._shards}
         stand_ins = {id(shard.whole) for shard in self._shards}
         self._others = [p for p in self._held if id(p) not in stand_ins]
         held = [p for parameters in self.lists for p in parameters]
         self._places = {id(p): place for place, p in enumerate(held)}
         layouts = {id(shard.local): shard.layout for shard in self._shards}
-        self._layouts: list[Layout] = [layouts.get(id(p), ()) for p in held]
-        self._index: tuple[Tensor, list[int]] = (torch.empty(0), [])
+        self._sums = sums_of([layouts.get(id(p), ()) for p in held])
+        self._sizes = {id(shard.local): shard.whole.numel() for shard in self._shards}
+        self._index: tuple[Tensor, list[int]] | None = None
         self._last: tuple[list[object], list[object]] = ([], [])
 
     def is_current(self, optimizer: Optimizer) -> bool:
@@ -125,12 +125,11 @@ class LocalShards:
 
     def whole_size(self, parameter: Tensor) -> int:
         """Return the number of elements of the whole parameter that `parameter`, of a group now, stands for."""
-        shard = self._by_local.get(id(parameter))
-        return (parameter if shard is None else shard.whole).numel()
+        return self._sizes.get(id(parameter)) or parameter.numel()
 
     def is_shard(self, parameter: Tensor) -> bool:
         """Return whether `parameter` is a stand-in."""
-        return id(parameter) in self._by_local
+        return id(parameter) in self._sizes
 
     def summed(self, parameters: Sequence[Tensor], counts: Sequence[Tensor]) -> Tensor:
         """Return counts of elements over the whole parameters: one all_reduce.
@@ -139,18 +138,17 @@ class LocalShards:
 
         Args:
             parameters: stand-ins and plain parameters, in any order.
-            counts: vectors, together as many numbers as there are parameters.
+            counts: vectors of int64, together as many numbers as there are parameters.
         """
         device = counts[0].device if counts else self._shards[0].local.device
         places = [self._places[id(p)] for p in parameters]
-        index, last = self._index
-        if places != last or index.device != device:
-            index = torch.tensor(places, dtype=torch.int64, device=device)
-            self._index = index, places
-        values = torch.zeros(len(self._places), dtype=torch.float64, device=device)
+        if self._index is None or self._index[1] != places or self._index[0].device != device:
+            self._index = torch.tensor(places, dtype=torch.int64, device=device), places
+        index, _ = self._index
+        values = torch.zeros(len(self._places), dtype=torch.int64, device=device)
         if counts:
-            values.index_copy_(0, index, torch.cat([count.to(torch.float64) for count in counts]))
-        return sum_over_shards(values, self._layouts).index_select(0, index)
+            values.index_copy_(0, index, torch.cat(list(counts)))
+        return sum_over_shards(values, self._sums).index_select(0, index)
 
     def enter(self, own: StateTable) -> None:
         """Give the stand-ins gradients and state of their parameters."""

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 Layout = tuple["ProcessGroup", ...]
 """The groups of processes over which a tensor is sharded, one for each such dimension of its mesh."""
 
+Sums = Sequence[tuple["ProcessGroup", list[int]]]
+"""Groups, each with the indices of the values that are summed over its processes."""
+
 ELEMENTWISE: tuple[type[Optimizer], ...] = (
     *(optim.Adam, optim.AdamW, optim.SGD, optim.Adagrad, optim.Adadelta, optim.NAdam, optim.RAdam, optim.Adamax),
     *(optim.ASGD, optim.RMSprop, optim.Rprop),
@@ -54,20 +57,23 @@ def local_tensor(tensor: "DTensor") -> Tensor:
 def layout_of(tensor: "DTensor") -> Layout:
     """Return the groups over whose processes the elements of a DTensor are divided."""
     mesh = tensor.device_mesh
-    divided = [not placement.is_replicate() and mesh.size(dim) > 1 for dim, placement in enumerate(tensor.placements)]
-    return tuple(mesh.get_group(dim) for dim, is_divided in enumerate(divided) if is_divided)
+    return tuple(
+        mesh.get_group(dim)
+        for dim, placement in enumerate(tensor.placements)
+        if not (placement.is_replicate() or placement.is_partial()) and mesh.size(dim) > 1
+    )
 
 
-def sum_over_shards(values: Tensor, layouts: Sequence[Layout]) -> Tensor:
+def sum_over_shards(values: Tensor, sums: Sums) -> Tensor:
     """Return numbers summed over the processes of their layouts: one all_reduce for each set of processes. In place.
 
     All processes must call it with values of the same layouts in the same order. Nothing waits for a device.
 
     Args:
-        values: a vector of float64, each number of one shard.
-        layouts: of each value; one without groups is returned as it is.
+        values: a vector, each number of one shard.
+        sums: what `sums_of` returns for the layouts of the values.
     """
-    for group, indices in _members(layouts):
+    for group, indices in sums:
         parts = [] if len(indices) == len(values) else list(values.unbind())
         vector = torch.stack([parts[index] for index in indices]) if parts else values
         vector = vector.to(_device_for(group, values.device))
@@ -79,7 +85,7 @@ def sum_over_shards(values: Tensor, layouts: Sequence[Layout]) -> Tensor:
     return values
 
 
-def _members(layouts: Sequence[Layout]) -> list[tuple["ProcessGroup", list[int]]]:
+def sums_of(layouts: Sequence[Layout]) -> Sums:
     """Return the groups of the layouts, each with the indices of those that have it, one for each set of processes."""
     indices: dict[ProcessGroup, list[int]] = {}
     for index, layout in enumerate(layouts):
@@ -97,24 +103,50 @@ def _device_for(group: "ProcessGroup", device: torch.device) -> torch.device:
     return device if device.type in kinds else torch.device(kinds[0])
 
 
-def norm_over_shards(sharded: Iterable["DTensor"], plain: Iterable[Tensor]) -> Tensor:
-    """Return the joint L2 norm of sharded and plain gradients: one all_reduce."""
-    parts: dict[tuple[object, ...], list[Tensor]] = {}
-    layouts: dict[tuple[object, ...], Layout] = {}
-    for gradient in sharded:
-        if any(placement.is_partial() for placement in gradient.placements):
-            gradient = gradient.redistribute(placements=_without_partial(gradient))
-        local = local_tensor(gradient)
-        key = (id(gradient.device_mesh), gradient.placements, local.dtype, local.device)
-        if key not in layouts:
-            layouts[key] = layout_of(gradient)
-        parts.setdefault(key, []).append(local)
-    for each in plain:
-        parts.setdefault((each.dtype, each.device), []).append(each)
-    squares = [_square(tensors) for tensors in parts.values()]
-    vector = torch.stack([square.to(squares[0].device) for square in squares])
-    total = sum_over_shards(vector, [layouts.get(key, ()) for key in parts]).sum().sqrt()
-    return total if any(tensors[0].dtype == torch.float64 for tensors in parts.values()) else total.float()
+def norm_over_shards(gradients: Iterable[Tensor], like: Sequence[Tensor]) -> Tensor:
+    """Return the joint L2 norm of sharded and plain gradients: one all_reduce for each set of processes.
+
+    Args:
+        gradients: sharded and plain ones.
+        like: tensors of the same placements, in the same order on all processes: the gradients or their parameters,
+            also such as have no gradient here. Others may have it, and wait for this process.
+    """
+    sums: dict[Layout, list[Tensor]] = {layout: [] for layout in _layouts(filter(is_sharded, like)).values()}
+    plain: list[Tensor] = []
+    sharded: list[DTensor] = []
+    for gradient in gradients:
+        if not is_sharded(gradient):
+            plain.append(gradient)
+        elif any(placement.is_partial() for placement in gradient.placements):
+            sharded.append(gradient.redistribute(placements=_without_partial(gradient)))
+        else:
+            sharded.append(gradient)
+    layouts = _layouts(sharded)
+    parts: dict[tuple[Layout, torch.dtype, torch.device], list[Tensor]] = {}
+    for layout, local in (
+        *((layouts[_placement(each)], local_tensor(each)) for each in sharded),
+        *(((), each) for each in plain),
+    ):
+        parts.setdefault((layout, local.dtype, local.device), []).append(local)
+    for (layout, _, _), tensors in parts.items():
+        sums.setdefault(layout, []).append(_square(tensors))
+    zero = torch.zeros((), dtype=torch.float64, device=like[0].device)
+    vector = torch.stack([sum((square.to(zero.device) for square in squares), zero) for squares in sums.values()])
+    total = sum_over_shards(vector, sums_of(list(sums))).sum().sqrt()
+    return total if any(each.dtype == torch.float64 for each in like) else total.float()
+
+
+def _placement(tensor: "DTensor") -> tuple[object, ...]:
+    return id(tensor.device_mesh), tensor.placements
+
+
+def _layouts(tensors: "Iterable[DTensor]") -> dict[tuple[object, ...], Layout]:
+    """Return the layouts of tensors by their placements, which are few."""
+    found: dict[tuple[object, ...], Layout] = {}
+    for tensor in tensors:
+        if (key := _placement(tensor)) not in found:
+            found[key] = layout_of(tensor)
+    return found
 
 
 def _without_partial(tensor: "DTensor") -> list[Any]:

@@ -63,6 +63,19 @@ def test_a_process_that_hangs_is_named_with_its_place_and_ends(experiment):
     assert "sample_rank_parts.py" in message
 
 
+@pytest.mark.parametrize("where", [0, 1])
+def test_processes_that_wait_for_each_other_are_named_with_their_places(experiment, where):
+    """One asks for a mean that the other one does not ask for, which waits for the first one's gradients."""
+    ended = run_together(2, "train", experiment("call alone", where=where, timeout=2))
+    assert ended.codes == [75, 75]
+    (message,) = ended.messages()
+    assert "the processes waited for each other for 2 seconds (distributed.timeout_seconds): rank 0 in " in message
+    places = [message.partition(f"rank {rank} in ")[2].split()[0] for rank in (0, 1)]
+    assert [place.startswith("sample_rank_parts.py") for place in places] == [True, True], places
+    assert places[0] != places[1]
+    assert "of learner.step and learner.mean" in message
+
+
 def test_a_failure_of_all_processes_is_printed_once_as_that_of_one(experiment, tmp_path):
     ended = run_together(2, "train", experiment("raise", where=-1))
     assert ended.codes == [3, 3]

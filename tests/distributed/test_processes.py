@@ -10,6 +10,8 @@ import torch
 from processes import ROOT, SUPPORT, WorkerError, launched, torchrun
 from torch import distributed
 
+from trainer.runtime.signals import Interruption
+
 
 def summed(numbers):
     total = numbers + distributed.get_rank()
@@ -29,6 +31,8 @@ def failing_everywhere():
 
 
 def hanging_on_rank_1():
+    with Interruption():  # as a run that the worker has trained before, which takes signals and restores them
+        pass
     while distributed.get_rank() == 1:
         time.sleep(0.05)
 

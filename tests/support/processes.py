@@ -31,6 +31,8 @@ GROUP_SECONDS = 30
 """How long a collective waits for the other ranks."""
 GRACE_SECONDS = 2.0
 """How long the other ranks may take to report their failure after the first one."""
+STACK_SIGNAL = signal.SIGPROF
+"""Asks a rank for its stack; a run takes signals such as SIGUSR1 for itself."""
 STACK_SECONDS = 10.0
 """How long a rank that has not answered may take to write its stack."""
 MARK = "INNERSTEP_TEST_LAUNCH"
@@ -167,7 +169,7 @@ class Workers:
         """Return where a rank is that has not answered."""
         worker = self._workers[rank]
         printed = len(worker.log.read_bytes())
-        os.kill(worker.process.pid, signal.SIGUSR1)
+        os.kill(worker.process.pid, STACK_SIGNAL)
         deadline, stack, longer = time.monotonic() + STACK_SECONDS, b"", b""
         while time.monotonic() < deadline and not (stack and stack == longer):
             stack = longer
@@ -187,7 +189,7 @@ def _serve(pipe: pipes.Connection, rank: int, size: int, port: int, log: Path) -
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    faulthandler.register(signal.SIGUSR1, file=output)
+    faulthandler.register(STACK_SIGNAL, file=output)
     names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in names.items()}, MASTER_ADDR=HOST)
     store = distributed.TCPStore(HOST, port, is_master=False)

@@ -22,6 +22,8 @@ class FailsOnARank(Regression):
         time.sleep(self._pause)
         first_attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
         if step == self._at and self._where in (rank(), -1) and (first_attempt or self._always):
+            if self._what == "call alone":  # what all processes must call
+                learner.mean(batch["x"])
             self._fail()
         return super().update(components, batch, learner)
 

@@ -8,9 +8,10 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from types import FrameType
+from pathlib import Path
 from typing import Literal, NoReturn
 
 import torch.distributed as dist
@@ -75,6 +76,8 @@ class Failures:
         self._host = socket.gethostname()
         self._ended = threading.Event()
         self._main_thread = threading.get_ident()
+        self._waited_at: list[traceback.FrameSummary] | None = None
+        """Where the collective was called that has failed."""
         self.is_training = False
         """Whether this process reports the failure of another one itself, when its next collective fails."""
         self._store.set(_host_key(rank), self._host)
@@ -105,8 +108,10 @@ class Failures:
 
     def behind(self, error: BaseException) -> Failure | None:
         """Return the failure of another process that made `error`; None if this process failed itself."""
-        if not _is_of_a_collective(error):
+        failed = _of_a_collective(error)
+        if failed is None:
             return None
+        self._waited_at = [*traceback.extract_tb(failed.__traceback__)]
         try:
             return self._first() or self._found_out(_has_timed_out(error))
         except RuntimeError:
@@ -167,7 +172,11 @@ class Failures:
             return Failure(rank, text, "hangs", STOPPED_AND_SAVED, time.time())
         places[self.rank] = self._place()
         here = ", ".join(f"rank {rank} in {place['place']}" for rank, place in sorted(places.items()))
-        text = f"the processes waited for each other {self._for_seconds()}: {here}"
+        text = (
+            f"the processes waited for each other {self._for_seconds()}: {here}. All of them must make the"
+            " same calls in the same order, whatever is in their part of a batch: of sharded components, of BatchNorm,"
+            " of learner.step and learner.mean."
+        )
         return Failure(self.rank, text, "hangs", STOPPED_AND_SAVED, time.time())
 
     def _timed_out(self) -> str:
@@ -230,9 +239,9 @@ class Failures:
 
     def _place(self) -> dict[str, str]:
         """Return where the main thread is, and whether it waits for other processes there."""
-        frame = sys._current_frames().get(self._main_thread)
-        waits = "1" if frame is not None and _is_waiting(frame) else ""
-        return {"place": user_place(traceback.extract_stack(frame)), "waits": waits}
+        frames = self._waited_at or [*traceback.extract_stack(sys._current_frames().get(self._main_thread))]
+        caller = _caller_of_collective(frames)
+        return {"place": user_place(caller or frames), "waits": "" if caller is None else "1"}
 
 
 def failure_of(error: BaseException, rank: int) -> Failure:
@@ -268,31 +277,36 @@ def _host_key(rank: int) -> str:
     return f"host/{rank}"
 
 
-def _is_of_a_collective(error: BaseException | None) -> bool:
-    """Return whether `error`, or one that led to it, is of a collective that failed."""
+def _of_a_collective(error: BaseException | None) -> BaseException | None:
+    """Return the error of a collective that failed: `error`, or one that led to it; None if there is none."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         text = str(error) if isinstance(error, RuntimeError) else ""
         if isinstance(error, dist.DistError) or "gloo" in text or "NCCL" in text:
-            return True
+            return error
         error = error.__cause__ or error.__context__
-    return False
+    return None
+
+
+def _caller_of_collective(frames: Sequence[traceback.FrameSummary]) -> Sequence[traceback.FrameSummary] | None:
+    """Return the frames around a call that waits for other processes; None if the innermost one is none of those.
+
+    The user's code may run inside torch.distributed: then it does not wait.
+    """
+    ours, theirs, torch = Path(__file__).parent, Path(dist.__file__).parent, Path(dist.__file__).parents[1]
+    waits = False
+    for end in range(len(frames), 0, -1):
+        path = Path(frames[end - 1].filename)
+        if not (path.is_relative_to(torch) or path.is_relative_to(ours)):
+            return frames[:end] if waits else None
+        waits = waits or path.is_relative_to(theirs) or path.is_relative_to(ours)  # the latter calls a method in C++
+    return None
 
 
 def _has_timed_out(error: BaseException) -> bool:
     """Return whether `error` is of a wait that took too long, and not of a process that does not answer any more."""
     return "imed out" in str(error) and "refused" not in str(error)
-
-
-def _is_waiting(frame: FrameType | None) -> bool:
-    """Return whether a thread is in torch.distributed."""
-    folder = os.path.dirname(dist.__file__)
-    while frame is not None:
-        if frame.f_code.co_filename.startswith(folder):
-            return True
-        frame = frame.f_back
-    return False
 
 
 def _decoded(data: bytes) -> Failure:

@@ -69,7 +69,7 @@ class GradientAverages:
             return
         self._awaited = [set(bucket.parameters) for bucket in self._plan]
         self._place = {each: index for index, bucket in enumerate(self._plan) for each in bucket.parameters}
-        self._opening = Message(Bucket(_ON_CPU, (), LABEL_LENGTH), label.numbers(), self._names)
+        self._opening = Message(Bucket(_ON_CPU, (), LABEL_LENGTH), label.numbers, self._names)
         self._opening.send(self._group)
 
     def finish(self, marks: Tensor | None = None) -> Tensor:
@@ -156,7 +156,7 @@ class GradientAverages:
 
     def _head(self) -> Tensor:
         assert self._given is not None  # by begin or finish
-        return torch.cat([self._label.numbers(), self._given.cpu()]) if self._in_one else self._given
+        return torch.cat([self._label.numbers, self._given.cpu()]) if self._in_one else self._given
 
     def _agree(self, wait: bool) -> bool:
         """Return whether all processes are known to be in this step. wait: whether to find out, and raise if not."""

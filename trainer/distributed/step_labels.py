@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from zlib import crc32
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,18 +22,20 @@ class StepLabel:
     update: int
     components: tuple[str, ...]
 
+    @cached_property
     def numbers(self) -> Tensor:
         """Return the label as numbers whose sum over the processes shows whether all have the same.
 
-        Each bit has two places: 0 at that of its value, 1 at the other one. What is 0 here stays 0 in the sum, in any
-        type and for any number of processes, if no other process has a 1 there.
+        The bits of a code are followed by their opposites. What is 0 here stays 0 in the sum, in any type and for any
+        number of processes, if no other process has a 1 there.
         """
         code = crc32(f"{self.update} {' '.join(self.components)}".encode())
-        return torch.tensor([float(code >> bit & 1 != value) for bit in range(_BITS) for value in (0, 1)])
+        both = np.array([code, ~code % 2**_BITS], dtype="<u4")
+        return torch.from_numpy(np.unpackbits(both.view(np.uint8)))
 
     def is_everywhere(self, total: Tensor) -> bool:
         """Return whether all processes have this label. total: the sum of their numbers."""
-        return not bool((total.cpu()[self.numbers() == 0] != 0).any())
+        return not bool((total.cpu() * (1 - self.numbers)).any())
 
     def text(self) -> str:
         """Return the label in words, for a message."""

@@ -213,8 +213,8 @@ class World(Place):
     def _exchanged(self, value: Any, send: Callable[[Tensor], list[bytes]]) -> list[Any]:
         """Return values that `send` brings, by way of their JSON, which keeps each number as it is.
 
-        The first message has the same length everywhere, and tells the length of the value. A second one is sent only
-        if a value does not fit into the first.
+        The first message has the same length everywhere, and begins with the length of the value. A second one is sent
+        only if a value does not fit into the first.
         """
         data = json.dumps(value).encode()
         rows = send(_message(len(data).to_bytes(_HEAD_BYTES, "little") + data, _SHORT_BYTES))

@@ -50,7 +50,7 @@ def training_loop(
         outcomes = []
         sizes = batches.sizes(step)
         if not world.is_alone:
-            seed_all(world.seed(seed, step))
+            seed_all(world.seed(seed, step), world.device)
             forget_forward_passes(components.values())
         updater.begin_update(step, sizes)
         made = timer.of_update(batches.of_update(step))

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ..distributed.world import World
 
 Sums = Mapping[str, Sequence[float]]
-"""By name, the sum of a value over samples and their number: what JSON can hold."""
+"""By name, the sum of a value over samples and their number, which JSON can hold."""
 
 
 class SampleMeans:
@@ -16,7 +16,7 @@ class SampleMeans:
 
     @property
     def sums(self) -> Sums:
-        """What this process sends to the others."""
+        """The sums over the samples of this process, for the others."""
         return self._sums
 
     def add(self, name: str, mean: float, samples: int) -> None:

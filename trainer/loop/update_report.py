@@ -97,7 +97,7 @@ class UpdateReport:
 
 @dataclass(frozen=True)
 class _Means:
-    """What all processes know of an update, after one exchange."""
+    """The means of an update over all processes, after one exchange."""
 
     losses: dict[str, Tensor]
     metrics: dict[str, Tensor]
