@@ -1,8 +1,10 @@
 """The variables by which a launcher tells a process its place."""
 
 import pytest
+from torch.distributed import DistNetworkError
 
 from trainer import ConfigError
+from trainer.distributed import launch
 from trainer.distributed.environment import UNSHARED_STORE, Environment
 
 NAMES = (
@@ -76,3 +78,14 @@ def test_restarts_on_several_hosts_need_a_store_an_attempt(given):
     for changed in ({UNSHARED_STORE: "1"}, {"TORCHELASTIC_MAX_RESTARTS": "0"}, {"GROUP_WORLD_SIZE": "1"}):
         given(HOSTS | changed)
         assert Environment.read().size == 2
+
+
+def test_a_process_that_reaches_no_other_prints_its_message_itself(given, monkeypatch):
+    def refuse(*address, **options):
+        raise DistNetworkError("connection refused")
+
+    monkeypatch.setattr(launch, "rendezvous", refuse)
+    monkeypatch.setattr(launch, "_joined", 0)
+    given(TWO)
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    assert not launch.tell_early(ConfigError("a mistake"))

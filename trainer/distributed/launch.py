@@ -110,8 +110,9 @@ def _store(environment: Environment, timeout_seconds: float) -> Store:
                 rendezvous("env://", environment.rank, environment.size, timeout=timedelta(seconds=seconds))
             )
         except dist.DistError as error:
+            limit = " (distributed.timeout_seconds)" if seconds == timeout_seconds else ""
             raise ConfigError(
-                f"MASTER_ADDR: no other process is reached within {seconds:g} seconds: {error}"
+                f"MASTER_ADDR: no other process is reached within {seconds:g} seconds{limit}: {error}"
             ) from error
     attempt = environment.attempt if environment.shares_store else 0  # each host counts its own
     prefix = f"attempt/{attempt}/{_joined}"
