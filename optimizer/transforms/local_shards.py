@@ -230,6 +230,11 @@ def _local_gradient(p: "DTensor") -> Tensor | None:
     gradient: Any = p.grad
     if gradient is None:
         return None
+    if not is_sharded(gradient):
+        raise TypeError(
+            f"a sharded parameter of shape {list(p.shape)} has a plain gradient, of shape {list(gradient.shape)}: cut"
+            " it into shards by distribute_tensor(gradient, p.device_mesh, p.placements)"
+        )
     if gradient.placements != p.placements:
         gradient = gradient.redistribute(placements=p.placements)
     local: Tensor = gradient.to_local()  # itself, without autograd

@@ -19,7 +19,7 @@ OPTIONS = {
 
 
 def stepped(lacking, options):
-    """Return the norm of a step before which the first rank lacks gradients, and how far its own weights moved."""
+    """Return the norm of steps in which the first rank lacks gradients, and whether all others moved their weights."""
     mesh = init_device_mesh("cpu", (2,))
     plain = nn.Parameter(torch.ones(3, dtype=torch.float64))
     sharded = [nn.Parameter(distribute_tensor(p.detach(), mesh, [Shard(0)])) for p in network().parameters()]
@@ -41,12 +41,6 @@ def local(tensor):
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def elements(lacking):
-    """Return how many elements of all ranks have a gradient: rows are divided as 4 and 3, and as 2 and 1."""
-    sizes = [(3, 0), (16, 12), (4, 3), (14, 7), (2, 1)]
-    return sum(size[1] + (0 if index in lacking else size[0]) for index, size in enumerate(sizes))
-
-
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize("lacking", [[2], [1, 2, 3, 4], [0, 1, 2, 3, 4]], ids=["one", "sharded", "all"])
 def test_a_rank_without_gradients_counts_as_zero(two_workers, lacking, options):
@@ -54,3 +48,20 @@ def test_a_rank_without_gradients_counts_as_zero(two_workers, lacking, options):
     assert all(are_right for _, are_right in found)
     if 0 not in lacking:  # a plain gradient is equal on all ranks
         assert found[0][0] == found[1][0]
+
+
+def plain_gradient():
+    """Return the refusal of a whole gradient of a sharded parameter."""
+    p = nn.Parameter(distribute_tensor(torch.ones(4, dtype=torch.float64), init_device_mesh("cpu", (2,)), [Shard(0)]))
+    optimizer = OPTIMIZER_BUILDER_REGISTRY["adamw"](lr=0.1, grad_clip_norm=None).build([p])
+    p.grad = torch.ones(4, dtype=torch.float64)
+    with pytest.raises(TypeError) as refusal:
+        optimizer.step()
+    assert torch.equal(p.full_tensor(), torch.ones(4, dtype=torch.float64))
+    return str(refusal.value)
+
+
+def test_a_plain_gradient_of_a_sharded_parameter_is_refused(two_workers):
+    for message in two_workers.call(plain_gradient):
+        assert "of shape [4] has a plain gradient" in message
+        assert "distribute_tensor" in message
