@@ -56,7 +56,8 @@ def training_loop(
         made = timer.of_update(batches.of_update(step))
         for index, size in enumerate(sizes):
             updater.begin_batch(index)
-            updater.batch = on_device(_checked(next(made), len(world.taken(size))), world.device)
+            taken = size if world.is_alone else len(world.taken(size))
+            updater.batch = on_device(_checked(next(made), taken), world.device)
             with world.computing(size):
                 outcomes.append(update(components, updater.batch, updater, step))
         updater.end_update()
