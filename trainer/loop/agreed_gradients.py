@@ -20,7 +20,7 @@ class AgreedGradients:
 
     A mark for each component, and one for the losses, travels with the gradients. It is 0, or NaN if a process has
     found a value that is not finite. Gradients of replicated components need none: they are the same everywhere. A mark
-    for each sharded parameter is positive if a process has its gradient: without one it is None in all of them.
+    for each sharded parameter is positive if a process has its gradient; otherwise no process gets one.
 
     Args:
         world: The processes, which have joined.
