@@ -25,8 +25,9 @@ from trainer.offline_trainer import OfflineTrainer
 
 PROCESSES, UPDATES = 2, 600
 DIGITS = Path(__file__).parent.parent / "configs" / "digits.yaml"
-METHODS = (*((World, name) for name in ("largest", "total", "from_main", "gather")), (AgreedGradients, "end_update"))
+METHODS = (*((World, name) for name in ("largest", "from_main", "gather")), (AgreedGradients, "end_update"))
 """What exchanges plain values, or checks that all processes made the same steps; other methods call these."""
+WAITS = "waits before them"
 MESSAGES = ("all_reduce", "all_gather", "broadcast")
 """The functions of torch.distributed that send the messages, of these and of gradients."""
 
@@ -34,11 +35,16 @@ Watch = Callable[[tuple[Any, ...], dict[str, Any], float], None]
 
 
 @contextlib.contextmanager
-def watched(owner: Any, name: str, watch: Watch) -> Iterator[None]:
-    """Run the body; after each call of a function give `watch` the arguments and the seconds."""
+def watched(owner: Any, name: str, watch: Watch, before: Callable[[Any], None] = lambda _: None) -> Iterator[None]:
+    """Run the body; after each call of a function give `watch` the arguments and the seconds.
+
+    before: called before the clock starts, with the first argument.
+    """
     function = getattr(owner, name)
 
     def call(*given: Any, **options: Any) -> Any:
+        if given:
+            before(given[0])
         start = time.perf_counter()
         try:
             return function(*given, **options)
@@ -54,15 +60,25 @@ def watched(owner: Any, name: str, watch: Watch) -> Iterator[None]:
 
 @contextlib.contextmanager
 def counting(world: World, seconds: dict[str, float], messages: Counter[str]) -> Iterator[None]:
-    """Run the body; add up the seconds of METHODS, the wait for the other process included, and count MESSAGES.
+    """Run the body; add up the seconds of METHODS, and of the waits for the other process before them; count MESSAGES.
 
-    A thread that writes checkpoints calls METHODS too, while the run continues: only its messages count.
+    Without METHODS, the process that is ahead would wait at the next gradients. A thread that writes checkpoints calls
+    METHODS too, while the run continues: only its messages count.
     """
     groups = {id(world.control): "control", id(world.averages): "gradients", id(world.saves): "saves"}
 
+    def is_of_thread(first: Any) -> bool:
+        return getattr(first, "control", world.control) is not world.control
+
+    def wait(first: Any) -> None:
+        if not is_of_thread(first):
+            start = time.perf_counter()
+            dist.barrier(group=world.control)
+            seconds[WAITS] += time.perf_counter() - start
+
     def time_method(name: str) -> Watch:
         def watch(given: tuple[Any, ...], _: dict[str, Any], taken: float) -> None:
-            if getattr(given[0], "control", world.control) is world.control:
+            if not is_of_thread(given[0]):
                 seconds[name] += taken
 
         return watch
@@ -75,7 +91,7 @@ def counting(world: World, seconds: dict[str, float], messages: Counter[str]) ->
 
     with contextlib.ExitStack() as stack:
         for owner, name in METHODS:
-            stack.enter_context(watched(owner, name, time_method(name)))
+            stack.enter_context(watched(owner, name, time_method(name), wait))
         for name in MESSAGES:
             stack.enter_context(watched(dist, name, count(name)))
         yield
@@ -85,7 +101,7 @@ def measure(updates: int, run_dir: str) -> None:
     """Train, and print the share of the time in the main process."""
     changes = {"train.run_dir": run_dir, "train.total_steps": updates, "train.pictures": False, "train.device": "cpu"}
     config = load_config(DIGITS, changes)
-    seconds, messages = {name: 0.0 for _, name in METHODS}, Counter[str]()
+    seconds, messages = {**{name: 0.0 for _, name in METHODS}, WAITS: 0.0}, Counter[str]()
     with joined(World.from_environment(), 60.0) as world:
         trainer = OfflineTrainer(config, Console(quiet=True), world=world)
         if world.is_main:
@@ -96,7 +112,7 @@ def measure(updates: int, run_dir: str) -> None:
             trainer.run()
         whole = time.perf_counter() - start
     if world.is_main:
-        total = sum(seconds.values())
+        total = sum(seconds.values()) - seconds[WAITS]
         print(f"{updates} updates in {whole:.1f} s; control {total:.3f} s, {100 * total / whole:.2f} %")
         for name, taken in seconds.items():
             print(f"  {name}: {taken:.3f} s")
