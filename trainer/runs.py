@@ -172,8 +172,9 @@ def _resume(
             _prepare_files(trainer, config if is_changed else None)
         world.barrier()
         show(console, trainer.plan())
-        updates, is_done = counted(trainer.horizon.total_steps, "update"), trainer.step == trainer.horizon.total_steps
-        log(console, f"the run is done: {updates}" if is_done else f"resuming after {trainer.step} of {updates}")
+        total = trainer.horizon.total_steps
+        done = ": the run is done" if trainer.step == total else ""
+        log(console, f"resuming after {trainer.step} of {counted(total, 'update')}{done}")
         return trainer.run()
 
 

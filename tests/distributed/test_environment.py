@@ -88,4 +88,4 @@ def test_a_process_that_reaches_no_other_prints_its_message_itself(given, monkey
     monkeypatch.setattr(launch, "_joined", 0)
     given(TWO)
     monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
-    assert not launch.tell_early(ConfigError("a mistake"))
+    assert not launch.report_early(ConfigError("a mistake"))

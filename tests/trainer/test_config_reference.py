@@ -57,6 +57,7 @@ def test_the_sections_are_those_of_a_config():
         "train.evaluation",
         "train.keep_best",
         "train.ema",
+        "distributed",
         "resume",
     ]
 

@@ -32,7 +32,7 @@ def test_one_command_starts_continues_and_ends_a_run(tmp_path, capsys):
     assert "resuming after 8 of 12 updates" in capsys.readouterr().out
     assert weights(tmp_path / "run") == weights(tmp_path / "whole")
     assert train(made(tmp_path / "run"), or_resume=True).step == 12
-    assert "the run is done: 12 updates" in capsys.readouterr().out
+    assert "resuming after 12 of 12 updates: the run is done" in capsys.readouterr().out
     train(made(tmp_path / "new"), or_resume=True)
     assert weights(tmp_path / "new") == weights(tmp_path / "whole")
 

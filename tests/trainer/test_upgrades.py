@@ -152,7 +152,7 @@ LATER = {
     f"{OPTIM}second.params.schedule.stretch": 3,
     "train.sharding": "none",
     "data.prefetch": 3,
-    "model.components.first.placement": "shard",
+    "model.components.first.tier": "disk",
     "model.components.second.params.biases": True,
 }
 

@@ -221,7 +221,8 @@ def checksum_of_tensors(tensors: Mapping[str, Tensor]) -> str:
     digest = xxhash.xxh3_128()
     for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().unsqueeze(-1).view(torch.uint8).numpy().data)
+        plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+        digest.update(plain.unsqueeze(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

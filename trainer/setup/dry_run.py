@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-import xxhash
 from torch import Tensor, nn
 
 from optimizer.state import unreadable_reason
@@ -19,6 +18,7 @@ from ..interfaces.objective import Objective, Outcome, loss_problem, metric_prob
 from ..loop.data_checks import HELD_OUT, TRAIN, first_batch
 from ..loop.target_components import start_targets
 from ..runtime.devices import on_device
+from ..runtime.files import checksum_of_tensors
 from ..splitting.share import owned_modules
 from .components import move, prepare, refuse_shapeless_parameters, refuse_shared_parameters
 from .freezing import freeze
@@ -100,7 +100,7 @@ def dry_run_smallest_batch(
     train_mode(components)
     try:
         with world.computing(samples):
-            _outcome(objective, components, batch, lambda: digests.update(_buffer_digests(components)))
+            _outcome(objective, components, batch, lambda: digests.update(_buffer_digests(components, world)))
     except ConfigError as error:
         if own > 1:
             raise
@@ -130,14 +130,11 @@ def _refuse_differing_buffers(components: nn.ModuleDict, digests: Mapping[str, s
         )
 
 
-def _buffer_digests(components: nn.ModuleDict) -> Iterator[tuple[str, str]]:
-    for path, buffer in components.named_buffers():
+def _buffer_digests(components: nn.ModuleDict, world: World) -> Iterator[tuple[str, str]]:
+    """Yield the path and the checksum of each buffer; none in a single process, which compares nothing."""
+    for path, buffer in () if world.is_alone else components.named_buffers():
         if unreadable_reason(buffer) is None:
-            yield path, _digest(buffer)
-
-
-def _digest(tensor: Tensor) -> str:
-    return xxhash.xxh3_64_hexdigest(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+            yield path, checksum_of_tensors({path: buffer})
 
 
 def _outcome(
