@@ -1,4 +1,4 @@
-"""What two processes of a run spend on their decisions, on the digits: the share of the time, and the messages.
+"""The time that two processes of a run spend on their decisions, on the digits, as a share, and the messages.
 
 Run it by `python benchmarks/control.py [UPDATES]`; it starts itself under torchrun.
 """
@@ -26,7 +26,7 @@ from trainer.offline_trainer import OfflineTrainer
 PROCESSES, UPDATES = 2, 600
 DIGITS = Path(__file__).parent.parent / "configs" / "digits.yaml"
 METHODS = (*((World, name) for name in ("largest", "from_main", "gather")), (AgreedGradients, "end_update"))
-"""What exchanges plain values, or checks that all processes made the same steps; other methods call these."""
+"""Methods that exchange plain values, or check that all processes made the same steps; other methods call these."""
 WAITS = "waits before them"
 MESSAGES = ("all_reduce", "all_gather", "broadcast")
 """The functions of torch.distributed that send the messages, of these and of gradients."""

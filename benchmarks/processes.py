@@ -1,4 +1,4 @@
-"""What several processes cost on a CPU: a backward pass with and without the averages of its gradients, ours against
+"""The cost of several processes on a CPU: a backward pass with and without the averages of its gradients, ours against
 PyTorch's DistributedDataParallel. Medians of interleaved rounds in two gloo processes with one thread each:
 `torchrun --standalone --nproc-per-node 2 benchmarks/processes.py`."""
 

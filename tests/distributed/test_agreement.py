@@ -21,7 +21,7 @@ class Asked:
 
 
 def followed(signals=(), clock=range(0), seconds=1e9):
-    """Return what this process learns: the update that a signal stops it after, the signal, and when saves were due.
+    """Return the update that a signal stops this process after, the signal, and when saves were due.
 
     signals: rank, update and number of each that comes. seconds: about the time between two exchanges.
     """

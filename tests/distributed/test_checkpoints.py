@@ -11,11 +11,11 @@ import yaml
 from conftest import ROOT, files_of
 from safetensors.torch import load_file
 from sample_damage import flip
-from sample_saved_parts import saved_again, saving_config, trained, trainer_of
+from sample_saved_parts import saved_again, saving_config, trained
 from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from worlds import own_world
+from worlds import own_world, trainer_of
 
 from trainer.checkpoint.directory import verify
 from trainer.checkpoint.selection import newest_verified

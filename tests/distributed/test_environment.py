@@ -1,4 +1,4 @@
-"""The variables by which a launcher tells a process its place."""
+"""The variables by which a launcher gives a process its place."""
 
 import pytest
 from torch.distributed import DistNetworkError

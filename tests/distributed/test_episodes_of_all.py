@@ -70,7 +70,7 @@ def drawn(run):
 
 
 def test_the_main_process_draws_episodes_of_sharded_components(tmp_path, two_workers):
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="needs the extra `plot`")
     assert two_workers.call(drawn, made(tmp_path / "run", placed=SHARDED, pictures=True)) == [True, True]
 
 

@@ -35,7 +35,7 @@ def counting(name):
 
 
 def exchanged(values):
-    """Return what all processes gather, what they get from the main one, and the number of messages of each."""
+    """Return the values that processes gather and get from the main one, and the number of messages of each."""
     world = own_world()
     with counting("all_gather") as gathers, counting("broadcast") as broadcasts:
         found = [world.gather(values[world.rank]), world.from_main(values[world.rank])]

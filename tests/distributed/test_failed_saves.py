@@ -11,9 +11,9 @@ import pytest
 import torch
 from processes import WorkerError
 from rich.console import Console
-from sample_saved_parts import MLP, WARMUP, saving_config, trainer_of
+from sample_saved_parts import MLP, WARMUP, saving_config
 from trouble import TooLarge
-from worlds import own_world
+from worlds import own_world, trainer_of
 
 from trainer import ConfigError, SaveError, load_config
 from trainer.checkpoint.directory import complete_checkpoints, verify

@@ -4,8 +4,8 @@ import io
 import warnings
 
 from rich.console import Console
-from run_together import UPDATES, config, replaced, trainer_of
-from worlds import own_world
+from run_together import UPDATES, config, replaced
+from worlds import own_world, trainer_of
 
 from trainer.errors import SaveError
 from trainer.reporting.metrics_file import MetricsFile

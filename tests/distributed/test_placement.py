@@ -1,4 +1,4 @@
-"""Components that are sharded over two processes: what each process has of them, and what is refused."""
+"""Components that are sharded over two processes: the part of each process, and the settings that are refused."""
 
 import pytest
 from sample_placements import bytes_after_forward_passes, called_by_one, placed, refused

@@ -1,4 +1,4 @@
-"""The workers and launches that the other tests here use: what they return, and how they report a failure."""
+"""The workers and launches that the other tests here use: their results, and their reports of failures."""
 
 import os
 import subprocess

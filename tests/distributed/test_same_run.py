@@ -4,8 +4,9 @@ import socket
 
 import pytest
 import torch
-from run_together import config, replaced, trained, trainer_of
+from run_together import config, replaced, trained
 from torch import distributed
+from worlds import own_world, trainer_of
 
 from trainer import offline_trainer, same_run
 from trainer.distributed.comparison import differences
@@ -15,8 +16,6 @@ HOST = socket.gethostname()
 
 
 def compared(values):
-    from worlds import own_world
-
     return differences(own_world(), values[distributed.get_rank()])
 
 
@@ -79,7 +78,6 @@ def unreadable_sample():
 def resumed_by(asked, made):
     """Train a run of which this process was asked, by rank, whether to resume it; return its updates."""
     from rich.console import Console
-    from worlds import own_world
 
     from trainer import load_config, runs
 

@@ -1,4 +1,4 @@
-"""What else an optimizer over sharded parameters does as over plain ones: overflows, closures, copies, state."""
+"""Overflows, closures, copies and state of an optimizer over sharded parameters, as over plain ones."""
 
 import copy
 import re
@@ -31,7 +31,7 @@ def built(params, key="adamw", **options):
 
 
 def overflow(options):
-    """Return what a scaled step did on whose first rank alone a gradient is infinite, and the step after it."""
+    """Return the moves of a scaled step that overflows on the first rank alone, and of the next step."""
     module = sharded_network()
     optimizer, scaler = built(module, **options), torch.amp.GradScaler("cpu", init_scale=4.0)
     before, positions = full(module), []

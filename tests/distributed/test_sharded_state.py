@@ -30,7 +30,7 @@ def sums(folder):
 
 
 def message(function, *arguments, **options):
-    """Return what a call raises: its class and its text."""
+    """Return the class and the text of the error that a call raises."""
     try:
         function(*arguments, **options)
     except Exception as error:
@@ -96,7 +96,7 @@ def test_whole_state_is_cut_into_shards_which_train_on_as_the_whole(two_workers,
 
 
 def written_by_two(key, folder, names):
-    """Write the state of a sharded optimizer, and return whether the files were there when each rank went on."""
+    """Write the state of a sharded optimizer, and return whether the files were there when each rank continued."""
     module = sharded_network()
     optimizer = built(module, key)
     update(module, optimizer, range(3))
@@ -149,7 +149,7 @@ def test_several_optimizers_are_written_together(two_workers, tmp_path):
 
 
 def written_in_vain(folder):
-    """Save where one folder is a file; return what each rank raises."""
+    """Save where one folder is a file; return the error of each rank."""
     module = sharded_network()
     optimizer = trained(module)
     return message(save_optimizer_state, {"actor": optimizer, "critic": optimizer}, folder)
@@ -185,7 +185,7 @@ def test_state_by_position_is_written_and_loaded(two_workers, tmp_path):
 
 
 def of_lerobot(folder):
-    """Load LeRobot's files into a sharded optimizer with a schedule and into a plain one; return what they have."""
+    """Load LeRobot's files into a sharded optimizer with a schedule and into a plain one; return the state of both."""
     found = []
     for with_schedule in (True, False):
         parts = sharded_network()
@@ -207,7 +207,7 @@ def test_files_of_lerobot_are_cut_into_shards(two_workers, tmp_path):
 
 
 def refusals():
-    """Return what loading state that does not fit raises, and whether the optimizers are as before."""
+    """Return the error of loading state that does not fit, and whether the optimizers are as before."""
     one, parts = network(), sharded_network()
     optimizer, other = trained(one), trained(parts)
     before = [copy.deepcopy(its.state_dict()) for its in (optimizer, other)]

@@ -75,7 +75,7 @@ def test_a_key_trains_and_clips_shards_as_one_piece(reports, key):
     report = check(reports, key)
     assert min(report["norms"][0]) > CLIPPED["grad_clip_norm"]
     assert report.get("evaluated apart", 0.0) < 1e-12
-    assert report.get("back", True)  # from the weights to evaluate, to the bit
+    assert report.get("back", True)  # from the weights to evaluate, bit for bit
 
 
 @pytest.mark.parametrize("key", CAUTIOUS)

@@ -41,7 +41,7 @@ def sharded(mesh_shape, shape, placements, dtype=torch.float64):
 
 
 def gathered_by(cases, receiver):
-    """Return the names of what a rank gets, and for each case whether it is the whole."""
+    """Return the names of the tensors that a rank gets, and for each case whether it is the whole."""
     tensors = {name: sharded(*case) for name, case in cases.items()}
     found = gathered(tensors, receiver)
     if distributed.get_rank() != receiver:

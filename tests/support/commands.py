@@ -26,7 +26,7 @@ class Ended:
 
     @property
     def output(self) -> str:
-        """What all have printed."""
+        """The output of all processes."""
         return "".join(self.outputs)
 
     def messages(self) -> list[str]:
@@ -35,7 +35,7 @@ class Ended:
 
 
 def run_together(size: int, *arguments: object, timeout: float = 60.0) -> Ended:
-    """Run `innerstep ARGUMENTS` in `size` processes to the end. Raises AssertionError after `timeout` seconds."""
+    """Run `innerstep ARGUMENTS` in `size` processes to the end, for `timeout` seconds at most."""
     from torch.distributed import TCPStore
 
     store = TCPStore(HOST, 0, is_master=True, wait_for_workers=False)

@@ -85,7 +85,7 @@ class Workers:
     def call(self, function: Callable[..., Any], *arguments: Any, timeout: float = 60.0) -> list[Any]:
         """Run `function(*arguments)` on all ranks at once, with the generator of torch seeded with 0.
 
-        After a failure new workers take the place of these: what one call left behind is no trouble of the next.
+        After a failure new workers take the place of these: the next call is not affected.
 
         Args:
             function: of a module that a worker can import, as of a test file or of tests/support. What it imports is
@@ -220,11 +220,11 @@ class Launch:
     mark: str
 
     def output(self) -> str:
-        """Return what all processes have printed."""
+        """Return the output of all processes."""
         return self.log.read_text(errors="replace")
 
     def finish(self, timeout: float = 120.0) -> int:
-        """Wait for torchrun's end, and return its exit code. Raises AssertionError after `timeout` seconds."""
+        """Wait for torchrun's end, for `timeout` seconds at most, and return its exit code."""
         try:
             return self.torchrun.wait(timeout)
         except subprocess.TimeoutExpired as error:
@@ -273,7 +273,7 @@ def launched(size: int, *arguments: object, options: tuple[str, ...] = (), **env
 def torchrun(size: int, *arguments: object, timeout: float = 120.0, **options: Any) -> tuple[int, str]:
     """Run `torchrun -m trainer ARGUMENTS` on this host to its end; return its exit code and output.
 
-    The arguments are those of `launched`. Raises AssertionError after `timeout` seconds.
+    The arguments are those of `launched`. An AssertionError ends it after `timeout` seconds.
     """
     with launched(size, *arguments, **options) as launch:
         return launch.finish(timeout), launch.output()

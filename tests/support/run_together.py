@@ -1,13 +1,9 @@
 """Runs of several processes that train in the workers of `processes.Workers`."""
 
 import copy
-from pathlib import Path
 
-from rich.console import Console
-from worlds import own_world
+from worlds import trainer_of
 
-from trainer import load_config
-from trainer.offline_trainer import OfflineTrainer
 from trainer.runtime.signals import StoppedBySignal
 
 UPDATES = 12
@@ -37,21 +33,9 @@ def config(run_dir, **changed):
     }
 
 
-def trainer_of(made, resumed_from=None, console=None):
-    """Return this process's trainer of a run, a new one or one restored from a checkpoint."""
-    world = own_world()
-    trainer = OfflineTrainer(load_config(made), console or Console(quiet=True), resumed_from is not None, world)
-    if world.is_main:
-        Path(trainer.config.train.run_dir).mkdir(exist_ok=True)
-    if resumed_from is not None:
-        trainer.restore(Path(resumed_from))
-    world.barrier()
-    return trainer
-
-
-def trained(made, resumed_from=None):
+def trained(made, folder=None):
     """Train a run in this process; return its updates, and the message if a signal has stopped it."""
-    trainer = trainer_of(made, resumed_from)
+    trainer = trainer_of(made, folder)
     try:
         trainer.run()
     except StoppedBySignal as stop:

@@ -110,7 +110,7 @@ def built(made):
 
 @in_float64
 def run_of(made):
-    """Train a run to its end; return its weights and statistics, and its metrics lines without what time decides."""
+    """Train a run to its end; return its weights and statistics, and its metrics lines without times."""
     trainer = built(made)
     trainer.run()
     trainer.world.barrier()  # the main process writes the last line

@@ -1,16 +1,13 @@
 """A component with state of all kinds and an objective that notes its samples, for runs with tested checkpoints."""
 
 import copy
-from pathlib import Path
 
 import torch
-from rich.console import Console
 from sample_parts import Regression
 from torch import nn
-from worlds import own_world
+from worlds import trainer_of
 
-from trainer import MODEL_REGISTRY, OBJECTIVE_REGISTRY, load_config
-from trainer.offline_trainer import OfflineTrainer
+from trainer import MODEL_REGISTRY, OBJECTIVE_REGISTRY
 
 MLP = {"type": "mlp", "params": {"in_features": 4, "out_features": 4, "hidden": [7]}}
 COMPONENTS = {
@@ -84,18 +81,6 @@ def saving_config(run_dir, **changed):
             **changed,
         },
     }
-
-
-def trainer_of(made, folder=None):
-    """Return this process's trainer of a run: of a new one, or restored from the checkpoint in `folder`."""
-    world = own_world()
-    trainer = OfflineTrainer(load_config(made), Console(quiet=True), folder is not None, world)
-    if world.is_main:
-        trainer.config.train.run_dir.mkdir(exist_ok=True)
-    if folder is not None:
-        trainer.restore(Path(folder))
-    world.barrier()
-    return trainer
 
 
 def trained(made, folder=None):

@@ -17,7 +17,7 @@ PARAMS = {
     "muon": {"fallback": {"type": "adamw", "lr": 0.01}},
     "sgd": {"lr": 0.05, "momentum": 0.9, "nesterov": True},
 }
-"""What a key cannot do without, or hardly moves without."""
+"""Parameters that a key needs, or hardly moves without."""
 
 
 def newton_schulz(gradient, coefficients, steps, eps):
