@@ -84,7 +84,7 @@ def saving_config(run_dir, **changed):
 
 
 def trained(made, folder=None):
-    """Train a run, and return what its objective has noted in this process."""
+    """Train a run, and return the notes of its objective in this process."""
     trainer = trainer_of(made, folder)
     trainer.run()
     return trainer.objective.seen
