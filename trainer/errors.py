@@ -78,11 +78,14 @@ class PeerError(RuntimeError):
         exit_code: The exit code for the failure of the other process.
         calls: The lines of the user's code where it failed.
         speaks: Whether this process prints the message, for all.
+        seconds: When this process ends, as torchrun is told, since 1970; None: now.
     """
 
-    def __init__(self, message: str, exit_code: int, calls: str = "", speaks: bool = True) -> None:
+    def __init__(
+        self, message: str, exit_code: int, calls: str = "", speaks: bool = True, seconds: float | None = None
+    ) -> None:
         super().__init__(message)
-        self.exit_code, self.calls, self.speaks = exit_code, calls, speaks
+        self.exit_code, self.calls, self.speaks, self.seconds = exit_code, calls, speaks, seconds
 
 
 EXPECTED = (ConfigError, SaveError, OutputError, UnreadableError, UserCodeError, NonFiniteError, PeerError)

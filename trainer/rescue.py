@@ -86,7 +86,7 @@ def _rescued_alone(run: Run, error: PeerError) -> PeerError:
     """
     names_checkpoint = error.speaks and not run.world.is_main
     notes = _way_to_continue(run.config.train.run_dir) if names_checkpoint else _rescue(run, str(error))
-    return PeerError(_lines(str(error), notes), error.exit_code, error.calls, error.speaks)
+    return PeerError(_lines(str(error), notes), error.exit_code, error.calls, error.speaks, error.seconds)
 
 
 def _is_explained(error: BaseException) -> bool:

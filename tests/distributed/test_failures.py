@@ -30,6 +30,7 @@ def test_an_exception_of_one_process_is_named_by_main_which_saves_the_run(experi
     assert "ValueError: a bad sample" in ended.messages()[0]
     assert "raise ValueError" in ended.outputs[0], "the line of the user's code"
     assert ended.outputs[1] == ""
+    assert ended.seconds[1] < ended.seconds[0], "torchrun takes the earliest for the cause"
     assert steps_saved(tmp_path / "run") == ["step_00000006", "step_00000004"]
 
 

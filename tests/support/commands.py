@@ -23,6 +23,8 @@ class Ended:
     codes: list[int]
     """Exit codes; a negative one is that of a signal."""
     outputs: list[str]
+    seconds: list[float | None]
+    """When each failed, as it tells torchrun, since 1970."""
 
     @property
     def output(self) -> str:
@@ -51,11 +53,16 @@ def run_together(size: int, *arguments: object, timeout: float = 60.0) -> Ended:
                 process.join(max(0.0, deadline - time.monotonic()))
             outputs = [log.read_text() if log.exists() else "" for log in logs]
             assert all(process.exitcode is not None for process in processes), outputs
-            return Ended([process.exitcode for process in processes], outputs)
+            return Ended([process.exitcode for process in processes], outputs, [*map(_failed_at, logs)])
         finally:
             for process in processes:
                 with suppress(ValueError):
                     process.kill()
+
+
+def _failed_at(log: Path) -> float | None:
+    file = log.with_suffix(".json")
+    return float(json.loads(file.read_text())["message"]["extraInfo"]["timestamp"]) if file.exists() else None
 
 
 def write_experiment(
@@ -91,7 +98,7 @@ def _run(rank: int, size: int, port: int, log: Path, arguments: tuple[str, ...])
     sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": HOST, "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in place.items()}, TORCHELASTIC_USE_AGENT_STORE="True")
-    os.environ["PYTHONPATH"] = str(SUPPORT)
+    os.environ.update(PYTHONPATH=str(SUPPORT), TORCHELASTIC_ERROR_FILE=str(log.with_suffix(".json")))
     from trainer.cli.main import main
 
     sys.argv = ["innerstep", *arguments]

@@ -266,8 +266,10 @@ def launched(size: int, *arguments: object, options: tuple[str, ...] = (), **env
         finally:
             process.kill()
             process.wait()
-            for pid in launch.pids():
-                _kill(pid)
+            while pids := launch.pids():  # a killed process lives on for a moment, and one may have begun another
+                for pid in pids:
+                    _kill(pid)
+                time.sleep(0.01)
 
 
 def torchrun(size: int, *arguments: object, timeout: float = 120.0, **options: Any) -> tuple[int, str]:

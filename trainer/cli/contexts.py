@@ -107,7 +107,7 @@ def report_end(error: BaseException, message: str, calls: str = "", style: str |
         if calls:
             complain(calls.rstrip())
         complain(message, style)
-    write_error_file(message)
+    write_error_file(message, getattr(error, "seconds", None))
 
 
 def _speaks(error: BaseException) -> bool:

@@ -120,7 +120,7 @@ class Failures:
     def error(self, failure: Failure, more: str = "") -> PeerError:
         """Return the error that ends this process after the failure of another one; more: further lines."""
         message = "\n".join(filter(None, [f"stopped, as {failure.text}", more]))
-        return PeerError(message, failure.code, failure.calls, self.speaks(failure))
+        return PeerError(message, failure.code, failure.calls, self.speaks(failure), _seconds_after(failure))
 
     def speaks(self, failure: Failure) -> bool:
         """Return whether this process prints the message about `failure`: the main one, or another if that is gone."""
@@ -229,7 +229,7 @@ class Failures:
             if self.speaks(first):
                 complain(f"error: {message}", "red")
             self._let_know()
-        write_error_file(message, first.seconds + 1)
+        write_error_file(message, _seconds_after(first))
         os._exit(first.code)
 
     def _let_know(self) -> None:
@@ -244,6 +244,11 @@ class Failures:
         return {"place": user_place(caller or frames), "waits": "" if caller is None else "1"}
 
 
+def _seconds_after(failure: Failure) -> float:
+    """Return when the others end, since 1970, as torchrun is told: it takes the earliest for the cause."""
+    return failure.seconds + 1
+
+
 def failure_of(error: BaseException, rank: int) -> Failure:
     """Return the failure of process `rank` by `error`, which it raised itself."""
     what = "was interrupted" if isinstance(error, KeyboardInterrupt) else f"failed: {error or type(error).__name__}"
@@ -252,7 +257,8 @@ def failure_of(error: BaseException, rank: int) -> Failure:
 
 
 def post(store: Store, failure: Failure) -> None:
-    """Report a failure to the other processes, and wait until the main one knows, before torchrun ends them all."""
+    """Report a failure to the others and to torchrun; wait until main knows it, as torchrun then ends them all."""
+    write_error_file(failure.text, failure.seconds)
     _posted(store, failure)
     if failure.rank == 0:
         store.set(_RECEIVED, "1")
