@@ -78,7 +78,7 @@ class PeerError(RuntimeError):
         exit_code: The exit code for the failure of the other process.
         calls: The lines of the user's code where it failed.
         speaks: Whether this process prints the message, for all.
-        seconds: When this process ends, as torchrun is told, since 1970; None: now.
+        seconds: When this process ends, for torchrun, since 1970; None: now.
     """
 
     def __init__(

@@ -245,7 +245,7 @@ class Failures:
 
 
 def _seconds_after(failure: Failure) -> float:
-    """Return when the others end, since 1970, as torchrun is told: it takes the earliest for the cause."""
+    """Return when the others end, since 1970, for torchrun, which takes the earliest for the cause."""
     return failure.seconds + 1
 
 

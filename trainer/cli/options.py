@@ -1,0 +1,50 @@
+"""Arguments and options that several commands have."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ..config.overrides import Typed
+
+TAKES_OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
+Config = Annotated[
+    str,
+    typer.Argument(
+        metavar="CONFIG", help="A YAML or JSON file, or hf://ORG/NAME or hf://ORG/NAME@REVISION on the hub."
+    ),
+]
+AnyRun = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="A run's directory, or hf://ORG/NAME or hf://ORG/NAME@REVISION on the hub. The run may be training.",
+    ),
+]
+NoPlugins = Annotated[
+    bool, typer.Option("--no-plugins", help="Import nothing that is not innerstep's: keys that are built in only.")
+]
+Plugins = Annotated[
+    bool | None,
+    typer.Option(
+        "--allow-plugins/--no-plugins",
+        help="Whether modules that the config names are imported. By default those of a local one are, and those of one"
+        " on the hub are not; --no-plugins: only keys that are built in.",
+        show_default=False,
+    ),
+]
+PluginsOf = Annotated[
+    Path | None, typer.Option("--config", metavar="CONFIG", help="A config whose plugins are imported first.")
+]
+
+
+def typed_overrides(context: typer.Context) -> "dict[str, Typed]":
+    """Return the overrides on the command line by dotted key.
+
+    Raises:
+        ConfigError: An argument has another form.
+    """
+    from ..config.overrides import parse_overrides
+
+    return parse_overrides(context.args)

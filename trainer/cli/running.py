@@ -1,0 +1,140 @@
+"""The commands that train runs, and that use trained ones."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .arguments import OverridesCommand
+from .contexts import importing, importing_by, interruptible
+from .options import TAKES_OVERRIDES, AnyRun, Config, NoPlugins, Plugins, typed_overrides
+
+running_app = typer.Typer()
+
+
+@running_app.command(
+    cls=OverridesCommand, context_settings=TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the config."
+)
+def train(
+    context: typer.Context,
+    config: Config,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete the run that is in the run directory.")
+    ] = False,
+    or_resume: Annotated[
+        bool, typer.Option("--or-resume", help="Continue the run that is in the run directory, if there is one.")
+    ] = False,
+    plugins: Plugins = None,
+) -> None:
+    """Train an experiment from the start, or from where its run is."""
+    from ..config.load import load_config
+    from ..runs import train as start
+    from ..runtime.hub import is_reference
+
+    overrides = typed_overrides(context)
+    with importing_by(config, plugins), interruptible():
+        start(
+            load_config(config, overrides, allow_plugins=plugins is True),
+            overwrite=overwrite,
+            or_resume=or_resume,
+            source=None if "train.run_dir" in overrides or is_reference(config) else Path(config),
+        )
+
+
+@running_app.command(
+    cls=OverridesCommand, context_settings=TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the run's config."
+)
+def resume(
+    context: typer.Context,
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="A run's directory, or one of its checkpoints, or its checkpoints/best."),
+    ],
+    no_plugins: NoPlugins = False,
+) -> None:
+    """Continue a run from its newest checkpoint, or from the given one."""
+    from ..runs import resume as continue_run
+
+    with importing(no_plugins), interruptible():
+        continue_run(run, typed_overrides(context))
+
+
+@running_app.command(
+    cls=OverridesCommand, context_settings=TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the run's config."
+)
+def evaluate(
+    context: typer.Context,
+    run: AnyRun,
+    checkpoint: Annotated[
+        str, typer.Option("--checkpoint", metavar="PATH", help="latest, best, or the folder of a checkpoint.")
+    ] = "latest",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="FOLDER", help="Where to draw rollouts.png, and to write train.evaluation.video videos."
+        ),
+    ] = None,
+    plugins: Plugins = None,
+) -> None:
+    """Run a policy's episodes in its environment, by train.evaluation; write nothing into the run."""
+    from ..run_evaluation import evaluate_run
+    from ..runtime.terminal import output
+
+    with importing_by(run, plugins), interruptible():
+        evaluate_run(run, checkpoint, typed_overrides(context), out, output, plugins is True)
+
+
+@running_app.command(
+    cls=OverridesCommand, context_settings=TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the run's config."
+)
+def export(
+    context: typer.Context,
+    run: AnyRun,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            metavar="FORMAT",
+            help="torch: a script that needs torch alone; lerobot: a folder that LeRobot loads.",
+        ),
+    ],
+    checkpoint: Annotated[
+        str, typer.Option("--checkpoint", metavar="PATH", help="latest, best, or the folder of a checkpoint.")
+    ] = "latest",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the export that is in OUT.")] = False,
+    plugins: Plugins = None,
+) -> None:
+    """Write a trained run as files that need no innerstep."""
+    from ..export_run import export_run
+    from ..runtime.terminal import report
+
+    with importing_by(run, plugins), interruptible():
+        export_run(run, to, out, checkpoint, overwrite, typed_overrides(context), report, plugins is True)
+
+
+@running_app.command()
+def push(
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="A run's directory, a config's file, or LeRobot's policy folder.")
+    ],
+    repository: Annotated[str, typer.Argument(metavar="ORG/NAME", help="The repository. It is created if need be.")],
+    checkpoint: Annotated[
+        str, typer.Option("--checkpoint", metavar="PATH", help="latest, best, or the folder of a checkpoint.")
+    ] = "latest",
+    component: Annotated[
+        str | None, typer.Option("--component", metavar="NAME", help="Push only this component of the run.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    revision: Annotated[
+        str | None, typer.Option("--revision", metavar="BRANCH", help="The branch. It is created if need be.")
+    ] = None,
+    no_plugins: NoPlugins = False,
+) -> None:
+    """Push a run with one checkpoint, a component of it, a config or a policy to the Hugging Face Hub."""
+    from ..push import push as push_files
+    from ..runtime.terminal import report
+
+    with importing(no_plugins), interruptible():
+        reference, lines = push_files(source, repository, checkpoint, component, private or None, revision)
+    report("\n".join([*lines, f"pushed: {reference}"]))
