@@ -22,11 +22,19 @@ from trainer.distributed.launch import joined
 from trainer.distributed.world import World
 from trainer.loop.agreed_gradients import AgreedGradients
 from trainer.offline_trainer import OfflineTrainer
+from trainer.reporting.training_lines import TrainingLines
 
 PROCESSES, UPDATES = 2, 600
 DIGITS = Path(__file__).parent.parent / "configs" / "digits.yaml"
-METHODS = (*((World, name) for name in ("largest", "from_main", "gather")), (AgreedGradients, "end_update"))
-"""Methods that exchange plain values, or check that all processes made the same steps; other methods call these."""
+METHODS = (
+    *((World, name) for name in ("largest", "from_main", "gather", "gather_later")),
+    (AgreedGradients, "end_update"),
+    *((TrainingLines, name) for name in ("write_arrived", "write")),
+)
+"""Methods that exchange plain values, or check that all processes made the same steps, or write what has arrived. Other
+methods call these."""
+WITHOUT_WAIT = ("gather_later", "write_arrived")
+"""Methods that do not wait for the other process; each process calls the last one when it likes."""
 WAITS = "waits before them"
 MESSAGES = ("all_reduce", "all_gather", "broadcast")
 """The functions of torch.distributed that send the messages, of these and of gradients."""
@@ -65,7 +73,8 @@ def counting(world: World, seconds: dict[str, float], messages: Counter[str]) ->
     Without METHODS, the process that is ahead would wait at the next gradients. A thread that writes checkpoints calls
     METHODS too, while the run continues: only its messages count.
     """
-    groups = {id(world.control): "control", id(world.averages): "gradients", id(world.saves): "saves"}
+    names = {"control": "control", "averages": "gradients", "saves": "saves", "reports": "lines"}
+    groups = {id(getattr(world, group)): name for group, name in names.items()}
 
     def is_of_thread(first: Any) -> bool:
         return getattr(first, "control", world.control) is not world.control
@@ -91,7 +100,8 @@ def counting(world: World, seconds: dict[str, float], messages: Counter[str]) ->
 
     with contextlib.ExitStack() as stack:
         for owner, name in METHODS:
-            stack.enter_context(watched(owner, name, time_method(name), wait))
+            before = () if name in WITHOUT_WAIT else (wait,)
+            stack.enter_context(watched(owner, name, time_method(name), *before))
         for name in MESSAGES:
             stack.enter_context(watched(dist, name, count(name)))
         yield

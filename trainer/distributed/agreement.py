@@ -27,7 +27,9 @@ class Agreement:
         interruption: The signals that have come to this process.
         save_is_due: Whether a checkpoint is due by the clock of this process; the clock of the main one counts.
         step: Updates done.
-        before: Called before each exchange, to check that all processes come to it.
+        check: Called before each exchange, to check that all processes come to it.
+        deliver: Called after `check`, to finish what the processes have begun to exchange. One alone may fail in it, as
+            in `failing_later`.
     """
 
     def __init__(
@@ -36,7 +38,8 @@ class Agreement:
         interruption: Interruption,
         save_is_due: Callable[[], bool],
         step: int = 0,
-        before: Callable[[], None] = lambda: None,
+        check: Callable[[], None] = lambda: None,
+        deliver: Callable[[], None] = lambda: None,
     ) -> None:
         self._world, self._interruption, self._clock = world, interruption, save_is_due
         self._signal: Signals | None = None
@@ -44,7 +47,7 @@ class Agreement:
         self._step = self._begun = step
         self._interval, self._since = 1, time.monotonic()
         self._failure: Exception | None = None
-        self._before = before
+        self._check, self._deliver = check, deliver
 
     @property
     def signal(self) -> Signals | None:
@@ -88,7 +91,7 @@ class Agreement:
         """
         if self._world.is_alone:
             return
-        self._before()
+        self.catch_up()
         signal, is_main = self._interruption.signal, self._world.is_main
         own = [signal or 0, is_main and self._clock(), self._interval if is_main else 0, self._failure is not None]
         number, save_is_due, self._interval, failed = self._world.largest([int(value) for value in own])
@@ -97,6 +100,12 @@ class Agreement:
         self._begun, self._since = self._step, time.monotonic()
         if failed:
             by_each(self._world, self._fail)
+
+    def catch_up(self) -> None:
+        """Check that all processes come here, and finish what they have begun to exchange: before a save."""
+        self._check()
+        with self.failing_later():
+            self._deliver()
 
     @contextmanager
     def failing_later(self) -> Iterator[None]:

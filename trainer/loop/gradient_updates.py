@@ -183,12 +183,12 @@ class GradientUpdater:
             self._step_optimizers(names)
 
     def end_update(self) -> None:
-        """End an update. Several processes check their steps if it is the first or a logged one.
+        """End an update. Several processes check their steps if it is the first one.
 
         Raises:
             UserCodeError: They have not stepped the same components.
         """
-        if self.record_gradients or self._checked is None:
+        if self._checked is None:
             self.check_steps()
 
     def check_steps(self) -> None:
