@@ -131,7 +131,7 @@ class OfflineTrainer:
         train_mode(self.components)
         sinks = self.sinks if self.world.is_main else {}
         interruption = Interruption(self.world.is_alone)
-        clock, check = self.checkpoints.due_by_clock, self.updater.check_steps
+        clock, checks = self.checkpoints.due_by_clock, (self.updater.check_met, self.updater.check_steps)
         with (
             MetricsLog(sinks, run_dir, self.step, self.checkpoints.failed) as metrics,
             RunProgress(self.console, self.step, self.horizon.total_steps) as progress,
@@ -142,7 +142,7 @@ class OfflineTrainer:
             self.batches,
             self.evaluations,
         ):
-            agreement = Agreement(self.world, interruption, clock, self.step, check, lines.write)
+            agreement = Agreement(self.world, interruption, clock, self.step, *checks, lines.write)
             self._train(metrics, lines, agreement)
         if agreement.signal is not None and (self.evaluation_is_due or not self._is_over()):
             raise early_stop_error(self, agreement.signal)
@@ -170,6 +170,7 @@ class OfflineTrainer:
             self.step = update.step + 1
             self.evaluation_is_due = self.evaluations.are_due()
             if self.step == self.begun + 1:  # before there is much to lose: the optimizers have their state now
+                self.updater.check_steps()
                 self.contents.check(self.step)
                 check_same_state(self, saved_values(self))
             if update.logged:

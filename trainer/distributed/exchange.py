@@ -49,9 +49,8 @@ class Exchange:
             return False
         return max(self._lengths) <= _ROOM
 
-    @cached_property
-    def values(self) -> list[Any]:
-        """The values of the processes, by rank. Waits for them."""
+    def read(self) -> list[Any]:
+        """Wait for the values of the processes, and return them by rank."""
         self._work.wait()
         rows = [row[_HEAD_BYTES:] for row in self._rows]
         if (longest := max(self._lengths)) > _ROOM:

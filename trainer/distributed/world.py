@@ -194,11 +194,11 @@ class World(Place):
         """Return in every process the value of the main one, which JSON can hold; those of others are ignored."""
         if self.control is None:
             return value
-        return Exchange(value if self.is_main else None, self._broadcast).values[0]
+        return Exchange(value if self.is_main else None, self._broadcast).read()[0]
 
     def gather(self, value: Any) -> list[Any]:
         """Return the values of all processes, which JSON can hold, by rank."""
-        return [value] if self.control is None else Exchange(value, partial(self._all_gather, self.control)).values
+        return [value] if self.control is None else Exchange(value, partial(self._all_gather, self.control)).read()
 
     def gather_later(self, value: Any) -> Exchange:
         """Begin to gather as `gather` does, without a wait, in a group for such exchanges."""

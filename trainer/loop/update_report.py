@@ -92,7 +92,7 @@ class UpdateReport:
         if self.world.is_alone:
             losses, metrics = self._measured()
             return _Means(self._own_means(losses), self._own_means(metrics), self.data_wait)
-        every = self.world.gather(self._own_sums()) if self.sent is None else self.sent.values
+        every = self.world.gather(self._own_sums()) if self.sent is None else self.sent.read()
         of_losses, of_metrics, waits = zip(*every, strict=True)
         return _Means(_tensors(means_of(of_losses)), _tensors(means_of(of_metrics)), max(waits))
 
