@@ -20,7 +20,7 @@ class Agreement:
     """Whether a run stops, and whether a checkpoint is due by the clock: the same at the same update in all processes.
 
     A signal may reach one process only, and clocks differ. The processes therefore exchange what they know about once
-    a second, and when `exchange` is called. A single process knows everything at once, and exchanges nothing.
+    a second, and when `exchange` is called. A single process reads its own signals and clock at the same places.
 
     Args:
         world: The place of this process.
@@ -38,27 +38,20 @@ class Agreement:
         step: int = 0,
         before: Callable[[], None] = lambda: None,
     ) -> None:
-        self._world, self._interruption, self._clock = world, interruption, save_is_due
-        self._signal: Signals | None = None
-        self._save_is_due = False
+        self._world, self._is_alone = world, world.is_alone
+        self._interruption, self._clock = interruption, save_is_due
+        self.signal: Signals | None = None
+        """The signal that stops the run, as of the last exchange; None without one."""
+        self.save_is_due = False
+        """Whether a checkpoint is due by the clock, as of an exchange after the present update."""
         self._step = self._begun = step
         self._interval, self._since = 1, time.monotonic()
         self._failure: Exception | None = None
         self._before = before
 
-    @property
-    def signal(self) -> Signals | None:
-        """The signal that stops the run; None without one."""
-        return self._interruption.signal if self._world.is_alone else self._signal
-
-    @property
-    def save_is_due(self) -> bool:
-        """Whether a checkpoint is due by the clock."""
-        return self._clock() if self._world.is_alone else self._save_is_due
-
     def stop_requested(self) -> bool:
         """Return whether this process knows of a signal, which the others may not know of yet."""
-        return self._interruption.signal is not None or self._signal is not None
+        return self._interruption.signal is not None or self.signal is not None
 
     def after_update(self, step: int) -> None:
         """Exchange what the processes know, if it is time to. All call it after each update.
@@ -70,9 +63,10 @@ class Agreement:
             SaveError: A process has kept one by `failing_later`.
             UserCodeError: The same.
         """
-        if self._world.is_alone:
+        if self._is_alone:
+            self.signal, self.save_is_due = self._interruption.signal, self._clock()
             return
-        self._step, self._save_is_due = step, False
+        self._step, self.save_is_due = step, False
         updates = step - self._begun
         if updates >= self._interval:
             fitting = int(SECONDS * updates / max(time.monotonic() - self._since, 1e-9))
@@ -86,14 +80,15 @@ class Agreement:
             SaveError: A process has kept one by `failing_later`.
             UserCodeError: The same.
         """
-        if self._world.is_alone:
+        if self._is_alone:
+            self.signal = self._interruption.signal
             return
         self._before()
         signal, is_main = self._interruption.signal, self._world.is_main
         own = [signal or 0, is_main and self._clock(), self._interval if is_main else 0, self._failure is not None]
         number, save_is_due, self._interval, failed = self._world.largest([int(value) for value in own])
-        self._signal = self._signal or (Signals(number) if number else None)
-        self._save_is_due = bool(save_is_due)
+        self.signal = self.signal or (Signals(number) if number else None)
+        self.save_is_due = bool(save_is_due)
         self._begun, self._since = self._step, time.monotonic()
         if failed:
             by_each(self._world, self._fail)
@@ -107,7 +102,7 @@ class Agreement:
         try:
             yield
         except (SaveError, UserCodeError) as error:
-            if self._world.is_alone:
+            if self._is_alone:
                 raise
             self._failure = self._failure or error
 
