@@ -21,6 +21,7 @@ from optimizer.schedules import sample_steps
 from ..config.override_fields import text_fields
 from ..config.overrides import apply_overrides
 from ..config.schema import ExperimentConfig
+from ..config.turns import Turns
 from ..errors import ConfigError
 from ..interfaces.dataset import DataSet
 from ..loop.batches import shuffled_batches
@@ -115,8 +116,9 @@ def _previews(config: ExperimentConfig, horizon: Horizon) -> dict[str, Preview]:
         if config.model.entries[name].freeze is True or not isinstance(optim.factory, ScheduledFactory):
             continue
         with factory_errors(name, optim):
-            previews[name] = optim.factory.preview(optim.own_horizon(horizon))
-            previews[name].every = optim.every
+            turns = config.model.turns(name, horizon)
+            previews[name] = optim.factory.preview(turns.horizon(horizon))
+            previews[name].every, previews[name].first = turns.every, turns.first
     if not previews:
         raise ConfigError("model.component_optims: there is no schedule to draw")
     return previews
@@ -138,7 +140,8 @@ def _draw_previews(previews: Mapping[str, Preview], total_steps: int, out: Path 
         lines += [
             f"note: {name} waits for {monitor}, and is drawn as before its first report" for monitor in preview.monitors
         ]
-        lines += warning_lines(name, preview.scheduler, -(-total_steps // preview.every), preview.usual)
+        own_steps = Turns(preview.every, preview.first).before(total_steps)
+        lines += warning_lines(name, preview.scheduler, own_steps, preview.usual)
     return lines
 
 
