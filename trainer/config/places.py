@@ -1,7 +1,7 @@
 """Places in which the values of a config stand: a line of a file, or an option on the command line."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 Path = tuple[str, ...]
 """The keys that lead to a value; an item of a list goes by its index, as text."""
@@ -17,6 +17,8 @@ class Place:
     """From 1; None: `source` is an option."""
     column: int | None = None
     """From 1, in characters."""
+    written: str | None = field(default=None, compare=False)
+    """The number that stands here, as it is written (`1_000`); None: another value, or it is not known."""
 
     def __str__(self) -> str:
         return ":".join(str(part) for part in (self.source, self.line, self.column) if part is not None)
