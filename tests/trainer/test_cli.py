@@ -209,7 +209,7 @@ MISTAKES = {
         put("model", "component_optims", "head", value={"type": "muon"}),
         "model.component_optims.head.params: Muon takes matrices only, and these are not matrices: layers.0.bias",
     ),
-    "empty section": (put("model", value=None), "model: must be a mapping; got None"),
+    "empty section": (put("model", value=None), "model: must be a mapping; got null"),
     "all frozen": (
         lambda config: [component.update(freeze=True) for component in config["model"]["components"].values()],
         "every one is frozen",

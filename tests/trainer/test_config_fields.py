@@ -304,7 +304,7 @@ def test_an_optimizer_of_no_component_hides_no_error_in_another_entry():
     raw = config(
         "run", {"first": {"type": "normed"}}, {"frist": ADAMW, "first": {"type": "adamw", "params": {"lr": -1}}}
     )
-    assert refused(raw).startswith("model.component_optims.first.params.lr: Invalid learning rate")
+    assert refused(raw).startswith("model.component_optims.first.params.lr: must be at least 0")
 
 
 def test_a_preset_of_no_component_is_refused():
