@@ -286,8 +286,8 @@ VALUES = _rows(
     ("negative seed", at((SEED, "seed: -1")), "1:1", "seed", "greater than or equal to 0"),
     ("large seed", at((SEED, "seed: 99999999999999999999")), "1:1", "seed", "64 bits"),
     ("null seed", at((SEED, "seed: null")), "1:1", "seed", "a whole number; got null"),
-    ("None for null", after(DEVICE, "  save_every: None"), "31:3", "train.save_every", "write null"),
-    ("None for a count", at((STEPS, "  total_steps: None")), "28:3", "train.total_steps", "write null"),
+    ("None for null", after(DEVICE, "  save_every: None"), "31:3", "train.save_every", "is written null"),
+    ("None for a count", at((STEPS, "  total_steps: None")), "28:3", "train.total_steps", "is written null"),
     ("no length", at((STEPS, "")), "26:1", "train.total_steps", "give total_steps or epochs"),
     (
         "two lengths",
@@ -296,7 +296,7 @@ VALUES = _rows(
         "train.total_steps",
         "give total_steps or epochs, one of them",
     ),
-    ("None for a number", at((LR, "        lr: None")), "23:9", "head.params.lr", "write null"),
+    ("None for a number", at((LR, "        lr: None")), "23:9", "head.params.lr", "is written null"),
     ("text for a float", at((LR, "        lr: fast")), "23:9", "head.params.lr", "must be a number; got 'fast'"),
     ("negative lr", at((LR, "        lr: -1")), "23:9", "head.params.lr", "at least 0"),
     ("infinite lr", at((LR, "        lr: .inf")), "23:9", "head.params.lr", "must be finite"),
@@ -365,7 +365,7 @@ VALUES = _rows(
     ("no jsonl", after(DEVICE, "  log: []"), "31:3", "train.log", "must contain jsonl"),
     ("text for freeze", at((FREEZE, "      freeze: layers.0")), "12:7", "first.freeze", "write [layers.0]"),
     ("number for freeze", at((FREEZE, "      freeze: 5")), "12:7", "first.freeze", "must be true or false"),
-    ("number for init_from", at((FREEZE, "      init_from: 5")), "12:7", "first.init_from", "must be a mapping"),
+    ("list for init_from", at((FREEZE, "      init_from: [5]")), "12:7", "first.init_from", "must be a mapping"),
     (
         "nothing to load",
         at((FREEZE, "      init_from: {path: x, weights: false}")),
@@ -374,6 +374,8 @@ VALUES = _rows(
         "loads nothing",
     ),
     ("tau without ema_of", at((FREEZE, "      tau: 2")), "12:7", "first.tau", "less than or equal to 1"),
+    ("list for ema_of", at((FREEZE, "      ema_of: [head]")), "12:7", "first.ema_of", "must be text"),
+    ("text for wiring", after(DEVICE, "  ema: {components: first}"), "31:9", "train.ema.components", "Write [first]"),
     ("zero minutes", after(DEVICE, "  save_every_minutes: 0"), "31:3", "train.save_every_minutes", "greater than 0"),
     (
         "mistakes in two sections",

@@ -3,6 +3,7 @@
 import textwrap
 
 import pytest
+from broken_commands import BROKEN_COMMANDS
 from broken_configs import BROKEN, GOOD
 from sample_traces import TRACE
 
@@ -52,3 +53,18 @@ def test_a_broken_config_is_refused_at_its_place(row, refuse, tmp_path):
     line = next((line for line in printed.splitlines() if begin in line and row.says in line), None)
     assert line is not None, f"{begin}… {row.says}\n{printed}"
     assert row.path in line.partition(begin)[2].partition(": ")[0], printed
+
+
+@pytest.mark.parametrize("row", BROKEN_COMMANDS, ids=lambda row: row.line)
+def test_a_broken_command_line_is_refused_with_its_flag(row, refuse, tmp_path):
+    (tmp_path / "c.yaml").write_text(GOOD)
+    printed = " ".join(refuse(*row.line.split(" ")).replace("│", " ").split())
+    end = 0
+    for words in row.says:
+        begin = printed.find(words.strip(), end)
+        assert begin >= 0, f"{words}\n{printed}"
+        end = begin + len(words)
+
+
+def test_there_are_150_of_them():
+    assert len(BROKEN) + len(BROKEN_COMMANDS) >= 150

@@ -18,9 +18,10 @@ from .lerobot_names import refuse_lerobot_names
 from .override_fields import text_fields
 from .overrides import apply_overrides
 from .placed import PlacedConfig
-from .places import with_places
+from .places import Place, with_places
 from .plugins import import_plugins, search_folders, without_consequences, working_directory
 from .policy import with_parts_spelled_out
+from .written_text import with_written_text
 from .yaml_file import read_placed_file
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -49,6 +50,7 @@ def read_config(
     file = None if isinstance(source, Mapping) else _file_of(source)
     raw, places = read_placed_file(file) if file is not None else (source, {})
     assert isinstance(raw, Mapping)
+    places = {**places, **{tuple(key.split(".")): Place(f"--{key}") for key in overrides}}
     ordered = dict(sorted(overrides.items(), key=lambda item: item[0] != "plugins"))
     folders = working_directory() if is_reference(source) else [] if file is None else search_folders(file)
 
@@ -59,6 +61,7 @@ def read_config(
     try:
         with without_code(source, allow_plugins), search_in(folders):
             config = apply_overrides(with_parts_spelled_out(raw) if ordered else raw, ordered, takes_text)
+            config = with_written_text(config, places, takes_text)
             refuse_lerobot_names(config)
             _refuse_new_names(raw, config, ordered)
             validated = model.model_validate(config)
