@@ -345,7 +345,7 @@ VALUES = _rows(
     ),
     ("list for params", at((FIRST_PARAMS, "      params: [1]")), "11:7", "first.params", "must be a mapping; got [1]"),
     ("text for plugins", at((PLUGINS, "plugins: sample_traces")), "2:1", "plugins", "write [sample_traces]"),
-    ("number in plugins", at((PLUGINS, "plugins: [sample_traces, 5]")), "2:26", "plugins.1", "must be text"),
+    ("list in plugins", at((PLUGINS, "plugins: [sample_traces, [5]]")), "2:26", "plugins.1", "must be text"),
     ("unknown plugin", at((PLUGINS, "plugins: [sample_traces, numpyy]")), "2:26", "plugins.1", "numpyy"),
     ("file as a plugin", at((PLUGINS, "plugins: [sample_traces, parts.py]")), "2:26", "plugins.1", "parts"),
     ("yes for a boolean", after(DEVICE, "  compile: yes"), "31:3", "train.compile", "got 'yes'. Write true"),

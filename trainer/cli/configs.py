@@ -7,7 +7,7 @@ import typer
 
 from .arguments import OverridesCommand
 from .contexts import importing_by
-from .options import TAKES_OVERRIDES, Config, Plugins, typed_overrides
+from .options import TAKES_OVERRIDES, Configs, Plugins, typed_overrides
 
 configs_app = typer.Typer()
 
@@ -15,7 +15,7 @@ configs_app = typer.Typer()
 @configs_app.command(
     cls=OverridesCommand, context_settings=TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the config."
 )
-def plan(context: typer.Context, config: Config, plugins: Plugins = None) -> None:
+def plan(context: typer.Context, config: Configs, plugins: Plugins = None) -> None:
     """Show components, optimizers and schedules; train nothing and write nothing."""
     from rich.console import Console
 
