@@ -28,6 +28,31 @@ def plan(context: typer.Context, config: Configs, plugins: Plugins = None) -> No
         output(OfflineTrainer(loaded, Console()).plan())
 
 
+@configs_app.command(
+    "config",
+    cls=OverridesCommand,
+    context_settings=TAKES_OVERRIDES,
+    epilog="Any --dotted.key=value overrides the config.",
+)
+def show_config(
+    context: typer.Context,
+    config: Configs,
+    origins: Annotated[
+        bool, typer.Option("--origins/--no-origins", help="Whether each line says where its value comes from.")
+    ] = True,
+    plugins: Plugins = None,
+) -> None:
+    """Print the whole config as YAML, with defaults, and where each value comes from; write nothing."""
+    from ..config.reading import read_completed
+    from ..config.schema import ExperimentConfig
+    from ..reporting.resolved_config import resolved_text
+    from ..runtime.streams import write_out
+
+    with importing_by(config, plugins):
+        loaded, completed = read_completed(ExperimentConfig, config, typed_overrides(context), plugins is True)
+        write_out(resolved_text(loaded, completed, origins))
+
+
 @configs_app.command("import-lerobot")
 def import_lerobot(
     source: Annotated[
