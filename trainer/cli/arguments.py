@@ -142,4 +142,13 @@ def _refuse_misspelt(overrides: Sequence[str], options: Sequence[str], argument:
                 if close
                 else f". Options: {', '.join(options)}; an override is --dotted.key=value."
             )
-            raise ConfigError(f"{flag}: there is no such option{meant}")
+            raise ConfigError(f"{flag}: there is no such option{meant if close else _home(name) or meant}")
+
+
+def _home(name: str) -> str | None:
+    """Return the end of a message that names the field of the config which `name` means; None: there is none."""
+    from ..config.homes import home_of
+    from ..config.schema import ExperimentConfig
+
+    home = home_of(name.replace("-", "_"), ExperimentConfig)
+    return None if home is None else f"; did you mean --{home}?"

@@ -18,6 +18,7 @@ from .places import Path, Places, place_of
 from .plugins import import_plugins
 from .policy import with_parts_spelled_out
 from .type_changes import with_types_changed
+from .written_text import with_written_text
 
 _ANCHORS = "x-"
 """The beginning of the names of sections that hold values for aliases and interpolations, and nothing else."""
@@ -61,6 +62,7 @@ def complete(composition: Composition, overrides: Mapping[str, object], model: t
         return composition.folders[place.source] if place is not None and is_in_file else FilePath(os.getcwd())
 
     _import_plugins_of(values)
+    values = with_written_text(values, places, fields.takes_text)
     values = with_absolute_paths(values, model, folder_of)
     return Completed(values, places, filled.variables, [*composition.notes, *notes])
 

@@ -7,7 +7,7 @@ from typing import TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from optimizer.config import explain, nearest, search_in
+from optimizer.config import UNKNOWN_NAME, explain, nearest, search_in
 
 from ..errors import ConfigError, ConfigNote
 from ..run_layout import CONFIG
@@ -15,7 +15,10 @@ from ..runtime.hub import is_reference, local_folder, without_code
 from ..runtime.version import newer, writer_version
 from .completion import Completed, complete
 from .composition import compose
+from .homes import naming_homes
 from .lerobot_names import refuse_lerobot_names
+from .placed import PlacedConfig
+from .places import with_places
 from .plugins import search_folders, without_consequences, working_directory
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -59,19 +62,24 @@ def read_completed(
     files = [one if isinstance(one, Mapping) else from_hub.get(str(one), Path(one)) for one in sources]
     composition = compose(files, from_hub.values())
     folders = dict.fromkeys(folder for file in composition.files for folder in _folders_of(file, from_hub))
+    places = composition.places
     try:
         with without_code(next(iter(references), None), allow_plugins), search_in(list(folders)):
             completed = complete(composition, overrides, model)
+            places = completed.places
             for note in completed.notes:
                 warnings.warn(note, ConfigNote, stacklevel=3)
             refuse_lerobot_names(completed.values)
             _refuse_new_names(composition.values, completed.values, overrides)
-            return model.model_validate(completed.values), completed
+            config = model.model_validate(completed.values)
     except ValidationError as error:
-        lines = explain(without_consequences(error))
-        if any(detail["type"] == "unknown_name" for detail in error.errors()):
+        lines = explain(naming_homes(without_consequences(error), model))
+        if any(detail["type"] == UNKNOWN_NAME for detail in error.errors()):
             lines += dict.fromkeys(filter(None, [newer(writer_version(file)) for file in composition.files]))
-        raise ConfigError("\n".join(lines)) from error
+        raise ConfigError(with_places("\n".join(lines), places, model.model_fields)) from error
+    if isinstance(config, PlacedConfig):
+        config.mark(places)
+    return config, completed
 
 
 def _folders_of(file: Path, from_hub: Mapping[str, Path]) -> list[Path]:

@@ -99,6 +99,9 @@ def _second_colon(lines: list[str], line: int, column: int) -> MalformedError:
     above = next((number for number in range(line - 1, -1, -1) if lines[number].strip()), None)
     if above is not None and (found := _NO_SPACE.match(lines[above])):
         return MalformedError(f"a space is missing after {found[1]}:", above + 1, found.end(1) + 1)
+    if above is not None and re.fullmatch(r"\s*[\w.]+( [^:#'\"]*)?", lines[above]):
+        start = len(lines[above]) - len(lines[above].lstrip()) + 1
+        return MalformedError("a key without a colon; write KEY: VALUE, one a line", above + 1, start)
     if ": " in _line(lines, line)[:column]:
         return MalformedError("a second colon in one line; put text with a colon into quotes", line + 1, column + 1)
     rule = "a key cannot stand here: the line above has a value already, or this one is indented too far"
