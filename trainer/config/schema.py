@@ -246,7 +246,8 @@ class TrainConfig(Config):
     epochs: MayChange[PositiveCount | None] = None
     """Length of the run in passes over the training samples. Exactly one of `total_steps` and `epochs` is given."""
     run_dir: MayChange[UserPath]
-    """Directory of the run's files; `~` and `$NAME` are filled in. A relative path starts at the working directory."""
+    """Directory of the run's files; `~` and `$NAME` are filled in. A relative path starts at the folder of the file in
+    which it is written; on the command line, at the working directory."""
     device: MayChange[str] = "auto"
     """Device to train on: for example `cpu`, `cuda` or `cuda:1`; auto: the current CUDA device if any, else the CPU."""
     precision: FixedInRun[Literal["fp32", "bf16", "fp16"]] = "fp32"
@@ -321,7 +322,8 @@ class TrainConfig(Config):
     @model_validator(mode="after")
     def _check_length(self) -> Self:
         if (self.total_steps is None) == (self.epochs is None):
-            rule = f"give total_steps or epochs, one of them; got {self.total_steps} and {self.epochs}"
+            given = "neither" if self.epochs is None else f"{self.total_steps} and {self.epochs}"
+            rule = f"give total_steps or epochs, one of them; got {given}"
             raise refusal(rule, ("total_steps",), self.total_steps)
         return self
 
