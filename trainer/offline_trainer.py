@@ -126,6 +126,8 @@ class OfflineTrainer:
             KeyboardInterrupt: The user's code raised one, or a second signal came.
             NonFiniteError: A value is not finite, by train.on_nonfinite.
         """
+        if self._is_over() and not self.evaluation_is_due:  # nothing comes but pictures
+            self.timeline = Timeline(None)
         about = {
             "total_steps": self.horizon.total_steps,
             "plan": self.plan(),

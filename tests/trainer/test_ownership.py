@@ -77,7 +77,13 @@ def test_a_run_with_something_else_in_it_is_not_overwritten(cli, run, case, monk
 
 
 def test_what_a_run_writes_and_leaves_is_removed_and_litter_stays(cli, run):
-    for name in ("metrics.jsonl.bad", "losses.png", "report.html", ".removed-x/step_00000001/f", ".innerstep-y/metrics.jsonl"):
+    for name in (
+        "metrics.jsonl.bad",
+        "losses.png",
+        "report.html",
+        ".removed-x/step_00000001/f",
+        ".innerstep-y/metrics.jsonl",
+    ):
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).write_text("")
     shutil.copytree(run / "checkpoints/step_00000001", run / "checkpoints/damaged-step_00000001-2")

@@ -6,7 +6,7 @@ function fill(made, attributes, children) {
     if (value === true) made.setAttribute(name, '');
     else if (value !== false && value !== null && value !== undefined) made.setAttribute(name, value);
   }
-  made.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== ''));
+  made.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== ''));
   return made;
 }
 
@@ -69,6 +69,12 @@ function table(caption, header, rows, { numbers = [], kind = '' } = {}) {
 
 function section(id, title, ...children) {
   return el('section', { id, 'aria-labelledby': `${id}-title` }, el('h2', { id: `${id}-title` }, title), children);
+}
+
+// A section that shares a row with another one, where there is room.
+function half(made) {
+  if (made) made.classList.add('half');
+  return made;
 }
 
 // The stroke of a line: eight colours, and a dash for each further eight.

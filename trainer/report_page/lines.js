@@ -85,7 +85,7 @@ function scale([low, high], from, to, log) {
 function ticks([low, high], wanted) {
   const rough = (high - low) / wanted;
   const size = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((factor) => factor * size).find((candidate) => candidate >= rough);
+  const step = [1, 2, 5, 10].map((factor) => factor * size).find((candidate) => candidate >= rough * 0.8);
   const found = [];
   for (let index = Math.ceil(low / step - 1e-9); index * step <= high + step * 1e-9 && found.length < 50; index += 1) {
     found.push(Number((index * step).toPrecision(12)));

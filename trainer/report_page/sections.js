@@ -154,7 +154,7 @@ function chartSection(id, title, make, isLog) {
   if (!figures.length) return null;
   const own = charts.slice(before);
   on(box, { change: () => own.forEach((chart) => chart.invalidate()) });
-  return el('section', { id, 'aria-labelledby': `${id}-title` },
+  return el('section', { id, 'aria-labelledby': `${id}-title`, class: figures.length === 1 ? 'half' : null },
     el('h2', { id: `${id}-title` }, title, el('label', null, box, 'logarithmic scale')),
     el('div', { class: 'charts' }, figures));
 }
