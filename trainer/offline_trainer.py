@@ -126,7 +126,7 @@ class OfflineTrainer:
             KeyboardInterrupt: The user's code raised one, or a second signal came.
             NonFiniteError: A value is not finite, by train.on_nonfinite.
         """
-        if self._is_over() and not self.evaluation_is_due:  # nothing comes but pictures
+        if self._is_over():  # no update comes: the files stay as they are
             self.timeline = Timeline(None)
         about = {
             "total_steps": self.horizon.total_steps,

@@ -264,3 +264,9 @@ def test_the_wheel_has_the_files_of_the_page(tmp_path):
 def test_each_part_of_the_page_can_be_read_in_one_sitting():
     for path in (ROOT / "trainer/report_page").glob("*.*"):
         assert len(path.read_text().splitlines()) <= 400, path
+
+
+def test_the_best_evaluation_is_that_of_the_best_checkpoint(tmp_path):
+    _, values = reported(write_run(tmp_path / "run", checkpoints=(10, 20), best=10, keep_best={}))
+    best = values["runs"][0]["best"]
+    assert (best["monitor"], best["mode"], best["value"], best["step"]) == ("val_loss", "min", pytest.approx(0.3), 10)

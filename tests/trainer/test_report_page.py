@@ -187,7 +187,7 @@ def test_the_theme_follows_the_system_until_one_is_chosen(browser, one):
 CONTRAST = """(() => {
   const channel = (value) => (value / 255 <= 0.04045 ? value / 255 / 12.92 : ((value / 255 + 0.055) / 1.055) ** 2.4);
   const weights = [0.2126, 0.7152, 0.0722];
-  const light = (text) => text.match(/[\\d.]+/g).map(Number).reduce((sum, part, at) => sum + weights[at] * channel(part), 0);
+  const light = (text) => weights.reduce((sum, weight, at) => sum + weight * channel(text.match(/\\d+/g)[at]), 0);
   const box = document.body.appendChild(document.createElement('i'));
   const colour = (name) => { box.style.color = `var(--${name})`; return light(getComputedStyle(box).color) + 0.05; };
   const ratio = (...names) => { const [low, high] = names.map(colour).sort((a, b) => a - b); return high / low; };

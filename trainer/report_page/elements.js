@@ -27,7 +27,7 @@ function short(number, digits = 4) {
   if (number === 0) return '0';
   if (Number.isInteger(number) && Math.abs(number) < 1e6) return whole(number);
   const size = Math.abs(number);
-  if (size >= 1e6 || size < 1e-3) return number.toExponential(Math.max(0, digits - 2)).replace(/\.?0+e/, 'e').replace('e+', 'e');
+  if (size >= 1e6 || size < 1e-4) return number.toExponential(Math.max(0, digits - 2)).replace(/\.?0+e/, 'e').replace('e+', 'e');
   return String(Number(number.toPrecision(digits)));
 }
 

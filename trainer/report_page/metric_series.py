@@ -105,6 +105,13 @@ class Series:
             found[name] = getattr(self, name)
         return found
 
+    def at(self, step: int | None) -> tuple[int, float] | None:
+        """Return the step and its value; None if there is none, or if a point stands for several values."""
+        if step not in self._steps:
+            return None
+        place = self._steps.index(step)
+        return (step, self._sums[place]) if self._counts[place] == 1 else None
+
     @property
     def mean(self) -> float | None:
         """The mean of all finite values; None without one."""

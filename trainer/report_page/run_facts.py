@@ -1,6 +1,5 @@
 """Everything that the page shows of one run, as plain values."""
 
-import math
 import os
 import time
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from ..run_layout import CHECKPOINTS, CONFIG, METRICS, NOT_UNDERSTOOD, TIMELINE
 from ..runtime.files import unreadable
 from .config_values import changed_fields
 from .metric_series import Metrics
-from .saved_files import Budget, best_evaluation, checkpoints_of, pictures_of
+from .saved_files import Budget, checkpoints_of, pictures_of
 from .time_spent import complete, processes, time_by_phase
 
 _LONGEST_CONFIG = 200_000
@@ -74,7 +73,7 @@ class RunFacts:
             "config": self._config_text(),
             "changed": changed_fields(self.config),
             "series": list(self.metrics.values()),
-            "best": best_evaluation(self.run_dir) or self._best_by_config(),
+            "best": self._best(next((one["step"] for one in saved if one["best"]), None)),
             "pictures": pictures_of(self.run_dir, page_dir, budget),
             "checkpoints": saved,
             "processes": self.processes,
@@ -151,15 +150,19 @@ class RunFacts:
             return {"seconds": {}, "known": False}
         return {"seconds": {"updates, evaluations and checkpoints": done / rate}, "known": False}
 
-    def _best_by_config(self) -> JsonObject | None:
-        """Return the best evaluation by train.keep_best, or by the lowest held-out loss, from the metrics."""
+    def _best(self, step: int | None) -> JsonObject | None:
+        """Return the best evaluation by train.keep_best, or that of the lowest held-out loss; None without one.
+
+        Args:
+            step: The updates done at the best checkpoint, if there is one.
+        """
         rule = _mapping(_mapping(self.config.get("train")).get("keep_best"))
         monitor, mode = str(rule.get("monitor", f"{HELD_OUT_PREFIX}loss")), str(rule.get("mode", "min"))
         series = self.metrics.series.get((HELD_OUT, monitor.removeprefix(HELD_OUT_PREFIX)))
-        found = None if series is None else series.largest if mode == "max" else series.least
-        if found is None or not math.isfinite(found[1]):
+        if series is None:
             return None
-        return {"monitor": monitor, "mode": mode, "value": found[1], "step": found[0]}
+        found = series.at(step) or (series.largest if mode == "max" else series.least)
+        return None if found is None else {"monitor": monitor, "mode": mode, "value": found[1], "step": found[0]}
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -10,7 +10,6 @@ from urllib.parse import quote
 from optimizer.state import read_limited
 from optimizer.types import JsonObject
 
-from ..checkpoint.contents import read_progress
 from ..checkpoint.directory import complete_checkpoints, read_manifest
 from ..checkpoint.names import read_pointer, step_of
 from ..checkpoint.writing import DAMAGED
@@ -73,19 +72,6 @@ def checkpoints_of(run_dir: Path) -> tuple[list[JsonObject], list[str]]:
             if name.startswith(DAMAGED)
         ]
     return found, problems
-
-
-def best_evaluation(run_dir: Path) -> JsonObject | None:
-    """Return monitor, mode, value and step of the best evaluation by train.keep_best, from the newest checkpoints.
-
-    The checkpoint of the best evaluation was written before or just after it, so it may not have the record itself.
-    """
-    folder = run_dir / CHECKPOINTS
-    with suppress(DamagedCheckpointError, NewerFormatError, UnreadableError):
-        for checkpoint in (read_pointer(folder, LATEST), read_pointer(folder, BEST)):
-            if checkpoint is not None and (best := read_progress(checkpoint).values["best"]):
-                return {name: best.get(name) for name in ("monitor", "mode", "value", "step")}
-    return None
 
 
 def pictures_of(run_dir: Path, page_dir: Path, budget: Budget) -> list[JsonObject]:
