@@ -270,3 +270,9 @@ def test_the_best_evaluation_is_that_of_the_best_checkpoint(tmp_path):
     _, values = reported(write_run(tmp_path / "run", checkpoints=(10, 20), best=10, keep_best={}))
     best = values["runs"][0]["best"]
     assert (best["monitor"], best["mode"], best["value"], best["step"]) == ("val_loss", "min", pytest.approx(0.3), 10)
+
+
+def test_a_section_that_is_off_by_default_is_listed_when_it_is_on(tmp_path):
+    _, values = reported(write_run(tmp_path / "run", keep_best={}))
+    assert ["train.keep_best.monitor", "val_loss", "—"] in values["runs"][0]["changed"]
+    assert not any(path.startswith("distributed") for path, _, _ in values["runs"][0]["changed"])

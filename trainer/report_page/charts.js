@@ -66,7 +66,7 @@ class Chart {
 
   legend() {
     const { lines, legend } = this.spec;
-    if (!legend) return null;
+    if (!legend) return lines.some(({ dots }) => dots) ? strokes(lines) : null;
     const item = (line) => (legend === 'toggle' ? toggle(line.keys[0], line.label, sample(line)) : el('span', null, sample(line), line.label));
     return el('ul', { class: 'legend' }, lines.map((line) => el('li', null, item(line))));
   }
@@ -143,7 +143,7 @@ class Chart {
     }
     for (const tick of ticks(range, Math.max(2, Math.floor(width / 95))).filter(Number.isInteger)) {
       drawn.append(svg('line', { class: 'axis', x1: x(tick), x2: x(tick), y1: bottom, y2: bottom + 4 }),
-        svg('text', { x: x(tick), y: bottom + 16, 'text-anchor': 'middle' }, whole(tick)));
+        svg('text', { x: Math.min(x(tick), width - 3.2 * whole(tick).length), y: bottom + 16, 'text-anchor': 'middle' }, whole(tick)));
     }
     drawn.append(svg('line', { class: 'axis', x1: MARGIN.left, x2: right, y1: bottom, y2: bottom }),
       svg('text', { x: right, y: HEIGHT - 4, 'text-anchor': 'end' }, 'update'));
@@ -189,7 +189,7 @@ class Chart {
       if (best && best.step >= range[0] && best.step <= range[1] && (!isLog || best.value > 0)) {
         const [x, y] = [this.x(best.step), this.y(best.value)];
         const isRight = x > this.width - 60;
-        drawn.append(svg('circle', { class: `best k${colour}`, cx: x, cy: y, r: 6.5 }),
+        drawn.append(svg('circle', { class: `best k${colour}`, cx: x, cy: y, r: 6.5 }), this.spec.legend === null ? '' :
           svg('text', { class: 'best-label', x: x + (isRight ? -10 : 10), y: y < 30 ? y + 16 : y - 7, 'text-anchor': isRight ? 'end' : 'start' }, 'best'));
       }
       for (const [step, word] of series.nonfinite || []) {
@@ -294,6 +294,14 @@ class Chart {
     const raw = isSmooth && !series.lows ? ` (raw ${short(series.values[at])})` : '';
     return el('div', null, sample(line), `${line.label} ${short(value)}${range}${raw}`);
   }
+}
+
+// What the strokes mean where the colours are those of the runs.
+function strokes(lines) {
+  const neutral = (dash, dots, label) => el('li', null, el('span', null, sample({ colour: 7, dash, dots }), label));
+  const isTrained = lines.some(({ dots }) => !dots);
+  return el('ul', { class: 'legend' }, isTrained ? neutral(null, false, 'training') : null, neutral('5 3', true, 'held out'),
+    lines.some(({ best }) => best) ? el('li', null, el('span', null, '◯ best')) : null);
 }
 
 const MOST_ROWS = 200;

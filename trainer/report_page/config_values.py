@@ -34,7 +34,7 @@ def changed_fields(values: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     changed = [
         (path, _text(value), _text(defaults[path]) if path in defaults else _MISSING)
         for path, value in given.items()
-        if path not in defaults or not _same(value, defaults[path])
+        if (path not in defaults and value != {}) or not _same(value, defaults.get(path, value))
     ]
     return changed[:_MOST_ROWS]
 
@@ -63,25 +63,23 @@ def _flat(value: object, path: str = "") -> dict[str, Any]:
 
 def _defaults(model: type[BaseModel], values: object) -> dict[str, Any]:
     """Return the defaults of a config's fields, and of those in its sections, as far as they are known."""
-    if not isinstance(values, Mapping):
-        return {}
-    found: dict[str, Any] = {}
-    for name, field in model.model_fields.items():
-        given, section = values.get(name), find_section(model, name)
-        if section is not None and isinstance(given, Mapping):
-            inner = given if section.several else {"": given}
-            nested = {key: _defaults(section.model, one) for key, one in inner.items()}
-            found[name] = nested if section.several else nested[""]
-        elif name == "params" and issubclass(model, ClassChoice):
-            found[name] = _defaults_of_class(model, values)
-        elif not field.is_required():
-            found[name] = to_jsonable_python(field.get_default(call_default_factory=True), fallback=str)
+    found = model.model_construct().model_dump(mode="json", warnings=False)
+    for name, given in values.items() if isinstance(values, Mapping) else ():
+        section = find_section(model, name) if name in model.model_fields else None
+        if section is None or not isinstance(given, Mapping):
+            continue
+        one, several = section.model, section.several
+        inner = {key: _defaults(one, value) for key, value in given.items()} if several else _defaults(one, given)
+        if inner != given or found.get(name, inner) is not None:  # one that is usually off is listed when it is on
+            found[name] = inner
+    if issubclass(model, ClassChoice):
+        found["params"] = _defaults_of_class(model, values)
     return found
 
 
-def _defaults_of_class(choice: type[ClassChoice], values: Mapping[str, Any]) -> dict[str, Any]:
+def _defaults_of_class(choice: type[ClassChoice], values: object) -> dict[str, Any]:
     """Return the defaults of the parameters of the class that `type` names, if it is one of innerstep's."""
-    key = values.get("type")
+    key = values.get("type") if isinstance(values, Mapping) else None
     if not isinstance(key, str) or "." in key:  # a dotted path, or a family of another library's classes
         return {}
     try:
@@ -89,7 +87,7 @@ def _defaults_of_class(choice: type[ClassChoice], values: Mapping[str, Any]) -> 
     except LookupError:
         return {}
     if issubclass(cls, BaseModel):
-        return _defaults(cls, {})
+        return cls.model_construct().model_dump(mode="json", warnings=False)
     parameters = inspect.signature(cls).parameters.values()
     named = {one.name: one.default for one in parameters if one.default is not one.empty}
     plain: dict[str, Any] = to_jsonable_python(named, fallback=str)

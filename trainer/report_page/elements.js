@@ -77,6 +77,10 @@ function half(made) {
   return made;
 }
 
+// A dotted path, which a narrow table may break after a dot.
+const dotted = (name) => el('span', null, name.split('.').flatMap((part, index) => (index ? ['.', el('wbr'), part] : [part])));
+const badge = (text) => [' ', el('span', { class: 'badge' }, text)];
+
 // The stroke of a line: eight colours, and a dash for each further eight.
 const DASHES = [null, '7 3', '2 3'];
 const look = (index) => ({ colour: index % 8, dash: DASHES[Math.floor(index / 8) % 3] });

@@ -170,7 +170,7 @@ function evaluations(names) {
     const best = run.best ? run.best.step : null;
     const shown = steps.filter((step, index) => index % every === 0 || step === best || index === steps.length - 1);
     const rows = shown.map((step) => [
-      el('span', null, whole(step), step === best ? [' ', el('span', { class: 'badge' }, 'best')] : null),
+      el('span', null, whole(step), step === best ? badge('best') : null),
       ...all.map(({ steps: own, values }) => short(own.includes(step) ? values[own.indexOf(step)] : null, 5)),
     ]);
     const rule = run.best ? `; best: the ${run.best.mode === 'max' ? 'highest' : 'lowest'} ${run.best.monitor}` : '';
@@ -197,20 +197,28 @@ function rollouts(names) {
 
 // Time
 
+const PHASES = ['start', 'updates', 'waiting for data', 'evaluation', 'checkpoints', 'pictures'];
+
+function phasesOf(run) {
+  const place = ([name]) => (PHASES.includes(name) ? PHASES.indexOf(name) : PHASES.length);
+  const found = Object.entries(run.phases.seconds).filter(([, seconds]) => seconds > 0).sort((one, other) => place(one) - place(other));
+  return found.map(([name, seconds]) => ({ name, seconds, colour: `b${place([name]) % 8}` }));
+}
+
 function timeOf(run) {
-  const phases = Object.entries(run.phases.seconds).filter(([, seconds]) => seconds > 0);
+  const phases = phasesOf(run);
   const total = secondsOf(run);
   if (!total) return [SEVERAL ? el('h3', null, run.name) : null, el('p', { class: 'muted' }, 'The files of this run do not tell its time.')];
-  const bar = el('div', { class: 'stack', 'aria-hidden': 'true' }, phases.map(([name, seconds], index) => {
-    const part = el('div', { class: `b${index % 8}`, title: `${name}: ${duration(seconds)}` });
+  const bar = el('div', { class: 'stack', 'aria-hidden': 'true' }, phases.map(({ name, seconds, colour }) => {
+    const part = el('div', { class: colour, title: `${name}: ${duration(seconds)}` });
     part.style.width = `${100 * seconds / total}%`;
     return part;
   }));
-  const rows = phases.map(([name, seconds], index) => [
-    el('span', null, el('span', { class: `swatch b${index % 8}`, 'aria-hidden': 'true' }), name), duration(seconds), `${(100 * seconds / total).toFixed(1)} %`,
+  const rows = phases.map(({ name, seconds, colour }) => [
+    el('span', null, el('span', { class: `swatch ${colour}`, 'aria-hidden': 'true' }), name), duration(seconds), `${(100 * seconds / total).toFixed(1)} %`,
   ]);
   const source = run.phases.known ? '' : ', estimated from updates_per_second: this run has no timeline.jsonl';
-  return [SEVERAL ? el('h3', null, run.name) : null, bar, table(`Time by phase, ${duration(total)} in all${source}`, ['phase', 'time', 'share'], rows, { numbers: [1, 2] })];
+  return el('div', null, SEVERAL ? el('h3', null, run.name) : null, bar, table(`Time by phase, ${duration(total)} in all${source}`, ['phase', 'time', 'share'], rows, { numbers: [1, 2] }), processTable(run));
 }
 
 function processTable(run) {
@@ -220,32 +228,31 @@ function processTable(run) {
     [process.device, process.processes > 1 ? `${process.processes} processes` : null, process.innerstep ? `innerstep ${process.innerstep}` : null, process.torch ? `torch ${process.torch}` : null].filter(Boolean).join(', '),
   ]);
   if (!rows.length) return null;
-  return table(`${SEVERAL ? `${run.name}: s` : 'S'}tarts and resumes`, ['began', 'from', 'updates done', 'time', 'end', 'on'], rows, { numbers: [2, 3] });
+  return table(`Starts and resumes${SEVERAL ? ` of ${run.name}` : ''}`, ['began', 'from', 'updates done', 'time', 'end', 'on'], rows, { numbers: [2, 3] });
 }
 
 function endText({ end, message }) {
   if (end === 'done') return 'done';
-  return message ? `${end}: ${message}` : end;
+  return message ? el('span', { class: 'long' }, `${end}: ${message}`) : end;
 }
 
 function timeSection(names) {
   const figures = metricCharts(names);
-  return section('time', 'Time', RUNS.map((run) => timeOf(run)), RUNS.map(processTable),
+  return section('time', 'Time', el('div', { class: 'pair' }, RUNS.map(timeOf)),
     figures.length ? [el('h3', null, 'Speed'), el('div', { class: 'charts' }, figures)] : null);
 }
 
 // Checkpoints, plan and config
 
 function checkpointTable(run) {
-  const badge = (text) => el('span', { class: 'badge' }, text);
   const rows = run.checkpoints.map((one) => [
-    one.name, whole(one.step), bytes(one.bytes),
-    el('span', null, one.latest ? badge('latest') : null, one.best ? badge('best') : null, one.finite ? null : badge('not finite')),
+    el('span', null, one.name, one.latest ? badge('latest') : null, one.best ? badge('best') : null, one.finite ? null : badge('not finite')),
+    whole(one.step), bytes(one.bytes),
   ]);
   const title = SEVERAL ? `${run.name}: checkpoints` : 'Checkpoints';
   if (!rows.length) return el('p', { class: 'muted' }, `${title}: none.`);
   const total = run.checkpoints.reduce((sum, one) => sum + one.bytes, 0);
-  return table(`${title}: ${rows.length}, ${bytes(total)}`, ['folder', 'updates done', 'size', ''], rows, { numbers: [1, 2], kind: 'tall' });
+  return table(`${title}: ${rows.length}, ${bytes(total)}`, ['folder', 'updates done', 'size'], rows, { numbers: [1, 2], kind: 'tall' });
 }
 
 const onePerRun = (make) => RUNS.map((run) => [SEVERAL ? el('h3', null, run.name) : null, make(run)]);
@@ -259,14 +266,14 @@ function configOf({ name, changed, config }) {
   if (!config) return el('p', { class: 'muted' }, `${SEVERAL ? `${name}: ` : ''}the config cannot be shown.`);
   return el('details', { class: 'box' },
     el('summary', null, `${SEVERAL ? `${name}: ` : ''}${counted(changed.length, 'value')} that ${changed.length === 1 ? 'is' : 'are'} not the default`),
-    table('Values that differ from the defaults; — where there is no default', ['field', 'value', 'default'], changed, { kind: 'names' }),
+    table('Values that differ from the defaults; — where there is no default', ['field', 'value', 'default'], changed.map(([path, ...values]) => [dotted(path), ...values]), { kind: 'names' }),
     el('details', null, el('summary', null, 'The whole config.yaml'), el('pre', { tabindex: '0' }, config)));
 }
 
 function differences() {
   if (!SEVERAL) return null;
   if (!DATA.differences.length) return el('p', null, 'The configs of these runs are the same.');
-  return table('Fields in which the configs differ', ['field', ...RUNS.map(({ name }) => name)], DATA.differences.map(([path, values]) => [path, ...values]), { kind: 'names' });
+  return table('Fields in which the configs differ', ['field', ...RUNS.map(({ name }) => name)], DATA.differences.map(([path, values]) => [dotted(path), ...values]), { kind: 'names' });
 }
 
 function configSection() {
