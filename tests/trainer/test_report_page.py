@@ -231,6 +231,7 @@ def test_hostile_names_are_shown_and_do_not_run(browser, hostile):
     assert browser.run("window.ran") is None
     assert browser.run("document.querySelectorAll('img, b, script:not(#values):not(:last-of-type)').length") == 0
     assert HOSTILE in browser.run("document.getElementById('plan').textContent")
+    assert "[object" not in browser.run("document.body.innerText")
     assert browser.problems() == []
 
 

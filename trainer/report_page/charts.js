@@ -120,7 +120,10 @@ class Chart {
     this.range = range;
     this.width = width;
     const id = `clip${charts.indexOf(this)}`;
-    const frame = { x: MARGIN.left, y: MARGIN.top - 4, width: Math.max(0, width - MARGIN.left - MARGIN.right), height: HEIGHT - MARGIN.top - MARGIN.bottom + 8 };
+    const frame = {
+      x: MARGIN.left - 5, y: MARGIN.top - 5,
+      width: Math.max(0, width - MARGIN.left - MARGIN.right + 10), height: HEIGHT - MARGIN.top - MARGIN.bottom + 10,
+    };
     this.drawing.setAttribute('viewBox', `0 0 ${width} ${HEIGHT}`);
     this.drawing.replaceChildren(
       svg('clipPath', { id }, svg('rect', frame)),

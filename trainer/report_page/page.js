@@ -67,7 +67,7 @@ function build() {
     chartSection('gradients', 'Gradients', (log) => names.families.flatMap((family) => familyCharts(family, { smooth: true, log })), false),
     rollouts(names.rollouts),
     half(evaluations(inTables)),
-    half(section('checkpoints', 'Checkpoints', RUNS.map(checkpointTable))),
+    half(section('checkpoints', 'Checkpoints', perRun(RUNS.map(checkpointTable)))),
     timeSection(names.speed),
     planSection(),
     configSection(),

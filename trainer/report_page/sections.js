@@ -5,10 +5,20 @@ const SEVERAL = RUNS.length > 1;
 const HELD_OUT = 'held_out';
 const EPISODES = ['success', 'return', 'episode_length'];
 const SPEED = ['updates_per_second', 'data_wait'];
-const TITLES = { loss: 'Loss', lr: 'Learning rate', grad_norm: 'Norm of the gradients', skipped: 'Updates left out', success: 'Success', return: 'Return', episode_length: 'Length of an episode', updates_per_second: 'Updates per second since the start', data_wait: 'Share of the time spent waiting for data' };
+const TITLES = new Map(Object.entries({
+  loss: 'Loss', lr: 'Learning rate', grad_norm: 'Norm of the gradients', skipped: 'Updates left out',
+  success: 'Success', return: 'Return', episode_length: 'Length of an episode',
+  updates_per_second: 'Updates per second since the start', data_wait: 'Share of the time spent waiting for data',
+}));
 const STATUS = { done: 'done', stopped: 'stopped', failed: 'failed', open: 'training', ended: 'not finished' };
 const runKey = (index) => `run ${index}`;
 const seriesOf = (run, split, name) => run.series.find((one) => one.split === split && one.name === name);
+
+// A part of the page for each run; those of many runs are folded.
+function perRun(parts) {
+  if (RUNS.length <= 3) return parts;
+  return RUNS.map((run, index) => (parts[index] ? el('details', { class: 'box' }, el('summary', null, run.name), parts[index]) : null));
+}
 
 // Overview
 
@@ -84,7 +94,7 @@ function metricLines(name, smooth) {
 function metricCharts(names, { smooth = true, log } = {}) {
   return names.map((name) => {
     const lines = metricLines(name, smooth);
-    return new Chart({ title: TITLES[name] || name, lines, marks: MARKS, log, legend: SEVERAL ? null : 'plain' }).figure;
+    return new Chart({ title: TITLES.get(name) || name, lines, marks: MARKS, log, legend: SEVERAL ? null : 'plain' }).figure;
   });
 }
 
@@ -97,7 +107,7 @@ function familyCharts(family, { smooth, log }) {
     if (!found.has(component)) found.set(component, []);
     found.get(component).push({ keys: [runKey(index)], label: run.name, series, smooth, ...look(index) });
   }));
-  const title = TITLES[family] || family;
+  const title = TITLES.get(family) || family;
   if (SEVERAL) {
     return [...found].map(([component, lines]) => new Chart({ title: `${title}: ${component}`, lines, marks: MARKS, log, legend: null }).figure);
   }
@@ -175,8 +185,8 @@ function evaluations(names) {
     ]);
     const rule = run.best ? `; best: the ${run.best.mode === 'max' ? 'highest' : 'lowest'} ${run.best.monitor}` : '';
     return table(`${SEVERAL ? `${run.name}: e` : 'E'}valuations, by updates done${rule}`, ['after update', ...all.map(({ name }) => name)], rows, { numbers: all.map((one, index) => index + 1), kind: 'tall' });
-  }).filter((part) => part !== null);
-  return section('evaluations', 'Evaluations', parts.length ? parts : el('p', { class: 'muted' }, 'No evaluation has been written.'));
+  });
+  return section('evaluations', 'Evaluations', parts.some((part) => part !== null) ? perRun(parts) : el('p', { class: 'muted' }, 'No evaluation has been written.'));
 }
 
 function picture({ name, kind, link, content }) {
@@ -255,11 +265,14 @@ function checkpointTable(run) {
   return table(`${title}: ${rows.length}, ${bytes(total)}`, ['folder', 'updates done', 'size'], rows, { numbers: [1, 2], kind: 'tall' });
 }
 
-const onePerRun = (make) => RUNS.map((run) => [SEVERAL ? el('h3', null, run.name) : null, make(run)]);
+function planOf({ name, plan }) {
+  const shown = plan === null ? el('p', { class: 'muted' }, 'Not known.') : el('pre', { tabindex: '0' }, plan);
+  return el('div', null, SEVERAL ? el('h3', null, name) : null, shown);
+}
 
 function planSection() {
   const known = RUNS.some(({ plan }) => plan !== null);
-  return known ? section('plan', 'Plan', onePerRun(({ plan }) => (plan === null ? el('p', { class: 'muted' }, 'Not known.') : el('pre', { tabindex: '0' }, plan)))) : null;
+  return known ? section('plan', 'Plan', perRun(RUNS.map(planOf))) : null;
 }
 
 function configOf({ name, changed, config }) {
