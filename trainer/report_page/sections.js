@@ -243,6 +243,7 @@ function processTable(run) {
 
 function endText({ end, message }) {
   if (end === 'done') return 'done';
+  if (end === 'StoppedBySignal') return `stopped by ${message.split(':')[0]}`;
   return message ? el('span', { class: 'long' }, `${end}: ${message}`) : end;
 }
 
