@@ -234,14 +234,16 @@ function timeOf(run) {
 function processTable(run) {
   const rows = run.processes.map((process, index) => [
     moment(process.time || ''), process.began === 0 && index === 0 ? 'start' : `resume after ${whole(process.began)}`, whole(process.reached), duration(process.seconds),
-    process.end === null ? (index === run.processes.length - 1 && run.status === 'open' ? 'training' : 'killed') : endText(process),
+    endText(process, index === run.processes.length - 1 ? run.status : 'ended'),
     [process.device, process.processes > 1 ? `${process.processes} processes` : null, process.innerstep ? `innerstep ${process.innerstep}` : null, process.torch ? `torch ${process.torch}` : null].filter(Boolean).join(', '),
   ]);
   if (!rows.length) return null;
   return table(`Starts and resumes${SEVERAL ? ` of ${run.name}` : ''}`, ['began', 'from', 'updates done', 'time', 'end', 'on'], rows, { numbers: [2, 3] });
 }
 
-function endText({ end, message }) {
+// status: that of the run, for its last process. A run that is done may be drawing pictures, or was killed then.
+function endText({ end, message }, status) {
+  if (end === null) return { open: 'training', done: 'not written' }[status] || 'killed';
   if (end === 'done') return 'done';
   if (end === 'StoppedBySignal') return `stopped by ${message.split(':')[0]}`;
   return message ? el('span', { class: 'long' }, `${end}: ${message}`) : end;
