@@ -8,11 +8,9 @@ import typer
 looking_app = typer.Typer()
 
 
-@looking_app.command()
+@looking_app.command(epilog="Example: innerstep report runs/digits runs/high_lr --out both.html")
 def report(
-    runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="A run's directory, or several. A run may be training.")
-    ],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN", help="A run's directory. The run may be training.")],
     out: Annotated[
         Path | None,
         typer.Option(
