@@ -20,7 +20,7 @@ from .run_facts import RunFacts
 from .saved_files import Budget
 
 MOST_RUNS = 24
-"""Runs of a page at most: so many colours and strokes can be told from each other."""
+"""Runs of a page at most, as there are eight colours with three strokes each."""
 _POINT_CHARACTERS = 45
 _SERIES_CHARACTERS = 2_600_000
 """Characters of a point, and of all series of a page at most."""
@@ -75,7 +75,7 @@ def _folders(runs: Sequence[str]) -> list[Path]:
 
 
 def _names(runs: Sequence[str]) -> list[str]:
-    """Return the shortest names that tell runs apart: the ends of their paths."""
+    """Return the shortest names that differ: the ends of the paths of the runs."""
     parts = [Path(run).absolute().parts for run in runs]
     for length in range(1, max(map(len, parts)) + 1):
         names = [os.sep.join(part[-length:]) for part in parts]
