@@ -218,7 +218,7 @@ function phasesOf(run) {
 function timeOf(run) {
   const phases = phasesOf(run);
   const total = secondsOf(run);
-  if (!total) return [SEVERAL ? el('h3', null, run.name) : null, el('p', { class: 'muted' }, 'The files of this run do not tell its time.')];
+  if (!total) return [SEVERAL ? el('h3', null, run.name) : null, el('p', { class: 'muted' }, 'The files of this run do not record its time.')];
   const bar = el('div', { class: 'stack', 'aria-hidden': 'true' }, phases.map(({ name, seconds, colour }) => {
     const part = el('div', { class: colour, title: `${name}: ${duration(seconds)}` });
     part.style.width = `${100 * seconds / total}%`;
