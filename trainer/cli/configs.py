@@ -38,7 +38,7 @@ def show_config(
     context: typer.Context,
     config: Configs,
     origins: Annotated[
-        bool, typer.Option("--origins/--no-origins", help="Whether each line says where its value comes from.")
+        bool, typer.Option("--origins/--no-origins", help="Whether each line has the place that its value comes from.")
     ] = True,
     plugins: Plugins = None,
 ) -> None:
