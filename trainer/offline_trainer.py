@@ -34,16 +34,19 @@ from .loop.nonfinite import check_weights
 from .loop.step_counts import NOTICED_AFTER, step_count_notices
 from .reporting.metrics_file import training_line, written_evaluation
 from .reporting.metrics_log import MetricsLog, sink_classes
-from .reporting.plan_table import plan
+from .reporting.plan import Plan, plan_of
 from .reporting.progress_bar import RunProgress
 from .reporting.run_plots import draw_pictures, require_plotting
+from .reporting.run_status import RunStatus
+from .reporting.run_summary import show_summary
+from .reporting.tables import fit_lines
 from .rescue import early_stop_error, rescuing
 from .resuming import restore_run, saved_values
 from .run import Result
 from .run_layout import METRICS
 from .runtime.rng import seed_all, separate_rng
 from .runtime.signals import Interruption
-from .runtime.terminal import log
+from .runtime.terminal import log, on_terminal
 from .same_run import check_same_data, check_same_run, check_same_state
 from .setup.components import build_components, compile_components
 from .setup.dry_run import dry_run_smallest_batch, prepare_components
@@ -106,10 +109,9 @@ class OfflineTrainer:
         self.metrics: dict[str, float] = {}
         self.evaluation_is_due = False
 
-    def plan(self) -> str:
-        """Return the table of components, optimizers and schedules."""
-        table = plan(self.config, self.components, self.optimizers, self.horizon, len(self.data.train))
-        return "\n".join([table, *self.averages.plan_lines()])
+    def plan(self) -> Plan:
+        """Return what is trained, on which data, how, and what looks suspicious about it."""
+        return plan_of(self)
 
     def run(self) -> Result:
         """Train from the present step to the end; write metrics, checkpoints and pictures.
@@ -132,21 +134,28 @@ class OfflineTrainer:
         interruption = Interruption(self.world.is_alone)
         clock, check = self.checkpoints.due_by_clock, self.updater.check_steps
         agreement = Agreement(self.world, interruption, clock, self.step, check)
+        samples = (self.batches.batches_per_epoch - 1) * config.data.batch_size + self.batches.smallest_batch
+        status = RunStatus(self.step, self.horizon, samples)
+        status.take_best(self.checkpoints.best.record)
         with (
             MetricsLog(sinks, run_dir, self.step, self.checkpoints.failed) as metrics,
-            RunProgress(self.console, self.step, self.horizon.total_steps) as progress,
+            RunProgress(self.console, status, self.world.device) as progress,
             interruption,
             self.checkpoints,
             rescuing(self, interruption),
             self.batches,
             self.evaluations,
         ):
+            self.checkpoints.on_saved = progress.saved
             self._train(metrics, progress, agreement)
         if agreement.signal is not None and (self.evaluation_is_due or not self._is_over()):
-            raise early_stop_error(self, agreement.signal)
+            error = early_stop_error(self, agreement.signal)
+            self._summarize(status, f"stopped by {agreement.signal.name}")
+            raise error
         for line in [*self._step_count_notices(), *self.checkpoints.best.missing()]:
             self.log(line)
         self._draw()
+        self._summarize(status, "done")
         return Result(run_dir, self.step, self.metrics)
 
     def _train(self, metrics: MetricsLog, progress: RunProgress, agreement: Agreement) -> None:
@@ -158,7 +167,7 @@ class OfflineTrainer:
         self.begun = self.step
         if self.evaluation_is_due:  # the checkpoint that the run resumes from was written before it
             written = by_main(world, lambda: written_evaluation(train.run_dir / METRICS, self.step))
-            self.evaluations.evaluate_and_keep(metrics, agreement, written)
+            self._evaluate(metrics, progress, agreement, written)
             if self.evaluation_is_due:  # a signal has stopped it
                 agreement.exchange()
                 return
@@ -175,9 +184,9 @@ class OfflineTrainer:
                     line = training_line(update, progress.rate(update.step))
                 with agreement.failing_later():
                     metrics.write(line)
-                progress.show(update)
+                progress.show(line)
             agreement.after_update(self.step)
-            self._save_and_evaluate(metrics, agreement)
+            self._save_and_evaluate(metrics, progress, agreement)
             if self.step == self.begun + NOTICED_AFTER:
                 for notice in self._step_count_notices():
                     self.log(notice)
@@ -186,7 +195,7 @@ class OfflineTrainer:
                     self.save(is_last=True)
                 break
 
-    def _save_and_evaluate(self, metrics: MetricsLog, agreement: Agreement) -> None:
+    def _save_and_evaluate(self, metrics: MetricsLog, progress: RunProgress, agreement: Agreement) -> None:
         """Save and evaluate after an update, each if it is due. A signal that came meanwhile is known afterwards."""
         if self._is_over() or self.checkpoints.due(self.step) or agreement.save_is_due:
             self.updater.check_steps()
@@ -197,8 +206,27 @@ class OfflineTrainer:
         elif self.evaluation_is_due:
             agreement.exchange()
         if self.evaluation_is_due and agreement.signal is None:
-            self.evaluations.evaluate_and_keep(metrics, agreement)
+            self._evaluate(metrics, progress, agreement)
             agreement.exchange()
+
+    def _evaluate(
+        self,
+        metrics: MetricsLog,
+        progress: RunProgress,
+        agreement: Agreement,
+        written: Mapping[str, float] | None = None,
+    ) -> None:
+        """Evaluate, unless a signal comes meanwhile. written: the metrics, if it was done before a resume."""
+        progress.catch_up()
+        self.evaluations.evaluate_and_keep(metrics, agreement, written)
+        if not self.evaluation_is_due:
+            progress.evaluated(self.step, self.metrics, self.checkpoints.best.record)
+
+    def _summarize(self, status: RunStatus, end: str) -> None:
+        if self.world.is_main:
+            status.step = self.step
+            folders = (self.checkpoints.latest, self.checkpoints.best.folder)
+            show_summary(self.console, end, status, self.config, *folders)
 
     def _draw(self) -> None:
         """Draw the metrics and the policy's episodes, as the config asks."""
@@ -214,7 +242,7 @@ class OfflineTrainer:
 
     def log(self, line: str) -> None:
         """Print a line, above the progress bar if there is one."""
-        log(self.console, line)
+        log(self.console, fit_lines(line, self.console.width if on_terminal(self.console) else None))
 
     def save(self, is_last: bool = False) -> None:
         """Write a checkpoint of this moment, or start a thread that writes it.
