@@ -1,6 +1,8 @@
 """The commands on configs."""
 
 import json
+import sys
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +34,8 @@ def plan(
 
     with importing_by(config, plugins):
         loaded = load_config(config, typed_overrides(context), allow_plugins=plugins is True)
-        trainer = OfflineTrainer(loaded, Console(stderr=as_json))
+        with redirect_stdout(sys.stderr) if as_json else nullcontext():  # a data set may print
+            trainer = OfflineTrainer(loaded, Console())
         if as_json:
             output(json.dumps(trainer.plan().as_json(), indent=2))
         else:

@@ -22,11 +22,12 @@ def align_columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) ->
 def fit_columns(rows: Sequence[Sequence[str]], width: int) -> list[int] | None:
     """Return the widths of the columns of a table that is `width` wide, or None if words would have to be broken.
 
-    The widest columns become narrower first. Cells may have several lines.
+    The first row has the headings, which are not folded. Other cells may have several lines. The widest columns become
+    narrower first.
     """
     columns = list(zip(*rows, strict=True))
     widths = [max(len(line) for cell in column for line in cell.split("\n")) for column in columns]
-    least = [max(len(word) for cell in column for word in _words(cell)) for column in columns]
+    least = [max(len(head), *(len(word) for cell in cells for word in _words(cell))) for head, *cells in columns]
     excess = sum(widths) + len(GAP) * (len(widths) - 1) - width
     while excess > 0:
         loose = [index for index, (now, end) in enumerate(zip(widths, least, strict=True)) if now > end]

@@ -15,7 +15,10 @@ def memory_bytes(device: torch.device) -> int | None:
     Where the system reports only the most so far, it is that; None: it reports nothing.
     """
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        try:
+            return torch.cuda.max_memory_allocated(device)
+        except RuntimeError:  # the display must not end a run
+            return None
     try:
         return int(_STATM.read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):

@@ -74,7 +74,7 @@ def _bytes(tensors: list[Tensor]) -> int:
 def _state_bytes(optim: OptimConfig, component: nn.Module, optimizer: Optimizer, horizon: Horizon) -> int | None:
     parameters = trainable_parameters(component)
     try:
-        if optimizer.state:
+        if any(optimizer.state.values()):
             return _bytes([*_saved_state(optimizer).values()])
         return _state_bytes_to_come(optim, parameters, horizon)
     except Exception:  # the optimizer may be the user's: what fails on other parameters may work on the run's
