@@ -110,7 +110,7 @@ class OfflineTrainer:
         self.evaluation_is_due = False
 
     def plan(self) -> Plan:
-        """Return what is trained, on which data, how, and what looks suspicious about it."""
+        """Return the plan of the run."""
         return plan_of(self)
 
     def run(self) -> Result:
@@ -134,28 +134,24 @@ class OfflineTrainer:
         interruption = Interruption(self.world.is_alone)
         clock, check = self.checkpoints.due_by_clock, self.updater.check_steps
         agreement = Agreement(self.world, interruption, clock, self.step, check)
-        samples = (self.batches.batches_per_epoch - 1) * config.data.batch_size + self.batches.smallest_batch
-        status = RunStatus(self.step, self.horizon, samples)
-        status.take_best(self.checkpoints.best.record)
         with (
             MetricsLog(sinks, run_dir, self.step, self.checkpoints.failed) as metrics,
-            RunProgress(self.console, status, self.world.device) as progress,
+            self._progress() as progress,
             interruption,
             self.checkpoints,
             rescuing(self, interruption),
             self.batches,
             self.evaluations,
         ):
-            self.checkpoints.on_saved = progress.saved
             self._train(metrics, progress, agreement)
         if agreement.signal is not None and (self.evaluation_is_due or not self._is_over()):
             error = early_stop_error(self, agreement.signal)
-            self._summarize(status, f"stopped by {agreement.signal.name}")
+            self._summarize(progress, f"stopped by {agreement.signal.name}")
             raise error
         for line in [*self._step_count_notices(), *self.checkpoints.best.missing()]:
             self.log(line)
         self._draw()
-        self._summarize(status, "done")
+        self._summarize(progress, "done")
         return Result(run_dir, self.step, self.metrics)
 
     def _train(self, metrics: MetricsLog, progress: RunProgress, agreement: Agreement) -> None:
@@ -222,11 +218,20 @@ class OfflineTrainer:
         if not self.evaluation_is_due:
             progress.evaluated(self.step, self.metrics, self.checkpoints.best.record)
 
-    def _summarize(self, status: RunStatus, end: str) -> None:
+    def _progress(self) -> RunProgress:
+        """Return the progress of the run from the present step on, which learns of each checkpoint."""
+        samples = (self.batches.batches_per_epoch - 1) * self.config.data.batch_size + self.batches.smallest_batch
+        status = RunStatus(self.step, self.horizon, samples)
+        status.take_best(self.checkpoints.best.record)
+        progress = RunProgress(self.console, status, self.world.device)
+        self.checkpoints.on_saved = progress.saved
+        return progress
+
+    def _summarize(self, progress: RunProgress, end: str) -> None:
         if self.world.is_main:
-            status.step = self.step
+            progress.status.step = self.step
             folders = (self.checkpoints.latest, self.checkpoints.best.folder)
-            show_summary(self.console, end, status, self.config, *folders)
+            show_summary(self.console, end, progress.status, self.config, *folders)
 
     def _draw(self) -> None:
         """Draw the metrics and the policy's episodes, as the config asks."""

@@ -1,4 +1,4 @@
-"""The plan of a run: what is trained, on which data, how, and what looks suspicious about it."""
+"""The plan of a run: components, optimizers, data, device and sizes, with a warning for each suspicious value."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass

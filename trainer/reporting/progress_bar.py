@@ -28,7 +28,7 @@ class RunProgress:
 
     Args:
         console: Where it is shown. It may be quiet.
-        status: What has happened so far; it is kept up to date here.
+        status: Events so far. It is kept up to date here.
         device: That of the run, whose memory is shown.
     """
 

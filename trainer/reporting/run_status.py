@@ -1,4 +1,4 @@
-"""What has happened in a run so far, as progress and summary show it."""
+"""The events of a run so far, as progress and summary show them."""
 
 import time
 from collections.abc import Callable, Mapping

@@ -18,12 +18,12 @@ from .tables import duration, named_values, rate
 def show_summary(
     console: Console, end: str, status: RunStatus, config: ExperimentConfig, latest: Path | None, best: Path | None
 ) -> None:
-    """Print what a run has come to.
+    """Print the summary of a run.
 
     Args:
         console: Where it is printed.
         end: Why it ended.
-        status: What has happened in it.
+        status: Its events.
         config: The run's.
         latest: The folder of its last checkpoint.
         best: That of its best one, if it keeps it.

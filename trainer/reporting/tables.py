@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 GAP = "  "
 """Between two columns, and between two entries of a line."""
 _BREAK = re.compile(r"(?<![↗↘]) (?!\()")
-"""Where text may continue in the next line: neither after an arrow nor before what stands in parentheses."""
+"""Where text may continue in the next line: neither after an arrow nor before a parenthesis."""
 
 
 def align_columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:

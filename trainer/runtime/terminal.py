@@ -43,7 +43,7 @@ def printing_once(is_main: bool) -> Iterator[None]:
 
 
 def on_terminal(console: Console) -> bool:
-    """Return whether what is printed on `console` appears on a terminal that has lines of its own."""
+    """Return whether `console` prints on a terminal that can be redrawn: no pipe, also where colours are forced."""
     return console.is_terminal and not console.is_dumb_terminal and console.file.isatty()
 
 

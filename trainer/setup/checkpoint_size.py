@@ -77,7 +77,7 @@ def _state_bytes(optim: OptimConfig, component: nn.Module, optimizer: Optimizer,
         if any(optimizer.state.values()):
             return _bytes([*_saved_state(optimizer).values()])
         return _state_bytes_to_come(optim, parameters, horizon)
-    except Exception:  # the optimizer may be the user's: what fails on other parameters may work on the run's
+    except Exception:  # the optimizer may be the user's, and fail on other parameters than the run's
         return None
 
 
