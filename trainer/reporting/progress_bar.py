@@ -35,7 +35,8 @@ class RunProgress:
     def __init__(self, console: Console, status: RunStatus, device: torch.device) -> None:
         self.status = status
         self._console = console
-        self._is_live = on_terminal(console) and not console.quiet  # it would take the output of other code too
+        is_seen = not console.quiet  # a live display would take the output of other code too
+        self._is_live, self._is_piped = is_seen and on_terminal(console), is_seen and not on_terminal(console)
         view = ProgressView(status, lambda: memory_bytes(device))
         self._live = Live(view, console=console, transient=True, refresh_per_second=_REFRESHES)
         self._next, self._interval = status.started, _FIRST_SECONDS
@@ -59,13 +60,13 @@ class RunProgress:
         """Take the line of a logged update."""
         self.status.take_line(line)
         self._is_printed = False
-        if not self._is_live and (now := self.status.line_time) >= self._next:
+        if self._is_piped and (now := self.status.line_time) >= self._next:
             self._next, self._interval = now + self._interval, min(2 * self._interval, _MOST_SECONDS)
             self.catch_up()
 
     def catch_up(self) -> None:
         """Print the line of the last logged update on a pipe, unless it was printed."""
-        if not self._is_live and not self._is_printed:
+        if self._is_piped and not self._is_printed:
             self._is_printed = True
             log(self._console, line_on_a_pipe(self.status))
 
@@ -82,6 +83,6 @@ class RunProgress:
     def saved(self, step: int) -> None:
         """Note that the checkpoint after `step` updates is on disk. A thread may call it."""
         self.status.saved = step, self.status.clock()
-        if not self._is_live:
+        if self._is_piped:
             self.catch_up()
             log(self._console, f"saved after {counted(step, 'update')}")

@@ -64,7 +64,9 @@ class ProgressView:
         ]
         beside = GAP + GAP.join(place)
         is_beside = width - len(beside) >= _LEAST_BAR
-        yield ProgressBar(total=total, completed=status.step, width=width - len(beside) if is_beside else width)
+        columns = width - len(beside) if is_beside else width
+        # colours of the user's terminal, which may be light or dark
+        yield ProgressBar(total, status.step, columns, style="dim", complete_style="cyan", finished_style="cyan")
         if is_beside:
             yield Segment(beside)
         yield Segment.line()
