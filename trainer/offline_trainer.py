@@ -32,7 +32,7 @@ from .loop.gradient_updates import GradientUpdater, Rules
 from .loop.loop import training_loop
 from .loop.nonfinite import check_weights
 from .loop.step_counts import NOTICED_AFTER, step_count_notices
-from .reporting.metrics_file import training_line, written_evaluation
+from .reporting.metrics_file import written_evaluation
 from .reporting.metrics_log import MetricsLog, sink_classes
 from .reporting.plan import Plan, plan_of
 from .reporting.progress_bar import RunProgress
@@ -40,6 +40,7 @@ from .reporting.run_plots import draw_pictures, require_plotting
 from .reporting.run_status import RunStatus
 from .reporting.run_summary import show_summary
 from .reporting.tables import fit_lines
+from .reporting.training_lines import TrainingLines
 from .rescue import early_stop_error, rescuing
 from .resuming import restore_run, saved_values
 from .run import Result
@@ -132,18 +133,19 @@ class OfflineTrainer:
         train_mode(self.components)
         sinks = self.sinks if self.world.is_main else {}
         interruption = Interruption(self.world.is_alone)
-        clock, check = self.checkpoints.due_by_clock, self.updater.check_steps
-        agreement = Agreement(self.world, interruption, clock, self.step, check)
+        clock, checks = self.checkpoints.due_by_clock, (self.updater.check_met, self.updater.check_steps)
         with (
             MetricsLog(sinks, run_dir, self.step, self.checkpoints.failed) as metrics,
             self._progress() as progress,
             interruption,
             self.checkpoints,
             rescuing(self, interruption),
+            TrainingLines(self.world, metrics, progress) as lines,
             self.batches,
             self.evaluations,
         ):
-            self._train(metrics, progress, agreement)
+            agreement = Agreement(self.world, interruption, clock, self.step, *checks, lines.write)
+            self._train(metrics, lines, progress, agreement)
         if agreement.signal is not None and (self.evaluation_is_due or not self._is_over()):
             error = early_stop_error(self, agreement.signal)
             self._summarize(progress, f"stopped by {agreement.signal.name}")
@@ -154,7 +156,7 @@ class OfflineTrainer:
         self._summarize(progress, "done")
         return Result(run_dir, self.step, self.metrics)
 
-    def _train(self, metrics: MetricsLog, progress: RunProgress, agreement: Agreement) -> None:
+    def _train(self, metrics: MetricsLog, lines: TrainingLines, progress: RunProgress, agreement: Agreement) -> None:
         """Run the updates. What is due after one comes in this order: metrics, checkpoint, evaluation.
 
         All processes of the run take each branch, or none does.
@@ -173,14 +175,14 @@ class OfflineTrainer:
             self.step = update.step + 1
             self.evaluation_is_due = self.evaluations.are_due()
             if self.step == self.begun + 1:  # before there is much to lose: the optimizers have their state now
+                self.updater.check_steps()
                 self.contents.check(self.step)
                 check_same_state(self, saved_values(self))
             if update.logged:
-                with user_code("a metric"):
-                    line = training_line(update, progress.rate(update.step))
+                lines.add(update)
+            if lines:
                 with agreement.failing_later():
-                    metrics.write(line)
-                progress.show(line)
+                    lines.write_arrived()
             agreement.after_update(self.step)
             self._save_and_evaluate(metrics, progress, agreement)
             if self.step == self.begun + NOTICED_AFTER:
@@ -194,7 +196,7 @@ class OfflineTrainer:
     def _save_and_evaluate(self, metrics: MetricsLog, progress: RunProgress, agreement: Agreement) -> None:
         """Save and evaluate after an update, each if it is due. A signal that came meanwhile is known afterwards."""
         if self._is_over() or self.checkpoints.due(self.step) or agreement.save_is_due:
-            self.updater.check_steps()
+            agreement.catch_up()
             self.save(is_last=self._is_over())
             if self._is_over():
                 self.checkpoints.wait()  # the last checkpoint is there before an evaluation can fail

@@ -182,15 +182,6 @@ class GradientUpdater:
         if steps:
             self._step_optimizers(names)
 
-    def end_update(self) -> None:
-        """End an update. Several processes check their steps if it is the first or a logged one.
-
-        Raises:
-            UserCodeError: They have not stepped the same components.
-        """
-        if self.record_gradients or self._checked is None:
-            self.check_steps()
-
     def check_steps(self) -> None:
         """Check that all processes have stepped the same components up to the end of the present update.
 
@@ -202,6 +193,15 @@ class GradientUpdater:
         if self._agreed is not None and self._checked != self.update:
             self._agreed.end_update(self.update)
         self._checked = self.update
+
+    def check_met(self) -> None:
+        """Check that all processes have come to the present update: no message, if it has made a step.
+
+        Raises:
+            UserCodeError: They have not.
+        """
+        if self._agreed is not None and self._agreed.update != self.update:
+            self.check_steps()
 
     def is_due(self, component: str) -> bool:
         """Return whether this update is the component's turn, by the `every` of its optimizer.

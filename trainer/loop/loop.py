@@ -60,7 +60,6 @@ def training_loop(
             updater.batch = on_device(_checked(next(made), taken), world.device)
             with world.computing(size):
                 outcomes.append(update(components, updater.batch, updater, step))
-        updater.end_update()
         wait = timer.end_update(updater.record_gradients)
         yield _report(updater, step // batches.steps_per_epoch, outcomes, wait, world)
 

@@ -1,6 +1,7 @@
 """How many bytes a run's checkpoints will have, known before the first update."""
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -8,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from optimizer import Horizon, named_state
+from optimizer import Horizon, ScheduledOptimizer, named_state
 from optimizer.factories import trainable_parameters
+from optimizer.kernels import implementation_of
 
 from ..config.schema import ExperimentConfig, OptimConfig
 from ..loop.averaged_weights import MovingAverages, averaged_weights, train_at_training_weights
@@ -85,12 +87,29 @@ def _state_bytes_to_come(optim: OptimConfig, parameters: Mapping[str, nn.Paramet
     small = {name: _small_parameter(parameter) for name, parameter in parameters.items()}
     optimizer = build_over([*small.items()], optim, horizon)
     train_at_training_weights([optimizer])
-    optimizer.step()
+    _step(optimizer)
     total = 0
     for key, tensor in _saved_state(optimizer).items():
         name = key.rpartition("/")[0]
         total += _elements(tensor, small[name], parameters[name]) * tensor.element_size()
     return total
+
+
+def _step(optimizer: Optimizer) -> None:
+    """Make a step, which makes the state.
+
+    It is that of the class, without the decorators of torch.optim, which import torch's compiler and take a second;
+    except with steps in C, whose state may have another type.
+    """
+    if implementation_of(optimizer) == "compiled":
+        optimizer.step()
+        return
+    cls = type(optimizer)
+    step: Callable[..., object] = (
+        super(ScheduledOptimizer, cls).step if issubclass(cls, ScheduledOptimizer) else cls.step
+    )
+    with torch.no_grad():
+        inspect.unwrap(step)(optimizer)
 
 
 def _saved_state(optimizer: Optimizer) -> Mapping[str, Tensor]:
