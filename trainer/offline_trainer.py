@@ -150,10 +150,7 @@ class OfflineTrainer:
             error = early_stop_error(self, agreement.signal)
             self._summarize(progress, f"stopped by {agreement.signal.name}")
             raise error
-        for line in [*self._step_count_notices(), *self.checkpoints.best.missing()]:
-            self.log(line)
-        self._draw()
-        self._summarize(progress, "done")
+        self._finish(progress)
         return Result(run_dir, self.step, self.metrics)
 
     def _train(self, metrics: MetricsLog, lines: TrainingLines, progress: RunProgress, agreement: Agreement) -> None:
@@ -234,6 +231,13 @@ class OfflineTrainer:
             progress.status.step = self.step
             folders = (self.checkpoints.latest, self.checkpoints.best.folder)
             show_summary(self.console, end, progress.status, self.config, *folders)
+
+    def _finish(self, progress: RunProgress) -> None:
+        """End a run that is done: notices, pictures, and the summary."""
+        for line in [*self._step_count_notices(), *self.checkpoints.best.missing()]:
+            self.log(line)
+        self._draw()
+        self._summarize(progress, "done")
 
     def _draw(self) -> None:
         """Draw the metrics and the policy's episodes, as the config asks."""
