@@ -181,7 +181,9 @@ class OfflineTrainer:
                 with agreement.failing_later():
                     lines.write_arrived()
             agreement.after_update(self.step)
-            self._save_and_evaluate(metrics, progress, agreement)
+            saves = self._is_over() or self.checkpoints.due(self.step) or agreement.save_is_due
+            if saves or self.evaluation_is_due:
+                self._save_and_evaluate(saves, metrics, progress, agreement)
             if self.step == self.begun + NOTICED_AFTER:
                 for notice in self._step_count_notices():
                     self.log(notice)
@@ -190,16 +192,14 @@ class OfflineTrainer:
                     self.save(is_last=True)
                 break
 
-    def _save_and_evaluate(self, metrics: MetricsLog, progress: RunProgress, agreement: Agreement) -> None:
+    def _save_and_evaluate(self, saves: bool, metrics: MetricsLog, progress: RunProgress, agreement: Agreement) -> None:
         """Save and evaluate after an update, each if it is due. A signal that came meanwhile is known afterwards."""
-        if self._is_over() or self.checkpoints.due(self.step) or agreement.save_is_due:
+        if saves:
             agreement.catch_up()
             self.save(is_last=self._is_over())
             if self._is_over():
                 self.checkpoints.wait()  # the last checkpoint is there before an evaluation can fail
-            agreement.exchange()
-        elif self.evaluation_is_due:
-            agreement.exchange()
+        agreement.exchange()
         if self.evaluation_is_due and agreement.signal is None:
             self._evaluate(metrics, progress, agreement)
             agreement.exchange()

@@ -208,22 +208,17 @@ def test_a_summary_on_a_narrow_terminal_keeps_paths_whole(tmp_path):
     assert f"run         {tmp_path / 'run'}\n" in text_on(console)
 
 
-class Interrupted(sample_runs.OfflineTrainer):
-    """A trainer of a run that a signal reaches during an update."""
+def test_a_run_that_a_signal_stops_has_a_summary_and_names_the_way_on(tmp_path, monkeypatch):
+    show, console = RunProgress.show, pipe()
 
-    def _save_and_evaluate(self, *arguments):
-        if self.step == 5:
+    def interrupted(self, line):
+        show(self, line)
+        if line["step"] == 4:
             os.kill(os.getpid(), signal.SIGTERM)
-        super()._save_and_evaluate(*arguments)
 
-
-def test_a_run_that_a_signal_stops_has_a_summary_and_names_the_way_on(tmp_path):
-    console = pipe()
-    made = sample_runs.load_config(run_config(tmp_path / "run"))
-    trainer = Interrupted(made, console)
-    made.train.run_dir.mkdir()
+    monkeypatch.setattr(RunProgress, "show", interrupted)
     with pytest.raises(StoppedBySignal, match=re.escape(f"`innerstep resume {tmp_path / 'run'}` continues there")):
-        trainer.run()
+        train(run_config(tmp_path / "run"), console=console)
     end, values = summary(console)
     assert end == "stopped by SIGTERM: 5 of 12 updates"
     assert values["checkpoint"] == str(tmp_path / "run/checkpoints/step_00000005")
@@ -250,3 +245,11 @@ def test_a_run_is_shown_live_on_a_terminal_and_by_lines_on_a_pipe(tmp_path):
     assert [int(step) for step in re.findall(r"(?m)^saved after (\d+) updates$", printed)] == [4, 6, 8, 12]
     assert re.search(r"(?m)^update 1/12  epoch 0.2/2.4  loss \d", printed)
     assert "\x1b" not in printed
+
+
+def test_forced_colours_on_a_pipe_move_no_cursor(tmp_path, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    console = pipe()
+    train(run_config(tmp_path / "run"), console=console)
+    assert re.search(r"(?m)^update 1/12 ", console.file.getvalue())
+    assert set(re.findall(r"\x1b\[[0-9;?]*(.)", console.file.getvalue())) <= {"m"}
