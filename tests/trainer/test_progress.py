@@ -197,7 +197,7 @@ def test_the_commands_that_come_next_are_commands(cli, tmp_path):
         assert code == 0, printed
     asked = sample_runs.load_config(run_config(run))
     with_episodes = asked.train.model_copy(update={"evaluation": object()})
-    first = next_commands(asked.model_copy(update={"train": with_episodes}))[0]
+    first = next_commands(asked.model_copy(update={"train": with_episodes}), is_done=True)[0]
     assert shlex.split(first) == ["innerstep", "evaluate", str(run)]
     assert cli("evaluate", "--help")[0] == 0
 
@@ -222,6 +222,7 @@ def test_a_run_that_a_signal_stops_has_a_summary_and_names_the_way_on(tmp_path, 
     end, values = summary(console)
     assert end == "stopped by SIGTERM: 5 of 12 updates"
     assert values["checkpoint"] == str(tmp_path / "run/checkpoints/step_00000005")
+    assert values["next"] == f"innerstep resume {tmp_path / 'run'}"
 
 
 def test_the_summary_of_a_resume_knows_the_best_before_it(tmp_path):

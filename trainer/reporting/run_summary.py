@@ -52,11 +52,12 @@ def summary_rows(
         ("checkpoint", [] if latest is None else [str(latest)]),
         ("best one", [] if best is None else [str(best)]),
     ]
-    commands = next_commands(config)
+    commands = next_commands(config, is_done=status.step == status.horizon.total_steps)
     return [*rows, *(("" if index else "next", [command]) for index, command in enumerate(commands))]
 
 
-def next_commands(config: ExperimentConfig) -> list[str]:
-    """Return the commands that use a run that is done, with its path, quoted for a shell."""
-    names = ["evaluate"] if config.train.evaluation is not None else []
+def next_commands(config: ExperimentConfig, is_done: bool) -> list[str]:
+    """Return the commands that continue or use a run, with its path, quoted for a shell."""
+    names = [] if is_done else ["resume"]
+    names += [] if config.train.evaluation is None else ["evaluate"]
     return [command_for(name, config.train.run_dir) for name in [*names, "checkpoint inspect"]]
