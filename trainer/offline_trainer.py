@@ -38,7 +38,7 @@ from .reporting.plan import Plan, plan_of
 from .reporting.progress_bar import RunProgress
 from .reporting.run_plots import draw_pictures, require_plotting
 from .reporting.run_status import RunStatus
-from .reporting.run_summary import show_summary
+from .reporting.run_summary import Ending, show_summary
 from .reporting.tables import fit_lines
 from .reporting.training_lines import TrainingLines
 from .rescue import early_stop_error, rescuing
@@ -148,7 +148,7 @@ class OfflineTrainer:
             self._train(metrics, lines, progress, agreement)
         if agreement.signal is not None and (self.evaluation_is_due or not self._is_over()):
             error = early_stop_error(self, agreement.signal)
-            self._summarize(progress, f"stopped by {agreement.signal.name}")
+            self._summarize(progress, f"stopped by {agreement.signal.name}", resumes=True)
             raise error
         self._finish(progress)
         return Result(run_dir, self.step, self.metrics)
@@ -226,11 +226,11 @@ class OfflineTrainer:
         self.checkpoints.on_saved = progress.saved
         return progress
 
-    def _summarize(self, progress: RunProgress, end: str) -> None:
+    def _summarize(self, progress: RunProgress, reason: str, resumes: bool = False) -> None:
         if self.world.is_main:
             progress.status.step = self.step
-            folders = (self.checkpoints.latest, self.checkpoints.best.folder)
-            show_summary(self.console, end, progress.status, self.config, *folders)
+            ending = Ending(reason, resumes, self.checkpoints.latest, self.checkpoints.best.folder)
+            show_summary(self.console, ending, progress.status, self.config)
 
     def _finish(self, progress: RunProgress) -> None:
         """End a run that is done: notices, pictures, and the summary."""

@@ -197,7 +197,7 @@ def test_the_commands_that_come_next_are_commands(cli, tmp_path):
         assert code == 0, printed
     asked = sample_runs.load_config(run_config(run))
     with_episodes = asked.train.model_copy(update={"evaluation": object()})
-    first = next_commands(asked.model_copy(update={"train": with_episodes}), is_done=True)[0]
+    first = next_commands(asked.model_copy(update={"train": with_episodes}), resumes=False)[0]
     assert shlex.split(first) == ["innerstep", "evaluate", str(run)]
     assert cli("evaluate", "--help")[0] == 0
 
