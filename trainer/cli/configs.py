@@ -10,7 +10,7 @@ import typer
 
 from .arguments import OverridesCommand
 from .contexts import importing_by
-from .options import TAKES_OVERRIDES, Config, Plugins, typed_overrides
+from .options import TAKES_OVERRIDES, Configs, Plugins, typed_overrides
 
 configs_app = typer.Typer()
 
@@ -20,7 +20,7 @@ configs_app = typer.Typer()
 )
 def plan(
     context: typer.Context,
-    config: Config,
+    config: Configs,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")] = False,
     plugins: Plugins = None,
 ) -> None:
@@ -40,6 +40,31 @@ def plan(
             output(json.dumps(trainer.plan().as_json(), indent=2))
         else:
             output_plan(trainer.console, trainer.plan())
+
+
+@configs_app.command(
+    "config",
+    cls=OverridesCommand,
+    context_settings=TAKES_OVERRIDES,
+    epilog="Any --dotted.key=value overrides the config.",
+)
+def show_config(
+    context: typer.Context,
+    config: Configs,
+    origins: Annotated[
+        bool, typer.Option("--origins/--no-origins", help="Whether each line says where its value comes from.")
+    ] = True,
+    plugins: Plugins = None,
+) -> None:
+    """Print the whole config as YAML, with defaults, and where each value comes from; write nothing."""
+    from ..config.reading import read_completed
+    from ..config.schema import ExperimentConfig
+    from ..reporting.resolved_config import resolved_text
+    from ..runtime.streams import write_out
+
+    with importing_by(config, plugins):
+        loaded, completed = read_completed(ExperimentConfig, config, typed_overrides(context), plugins is True)
+        write_out(resolved_text(loaded, completed, origins))
 
 
 @configs_app.command("import-lerobot")

@@ -64,7 +64,9 @@ def checkpoint_bytes(
     with separate_rng(config.seed):
         for name, optimizer in optimizers.items():
             optim = config.model.component_optims[name]
-            states.append(_state_bytes(optim, components[name], optimizer, optim.own_horizon(horizon)))
+            states.append(
+                _state_bytes(optim, components[name], optimizer, config.model.turns(name, horizon).horizon(horizon))
+            )
     known = [state for state in states if state is not None]
     return CheckpointBytes(_bytes(weights), _bytes(averaged), sum(known) if len(known) == len(states) else None)
 
