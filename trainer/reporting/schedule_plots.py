@@ -28,7 +28,7 @@ from ..interfaces.dataset import DataSet
 from ..loop.batches import shuffled_batches
 from ..runtime.files import replacing_output
 from ..setup.optimizers import factory_errors
-from .plan_table import warning_lines
+from .plan import schedule_warning_lines
 from .run_plots import require_plotting, write_figure
 
 WITHOUT_RUN = 1000
@@ -143,7 +143,8 @@ def _draw_previews(previews: Mapping[str, Preview], total_steps: int, out: Path 
             f"note: {name} waits for {monitor}, and is drawn as before its first report" for monitor in preview.monitors
         ]
         own_steps = Turns(preview.every, preview.first).before(total_steps)
-        lines += warning_lines(name, preview.scheduler, own_steps, preview.usual)
+        found = schedule_warning_lines(name, preview.scheduler, own_steps, preview.usual)
+        lines += [f"warning: {line}" for line in found]
     return lines
 
 

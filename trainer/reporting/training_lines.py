@@ -81,4 +81,4 @@ class TrainingLines:
         with user_code("a metric"):
             line = training_line(report, rate)
         self._metrics.write(line)
-        self._progress.show(report, rate)
+        self._progress.show(line)

@@ -1,7 +1,7 @@
 """Builds the optimizer of a component from its entry in the config."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from pydantic import ValidationError
@@ -91,8 +91,18 @@ def check_each_trains(components: nn.ModuleDict, optimizers: Mapping[str, Optimi
 def _build(optim: OptimConfig, component: nn.Module, horizon: Horizon) -> Optimizer:
     if isinstance(optim.factory, ScheduledFactory):
         return optim.factory.build(component, horizon=horizon)
+    return build_over([*trainable_parameters(component).items()], optim, horizon)
+
+
+def build_over(trainable: Sequence[tuple[str, nn.Parameter]], optim: OptimConfig, horizon: Horizon) -> Optimizer:
+    """Return the optimizer of an entry of `model.component_optims` over named parameters.
+
+    Args:
+        trainable: The parameters.
+        optim: The entry.
+        horizon: The length of the run in steps of the optimizer.
+    """
     build = optim.factory.build
-    trainable = [*trainable_parameters(component).items()]
     if "horizon" in inspect.signature(build).parameters:
         return build(trainable, horizon=horizon)
     return build(trainable)  # a factory written for `build(params)` alone
