@@ -3,6 +3,9 @@
 RUN/config.yaml                         the resolved config, enough to run it again
 RUN/metrics.jsonl                       one object a line
 RUN/videos/episode_100000.mp4           an episode by its seed, if train.evaluation.video asks for it
+RUN/tensorboard/                        event files, one a session, if train.log has tensorboard
+RUN/wandb_run.json                      the run of Weights & Biases, if train.log has wandb
+RUN/wandb/                              files of wandb's
 RUN/.lock                               held by the process that trains
 RUN/checkpoints/latest, best            each names a checkpoint
 RUN/checkpoints/step_00000600/          one checkpoint:
@@ -23,6 +26,9 @@ NOT_UNDERSTOOD = "metrics.jsonl.bad"
 LOCK = ".lock"
 ROLLOUTS = "rollouts.png"
 VIDEOS = "videos"
+TENSORBOARD = "tensorboard"
+WANDB = "wandb"
+WANDB_RUN = "wandb_run.json"
 
 CHECKPOINTS = "checkpoints"
 LATEST = "latest"
