@@ -1,64 +1,34 @@
-"""Optimizers with their learning-rate schedule inside, built from a key and validated parameters."""
+"""Optimizers with their learning-rate schedule inside, built from a key and validated parameters.
 
-from .adamw_cosine_decay import AdamWWithWarmupCosine, AdamWWithWarmupCosineFactory
-from .adamw_onecyclelr import AdamWWithOneCycle, AdamWWithOneCycleFactory
-from .config.importing import no_plugins
-from .config.registry import Registry, UnknownKeyError
-from .factories.base import OPTIMIZER_BUILDER_REGISTRY, FreeScheduleFactory, OptimizerFactory, ScheduledFactory
-from .factories.torch_optim import TorchFactory, torch_factory
-from .interop.lerobot import make_optimizer_and_scheduler
-from .schedule_free_radam import RAdamScheduleFreeFactory
-from .schedules.base import SCHEDULE_REGISTRY, Schedule
-from .schedules.durations import Duration, PositiveDuration, RunLength
-from .schedules.horizon import Horizon
-from .schedules.torch_schedule import TorchSchedule
-from .scheduling.optimizer import ScheduledOptimizer
-from .scheduling.read_only import ReadOnlyScheduler
-from .scheduling.scheduled_class import scheduled
-from .scheduling.scheduler import EmbeddedScheduler
-from .state.checks import StateMismatchError
-from .state.files import load_optimizer_state, save_optimizer_state
-from .state.named import NamedState, named_state
-from .state.named_loading import load_named_state
-from .testing.check_factory import ConformanceError, check_factory
-from .transforms.cautious import CautiousOptimizer
-from .transforms.step_options import StepOptions
+The public names are those in `__init__.pyi`. They are imported on first use: reading a config needs `optimizer.config`,
+and must not import torch.
+"""
 
-__all__ = [
-    "OPTIMIZER_BUILDER_REGISTRY",
-    "SCHEDULE_REGISTRY",
-    "AdamWWithOneCycle",
-    "AdamWWithOneCycleFactory",
-    "AdamWWithWarmupCosine",
-    "AdamWWithWarmupCosineFactory",
-    "CautiousOptimizer",
-    "ConformanceError",
-    "Duration",
-    "EmbeddedScheduler",
-    "FreeScheduleFactory",
-    "Horizon",
-    "NamedState",
-    "OptimizerFactory",
-    "PositiveDuration",
-    "RAdamScheduleFreeFactory",
-    "ReadOnlyScheduler",
-    "Registry",
-    "RunLength",
-    "Schedule",
-    "ScheduledFactory",
-    "ScheduledOptimizer",
-    "StateMismatchError",
-    "StepOptions",
-    "TorchFactory",
-    "TorchSchedule",
-    "UnknownKeyError",
-    "check_factory",
-    "load_named_state",
-    "load_optimizer_state",
-    "make_optimizer_and_scheduler",
-    "named_state",
-    "no_plugins",
-    "save_optimizer_state",
-    "scheduled",
-    "torch_factory",
-]
+import ast
+from importlib import import_module
+from pathlib import Path
+
+
+def _modules_of_names() -> dict[str, str]:
+    """Return the module of each public name, relative to this package."""
+    stub = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+    imports = [statement for statement in stub.body if isinstance(statement, ast.ImportFrom)]
+    return {alias.name: statement.module or "" for statement in imports for alias in statement.names}
+
+
+_MODULES = _modules_of_names()
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> object:
+    if not name.startswith("__"):
+        # All of them, as each module adds to the registries.
+        public = {each: getattr(import_module(f".{module}", __name__), each) for each, module in _MODULES.items()}
+        globals().update(public)
+    if name in globals():  # or a package in this one, which the imports have added
+        return globals()[name]
+    raise AttributeError(f"module 'optimizer' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

@@ -22,6 +22,7 @@ from ..schedules.horizon import Horizon
 from ..schedules.sampling import sample_steps
 from ..scheduling.optimizer import ScheduledOptimizer
 from ..scheduling.scheduled_class import scheduled
+from ..scheduling.without_compiler import without_compiler
 from ..transforms.step_options import StepOptions
 from ..types import Options, ParamGroup
 from .grouping import GroupingFields
@@ -100,7 +101,8 @@ class ScheduledFactory(GroupingFields, CautionFields, OptionScheduleFields, Impl
         groups = parameter_groups(params)
         _check_group_options(groups, [*inspect.signature(self.optimizer_class).parameters][1:])  # the first: parameters
         groups = factory._group(groups, params if isinstance(params, nn.Module) else None)
-        optimizer = factory._make(groups, factory.class_options(groups))
+        with without_compiler():
+            optimizer = factory._make(groups, factory.class_options(groups))
         optimizer.is_on_shards()  # raises for a sharded parameter whose class needs the whole
         kernel = kernel_for(optimizer, factory.implementation)
         if kernel is not None:

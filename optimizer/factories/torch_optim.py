@@ -16,6 +16,7 @@ from ..config.errors import refusal
 from ..config.fields import FieldDefinitions, NonNegativeNumber
 from ..config.messages import message_of
 from ..config.signatures import plain_types
+from ..scheduling.without_compiler import without_compiler
 from ..types import Options
 from .base import OPTIMIZER_BUILDER_REGISTRY, FreeScheduleFactory
 
@@ -132,7 +133,8 @@ def _refusal_by_class(optimizer_class: type[Optimizer], options: Mapping[str, ob
     """Return the message of the error that the class raises for `options`; None if it accepts them."""
     make: Callable[..., Optimizer] = optimizer_class
     try:
-        make([torch.zeros(2, 2, requires_grad=True)], **options)
+        with without_compiler():
+            make([torch.zeros(2, 2, requires_grad=True)], **options)
     except Exception as error:  # libraries raise their own errors here
         return message_of(error) or f"{optimizer_class.__name__} refuses this"
     return None

@@ -43,6 +43,7 @@ from ..types import ParamGroup, StateDict
 from .kernel import Kernel
 from .saved_position import NO_POSITION, position_in
 from .scheduler import EmbeddedScheduler
+from .without_compiler import without_compiler
 
 OTHER_VERSION = (
     "{name} was pickled by an earlier version of innerstep: it has no step_options. Build it again and load a state"
@@ -226,7 +227,9 @@ class ScheduledOptimizer(Optimizer):
 
     def state_dict(self) -> StateDict:
         """Return the optimizer's state with the schedule's under "scheduler"."""
-        return {**super().state_dict(), "scheduler": self.scheduler.state_dict()}
+        with without_compiler():
+            own = super().state_dict()
+        return {**own, "scheduler": self.scheduler.state_dict()}
 
     def load_state_dict(self, state_dict: StateDict, strict: bool = True) -> None:
         """Restore state and position; options, curve and implementation stay this object's own, with a warning.

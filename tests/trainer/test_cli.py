@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import yaml
-from conftest import DIGITS, ROOT
+from conftest import DIGITS
 from sample_optimizers import BY_PATH
 
 from trainer import DATASET_REGISTRY
@@ -366,19 +366,6 @@ def test_list_and_describe(cli):
     assert code == 2
     assert "did you mean" in printed
     assert "'adamw'" in printed
-
-
-@pytest.mark.parametrize("command", [["-m", "trainer", "--help"], ["-c", "import trainer, trainer.cli"]])
-def test_help_and_import_are_light(command):
-    code = "import sys, runpy; sys.argv = ['x', *sys.argv[1:]]"
-    heavy = "torch", "pydantic", "numpy", "matplotlib", "sklearn"
-    report = f"; import atexit; atexit.register(lambda: print('heavy:', [m for m in {heavy} if m in sys.modules]))"
-    run = "; runpy.run_module('trainer', run_name='__main__')" if command[0] == "-m" else f"; {command[1]}"
-    arguments = command[2:] if command[0] == "-m" else []
-    done = subprocess.run(
-        [sys.executable, "-c", code + report + run, *arguments], capture_output=True, text=True, cwd=ROOT, check=True
-    )
-    assert "heavy: []" in done.stdout
 
 
 def test_the_module_is_the_command():

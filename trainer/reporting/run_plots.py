@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from optimizer.charts import Panel, Series, figure
@@ -26,10 +27,8 @@ def require_plotting(path: str) -> None:
     Raises:
         ConfigError: It is not installed.
     """
-    try:
-        import matplotlib  # noqa: F401 is it there?
-    except ImportError as error:
-        raise missing_extra(path, "matplotlib", "plot") from error
+    if find_spec("matplotlib") is None:  # it is imported when it draws: that takes long
+        raise missing_extra(path, "matplotlib", "plot")
 
 
 class _ThinnedSeries:
