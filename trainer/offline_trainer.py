@@ -28,6 +28,7 @@ from .interfaces.objective import Objective, Outcome
 from .loop.averaged_weights import MovingAverages, averaged_weights, train_at_training_weights
 from .loop.batches import shuffled_batches
 from .loop.data_checks import check_means, check_pin_memory, check_splits
+from .loop.early_stopping import EarlyStopping
 from .loop.gradient_updates import GradientUpdater, Rules
 from .loop.loop import training_loop
 from .loop.nonfinite import check_weights
@@ -37,7 +38,7 @@ from .reporting.metrics_log import MetricsLog, sink_classes
 from .reporting.plan_table import plan
 from .reporting.progress_bar import RunProgress
 from .reporting.run_plots import draw_pictures, require_plotting
-from .rescue import early_stop_error, rescuing
+from .rescue import early_end_line, rescuing, signal_error
 from .resuming import restore_run, saved_values
 from .run import Result
 from .run_layout import METRICS
@@ -97,6 +98,7 @@ class OfflineTrainer:
         self.contents = CheckedContents(*trained, self.averages, self.world)
         self.own_state = OwnState(self.objective, self.data, self.components, config.data.workers, self.log)
         self.checkpoints = CheckpointManager(train, self.log, self.world)
+        self.early_stopping = EarlyStopping(train.early_stopping, self.log)
         self.evaluations = Evaluations(self, outcome)
         self.provenance = provenance(self.world.device, self.optimizers, self.data, config.seed)
         check_same_data(self.world, self.data, self.provenance["data"], config.seed)
@@ -142,10 +144,13 @@ class OfflineTrainer:
             self.evaluations,
         ):
             self._train(metrics, progress, agreement)
-        if agreement.signal is not None and (self.evaluation_is_due or not self._is_over()):
-            raise early_stop_error(self, agreement.signal)
+        ends_early = self.early_stopping.is_over and not self._is_over()
+        if agreement.signal is not None and (self.evaluation_is_due or not (ends_early or self._is_over())):
+            raise signal_error(self, agreement.signal)
         for line in [*self._step_count_notices(), *self.checkpoints.best.missing()]:
             self.log(line)
+        if ends_early:
+            self.log(early_end_line(self))
         self._draw()
         return Result(run_dir, self.step, self.metrics)
 
@@ -162,6 +167,8 @@ class OfflineTrainer:
             if self.evaluation_is_due:  # a signal has stopped it
                 agreement.exchange()
                 return
+        if self.early_stopping.is_over:
+            return
         steps = range(self.step, self.horizon.total_steps)
         parts = (self.objective, self.components, self.batches, self.updater)
         for update in training_loop(*parts, steps, train.log_every, world, self.config.seed):
@@ -185,6 +192,8 @@ class OfflineTrainer:
                 if not self.checkpoints.holds(self.step):
                     self.save(is_last=True)
                 break
+            if self.early_stopping.is_over:
+                break
 
     def _save_and_evaluate(self, metrics: MetricsLog, agreement: Agreement) -> None:
         """Save and evaluate after an update, each if it is due. A signal that came meanwhile is known afterwards."""
@@ -198,6 +207,9 @@ class OfflineTrainer:
             agreement.exchange()
         if self.evaluation_is_due and agreement.signal is None:
             self.evaluations.evaluate_and_keep(metrics, agreement)
+            if self.early_stopping.is_over and not self.checkpoints.holds(self.step):
+                self.updater.check_steps()
+                self.save(is_last=True)
             agreement.exchange()
 
     def _draw(self) -> None:

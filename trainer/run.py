@@ -19,6 +19,7 @@ from .interfaces.dataset import DataSet
 from .interfaces.objective import Objective
 from .loop.averaged_weights import MovingAverages
 from .loop.batches import ShuffledBatches
+from .loop.early_stopping import EarlyStopping
 from .loop.gradient_updates import GradientUpdater
 
 
@@ -50,6 +51,7 @@ class Run(Protocol):
     own_state: OwnState
     provenance: dict[str, Any]
     checkpoints: CheckpointManager
+    early_stopping: EarlyStopping
     step: int
     """Updates done."""
     begun: int

@@ -56,11 +56,13 @@ def monitored(config: ExperimentConfig, optimizers: Mapping[str, Optimizer]) -> 
     ]
     if config.train.keep_best is not None:
         waiting.append(("train.keep_best.monitor", config.train.keep_best.monitor))
+    if config.train.early_stopping is not None:
+        waiting.append(("train.early_stopping.monitor", config.train.early_stopping.monitor))
     return waiting
 
 
 def check_monitors(waiting: Iterable[tuple[str, str]], sources: Sequence[MetricSource], total_steps: int) -> None:
-    """Check that each metric comes for which a schedule, or the choice of the best checkpoint, waits.
+    """Check that each metric comes for which a schedule, the best checkpoint, or the end of the run waits.
 
     Args:
         waiting: As from `monitored`.

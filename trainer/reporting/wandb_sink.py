@@ -76,7 +76,7 @@ class WandbSink:
         """Hand a line over, unless W&B has it.
 
         Raises:
-            OSError: wandb fails. It is not called again: the next resume hands over what W&B lacks.
+            OSError: wandb fails. It is not called again: the next resume hands over the lines that W&B lacks.
         """
         step = _step(place_of(line["split"], line["step"]))
         if step <= self._sent or self._has_failed:
@@ -127,7 +127,7 @@ def _choose(run_dir: Path, known: WandbRun | None, config: dict[str, Any], step:
 
 
 def _checksum(config: Mapping[str, Any]) -> str:
-    """Return a checksum of what decides the lines of a run."""
+    """Return a checksum of the fields that decide the lines of a run."""
     deciding = {name: values for name, values in config.items() if name not in ("resume", "distributed")}
     deciding["train"] = {name: value for name, value in config["train"].items() if name not in _WITHOUT_EFFECT}
     return xxhash.xxh3_64_hexdigest(json.dumps(deciding, sort_keys=True, default=str).encode())
