@@ -10,7 +10,7 @@ from .distributed.agreement import Agreement
 from .distributed.outcomes import by_main, failing_together
 from .distributed.placement import gathered
 from .errors import user_code
-from .interfaces.objective import HELD_OUT_PREFIX, Outcome
+from .interfaces.objective import HELD_OUT_PREFIX, TRAIN_PREFIX, Outcome
 from .loop.averaged_weights import averaged_weights, switches_weights
 from .loop.batch_norm import calibration_batches
 from .loop.evaluation import evaluate, evaluation_mode, named_values
@@ -43,13 +43,14 @@ class Evaluations:
         self._run, self._policy = run, None
         self._sources: dict[str, MetricSource] = {}
         waiting = monitored(run.config, run.optimizers)
+        trained = {TRAIN_PREFIX + name for name in named_values(outcome)}
         if run.data.held_out is not None:
             names = list(named_values(outcome))
             self._sources[HELD_OUT] = MetricSource(names, train.eval_every, "train.eval_every")
         if train.evaluation is not None:
             self._policy = PolicyEvaluation(train.evaluation, run.objective, run.world)
             known = {HELD_OUT_PREFIX + name for source in self._sources.values() for name in source.metrics}
-            wanted = [name.removeprefix(HELD_OUT_PREFIX) for _, name in waiting if name not in known]
+            wanted = [name.removeprefix(HELD_OUT_PREFIX) for _, name in waiting if name not in known | trained]
             with run.own_state.kept(), gathered(run.components.values()), failing_together(run.world):
                 names = self._policy.check(run.components, run.config.seed, wanted)
             self._sources[EPISODES] = MetricSource(names, train.evaluation.every, "train.evaluation.every")
@@ -57,7 +58,7 @@ class Evaluations:
                 run.checkpoints.best.evaluation = train.evaluation.settings
             if train.early_stopping is not None and train.early_stopping.metric in names:
                 run.early_stopping.evaluation = train.evaluation.settings
-        check_monitors(waiting, list(self._sources.values()), run.horizon.total_steps)
+        check_monitors(waiting, list(self._sources.values()), trained, run.horizon.total_steps)
 
     def __enter__(self) -> Self:
         return self
@@ -119,11 +120,16 @@ class Evaluations:
                 by_main(run.world, lambda: metrics.write(line))
         else:
             run.metrics, found = dict(written), self._by_kind(written)
-        observe(run.optimizers.values(), run.metrics)
-        run.early_stopping.observe(run.step, run.metrics)
+        trained = run.train_means.means()
+        run.train_means.begin_again()
+        observe(
+            run.optimizers.values(), {HELD_OUT_PREFIX + name: value for name, value in run.metrics.items()} | trained
+        )
+        measured = run.metrics | trained
+        run.early_stopping.observe(run.step, measured)
         self._log(found)
         run.evaluation_is_due = False
-        if run.checkpoints.best.observe(run.step, run.metrics):
+        if run.checkpoints.best.observe(run.step, measured):
             if run.checkpoints.holds(run.step):
                 run.checkpoints.keep_as_best()
             else:
@@ -167,7 +173,7 @@ class Evaluations:
         """Return the metrics of the evaluations that come after this update, by kind; all, if the run ends by them."""
         # The run may be resumed, with other cadences, between a checkpoint and the evaluation after it.
         found = self._evaluate(self._due() or self._sources, stops)
-        if self._run.early_stopping.ends_with(self._run.step, _joined(found)):
+        if self._run.early_stopping.ends_with(self._run.step, _joined(found) | self._run.train_means.means()):
             found |= self._evaluate([kind for kind in self._sources if kind not in found], stops)
         return found
 

@@ -31,8 +31,10 @@ from .loop.data_checks import check_means, check_pin_memory, check_splits
 from .loop.early_stopping import EarlyStopping
 from .loop.gradient_updates import GradientUpdater, Rules
 from .loop.loop import training_loop
+from .loop.metric_monitors import monitored
 from .loop.nonfinite import check_weights
 from .loop.step_counts import NOTICED_AFTER, step_count_notices
+from .loop.train_means import TrainMeans
 from .reporting.metrics_file import training_line, written_evaluation
 from .reporting.metrics_log import MetricsLog, sink_classes
 from .reporting.plan_table import plan
@@ -99,6 +101,7 @@ class OfflineTrainer:
         self.own_state = OwnState(self.objective, self.data, self.components, config.data.workers, self.log)
         self.checkpoints = CheckpointManager(train, self.log, self.world)
         self.early_stopping = EarlyStopping(train.early_stopping, self.log)
+        self.train_means = TrainMeans(name for _, name in monitored(self.config, self.optimizers))
         self.evaluations = Evaluations(self, outcome)
         self.provenance = provenance(self.world.device, self.optimizers, self.data, config.seed)
         check_same_data(self.world, self.data, self.provenance["data"], config.seed)
@@ -170,14 +173,19 @@ class OfflineTrainer:
         if self.early_stopping.is_over:
             return
         steps = range(self.step, self.horizon.total_steps)
+        measures_all = self.train_means.are_waited_for
         parts = (self.objective, self.components, self.batches, self.updater)
-        for update in training_loop(*parts, steps, train.log_every, world, self.config.seed):
+        every = 1 if measures_all else train.log_every
+        for update in training_loop(*parts, steps, every, world, self.config.seed):
             self.step = update.step + 1
             self.evaluation_is_due = self.evaluations.are_due()
             if self.step == self.begun + 1:  # before there is much to lose: the optimizers have their state now
                 self.contents.check(self.step)
                 check_same_state(self, saved_values(self))
-            if update.logged:
+            if measures_all:
+                with user_code("a metric"):
+                    self.train_means.observe(update)
+            if update.logged and (update.step % train.log_every == 0 or self._is_over()):
                 with user_code("a metric"):
                     line = training_line(update, progress.rate(update.step))
                 with agreement.failing_later():

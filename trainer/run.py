@@ -21,6 +21,7 @@ from .loop.averaged_weights import MovingAverages
 from .loop.batches import ShuffledBatches
 from .loop.early_stopping import EarlyStopping
 from .loop.gradient_updates import GradientUpdater
+from .loop.train_means import TrainMeans
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Run(Protocol):
     provenance: dict[str, Any]
     checkpoints: CheckpointManager
     early_stopping: EarlyStopping
+    train_means: TrainMeans
     step: int
     """Updates done."""
     begun: int

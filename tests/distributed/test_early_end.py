@@ -24,3 +24,11 @@ def test_all_processes_end_after_the_same_evaluation(two_workers, tmp_path):
     folder = run / "checkpoints/step_00000006"
     assert two_workers.call(trained, made(run), folder) == [(6, None)] * 2
     assert two_workers.call(trained, made(run, patience=9), folder) == [(12, None)] * 2
+
+
+def test_a_rule_on_a_mean_of_training_ends_all_processes_too(two_workers, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    found = made(run, monitor="train_loss", mode="min", min_delta=1e9, patience=2)
+    assert two_workers.call(trained, found) == [(6, None)] * 2
+    assert two_workers.call(trained, found, run / "checkpoints/step_00000003") == [(6, None)] * 2

@@ -36,11 +36,11 @@ class MetricSource:
 
 
 def observe(optimizers: Iterable[Optimizer], metrics: Mapping[str, float]) -> None:
-    """Report the metrics of an evaluation to every optimizer that takes them."""
+    """Report metrics, as a `monitor` has their names, to every optimizer that takes them."""
     for optimizer in optimizers:
         if isinstance(optimizer, _ObservesMetrics):
             for name, value in metrics.items():
-                optimizer.report_metric(HELD_OUT_PREFIX + name, value)
+                optimizer.report_metric(name, value)
 
 
 def monitored(config: ExperimentConfig, optimizers: Mapping[str, Optimizer]) -> list[tuple[str, str]]:
@@ -61,12 +61,15 @@ def monitored(config: ExperimentConfig, optimizers: Mapping[str, Optimizer]) -> 
     return waiting
 
 
-def check_monitors(waiting: Iterable[tuple[str, str]], sources: Sequence[MetricSource], total_steps: int) -> None:
+def check_monitors(
+    waiting: Iterable[tuple[str, str]], sources: Sequence[MetricSource], trained: Iterable[str], total_steps: int
+) -> None:
     """Check that each metric comes for which a schedule, the best checkpoint, or the end of the run waits.
 
     Args:
         waiting: As from `monitored`.
         sources: The evaluations of the run; empty: there is nothing to evaluate on.
+        trained: The training metrics, whose means come with each evaluation, as a `monitor` has their names.
         total_steps: Updates in the run.
 
     Raises:
@@ -81,6 +84,9 @@ def check_monitors(waiting: Iterable[tuple[str, str]], sources: Sequence[MetricS
                     f" got {name!r} from both"
                 )
             by_name[HELD_OUT_PREFIX + name] = source
+    if sources:
+        often = min(sources, key=lambda source: source.every or total_steps)
+        by_name |= dict.fromkeys(trained, often)
     for path, monitor in waiting:
         if not sources:
             raise ConfigError(
