@@ -142,7 +142,7 @@ def _begin(run_dir: Path, run_id: str, config: dict[str, Any], is_known: bool) -
         name=os.environ.get("WANDB_NAME") or run_dir.name,
         dir=str(run_dir),
         config=config,
-        resume="allow" if is_known else None,
+        resume="allow" if is_known and os.environ.get("WANDB_MODE") != "offline" else None,  # it would warn
         reinit="create_new",
         settings=wandb.Settings(console="off"),
     )
