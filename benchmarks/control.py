@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,15 +19,25 @@ import torch.distributed as dist
 from rich.console import Console
 
 from trainer import load_config
+from trainer.distributed.exchange import Exchange
 from trainer.distributed.launch import joined
 from trainer.distributed.world import World
 from trainer.loop.agreed_gradients import AgreedGradients
 from trainer.offline_trainer import OfflineTrainer
+from trainer.reporting.training_lines import TrainingLines
 
 PROCESSES, UPDATES = 2, 600
 DIGITS = Path(__file__).parent.parent / "configs" / "digits.yaml"
-METHODS = (*((World, name) for name in ("largest", "from_main", "gather")), (AgreedGradients, "end_update"))
-"""Methods that exchange plain values, or check that all processes made the same steps; other methods call these."""
+METHODS = (
+    *((World, name) for name in ("largest", "from_main", "gather", "gather_later")),
+    (AgreedGradients, "end_update"),
+    (Exchange, "read"),
+    *((TrainingLines, name) for name in ("write_arrived", "write")),
+)
+"""Methods that exchange plain values, check that all processes made the same steps, or write lines that have arrived.
+Other methods call these. What these call themselves is not counted twice."""
+WITHOUT_WAIT = ("gather_later", "read", "write_arrived")
+"""Methods before which a process does not wait for the other one: they send, or use what was sent earlier."""
 WAITS = "waits before them"
 MESSAGES = ("all_reduce", "all_gather", "broadcast")
 """The functions of torch.distributed that send the messages, of these and of gradients."""
@@ -65,21 +76,32 @@ def counting(world: World, seconds: dict[str, float], messages: Counter[str]) ->
     Without METHODS, the process that is ahead would wait at the next gradients. A thread that writes checkpoints calls
     METHODS too, while the run continues: only its messages count.
     """
-    groups = {id(world.control): "control", id(world.averages): "gradients", id(world.saves): "saves"}
+    names = {"control": "control", "averages": "gradients", "saves": "saves", "reports": "lines"}
+    groups = {id(getattr(world, group)): name for group, name in names.items()}
 
-    def is_of_thread(first: Any) -> bool:
-        return getattr(first, "control", world.control) is not world.control
+    running: list[str] = []
 
-    def wait(first: Any) -> None:
-        if not is_of_thread(first):
-            start = time.perf_counter()
-            dist.barrier(group=world.control)
-            seconds[WAITS] += time.perf_counter() - start
+    def is_main_thread() -> bool:
+        return threading.current_thread() is threading.main_thread()
 
-    def time_method(name: str) -> Watch:
-        def watch(given: tuple[Any, ...], _: dict[str, Any], taken: float) -> None:
-            if not is_of_thread(given[0]):
-                seconds[name] += taken
+    def begin(name: str) -> Callable[[Any], None]:
+        def before(_: Any) -> None:
+            if not is_main_thread():
+                return
+            running.append(name)
+            if len(running) == 1 and name not in WITHOUT_WAIT:
+                start = time.perf_counter()
+                dist.barrier(group=world.control)
+                seconds[WAITS] += time.perf_counter() - start
+
+        return before
+
+    def end(name: str) -> Watch:
+        def watch(_: tuple[Any, ...], __: dict[str, Any], taken: float) -> None:
+            if is_main_thread():
+                running.pop()
+                if not running:
+                    seconds[name] += taken
 
         return watch
 
@@ -91,7 +113,7 @@ def counting(world: World, seconds: dict[str, float], messages: Counter[str]) ->
 
     with contextlib.ExitStack() as stack:
         for owner, name in METHODS:
-            stack.enter_context(watched(owner, name, time_method(name), wait))
+            stack.enter_context(watched(owner, name, end(name), begin(name)))
         for name in MESSAGES:
             stack.enter_context(watched(dist, name, count(name)))
         yield

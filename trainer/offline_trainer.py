@@ -35,11 +35,12 @@ from .loop.metric_monitors import monitored
 from .loop.nonfinite import check_weights
 from .loop.step_counts import NOTICED_AFTER, step_count_notices
 from .loop.train_means import TrainMeans
-from .reporting.metrics_file import training_line, written_evaluation
+from .reporting.metrics_file import written_evaluation
 from .reporting.metrics_log import MetricsLog, sink_classes
 from .reporting.plan_table import plan
 from .reporting.progress_bar import RunProgress
 from .reporting.run_plots import draw_pictures, require_plotting
+from .reporting.training_lines import TrainingLines
 from .rescue import early_end_line, rescuing, signal_error
 from .resuming import restore_run, saved_values
 from .run import Result
@@ -135,18 +136,19 @@ class OfflineTrainer:
         train_mode(self.components)
         sinks = self.sinks if self.world.is_main else {}
         interruption = Interruption(self.world.is_alone)
-        clock, check = self.checkpoints.due_by_clock, self.updater.check_steps
-        agreement = Agreement(self.world, interruption, clock, self.step, check)
+        clock, checks = self.checkpoints.due_by_clock, (self.updater.check_met, self.updater.check_steps)
         with (
             MetricsLog(sinks, run_dir, self.step, self.checkpoints.failed) as metrics,
             RunProgress(self.console, self.step, self.horizon.total_steps) as progress,
             interruption,
             self.checkpoints,
             rescuing(self, interruption),
+            TrainingLines(self.world, metrics, progress, self.train_means.observe) as lines,
             self.batches,
             self.evaluations,
         ):
-            self._train(metrics, progress, agreement)
+            agreement = Agreement(self.world, interruption, clock, self.step, *checks, lines.write)
+            self._train(metrics, lines, agreement)
         ends_early = self.early_stopping.is_over and not self._is_over()
         if agreement.signal is not None and (self.evaluation_is_due or not (ends_early or self._is_over())):
             raise signal_error(self, agreement.signal)
@@ -157,7 +159,7 @@ class OfflineTrainer:
         self._draw()
         return Result(run_dir, self.step, self.metrics)
 
-    def _train(self, metrics: MetricsLog, progress: RunProgress, agreement: Agreement) -> None:
+    def _train(self, metrics: MetricsLog, lines: TrainingLines, agreement: Agreement) -> None:
         """Run the updates. What is due after one comes in this order: metrics, checkpoint, evaluation.
 
         All processes of the run take each branch, or none does.
@@ -173,26 +175,24 @@ class OfflineTrainer:
         if self.early_stopping.is_over:
             return
         steps = range(self.step, self.horizon.total_steps)
-        measures_all = self.train_means.are_waited_for
         parts = (self.objective, self.components, self.batches, self.updater)
-        every = 1 if measures_all else train.log_every
+        every = 1 if self.train_means.are_waited_for else train.log_every
         for update in training_loop(*parts, steps, every, world, self.config.seed):
             self.step = update.step + 1
             self.evaluation_is_due = self.evaluations.are_due()
             if self.step == self.begun + 1:  # before there is much to lose: the optimizers have their state now
+                self.updater.check_steps()
                 self.contents.check(self.step)
                 check_same_state(self, saved_values(self))
-            if measures_all:
-                with user_code("a metric"):
-                    self.train_means.observe(update)
-            if update.logged and (update.step % train.log_every == 0 or self._is_over()):
-                with user_code("a metric"):
-                    line = training_line(update, progress.rate(update.step))
+            if update.logged:
+                lines.add(update, update.step % train.log_every == 0 or self._is_over())
+            if lines:
                 with agreement.failing_later():
-                    metrics.write(line)
-                progress.show(update)
+                    lines.write_arrived()
             agreement.after_update(self.step)
-            self._save_and_evaluate(metrics, agreement)
+            saves = self._is_over() or self.checkpoints.due(self.step) or agreement.save_is_due
+            if saves or self.evaluation_is_due:
+                self._save_and_evaluate(saves, metrics, agreement)
             if self.step == self.begun + NOTICED_AFTER:
                 for notice in self._step_count_notices():
                     self.log(notice)
@@ -203,20 +203,18 @@ class OfflineTrainer:
             if self.early_stopping.is_over:
                 break
 
-    def _save_and_evaluate(self, metrics: MetricsLog, agreement: Agreement) -> None:
+    def _save_and_evaluate(self, saves: bool, metrics: MetricsLog, agreement: Agreement) -> None:
         """Save and evaluate after an update, each if it is due. A signal that came meanwhile is known afterwards."""
-        if self._is_over() or self.checkpoints.due(self.step) or agreement.save_is_due:
-            self.updater.check_steps()
+        if saves:
+            agreement.catch_up()
             self.save(is_last=self._is_over())
             if self._is_over():
                 self.checkpoints.wait()  # the last checkpoint is there before an evaluation can fail
-            agreement.exchange()
-        elif self.evaluation_is_due:
-            agreement.exchange()
+        agreement.exchange()
         if self.evaluation_is_due and agreement.signal is None:
             self.evaluations.evaluate_and_keep(metrics, agreement)
             if self.early_stopping.is_over and not self.checkpoints.holds(self.step):
-                self.updater.check_steps()
+                agreement.catch_up()
                 self.save(is_last=True)
             agreement.exchange()
 

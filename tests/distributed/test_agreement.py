@@ -84,16 +84,16 @@ def failing_later(place):
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_signal_to_one_process_stops_both_after_the_same_update(two_workers, rank):
-    """They exchange what they know after 1, 3, 7, 15 … updates."""
+    """They send what they know after 1, 3, 7, 15 … updates, and read it after the next one."""
     results = two_workers.call(followed, [(rank, 5, signal.SIGTERM)])
-    assert results == [(7, signal.SIGTERM, [])] * 2
+    assert results == [(8, signal.SIGTERM, [])] * 2
 
 
 def test_signals_at_different_updates_stop_both_after_the_same_one(two_workers):
     signals = [(0, 4, signal.SIGUSR1), (1, 6, signal.SIGTERM)]
     first, second = two_workers.call(followed, signals)
     assert first == second
-    assert first[:2] in ((7, signal.SIGUSR1), (7, signal.SIGTERM))
+    assert first[:2] in ((8, signal.SIGUSR1), (8, signal.SIGTERM))
 
 
 def test_slow_updates_are_exchanged_after_each(two_workers):
@@ -101,7 +101,7 @@ def test_slow_updates_are_exchanged_after_each(two_workers):
 
 
 def test_the_clock_of_the_main_process_decides_on_saves(two_workers):
-    assert two_workers.call(followed, [], range(7, 16)) == [(None, None, [7, 15])] * 2
+    assert two_workers.call(followed, [], range(7, 16)) == [(None, None, [8, 16])] * 2
 
 
 @pytest.mark.parametrize("kind", [SaveError, NonFiniteError])
@@ -126,5 +126,5 @@ def test_a_failure_to_make_it_is_raised_by_both(two_workers):
 @pytest.mark.parametrize("place", [0, 1])
 def test_a_failure_that_is_kept_is_raised_by_both_at_the_next_exchange(two_workers, place):
     results = two_workers.call(failing_later, place)
-    assert [done for done, _ in results] == [7, 7]
+    assert [done for done, _ in results] == [8, 8]
     assert all("the dashboard is gone" in message for _, message in results)

@@ -72,9 +72,10 @@ def with_groups(world: World, timeout_seconds: float, backend: str = "gloo") -> 
         backend: Of the groups for tensors on the device of the run.
     """
     timeout = timedelta(seconds=timeout_seconds)
-    control, saves = (dist.new_group(timeout=timeout, backend="gloo") for _ in range(2))
+    control, saves, reports = (dist.new_group(timeout=timeout, backend="gloo") for _ in range(3))
     gradients, averages = (dist.new_group(timeout=timeout, backend=backend) for _ in range(2))
-    return replace(world, control=control, gradients=gradients, averages=averages, saves=saves)
+    of_values = replace(world, control=control, saves=saves, reports=reports)
+    return replace(of_values, gradients=gradients, averages=averages)
 
 
 def report_early(error: BaseException) -> bool:

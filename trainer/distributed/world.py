@@ -1,11 +1,10 @@
 """The place of a process among those that train one run, and the values that they exchange."""
 
-import json
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Self
 
 import numpy as np
@@ -17,15 +16,11 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..runtime.devices import device_named
 from .environment import Environment
+from .exchange import Exchange
 from .failures import Failures
 
 Group = dist.ProcessGroup
 """Processes that exchange tensors."""
-
-_SHORT_BYTES = 2048
-"""The length of the first message with a plain value, which most values fit into."""
-_HEAD_BYTES = 8
-"""Bytes at its beginning that hold the length of the value."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +75,8 @@ class World(Place):
     """The group for averages of gradients, which are sent during backward passes: one like `gradients`."""
     saves: Group | None = None
     """The group for plain values of the thread that writes checkpoints: one like `control`."""
+    reports: Group | None = None
+    """The group for the values of `gather_later`: one like `control`."""
     failures: Failures | None = None
     """Whether other processes have failed; None if there are no others."""
     _computed: _Computed = field(default_factory=_Computed, repr=False, compare=False)
@@ -164,7 +161,8 @@ class World(Place):
 
     def alone(self) -> Self:
         """Return the world of this process without the others, of which one may be gone."""
-        return replace(self, rank=0, size=1, control=None, gradients=None, averages=None, saves=None, failures=None)
+        alone = replace(self, rank=0, size=1, failures=None)
+        return replace(alone, control=None, gradients=None, averages=None, saves=None, reports=None)
 
     def seed(self, seed: int, update: int) -> int:
         """Return the seed for the random numbers that this process draws in an update of a run with `seed`."""
@@ -196,37 +194,19 @@ class World(Place):
         """Return in every process the value of the main one, which JSON can hold; those of others are ignored."""
         if self.control is None:
             return value
-        return self._exchanged(value if self.is_main else None, self._broadcast)[0]
+        return Exchange(value if self.is_main else None, self._broadcast).read()[0]
 
     def gather(self, value: Any) -> list[Any]:
         """Return the values of all processes, which JSON can hold, by rank."""
-        return [value] if self.control is None else self._exchanged(value, self._all_gather)
+        return [value] if self.control is None else Exchange(value, partial(self._all_gather, self.control)).read()
 
-    def _exchanged(self, value: Any, send: Callable[[Tensor], list[bytes]]) -> list[Any]:
-        """Return values that `send` brings, by way of their JSON, which keeps each number as it is.
+    def gather_later(self, value: Any) -> Exchange:
+        """Begin to gather as `gather` does, without a wait, in a group for such exchanges."""
+        return Exchange(value, partial(self._all_gather, self.reports))
 
-        The first message has the same length everywhere, and begins with the length of the value. A second one is sent
-        only if a value does not fit into the first.
-        """
-        data = json.dumps(value).encode()
-        rows = send(_message(len(data).to_bytes(_HEAD_BYTES, "little") + data, _SHORT_BYTES))
-        lengths = [int.from_bytes(row[:_HEAD_BYTES], "little") for row in rows]
-        if max(lengths) <= _SHORT_BYTES - _HEAD_BYTES:
-            rows = [row[_HEAD_BYTES:] for row in rows]
-        else:
-            rows = send(_message(data, max(lengths)))
-        return [json.loads(row[:length]) for row, length in zip(rows, lengths, strict=True)]
+    def _broadcast(self, message: Tensor) -> tuple[list[Tensor], dist.Work]:
+        return [message], dist.broadcast(message, 0, group=self.control, async_op=True)
 
-    def _broadcast(self, message: Tensor) -> list[bytes]:
-        dist.broadcast(message, 0, group=self.control)
-        return [message.numpy().tobytes()]
-
-    def _all_gather(self, message: Tensor) -> list[bytes]:
+    def _all_gather(self, group: Group | None, message: Tensor) -> tuple[list[Tensor], dist.Work]:
         rows = [torch.empty_like(message) for _ in range(self.size)]
-        dist.all_gather(rows, message, group=self.control)
-        return [row.numpy().tobytes() for row in rows]
-
-
-def _message(data: bytes, length: int) -> Tensor:
-    """Return the first `length` bytes of `data`, with zeros behind it if it is shorter."""
-    return torch.frombuffer(bytearray(data[:length].ljust(length, b"\0")), dtype=torch.uint8)
+        return rows, dist.all_gather(rows, message, group=group, async_op=True)

@@ -40,6 +40,9 @@ class AgreedGradients:
         self._length = 1 + len(parameters) + sum(map(len, self._sharded.values()))
         self._averages = GradientAverages(world, replicated, self._length)
         self._marks = torch.zeros(self._length)
+        self._begun: int | None = None
+        self.update: int | None = None
+        """The update that the last step was in, which all processes were in."""
 
     def begin(self, update: int, components: Sequence[str], losses: Sequence[Tensor]) -> None:
         """Begin a step before its last backward pass.
@@ -51,6 +54,7 @@ class AgreedGradients:
         """
         names = tuple(name for name in self._index if name in components)
         needs_gradients = any(self._sharded[name] for name in names)
+        self._begun = update
         self._averages.begin(StepLabel(update, names), None if needs_gradients else self._marked((), losses))
 
     def finish(self, components: Sequence[str], losses: Sequence[Tensor]) -> None:
@@ -62,6 +66,7 @@ class AgreedGradients:
         """
         names = [name for name in components if self._sharded[name]]
         self._marks = self._averages.finish(self._marked(names, losses) if names else None)
+        self.update = self._begun
         for name in names:
             is_anywhere = (self._marks[self._spans[name]] > 0).tolist()
             for parameter, found in zip(self._sharded[name], is_anywhere, strict=True):

@@ -171,25 +171,17 @@ class GradientUpdater:
             self._refuse_second_backward(names)
         losses = self._losses.setdefault(names, [])
         losses.append(loss.detach())
-        weighted = self._weighted(loss)
+        weighted = loss if count == 1 and self._agreed is None else self._weighted(loss)
         scaled = weighted if self._scaler is None else self._scaler.scale(weighted)
         steps = self.batch_index == count - 1
         if self._agreed is not None and steps:
             self._agreed.begin(self.update, names, losses if self._checks_values else ())
-        self._backward_pass(names)(scaled)
+        backward = self._passes.get(names) or self._new_backward_pass(names)
+        backward(scaled)
         if self._agreed is not None and steps:
             self._agreed.finish(names, losses if self._checks_values else ())
         if steps:
             self._step_optimizers(names)
-
-    def end_update(self) -> None:
-        """End an update. Several processes check their steps if it is the first or a logged one.
-
-        Raises:
-            UserCodeError: They have not stepped the same components.
-        """
-        if self.record_gradients or self._checked is None:
-            self.check_steps()
 
     def check_steps(self) -> None:
         """Check that all processes have stepped the same components up to the end of the present update.
@@ -202,6 +194,15 @@ class GradientUpdater:
         if self._agreed is not None and self._checked != self.update:
             self._agreed.end_update(self.update)
         self._checked = self.update
+
+    def check_met(self) -> None:
+        """Check that all processes have come to the present update: no message, if it has made a step.
+
+        Raises:
+            UserCodeError: They have not.
+        """
+        if self._agreed is not None and self._agreed.update != self.update:
+            self.check_steps()
 
     def is_due(self, component: str) -> bool:
         """Return whether this update is the component's turn, by the `every` of its optimizer.
@@ -254,7 +255,7 @@ class GradientUpdater:
         if not self._world.is_alone:
             assert self._agreed is not None  # they have joined: gradients will be averaged over them
             return loss * (len(self._world.share(size)) * self._world.size / sum(self.sizes))
-        return loss if count == 1 else loss * (size * count / sum(self.sizes)) / count
+        return loss * (size * count / sum(self.sizes)) / count
 
     def _step_optimizers(self, names: tuple[str, ...]) -> None:
         """Step the optimizers of `names`, or skip them where values are not finite."""
@@ -301,21 +302,21 @@ class GradientUpdater:
             )
         self._backward.update(names)
 
-    def _gradients(self, name: str) -> list[Tensor]:
-        return [parameter.grad for parameter in self._parameters[name] if parameter.grad is not None]
+    def _gradients(self, *names: str) -> list[Tensor]:
+        return [parameter.grad for name in names for parameter in self._parameters[name] if parameter.grad is not None]
 
-    def _tested_gradients(self, name: str) -> list[Tensor]:
-        """Return tensors that are finite if the gradients of a component are so in all processes."""
-        gradients = self._gradients(name)
-        return gradients if self._agreed is None else self._agreed.of(name, gradients)
+    def _tested_gradients(self, *names: str) -> list[Tensor]:
+        """Return tensors that are finite if the gradients of components are so in all processes."""
+        if self._agreed is None:
+            return self._gradients(*names)
+        return [tested for name in names for tested in self._agreed.of(name, self._gradients(name))]
 
-    def _backward_pass(self, names: tuple[str, ...]) -> BackwardPass:
-        """Return the backward pass that gives gradients to `names` only."""
-        if names not in self._passes:
-            others = [name for name in self.optimizers if name not in names]
-            self._passes[names] = BackwardPass(
-                *([parameter for name in part for parameter in self._parameters[name]] for part in (names, others))
-            )
+    def _new_backward_pass(self, names: tuple[str, ...]) -> BackwardPass:
+        """Return the backward pass that gives gradients to `names` only, which is kept."""
+        others = [name for name in self.optimizers if name not in names]
+        self._passes[names] = BackwardPass(
+            *([parameter for name in part for parameter in self._parameters[name]] for part in (names, others))
+        )
         return self._passes[names]
 
     def _gradients_in_model_order(self, names: tuple[str, ...]) -> list[Tensor]:
@@ -346,8 +347,7 @@ class GradientUpdater:
             return True
         losses = [loss.float().reshape(1).clone() for loss in self._losses.pop(names)]
         all_losses = losses if self._agreed is None else self._agreed.losses
-        gradients = [gradient for name in names for gradient in self._tested_gradients(name)]
-        if all_finite([*all_losses, *gradients]):
+        if all_finite([*all_losses, *self._tested_gradients(*names)]):
             return True
         if self._scaler is not None:
             self._overflowed.update(name for name in names if not all_finite(self._tested_gradients(name)))

@@ -34,7 +34,9 @@ class TrainMeans:
         self._means = SampleMeans({name: (float(total), float(samples)) for name, (total, samples) in sums.items()})
 
     def observe(self, update: UpdateReport) -> None:
-        """Add an update. All processes of the run call, as they exchange what they have measured."""
+        """Add an update, whose values are those of all processes."""
+        if not self._names:
+            return
         for name, value in named_values(Outcome(update.losses, update.metrics)).items():
             if name in self._names:
                 self._means.add(name, float(value), sum(update.sizes))

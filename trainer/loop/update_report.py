@@ -1,12 +1,14 @@
 """The result of an update, with means over the samples of all processes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from ..distributed.exchange import Exchange
 from ..distributed.world import World
 from ..errors import UserCodeError
 from ..interfaces.objective import Outcome, loss_problem, metric_problem
@@ -36,7 +38,29 @@ class UpdateReport:
     """Share of the time of the updates since the last logged one, this one included, that this process waited for
     batches."""
     world: World = field(default_factory=World)
-    """The processes of the run. All of them read the means, at the same place."""
+    """The processes of the run. All of them read the means, at the same place, or call `send` there."""
+    sent: Exchange | None = None
+    """The sums of all processes on their way; None before `send`, and for a single process."""
+
+    def send(self) -> Self:
+        """Begin to exchange the sums of this process with those of the others.
+
+        Metrics may be the user's code, which runs here.
+
+        Returns:
+            A report without the outcomes, which hold memory; for a single process, this one.
+
+        Raises:
+            UserCodeError: The outcomes are not as they must be for `losses` and `metrics`.
+        """
+        if self.world.reports is None:
+            return self
+        return replace(self, outcomes=(), sent=self.world.gather_later(self._own_sums()))
+
+    @property
+    def has_arrived(self) -> bool:
+        """Whether this process can read the means now, though the others do not."""
+        return self.world.is_alone or (self.sent is not None and self.sent.has_arrived)
 
     @property
     def losses(self) -> dict[str, Tensor]:
@@ -65,19 +89,28 @@ class UpdateReport:
 
     @cached_property
     def _means(self) -> "_Means":
+        if self.world.is_alone:
+            losses, metrics = self._measured()
+            return _Means(self._own_means(losses), self._own_means(metrics), self.data_wait)
+        every = self.world.gather(self._own_sums()) if self.sent is None else self.sent.read()
+        of_losses, of_metrics, waits = zip(*every, strict=True)
+        return _Means(_tensors(means_of(of_losses)), _tensors(means_of(of_metrics)), max(waits))
+
+    def _own_sums(self) -> list[Any]:
+        """Return the sums of losses and of metrics in this process, and its wait, which JSON can hold."""
+        losses, metrics = self._measured()
+        return [self._sums(losses), self._sums(metrics), self.data_wait]
+
+    def _measured(self) -> tuple[list[Mapping[str, Tensor]], list[Mapping[str, Tensor]]]:
+        """Return losses and metrics of each batch. Raises UserCodeError."""
         for outcome in self.outcomes:
             _check_outcome(loss_problem(outcome))
             if differ := outcome.losses.keys() ^ self.outcomes[0].losses.keys():
                 _check_outcome(f"not each batch of this update has the loss {min(differ)!r}")
-        losses = [outcome.losses for outcome in self.outcomes]
         metrics = [outcome.measured() for outcome in self.outcomes]
         for measured in metrics:
             _check_outcome(metric_problem(measured))
-        if self.world.is_alone:
-            return _Means(self._own_means(losses), self._own_means(metrics), self.data_wait)
-        gathered = self.world.gather([self._sums(losses), self._sums(metrics), self.data_wait])
-        of_losses, of_metrics, waits = zip(*gathered, strict=True)
-        return _Means(_tensors(means_of(of_losses)), _tensors(means_of(of_metrics)), max(waits))
+        return [outcome.losses for outcome in self.outcomes], metrics
 
     def _own_means(self, values: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         means = {}

@@ -40,9 +40,9 @@ class RunProgress:
         """Return the updates per second since the start, after update `step`."""
         return (step + 1 - self._first) / max(time.monotonic() - self._started, 1e-9)
 
-    def show(self, report: UpdateReport) -> None:
-        """Show a logged update."""
-        self._bar.update(self._task, completed=report.step + 1, description=f"{self.rate(report.step):.1f} updates/s")
+    def show(self, report: UpdateReport, rate: float) -> None:
+        """Show a logged update. rate: the updates per second after it."""
+        self._bar.update(self._task, completed=report.step + 1, description=f"{rate:.1f} updates/s")
         losses = "  ".join(f"{name} {float(loss):.4f}" for name, loss in report.losses.items())
         lrs = "  ".join(f"{name} {lr:.2e}" for name, lr in report.lrs.items())
         self._values.plain = visible(f"{losses}\nlr  {lrs}")
