@@ -41,7 +41,7 @@ from .reporting.plan_table import plan
 from .reporting.progress_bar import RunProgress
 from .reporting.run_plots import draw_pictures, require_plotting
 from .reporting.training_lines import TrainingLines
-from .rescue import early_end_line, rescuing, signal_error
+from .rescue import early_end, rescuing, signal_error
 from .resuming import restore_run, saved_values
 from .run import Result
 from .run_layout import METRICS
@@ -149,13 +149,11 @@ class OfflineTrainer:
         ):
             agreement = Agreement(self.world, interruption, clock, self.step, *checks, lines.write)
             self._train(metrics, lines, agreement)
-        ends_early = self.early_stopping.is_over and not self._is_over()
-        if agreement.signal is not None and (self.evaluation_is_due or not (ends_early or self._is_over())):
+        is_done = self._is_over() or self.early_stopping.is_over
+        if agreement.signal is not None and (self.evaluation_is_due or not is_done):
             raise signal_error(self, agreement.signal)
-        for line in [*self._step_count_notices(), *self.checkpoints.best.missing()]:
+        for line in [*self._step_count_notices(), *self.checkpoints.best.missing(), *early_end(self)]:
             self.log(line)
-        if ends_early:
-            self.log(early_end_line(self))
         self._draw()
         return Result(run_dir, self.step, self.metrics)
 
@@ -166,13 +164,8 @@ class OfflineTrainer:
         """
         train, world = self.config.train, self.world
         self.begun = self.step
-        if self.evaluation_is_due:  # the checkpoint that the run resumes from was written before it
-            written = by_main(world, lambda: written_evaluation(train.run_dir / METRICS, self.step))
-            self.evaluations.evaluate_and_keep(metrics, agreement, written)
-            if self.evaluation_is_due:  # a signal has stopped it
-                agreement.exchange()
-                return
-        if self.early_stopping.is_over:
+        self._evaluate_first(metrics, agreement)
+        if self.evaluation_is_due or self.early_stopping.is_over:
             return
         steps = range(self.step, self.horizon.total_steps)
         parts = (self.objective, self.components, self.batches, self.updater)
@@ -202,6 +195,15 @@ class OfflineTrainer:
                 break
             if self.early_stopping.is_over:
                 break
+
+    def _evaluate_first(self, metrics: MetricsLog, agreement: Agreement) -> None:
+        """Evaluate, if the checkpoint that the run resumes from was written before its evaluation."""
+        if self.evaluation_is_due:
+            path = self.config.train.run_dir / METRICS
+            written = by_main(self.world, lambda: written_evaluation(path, self.step))
+            self.evaluations.evaluate_and_keep(metrics, agreement, written)
+        if self.evaluation_is_due:  # a signal has stopped it
+            agreement.exchange()
 
     def _save_and_evaluate(self, saves: bool, metrics: MetricsLog, agreement: Agreement) -> None:
         """Save and evaluate after an update, each if it is due. A signal that came meanwhile is known afterwards."""

@@ -75,18 +75,7 @@ def check_monitors(
     Raises:
         ConfigError: One of them will never come, or two evaluations have a metric of one name.
     """
-    by_name: dict[str, MetricSource] = {}
-    for source in sources:
-        for name in source.metrics:
-            if HELD_OUT_PREFIX + name in by_name:
-                raise ConfigError(
-                    f"train.evaluation: a metric of the episodes must not be called as one of the held-out samples;"
-                    f" got {name!r} from both"
-                )
-            by_name[HELD_OUT_PREFIX + name] = source
-    if sources:
-        often = min(sources, key=lambda source: source.every or total_steps)
-        by_name |= dict.fromkeys(trained, often)
+    by_name = _sources_by_name(sources, trained, total_steps)
     for path, monitor in waiting:
         if not sources:
             raise ConfigError(
@@ -104,6 +93,25 @@ def check_monitors(
                 f"{path}: waits for {monitor!r}, but evaluations come at the end only. Set {field} to less"
                 f" than the {counted(total_steps, 'update')} of the run."
             )
+
+
+def _sources_by_name(
+    sources: Sequence[MetricSource], trained: Iterable[str], total_steps: int
+) -> dict[str, MetricSource]:
+    """Return the source of each metric by its name as a `monitor` has it. Raises ConfigError if two have one name."""
+    by_name: dict[str, MetricSource] = {}
+    for source in sources:
+        for name in source.metrics:
+            if HELD_OUT_PREFIX + name in by_name:
+                raise ConfigError(
+                    f"train.evaluation: a metric of the episodes must not be called as one of the held-out samples;"
+                    f" got {name!r} from both"
+                )
+            by_name[HELD_OUT_PREFIX + name] = source
+    if sources:
+        often = min(sources, key=lambda source: source.every or total_steps)
+        by_name |= dict.fromkeys(trained, often)
+    return by_name
 
 
 def _monitors(optimizer: Optimizer) -> list[tuple[str, str]]:
