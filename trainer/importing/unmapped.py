@@ -3,7 +3,7 @@
 from ..config.plain_values import Plain
 from .conversion import Conversion
 
-_SINK = "`train.log: [jsonl, wandb]` logs to W&B, as WANDB_PROJECT and its other environment variables say"
+_SINK = "`train.log: [jsonl, wandb]` logs to W&B, set up by WANDB_PROJECT and its other environment variables"
 _HUB = "`innerstep push RUN ORG/NAME` uploads after the run (docs/hub.md)"
 _JOB = "a run trains where it is started; submit the command `innerstep train` yourself"
 _LOADER = "the workers of innerstep have fixed settings; data.workers is their number"
