@@ -122,9 +122,8 @@ class Evaluations:
             run.metrics, found = dict(written), self._by_kind(written)
         trained = run.train_means.means()
         run.train_means.begin_again()
-        observe(
-            run.optimizers.values(), {HELD_OUT_PREFIX + name: value for name, value in run.metrics.items()} | trained
-        )
+        monitored_values = {HELD_OUT_PREFIX + name: value for name, value in run.metrics.items()} | trained
+        observe(run.updater.training_optimizers(run.step), monitored_values)
         measured = run.metrics | trained
         run.early_stopping.observe(run.step, measured)
         self._log(found)

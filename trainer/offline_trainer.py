@@ -15,6 +15,7 @@ from .checkpoint.own_state import OwnState
 from .checkpoint.provenance import provenance
 from .checkpoint.savable import check_lengths
 from .checkpoint.save_errors import writing
+from .config.placed import naming_places
 from .config.schema import ExperimentConfig
 from .distributed.agreement import Agreement
 from .distributed.outcomes import by_main, failing_together
@@ -29,10 +30,11 @@ from .loop.averaged_weights import MovingAverages, averaged_weights, train_at_tr
 from .loop.batches import shuffled_batches
 from .loop.data_checks import check_means, check_pin_memory, check_splits
 from .loop.early_stopping import EarlyStopping
-from .loop.gradient_updates import GradientUpdater, Rules
+from .loop.gradient_updates import GradientUpdater
 from .loop.loop import training_loop
 from .loop.metric_monitors import monitored
 from .loop.nonfinite import check_weights
+from .loop.rules import Rules
 from .loop.step_counts import NOTICED_AFTER, step_count_notices
 from .loop.train_means import TrainMeans
 from .reporting.metrics_file import written_evaluation
@@ -72,6 +74,7 @@ class OfflineTrainer:
         ConfigError: Something in the config cannot work.
     """
 
+    @naming_places
     def __init__(
         self, config: ExperimentConfig, console: Console, resumed: bool = False, world: World | None = None
     ) -> None:
@@ -96,7 +99,7 @@ class OfflineTrainer:
         self.optimizers = self._build_optimizers()
         self.fingerprint = run_fingerprint(self.config, self.optimizers, self.horizon)
         self.averages = self._averages(resumed)
-        trained, rules = (self.components, self.optimizers), Rules.from_config(self.config, self.optimizers)
+        trained, rules = (self.components, self.optimizers), self._rules()
         self.updater = GradientUpdater(*trained, self.world, rules, self.averages, self.log)
         self.contents = CheckedContents(*trained, self.averages, self.world)
         self.own_state = OwnState(self.objective, self.data, self.components, config.data.workers, self.log)
@@ -296,13 +299,17 @@ class OfflineTrainer:
 
     def _build_optimizers(self) -> dict[str, Optimizer]:
         """Return one optimizer for each trainable component in model.component_optims."""
+        turns = self.config.model.turns
         optimizers = {
-            name: build_optimizer(name, optim, self.components[name], self.horizon)
+            name: build_optimizer(name, optim, self.components[name], turns(name, self.horizon).horizon(self.horizon))
             for name, optim in self.config.model.component_optims.items()
             if not is_frozen(self.components[name])
         }
         check_each_trains(self.components, optimizers)
         return optimizers
+
+    def _rules(self) -> Rules:
+        return Rules.from_config(self.config, self.optimizers, self.horizon)
 
     def _averages(self, resumed: bool) -> MovingAverages:
         """Return the moving averages, which start at the weights that training starts at."""

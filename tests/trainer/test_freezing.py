@@ -117,7 +117,7 @@ def test_a_pattern_without_a_match_names_the_nearest(tmp_path):
 
 def test_a_name_alone_is_refused_with_the_list_to_write(tmp_path):
     raw = policy_config(tmp_path / "run", {"freeze": "model.head"})
-    with pytest.raises(ConfigError, match=r"^model.policy.freeze: must be true, false or a .*write \[model.head\]$"):
+    with pytest.raises(ConfigError, match=r"^model.policy.freeze: must be true, false, a list .*write \[model.head\]$"):
         load_config(raw)
 
 

@@ -55,7 +55,7 @@ def plan(
     ]
     for name, optimizer in optimizers.items():
         if isinstance(optimizer, HasSchedule):
-            own = config.model.component_optims[name].own_horizon(horizon)
+            own = config.model.turns(name, horizon).horizon(horizon)
             factory = config.model.component_optims[name].factory
             usual = factory.usual_options() if isinstance(factory, ScheduledFactory) else None
             lines += warning_lines(name, optimizer.scheduler, own.total_steps, usual)

@@ -26,14 +26,14 @@ def build_optimizer(name: str, optim: OptimConfig, component: nn.Module, horizon
         name: The component's.
         optim: Its entry in `model.component_optims`.
         component: The component.
-        horizon: The length of the run in updates.
+        horizon: The length of the run in steps of the component.
 
     Raises:
         ConfigError: The optimizer cannot be built, or does not fit the trainer's loop.
     """
     with _naming_placement(name, component), factory_errors(name, optim):
         several = isinstance(optim.factory, BuildsSeveral) and optim.factory.builds_multiple_optimizers
-        optimizer = None if several else _build(optim, component, optim.own_horizon(horizon))
+        optimizer = None if several else _build(optim, component, horizon)
     if optimizer is None:
         raise ConfigError(
             f"model.component_optims.{name}.type: {optim.type} builds several optimizers, and a component has one."
