@@ -77,6 +77,9 @@ EXTRAS = {
     "gymnasium",
     "minari",
     "lerobot",
+    "tensorboard",
+    "wandb",
+    "google",  # protobuf, which the two bring
 }
 
 
