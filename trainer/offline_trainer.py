@@ -167,7 +167,8 @@ class OfflineTrainer:
             self.batches,
             self.evaluations,
         ):
-            agreement = Agreement(self.world, interruption, clock, self.step, *checks, lines.write)
+            delivery = (lines.write, lambda: lines.need_all)
+            agreement = Agreement(self.world, interruption, clock, self.step, *checks, *delivery)
             self._train(metrics, lines, progress, agreement)
         is_done = self._is_over() or self.early_stopping.is_over
         if agreement.signal is not None and (self.evaluation_is_due or not is_done):

@@ -4,6 +4,7 @@ import signal
 import socket
 
 import pytest
+from run_together import replaced
 from worlds import own_world
 
 from trainer.distributed import agreement as agreements
@@ -20,15 +21,23 @@ class Asked:
     signal = None
 
 
+def updates_between_exchanges_of(seconds):
+    """Yield numbers of updates, while about `seconds` are between two exchanges."""
+    undo = replaced(agreements, "SECONDS", seconds)
+    try:
+        yield from range(1, LAST)
+    finally:
+        undo()
+
+
 def followed(signals=(), clock=range(0), seconds=1e9):
     """Return the update that a signal stops this process after, the signal, and when saves were due.
 
     signals: rank, update and number of each that comes. seconds: about the time between two exchanges.
     """
-    agreements.SECONDS = seconds
     world, asked, done, saves = own_world(), Asked(), 0, []
     agreement = Agreement(world, asked, lambda: world.is_main and done in clock)
-    for done in range(1, LAST):
+    for done in updates_between_exchanges_of(seconds):
         for rank, update, number in signals:
             if (rank, update) == (world.rank, done) and asked.signal is None:
                 asked.signal = number
@@ -71,7 +80,7 @@ def failing_later(place):
     """Return after how many updates the processes fail, and the message."""
     world = own_world()
     agreement = Agreement(world, Asked(), lambda: False)
-    for done in range(1, LAST):
+    for done in updates_between_exchanges_of(1e9):
         with agreement.failing_later():
             if done == 4 and world.rank == place:
                 raise UserCodeError("the dashboard is gone")
@@ -80,6 +89,22 @@ def failing_later(place):
         except UserCodeError as error:
             return done, str(error)
     return None
+
+
+def delivered_after(place):
+    """Return after which updates the processes deliver, if one has to wait for the others from the third on."""
+    world, done, delivered = own_world(), 0, []
+    asks = {"must_deliver": lambda: world.rank == place and done >= 3 and 4 not in delivered}
+    agreement = Agreement(world, Asked(), lambda: False, deliver=lambda: delivered.append(done), **asks)
+    for done in updates_between_exchanges_of(1e9):
+        agreement.after_update(done)
+    return delivered
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_all_deliver_soon_after_one_has_to_wait_for_the_others(two_workers, place):
+    """They wait for each other after the first update, and else send what they know and read it after the next one."""
+    assert two_workers.call(delivered_after, place) == [[1, 4]] * 2
 
 
 @pytest.mark.parametrize("rank", [0, 1])

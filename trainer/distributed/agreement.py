@@ -34,6 +34,7 @@ class Agreement:
         check: Called before each other exchange, to check that all processes come to it.
         deliver: Called after `check`, to finish what the processes have begun to exchange. One alone may fail in it, as
             in `failing_later`.
+        must_deliver: Whether this process has to wait for the others, until `deliver` is called, to go on with it.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Agreement:
         meet: Callable[[], None] = lambda: None,
         check: Callable[[], None] = lambda: None,
         deliver: Callable[[], None] = lambda: None,
+        must_deliver: Callable[[], bool] = lambda: False,
     ) -> None:
         self._world, self._is_alone = world, world.is_alone
         self._interruption, self._clock = interruption, save_is_due
@@ -55,7 +57,7 @@ class Agreement:
         self._step = self._begun = step
         self._interval, self._since = 1, time.monotonic()
         self._failure: Exception | None = None
-        self._meet, self._check, self._deliver = meet, check, deliver
+        self._meet, self._check, self._deliver, self._must_deliver = meet, check, deliver, must_deliver
         self._sent: Exchange | None = None
         """The exchange that the processes have begun after the update before."""
 
@@ -108,16 +110,16 @@ class Agreement:
         """Return the values of this process, for the others."""
         self._begun, self._since = self._step, time.monotonic()
         signal, is_main = self._interruption.signal, self._world.is_main
-        known = [signal or 0, is_main and self._clock(), self._interval if is_main else 0, self._failure is not None]
-        return [int(value) for value in known]
+        known = [signal or 0, is_main and self._clock(), self._interval if is_main else 0]
+        return [int(value) for value in [*known, self._must_deliver(), self._failure is not None]]
 
     def _learn(self, every: Sequence[Sequence[int]]) -> None:
         """Learn what the processes know, which is `every`. Raises as `exchange`."""
         self._sent = None
-        number, save_is_due, self._interval, failed = (max(values) for values in zip(*every, strict=True))
+        number, save_is_due, self._interval, waits, failed = (max(values) for values in zip(*every, strict=True))
         self.signal = self.signal or (Signals(number) if number else None)
         self.save_is_due = bool(save_is_due)
-        if number or save_is_due or failed:
+        if number or save_is_due or waits or failed:
             self.catch_up()
         if failed:
             by_each(self._world, self._fail)

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..runtime.devices import device_named
 from .environment import Environment
-from .exchange import Exchange
+from .exchange import ROOM, Exchange
 from .failures import Failures
 
 Group = dist.ProcessGroup
@@ -200,9 +200,9 @@ class World(Place):
         """Return the values of all processes, which JSON can hold, by rank."""
         return [value] if self.control is None else Exchange(value, partial(self._all_gather, self.control)).read()
 
-    def gather_later(self, value: Any) -> Exchange:
-        """Begin to gather as `gather` does, without a wait, in a group for such exchanges."""
-        return Exchange(value, partial(self._all_gather, self.reports))
+    def gather_later(self, value: Any, room: int = ROOM) -> Exchange:
+        """Begin to gather as `gather` does, without a wait, in a group for such exchanges. room: as for `Exchange`."""
+        return Exchange(value, partial(self._all_gather, self.reports), room)
 
     def _broadcast(self, message: Tensor) -> tuple[list[Tensor], dist.Work]:
         return [message], dist.broadcast(message, 0, group=self.control, async_op=True)

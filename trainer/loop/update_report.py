@@ -42,10 +42,13 @@ class UpdateReport:
     sent: Exchange | None = None
     """The sums of all processes on their way; None before `send`, and for a single process."""
 
-    def send(self) -> Self:
+    def send(self, room: int) -> Self:
         """Begin to exchange the sums of this process with those of the others.
 
         Metrics may be the user's code, which runs here.
+
+        Args:
+            room: As for `Exchange`.
 
         Returns:
             A report without the outcomes, which hold memory; for a single process, this one.
@@ -55,7 +58,7 @@ class UpdateReport:
         """
         if self.world.reports is None:
             return self
-        return replace(self, outcomes=(), sent=self.world.gather_later(self._own_sums()))
+        return replace(self, outcomes=(), sent=self.world.gather_later(self._own_sums(), room))
 
     @property
     def has_arrived(self) -> bool:

@@ -2,12 +2,14 @@
 
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from types import TracebackType
 from typing import Self
 
+from ..distributed.exchange import ROOM
 from ..distributed.world import World
 from ..errors import user_code
+from ..interfaces.metrics_sink import MetricsLine
 from ..loop.update_report import UpdateReport
 from .metrics_file import training_line
 from .metrics_log import MetricsLog
@@ -36,11 +38,20 @@ class TrainingLines:
         self, world: World, metrics: MetricsLog, progress: RunProgress, observe: Callable[[UpdateReport], None]
     ) -> None:
         self._world, self._metrics, self._progress, self._observe = world, metrics, progress, observe
-        self._waiting: deque[tuple[UpdateReport, float | None]] = deque()
+        self._sent: deque[tuple[UpdateReport, float | None]] = deque()
+        self._lines: deque[MetricsLine] = deque()
+        self._room = ROOM
+        """Bytes for the sums of a process in a message: the same in all of them, and more after sums that need more."""
 
     def __bool__(self) -> bool:
         """Return whether there are lines to write."""
-        return bool(self._waiting)
+        return bool(self._sent or self._lines)
+
+    @property
+    def need_all(self) -> bool:
+        """Whether lines wait until all processes call `write`, as sums did not fit into a message."""
+        sent = self._sent[0][0].sent if self._sent else None
+        return sent is not None and sent.needs_all
 
     def add(self, report: UpdateReport, has_line: bool = True) -> None:
         """Begin with the line of a logged update. Its metrics are computed here.
@@ -53,7 +64,7 @@ class TrainingLines:
             UserCodeError: A metric fails.
         """
         with user_code("a metric"):
-            self._waiting.append((report.send(), self._progress.rate(report.step) if has_line else None))
+            self._sent.append((report.send(self._room), self._progress.rate(report.step) if has_line else None))
 
     def write_arrived(self) -> None:
         """Write the lines whose values are there.
@@ -62,13 +73,18 @@ class TrainingLines:
             SaveError: A sink could not write one, unless train.on_save_error is "continue".
             UserCodeError: The code of a sink fails, or that of a metric.
         """
-        while self._waiting and self._waiting[0][0].has_arrived:
-            self._write_next()
+        while self._sent and self._sent[0][0].has_arrived:
+            self._read_next()
+        self._write_lines()
 
     def write(self) -> None:
-        """Write all lines. Raises as `write_arrived`."""
-        while self._waiting:
-            self._write_next()
+        """Write all lines, whose values all processes read before one of them may fail. Raises as `write_arrived`."""
+        longest = 0
+        while self._sent:
+            longest = max(longest, self._read_next())
+        if longest > self._room:
+            self._room = 2 * longest
+        self._write_lines()
 
     def __enter__(self) -> Self:
         return self
@@ -79,17 +95,21 @@ class TrainingLines:
         if not self._world.is_main:
             return
         with suppress(Exception):  # of a run that fails for another reason
-            for report, _ in [*self._waiting]:
-                if report.sent is None or not report.sent.arrives_within(_ARRIVAL_SECONDS):
-                    break
-                self._write_next()
+            while self._sent and (sent := self._sent[0][0].sent) is not None and sent.arrives_within(_ARRIVAL_SECONDS):
+                self._read_next()
+            self._write_lines()
 
-    def _write_next(self) -> None:
-        report, rate = self._waiting.popleft()
-        with user_code("a metric"):
+    def _read_next(self) -> int:
+        """Read the values of the next update; return the bytes of the longest message with them."""
+        report, rate = self._sent.popleft()
+        with user_code("a metric") if report.sent is None else nullcontext():  # of several processes, `add` called it
             self._observe(report)
-            if rate is None:
-                return
-            line = training_line(report, rate)
-        self._metrics.write(line)
-        self._progress.show(line)
+            if rate is not None:
+                self._lines.append(training_line(report, rate))
+        return 0 if report.sent is None else report.sent.longest
+
+    def _write_lines(self) -> None:
+        while self._lines:
+            line = self._lines.popleft()
+            self._metrics.write(line)
+            self._progress.show(line)
