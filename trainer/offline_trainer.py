@@ -213,6 +213,7 @@ class OfflineTrainer:
             if agreement.signal is not None:  # one that comes later than this is for the next update
                 if not self.checkpoints.holds(self.step):
                     self.save(is_last=True)
+                agreement.exchange()  # one process alone may have failed to write the last lines
                 break
             if self.early_stopping.is_over:
                 break

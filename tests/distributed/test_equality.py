@@ -102,6 +102,21 @@ def test_cautious_steps_of_two_processes_are_those_of_one(tmp_path, two_workers,
     assert_equal(two_workers.call(trained, runs[1]), trained(runs[0]))
 
 
+@pytest.mark.parametrize("placement", ["replicate", "mixed"])
+def test_components_that_are_frozen_at_first_train_as_in_one_process(tmp_path, two_workers, placement):
+    runs = [made(tmp_path / name, "joint_clip", where) for name, where in (("one", "replicate"), ("two", placement))]
+    for run in runs:
+        for name in ("onecycle", "plateau", "rules"):
+            run["model"]["components"][name]["freeze"] = {"until": 5}
+    weights, lines, _ = trained(runs[0])
+    for own, written, _ in two_workers.call(trained, runs[1]):
+        assert furthest(own, weights)[1] <= 1e-11
+        assert values(written, "lr/") == values(lines, "lr/")
+        pairs = [*zip(values(written, "grad_norm/"), values(lines, "grad_norm/"), strict=True)]
+        assert [len(norms) for norms, _ in pairs] == [2] * 5 + [5] * (len(pairs) - 5)
+        assert max(furthest(*pair)[1] for pair in pairs) <= 1e-12
+
+
 @needs("sklearn")
 @pytest.mark.parametrize("placement", ["replicate", "shard"])
 def test_a_cautious_encoder_moves_alike_in_its_first_update(tmp_path, two_workers, placement):

@@ -9,33 +9,14 @@ import time
 import faults
 import pytest
 from processes import launched
-from run_together import UPDATES, config, replaced, trained
+from run_together import UPDATES, after_updates, config, interrupt, replaced, trained
 from torch import distributed
 
-from trainer import evaluations, offline_trainer
+from trainer import evaluations
 from trainer.checkpoint.manager import CheckpointManager
 
 LONG = 500
 """Updates of a run that does not end before the signal."""
-
-
-def interrupt():
-    """Let this process get two signals: of several processes, the second one is a copy of the first."""
-    for _ in range(2):
-        os.kill(os.getpid(), signal.SIGTERM)
-
-
-def after_updates(moments):
-    """Let processes get a signal after updates, by rank."""
-    updates, own = offline_trainer.training_loop, dict(moments).get(distributed.get_rank())
-
-    def interrupted(*given):
-        for report in updates(*given):
-            if report.step + 1 == own:
-                interrupt()
-            yield report
-
-    return replaced(offline_trainer, "training_loop", interrupted)
 
 
 def in_the_second_evaluation(rank):

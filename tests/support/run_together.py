@@ -1,9 +1,13 @@
 """Runs of several processes that train in the workers of `processes.Workers`."""
 
 import copy
+import os
+import signal
 
+from torch import distributed
 from worlds import trainer_of
 
+from trainer import offline_trainer
 from trainer.runtime.signals import StoppedBySignal
 
 UPDATES = 12
@@ -48,3 +52,22 @@ def replaced(owner, name, value):
     before = getattr(owner, name)
     setattr(owner, name, value)
     return lambda: setattr(owner, name, before)
+
+
+def interrupt():
+    """Let this process get two signals: of several processes, the second one is a copy of the first."""
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def after_updates(moments):
+    """Let processes get a signal after updates, by rank."""
+    updates, own = offline_trainer.training_loop, dict(moments).get(distributed.get_rank())
+
+    def interrupted(*given):
+        for report in updates(*given):
+            if report.step + 1 == own:
+                interrupt()
+            yield report
+
+    return replaced(offline_trainer, "training_loop", interrupted)
