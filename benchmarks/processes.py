@@ -2,6 +2,7 @@
 PyTorch's DistributedDataParallel. Medians of interleaved rounds in two gloo processes with one thread each:
 `torchrun --standalone --nproc-per-node 2 benchmarks/processes.py`."""
 
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -79,3 +80,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    os._exit(0)  # gloo's threads abort an ordinary exit now and then

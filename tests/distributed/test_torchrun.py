@@ -51,6 +51,15 @@ def test_torchrun_prints_the_reason_of_the_process_that_failed_first(tmp_path):
     assert "To enable traceback" not in output
 
 
+def test_a_run_that_is_done_does_not_fail_at_the_end_of_python(tmp_path):
+    path = write_experiment(tmp_path)
+    path.write_text(path.read_text().replace('"plugins": [', '"plugins": ["sample_late_abort", '))
+    code, output = torchrun(2, "train", path)
+    assert code == 0, output
+    assert output.count("called at exit") == 2
+    assert "done: 12 updates" in output
+
+
 @pytest.mark.parametrize("begun", [True, False], ids=["in training", "at the start"])
 def test_a_killed_torchrun_leaves_no_process(tmp_path, begun):
     path = write_experiment(tmp_path, pause=0.01, total_steps=100_000, workers=1)

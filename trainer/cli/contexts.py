@@ -1,5 +1,6 @@
 """The contexts that commands run in: the modules that they may import, and the signals that end them."""
 
+import atexit
 import os
 import sys
 import traceback
@@ -80,11 +81,14 @@ def interruptible() -> Iterator[None]:
 def ending_at_once() -> Iterator[None]:
     """Run the body, a whole command. If it fails as one process of several, the process ends without waiting for them.
 
-    The threads and connections of the others would be waited for when Python ends.
+    The threads and connections of the others would be waited for when Python ends. If the body is done, the process
+    waits for the user's threads and the functions of atexit, but not for Python's end: a thread of gloo that drops a
+    tensor then aborts the process now and then.
     """
     if not _is_one_of_several():
         yield
         return
+    atexit.register(_end, 0)  # called after those that are registered later
     code: object = 1
     try:
         yield
@@ -95,9 +99,13 @@ def ending_at_once() -> Iterator[None]:
         code = error.code
     except BaseException:
         traceback.print_exc()
+    _end(code if isinstance(code, int) else 1)
+
+
+def _end(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code if isinstance(code, int) else 1)
+    os._exit(code)
 
 
 def report_end(error: BaseException, message: str, calls: str = "", style: str | None = None) -> None:
