@@ -11,6 +11,7 @@ from .importing import (
     folders_of_modules,
     load_module,
     log_imports,
+    no_plugins,
     refuse_under_no_plugins,
     search_in,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "message_of",
     "nearest",
     "nest",
+    "no_plugins",
     "path_of",
     "refusal",
     "refuse_under_no_plugins",

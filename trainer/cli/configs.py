@@ -28,12 +28,13 @@ def plan(
     from rich.console import Console
 
     from ..config.load import load_config
-    from ..offline_trainer import OfflineTrainer
-    from ..reporting.plan_table import output_plan
     from ..runtime.terminal import output
 
     with importing_by(config, plugins):
         loaded = load_config(config, typed_overrides(context), allow_plugins=plugins is True)
+        from ..offline_trainer import OfflineTrainer
+        from ..reporting.plan_table import output_plan
+
         with redirect_stdout(sys.stderr) if as_json else nullcontext():  # a data set may print
             trainer = OfflineTrainer(loaded, Console())
         if as_json:
@@ -57,13 +58,13 @@ def show_config(
     plugins: Plugins = None,
 ) -> None:
     """Print the whole config as YAML, with defaults, and where each value comes from; write nothing."""
-    from ..config.reading import read_completed
-    from ..config.schema import ExperimentConfig
-    from ..reporting.resolved_config import resolved_text
+    from ..config.load import load_completed
     from ..runtime.streams import write_out
 
     with importing_by(config, plugins):
-        loaded, completed = read_completed(ExperimentConfig, config, typed_overrides(context), plugins is True)
+        loaded, completed = load_completed(config, typed_overrides(context), plugins is True)
+        from ..reporting.resolved_config import resolved_text
+
         write_out(resolved_text(loaded, completed, origins))
 
 

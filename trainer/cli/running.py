@@ -29,12 +29,14 @@ def train(
 ) -> None:
     """Train an experiment from the start, or from where its run is."""
     from ..config.load import load_config
-    from ..runs import train as start
 
     overrides = typed_overrides(context)
     with importing_by(config, plugins), interruptible():
+        loaded = load_config(config, overrides, allow_plugins=plugins is True)
+        from ..runs import train as start
+
         start(
-            load_config(config, overrides, allow_plugins=plugins is True),
+            loaded,
             overwrite=overwrite,
             or_resume=or_resume,
             source=None if "train.run_dir" in overrides else next(map(Path, _files(config)), None),
