@@ -14,15 +14,10 @@ from pydantic import BaseModel, ValidationError
 from optimizer import SCHEDULE_REGISTRY, Registry, UnknownKeyError
 from optimizer.config import NotImportedError, explain, filtered, nearest, search_in, shown_value, signature_model
 
+from ..config.entries import ComponentConfig, DataConfig, ObjectiveConfig, OptimConfig
 from ..config.evaluation import EvaluationConfig
 from ..config.plugins import search_folders
-from ..config.schema import (
-    ComponentConfig,
-    DataConfig,
-    ExperimentConfig,
-    ObjectiveConfig,
-    OptimConfig,
-)
+from ..config.schema import ExperimentConfig
 from ..config.yaml_file import read_config_file
 from ..errors import ConfigError
 from ..interfaces.metrics_sink import SINK_REGISTRY
