@@ -15,6 +15,7 @@ from .checkpoint.own_state import OwnState
 from .checkpoint.provenance import provenance
 from .checkpoint.savable import check_lengths
 from .checkpoint.save_errors import writing
+from .config.placed import naming_places
 from .config.schema import ExperimentConfig
 from .distributed.agreement import Agreement
 from .distributed.outcomes import by_main, failing_together
@@ -69,6 +70,7 @@ class OfflineTrainer:
         ConfigError: Something in the config cannot work.
     """
 
+    @naming_places
     def __init__(
         self, config: ExperimentConfig, console: Console, resumed: bool = False, world: World | None = None
     ) -> None:

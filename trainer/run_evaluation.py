@@ -8,6 +8,7 @@ from optimizer.config import log_imports
 
 from .checkpoint.own_state import OwnState
 from .config.evaluation import EvaluationConfig
+from .config.placed import naming_places
 from .config.schema import ExperimentConfig
 from .errors import ConfigError, OutputError, user_code
 from .interfaces.evaluation import Episode
@@ -85,6 +86,7 @@ def _evaluate(evaluation: PolicyEvaluation, loaded: LoadedRun, out: Path | None,
                 report(line)
 
 
+@naming_places
 def _settings(config: ExperimentConfig, asks_for_video: bool, out: Path | None) -> EvaluationConfig:
     """Return the run's `train.evaluation`; without `out`, without videos. Raises ConfigError."""
     settings = config.train.evaluation

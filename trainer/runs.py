@@ -19,6 +19,7 @@ from .checkpoint.upgrades import strings
 from .checkpoint.writing import clear_leftovers, recover
 from .config.load import load_config
 from .config.paths import as_text, path_of
+from .config.placed import naming_places
 from .config.plugins import heading_of_folders
 from .config.schema import ExperimentConfig
 from .config.yaml_file import read_config_file
@@ -88,6 +89,7 @@ def train(
         return _train_or_resume(config, overwrite, or_resume, steady, world)
 
 
+@naming_places
 def _train_or_resume(
     config: ExperimentConfig, overwrite: bool, or_resume: bool, console: Console, world: World
 ) -> Result:
@@ -267,6 +269,7 @@ def _run_and_checkpoint(target: Path) -> tuple[Path, Path | None]:
     raise ConfigError(f"{target}: there is no run here (no {CONFIG}). Start one with `innerstep train CONFIG`.")
 
 
+@naming_places
 def _with_saved_values(config: ExperimentConfig, folder: Path) -> ExperimentConfig:
     try:
         saved, trusted = read_progress(folder).values, read_config_file(folder.parent.parent / CONFIG)

@@ -182,7 +182,7 @@ def test_text_is_no_boolean(text):
     raw["model"]["components"]["first"] = {"type": "sample_bad_constructors.Failing", "params": {"flag": text}}
     told = refused(raw).splitlines()
     for path in ("model.components.first.params.flag", "model.component_optims.first.params.amsgrad", "train.compile"):
-        assert f"{path}: must be true or false, without quotes; got {text!r}" in told
+        assert any(line.startswith(f"{path}: must be true or false, without quotes; got {text!r}") for line in told)
 
 
 def test_a_tuple_as_text_is_a_list_where_one_may_stand(tmp_path):
@@ -304,7 +304,7 @@ def test_an_optimizer_of_no_component_hides_no_error_in_another_entry():
     raw = config(
         "run", {"first": {"type": "normed"}}, {"frist": ADAMW, "first": {"type": "adamw", "params": {"lr": -1}}}
     )
-    assert refused(raw).startswith("model.component_optims.first.params.lr: Invalid learning rate")
+    assert refused(raw).startswith("model.component_optims.first.params.lr: must be at least 0")
 
 
 def test_a_preset_of_no_component_is_refused():
@@ -314,7 +314,7 @@ def test_a_preset_of_no_component_is_refused():
 
 def test_a_message_about_a_long_value_is_short():
     told = refused(one(component={"type": "normed", "params": {"width": "x" * 10_000}}))
-    assert "must be a valid integer" in told
+    assert "must be a whole number" in told
     assert len(told) < 500
     assert os.linesep not in told
 

@@ -53,7 +53,7 @@ def message(changed):
         (PARAMS + "device", "cuda", PARAMS + "device: is decided by train.device"),
         (PARAMS + "use_amp", True, PARAMS + "use_amp: is decided by train.precision"),
         (PARAMS + "optimizer_lr", 1e-4, "belongs to the optimizer of a component: model.component_optims.NAME.params"),
-        ("data.repo_id", "lerobot/pusht", "Parameters of the class belong in params."),
+        ("data.repo_id", "lerobot/pusht", "is a parameter of the class, and belongs inside params: {repo_id:"),
         ("data.num_workers", 4, "data.num_workers: unknown name; did you mean 'workers'?"),
         ("data.type", "LeRobotDataset", "did you mean 'lerobot'?"),
         ("train.steps", 10, "train.steps: unknown name; did you mean 'total_steps'?"),

@@ -13,12 +13,15 @@ from ..errors import ConfigError
 from ..run_layout import CONFIG
 from ..runtime.hub import is_reference, local_folder, without_code
 from ..runtime.version import newer, writer_version
+from .homes import naming_homes
 from .lerobot_names import refuse_lerobot_names
 from .override_fields import text_fields
 from .overrides import apply_overrides
+from .placed import PlacedConfig
+from .places import with_places
 from .plugins import import_plugins, search_folders, without_consequences, working_directory
 from .policy import with_parts_spelled_out
-from .yaml_file import read_config_file
+from .yaml_file import read_placed_file
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -44,7 +47,7 @@ def read_config(
         ConfigError: Something is wrong in the file or the config. The message has one line an error.
     """
     file = None if isinstance(source, Mapping) else _file_of(source)
-    raw = read_config_file(file) if file is not None else source
+    raw, places = read_placed_file(file) if file is not None else (source, {})
     assert isinstance(raw, Mapping)
     ordered = dict(sorted(overrides.items(), key=lambda item: item[0] != "plugins"))
     folders = working_directory() if is_reference(source) else [] if file is None else search_folders(file)
@@ -58,12 +61,15 @@ def read_config(
             config = apply_overrides(with_parts_spelled_out(raw) if ordered else raw, ordered, takes_text)
             refuse_lerobot_names(config)
             _refuse_new_names(raw, config, ordered)
-            return model.model_validate(config)
+            validated = model.model_validate(config)
     except ValidationError as error:
-        lines = explain(without_consequences(error))
+        lines = explain(naming_homes(without_consequences(error), model))
         if file is not None and any(detail["type"] == "unknown_name" for detail in error.errors()):
             lines += filter(None, [newer(writer_version(file))])
-        raise ConfigError("\n".join(lines)) from error
+        raise ConfigError(with_places("\n".join(lines), places, model.model_fields)) from error
+    if isinstance(validated, PlacedConfig):
+        validated.mark(places)
+    return validated
 
 
 def _file_of(source: str | Path) -> Path:

@@ -301,7 +301,8 @@ class TrainConfig(Config):
     @model_validator(mode="after")
     def _check_length(self) -> Self:
         if (self.total_steps is None) == (self.epochs is None):
-            rule = f"give total_steps or epochs, one of them; got {self.total_steps} and {self.epochs}"
+            given = "neither" if self.epochs is None else f"{self.total_steps} and {self.epochs}"
+            rule = f"give total_steps or epochs, one of them; got {given}"
             raise refusal(rule, ("total_steps",), self.total_steps)
         return self
 

@@ -20,6 +20,7 @@ from optimizer.schedules import sample_steps
 
 from ..config.override_fields import text_fields
 from ..config.overrides import apply_overrides
+from ..config.placed import naming_places
 from ..config.schema import ExperimentConfig
 from ..errors import ConfigError
 from ..interfaces.dataset import DataSet
@@ -33,6 +34,7 @@ WITHOUT_RUN = 1000
 """Updates that a key is drawn over by default."""
 
 
+@naming_places
 def plot_config(config: ExperimentConfig, out: Path | None) -> list[str]:
     """Draw the scheduled options of every component over the run; return lines to print.
 
