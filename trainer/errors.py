@@ -23,6 +23,10 @@ class ConfigError(ValueError):
     exit_code: ClassVar[int] = 2
 
 
+class ConfigNote(UserWarning):
+    """A note on values of a config that are not used, since another file or an override changes a type."""
+
+
 class SaveError(RuntimeError):
     """A checkpoint or the metrics could not be written. The message names the newest checkpoint."""
 

@@ -1,7 +1,7 @@
 """A run's directory: a run is started in it, or resumed from it."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -266,7 +266,23 @@ def _run_and_checkpoint(target: Path) -> tuple[Path, Path | None]:
         raise ConfigError(str(error)) from error
     if folder is not None and is_file(folder.parent.parent / CONFIG):
         return folder.parent.parent, folder
-    raise ConfigError(f"{target}: there is no run here (no {CONFIG}). Start one with `innerstep train CONFIG`.")
+    raise ConfigError(f"{target}: {_other_than_a_run(target)}")
+
+
+def _other_than_a_run(target: Path) -> str:
+    if target.suffix in (".yaml", ".yml", ".json") and is_file(target):
+        return f"{target.name} is a config and not a run.{_resuming(target)} `innerstep train CONFIG` starts one."
+    return f"there is no run here (no {CONFIG}). Start one with `innerstep train CONFIG`."
+
+
+def _resuming(file: Path) -> str:
+    """Return the command that resumes the run of a config's file; "" if there is no saying."""
+    with suppress(ConfigError):
+        train_section = read_config_file(file).get("train")
+        run_dir = train_section.get("run_dir") if isinstance(train_section, dict) else None
+        if isinstance(run_dir, str):
+            return f" Its run is continued by `{resume_command(Path(run_dir))}`."
+    return ""
 
 
 @naming_places

@@ -7,7 +7,7 @@ from itertools import islice
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
-from .messages import MOST, listed, nearest, shown, shown_value
+from .messages import MOST, counted, listed, nearest, shown, shown_value
 from .rules import in_yaml, remedy_of, rule_of
 from .synonyms import synonym
 
@@ -84,6 +84,8 @@ def explain(error: ValidationError) -> list[str]:
         value = "" if detail["type"] in _WITH_VALUE else _value(detail, rule)
         at_path = lines.setdefault(where, [])
         if at_path and value and at_path[-1][1] and rule.startswith("must be "):
+            if rule.removeprefix("must be ") in at_path[-1][0]:
+                continue
             at_path[-1] = (f"{at_path[-1][0]}, or {rule.removeprefix('must be ')}", value)
         else:
             at_path.append((rule, value))
@@ -116,12 +118,14 @@ def _is_union_member(part: str | int) -> bool:
 def _rebuilt(
     error: ValidationError, prefix: Sequence[str | int], fields: Sequence[str] | None = None
 ) -> ValidationError:
-    lines = []
+    lines: list[InitErrorDetails] = []
     for detail in islice(error.errors(include_url=False), MOST):
         kind, message, path = detail["type"], _rule(detail), detail["loc"]
         if kind == "missing" and path and isinstance(path[-1], int) and "message" not in detail.get("ctx", {}):
-            message = f"must have at least {path[-1] + 1} items; got {shown_value(detail['input'])}"
+            message = f"must have at least {counted(path[-1] + 1, 'item')}; got {shown_value(detail['input'])}"
             kind, path = "rule", path[:-1]
+            if lines and lines[-1].get("loc") == (*prefix, *path):  # the last one that is missing says enough
+                lines.pop()
         if fields is not None and kind == "extra_forbidden" and len(path) == 1:
             kind, message = UNKNOWN_NAME, _unknown_name(str(path[0]), fields)
         lines.append(_line(kind, message, (*prefix, *path), detail["input"]))

@@ -76,6 +76,7 @@ _RULES = {
     "path_type": "must be a path, as text",
     "recursion_loop": "must not contain itself",
     "recursion_depth_exceeded": "is nested too deeply",
+    "sequence_str": "must be a list",
     "set_item_not_hashable": "must hold text and numbers only",
     "set_type": "must be a list",
     "string_not_ascii": "must have ASCII characters only",
@@ -109,7 +110,7 @@ _RULES = {
 }
 """The rule by the error's type, with the values of the error's context."""
 _WORDS_FOR_NULL = ("None", "none", "Nil", "nil")
-_IN_YAML = {"None": "null", "True": "true", "False": "false"}
+_IN_YAML = {"None": "null", "True": "true", "False": "false", "inf": ".inf", "-inf": "-.inf", "nan": ".nan"}
 _WORDS_FOR_BOOLEANS = ("yes", "no", "on", "off", "True", "False", "true", "false")
 
 
@@ -123,6 +124,8 @@ def rule_of(kind: str, message: str, context: Mapping[str, object]) -> str:
     """
     if "message" in context or kind not in _RULES:  # an own error
         return message.removeprefix("Value error, ").removeprefix("Assertion failed, ").replace("Input should", "must")
+    if kind == "is_instance_of" and context.get("class") in ("Sequence", "Iterable", "Collection"):
+        return "must be a list"
     return _RULES[kind].format_map(_Known(context))
 
 
@@ -135,13 +138,19 @@ def remedy_of(kind: str, rule: str, value: object) -> str:
         value: The value that breaks the rule.
     """
     text = value if isinstance(value, str) else getattr(value, "text", None)
+    if text in _WORDS_FOR_NULL:
+        return ". Where no value is allowed, it is written null"
     if kind in ("literal_error", "enum") and isinstance(text, str):
         return nearest(text, re.findall(r"'([^']*)'", rule)).rstrip(".")
-    if text in _WORDS_FOR_NULL:
-        return ". For no value write null"
     if kind.startswith("bool_") and text in _WORDS_FOR_BOOLEANS:
         return f". Write {'true' if str(text).lower() in ('yes', 'on', 'true') else 'false'}"
-    if kind == "list_type" and isinstance(text, str) and text.isprintable() and len(text) < 60:
+    if (
+        kind in ("list_type", "sequence_str", "is_instance_of")
+        and rule == "must be a list"
+        and isinstance(text, str)
+        and text.isprintable()
+        and len(text) < 60
+    ):
         return f". Write [{text}]"
     if kind == "string_type" and isinstance(value, int | float):
         return ". Write it in quotes"
@@ -149,8 +158,8 @@ def remedy_of(kind: str, rule: str, value: object) -> str:
 
 
 def in_yaml(value: object) -> str | None:
-    """Return null, true or false as a config has them; None: `value` is another one."""
-    return _IN_YAML[str(value)] if value is None or isinstance(value, bool) else None
+    """Return null, true, false, .inf or .nan as a config has them; None: `value` is another one."""
+    return _IN_YAML.get(str(value)) if value is None or isinstance(value, bool | float) else None
 
 
 class _Known(dict[str, object]):

@@ -22,7 +22,7 @@ _NAMES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("perdevicetrainbatchsize", "globalbatchsize", "minibatchsize"): ("batch_size",),
     ("numworkers", "nworkers", "dataloadernumworkers", "numproc"): ("workers",),
     ("pinmem", "pin", "dataloaderpinmemory"): ("pin_memory",),
-    ("steps", "maxsteps", "numsteps", "trainsteps", "iterations", "iters", "maxiters", "niter"): _STEPS,
+    ("step", "steps", "maxsteps", "numsteps", "trainsteps", "iterations", "iters", "maxiters", "niter"): _STEPS,
     ("trainingsteps", "numtrainsteps", "updates", "maxupdates", "maxiterations", "totalsteps"): _STEPS,
     ("epoch", "numepochs", "maxepochs", "nepochs", "numtrainepochs", "totalepochs"): ("epochs",),
     ("outputdir", "outdir", "output", "savedir", "logdir", "workdir", "defaultrootdir", "dumpfolder"): ("run_dir",),

@@ -85,7 +85,8 @@ class TorchFactory(FreeScheduleFactory):
         if message and message != _refusal_by_class(self.optimizer_class, required):
             for name, value in options.items():
                 if _refusal_by_class(self.optimizer_class, {name: value}) == message:
-                    self.refuse(name, f"{_plain_rule(name, message)}; got {value!r}")
+                    rule = _plain_rule(name, message)
+                    self.refuse(name, rule if str(value) in rule else f"{rule}; got {value!r}")
             raise refusal(message)
         lr = options.get("lr")
         if isinstance(lr, int | float) and lr < 0:  # custom classes often do not check it

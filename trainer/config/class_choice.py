@@ -29,6 +29,7 @@ from optimizer.config import (
 
 from ..errors import ConfigError, raised, user_line
 from .marks import FixedInRun
+from .path_values import path_parameters
 
 AnyClass = type[Any]
 """Inside the class below, `type` is a field."""
@@ -61,7 +62,7 @@ class ClassChoice(Config):
             ConfigError: A parameter does not fit, or the constructor raises anything.
         """
         try:
-            return construct(self.chosen, self.params)
+            return construct(self.chosen, path_parameters(self.chosen, self.params))
         except ValidationError as error:
             if isinstance(error.__cause__, ConfigError):  # its message names the place
                 raise error.__cause__ from None
@@ -123,7 +124,7 @@ class ClassChoice(Config):
         refused: Mapping[str, str] = getattr(self.chosen, "refused_params", {})
         for name in self.params.keys() & refused.keys():
             raise refusal(refused[name], (name,), self.params[name])
-        check_arguments(self.chosen, self.params)
+        check_arguments(self.chosen, path_parameters(self.chosen, self.params))
 
 
 def _with_errors_of_params(

@@ -39,6 +39,11 @@ def naming_homes(error: ValidationError, model: type[BaseModel]) -> ValidationEr
     return reworded(error, message_of)
 
 
+def home_of(name: str, model: type[BaseModel]) -> str | None:
+    """Return the path in configs of `model` of a field with this name, or of what it means; None: there is none."""
+    return _home([name], _homes(model))
+
+
 def _home(path: list[str], homes: Mapping[str, str]) -> str | None:
     for name in (path[-1], *synonyms(path[-1])):
         home = homes.get(name)

@@ -65,7 +65,8 @@ def _with_place(line: str, by_text: Mapping[str, Place], heads: Collection[str])
     path, colon, _ = line.partition(": ")
     if not colon or path.partition(".")[0] not in heads:
         return line
-    while path not in by_text and path:
+    place = by_text.get(path) or next((inner for text, inner in by_text.items() if text.startswith(f"{path}.")), None)
+    while place is None and path:
         path = path.rpartition(".")[0]
-    place = by_text.get(path)
+        place = by_text.get(path)
     return line if place is None else f"{place}: {line}"

@@ -226,7 +226,8 @@ class TrainConfig(Config):
     epochs: MayChange[PositiveCount | None] = None
     """Length of the run in passes over the training samples. Exactly one of `total_steps` and `epochs` is given."""
     run_dir: MayChange[UserPath]
-    """Directory of the run's files; `~` and `$NAME` are filled in. A relative path starts at the working directory."""
+    """Directory of the run's files; `~` and `$NAME` are filled in. A relative path starts at the folder of the file in
+    which it is written; on the command line, at the working directory."""
     device: MayChange[str] = "auto"
     """Device to train on: for example `cpu`, `cuda` or `cuda:1`; auto: the current CUDA device if any, else the CPU."""
     precision: FixedInRun[Literal["fp32", "bf16", "fp16"]] = "fp32"

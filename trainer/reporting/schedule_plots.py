@@ -18,7 +18,7 @@ from optimizer.charts import text
 from optimizer.config import NotImportedError, counted, explain, nearest
 from optimizer.schedules import sample_steps
 
-from ..config.override_fields import text_fields
+from ..config.override_fields import FieldsOf
 from ..config.overrides import apply_overrides
 from ..config.placed import naming_places
 from ..config.schema import ExperimentConfig
@@ -69,7 +69,7 @@ def plot_key(key: str, parameters: Mapping[str, object], out: Path | None) -> li
         ConfigError: There is no such key, or a parameter is wrong.
     """
     cls = _class_of(key)
-    own = apply_overrides({}, parameters, text_fields(cls))
+    own = apply_overrides({}, parameters, FieldsOf(cls))
     run = {name: own.pop(name) for name in _RUN if name in own and name not in cls.model_fields}
     try:
         lengths = (run.get("total_steps"), _as_integer(own.get("total_steps")), WITHOUT_RUN)
