@@ -11,7 +11,6 @@ from ..config.evaluation import EvaluationConfig
 from ..config.policy import PolicyConfig
 from ..config.presets import PRESET
 from ..config.schema import ComponentConfig, DataConfig, ExperimentConfig, ObjectiveConfig, OptimConfig
-from ..config.yaml_file import read_config_file
 from ..runtime.files import write_atomically
 from .registry_listing import plugins_of
 from .schema_classes import AnyRegistry, Definitions, NamedClass, branch, dotted_paths, key_schema, named_classes
@@ -32,12 +31,12 @@ _EXTENDED = "extended."
 """Prefix of the definitions for a file that extends another, in which nothing is required."""
 
 
-def write_schema(path: Path, config: Path | None = None) -> None:
+def write_schema(path: Path, config: Sequence[Path] = ()) -> None:
     """Write the JSON Schema of a config into a file.
 
     Args:
         path: The file.
-        config: A config, whose plugins and classes by dotted path are in the schema too.
+        config: The files of a config, whose plugins and classes by dotted path are in the schema too.
 
     Raises:
         ConfigError: The config cannot be read, or a plugin cannot be imported.
@@ -46,10 +45,9 @@ def write_schema(path: Path, config: Path | None = None) -> None:
     write_atomically(path, schema_text(config))
 
 
-def schema_text(config: Path | None = None) -> str:
+def schema_text(config: Sequence[Path] = ()) -> str:
     """Return the JSON Schema of a config as text. Arguments and errors are those of `write_schema`."""
-    with plugins_of(config):
-        values = {} if config is None else read_config_file(config)
+    with plugins_of(config) as values:
         return json.dumps(config_schema(sorted(set(dotted_paths(values)))), indent=1, ensure_ascii=False) + "\n"
 
 
