@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from textwrap import shorten
 
 from ..run_layout import CHECKPOINTS, CONFIG
 
@@ -10,6 +11,8 @@ NAMES = Path(__file__).parent / "names.tsv"
 """All keys and fields: kind, name and meaning a line. `make config-fields` writes it."""
 FIELD = "field"
 _CURVES = ("optimizer", "schedule")
+_MEANING = 60
+"""Characters of a meaning: a shell takes the second line of a longer one for another name."""
 _DEPTH = 3
 """Folders below the typed one in which runs are looked for."""
 _FOLDERS = 1000
@@ -78,5 +81,5 @@ def _matching(beginning: str, kinds: Sequence[str]) -> list[Item]:
     for line in NAMES.read_text(encoding="utf-8").splitlines():
         kind, name, meaning = line.split("\t")
         if name.lower().startswith(beginning.lower()) and (not kinds or kind in kinds):
-            found.setdefault(name, meaning)
+            found.setdefault(name, shorten(meaning, _MEANING, placeholder="…"))
     return [*found.items()]

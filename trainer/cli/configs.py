@@ -12,8 +12,8 @@ from .options import OVERRIDES, TAKES_OVERRIDES, Configs, NoPlugins, Plugins, cl
 configs_app = typer.Typer()
 
 _VALIDATED = (
-    "The modules that the config names are imported. Nothing is built, and the machine does not matter. The command plan"
-    " also loads the data and builds everything: it finds shapes that do not fit together, weights and devices that are"
+    "The modules that the config names are imported. Nothing is built, and the machine does not matter. `plan` also"
+    " loads the data and builds everything: it finds shapes that do not fit together, weights and devices that are"
     " not there."
 )
 _READ_BY_EDITORS = (

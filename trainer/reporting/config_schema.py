@@ -13,7 +13,16 @@ from ..config.presets import PRESET
 from ..config.schema import ComponentConfig, DataConfig, ExperimentConfig, ObjectiveConfig, OptimConfig
 from ..runtime.files import write_atomically
 from .registry_listing import plugins_of
-from .schema_classes import AnyRegistry, Definitions, NamedClass, branch, dotted_paths, key_schema, named_classes
+from .schema_classes import (
+    AnyRegistry,
+    Definitions,
+    NamedClass,
+    branch,
+    dotted_paths,
+    key_schema,
+    named_classes,
+    tagged_keys,
+)
 from .schema_sections import add_section_rules
 from .schema_values import INTERPOLATION, REFERENCE, JsonSchema, as_written, notes_of, with_shared
 
@@ -135,11 +144,13 @@ class _Definitions:
     def _fallback(self, schemas: Mapping[str, JsonSchema], is_whole: bool) -> JsonSchema:
         """Return the schema of an optimizer inside another one, whose fields stand beside its type."""
         registry, branches = OPTIMIZER_BUILDER_REGISTRY, []
-        for named in self._classes[registry.name]:
+        allowed = set(tagged_keys(self._definitions.schemas, registry))
+        classes = [one for one in self._classes[registry.name] if one.key in allowed or not one.is_listed]
+        for named in classes:
             name = self._names[registry.name, named.key]
             fields = {key: {"$ref": f"{REFERENCE}{name}/properties/{key}"} for key in schemas[name]["properties"]}
             branches.append(branch(named, {**schemas[name], "properties": {"type": {}, **fields}}))
-        return _tagged(self._classes[registry.name], branches, is_whole)
+        return _tagged(classes, branches, is_whole)
 
 
 def _required(field: str, source: str | None) -> JsonSchema:

@@ -10,7 +10,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from optimizer import Registry, UnknownKeyError
-from optimizer.config import arguments_model
+from optimizer.config import REGISTRY_NOTE, arguments_model
 
 from .schema_values import INTERPOLATION, REFERENCE, JsonSchema
 
@@ -75,6 +75,17 @@ def key_schema(classes: Iterable[NamedClass], others: Mapping[str, str] | None =
     patterns = [*(one.pattern for one in classes if one.is_listed), r"\.", INTERPOLATION]
     text = {"type": "string", "pattern": "|".join(patterns), "patternErrorMessage": "is not a known key"}
     return {"anyOf": [{"enum": list(meanings), "enumDescriptions": list(meanings.values())}, text]}
+
+
+def tagged_keys(schema: object, registry: AnyRegistry) -> Iterator[str]:
+    """Yield the keys of a registry that the fields in a schema take, of those that hold an object of the registry."""
+    if isinstance(schema, Mapping):
+        if schema.get(REGISTRY_NOTE) == registry.name:
+            yield from schema["properties"]["type"]["anyOf"][0]["enum"]
+        for inner in schema.values():
+            yield from tagged_keys(inner, registry)
+    for inner in schema if isinstance(schema, list) else ():
+        yield from tagged_keys(inner, registry)
 
 
 def branch(named: NamedClass, then: JsonSchema) -> JsonSchema:
