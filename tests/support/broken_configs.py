@@ -378,6 +378,20 @@ VALUES = _rows(
     ("text for wiring", after(DEVICE, "  ema: {components: first}"), "31:9", "train.ema.components", "Write [first]"),
     ("zero minutes", after(DEVICE, "  save_every_minutes: 0"), "31:3", "train.save_every_minutes", "greater than 0"),
     (
+        "a stranger beside a mistake",
+        at((LR, "        lr: x"), (FIRST_OPTIM, "    frist: {type: sgd}")),
+        "19:5",
+        "model.component_optims.frist",
+        "did you mean 'first'",
+    ),
+    (
+        "many mistakes",
+        after(STEPS, "\n".join(f"  unknown_name_{number}: 1" for number in range(40))),
+        "29:3",
+        "train.unknown_name_0",
+        "unknown name",
+    ),
+    (
         "mistakes in two sections",
         at((SEED, "seed: x"), (STEPS, "  total_steps: y")),
         "28:3",

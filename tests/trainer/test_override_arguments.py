@@ -45,7 +45,7 @@ MISSPELT = {
         "plan",
         DIGITS,
         "--epochs=3",
-    ): "--epochs: there is no such option. Options: --allow-plugins, --help, --no-plugins;",
+    ): "--epochs: there is no such option; did you mean --train.epochs?",
     ("plan", DIGITS, "--train.objective.params.wiring.4=x"): "--train.objective.params.wiring.4:"
     " train.objective.params.wiring is a list of 4 items, and has no item 4 (0 to 3). Add one with",
     ("plan", DIGITS, "--seed+=4"): "--seed+: seed is 0, and not a list. Set it with --seed=VALUE",

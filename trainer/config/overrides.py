@@ -90,14 +90,15 @@ def other_form(argument: str) -> str:
 
 
 def places_with(places: Places, overrides: Mapping[str, object]) -> dict[Path, Place]:
-    """Return the places of a config's values once the overrides are set."""
+    """Return the places of a config's values once the overrides are set. Those from Python have none to name."""
     result = dict(places)
-    for key in overrides:
+    for key, value in overrides.items():
         path = tuple(key.removesuffix(APPEND).split("."))
         if not key.endswith(APPEND):
             for inner in [inner for inner in result if inner[: len(path)] == path]:
                 del result[inner]
-        result[path] = Place(f"--{key}")
+        is_typed = isinstance(value, Typed | Added)
+        result[path] = Place(f"--{key}" if is_typed else "")
     return result
 
 

@@ -14,7 +14,7 @@ class Place:
     """Where a value stands."""
 
     source: str
-    """The file as the user named it, or the option: `--train.lr`."""
+    """The file as the user named it, or the option: `--train.lr`; empty: a Python program."""
     line: int | None = None
     """From 1; None: `source` is an option."""
     column: int | None = None
@@ -69,4 +69,4 @@ def _with_place(line: str, by_text: Mapping[str, Place], heads: Collection[str])
     while place is None and path:
         path = path.rpartition(".")[0]
         place = by_text.get(path)
-    return line if place is None else f"{place}: {line}"
+    return line if place is None or not place.source else f"{place}: {line}"

@@ -2,12 +2,13 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from optimizer.config import UNKNOWN_NAME, explain, nearest, search_in
+from optimizer.config import UNKNOWN_NAME, counted, explain, nearest, search_in
 
 from ..errors import ConfigError, ConfigNote
 from ..run_layout import CONFIG
@@ -24,6 +25,8 @@ from .plugins import search_folders, without_consequences, working_directory
 Model = TypeVar("Model", bound=BaseModel)
 ConfigSource: TypeAlias = Mapping[str, object] | str | Path | Sequence[Mapping[str, object] | str | Path]
 
+_ROWS, _COLUMNS = 22, 72
+"""Of the screen that a message fits on, with room for words that are not cut."""
 _NAMED_ENTRIES = {"model.components": "type", "model.component_optims": "type", "model.policy.parts": "modules"}
 """Sections of named entries, and the field that an entry needs."""
 
@@ -76,10 +79,19 @@ def read_completed(
         lines = explain(naming_homes(without_consequences(error), model))
         if any(detail["type"] == UNKNOWN_NAME for detail in error.errors()):
             lines += dict.fromkeys(filter(None, [newer(writer_version(file)) for file in composition.files]))
-        raise ConfigError(with_places("\n".join(lines), places, model.model_fields)) from error
+        message = with_places("\n".join(lines), places, model.model_fields)
+        raise ConfigError("\n".join(_on_a_screen(message.split("\n")))) from error
     if isinstance(config, PlacedConfig):
         config.mark(places)
     return config, completed
+
+
+def _on_a_screen(lines: list[str]) -> list[str]:
+    """Return the lines that fit on a screen, the first in any case, and how many more there are."""
+    rows = list(accumulate(-(-len(line) // _COLUMNS) for line in lines))
+    fitting = max(1, sum(row <= _ROWS for row in rows))
+    more = len(lines) - fitting
+    return [*lines[:fitting], *([counted(more, "more mistake")] if more else [])]
 
 
 def _folders_of(file: Path, from_hub: Mapping[str, Path]) -> list[Path]:

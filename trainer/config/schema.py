@@ -1,5 +1,6 @@
 """The experiment's config: one validated tree, whose errors carry the path into the YAML."""
 
+from collections.abc import Collection
 from functools import cached_property
 from typing import Any, ClassVar, Literal, Self
 
@@ -7,6 +8,7 @@ from pydantic import (
     BaseModel,
     Field,
     PrivateAttr,
+    ValidationError,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
     field_validator,
@@ -25,6 +27,7 @@ from optimizer.config import (
     PositiveNumber,
     construct,
     refusal,
+    together,
 )
 
 from .. import builtins, lerobot_data, lerobot_policies, offline_rl, policies, simulation  # noqa: F401 each registers what it holds
@@ -143,6 +146,15 @@ class ObjectiveConfig(ClassChoice):
     registry: ClassVar[Registry[Objective]] = OBJECTIVE_REGISTRY
 
 
+def _with_strangers(error: ValidationError, raw: object, classes: Collection[str]) -> ValidationError:
+    """Return the error of the optimizers together with that of a name which no component has."""
+    try:
+        check_there(raw if isinstance(raw, dict) else (), classes)
+    except ValidationError as second:
+        return together(error, second)
+    return error
+
+
 class ModelConfig(Config):
     policy: FixedInRun[PolicyConfig | None] = None
     """One module that is taken apart into components; null: none."""
@@ -204,7 +216,10 @@ class ModelConfig(Config):
         of_policy = [] if policy is None else [REST, *policy.parts]
         classes = {**dict.fromkeys(of_policy, policy), **info.data["components"]}
         presets = presets_of(raw, classes, joint=of_policy)
-        optims: dict[str, OptimConfig] = handler(with_presets(raw, presets))
+        try:
+            optims: dict[str, OptimConfig] = handler(with_presets(raw, presets))
+        except ValidationError as error:
+            raise _with_strangers(error, raw, classes) from None
         check_there(optims, classes)
         for name, preset in presets.items():
             optims[name].mark(preset)
