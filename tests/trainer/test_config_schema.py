@@ -6,7 +6,7 @@ import re
 import pytest
 from broken_configs import BROKEN, GOOD
 from conftest import ROOT, needs
-from sample_files import _forgets  # noqa: F401  # a fixture
+from sample_files import _forgets, _registers  # noqa: F401  # fixtures
 
 from optimizer import SCHEDULE_REGISTRY
 from trainer.config.schema import ComponentConfig, DataConfig, EvaluationConfig, ObjectiveConfig, OptimConfig
@@ -22,7 +22,13 @@ REGISTRIES = [
 ]
 CONFIGS = [*(ROOT / "configs").glob("*.yaml"), *(ROOT / "examples").glob("*/*.yaml")]
 ELSEWHERE = {
-    *("misspelt name of an optimizer", "a word for true as a name", "a name of nn.ModuleDict", "unknown sink"),
+    *(
+        "a stranger beside a mistake",
+        "misspelt name of an optimizer",
+        "a word for true as a name",
+        "a name of nn.ModuleDict",
+        "unknown sink",
+    ),
     *("large seed", "infinite lr", "unknown plugin", "file as a plugin", "unknown device", "variable as a device"),
     *("empty run_dir", "unset variable in run_dir", "a file name that is too long", "no jsonl", "nothing to load"),
 }
@@ -65,7 +71,7 @@ def read(tmp_path):
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: str(file.relative_to(ROOT)))
-@pytest.mark.usefixtures("_forgets")
+@pytest.mark.usefixtures("_forgets", "_registers")
 def test_every_config_of_the_repository_is_accepted(file):
     schema = json.loads(schema_text([file]))
     assert [error.message for error in validator(schema).iter_errors(read_config_file(file))] == []
@@ -228,7 +234,7 @@ def test_one_length_and_an_objective_are_needed_unless_there_is_a_policy(mistake
     assert mistakes(values) == []
 
 
-@pytest.mark.usefixtures("_forgets")
+@pytest.mark.usefixtures("_forgets", "_registers")
 def test_plugins_and_dotted_paths_of_a_config_are_in_its_schema(tmp_path):
     (tmp_path / "own_parts.py").write_text(
         "from torch import nn\n"

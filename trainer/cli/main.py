@@ -71,7 +71,7 @@ def _run() -> None:
     from ..errors import EXPECTED, calls_of, exit_code
 
     try:
-        app()
+        app(prog_name="innerstep")
     except EXPECTED as error:
         report_end(error, f"error: {error}", calls_of(error), "red")
         sys.exit(exit_code(error))

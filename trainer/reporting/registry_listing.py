@@ -98,11 +98,13 @@ def listing(pattern: str = "*") -> str:
 
 
 def key_summaries() -> list[tuple[str, str, str]]:
-    """Return the registry's name, the key and the first line of the docstring of each key and alias."""
+    """Return the registry's name, the key and the first line of the docstring of each key and alias of innerstep's."""
+    own = {package.partition(".")[0] for package in (__name__, Registry.__module__)}
     return [
         (registry.name, name, _first_line(cls))
         for registry in _REGISTRIES
         for key, cls in sorted(registry.items())
+        if cls.__module__.partition(".")[0] in own
         for name in (key, *registry.aliases_of(key))
     ]
 
