@@ -45,6 +45,7 @@ TRAINER = [
     "setup",
     "reporting",
     "checkpoint.tools",
+    "report_page",
     "importing",
     "exporting",
     "",
@@ -76,6 +77,9 @@ EXTRAS = {
     "gymnasium",
     "minari",
     "lerobot",
+    "tensorboard",
+    "wandb",
+    "google",  # protobuf, which the two bring
 }
 
 

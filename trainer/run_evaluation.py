@@ -13,8 +13,8 @@ from .config.schema import ExperimentConfig
 from .errors import ConfigError, OutputError, user_code
 from .interfaces.evaluation import Episode
 from .loaded_run import LoadedRun, config_of_run, load_checkpoint
-from .loop.gradient_updates import autocast
 from .loop.policy_evaluation import PolicyEvaluation, mean_metrics
+from .loop.rules import autocast
 from .reporting.metrics_file import episodes_text
 from .reporting.run_plots import require_plotting
 from .reporting.tables import align_columns

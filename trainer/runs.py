@@ -31,6 +31,7 @@ from .errors import ConfigError, resume_command
 from .offline_trainer import OfflineTrainer
 from .ownership import is_run_directory, refuse_a_copy, remove_leftovers, remove_run, run_to_overwrite
 from .reporting.metrics_file import MetricsFile
+from .reporting.plan_table import show_plan
 from .run import Result
 from .run_layout import CHECKPOINTS, CONFIG, LATEST, METRICS, NOT_UNDERSTOOD, TRAINER
 from .run_lock import RunLock, locked
@@ -38,7 +39,7 @@ from .runtime.files import DamagedCheckpointError, write_atomically
 from .runtime.hub import is_reference
 from .runtime.signals import StoppedBySignal
 from .runtime.streams import steady_console
-from .runtime.terminal import log, printing_once, show
+from .runtime.terminal import log, printing_once
 from .runtime.version import heading, newer
 
 Log = Callable[[str], None]
@@ -120,7 +121,7 @@ def _train(config: ExperimentConfig, overwrite: bool, console: Console, world: W
             _write_config(run_dir, trainer.config)
         world.barrier()
         with _naming_resume_command(run_dir):
-            show(trainer.console, trainer.plan())
+            _show_plan(trainer)
             return trainer.run()
 
 
@@ -173,7 +174,7 @@ def _resume(
             trainer.checkpoints.check_lock = lock.check
             _prepare_files(trainer, config if is_changed else None)
         world.barrier()
-        show(console, trainer.plan())
+        _show_plan(trainer)
         total = trainer.horizon.total_steps
         done = ": the run is done" if trainer.step == total else ""
         log(console, f"resuming after {trainer.step} of {counted(total, 'update')}{done}")
@@ -336,6 +337,11 @@ def _naming_resume_command(run_dir: Path) -> Iterator[None]:
     except KeyboardInterrupt as error:  # with a message, unless a signal raised it
         message = str(error) or f"interrupted; `{resume_command(run_dir)}` continues the run"
         raise KeyboardInterrupt(message) from None
+
+
+def _show_plan(trainer: OfflineTrainer) -> None:
+    if trainer.world.is_main:
+        show_plan(trainer.console, trainer.plan())
 
 
 def _logger(console: Console, style: str | None = None) -> Log:

@@ -188,7 +188,7 @@ def test_a_config_with_hostile_keys_is_answered_in_one_screen(cli, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     code, printed = cli("plan", tmp_path / "config.json")
     assert (code, len(printed) < 9000, visible(printed) == printed) == (2, True, True)
-    assert f"{SHOWN}: unknown name" in printed
+    assert f"model.components.{SHOWN}0" in printed
     with pytest.raises(ConfigError) as raised:
         load_config(config)
     assert len(str(raised.value)) < 100_000

@@ -22,6 +22,7 @@ from trainer.config.overrides import parse_overrides
 from trainer.config.paths import as_text, expand
 from trainer.config.yaml_file import read_config_file
 from trainer.offline_trainer import OfflineTrainer
+from trainer.reporting.plan_table import plan_text
 
 QUIET = Console(quiet=True)
 
@@ -213,9 +214,9 @@ def test_the_largest_seed_trains(tmp_path):
 def test_a_batch_larger_than_the_data_is_noted_in_the_plan():
     raw = one()
     raw["data"]["batch_size"] = 1000
-    told = OfflineTrainer(load_config(raw), QUIET).plan()
+    told = plan_text(OfflineTrainer(load_config(raw), QUIET).plan())
     assert "warning: data.batch_size: 1000 is more than the 37 samples of the training data" in told
-    assert "warning" not in OfflineTrainer(load_config(one()), QUIET).plan()
+    assert "warning" not in plan_text(OfflineTrainer(load_config(one()), QUIET).plan())
 
 
 def test_a_horizon_takes_whole_numbers_of_any_library():
@@ -321,7 +322,7 @@ def test_a_message_about_a_long_value_is_short():
 
 def test_a_run_of_any_length_is_planned():
     warmup = {"type": "adamw_warmup_cosine_decay", "params": {"peak_lr": 1e-3, "start_lr": 1e-5, "warmup_steps": 3}}
-    told = OfflineTrainer(load_config(one(optim=warmup, total_steps=2**62)), QUIET).plan()
+    told = plan_text(OfflineTrainer(load_config(one(optim=warmup, total_steps=2**62)), QUIET).plan())
     assert f"{2**62} updates of 8 samples" in told
     raw = one(total_steps=None, epochs=2**62)
     assert "train.epochs: must make less than 2^63 updates" in refused(raw)

@@ -25,9 +25,11 @@ def run_fingerprint(config: ExperimentConfig, trained: Collection[str], horizon:
         horizon: The length of the run in updates.
     """
     fixed = fixed_values(config)
-    optims, entries = config.model.component_optims, fixed["model"]["component_optims"]
+    turns, optims = config.model.turns, config.model.component_optims
+    entries = fixed["model"]["component_optims"]
     fixed["model"]["component_optims"] = {
-        name: entries[name] | {"params": optims[name].resolved_params(horizon)} for name in trained
+        name: entries[name] | {"params": optims[name].resolved_params(turns(name, horizon).horizon(horizon))}
+        for name in trained
     }
     return fixed
 

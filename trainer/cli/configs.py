@@ -1,5 +1,8 @@
 """The commands on configs."""
 
+import json
+import sys
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
@@ -27,17 +30,28 @@ _READ_BY_EDITORS = (
     context_settings=TAKES_OVERRIDES,
     epilog=closing("plan config.yaml", OVERRIDES),
 )
-def plan(context: typer.Context, config: Configs, plugins: Plugins = None) -> None:
-    """Show components, optimizers and schedules; train nothing and write nothing."""
+def plan(
+    context: typer.Context,
+    config: Configs,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")] = False,
+    plugins: Plugins = None,
+) -> None:
+    """Show what would be trained, on which data, and how; train nothing and write nothing."""
     from rich.console import Console
 
     from ..config.load import load_config
     from ..offline_trainer import OfflineTrainer
+    from ..reporting.plan_table import output_plan
     from ..runtime.terminal import output
 
     with importing_by(config, plugins):
         loaded = load_config(config, typed_overrides(context), allow_plugins=plugins is True)
-        output(OfflineTrainer(loaded, Console()).plan())
+        with redirect_stdout(sys.stderr) if as_json else nullcontext():  # a data set may print
+            trainer = OfflineTrainer(loaded, Console())
+        if as_json:
+            output(json.dumps(trainer.plan().as_json(), indent=2))
+        else:
+            output_plan(trainer.console, trainer.plan())
 
 
 @configs_app.command(
@@ -50,7 +64,7 @@ def show_config(
     context: typer.Context,
     config: Configs,
     origins: Annotated[
-        bool, typer.Option("--origins/--no-origins", help="Whether each line says where its value comes from.")
+        bool, typer.Option("--origins/--no-origins", help="Whether each line has the place that its value comes from.")
     ] = True,
     plugins: Plugins = None,
 ) -> None:

@@ -14,8 +14,8 @@ Configs = Annotated[
     list[str],
     typer.Argument(
         metavar="CONFIG",
-        help="A YAML or JSON file, or hf://ORG/NAME or hf://ORG/NAME@REVISION on the hub. Of several, the later ones"
-        " win. Also --config-path CONFIG.",
+        help="A YAML or JSON file, or hf://ORG/NAME or hf://ORG/NAME@REVISION on the hub. If several are given, the"
+        " later ones win. Also --config-path CONFIG.",
     ),
 ]
 AnyRun = Annotated[

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from optimizer.config import Beta, Config, PositiveNumber, listed, nearest, refusal
 
+from .freeze import FreezeUntil
 from .init_from import InitConfig
 from .marks import FixedInRun
 
@@ -17,7 +18,7 @@ class Entry(Protocol):
     @property
     def params(self) -> dict[str, Any]: ...
     @property
-    def freeze(self) -> bool | list[str]: ...
+    def freeze(self) -> bool | list[str] | FreezeUntil: ...
     @property
     def ema_of(self) -> str | None: ...
     @property

@@ -1,7 +1,7 @@
 """`${train.total_steps}` and `${oc.env:DEVICE,auto}` in a config, filled in by OmegaConf.
 
 Before OmegaConf resolves anything, each `${…}` is parsed and checked here: it names a key that is there, or reads an
-environment variable; no other resolver runs. A bound on what all of them together stand for comes before, too.
+environment variable; no other resolver runs. The size of all values that they stand for is bounded first.
 """
 
 import os
@@ -37,7 +37,7 @@ class Interpolated:
 
 
 def interpolate(config: dict[str, Any], places: Places, fields: Fields | None = None) -> Interpolated:
-    """Return `config` with each `${…}` filled in, except `${NAME}` of a NAME that is no key: it is left for paths.
+    """Return `config` with each `${…}` filled in, except `${NAME}` whose NAME is not a key: it is left for paths.
 
     Args:
         config: Plain values.
@@ -71,7 +71,7 @@ def _holds_interpolation(text: str, config: Mapping[str, object]) -> bool:
 
 
 def _is_variable(found: re.Match[str], config: Mapping[str, object]) -> bool:
-    """Return whether a `${…}` is a NAME that is no key of the config: an environment variable in a path."""
+    """Return whether a `${…}` is a NAME without a key in the config: an environment variable in a path."""
     name = found["name"]
     return name is not None and name.removesuffix("}") not in config
 

@@ -26,6 +26,7 @@ from optimizer.config import (
     PositiveFraction,
     PositiveNumber,
     construct,
+    counted,
     refusal,
     together,
 )
@@ -40,8 +41,8 @@ from ..splitting.parts import REST
 from .averages import EmaConfig, check_averages, with_sources
 from .class_choice import ClassChoice
 from .distributed import DistributedConfig, Placement, ShardUnits
-from .evaluation import BestConfig, EvaluationConfig
-from .freeze import Freeze
+from .evaluation import BestConfig, EarlyStoppingConfig, EvaluationConfig
+from .freeze import Freeze, FreezeUntil
 from .init_from import InitConfig
 from .marks import FixedInRun, MayChange
 from .names import check_names, check_there
@@ -51,6 +52,7 @@ from .policy import PartConfig, PolicyConfig
 from .policy_defaults import joint_clip_norm, with_objective
 from .presets import Preset, presets_of, with_presets, without_presets
 from .pretrained import SharedConfig
+from .turns import Turns
 
 
 class DataConfig(ClassChoice):
@@ -73,7 +75,8 @@ class ComponentConfig(ClassChoice):
 
     freeze: FixedInRun[Freeze] = False
     """Whether the component stays as it is: no gradients, no optimizer, eval mode, fixed buffers; false: it trains. A
-    list freezes the submodules and parameters of these names, with `*`."""
+    list freezes the submodules and parameters of these names, with `*`. `{until: 10%}` freezes the component for the
+    first tenth of the run; its schedule begins with its first step."""
     ema_of: FixedInRun[str | None] = None
     """The component that this one is a moving average of; its `type` and `params` are that one's. null: none."""
     tau: FixedInRun[PositiveFraction | None] = None
@@ -108,13 +111,6 @@ class OptimConfig(ClassChoice):
         """Note the preset that the entry was filled in from."""
         self._preset = preset
 
-    def own_horizon(self, horizon: Horizon) -> Horizon:
-        """Return the length of a run in steps of the component."""
-        per_epoch = horizon.steps_per_epoch
-        return Horizon(
-            -(-horizon.total_steps // self.every), None if per_epoch is None else max(1, round(per_epoch / self.every))
-        )
-
     @cached_property
     def factory(self) -> OptimizerFactory:
         factory: OptimizerFactory = construct(self.chosen, self.params)
@@ -124,7 +120,7 @@ class OptimConfig(ClassChoice):
         """Return the plain parameters with defaults and lengths filled in, for comparison.
 
         Args:
-            horizon: The length of the run in updates.
+            horizon: The length of the run in steps of the component.
 
         Raises:
             ValidationError: A value is missing, or does not fit the horizon.
@@ -132,7 +128,7 @@ class OptimConfig(ClassChoice):
         factory: object = self.factory
         if not isinstance(factory, BaseModel):
             return dict(self.params)
-        resolved = factory.resolved(self.own_horizon(horizon)) if hasattr(factory, "resolved") else factory
+        resolved = factory.resolved(horizon) if hasattr(factory, "resolved") else factory
         return resolved.model_dump(mode="json")
 
     def _validate_params(self) -> None:
@@ -171,6 +167,26 @@ class ModelConfig(Config):
         if self.policy is not None:
             policy = {REST: self.policy, **self.policy.parts}
         return policy | self.components
+
+    def turns(self, name: str, horizon: Horizon) -> Turns:
+        """Return the updates at which the component `name`, which has an optimizer, is stepped.
+
+        Args:
+            name: The component's.
+            horizon: The length of the run in updates.
+
+        Raises:
+            ConfigError: It would be frozen for the whole run.
+        """
+        freeze, every = self.entries[name].freeze, self.component_optims[name].every
+        if not isinstance(freeze, FreezeUntil):
+            return Turns(every)
+        first = freeze.first_update(horizon)
+        if first >= horizon.total_steps:
+            rule = f"must be less than the {counted(horizon.total_steps, 'update')} of the run; got {freeze.until}"
+            remedy = "freeze: true freezes it for the whole run."
+            raise ConfigError(f"{self.config_paths[name]}.freeze.until: {rule}. {remedy}")
+        return Turns(every, first)
 
     @field_validator("components", mode="before")
     @classmethod
@@ -229,6 +245,10 @@ class ModelConfig(Config):
     def _check_there_is_one(self) -> Self:
         if self.policy is None and not self.components:
             raise refusal("must have at least one component, unless there is a policy", ("components",), {})
+        for name, entry in self.entries.items():
+            if isinstance(entry.freeze, FreezeUntil) and entry.placement == "shard":
+                path = tuple(self.config_paths[name].split(".")[1:])
+                raise refusal("must be replicate with freeze.until; got shard", (*path, "placement"), "shard")
         return self
 
 
@@ -272,6 +292,8 @@ class TrainConfig(Config):
     """Number of newest checkpoints to keep; null: all. The best one, and the newest finite one, are always kept."""
     keep_best: MayChange[BestConfig | None] = None
     """Metric by which the best checkpoint is saved and kept as well; `{}`: the lowest val_loss; null: no best one."""
+    early_stopping: MayChange[EarlyStoppingConfig | None] = None
+    """Metric whose standstill ends the run before its time, as done; null: none does."""
     on_nonfinite: MayChange[Literal["stop", "skip", "continue"]] = "stop"
     """At a loss or gradient that is NaN or infinite: stop ends the run before the step, skip leaves the step out,
     continue takes the step; nothing is checked."""

@@ -68,7 +68,7 @@ class _Origins:
         self._raw: JsonObject = completed.values
 
     def of(self, path: Path) -> str:
-        """Return the origin of the value at `path`, as a comment says it."""
+        """Return the origin of the value at `path`, as text for a comment."""
         given = self._given(path)
         if given is not None:
             place = place_of(self._completed.places, given)

@@ -22,12 +22,13 @@ from ..config.override_fields import FieldsOf
 from ..config.overrides import apply_overrides
 from ..config.placed import naming_places
 from ..config.schema import ExperimentConfig
+from ..config.turns import Turns
 from ..errors import ConfigError
 from ..interfaces.dataset import DataSet
 from ..loop.batches import shuffled_batches
 from ..runtime.files import replacing_output
 from ..setup.optimizers import factory_errors
-from .plan_table import warning_lines
+from .plan import schedule_warning_lines
 from .run_plots import require_plotting, write_figure
 
 WITHOUT_RUN = 1000
@@ -117,8 +118,9 @@ def _previews(config: ExperimentConfig, horizon: Horizon) -> dict[str, Preview]:
         if config.model.entries[name].freeze is True or not isinstance(optim.factory, ScheduledFactory):
             continue
         with factory_errors(name, optim):
-            previews[name] = optim.factory.preview(optim.own_horizon(horizon))
-            previews[name].every = optim.every
+            turns = config.model.turns(name, horizon)
+            previews[name] = optim.factory.preview(turns.horizon(horizon))
+            previews[name].every, previews[name].first = turns.every, turns.first
     if not previews:
         raise ConfigError("model.component_optims: there is no schedule to draw")
     return previews
@@ -140,7 +142,9 @@ def _draw_previews(previews: Mapping[str, Preview], total_steps: int, out: Path 
         lines += [
             f"note: {name} waits for {monitor}, and is drawn as before its first report" for monitor in preview.monitors
         ]
-        lines += warning_lines(name, preview.scheduler, -(-total_steps // preview.every), preview.usual)
+        own_steps = Turns(preview.every, preview.first).before(total_steps)
+        found = schedule_warning_lines(name, preview.scheduler, own_steps, preview.usual)
+        lines += [f"warning: {line}" for line in found]
     return lines
 
 
