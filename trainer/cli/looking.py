@@ -5,12 +5,17 @@ from typing import Annotated
 
 import typer
 
+from .completion import runs as found_runs
+
 looking_app = typer.Typer()
 
 
 @looking_app.command(epilog="Example: innerstep report runs/digits runs/high_lr --out both.html")
 def report(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN", help="A run's directory. The run may be training.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(autocompletion=found_runs, metavar="RUN", help="A run's directory. The run may be training."),
+    ],
     out: Annotated[
         Path | None,
         typer.Option(
