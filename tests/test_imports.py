@@ -54,7 +54,6 @@ TRAINER = [
 
 CORE = {"torch", "schedulefree", "pydantic", "pydantic_core", "yaml", "safetensors", "numpy", "rich", "typer", "xxhash"}
 EXTRAS = {
-    "sklearn",
     "matplotlib",
     "pyarrow",
     "av",
