@@ -29,6 +29,7 @@ OPTIMIZER = [
 TRAINER = [
     "run_layout",
     "errors",
+    "templates",
     "splitting",
     "interfaces",
     "runtime",
