@@ -79,7 +79,7 @@ def test_init_refuses_to_overwrite_and_lists_the_files(cli, tmp_path):
     (tmp_path / "my_parts.py").symlink_to("nowhere.py")
     code, printed = cli("init", tmp_path)
     assert code == 2
-    assert "config.yaml and my_parts.py" in " ".join(printed.split())
+    assert "config.yaml, my_parts.py" in " ".join(printed.split())
     assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "my_parts.py"}
     assert (tmp_path / "config.yaml").read_text() == "mine"
 

@@ -45,7 +45,7 @@ _EVALUATE = "innerstep evaluate {run} --checkpoint best   # episodes in the envi
 TEMPLATES = {
     "digits": _Kind(
         "Handwritten digits",
-        "A backbone and a head learn to classify digits, with an objective, a schedule and an optimizer of this project.",
+        "A backbone and a head learn to classify digits, with a custom objective, schedule and optimizer.",
         ["digits"],
         [("my_data.py", "the data set"), ("my_parts.py", "a component, the objective, a schedule and an optimizer")],
         ("my_head", "head.params.lr"),
@@ -95,9 +95,8 @@ def new_project(directory: Path, template: str) -> list[str]:
             changed then, except that the folder may exist.
     """
     if template not in TEMPLATES:
-        raise ConfigError(
-            f"--template: must be one of {listed(list(TEMPLATES))}; got {template!r}{nearest(template, list(TEMPLATES))}"
-        )
+        known = list(TEMPLATES)
+        raise ConfigError(f"--template: must be one of {listed(known)}; got {template!r}{nearest(template, known)}")
     texts = dict(sorted(_texts(template)))
     there = [name for name in texts if os.path.lexists(directory / name)]
     if taken := [name for name in there if name not in _KEPT]:
