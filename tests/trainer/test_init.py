@@ -32,7 +32,8 @@ def run(folder, *arguments):
 
 
 def killed_after_its_first_checkpoint(folder, template):
-    process = subprocess.Popen([*COMMAND, "train", "config.yaml", *FEW], cwd=folder, env=ENVIRONMENT)
+    few = FEW if template == "digits" else [*FEW, "--train.evaluation.every=20"]
+    process = subprocess.Popen([*COMMAND, "train", "config.yaml", *few], cwd=folder, env=ENVIRONMENT)
     first, deadline = folder / "runs" / template / "checkpoints" / "step_00000005", time.monotonic() + 200
     while not first.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
