@@ -46,6 +46,7 @@ TRAINER = [
     "setup",
     "reporting",
     "checkpoint.tools",
+    "report_page",
     "importing",
     "exporting",
     "",
@@ -53,7 +54,19 @@ TRAINER = [
 ]
 """The packages of `trainer` in the order of the flow; "" is the story of a run and what stands beside it."""
 
-CORE = {"torch", "schedulefree", "pydantic", "pydantic_core", "yaml", "safetensors", "numpy", "rich", "typer", "xxhash"}
+CORE = {
+    "torch",
+    "schedulefree",
+    "pydantic",
+    "pydantic_core",
+    "yaml",
+    "safetensors",
+    "numpy",
+    "rich",
+    "typer",
+    "xxhash",
+    "omegaconf",
+}
 EXTRAS = {
     "matplotlib",
     "pyarrow",
@@ -64,6 +77,9 @@ EXTRAS = {
     "gymnasium",
     "minari",
     "lerobot",
+    "tensorboard",
+    "wandb",
+    "google",  # protobuf, which the two bring
 }
 
 

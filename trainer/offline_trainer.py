@@ -15,6 +15,7 @@ from .checkpoint.own_state import OwnState
 from .checkpoint.provenance import provenance
 from .checkpoint.savable import check_lengths
 from .checkpoint.save_errors import writing
+from .config.placed import naming_places
 from .config.schema import ExperimentConfig
 from .distributed.agreement import Agreement
 from .distributed.outcomes import by_main, failing_together
@@ -28,23 +29,32 @@ from .interfaces.objective import Objective, Outcome
 from .loop.averaged_weights import MovingAverages, averaged_weights, train_at_training_weights
 from .loop.batches import shuffled_batches
 from .loop.data_checks import check_means, check_pin_memory, check_splits
-from .loop.gradient_updates import GradientUpdater, Rules
+from .loop.early_stopping import EarlyStopping
+from .loop.gradient_updates import GradientUpdater
 from .loop.loop import training_loop
+from .loop.metric_monitors import monitored
 from .loop.nonfinite import check_weights
+from .loop.rules import Rules
 from .loop.step_counts import NOTICED_AFTER, step_count_notices
+from .loop.train_means import TrainMeans
 from .reporting.metrics_file import written_evaluation
 from .reporting.metrics_log import MetricsLog, sink_classes
-from .reporting.plan_table import plan
+from .reporting.plan import Plan, plan_of
+from .reporting.plan_table import plan_text
 from .reporting.progress_bar import RunProgress
 from .reporting.run_plots import draw_pictures, require_plotting
+from .reporting.run_status import RunStatus
+from .reporting.run_summary import Ending, show_summary
+from .reporting.tables import fit_lines
+from .reporting.timeline import CHECKPOINT, EVALUATION, PICTURES, Timeline
 from .reporting.training_lines import TrainingLines
-from .rescue import early_stop_error, rescuing
+from .rescue import early_end, rescuing, signal_error
 from .resuming import restore_run, saved_values
 from .run import Result
-from .run_layout import METRICS
+from .run_layout import METRICS, TIMELINE
 from .runtime.rng import seed_all, separate_rng
 from .runtime.signals import Interruption
-from .runtime.terminal import log
+from .runtime.terminal import log, on_terminal
 from .same_run import check_same_data, check_same_run, check_same_state
 from .setup.components import build_components, compile_components
 from .setup.dry_run import dry_run_smallest_batch, prepare_components
@@ -69,11 +79,13 @@ class OfflineTrainer:
         ConfigError: Something in the config cannot work.
     """
 
+    @naming_places
     def __init__(
         self, config: ExperimentConfig, console: Console, resumed: bool = False, world: World | None = None
     ) -> None:
         self.config = config = config.in_place()
         self.world = (world or World()).on(config.train.device)
+        self.timeline = Timeline(config.train.run_dir / TIMELINE if self.world.is_main else None)
         self.console = self.world.console(console)
         train = config.train
         check_lengths(train.run_dir, config.model.config_paths)
@@ -93,11 +105,13 @@ class OfflineTrainer:
         self.optimizers = self._build_optimizers()
         self.fingerprint = run_fingerprint(self.config, self.optimizers, self.horizon)
         self.averages = self._averages(resumed)
-        trained, rules = (self.components, self.optimizers), Rules.from_config(self.config, self.optimizers)
+        trained, rules = (self.components, self.optimizers), self._rules()
         self.updater = GradientUpdater(*trained, self.world, rules, self.averages, self.log)
         self.contents = CheckedContents(*trained, self.averages, self.world)
         self.own_state = OwnState(self.objective, self.data, self.components, config.data.workers, self.log)
         self.checkpoints = CheckpointManager(train, self.log, self.world)
+        self.early_stopping = EarlyStopping(train.early_stopping, self.log)
+        self.train_means = TrainMeans(name for _, name in monitored(self.config, self.optimizers))
         self.evaluations = Evaluations(self, outcome)
         self.provenance = provenance(self.world.device, self.optimizers, self.data, config.seed)
         check_same_data(self.world, self.data, self.provenance["data"], config.seed)
@@ -107,10 +121,9 @@ class OfflineTrainer:
         self.metrics: dict[str, float] = {}
         self.evaluation_is_due = False
 
-    def plan(self) -> str:
-        """Return the table of components, optimizers and schedules."""
-        table = plan(self.config, self.components, self.optimizers, self.horizon, len(self.data.train))
-        return "\n".join([table, *self.averages.plan_lines()])
+    def plan(self) -> Plan:
+        """Return the plan of the run."""
+        return plan_of(self)
 
     def run(self) -> Result:
         """Train from the present step to the end; write metrics, checkpoints and pictures.
@@ -125,6 +138,18 @@ class OfflineTrainer:
             KeyboardInterrupt: The user's code raised one, or a second signal came.
             NonFiniteError: A value is not finite, by train.on_nonfinite.
         """
+        if self._is_over():  # no update comes: the files stay as they are
+            self.timeline = Timeline(None)
+        about = {
+            "total_steps": self.horizon.total_steps,
+            "plan": plan_text(self.plan()),
+            "processes": self.world.size,
+            **{name: self.provenance[name] for name in ("innerstep", "torch", "device")},
+        }
+        with self.timeline.recording(lambda: self.step, about):
+            return self._run()
+
+    def _run(self) -> Result:
         config, run_dir = self.config, self.config.train.run_dir
         if self.step == 0:
             seed_all(config.seed)
@@ -134,39 +159,38 @@ class OfflineTrainer:
         clock, checks = self.checkpoints.due_by_clock, (self.updater.check_met, self.updater.check_steps)
         with (
             MetricsLog(sinks, run_dir, self.step, self.checkpoints.failed) as metrics,
-            RunProgress(self.console, self.step, self.horizon.total_steps) as progress,
+            self._progress() as progress,
             interruption,
             self.checkpoints,
             rescuing(self, interruption),
-            TrainingLines(self.world, metrics, progress) as lines,
+            TrainingLines(self.world, metrics, progress, self.train_means.observe) as lines,
             self.batches,
             self.evaluations,
         ):
             agreement = Agreement(self.world, interruption, clock, self.step, *checks, lines.write)
-            self._train(metrics, lines, agreement)
-        if agreement.signal is not None and (self.evaluation_is_due or not self._is_over()):
-            raise early_stop_error(self, agreement.signal)
-        for line in [*self._step_count_notices(), *self.checkpoints.best.missing()]:
-            self.log(line)
-        self._draw()
+            self._train(metrics, lines, progress, agreement)
+        is_done = self._is_over() or self.early_stopping.is_over
+        if agreement.signal is not None and (self.evaluation_is_due or not is_done):
+            error = signal_error(self, agreement.signal)
+            self._summarize(progress, f"stopped by {agreement.signal.name}", resumes=True)
+            raise error
+        self._finish(progress)
         return Result(run_dir, self.step, self.metrics)
 
-    def _train(self, metrics: MetricsLog, lines: TrainingLines, agreement: Agreement) -> None:
+    def _train(self, metrics: MetricsLog, lines: TrainingLines, progress: RunProgress, agreement: Agreement) -> None:
         """Run the updates. What is due after one comes in this order: metrics, checkpoint, evaluation.
 
         All processes of the run take each branch, or none does.
         """
         train, world = self.config.train, self.world
         self.begun = self.step
-        if self.evaluation_is_due:  # the checkpoint that the run resumes from was written before it
-            written = by_main(world, lambda: written_evaluation(train.run_dir / METRICS, self.step))
-            self.evaluations.evaluate_and_keep(metrics, agreement, written)
-            if self.evaluation_is_due:  # a signal has stopped it
-                agreement.exchange()
-                return
+        self._evaluate_first(metrics, progress, agreement)
+        if self.evaluation_is_due or self.early_stopping.is_over:
+            return
         steps = range(self.step, self.horizon.total_steps)
         parts = (self.objective, self.components, self.batches, self.updater)
-        for update in training_loop(*parts, steps, train.log_every, world, self.config.seed):
+        every = 1 if self.train_means.are_waited_for else train.log_every
+        for update in training_loop(*parts, steps, every, world, self.config.seed):
             self.step = update.step + 1
             self.evaluation_is_due = self.evaluations.are_due()
             if self.step == self.begun + 1:  # before there is much to lose: the optimizers have their state now
@@ -174,12 +198,14 @@ class OfflineTrainer:
                 self.contents.check(self.step)
                 check_same_state(self, saved_values(self))
             if update.logged:
-                lines.add(update)
+                lines.add(update, update.step % train.log_every == 0 or self._is_over())
             if lines:
                 with agreement.failing_later():
                     lines.write_arrived()
             agreement.after_update(self.step)
-            self._save_and_evaluate(metrics, agreement)
+            saves = self._is_over() or self.checkpoints.due(self.step) or agreement.save_is_due
+            if saves or self.evaluation_is_due:
+                self._save_and_evaluate(saves, metrics, progress, agreement)
             if self.step == self.begun + NOTICED_AFTER:
                 for notice in self._step_count_notices():
                     self.log(notice)
@@ -187,20 +213,69 @@ class OfflineTrainer:
                 if not self.checkpoints.holds(self.step):
                     self.save(is_last=True)
                 break
+            if self.early_stopping.is_over:
+                break
 
-    def _save_and_evaluate(self, metrics: MetricsLog, agreement: Agreement) -> None:
+    def _evaluate_first(self, metrics: MetricsLog, progress: RunProgress, agreement: Agreement) -> None:
+        """Evaluate, if the checkpoint that the run resumes from was written before its evaluation."""
+        if self.evaluation_is_due:
+            path = self.config.train.run_dir / METRICS
+            written = by_main(self.world, lambda: written_evaluation(path, self.step))
+            self._evaluate(metrics, progress, agreement, written)
+        if self.evaluation_is_due:  # a signal has stopped it
+            agreement.exchange()
+
+    def _save_and_evaluate(self, saves: bool, metrics: MetricsLog, progress: RunProgress, agreement: Agreement) -> None:
         """Save and evaluate after an update, each if it is due. A signal that came meanwhile is known afterwards."""
-        if self._is_over() or self.checkpoints.due(self.step) or agreement.save_is_due:
+        if saves:
             agreement.catch_up()
             self.save(is_last=self._is_over())
             if self._is_over():
                 self.checkpoints.wait()  # the last checkpoint is there before an evaluation can fail
-            agreement.exchange()
-        elif self.evaluation_is_due:
-            agreement.exchange()
+        agreement.exchange()
         if self.evaluation_is_due and agreement.signal is None:
-            self.evaluations.evaluate_and_keep(metrics, agreement)
+            self._evaluate(metrics, progress, agreement)
+            if self.early_stopping.is_over and not self.checkpoints.holds(self.step):
+                agreement.catch_up()
+                self.save(is_last=True)
             agreement.exchange()
+
+    def _evaluate(
+        self,
+        metrics: MetricsLog,
+        progress: RunProgress,
+        agreement: Agreement,
+        written: Mapping[str, float] | None = None,
+    ) -> None:
+        """Evaluate, unless a signal comes meanwhile. written: the metrics, if it was done before a resume."""
+        progress.catch_up()
+        with self.timeline.timing(EVALUATION, self.step):
+            self.evaluations.evaluate_and_keep(metrics, agreement, written)
+        if not self.evaluation_is_due:
+            progress.evaluated(self.step, self.metrics, self.checkpoints.best.record)
+
+    def _progress(self) -> RunProgress:
+        """Return the progress of the run from the present step on, which learns of each checkpoint."""
+        samples = (self.batches.batches_per_epoch - 1) * self.config.data.batch_size + self.batches.smallest_batch
+        status = RunStatus(self.step, self.horizon, samples)
+        status.take_best(self.checkpoints.best.record)
+        progress = RunProgress(self.console, status, self.world.device)
+        self.checkpoints.on_saved = progress.saved
+        return progress
+
+    def _summarize(self, progress: RunProgress, reason: str, resumes: bool = False) -> None:
+        if self.world.is_main:
+            progress.status.step = self.step
+            ending = Ending(reason, resumes, self.checkpoints.latest, self.checkpoints.best.folder)
+            show_summary(self.console, ending, progress.status, self.config)
+
+    def _finish(self, progress: RunProgress) -> None:
+        """End a run that is done: notices, pictures, and the summary."""
+        for line in [*self._step_count_notices(), *self.checkpoints.best.missing(), *early_end(self)]:
+            self.log(line)
+        with self.timeline.timing(PICTURES, self.step):
+            self._draw()
+        self._summarize(progress, "done" if self._is_over() else "ended early")
 
     def _draw(self) -> None:
         """Draw the metrics and the policy's episodes, as the config asks."""
@@ -216,7 +291,7 @@ class OfflineTrainer:
 
     def log(self, line: str) -> None:
         """Print a line, above the progress bar if there is one."""
-        log(self.console, line)
+        log(self.console, fit_lines(line, self.console.width if on_terminal(self.console) else None))
 
     def save(self, is_last: bool = False) -> None:
         """Write a checkpoint of this moment, or start a thread that writes it.
@@ -232,7 +307,7 @@ class OfflineTrainer:
         if self.config.train.on_nonfinite == "stop":
             with failing_together(self.world):  # a sharded weight is not finite in one process only
                 check_weights(self.components, self.averages.named_tensors())
-        with averaged_weights(self.optimizers.values()):
+        with self.timeline.timing(CHECKPOINT, self.step), averaged_weights(self.optimizers.values()):
             progress = Progress(self.step, saved_values(self))
             check_same_state(self, progress.values)
             files = {**self.contents.make(progress), **self.own_state.files()}
@@ -278,13 +353,17 @@ class OfflineTrainer:
 
     def _build_optimizers(self) -> dict[str, Optimizer]:
         """Return one optimizer for each trainable component in model.component_optims."""
+        turns = self.config.model.turns
         optimizers = {
-            name: build_optimizer(name, optim, self.components[name], self.horizon)
+            name: build_optimizer(name, optim, self.components[name], turns(name, self.horizon).horizon(self.horizon))
             for name, optim in self.config.model.component_optims.items()
             if not is_frozen(self.components[name])
         }
         check_each_trains(self.components, optimizers)
         return optimizers
+
+    def _rules(self) -> Rules:
+        return Rules.from_config(self.config, self.optimizers, self.horizon)
 
     def _averages(self, resumed: bool) -> MovingAverages:
         """Return the moving averages, which start at the weights that training starts at."""

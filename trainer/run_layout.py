@@ -2,7 +2,12 @@
 
 RUN/config.yaml                         the resolved config, enough to run it again
 RUN/metrics.jsonl                       one object a line
+RUN/timeline.jsonl                      when its processes began and ended; how long checkpoints and evaluations took
+RUN/report.html                         written by `innerstep report`
 RUN/videos/episode_100000.mp4           an episode by its seed, if train.evaluation.video asks for it
+RUN/tensorboard/                        event files, one a session, if train.log has tensorboard
+RUN/wandb_run.json                      the run of Weights & Biases, if train.log has wandb
+RUN/wandb/                              files of wandb's
 RUN/.lock                               held by the process that trains
 RUN/checkpoints/latest, best            each names a checkpoint
 RUN/checkpoints/step_00000600/          one checkpoint:
@@ -20,9 +25,14 @@ SECTIONS = ("seed", "plugins", "data", "model", "train", "distributed", "resume"
 METRICS = "metrics.jsonl"
 NOT_UNDERSTOOD = "metrics.jsonl.bad"
 """The file to which lines of metrics.jsonl are moved that no run wrote."""
+TIMELINE = "timeline.jsonl"
+REPORT = "report.html"
 LOCK = ".lock"
 ROLLOUTS = "rollouts.png"
 VIDEOS = "videos"
+TENSORBOARD = "tensorboard"
+WANDB = "wandb"
+WANDB_RUN = "wandb_run.json"
 
 CHECKPOINTS = "checkpoints"
 LATEST = "latest"

@@ -23,6 +23,7 @@ from ..schedules.sampling import sample_steps
 from ..scheduling.optimizer import ScheduledOptimizer
 from ..scheduling.scheduled_class import scheduled
 from ..scheduling.without_compiler import without_compiler
+from ..transforms.shards import check_placement
 from ..transforms.step_options import StepOptions
 from ..types import Options, ParamGroup
 from .grouping import GroupingFields
@@ -103,7 +104,7 @@ class ScheduledFactory(GroupingFields, CautionFields, OptionScheduleFields, Impl
         groups = factory._group(groups, params if isinstance(params, nn.Module) else None)
         with without_compiler():
             optimizer = factory._make(groups, factory.class_options(groups))
-        optimizer.is_on_shards()  # raises for a sharded parameter whose class needs the whole
+        check_placement(optimizer)  # raises for a sharded parameter whose class needs the whole
         kernel = kernel_for(optimizer, factory.implementation)
         if kernel is not None:
             optimizer.use_kernel(kernel)

@@ -124,7 +124,7 @@ def _unsupported_reason(optimizer: ScheduledOptimizer, kernel: Kernel) -> str | 
     step = inspect.unwrap(super(ScheduledOptimizer, optimizer).step.__func__)  # type: ignore[attr-defined]  # a method
     if not any(isinstance(optimizer, cls) and step is inspect.unwrap(cls.step) for cls in kernel.classes):
         return "its step is not that of the class"
-    with on_local_shards(optimizer) if optimizer.is_on_shards() else nullcontext():
+    with on_local_shards(optimizer) if optimizer.is_on_shards else nullcontext():
         reasons = (kernel.unsupported_reason(optimizer, group) for group in optimizer.param_groups)
         return next((reason for reason in reasons if reason is not None), None)
 

@@ -19,6 +19,7 @@ One step, the k-th from 0, at lr(k), which the step before wrote into the groups
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, ClassVar, Self
 from weakref import ref
 
@@ -73,7 +74,6 @@ class ScheduledOptimizer(Optimizer):
     """Whether the checked gradients and state have the strides of their parameters."""
     grad_norm: Tensor | None = None
     """With `grad_clip_norm`, the joint L2 norm of the gradients before the last clipping, a scalar."""
-    _is_on_shards: bool | None = None  # None: to be found out
     _module: Callable[[], nn.Module | None] | None = None  # a weak reference
 
     def __init_subclass__(cls, **options: object) -> None:
@@ -158,9 +158,9 @@ class ScheduledOptimizer(Optimizer):
         if kernel is not None:
             step = _kernel_step
         if not torch.compiler.is_compiling():
-            if self._is_on_shards is None:
+            if "is_on_shards" not in self.__dict__:  # the first step
                 check_sharded_later(self, self._module and self._module(), has_closure=bool(args or options))
-            if kernel is None and caution is None and self.is_on_shards():
+            if self.is_on_shards and kernel is None and caution is None:
                 step = _step_on_shards
             loss = step(self, *args, **options)
             _move_schedule(self)
@@ -170,15 +170,14 @@ class ScheduledOptimizer(Optimizer):
             untraced(_move_schedule)(self)
         return loss
 
+    @cached_property  # each step asks for it several times
     def is_on_shards(self) -> bool:
-        """Return whether there are parameters to be stepped on their local shards.
+        """Whether there are parameters to be stepped on their local shards.
 
         Raises:
             ValueError: if one is sharded and its class needs the whole.
         """
-        if self._is_on_shards is None:
-            self._is_on_shards = check_placement(self)
-        return self._is_on_shards
+        return check_placement(self)
 
     def check_in_first_step(self, module: nn.Module | None) -> None:
         """Let the first step check that the parameters were not sharded meanwhile.
@@ -186,7 +185,8 @@ class ScheduledOptimizer(Optimizer):
         Args:
             module: the module that they are from, if it is known. It is not kept alive.
         """
-        self._module, self._is_on_shards = None if module is None else ref(module), None
+        self._module = None if module is None else ref(module)
+        self._forget_placement()
 
     def use_kernel(self, kernel: Kernel) -> None:
         """Let `kernel` take the class's steps from now on."""
@@ -221,7 +221,7 @@ class ScheduledOptimizer(Optimizer):
     def add_param_group(self, param_group: ParamGroup) -> None:
         """Add a group, which joins the running schedule with its own lr as base lr."""
         super().add_param_group(param_group)
-        self._is_on_shards = None
+        self._forget_placement()
         if "scheduler" in self.__dict__:  # not yet while the optimizer is being made
             self.scheduler.join(self.param_groups[-1])
 
@@ -260,6 +260,9 @@ class ScheduledOptimizer(Optimizer):
             self.scheduler.load_state_dict(position)
         self.scheduler.take_over(self.param_groups)
 
+    def _forget_placement(self) -> None:
+        self.__dict__.pop("is_on_shards", None)
+
     def _register_own_hooks(self) -> None:
         if self.caution is not None:
             register_exact_loads(self)
@@ -274,7 +277,7 @@ class ScheduledOptimizer(Optimizer):
         if "scheduler" in state and "step_options" not in state:
             raise ValueError(OTHER_VERSION.format(name=type(self).__name__))
         super().__setstate__(state)
-        self._is_on_shards = None
+        self._forget_placement()
         if "scheduler" in state:  # a copy or an unpickled object; load_state_dict comes here without
             self._register_own_hooks()
             self.scheduler.write(self.param_groups)
@@ -299,7 +302,7 @@ def _kernel_step(optimizer: ScheduledOptimizer, closure: Closure | None = None) 
     if kernel.before is not None:
         kernel.before(optimizer)
     loss = None if closure is None else evaluate(closure)
-    if optimizer.is_on_shards():
+    if optimizer.is_on_shards:
         with on_local_shards(optimizer):
             kernel.step(optimizer)
     else:
@@ -324,7 +327,7 @@ def _cautious_step(optimizer: ScheduledOptimizer, *args: object, **options: obje
 
 
 def _move_schedule(optimizer: ScheduledOptimizer) -> None:
-    if optimizer.kernel or optimizer._is_on_shards:
+    if optimizer.kernel or optimizer.is_on_shards:
         # torch's fused operations do not bump the parameters' versions: backward would accept a graph from before.
         moved = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         torch.autograd.graph.increment_version(moved)

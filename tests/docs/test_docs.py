@@ -1,6 +1,7 @@
 """The documents are true: their code runs, and their commands and figures are the program's."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -48,7 +49,7 @@ def test_the_readmes_yaml_trains_and_its_commands_work(cli, tmp_path):
     commands = [line.split("#")[0].split()[1:] for line in blocks("README.md", "")[-1].strip().splitlines()]
     for full, short in (("total_steps=300", "total_steps=60"), ("total_steps=600", "total_steps=70")):
         commands = [[argument.replace(full, short) for argument in command] for command in commands]
-    named = ["plan", "train", "resume", "resume", "checkpoint", "plot", "list", "describe"]
+    named = ["plan", "train", "resume", "resume", "report", "checkpoint", "plot", "list", "describe"]
     assert [command[0] for command in commands] == named
     for command in commands:
         code, printed = cli(*command)
@@ -62,7 +63,8 @@ def test_the_readmes_commands_for_policies_are_there(cli):
         assert command[0] in cli("--help")[1]
     for config in (commands[0][1], commands[-1][1]):
         assert (ROOT / config).is_file()
-    assert yaml.safe_load((ROOT / commands[0][1]).read_text())["train"]["run_dir"] == commands[2][1]
+    run_dir = yaml.safe_load((ROOT / commands[0][1]).read_text())["train"]["run_dir"]
+    assert os.path.normpath(f"configs/{run_dir}") == commands[2][1]
 
 
 def within(part, whole):

@@ -55,7 +55,7 @@ def describe(
 )
 def plot(
     context: typer.Context,
-    target: Annotated[str, typer.Argument(metavar=KEY, help="As for `plan`, or a key.")],
+    target: Annotated[list[str], typer.Argument(metavar=KEY, help="As for `plan`, or a key.")],
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="A .png or .svg to write, in place of text.")
     ] = None,
@@ -72,14 +72,15 @@ def plot(
         raise ConfigError(f"--out: must end in .png or .svg; got {out}")
     if out is not None and not out.parent.is_dir():
         raise ConfigError(f"--out: there is no directory {out.parent}")
-    path = Path(target)
-    is_config = path.suffix in (".yaml", ".yml", ".json") or path.is_file() or path.is_fifo() or is_reference(target)
+    path = Path(target[0])
+    is_file = path.suffix in (".yaml", ".yml", ".json") or path.is_file() or path.is_fifo()
+    is_config = is_file or len(target) > 1 or is_reference(target[0])
     overrides = typed_overrides(context)
     with importing_by(target, plugins):
         if is_config:
             lines = plot_config(load_config(target, overrides, allow_plugins=plugins is True), out)
         else:
-            lines = plot_key(target, overrides, out)
+            lines = plot_key(target[0], overrides, out)
     if out is None:
         output("\n".join(lines))
     else:

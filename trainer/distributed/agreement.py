@@ -22,8 +22,8 @@ class Agreement:
 
     A signal may reach one process only, and clocks differ. The processes therefore exchange what they know about once
     a second, and when `exchange` is called. What they send once a second they read after the next update, which it
-    arrives in; where an update takes about a second, they wait for it instead. A single process knows everything at
-    once, and exchanges nothing.
+    arrives in; where an update takes about a second, they wait for it instead. A single process reads its own signals
+    and clock at the same places.
 
     Args:
         world: The place of this process.
@@ -46,29 +46,22 @@ class Agreement:
         check: Callable[[], None] = lambda: None,
         deliver: Callable[[], None] = lambda: None,
     ) -> None:
-        self._world, self._interruption, self._clock = world, interruption, save_is_due
-        self._signal: Signals | None = None
-        self._save_is_due = False
+        self._world, self._is_alone = world, world.is_alone
+        self._interruption, self._clock = interruption, save_is_due
+        self.signal: Signals | None = None
+        """The signal that stops the run, as of the last exchange; None without one."""
+        self.save_is_due = False
+        """Whether a checkpoint is due by the clock, as of an exchange after the present update."""
         self._step = self._begun = step
         self._interval, self._since = 1, time.monotonic()
         self._failure: Exception | None = None
         self._meet, self._check, self._deliver = meet, check, deliver
         self._sent: Exchange | None = None
-        """What the processes have sent after the update before."""
-
-    @property
-    def signal(self) -> Signals | None:
-        """The signal that stops the run; None without one."""
-        return self._interruption.signal if self._world.is_alone else self._signal
-
-    @property
-    def save_is_due(self) -> bool:
-        """Whether a checkpoint is due by the clock."""
-        return self._clock() if self._world.is_alone else self._save_is_due
+        """The exchange that the processes have begun after the update before."""
 
     def stop_requested(self) -> bool:
         """Return whether this process knows of a signal, which the others may not know of yet."""
-        return self._interruption.signal is not None or self._signal is not None
+        return self._interruption.signal is not None or self.signal is not None
 
     def after_update(self, step: int) -> None:
         """Exchange what the processes know, if it is time to. All call it after each update.
@@ -80,9 +73,10 @@ class Agreement:
             SaveError: A process has kept one by `failing_later`.
             UserCodeError: The same.
         """
-        if self._world.is_alone:
+        if self._is_alone:
+            self.signal, self.save_is_due = self._interruption.signal, self._clock()
             return
-        self._step, self._save_is_due = step, False
+        self._step, self.save_is_due = step, False
         if self._sent is not None:
             self._meet()
             self._learn(self._sent.read())
@@ -102,7 +96,8 @@ class Agreement:
             SaveError: A process has kept one by `failing_later`.
             UserCodeError: The same.
         """
-        if self._world.is_alone:
+        if self._is_alone:
+            self.signal = self._interruption.signal
             return
         self.catch_up()
         if self._sent is not None:
@@ -110,7 +105,7 @@ class Agreement:
         self._learn(self._world.gather(self._known()))
 
     def _known(self) -> list[int]:
-        """Return what this process knows, for the others."""
+        """Return the values of this process, for the others."""
         self._begun, self._since = self._step, time.monotonic()
         signal, is_main = self._interruption.signal, self._world.is_main
         known = [signal or 0, is_main and self._clock(), self._interval if is_main else 0, self._failure is not None]
@@ -120,8 +115,8 @@ class Agreement:
         """Learn what the processes know, which is `every`. Raises as `exchange`."""
         self._sent = None
         number, save_is_due, self._interval, failed = (max(values) for values in zip(*every, strict=True))
-        self._signal = self._signal or (Signals(number) if number else None)
-        self._save_is_due = bool(save_is_due)
+        self.signal = self.signal or (Signals(number) if number else None)
+        self.save_is_due = bool(save_is_due)
         if number or save_is_due or failed:
             self.catch_up()
         if failed:
@@ -142,7 +137,7 @@ class Agreement:
         try:
             yield
         except (SaveError, UserCodeError) as error:
-            if self._world.is_alone:
+            if self._is_alone:
                 raise
             self._failure = self._failure or error
 

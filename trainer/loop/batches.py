@@ -174,6 +174,7 @@ class _NumberedBatches(Dataset[Batch | _Failure]):
 
     def __init__(self, split: Split, batch_size: int, seed: int, batches_per_epoch: int, place: Place) -> None:
         self._split, self._batch_size, self._seed, self._place = split, batch_size, seed, place
+        self._taken, self._whole = place.taken(batch_size), len(split) // batch_size
         self._batches_per_epoch = batches_per_epoch
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.int64)
@@ -184,7 +185,7 @@ class _NumberedBatches(Dataset[Batch | _Failure]):
         if epoch != self._epoch:
             self._epoch, self._order = epoch, _epoch_order(len(self._split), self._seed, epoch)
         start = index * self._batch_size
-        taken = self._place.taken(min(self._batch_size, self._order.numel() - start))
+        taken = self._taken if index < self._whole else self._place.taken(len(self._split) - start)
         return self._split.batch(self._order[start + taken.start : start + taken.stop])
 
     def __getitem__(self, number: int) -> Batch | _Failure:

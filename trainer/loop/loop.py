@@ -44,22 +44,23 @@ def training_loop(
         world: The processes of the run; batches are moved to the device of this one.
         seed: The run's, for the random numbers that several processes draw in an update.
     """
-    update, timer = _update_with_step(objective), WaitTimer()
+    update, timer, is_alone = _update_with_step(objective), WaitTimer(), world.is_alone
+    if not is_alone:
+        update = _computed_together(update, world)
     for step in steps:
         updater.record_gradients = step % log_every == 0 or step == steps[-1]
         outcomes = []
         sizes = batches.sizes(step)
-        if not world.is_alone:
+        if not is_alone:
             seed_all(world.seed(seed, step), world.device)
             forget_forward_passes(components.values())
         updater.begin_update(step, sizes)
         made = timer.of_update(batches.of_update(step))
         for index, size in enumerate(sizes):
             updater.begin_batch(index)
-            taken = size if world.is_alone else len(world.taken(size))
+            taken = size if is_alone else len(world.taken(size))
             updater.batch = on_device(_checked(next(made), taken), world.device)
-            with world.computing(size):
-                outcomes.append(update(components, updater.batch, updater, step))
+            outcomes.append(update(components, updater.batch, updater, step))
         wait = timer.end_update(updater.record_gradients)
         yield _report(updater, step // batches.steps_per_epoch, outcomes, wait, world)
 
@@ -98,6 +99,16 @@ def _update_with_step(objective: Objective) -> _Update:
     if "step" in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
         return lambda components, batch, learner, step: update(components, batch, learner, step=step)
     return lambda components, batch, learner, step: update(components, batch, learner)
+
+
+def _computed_together(update: _Update, world: World) -> _Update:
+    """Return `update` as a function that several processes call together, each with the samples that it takes."""
+
+    def together(components: nn.ModuleDict, batch: Batch, learner: GradientUpdater, step: int, /) -> Outcome:
+        with world.computing(learner.sizes[learner.batch_index]):
+            return update(components, batch, learner, step)
+
+    return together
 
 
 def _gradient_metrics(updater: GradientUpdater) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """Whether the values of tensors are finite."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain
@@ -20,21 +21,14 @@ from .running_statistics import statistics_of
 
 def all_finite(tensors: Sequence[Tensor]) -> bool:
     """Return whether every element of every tensor is finite: one pass over memory, one wait for each device."""
-    plain: dict[torch.device, tuple[list[Tensor], list[Tensor]]] = {}
+    plain: defaultdict[tuple[torch.device, bool], list[Tensor]] = defaultdict(list)
     for tensor in tensors:
         if type(tensor) is Tensor and tensor.is_floating_point() and tensor.is_contiguous():
-            plain.setdefault(tensor.device, ([], []))[tensor.dtype == torch.bfloat16].append(tensor)
+            plain[tensor.device, tensor.dtype is torch.bfloat16].append(tensor)
         elif count_nonfinite(tensor):
             return False
-    flags = []
-    for device, (some, in_bfloat16) in plain.items():
-        flag = torch.zeros((), dtype=torch.float32, device=device)
-        # What GradScaler uses: it multiplies by 1, and raises the flag. On a CUDA device it does not take bfloat16.
-        torch._amp_foreach_non_finite_check_and_unscale_(some, flag, _scalar_one(device))
-        if filled := [tensor for tensor in in_bfloat16 if tensor.numel()]:
-            flag += ~torch.stack(torch._foreach_norm(filled, torch.inf)).isfinite().all()
-        flags.append(flag)
-    return not any(bool(flag) for flag in flags)
+    flags = [_flag(some, device, in_bfloat16) for (device, in_bfloat16), some in plain.items()]
+    return not any(map(bool, flags))
 
 
 def count_nonfinite(tensor: Tensor) -> int:
@@ -111,6 +105,16 @@ def _nonfinite(losses: Sequence[Tensor], batch: Batch, components: Mapping[str, 
         elif gradient := first_nonfinite((key, parameter.grad) for key, parameter in parameters):
             found.append(f"the gradient of {name} is not finite: {gradient}")
     return found
+
+
+def _flag(tensors: list[Tensor], device: torch.device, in_bfloat16: bool) -> Tensor:
+    """Return a scalar that is not 0 if a value of `tensors` is not finite."""
+    flag = torch.zeros((), dtype=torch.float32, device=device)
+    if not in_bfloat16:  # what GradScaler uses: it multiplies by 1, and raises the flag
+        torch._amp_foreach_non_finite_check_and_unscale_(tensors, flag, _scalar_one(device))
+    elif filled := [tensor for tensor in tensors if tensor.numel()]:  # that does not take bfloat16 on a CUDA device
+        flag = ~torch.stack(torch._foreach_norm(filled, torch.inf)).isfinite().all()
+    return flag
 
 
 @cache
