@@ -9,13 +9,17 @@ import time
 
 import pytest
 from conftest import ROOT
+from sample_files import _forgets, _registers  # noqa: F401  # fixtures
 
 from trainer.templates import TEMPLATES
 
+pytestmark = pytest.mark.usefixtures("_forgets", "_registers")
+
+_DIGITS = {".gitignore", "README.md", "config.schema.json", "config.yaml", "my_data.py", "my_parts.py"}
 FILES = {
-    "digits": {".gitignore", "README.md", "config.yaml", "my_data.py", "my_parts.py"},
-    "policy": {".gitignore", "README.md", "config.yaml", "my_data.py", "my_parts.py", "my_world.py"},
-    "actor-critic": {".gitignore", "README.md", "config.yaml", "my_data.py", "my_parts.py", "my_world.py"},
+    "digits": _DIGITS,
+    "policy": {*_DIGITS, "my_world.py"},
+    "actor-critic": {*_DIGITS, "my_world.py"},
 }
 COMMAND = [sys.executable, "-P", "-m", "trainer"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -50,6 +54,9 @@ def updates(folder, template):
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_a_template_is_planned_trained_killed_resumed_and_loaded(tmp_path, template):
     assert "innerstep train config.yaml" in run(tmp_path, "init", "--template", template)
+    assert "config.yaml: valid" in run(tmp_path, "validate", "config.yaml")
+    assert (tmp_path / "config.yaml").read_text().startswith("# yaml-language-server: $schema=config.schema.json")
+    assert '"my_' in (tmp_path / "config.schema.json").read_text()
     assert "adamw_warmup_cosine_decay" in run(tmp_path, "plan", "config.yaml")
     killed_after_its_first_checkpoint(tmp_path, template)
     resumed = run(tmp_path, "resume", f"runs/{template}")

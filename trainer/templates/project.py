@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -12,7 +12,7 @@ from optimizer.config import listed, nearest
 
 from ..errors import ConfigError
 
-_CONFIG, _README, _IGNORED = "config.yaml", "README.md", ".gitignore"
+_CONFIG, _SCHEMA, _README, _IGNORED = "config.yaml", "config.schema.json", "README.md", ".gitignore"
 _KEPT = (_README, _IGNORED)
 """Files that a project may have before."""
 _SUFFIX = "-tpl"
@@ -78,7 +78,7 @@ scores = run.components["head"](run.components["backbone"](torch.zeros(1, 8, 8))
 """The templates by name."""
 
 
-def new_project(directory: Path, template: str) -> list[str]:
+def new_project(directory: Path, template: str, schema_of: Callable[[Path], str]) -> list[str]:
     """Write the files of a template into `directory`, which is made if it is missing.
 
     A README.md that is there stays, and a .gitignore gets a line for the runs.
@@ -86,6 +86,7 @@ def new_project(directory: Path, template: str) -> list[str]:
     Args:
         directory: The project's folder.
         template: A key of TEMPLATES.
+        schema_of: Returns the JSON Schema of a config, by which editors complete and check it.
 
     Returns:
         Lines that name the files and the next commands.
@@ -98,14 +99,16 @@ def new_project(directory: Path, template: str) -> list[str]:
         known = list(TEMPLATES)
         raise ConfigError(f"--template: must be one of {listed(known)}; got {template!r}{nearest(template, known)}")
     texts = dict(sorted(_texts(template)))
-    there = [name for name in texts if os.path.lexists(directory / name)]
+    there = [name for name in (*texts, _SCHEMA) if os.path.lexists(directory / name)]
     if taken := [name for name in there if name not in _KEPT]:
         raise ConfigError(
             f"{directory}: has {listed(taken)} already, and nothing is overwritten. Choose another folder:"
             " innerstep init DIRECTORY"
         )
     try:
-        return [*_write(directory, texts, there), "", *_next_commands(directory, template)]
+        lines = list(_write(directory, texts, there))
+        lines += _write(directory, {_SCHEMA: schema_of(directory / _CONFIG)}, there)
+        return [*lines, "", *_next_commands(directory, template)]
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"{directory}: cannot be written: {reason}") from error
@@ -123,6 +126,7 @@ def _texts(template: str) -> Iterator[tuple[str, str]]:
 def _readme(text: str, template: str) -> str:
     kind, run = TEMPLATES[template], f"runs/{template}"
     rows = [(_CONFIG, "components, their optimizers and schedules, and the training"), *kind.files]
+    rows.append((_SCHEMA, "what an editor completes and checks config.yaml by"))
     component, changed = kind.described
     return Template(text).substitute(
         title=kind.title,
