@@ -29,6 +29,7 @@ OPTIMIZER = [
 TRAINER = [
     "run_layout",
     "errors",
+    "templates",
     "splitting",
     "interfaces",
     "runtime",
@@ -67,7 +68,6 @@ CORE = {
     "omegaconf",
 }
 EXTRAS = {
-    "sklearn",
     "matplotlib",
     "pyarrow",
     "av",

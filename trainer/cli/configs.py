@@ -155,3 +155,25 @@ def import_lerobot(
     from ..runtime.terminal import report
 
     report("\n".join(import_train_config(source, out, overwrite)))
+
+
+@configs_app.command(epilog=closing("init my_project --template policy"))
+def init(
+    directory: Annotated[Path, typer.Argument(metavar="[DIRECTORY]", help="The project's folder.")] = Path(),
+    template: Annotated[
+        str,
+        typer.Option(
+            "--template",
+            metavar="NAME",
+            help="digits: a classifier; policy: behaviour cloning; actor-critic: offline reinforcement learning.",
+        ),
+    ] = "digits",
+) -> None:
+    """Write a project that trains: a config, modules with custom classes, and the next commands; overwrite nothing."""
+    from ..reporting.config_schema import schema_text
+    from ..runtime.terminal import report
+    from ..templates import new_project
+
+    with importing(no_plugins=False):
+        lines = new_project(directory, template, lambda config: schema_text([config]))
+    report("\n".join(lines))
