@@ -45,6 +45,7 @@ TRAINER = [
     "setup",
     "reporting",
     "checkpoint.tools",
+    "report_page",
     "importing",
     "exporting",
     "",

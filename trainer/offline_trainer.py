@@ -37,11 +37,12 @@ from .reporting.metrics_log import MetricsLog, sink_classes
 from .reporting.plan_table import plan
 from .reporting.progress_bar import RunProgress
 from .reporting.run_plots import draw_pictures, require_plotting
+from .reporting.timeline import CHECKPOINT, EVALUATION, PICTURES, Timeline
 from .reporting.training_lines import TrainingLines
 from .rescue import early_stop_error, rescuing
 from .resuming import restore_run, saved_values
 from .run import Result
-from .run_layout import METRICS
+from .run_layout import METRICS, TIMELINE
 from .runtime.rng import seed_all, separate_rng
 from .runtime.signals import Interruption
 from .runtime.terminal import log
@@ -74,6 +75,7 @@ class OfflineTrainer:
     ) -> None:
         self.config = config = config.in_place()
         self.world = (world or World()).on(config.train.device)
+        self.timeline = Timeline(config.train.run_dir / TIMELINE if self.world.is_main else None)
         self.console = self.world.console(console)
         train = config.train
         check_lengths(train.run_dir, config.model.config_paths)
@@ -125,6 +127,18 @@ class OfflineTrainer:
             KeyboardInterrupt: The user's code raised one, or a second signal came.
             NonFiniteError: A value is not finite, by train.on_nonfinite.
         """
+        if self._is_over():  # no update comes: the files stay as they are
+            self.timeline = Timeline(None)
+        about = {
+            "total_steps": self.horizon.total_steps,
+            "plan": self.plan(),
+            "processes": self.world.size,
+            **{name: self.provenance[name] for name in ("innerstep", "torch", "device")},
+        }
+        with self.timeline.recording(lambda: self.step, about):
+            return self._run()
+
+    def _run(self) -> Result:
         config, run_dir = self.config, self.config.train.run_dir
         if self.step == 0:
             seed_all(config.seed)
@@ -148,7 +162,8 @@ class OfflineTrainer:
             raise early_stop_error(self, agreement.signal)
         for line in [*self._step_count_notices(), *self.checkpoints.best.missing()]:
             self.log(line)
-        self._draw()
+        with self.timeline.timing(PICTURES, self.step):
+            self._draw()
         return Result(run_dir, self.step, self.metrics)
 
     def _train(self, metrics: MetricsLog, lines: TrainingLines, agreement: Agreement) -> None:
@@ -160,7 +175,8 @@ class OfflineTrainer:
         self.begun = self.step
         if self.evaluation_is_due:  # the checkpoint that the run resumes from was written before it
             written = by_main(world, lambda: written_evaluation(train.run_dir / METRICS, self.step))
-            self.evaluations.evaluate_and_keep(metrics, agreement, written)
+            with self.timeline.timing(EVALUATION, self.step):
+                self.evaluations.evaluate_and_keep(metrics, agreement, written)
             if self.evaluation_is_due:  # a signal has stopped it
                 agreement.exchange()
                 return
@@ -199,7 +215,8 @@ class OfflineTrainer:
                 self.checkpoints.wait()  # the last checkpoint is there before an evaluation can fail
         agreement.exchange()
         if self.evaluation_is_due and agreement.signal is None:
-            self.evaluations.evaluate_and_keep(metrics, agreement)
+            with self.timeline.timing(EVALUATION, self.step):
+                self.evaluations.evaluate_and_keep(metrics, agreement)
             agreement.exchange()
 
     def _draw(self) -> None:
@@ -232,7 +249,7 @@ class OfflineTrainer:
         if self.config.train.on_nonfinite == "stop":
             with failing_together(self.world):  # a sharded weight is not finite in one process only
                 check_weights(self.components, self.averages.named_tensors())
-        with averaged_weights(self.optimizers.values()):
+        with self.timeline.timing(CHECKPOINT, self.step), averaged_weights(self.optimizers.values()):
             progress = Progress(self.step, saved_values(self))
             check_same_state(self, progress.values)
             files = {**self.contents.make(progress), **self.own_state.files()}

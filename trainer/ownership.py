@@ -26,14 +26,16 @@ from .run_layout import (
     MANIFEST,
     METRICS,
     NOT_UNDERSTOOD,
+    REPORT,
     ROLLOUTS,
     SECTIONS,
+    TIMELINE,
     VIDEOS,
 )
 from .runtime.files import DamagedCheckpointError, remove_all, remove_whole, unreadable
 
 _REMOVED = ".removed-"
-_FILES = {CONFIG, METRICS, NOT_UNDERSTOOD, LOCK, ROLLOUTS, *PICTURES}
+_FILES = {CONFIG, METRICS, NOT_UNDERSTOOD, TIMELINE, REPORT, LOCK, ROLLOUTS, *PICTURES}
 _EARLIER_NAMES = {f".{name}.new" for name in (CONFIG, METRICS)} | {f".{name}" for name in PICTURES}
 """The names of files being written, in versions before this one."""
 

@@ -2,6 +2,8 @@
 
 RUN/config.yaml                         the resolved config, enough to run it again
 RUN/metrics.jsonl                       one object a line
+RUN/timeline.jsonl                      when its processes began and ended; how long checkpoints and evaluations took
+RUN/report.html                         written by `innerstep report`
 RUN/videos/episode_100000.mp4           an episode by its seed, if train.evaluation.video asks for it
 RUN/.lock                               held by the process that trains
 RUN/checkpoints/latest, best            each names a checkpoint
@@ -20,6 +22,8 @@ SECTIONS = ("seed", "plugins", "data", "model", "train", "distributed", "resume"
 METRICS = "metrics.jsonl"
 NOT_UNDERSTOOD = "metrics.jsonl.bad"
 """The file to which lines of metrics.jsonl are moved that no run wrote."""
+TIMELINE = "timeline.jsonl"
+REPORT = "report.html"
 LOCK = ".lock"
 ROLLOUTS = "rollouts.png"
 VIDEOS = "videos"

@@ -104,7 +104,8 @@ def test_what_a_killed_process_left_is_removed(run):
         (run / name).write_text("")
     (run / "checkpoints/.unfinished-file").write_text("")
     resume(run, console=Console(file=io.StringIO()))
-    assert sorted(path.name for path in run.iterdir()) == [".lock", "checkpoints", "config.yaml", "metrics.jsonl"]
+    assert sorted(path.name for path in run.iterdir()) == [
+        ".lock", "checkpoints", "config.yaml", "metrics.jsonl", "timeline.jsonl"]  # fmt: skip
     assert not list((run / "checkpoints").glob(".*"))
 
 

@@ -77,7 +77,13 @@ def test_a_run_with_something_else_in_it_is_not_overwritten(cli, run, case, monk
 
 
 def test_what_a_run_writes_and_leaves_is_removed_and_litter_stays(cli, run):
-    for name in ("metrics.jsonl.bad", "losses.png", ".removed-x/step_00000001/f", ".innerstep-y/metrics.jsonl"):
+    for name in (
+        "metrics.jsonl.bad",
+        "losses.png",
+        "report.html",
+        ".removed-x/step_00000001/f",
+        ".innerstep-y/metrics.jsonl",
+    ):
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).write_text("")
     shutil.copytree(run / "checkpoints/step_00000001", run / "checkpoints/damaged-step_00000001-2")
@@ -87,7 +93,7 @@ def test_what_a_run_writes_and_leaves_is_removed_and_litter_stays(cli, run):
     code, printed = overwrite(cli, run, "--train.save_every=2")
     assert code == 0, printed
     assert sorted(path.name for path in run.iterdir()) == [
-        ".DS_Store", ".lock", "checkpoints", "config.yaml", "metrics.jsonl"]  # fmt: skip
+        ".DS_Store", ".lock", "checkpoints", "config.yaml", "metrics.jsonl", "timeline.jsonl"]  # fmt: skip
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["Thumbs.db", "latest", "step_00000002"]
 
 
@@ -252,7 +258,8 @@ def test_what_an_earlier_version_left_does_not_hinder_a_start(cli, tmp_path):
     (run / ".lock").write_text("123")
     (run / "desktop.ini").write_text("x")
     assert cli("train", written(run, tmp_path / "c.json"))[0] == 0
-    assert sorted(os.listdir(run)) == [".lock", "checkpoints", "config.yaml", "desktop.ini", "metrics.jsonl"]
+    assert sorted(os.listdir(run)) == [
+        ".lock", "checkpoints", "config.yaml", "desktop.ini", "metrics.jsonl", "timeline.jsonl"]  # fmt: skip
 
 
 def test_sections_are_the_fields_of_a_config():

@@ -12,6 +12,7 @@ from .checkpoint import checkpoint_app
 from .configs import configs_app
 from .contexts import ending_at_once, refuse_several_processes, report_end
 from .keys import keys_app
+from .looking import looking_app
 from .running import running_app
 
 app = typer.Typer(
@@ -21,7 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _commands in (running_app, configs_app, keys_app, checkpoint_app):
+for _commands in (running_app, looking_app, configs_app, keys_app, checkpoint_app):
     app.add_typer(_commands)
 
 _OF_SEVERAL = ("train", "resume")

@@ -180,9 +180,13 @@ def written_evaluation(path: Path, step: int) -> dict[str, float] | None:
 
 def read_metrics(path: Path) -> Iterator[MetricsLine]:
     """Yield the lines of a metrics file that are ours. A file that is not there has none."""
+    return (line for line in read_lines(path) if line is not None)
+
+
+def read_lines(path: Path) -> Iterator[MetricsLine | None]:
+    """Yield the lines of a metrics file, None in place of one that is not ours. A file that is not there has none."""
     for text, mark, _ in _marked_lines(path) if os.path.lexists(path) else ():
-        if mark is not None:
-            yield decode_line(text)
+        yield None if mark is None else decode_line(text)
 
 
 def looks_like_metrics(path: Path) -> bool:

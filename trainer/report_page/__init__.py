@@ -1,0 +1,1 @@
+"""`innerstep report`: one HTML page on one run or several."""
