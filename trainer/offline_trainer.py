@@ -35,8 +35,9 @@ from .loop.step_counts import NOTICED_AFTER, step_count_notices
 from .reporting.metrics_file import written_evaluation
 from .reporting.metrics_log import MetricsLog, sink_classes
 from .reporting.plan_table import plan
+from .reporting.plot_files import require_plotting
 from .reporting.progress_bar import RunProgress
-from .reporting.run_plots import draw_pictures, require_plotting
+from .reporting.run_plots import draw_pictures
 from .reporting.timeline import CHECKPOINT, EVALUATION, PICTURES, Timeline
 from .reporting.training_lines import TrainingLines
 from .rescue import early_stop_error, rescuing

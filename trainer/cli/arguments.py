@@ -8,7 +8,7 @@ from typer.core import TyperCommand
 
 from ..run_layout import SECTIONS
 
-KEY = "CONFIG|KEY"
+KEY = "CONFIG|KEY|RUN..."
 """The argument of a command that takes a config or a key, whose parameters are overrides too."""
 _ARGUMENTS = ("CONFIG", "RUN", KEY)
 _CONFIG = ("config", "config-path", "config-file", "config-name", "cfg")

@@ -7,7 +7,7 @@ import typer
 
 from .arguments import KEY, OverridesCommand
 from .contexts import importing, importing_by
-from .options import TAKES_OVERRIDES, NoPlugins, Plugins, PluginsOf, typed_overrides
+from .options import TAKES_OVERRIDES, NoPlugins, Out, Plugins, PluginsOf, typed_overrides
 
 keys_app = typer.Typer()
 
@@ -55,26 +55,37 @@ def describe(
 )
 def plot(
     context: typer.Context,
-    target: Annotated[str, typer.Argument(metavar=KEY, help="As for `plan`, or a key.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="A .png or .svg to write, in place of text.")
-    ] = None,
+    targets: Annotated[
+        list[str], typer.Argument(metavar=KEY, help="As for `plan`, a key, or the directory of a run, or of several.")
+    ],
+    out: Out = None,
+    smooth: Annotated[
+        float,
+        typer.Option("--smooth", metavar="WEIGHT", help="Of runs: average over neighbouring values; 0 to 0.99."),
+    ] = 0.0,
     plugins: Plugins = None,
 ) -> None:
-    """Draw lr and the other scheduled options over the run, and warn of values that look wrong."""
+    """Draw the schedules of a config or key, with warnings; or the losses, metrics, gradients and lr of runs."""
     from ..config.load import load_config
     from ..errors import ConfigError
+    from ..reporting.plot_files import check_out
+    from ..reporting.run_plots import plot_runs
     from ..reporting.schedule_plots import plot_config, plot_key
     from ..runtime.hub import is_reference
     from ..runtime.terminal import output, report
 
-    if out is not None and out.suffix not in (".png", ".svg"):
-        raise ConfigError(f"--out: must end in .png or .svg; got {out}")
-    if out is not None and not out.parent.is_dir():
-        raise ConfigError(f"--out: there is no directory {out.parent}")
-    path = Path(target)
-    is_config = path.suffix in (".yaml", ".yml", ".json") or path.is_file() or path.is_fifo() or is_reference(target)
+    check_out(out)
+    target, path = targets[0], Path(targets[0])
     overrides = typed_overrides(context)
+    if path.is_dir() or len(targets) > 1:
+        if overrides:
+            raise ConfigError(f"--{next(iter(overrides))}: a run is drawn as it is; overrides are for a config or key")
+        lines = plot_runs(targets, out, smooth)
+        (output if out is None else report)("\n".join(lines))
+        return
+    if smooth:
+        raise ConfigError("--smooth: is for runs; a schedule is drawn as it is")
+    is_config = path.suffix in (".yaml", ".yml", ".json") or path.is_file() or path.is_fifo() or is_reference(target)
     with importing_by(target, plugins):
         if is_config:
             lines = plot_config(load_config(target, overrides, allow_plugins=plugins is True), out)

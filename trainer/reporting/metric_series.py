@@ -7,7 +7,7 @@ from typing import Any
 
 from optimizer.types import JsonObject
 
-from ..reporting.metrics_file import HELD_OUT, read_lines
+from .metrics_file import HELD_OUT, read_lines
 
 MOST_POINTS = 1000
 """Points of a series at most, while a file is read."""
@@ -104,6 +104,18 @@ class Series:
         for name in ("last", "least", "largest"):
             found[name] = getattr(self, name)
         return found
+
+    def points(self) -> list[tuple[int, float]]:
+        """Return steps and values, or means of several, in the order of the steps."""
+        order = sorted(range(len(self._steps)), key=self._steps.__getitem__)
+        return [(self._steps[at], self._sums[at] / self._counts[at]) for at in order]
+
+    def ranges(self) -> list[tuple[int, float, float]]:
+        """Return steps, least and largest values of points that stand for several; empty if none does."""
+        if all(count == 1 for count in self._counts):
+            return []
+        order = sorted(range(len(self._steps)), key=self._steps.__getitem__)
+        return [(self._steps[at], self._lows[at], self._highs[at]) for at in order]
 
     def at(self, step: int | None) -> tuple[int, float] | None:
         """Return the step and its value; None if there is none, or if a point stands for several values."""
