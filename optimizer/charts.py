@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 _DOTS = "•○×+◆△"
 """The signs of the lines in a chart of text."""
+_MOST_INSIDE = 4
+"""Entries of a legend that does not hide the lines."""
 Points = Sequence[tuple[float, float]]
 
 
@@ -125,10 +127,12 @@ def _draw(axes: "Axes", panel: Panel) -> None:
         axes.set_xscale("log")
     if _is_log(panel):
         axes.set_yscale("log")
-    elif values and min(values) >= 0:
+    elif values and min(values) >= 0 and not panel.x_log:
         axes.set_ylim(0, 1.05 * max(values) or None)
     if values:
-        axes.legend(fontsize="small" if len(panel.series) + len(named) > 4 else None)
+        outside = len(panel.series) + len(named) > _MOST_INSIDE
+        place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "fontsize": "small"} if outside else {}
+        axes.legend(**place)
 
 
 def svg(panels: Sequence[Panel]) -> str:
@@ -186,7 +190,7 @@ def _folded(parts: Sequence[str], width: int) -> list[str]:
 def _chart(panel: Panel, lines: Sequence[Series], width: int, height: int) -> list[str]:
     values = [value for series in lines for value in series.values if math.isfinite(value)]
     is_log = panel.log is True and bool(values) and min(values) > 0
-    scaled = _scale(values, is_log)
+    scaled = _scale(values, is_log, from_zero=not panel.x_log)
     places = [at for series in lines for at, _ in series.points]
     first, last = (min(places), max(places)) if panel.x_log else (0, max(places))
     rows = [[" "] * width for _ in range(height)]
@@ -224,14 +228,14 @@ class _Scale:
         return min(1.0, max(0.0, (placed - self.low) / (self.high - self.low)))
 
 
-def _scale(values: Sequence[float], is_log: bool) -> _Scale:
+def _scale(values: Sequence[float], is_log: bool, from_zero: bool) -> _Scale:
     if not values:
         return _Scale(0.0, 1.0, False, "", "0")
     low, high = min(values), max(values)
     if is_log:
         bottom, top = math.log10(low), math.log10(high)
         return _Scale(bottom, top if top > bottom else bottom + 1.0, True, f"{high:.2e}", f"{low:.2e}")
-    if low >= 0:
+    if low >= 0 and from_zero:
         return _Scale(0.0, high or 1.0, False, f"{high or 1.0:.2e}", "0")
     return _Scale(low, high if high > low else low + 1.0, False, f"{high:.2e}", f"{low:.2e}")
 

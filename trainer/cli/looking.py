@@ -5,6 +5,10 @@ from typing import Annotated
 
 import typer
 
+from .arguments import OverridesCommand
+from .contexts import importing_by
+from .options import TAKES_OVERRIDES, Config, Out, Plugins, typed_overrides
+
 looking_app = typer.Typer()
 
 
@@ -25,3 +29,34 @@ def report(
     from ..runtime.terminal import report as print_report
 
     print_report(write_report(runs, out))
+
+
+@looking_app.command(
+    "lr-find",
+    cls=OverridesCommand,
+    context_settings=TAKES_OVERRIDES,
+    epilog="Any --dotted.key=value overrides the config.",
+)
+def lr_find(
+    context: typer.Context,
+    config: Config,
+    component: Annotated[str, typer.Option("--component", metavar="NAME", help="The component whose lr is sought.")],
+    first: Annotated[float, typer.Option("--from", metavar="LR", help="The lowest learning rate.")] = 1e-7,
+    last: Annotated[float, typer.Option("--to", metavar="LR", help="The highest learning rate.")] = 10.0,
+    updates: Annotated[
+        int, typer.Option("--updates", metavar="N", help="Learning rates in between, and updates.")
+    ] = 100,
+    out: Out = None,
+    plugins: Plugins = None,
+) -> None:
+    """Find a learning rate: train one component at rising rates, with the others held. Only --out is written."""
+    from rich.console import Console
+
+    from ..config.load import load_config
+    from ..lr_finder import LrRange, find_lr
+    from ..runtime.terminal import output
+
+    lrs = LrRange(first, last, updates)
+    with importing_by(config, plugins):
+        loaded = load_config(config, typed_overrides(context), allow_plugins=plugins is True)
+        output("\n".join(find_lr(loaded, component, lrs, out, Console())))

@@ -33,11 +33,11 @@ class DrawnRun:
     resumes: Sequence[int] = ()
     best: int | None = None
 
-    def marks(self, named: bool) -> list[Mark]:
-        """Return the marks of resumes and of the best checkpoint. named: whether they name the run."""
-        of = f", {self.name}" if named else ""
-        marks = [Mark(f"resumed{of}", step) for step in self.resumes]
-        return marks if self.best is None else [*marks, Mark(f"best checkpoint{of}", self.best, "--", "C2")]
+    def marks(self, number: int | None) -> list[Mark]:
+        """Return the marks of resumes and of the best checkpoint. number: the run's among several; None: the only."""
+        of, colour = ("", "0.3") if number is None else (f", {self.name}", f"C{number % 10}")
+        marks = [Mark(f"resumed{of}", step, ":", colour) for step in self.resumes]
+        return marks if self.best is None else [*marks, Mark(f"best checkpoint{of}", self.best, "--", colour)]
 
 
 def read_run(run_dir: Path, name: str) -> DrawnRun:
@@ -145,7 +145,7 @@ class RunPanels:
 
     def _panel(self, title: str, y_label: str, lines: Sequence[Line], log: bool | None) -> Panel:
         several = len(self._runs) > 1
-        marks = [mark for run in self._runs for mark in run.marks(several)]
+        marks = [mark for number, run in enumerate(self._runs) for mark in run.marks(number if several else None)]
         return Panel(title, y_label, lines, log, marks=marks)
 
     def _is_signed(self, name: str) -> bool:
