@@ -46,6 +46,7 @@ TRAINER = [
     "reporting",
     "checkpoint.tools",
     "report_page",
+    "diagnosis",
     "importing",
     "exporting",
     "",

@@ -60,3 +60,17 @@ def lr_find(
     with importing_by(config, plugins):
         loaded = load_config(config, typed_overrides(context), allow_plugins=plugins is True)
         output("\n".join(find_lr(loaded, component, lrs, out, Console())))
+
+
+@looking_app.command()
+def doctor(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's directory. The run may be training, or killed.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print an object, for other programs.")] = False,
+) -> None:
+    """Look for what is wrong with a run, with numbers and what to change. Exit code 1: something was found."""
+    from ..diagnosis import doctor as checks
+    from ..runtime.terminal import output
+
+    evidence, found = checks.examine(run)
+    output((checks.as_json if as_json else checks.as_text)(evidence, found))
+    raise typer.Exit(any(finding.kind == "finding" for finding in found))
