@@ -1,13 +1,16 @@
 """The commands on the keys that a config can name."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .arguments import KEY, OverridesCommand
 from .contexts import importing, importing_by
 from .options import TAKES_OVERRIDES, NoPlugins, Out, Plugins, PluginsOf, typed_overrides
+
+if TYPE_CHECKING:
+    from ..config.overrides import Typed
 
 keys_app = typer.Typer()
 
@@ -66,12 +69,9 @@ def plot(
     plugins: Plugins = None,
 ) -> None:
     """Draw the schedules of a config or key, with warnings; or the losses, metrics, gradients and lr of runs."""
-    from ..config.load import load_config
     from ..errors import ConfigError
     from ..reporting.plot_files import check_out
     from ..reporting.run_plots import plot_runs
-    from ..reporting.schedule_plots import plot_config, plot_key
-    from ..runtime.hub import is_reference
     from ..runtime.terminal import output, report
 
     check_out(out)
@@ -81,17 +81,21 @@ def plot(
         if overrides:
             raise ConfigError(f"--{next(iter(overrides))}: a run is drawn as it is; overrides are for a config or key")
         lines = plot_runs(targets, out, smooth)
-        (output if out is None else report)("\n".join(lines))
-        return
-    if smooth:
+    elif smooth:
         raise ConfigError("--smooth: is for runs; a schedule is drawn as it is")
+    else:
+        lines = _plot_schedules(target, overrides, out, plugins)
+    (output if out is None else report)("\n".join(lines))
+
+
+def _plot_schedules(target: str, overrides: "dict[str, Typed]", out: Path | None, plugins: bool | None) -> list[str]:
+    from ..config.load import load_config
+    from ..reporting.schedule_plots import plot_config, plot_key
+    from ..runtime.hub import is_reference
+
+    path = Path(target)
     is_config = path.suffix in (".yaml", ".yml", ".json") or path.is_file() or path.is_fifo() or is_reference(target)
     with importing_by(target, plugins):
         if is_config:
-            lines = plot_config(load_config(target, overrides, allow_plugins=plugins is True), out)
-        else:
-            lines = plot_key(target, overrides, out)
-    if out is None:
-        output("\n".join(lines))
-    else:
-        report("\n".join(lines))
+            return plot_config(load_config(target, overrides, allow_plugins=plugins is True), out)
+        return plot_key(target, overrides, out)

@@ -73,4 +73,4 @@ def doctor(
 
     evidence, found = checks.examine(run)
     output((checks.as_json if as_json else checks.as_text)(evidence, found))
-    raise typer.Exit(any(finding.kind == "finding" for finding in found))
+    raise typer.Exit(int(any(finding.kind == "finding" for finding in found)))

@@ -40,13 +40,14 @@ def loss_not_finite(run: Evidence) -> Iterator[Finding]:
 def loss_rises(run: Evidence) -> Iterator[Finding]:
     """Look for a training loss that ends above its beginning, or jumps up again and again: the lr is too high."""
     points = run.points("loss")
-    if len(points) < _FEWEST_LINES or run.learns_in_turn:
+    if len(points) < 2 * _FEWEST_LINES or run.learns_in_turn:
         return
-    first, last = middle(part(points, 0, 0.1)), middle(part(points, 0.9, 1))
+    count = max(5, len(points) // 10)
+    first, last = (middle([value for _, value in some]) for some in (points[:count], points[-count:]))
     if last > first + _RISE * max(abs(first), 1e-12):
         yield Finding(
             "loss rises",
-            f"training loss {first:.4g} in the first tenth, {last:.4g} in the last",
+            f"median training loss {first:.4g} in the first tenth, {last:.4g} in the last",
             "The learning rate is too high, or its warm-up too short.",
             _lower_lrs(run),
         )
@@ -98,9 +99,9 @@ def overfitting(run: Evidence) -> Iterator[Finding]:
     held, train = run.held_out(), run.points("loss")
     if len(held) < 5 or len(train) < _FEWEST_LINES:
         return
-    best_at = min(range(len(held)), key=lambda at: held[at][1])
-    step, best = held[best_at]
-    last = average([value for _, value in held[-2:]])
+    calm = [average([value for _, value in held[max(0, at - 1) : at + 2]]) for at in range(len(held))]
+    best_at = min(range(len(held)), key=calm.__getitem__)
+    step, best, last = held[best_at][0], calm[best_at], calm[-1]
     before = [value for at, value in train if at < step][-5:]
     after = part(train, 0.9, 1)
     if len(held) - 1 - best_at < 3 or best <= 0 or last < _OVERFITTING * best or average(after) >= average(before):
