@@ -54,7 +54,19 @@ TRAINER = [
 ]
 """The packages of `trainer` in the order of the flow; "" is the story of a run and what stands beside it."""
 
-CORE = {"torch", "schedulefree", "pydantic", "pydantic_core", "yaml", "safetensors", "numpy", "rich", "typer", "xxhash"}
+CORE = {
+    "torch",
+    "schedulefree",
+    "pydantic",
+    "pydantic_core",
+    "yaml",
+    "safetensors",
+    "numpy",
+    "rich",
+    "typer",
+    "xxhash",
+    "omegaconf",
+}
 EXTRAS = {
     "sklearn",
     "matplotlib",

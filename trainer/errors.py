@@ -23,6 +23,10 @@ class ConfigError(ValueError):
     exit_code: ClassVar[int] = 2
 
 
+class ConfigNote(UserWarning):
+    """A note on values of a config that are not used, since another file or an override changes a type."""
+
+
 class SaveError(RuntimeError):
     """A checkpoint or the metrics could not be written. The message names the newest checkpoint."""
 
@@ -103,8 +107,13 @@ def exit_code(error: BaseException) -> int:
 
 def resume_command(target: Path) -> str:
     """Return the command that resumes a run from its directory or from a checkpoint, quoted for a shell."""
+    return command_for("resume", target)
+
+
+def command_for(command: str, target: Path) -> str:
+    """Return a command of innerstep on a path, quoted for a shell."""
     path = str(target)
-    return f"innerstep resume {shlex.quote(f'./{path}' if path.startswith('-') else path)}"
+    return f"innerstep {command} {shlex.quote(f'./{path}' if path.startswith('-') else path)}"
 
 
 def missing_extra(user: str, package: str, extra: str) -> ConfigError:

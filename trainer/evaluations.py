@@ -118,7 +118,7 @@ class Evaluations:
                 by_main(run.world, lambda: metrics.write(line))
         else:
             run.metrics, found = dict(written), self._by_kind(written)
-        observe(run.optimizers.values(), run.metrics)
+        observe(run.updater.training_optimizers(run.step), run.metrics)
         self._log(found)
         run.evaluation_is_due = False
         if run.checkpoints.best.observe(run.step, run.metrics):

@@ -21,6 +21,7 @@ from .checkpoint.restore import restore_components
 from .checkpoint.selection import nonfinite_tensors
 from .config.load import load_config
 from .config.paths import as_text
+from .config.placed import naming_places
 from .config.schema import ExperimentConfig
 from .errors import ConfigError
 from .interfaces.objective import Objective
@@ -120,6 +121,7 @@ def config_of_run(run: str | Path, overrides: Mapping[str, object], allow_plugin
     return load_config(source, {**overrides, "train.run_dir": as_text(run_dir)}, allow_plugins=allow_plugins)
 
 
+@naming_places
 def load_checkpoint(config: ExperimentConfig, checkpoint: str | Path, device: torch.device) -> LoadedRun:
     """Return the run that `config` describes at one of its checkpoints, as `load_run` does."""
     with separate_rng(config.seed):

@@ -18,10 +18,12 @@ from optimizer.charts import Mark, Panel, Series
 from optimizer.config import counted, nearest
 
 from .config.schema import ExperimentConfig, OptimConfig
+from .config.turns import Turns
 from .errors import ConfigError, NonFiniteError
 from .interfaces.component import train_mode
-from .loop.gradient_updates import GradientUpdater, Rules
+from .loop.gradient_updates import GradientUpdater
 from .loop.loop import training_loop
+from .loop.rules import Rules
 from .offline_trainer import OfflineTrainer
 from .reporting.plot_files import check_out, draw
 from .runtime.rng import separate_rng
@@ -129,7 +131,7 @@ class _RangeUpdater(GradientUpdater):
             trainer.components,
             {component: self._optimizer},
             trainer.world,
-            Rules(train.precision, train.grad_clip_norm, "stop", {component: 1}),
+            Rules(train.precision, train.grad_clip_norm, "stop", {component: Turns()}),
             trainer.averages,
             trainer.log,
         )

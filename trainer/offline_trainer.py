@@ -15,6 +15,7 @@ from .checkpoint.own_state import OwnState
 from .checkpoint.provenance import provenance
 from .checkpoint.savable import check_lengths
 from .checkpoint.save_errors import writing
+from .config.placed import naming_places
 from .config.schema import ExperimentConfig
 from .distributed.agreement import Agreement
 from .distributed.outcomes import by_main, failing_together
@@ -28,16 +29,21 @@ from .interfaces.objective import Objective, Outcome
 from .loop.averaged_weights import MovingAverages, averaged_weights, train_at_training_weights
 from .loop.batches import shuffled_batches
 from .loop.data_checks import check_means, check_pin_memory, check_splits
-from .loop.gradient_updates import GradientUpdater, Rules
+from .loop.gradient_updates import GradientUpdater
 from .loop.loop import training_loop
 from .loop.nonfinite import check_weights
+from .loop.rules import Rules
 from .loop.step_counts import NOTICED_AFTER, step_count_notices
 from .reporting.metrics_file import written_evaluation
 from .reporting.metrics_log import MetricsLog, sink_classes
-from .reporting.plan_table import plan
+from .reporting.plan import Plan, plan_of
+from .reporting.plan_table import plan_text
 from .reporting.plot_files import require_plotting
 from .reporting.progress_bar import RunProgress
 from .reporting.run_plots import draw_pictures
+from .reporting.run_status import RunStatus
+from .reporting.run_summary import Ending, show_summary
+from .reporting.tables import fit_lines
 from .reporting.timeline import CHECKPOINT, EVALUATION, PICTURES, Timeline
 from .reporting.training_lines import TrainingLines
 from .rescue import early_stop_error, rescuing
@@ -46,7 +52,7 @@ from .run import Result
 from .run_layout import METRICS, TIMELINE
 from .runtime.rng import seed_all, separate_rng
 from .runtime.signals import Interruption
-from .runtime.terminal import log
+from .runtime.terminal import log, on_terminal
 from .same_run import check_same_data, check_same_run, check_same_state
 from .setup.components import build_components, compile_components
 from .setup.dry_run import dry_run_smallest_batch, prepare_components
@@ -71,6 +77,7 @@ class OfflineTrainer:
         ConfigError: Something in the config cannot work.
     """
 
+    @naming_places
     def __init__(
         self, config: ExperimentConfig, console: Console, resumed: bool = False, world: World | None = None
     ) -> None:
@@ -96,7 +103,7 @@ class OfflineTrainer:
         self.optimizers = self._build_optimizers()
         self.fingerprint = run_fingerprint(self.config, self.optimizers, self.horizon)
         self.averages = self._averages(resumed)
-        trained, rules = (self.components, self.optimizers), Rules.from_config(self.config, self.optimizers)
+        trained, rules = (self.components, self.optimizers), self._rules()
         self.updater = GradientUpdater(*trained, self.world, rules, self.averages, self.log)
         self.contents = CheckedContents(*trained, self.averages, self.world)
         self.own_state = OwnState(self.objective, self.data, self.components, config.data.workers, self.log)
@@ -110,10 +117,9 @@ class OfflineTrainer:
         self.metrics: dict[str, float] = {}
         self.evaluation_is_due = False
 
-    def plan(self) -> str:
-        """Return the table of components, optimizers and schedules."""
-        table = plan(self.config, self.components, self.optimizers, self.horizon, len(self.data.train))
-        return "\n".join([table, *self.averages.plan_lines()])
+    def plan(self) -> Plan:
+        """Return the plan of the run."""
+        return plan_of(self)
 
     def run(self) -> Result:
         """Train from the present step to the end; write metrics, checkpoints and pictures.
@@ -132,7 +138,7 @@ class OfflineTrainer:
             self.timeline = Timeline(None)
         about = {
             "total_steps": self.horizon.total_steps,
-            "plan": self.plan(),
+            "plan": plan_text(self.plan()),
             "processes": self.world.size,
             **{name: self.provenance[name] for name in ("innerstep", "torch", "device")},
         }
@@ -149,7 +155,7 @@ class OfflineTrainer:
         clock, checks = self.checkpoints.due_by_clock, (self.updater.check_met, self.updater.check_steps)
         with (
             MetricsLog(sinks, run_dir, self.step, self.checkpoints.failed) as metrics,
-            RunProgress(self.console, self.step, self.horizon.total_steps) as progress,
+            self._progress() as progress,
             interruption,
             self.checkpoints,
             rescuing(self, interruption),
@@ -158,16 +164,15 @@ class OfflineTrainer:
             self.evaluations,
         ):
             agreement = Agreement(self.world, interruption, clock, self.step, *checks, lines.write)
-            self._train(metrics, lines, agreement)
+            self._train(metrics, lines, progress, agreement)
         if agreement.signal is not None and (self.evaluation_is_due or not self._is_over()):
-            raise early_stop_error(self, agreement.signal)
-        for line in [*self._step_count_notices(), *self.checkpoints.best.missing()]:
-            self.log(line)
-        with self.timeline.timing(PICTURES, self.step):
-            self._draw()
+            error = early_stop_error(self, agreement.signal)
+            self._summarize(progress, f"stopped by {agreement.signal.name}", resumes=True)
+            raise error
+        self._finish(progress)
         return Result(run_dir, self.step, self.metrics)
 
-    def _train(self, metrics: MetricsLog, lines: TrainingLines, agreement: Agreement) -> None:
+    def _train(self, metrics: MetricsLog, lines: TrainingLines, progress: RunProgress, agreement: Agreement) -> None:
         """Run the updates. What is due after one comes in this order: metrics, checkpoint, evaluation.
 
         All processes of the run take each branch, or none does.
@@ -176,8 +181,7 @@ class OfflineTrainer:
         self.begun = self.step
         if self.evaluation_is_due:  # the checkpoint that the run resumes from was written before it
             written = by_main(world, lambda: written_evaluation(train.run_dir / METRICS, self.step))
-            with self.timeline.timing(EVALUATION, self.step):
-                self.evaluations.evaluate_and_keep(metrics, agreement, written)
+            self._evaluate(metrics, progress, agreement, written)
             if self.evaluation_is_due:  # a signal has stopped it
                 agreement.exchange()
                 return
@@ -198,7 +202,7 @@ class OfflineTrainer:
             agreement.after_update(self.step)
             saves = self._is_over() or self.checkpoints.due(self.step) or agreement.save_is_due
             if saves or self.evaluation_is_due:
-                self._save_and_evaluate(saves, metrics, agreement)
+                self._save_and_evaluate(saves, metrics, progress, agreement)
             if self.step == self.begun + NOTICED_AFTER:
                 for notice in self._step_count_notices():
                     self.log(notice)
@@ -207,7 +211,7 @@ class OfflineTrainer:
                     self.save(is_last=True)
                 break
 
-    def _save_and_evaluate(self, saves: bool, metrics: MetricsLog, agreement: Agreement) -> None:
+    def _save_and_evaluate(self, saves: bool, metrics: MetricsLog, progress: RunProgress, agreement: Agreement) -> None:
         """Save and evaluate after an update, each if it is due. A signal that came meanwhile is known afterwards."""
         if saves:
             agreement.catch_up()
@@ -216,9 +220,45 @@ class OfflineTrainer:
                 self.checkpoints.wait()  # the last checkpoint is there before an evaluation can fail
         agreement.exchange()
         if self.evaluation_is_due and agreement.signal is None:
-            with self.timeline.timing(EVALUATION, self.step):
-                self.evaluations.evaluate_and_keep(metrics, agreement)
+            self._evaluate(metrics, progress, agreement)
             agreement.exchange()
+
+    def _evaluate(
+        self,
+        metrics: MetricsLog,
+        progress: RunProgress,
+        agreement: Agreement,
+        written: Mapping[str, float] | None = None,
+    ) -> None:
+        """Evaluate, unless a signal comes meanwhile. written: the metrics, if it was done before a resume."""
+        progress.catch_up()
+        with self.timeline.timing(EVALUATION, self.step):
+            self.evaluations.evaluate_and_keep(metrics, agreement, written)
+        if not self.evaluation_is_due:
+            progress.evaluated(self.step, self.metrics, self.checkpoints.best.record)
+
+    def _progress(self) -> RunProgress:
+        """Return the progress of the run from the present step on, which learns of each checkpoint."""
+        samples = (self.batches.batches_per_epoch - 1) * self.config.data.batch_size + self.batches.smallest_batch
+        status = RunStatus(self.step, self.horizon, samples)
+        status.take_best(self.checkpoints.best.record)
+        progress = RunProgress(self.console, status, self.world.device)
+        self.checkpoints.on_saved = progress.saved
+        return progress
+
+    def _summarize(self, progress: RunProgress, reason: str, resumes: bool = False) -> None:
+        if self.world.is_main:
+            progress.status.step = self.step
+            ending = Ending(reason, resumes, self.checkpoints.latest, self.checkpoints.best.folder)
+            show_summary(self.console, ending, progress.status, self.config)
+
+    def _finish(self, progress: RunProgress) -> None:
+        """End a run that is done: notices, pictures, and the summary."""
+        for line in [*self._step_count_notices(), *self.checkpoints.best.missing()]:
+            self.log(line)
+        with self.timeline.timing(PICTURES, self.step):
+            self._draw()
+        self._summarize(progress, "done")
 
     def _draw(self) -> None:
         """Draw the metrics and the policy's episodes, as the config asks."""
@@ -234,7 +274,7 @@ class OfflineTrainer:
 
     def log(self, line: str) -> None:
         """Print a line, above the progress bar if there is one."""
-        log(self.console, line)
+        log(self.console, fit_lines(line, self.console.width if on_terminal(self.console) else None))
 
     def save(self, is_last: bool = False) -> None:
         """Write a checkpoint of this moment, or start a thread that writes it.
@@ -296,13 +336,17 @@ class OfflineTrainer:
 
     def _build_optimizers(self) -> dict[str, Optimizer]:
         """Return one optimizer for each trainable component in model.component_optims."""
+        turns = self.config.model.turns
         optimizers = {
-            name: build_optimizer(name, optim, self.components[name], self.horizon)
+            name: build_optimizer(name, optim, self.components[name], turns(name, self.horizon).horizon(self.horizon))
             for name, optim in self.config.model.component_optims.items()
             if not is_frozen(self.components[name])
         }
         check_each_trains(self.components, optimizers)
         return optimizers
+
+    def _rules(self) -> Rules:
+        return Rules.from_config(self.config, self.optimizers, self.horizon)
 
     def _averages(self, resumed: bool) -> MovingAverages:
         """Return the moving averages, which start at the weights that training starts at."""

@@ -56,7 +56,7 @@ def restore_run(run: Run, folder: Path) -> None:
         else:
             differences = changes_table(rows) or "  nothing"
             run.log(f"resume.on_change={on_change}; what differs from the checkpoint:\n{differences}")
-        restore_components(folder, run.components, run.optimizers, run.updater.rules.every, rows, on_change, run.log)
+        restore_components(folder, run.components, run.optimizers, run.updater.rules.turns, rows, on_change, run.log)
         restore_averages(folder, run.components, run.averages, on_change, run.log)
         with expected_content(folder):
             train_at_training_weights(run.optimizers.values())

@@ -8,12 +8,13 @@ from optimizer.config import log_imports
 
 from .checkpoint.own_state import OwnState
 from .config.evaluation import EvaluationConfig
+from .config.placed import naming_places
 from .config.schema import ExperimentConfig
 from .errors import ConfigError, OutputError, user_code
 from .interfaces.evaluation import Episode
 from .loaded_run import LoadedRun, config_of_run, load_checkpoint
-from .loop.gradient_updates import autocast
 from .loop.policy_evaluation import PolicyEvaluation, mean_metrics
+from .loop.rules import autocast
 from .reporting.metrics_file import episodes_text
 from .reporting.plot_files import require_plotting
 from .reporting.tables import align_columns
@@ -85,6 +86,7 @@ def _evaluate(evaluation: PolicyEvaluation, loaded: LoadedRun, out: Path | None,
                 report(line)
 
 
+@naming_places
 def _settings(config: ExperimentConfig, asks_for_video: bool, out: Path | None) -> EvaluationConfig:
     """Return the run's `train.evaluation`; without `out`, without videos. Raises ConfigError."""
     settings = config.train.evaluation

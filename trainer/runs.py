@@ -1,7 +1,7 @@
 """A run's directory: a run is started in it, or resumed from it."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -19,6 +19,7 @@ from .checkpoint.upgrades import strings
 from .checkpoint.writing import clear_leftovers, recover
 from .config.load import load_config
 from .config.paths import as_text, path_of
+from .config.placed import naming_places
 from .config.plugins import heading_of_folders
 from .config.schema import ExperimentConfig
 from .config.yaml_file import read_config_file
@@ -30,6 +31,7 @@ from .errors import ConfigError, resume_command
 from .offline_trainer import OfflineTrainer
 from .ownership import is_run_directory, refuse_a_copy, remove_leftovers, remove_run, run_to_overwrite
 from .reporting.metrics_file import MetricsFile
+from .reporting.plan_table import show_plan
 from .run import Result
 from .run_layout import CHECKPOINTS, CONFIG, LATEST, METRICS, NOT_UNDERSTOOD, TRAINER
 from .run_lock import RunLock, locked
@@ -37,7 +39,7 @@ from .runtime.files import DamagedCheckpointError, write_atomically
 from .runtime.hub import is_reference
 from .runtime.signals import StoppedBySignal
 from .runtime.streams import steady_console
-from .runtime.terminal import log, printing_once, show
+from .runtime.terminal import log, printing_once
 from .runtime.version import heading, newer
 
 Log = Callable[[str], None]
@@ -88,6 +90,7 @@ def train(
         return _train_or_resume(config, overwrite, or_resume, steady, world)
 
 
+@naming_places
 def _train_or_resume(
     config: ExperimentConfig, overwrite: bool, or_resume: bool, console: Console, world: World
 ) -> Result:
@@ -118,7 +121,7 @@ def _train(config: ExperimentConfig, overwrite: bool, console: Console, world: W
             _write_config(run_dir, trainer.config)
         world.barrier()
         with _naming_resume_command(run_dir):
-            show(trainer.console, trainer.plan())
+            _show_plan(trainer)
             return trainer.run()
 
 
@@ -171,7 +174,7 @@ def _resume(
             trainer.checkpoints.check_lock = lock.check
             _prepare_files(trainer, config if is_changed else None)
         world.barrier()
-        show(console, trainer.plan())
+        _show_plan(trainer)
         total = trainer.horizon.total_steps
         done = ": the run is done" if trainer.step == total else ""
         log(console, f"resuming after {trainer.step} of {counted(total, 'update')}{done}")
@@ -264,9 +267,26 @@ def _run_and_checkpoint(target: Path) -> tuple[Path, Path | None]:
         raise ConfigError(str(error)) from error
     if folder is not None and is_file(folder.parent.parent / CONFIG):
         return folder.parent.parent, folder
-    raise ConfigError(f"{target}: there is no run here (no {CONFIG}). Start one with `innerstep train CONFIG`.")
+    raise ConfigError(f"{target}: {_other_than_a_run(target)}")
 
 
+def _other_than_a_run(target: Path) -> str:
+    if target.suffix in (".yaml", ".yml", ".json") and is_file(target):
+        return f"{target.name} is a config and not a run.{_resuming(target)} `innerstep train CONFIG` starts one."
+    return f"there is no run here (no {CONFIG}). Start one with `innerstep train CONFIG`."
+
+
+def _resuming(file: Path) -> str:
+    """Return the command that resumes the run of a config's file; "" if there is no saying."""
+    with suppress(ConfigError):
+        train_section = read_config_file(file).get("train")
+        run_dir = train_section.get("run_dir") if isinstance(train_section, dict) else None
+        if isinstance(run_dir, str):
+            return f" Its run is continued by `{resume_command(Path(run_dir))}`."
+    return ""
+
+
+@naming_places
 def _with_saved_values(config: ExperimentConfig, folder: Path) -> ExperimentConfig:
     try:
         saved, trusted = read_progress(folder).values, read_config_file(folder.parent.parent / CONFIG)
@@ -317,6 +337,11 @@ def _naming_resume_command(run_dir: Path) -> Iterator[None]:
     except KeyboardInterrupt as error:  # with a message, unless a signal raised it
         message = str(error) or f"interrupted; `{resume_command(run_dir)}` continues the run"
         raise KeyboardInterrupt(message) from None
+
+
+def _show_plan(trainer: OfflineTrainer) -> None:
+    if trainer.world.is_main:
+        show_plan(trainer.console, trainer.plan())
 
 
 def _logger(console: Console, style: str | None = None) -> Log:

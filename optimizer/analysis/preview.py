@@ -22,6 +22,8 @@ class Preview:
 
     every = 1
     """Updates of the run for each step of the optimizer."""
+    first = 0
+    """The first update of the run that may step the optimizer."""
     usual: Options | None = None
     """The defaults of the optimizer's options, as in `schedule_warnings`; None if they are unknown."""
 
@@ -42,7 +44,7 @@ class Preview:
     def values_at(self, update: int) -> dict[str, float]:
         """Return the values of the options that move in this update of the run."""
         self._group.update(self._defaults)  # a schedule may move the momentum in some updates only
-        self._scheduler.last_epoch = update // self.every
+        self._scheduler.last_epoch = max(0, update // self.every - -(-self.first // self.every))
         self._scheduler.write([self._group])
         values = {**self._group, **dict(zip(("beta1", "beta2"), self._group.get("betas", ()), strict=False))}
         return {option: float(values[option]) for option in self.options}

@@ -2,7 +2,7 @@
 
 from .arguments import arguments_model, check_arguments, construct, signature_model
 from .attribute_docs import attribute_docstring
-from .errors import UNKNOWN_KEY, explain, filtered, nest, refusal
+from .errors import UNKNOWN_KEY, UNKNOWN_NAME, explain, filtered, nest, path_of, refusal, reworded, together
 from .fields import Beta, Count, NonNegativeNumber, PositiveCount, PositiveFraction, PositiveNumber
 from .function_path import function_at
 from .importing import (
@@ -15,11 +15,14 @@ from .importing import (
     search_in,
 )
 from .messages import bounded, counted, joined, listed, message_of, nearest, shown, shown_value, visible
+from .rules import in_yaml
+from .synonyms import synonyms
 from .tagged_field import TaggedField
 from .validation import Config
 
 __all__ = [
     "UNKNOWN_KEY",
+    "UNKNOWN_NAME",
     "Beta",
     "Config",
     "Count",
@@ -40,6 +43,7 @@ __all__ = [
     "filtered",
     "folders_of_modules",
     "function_at",
+    "in_yaml",
     "joined",
     "listed",
     "load_module",
@@ -47,11 +51,15 @@ __all__ = [
     "message_of",
     "nearest",
     "nest",
+    "path_of",
     "refusal",
     "refuse_under_no_plugins",
+    "reworded",
     "search_in",
     "shown",
     "shown_value",
     "signature_model",
+    "synonyms",
+    "together",
     "visible",
 ]

@@ -5,7 +5,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from .errors import TOO_LARGE
+from .rules import TOO_LARGE
 
 T = TypeVar("T")
 

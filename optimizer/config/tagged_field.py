@@ -8,7 +8,9 @@ from pydantic_core import core_schema
 
 from .arguments import construct
 from .errors import UNKNOWN_KEY, refusal
+from .messages import shown, shown_value
 from .registry import Registry, UnknownKeyError
+from .rules import in_yaml
 from .validation import Config
 
 
@@ -38,9 +40,9 @@ class TaggedField:
         if isinstance(value, self._base):
             return value
         if not isinstance(value, dict) or not isinstance(value.get("type"), str):
-            raise refusal(
-                f"must be a mapping with a `type`, as in {{type: {self._example}}}; got {value!r}", value=value
-            )
+            example = shown(value) if isinstance(value, str) else self._example
+            got = in_yaml(value) or shown_value(value)
+            raise refusal(f"must be a mapping with a `type`, as in {{type: {example}}}; got {got}", value=value)
         fields = {name: field for name, field in value.items() if name != "type"}
         try:
             cls = self.registry[value["type"]]

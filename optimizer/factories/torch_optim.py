@@ -59,6 +59,16 @@ OPTION_MEANINGS = {
     "adjust_lr_fn": "How the lr depends on a matrix's shape: null or original, or match_rms_adamw.",
 }
 
+_AT_LEAST_0 = "must be at least 0"
+_RULES = {
+    **dict.fromkeys(("lr", "eps", "weight_decay", "momentum", "lr_decay", "momentum_decay", "d"), _AT_LEAST_0),
+    "initial_accumulator_value": _AT_LEAST_0,
+    "betas": "each must be at least 0 and less than 1",
+    "rho": "must be from 0 to 1",
+    "etas": "the first must be less than 1, and the second greater",
+}
+"""The range of an argument that a class of torch's checks."""
+
 LEROBOT_CLIP_NORMS = {"adam": 10.0, "adamw": 10.0, "sgd": 10.0}
 """Keys that LeRobot has too, with its default of `grad_clip_norm`."""
 
@@ -75,7 +85,8 @@ class TorchFactory(FreeScheduleFactory):
         if message and message != _refusal_by_class(self.optimizer_class, required):
             for name, value in options.items():
                 if _refusal_by_class(self.optimizer_class, {name: value}) == message:
-                    self.refuse(name, f"{message}; got {value!r}")
+                    rule = _plain_rule(name, message)
+                    self.refuse(name, rule if str(value) in rule else f"{rule}; got {value!r}")
             raise refusal(message)
         lr = options.get("lr")
         if isinstance(lr, int | float) and lr < 0:  # custom classes often do not check it
@@ -127,6 +138,12 @@ def summary_of(cls: type) -> str:
     """Return the first line of the docstring of `cls`; without one, the path of the class."""
     doc = inspect.cleandoc(cls.__doc__ or "")
     return doc.partition("\n")[0] or f"{cls.__module__}.{cls.__qualname__}."
+
+
+def _plain_rule(name: str, message: str) -> str:
+    """Return the rule that torch means by a message such as `Invalid learning rate`, or the message of another."""
+    rule = _RULES.get(name) if message.startswith("Invalid ") else None
+    return rule or message
 
 
 def _refusal_by_class(optimizer_class: type[Optimizer], options: Mapping[str, object]) -> str | None:

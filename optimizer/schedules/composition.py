@@ -11,7 +11,7 @@ from ..config.messages import counted
 from ..types import StateDict
 from .base import SCHEDULE_REGISTRY, CurveSchedule, NestedSchedule, resolved_at
 from .curve import Curve, MetricCurve
-from .durations import Duration, RelativeDuration, all_resolved
+from .durations import Duration, all_resolved, updates_of
 from .horizon import Horizon
 
 
@@ -155,10 +155,7 @@ class Sequence(Composition):
         return self
 
     def resolved(self, horizon: Horizon | None) -> Self:
-        milestones = [
-            start.updates(horizon, "milestones") if isinstance(start, RelativeDuration) else start
-            for start in self.milestones
-        ]
+        milestones = [updates_of(start, horizon, "milestones") for start in self.milestones]
         active = active_indices(milestones)
         starts = [0, *(milestones[index - 1] for index in active[1:])]
         ends = [*starts[1:], horizon.total_steps if horizon else None]

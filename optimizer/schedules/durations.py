@@ -38,6 +38,15 @@ class RelativeDuration(str):
         return round(float(match[1]) * whole / (1 if match[2] == "ep" else 100))
 
 
+def updates_of(duration: int, horizon: Horizon | None, field: str) -> int:
+    """Return a duration in updates: a number as it is, a share or epochs of the run by `horizon`.
+
+    Raises:
+        ValidationError: At `field`, if the length of the run or of an epoch is needed and unknown.
+    """
+    return duration.updates(horizon, field) if isinstance(duration, RelativeDuration) else duration
+
+
 def all_resolved(*durations: int | None) -> bool:
     """Return whether all `durations` are numbers of updates."""
     return all(isinstance(duration, int) for duration in durations)

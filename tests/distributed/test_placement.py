@@ -37,7 +37,7 @@ def test_a_frozen_component_frees_what_it_gathers_for_a_forward_pass(tmp_path, t
     wide = {"type": "mlp", "params": {"in_features": 4, "out_features": 4, "hidden": [999]}, "freeze": True, **SHARD}
     second = {"type": "mlp", "params": {"in_features": 4, "out_features": 4}}
     for before, after, weights in two_workers.call(bytes_after_forward_passes, made(tmp_path / "run", wide, second)):
-        assert after == before < weights  # of this component half, and the small one
+        assert after <= before < weights  # of this component half, and the small one
 
 
 def test_one_process_can_call_a_component_that_is_gathered(tmp_path, two_workers):

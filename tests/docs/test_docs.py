@@ -1,6 +1,7 @@
 """The documents are true: their code runs, and their commands and figures are the program's."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -62,7 +63,8 @@ def test_the_readmes_commands_for_policies_are_there(cli):
         assert command[0] in cli("--help")[1]
     for config in (commands[0][1], commands[-1][1]):
         assert (ROOT / config).is_file()
-    assert yaml.safe_load((ROOT / commands[0][1]).read_text())["train"]["run_dir"] == commands[2][1]
+    run_dir = yaml.safe_load((ROOT / commands[0][1]).read_text())["train"]["run_dir"]
+    assert os.path.normpath(f"configs/{run_dir}") == commands[2][1]
 
 
 def within(part, whole):

@@ -95,7 +95,7 @@ def test_walkthrough_runs_the_readmes_commands():
 def test_own_optimizer_and_schedule_train(run, tmp_path):
     printed = run("own_optimizer_and_schedule", "-m", "trainer", "train", "config.yaml")
     assert re.search(r"^backbone .* lion +default +cooldown$", printed, re.MULTILINE)
-    assert float(re.search(r"accuracy (\S+)", printed)[1]) > 0.6
+    assert float(re.search(r"held out: .*accuracy (\S+)", printed)[1]) > 0.6
     lines = [json.loads(line) for line in (tmp_path / "runs/lion/metrics.jsonl").read_text().splitlines()]
     lrs = {line["step"]: line["lr/backbone"] for line in lines if line["split"] == "train"}
     assert lrs[0] == lrs[150] == 1e-3

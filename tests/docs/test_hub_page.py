@@ -47,4 +47,4 @@ def test_the_page_on_the_hub_works_as_it_is_written(cli):
     names = {}
     exec(blocks("docs/hub.md", "python")[0], names)
     assert names["run"].step in (10, 20)
-    assert str(names["config"].train.run_dir) == "runs/small"
+    assert str(names["config"].train.run_dir) == "runs/recipe"

@@ -9,6 +9,7 @@ from sample_lerobot_policies import EPISODES, PARAMS, PUSHT, lerobot_config
 
 from trainer import load_config, train
 from trainer.offline_trainer import OfflineTrainer
+from trainer.reporting.plan_table import plan_text
 
 pytestmark = [needs("lerobot"), pytest.mark.filterwarnings("ignore")]  # LeRobot's libraries warn of much
 
@@ -65,4 +66,4 @@ def test_the_plan_of_an_imported_config_has_its_environment_and_transforms(impor
     config = imported("act", PushtEnv(task="PushT-v0"), dataset=data)
     assert config.train.evaluation.params["id"] == "gym_pusht:gym_pusht/PushT-v0"
     trainer = OfflineTrainer(config, Console(quiet=True))
-    assert "policy" in trainer.plan()
+    assert "policy" in plan_text(trainer.plan())

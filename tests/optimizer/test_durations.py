@@ -57,7 +57,7 @@ def test_the_length_of_the_run_by_any_name(total_steps):
         ("", "epochs as in"),
         ("150%", "at most the whole run"),
         (-1, "greater than or equal to 0"),
-        (2.5, "valid integer"),
+        (2.5, "a whole number"),
         (True, "not true or false"),
     ],
 )

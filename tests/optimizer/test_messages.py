@@ -108,7 +108,7 @@ def test_a_key_and_a_value_without_end_are_cut():
         Few.model_validate({"x" * 10_000_000: 1, "further": {"a\nb": "y" * 10_000_000}})
     lines = explain(raised.value)
     assert max(map(len, lines)) < 600
-    assert any(line.startswith(r"further.a\nb: must be a valid integer") for line in lines)
+    assert any(line.startswith(r"further.a\nb: must be a whole number") for line in lines)
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +188,7 @@ def test_a_config_with_hostile_keys_is_answered_in_one_screen(cli, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     code, printed = cli("plan", tmp_path / "config.json")
     assert (code, len(printed) < 9000, visible(printed) == printed) == (2, True, True)
-    assert f"{SHOWN}: unknown name" in printed
+    assert f"model.components.{SHOWN}0" in printed
     with pytest.raises(ConfigError) as raised:
         load_config(config)
     assert len(str(raised.value)) < 100_000

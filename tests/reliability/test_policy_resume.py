@@ -94,6 +94,7 @@ def act(run):
 def offline(run, name):
     """Return the config of offline reinforcement learning on the pendulum: targets, and TD3+BC's delayed actor."""
     made = yaml.safe_load((ROOT / f"configs/pendulum_{name}.yaml").read_text())
+    made["data"]["params"]["path"] = str(ROOT / "configs/pendulum/transitions.npz")
     made["train"] = {"objective": made["train"]["objective"], "run_dir": str(run), "device": "cpu", **OFTEN}
     for optim in made["model"]["component_optims"].values():
         optim["params"] = {key: value for key, value in optim["params"].items() if key != "warmup_steps"}

@@ -22,6 +22,7 @@ from trainer.config.overrides import parse_overrides
 from trainer.config.paths import as_text, expand
 from trainer.config.yaml_file import read_config_file
 from trainer.offline_trainer import OfflineTrainer
+from trainer.reporting.plan_table import plan_text
 
 QUIET = Console(quiet=True)
 
@@ -60,7 +61,7 @@ TYPED = [
 
 @pytest.mark.parametrize("text", TYPED)
 def test_a_field_for_text_takes_an_override_as_it_was_typed(text):
-    assert overridden(f"--train.run_dir={text}").train.run_dir == Path(text)
+    assert overridden(f"--train.run_dir={text}").train.run_dir == Path.cwd() / text
     component = {"type": "sample_bad_constructors.Failing", "params": {"way": "none"}}
     read = overridden("--model.components.first.params.label", text, raw=one(component=component))
     assert read.model.components["first"].params["label"] == text
@@ -89,11 +90,11 @@ def test_an_empty_value_of_a_field_for_text_or_nothing_is_nothing():
 
 def test_init_from_takes_text_as_typed_or_a_mapping():
     first = "--model.components.first.init_from"
-    assert overridden(f"{first}=runs/exp #3").model.components["first"].init_from.path == Path("runs/exp #3")
+    assert overridden(f"{first}=runs/exp #3").model.components["first"].init_from.path == Path.cwd() / "runs/exp #3"
     read = overridden(f"{first}={{path: runs/x, optimizer: true}}").model.components["first"].init_from
-    assert (read.path, read.optimizer) == (Path("runs/x"), True)
+    assert (read.path, read.optimizer) == (Path.cwd() / "runs/x", True)
     assert overridden(f"{first}=null").model.components["first"].init_from is None
-    assert overridden(f"{first}.path=007").model.components["first"].init_from.path == Path("007")
+    assert overridden(f"{first}.path=007").model.components["first"].init_from.path == Path.cwd() / "007"
 
 
 def test_other_fields_are_read_as_yaml_also_inside_a_schedule():
@@ -128,10 +129,10 @@ def test_paths_are_filled_in_and_written_so(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("RUNS", str(tmp_path / "ru$ns"))
     assert overridden("--train.run_dir=~/x").train.run_dir == tmp_path / "home/x"
-    assert overridden("--train.run_dir=a~/~").train.run_dir == Path("a~/~")
+    assert overridden("--train.run_dir=a~/~").train.run_dir == Path.cwd() / "a~/~"
     monkeypatch.setenv("SHORT", "~/r")
     assert overridden("--train.run_dir=$SHORT/x").train.run_dir == tmp_path / "home/r/x"
-    assert overridden("--train.run_dir=./~/x").train.run_dir == Path("~/x")
+    assert overridden("--train.run_dir=./~/x").train.run_dir == Path.cwd() / "~/x"
     assert overridden("--train.run_dir=~/$$x/${RUNS}").train.run_dir == Path(f"{tmp_path}/home/$x/{tmp_path}/ru$ns")
     run_dir = train(one("$RUNS/x", total_steps=1), console=QUIET).run_dir
     assert run_dir == tmp_path / "ru$ns/x"
@@ -144,7 +145,7 @@ PATHS = {
     "": "must not be empty",
     "a\0b": "cannot hold the character NUL",
     "$NO_SUCH_THING/x": "the environment variable 'NO_SUCH_THING' is not set",
-    "${oc.env:HOME}": "the environment variable 'oc.env:HOME' is not set",
+    "${NO_SUCH_THING}": "the environment variable 'NO_SUCH_THING' is not set",
     "~nobody-at-all/x": "there is no such user",
 }
 
@@ -171,7 +172,7 @@ def test_a_path_with_a_colon_that_exists_wins_over_a_component(tmp_path, monkeyp
     paths = [
         (init.path, init.component) for init in (made.model.components["first"].init_from for made in read.values())
     ]
-    assert paths == [(Path("runs/lr:high"), None), (Path("runs/lr"), "low")]
+    assert paths == [(tmp_path / "runs/lr:high", None), (tmp_path / "runs/lr", "low")]
     OfflineTrainer(read["runs/lr:high"], QUIET)
 
 
@@ -182,7 +183,7 @@ def test_text_is_no_boolean(text):
     raw["model"]["components"]["first"] = {"type": "sample_bad_constructors.Failing", "params": {"flag": text}}
     told = refused(raw).splitlines()
     for path in ("model.components.first.params.flag", "model.component_optims.first.params.amsgrad", "train.compile"):
-        assert f"{path}: must be true or false, without quotes; got {text!r}" in told
+        assert any(line.startswith(f"{path}: must be true or false, without quotes; got {text!r}") for line in told)
 
 
 def test_a_tuple_as_text_is_a_list_where_one_may_stand(tmp_path):
@@ -192,7 +193,7 @@ def test_a_tuple_as_text_is_a_list_where_one_may_stand(tmp_path):
     for betas in read.values():
         assert OPTIMIZER_BUILDER_REGISTRY["adamw"](betas=betas).betas == (0.8, 0.9)
     assert "must be a list; got '(0.8, 0.9'" in refused(one(optim={"type": "adamw", "params": {"betas": "(0.8, 0.9"}}))
-    assert overridden(raw=one("(old, new)")).train.run_dir == Path("(old, new)")
+    assert overridden(raw=one("(old, new)")).train.run_dir == Path.cwd() / "(old, new)"
 
 
 @pytest.mark.parametrize("number", [2**63, 10**30, 1e30, -1])
@@ -213,9 +214,9 @@ def test_the_largest_seed_trains(tmp_path):
 def test_a_batch_larger_than_the_data_is_noted_in_the_plan():
     raw = one()
     raw["data"]["batch_size"] = 1000
-    told = OfflineTrainer(load_config(raw), QUIET).plan()
+    told = plan_text(OfflineTrainer(load_config(raw), QUIET).plan())
     assert "warning: data.batch_size: 1000 is more than the 37 samples of the training data" in told
-    assert "warning" not in OfflineTrainer(load_config(one()), QUIET).plan()
+    assert "warning" not in plan_text(OfflineTrainer(load_config(one()), QUIET).plan())
 
 
 def test_a_horizon_takes_whole_numbers_of_any_library():
@@ -304,7 +305,7 @@ def test_an_optimizer_of_no_component_hides_no_error_in_another_entry():
     raw = config(
         "run", {"first": {"type": "normed"}}, {"frist": ADAMW, "first": {"type": "adamw", "params": {"lr": -1}}}
     )
-    assert refused(raw).startswith("model.component_optims.first.params.lr: Invalid learning rate")
+    assert refused(raw).startswith("model.component_optims.first.params.lr: must be at least 0")
 
 
 def test_a_preset_of_no_component_is_refused():
@@ -314,14 +315,14 @@ def test_a_preset_of_no_component_is_refused():
 
 def test_a_message_about_a_long_value_is_short():
     told = refused(one(component={"type": "normed", "params": {"width": "x" * 10_000}}))
-    assert "must be a valid integer" in told
+    assert "must be a whole number" in told
     assert len(told) < 500
     assert os.linesep not in told
 
 
 def test_a_run_of_any_length_is_planned():
     warmup = {"type": "adamw_warmup_cosine_decay", "params": {"peak_lr": 1e-3, "start_lr": 1e-5, "warmup_steps": 3}}
-    told = OfflineTrainer(load_config(one(optim=warmup, total_steps=2**62)), QUIET).plan()
+    told = plan_text(OfflineTrainer(load_config(one(optim=warmup, total_steps=2**62)), QUIET).plan())
     assert f"{2**62} updates of 8 samples" in told
     raw = one(total_steps=None, epochs=2**62)
     assert "train.epochs: must make less than 2^63 updates" in refused(raw)

@@ -19,6 +19,7 @@ from trainer.config.averages import EmaConfig
 from trainer.config.load import load_config
 from trainer.loop.averaged_weights import averaged_weights
 from trainer.loop.weight_ema import WeightEma, decay_at
+from trainer.reporting.plan_table import plan_text
 
 EMA = {"decay": 0.9, "power": 0.75}
 OPTIMS = {"first": ADAMW, "second": WARMUP}
@@ -144,7 +145,9 @@ def test_beside_a_schedule_free_component_statistics_are_measured_and_given_back
     trainer = ready(averaged(tmp_path / "run", optims=optims, eval_every=2), printed)
     trainer.run()
     assert list(trainer.averages.ema) == ["first"]
-    assert "train.ema: averages of first: decay 0.9, warm-up power 0.75; not of second: its optimizer" in trainer.plan()
+    assert "train.ema: averages of first: decay 0.9, warm-up power 0.75; not of second: its optimizer" in plan_text(
+        trainer.plan()
+    )
     with averaged_weights(trainer.optimizers.values(), trainer.averages):
         averages = {name: tensor.clone() for name, tensor in trainer.components["first"].state_dict().items()}
     trainer.evaluations.on_held_out()

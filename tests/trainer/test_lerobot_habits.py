@@ -46,14 +46,14 @@ def message(changed):
         ("env.type", "pusht", "env.type: is a name of LeRobot's configs. Here it is train.evaluation.params.id"),
         ("eval.n_episodes", 5, "eval.n_episodes: is a name of LeRobot's configs. Here it is train.evaluation.n_"),
         ("wandb.enable", True, "Here it is train.log, which has no sink for W&B"),
-        ("batch_size", 8, "batch_size: is a name of LeRobot's configs. Here it is data.batch_size"),
+        ("batch_size", 8, "batch_size: has no place here; write data.batch_size"),
         ("config_path", "a.json", "Here it is the argument of `innerstep train`"),
         (PARAMS + "n_obs_steps", 2, PARAMS + "n_obs_steps: is a parameter of the data: data.params.n_obs_steps"),
         (PARAMS + "horizon", 16, "is a parameter of the data: data.params.chunk"),
         (PARAMS + "device", "cuda", PARAMS + "device: is decided by train.device"),
         (PARAMS + "use_amp", True, PARAMS + "use_amp: is decided by train.precision"),
         (PARAMS + "optimizer_lr", 1e-4, "belongs to the optimizer of a component: model.component_optims.NAME.params"),
-        ("data.repo_id", "lerobot/pusht", "Parameters of the class belong in params."),
+        ("data.repo_id", "lerobot/pusht", "is a parameter of the class, and belongs inside params: {repo_id:"),
         ("data.num_workers", 4, "data.num_workers: unknown name; did you mean 'workers'?"),
         ("data.type", "LeRobotDataset", "did you mean 'lerobot'?"),
         ("train.steps", 10, "train.steps: unknown name; did you mean 'total_steps'?"),
@@ -93,4 +93,4 @@ def test_a_metric_that_no_evaluation_has_is_refused_with_both_kinds():
 @needs("gymnasium")
 def test_an_environment_of_a_package_that_is_missing_is_refused_with_its_path():
     text = message({"train.evaluation": {"type": "gym", "params": {"id": "gym_none:gym_none/PushT-v0"}}})
-    assert text.startswith("train.evaluation.params.id: gym_none cannot be imported")
+    assert "train.evaluation.params.id: gym_none cannot be imported" in text

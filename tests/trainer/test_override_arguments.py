@@ -30,19 +30,27 @@ def test_an_option_of_the_command_keeps_its_value(cli, tmp_path):
 MISSPELT = {
     ("train", "--overwite", DIGITS): "--overwite: there is no such option; did you mean --overwrite?",
     ("train", DIGITS, "--over-write"): "--over-write: there is no such option; did you mean --overwrite?",
-    ("plan", "--config", DIGITS): "--config: the config is an argument and not an option: innerstep plan CONFIG",
-    ("train", f"--config_path={DIGITS}"): "--config_path: the config is an argument and not an option",
+    ("resume", "--config", DIGITS): "--config: resume takes RUN: innerstep resume RUN",
+    ("plan", DIGITS, "--config_path"): "--config_path: no value; write --config_path=FILE",
     ("plan", DIGITS, "train.total_steps=7"): "train.total_steps=7: not understood; an override is --dotted.key=value; "
     "did you mean --train.total_steps=7?",
     ("plan", DIGITS, "-train.total_steps=7"): "did you mean --train.total_steps=7?",
-    ("plan", DIGITS, "other.yaml"): "other.yaml: not understood",
+    ("plan", DIGITS, "other.yaml"): "other.yaml: cannot be read: No such file or directory",
+    ("plan", DIGITS, "+train.total_steps=7"): "did you mean --train.total_steps=7?",
+    ("plan", "++train.total_steps=7", DIGITS): "did you mean --train.total_steps=7?",
+    ("plan", DIGITS, "~train.eval_every"): "to unset a value, write --train.eval_every=null",
+    ("resume", "runs/x", "train.total_steps=7"): "did you mean --train.total_steps=7?",
     ("plan", DIGITS, "--train.total_steps"): "--train.total_steps: no value; write --train.total_steps=VALUE",
     (
         "plan",
         DIGITS,
         "--epochs=3",
-    ): "--epochs: there is no such option. Options: --allow-plugins, --help, --no-plugins;",
-    ("plan", DIGITS, "--train.objective.params.wiring.0=x"): "which has no fields. Override the list as a whole",
+    ): "--epochs: there is no such option; did you mean --train.epochs?",
+    ("plan", DIGITS, "--train.objective.params.wiring.4=x"): "--train.objective.params.wiring.4:"
+    " train.objective.params.wiring is a list of 4 items, and has no item 4 (0 to 3). Add one with",
+    ("plan", DIGITS, "--seed+=4"): "--seed+: seed is 0, and not a list. Set it with --seed=VALUE",
+    ("plan", DIGITS, "--model.component_optims.haed.params.lr=1"): "there is no 'haed' in model.component_optims; did"
+    " you mean 'head'?",
 }
 
 

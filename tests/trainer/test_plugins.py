@@ -149,7 +149,7 @@ def test_a_plugin_that_fails_is_shown_by_its_own_line_alone(cli, tmp_path, fault
     code, printed = cli("train", written(tmp_path, config, beside_faulty=source))
     (error,) = printed.splitlines()
     assert code == 2
-    assert error.startswith("error: plugins.0: beside_faulty cannot be imported: ")
+    assert ": plugins.0: beside_faulty cannot be imported: " in error
     assert message in error
     assert line.format(file=tmp_path / "beside_faulty.py") in error
 

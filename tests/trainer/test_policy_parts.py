@@ -15,6 +15,7 @@ from trainer import ConfigError, load_run, resume, train
 from trainer.config.load import load_config
 from trainer.loop import gradient_updates
 from trainer.offline_trainer import OfflineTrainer
+from trainer.reporting.plan_table import plan_text
 
 QUIET = Console(file=io.StringIO())
 CLIPPED = {"total_steps": 20, "grad_clip_norm": 0.05}
@@ -143,7 +144,7 @@ def test_a_rest_without_parameters_needs_no_optimizer(tmp_path):
     raw = policy_config(tmp_path / "run", {"parts": parts}, {"one": ADAMW, "two": ADAMW})
     trainer = OfflineTrainer(load_config(raw), QUIET)
     assert list(trainer.optimizers) == ["one", "two"]
-    assert re.search("policy +0  the rest +- +- ", trainer.plan())
+    assert re.search("policy +0  the rest +- +- ", plan_text(trainer.plan()))
     train(raw, console=QUIET)
     resume(tmp_path / "run", {"train.total_steps": 14, "resume.on_change": "override"}, console=QUIET)
 
@@ -163,7 +164,7 @@ def test_the_dry_run_names_the_part_that_fails(tmp_path):
 
 def test_the_plan_shows_the_rest_and_the_parts(tmp_path):
     policy = {"parts": {**PARTS, "vae": {"modules": PARTS["vae"], "freeze": True}}}
-    plan = OfflineTrainer(load_config(policy_config(tmp_path / "run", policy)), QUIET).plan()
+    plan = plan_text(OfflineTrainer(load_config(policy_config(tmp_path / "run", policy)), QUIET).plan())
     rows = {line.split()[0]: re.split("  +", line) for line in plan.splitlines() if "  " in line}
     assert rows["policy"][:4] == ["policy", "32", "the rest", "yes"]
     assert rows["backbone"][:4] == ["backbone", "28", "model.backbone", "yes"]

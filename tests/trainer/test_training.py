@@ -14,6 +14,7 @@ from optimizer import OPTIMIZER_BUILDER_REGISTRY
 from trainer import ConfigError, resume, train
 from trainer.config.load import load_config
 from trainer.offline_trainer import OfflineTrainer
+from trainer.reporting.plan_table import plan_text
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def test_a_frozen_component_is_left_to_the_bit(tmp_path, quiet):
     cfg = load_config(config(tmp_path / "run", two(freeze=True), {"first": ADAMW, "second": ADAMW}))
     trainer = OfflineTrainer(cfg, quiet)
     assert list(trainer.optimizers) == ["second"]
-    assert "first is frozen: its optimizer adamw is skipped" in trainer.plan()
+    assert "first is frozen: its optimizer adamw is skipped" in plan_text(trainer.plan())
     cfg.train.run_dir.mkdir()
     before = copy.deepcopy(trainer.components["first"].state_dict())
     trainer.run()
@@ -68,7 +69,7 @@ def test_a_partly_frozen_component_trains_only_the_rest(tmp_path, quiet):
     trainer = OfflineTrainer(cfg, quiet)
     names = [name for group in trainer.optimizers["first"].param_groups for name in group["param_names"]]
     assert names == ["trained.weight", "trained.bias"]
-    assert "20 of it" in trainer.plan()
+    assert "20 of it" in plan_text(trainer.plan())
     cfg.train.run_dir.mkdir()
     before = copy.deepcopy(trainer.components["first"].state_dict())
     trainer.run()

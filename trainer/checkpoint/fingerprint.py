@@ -1,6 +1,7 @@
 """A run's fingerprint, the values that make its training what it is, and the difference between two of them."""
 
 import math
+import os
 from collections.abc import Collection, Mapping
 
 from optimizer import Horizon
@@ -24,9 +25,11 @@ def run_fingerprint(config: ExperimentConfig, trained: Collection[str], horizon:
         horizon: The length of the run in updates.
     """
     fixed = fixed_values(config)
-    optims, entries = config.model.component_optims, fixed["model"]["component_optims"]
+    turns, optims = config.model.turns, config.model.component_optims
+    entries = fixed["model"]["component_optims"]
     fixed["model"]["component_optims"] = {
-        name: entries[name] | {"params": optims[name].resolved_params(horizon)} for name in trained
+        name: entries[name] | {"params": optims[name].resolved_params(turns(name, horizon).horizon(horizon))}
+        for name in trained
     }
     return fixed
 
@@ -56,7 +59,8 @@ def config_changes(saved: JsonObject, now: JsonObject) -> list[Row]:
         saved: The trainer's values in the checkpoint.
         now: The same of the run; only `config` and `data` are compared.
     """
-    return sorted(differing_leaves(fingerprint_leaves(saved), fingerprint_leaves(now)), key=lambda row: row[0])
+    rows = differing_leaves(fingerprint_leaves(saved), fingerprint_leaves(now))
+    return sorted((row for row in rows if not _is_same_path(row[1], row[2])), key=lambda row: row[0])
 
 
 def differing_leaves(first: JsonObject, second: JsonObject, absent: object = None) -> list[Row]:
@@ -82,6 +86,13 @@ def leaves(value: object, path: str = "") -> JsonObject:
     return {
         leaf: item for key, inner in named for leaf, item in leaves(inner, f"{path}.{key}" if path else key).items()
     }
+
+
+def _is_same_path(saved: object, now: object) -> bool:
+    """Return whether an absolute path is the relative one that an earlier version saved, from the working directory."""
+    if not isinstance(saved, str) or not isinstance(now, str) or not os.path.isabs(now) or os.path.isabs(saved):
+        return False
+    return os.path.realpath(saved) == os.path.realpath(now)
 
 
 def _is_equal(first: object, second: object) -> bool:

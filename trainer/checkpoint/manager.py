@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -16,7 +17,7 @@ from ..run_layout import BEST, CHECKPOINTS, METRICS
 from .background import BackgroundWriter, CopiedFiles
 from .best import BestCheckpoint
 from .directory import Files
-from .names import write_pointer
+from .names import folder_name, write_pointer
 from .retention import tidy
 from .save_errors import SaveErrors, newest_checkpoint, writing
 from .shared_folder import check_shared
@@ -50,6 +51,8 @@ class CheckpointManager:
         """The best evaluation so far, and its checkpoint."""
         self.check_lock: Callable[[], None] = lambda: None
         """Called in the main process before each save; it raises SaveError if another process trains the run now."""
+        self.on_saved: Callable[[int], None] = lambda _: None
+        """Called with the updates done when a checkpoint is on disk, perhaps in the thread that wrote it."""
 
     def due(self, step: int) -> bool:
         """Return whether a checkpoint is due after `step` updates, by their number."""
@@ -68,6 +71,11 @@ class CheckpointManager:
     def holds(self, step: int) -> bool:
         """Return whether the checkpoint after `step` updates is written, or being written."""
         return step in (self._written, self._step if self._background.is_writing else None)
+
+    @property
+    def latest(self) -> Path | None:
+        """The folder of the last checkpoint that was written; None without one."""
+        return None if self._written is None else self._folder / folder_name(self._written)
 
     def save(self, step: int, files: Files, is_last: bool = False) -> None:
         """Write a checkpoint, or start a thread that writes it.
@@ -178,6 +186,7 @@ class CheckpointManager:
             self._failure = error
         else:
             self._tidy(step)
+            self.on_saved(step)
 
     def _begin(self) -> None:
         """Prepare to write a checkpoint, in the main process."""

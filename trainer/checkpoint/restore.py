@@ -14,6 +14,7 @@ from optimizer.config import counted
 from optimizer.scheduling import NO_CURVE
 from optimizer.types import HasSchedule, JsonObject
 
+from ..config.turns import Turns
 from ..errors import ConfigError
 from ..loop.averaged_weights import MovingAverages
 from ..run_layout import EMA_TENSORS, OPTIMIZER_VALUES, WEIGHTS
@@ -26,7 +27,7 @@ def restore_components(
     folder: Path,
     components: nn.ModuleDict,
     optimizers: Mapping[str, Optimizer],
-    every: Mapping[str, int],
+    turns: Mapping[str, Turns],
     rows: list[Row],
     on_change: str | None,
     log: Callable[[str], None],
@@ -37,7 +38,7 @@ def restore_components(
         folder: The checkpoint's.
         components: The components to load into.
         optimizers: Their optimizers, by component.
-        every: Updates between two steps, by component.
+        turns: The updates at which each is stepped, by component.
         rows: The differences from the config that the checkpoint was made with.
         on_change: How to restore an optimizer whose config differs: `override` or `rescale`.
         log: Prints a line.
@@ -56,7 +57,7 @@ def restore_components(
         if not differing:
             load_optimizer(folder / name, optimizer)
         elif "type" in differing:  # another class, or a component that was frozen
-            log(_start_again(name, optimizer, step, every.get(name, 1)))
+            log(_start_again(name, optimizer, step, turns[name]))
         else:
             with _ignored_curve_warnings():
                 load_optimizer(folder / name, optimizer, own_options=True)
@@ -91,9 +92,9 @@ def restore_averages(
             raise ValueError(f"{folder}: has no averages of {name!r}, which train.ema asks for")
 
 
-def _start_again(name: str, optimizer: Optimizer, updates: int, every: int) -> str:
+def _start_again(name: str, optimizer: Optimizer, updates: int, turns: Turns) -> str:
     """Set the position of a new optimizer's schedule, if it has one; return a line that reports it."""
-    step = -(-updates // every)
+    step = turns.before(updates)
     if isinstance(optimizer, HasSchedule):
         optimizer.load_state_dict({**optimizer.state_dict(), "scheduler": {"last_epoch": step}})
     position = f"update {updates}" if step == updates else f"step {step}, after {counted(updates, 'update')}"

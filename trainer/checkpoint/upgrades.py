@@ -1,6 +1,7 @@
 """Reads the config in a checkpoint of another version as this version would have written it."""
 
 from collections.abc import Container, Iterator, Mapping
+from dataclasses import replace
 
 from pydantic import BaseModel, ValidationError
 
@@ -27,10 +28,13 @@ def upgrade_values(values: JsonObject, config: ExperimentConfig) -> JsonObject:
     """
     filled = _fill_defaults(type(config), values["config"])
     named = set(strings(config.model_dump(mode="json")))
-    for _, _, fields, now in _sections(type(config), filled, config):
+    for path, _, fields, now in _sections(type(config), filled, config):
         if isinstance(now, OptimConfig):
             if _has_class_of(fields, now) and _names_only(fields, named):
-                fields["params"] = _resolve_params(fields, now, values["horizon"])
+                name = path.removeprefix("model.component_optims.")
+                horizon = Horizon(values["horizon"]["total_steps"], values["horizon"]["steps_per_epoch"])
+                turns = replace(config.model.turns(name, horizon), every=fields["every"])
+                fields["params"] = _resolve_params(fields, now, turns.horizon(horizon))
         elif isinstance(now, ClassChoice) and _has_class_of(fields, now):
             fields["params"] = _align_params(fields["params"], now)
     return {**values, "config": filled}
@@ -130,14 +134,14 @@ def _defaults(cls: type[object]) -> JsonObject:
     }
 
 
-def _resolve_params(fields: JsonObject, now: OptimConfig, horizon: JsonObject) -> JsonObject:
+def _resolve_params(fields: JsonObject, now: OptimConfig, horizon: Horizon) -> JsonObject:
     """Return an optimizer's saved params, read through its factory and resolved as those of the run are."""
     params: JsonObject = fields["params"]
     if not isinstance(now.factory, BaseModel):
         return _align_params(params, now)
     try:
         optim = OptimConfig(type=now.type, params=params, every=fields["every"])
-        return optim.resolved_params(Horizon(horizon["total_steps"], horizon["steps_per_epoch"]))
+        return optim.resolved_params(horizon)
     except ValidationError:  # of another version: the params that do not fit show as a difference
         return params
 

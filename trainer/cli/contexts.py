@@ -4,18 +4,20 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import typer
 
 
 @contextmanager
-def importing_by(source: str, plugins: bool | None) -> Iterator[None]:
+def importing_by(source: str | Sequence[str], plugins: bool | None) -> Iterator[None]:
     """Let the body import what the config at `source` names, unless --no-plugins forbids it, or it is on the hub."""
-    from ..runtime.hub import without_code
+    from ..runtime.hub import is_reference, without_code
 
-    with importing(plugins is False), without_code(source, plugins is not None):
+    sources = [source] if isinstance(source, str) else source
+    on_hub = next(filter(is_reference, sources), None)
+    with importing(plugins is False), without_code(on_hub, plugins is not None):
         yield
 
 
@@ -26,6 +28,7 @@ def importing(no_plugins: bool) -> Iterator[None]:
     from optimizer.config import search_in
 
     from ..config.plugins import working_directory
+    from ..errors import ConfigNote
     from ..runtime.terminal import printing_once
 
     with (
@@ -34,17 +37,22 @@ def importing(no_plugins: bool) -> Iterator[None]:
         search_in(working_directory()),
         without_plugins() if no_plugins else nullcontext(),
     ):
+        warnings.simplefilter("always", ConfigNote)
         warnings.showwarning = _in_one_line(warnings.showwarning)
         yield
 
 
 def _in_one_line(show: Callable[..., None]) -> Callable[..., None]:
-    """Return a `warnings.showwarning` that prints a PluginWarning in one line, and other warnings by `show`."""
+    """Return a `warnings.showwarning` that prints warnings and notes for users in one line, and others by `show`."""
     from optimizer.config import PluginWarning
+
+    from ..errors import ConfigNote
 
     def show_warning(message: Warning | str, category: type[Warning], *place: object, **options: object) -> None:
         if issubclass(category, PluginWarning):
             complain(f"warning: {message}", "yellow")
+        elif issubclass(category, ConfigNote):
+            complain(f"note: {message}")
         else:
             show(message, category, *place, **options)
 

@@ -1,16 +1,13 @@
 """The commands on the keys that a config can name."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from .arguments import KEY, OverridesCommand
 from .contexts import importing, importing_by
 from .options import TAKES_OVERRIDES, NoPlugins, Out, Plugins, PluginsOf, typed_overrides
-
-if TYPE_CHECKING:
-    from ..config.overrides import Typed
 
 keys_app = typer.Typer()
 
@@ -75,27 +72,28 @@ def plot(
     from ..runtime.terminal import output, report
 
     check_out(out)
-    target, path = targets[0], Path(targets[0])
     overrides = typed_overrides(context)
-    if path.is_dir() or len(targets) > 1:
+    if Path(targets[0]).is_dir():
         if overrides:
             raise ConfigError(f"--{next(iter(overrides))}: a run is drawn as it is; overrides are for a config or key")
         lines = plot_runs(targets, out, smooth)
     elif smooth:
         raise ConfigError("--smooth: is for runs; a schedule is drawn as it is")
     else:
-        lines = _plot_schedules(target, overrides, out, plugins)
+        lines = _plot_schedules(targets, overrides, out, plugins)
     (output if out is None else report)("\n".join(lines))
 
 
-def _plot_schedules(target: str, overrides: "dict[str, Typed]", out: Path | None, plugins: bool | None) -> list[str]:
+def _plot_schedules(
+    targets: list[str], overrides: dict[str, object], out: Path | None, plugins: bool | None
+) -> list[str]:
     from ..config.load import load_config
     from ..reporting.schedule_plots import plot_config, plot_key
     from ..runtime.hub import is_reference
 
-    path = Path(target)
-    is_config = path.suffix in (".yaml", ".yml", ".json") or path.is_file() or path.is_fifo() or is_reference(target)
-    with importing_by(target, plugins):
-        if is_config:
-            return plot_config(load_config(target, overrides, allow_plugins=plugins is True), out)
-        return plot_key(target, overrides, out)
+    path = Path(targets[0])
+    is_file = path.suffix in (".yaml", ".yml", ".json") or path.is_file() or path.is_fifo()
+    with importing_by(targets, plugins):
+        if is_file or len(targets) > 1 or is_reference(targets[0]):
+            return plot_config(load_config(targets, overrides, allow_plugins=plugins is True), out)
+        return plot_key(targets[0], overrides, out)

@@ -7,16 +7,14 @@ import typer
 
 from .arguments import OverridesCommand
 from .contexts import importing_by
-from .options import TAKES_OVERRIDES, Config, Out, Plugins, typed_overrides
+from .options import TAKES_OVERRIDES, Configs, Out, Plugins, typed_overrides
 
 looking_app = typer.Typer()
 
 
-@looking_app.command()
+@looking_app.command(epilog="Example: innerstep report runs/digits runs/high_lr --out both.html")
 def report(
-    runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="A run's directory, or several. A run may be training.")
-    ],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN", help="A run's directory. The run may be training.")],
     out: Annotated[
         Path | None,
         typer.Option(
@@ -39,7 +37,7 @@ def report(
 )
 def lr_find(
     context: typer.Context,
-    config: Config,
+    config: Configs,
     component: Annotated[str, typer.Option("--component", metavar="NAME", help="The component whose lr is sought.")],
     first: Annotated[float, typer.Option("--from", metavar="LR", help="The lowest learning rate.")] = 1e-7,
     last: Annotated[float, typer.Option("--to", metavar="LR", help="The highest learning rate.")] = 10.0,

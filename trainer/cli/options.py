@@ -1,18 +1,17 @@
 """Arguments and options that several commands have."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from ..config.overrides import Typed
-
 TAKES_OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
-Config = Annotated[
-    str,
+Configs = Annotated[
+    list[str],
     typer.Argument(
-        metavar="CONFIG", help="A YAML or JSON file, or hf://ORG/NAME or hf://ORG/NAME@REVISION on the hub."
+        metavar="CONFIG",
+        help="A YAML or JSON file, or hf://ORG/NAME or hf://ORG/NAME@REVISION on the hub. If several are given, the"
+        " later ones win. Also --config-path CONFIG.",
     ),
 ]
 AnyRun = Annotated[
@@ -42,7 +41,7 @@ PluginsOf = Annotated[
 ]
 
 
-def typed_overrides(context: typer.Context) -> "dict[str, Typed]":
+def typed_overrides(context: typer.Context) -> dict[str, object]:
     """Return the overrides on the command line by dotted key.
 
     Raises:

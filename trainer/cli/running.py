@@ -1,5 +1,6 @@
 """The commands that train runs, and that use trained ones."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +8,7 @@ import typer
 
 from .arguments import OverridesCommand
 from .contexts import importing, importing_by, interruptible
-from .options import TAKES_OVERRIDES, AnyRun, Config, NoPlugins, Plugins, typed_overrides
+from .options import TAKES_OVERRIDES, AnyRun, Configs, NoPlugins, Plugins, typed_overrides
 
 running_app = typer.Typer()
 
@@ -17,7 +18,7 @@ running_app = typer.Typer()
 )
 def train(
     context: typer.Context,
-    config: Config,
+    config: Configs,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete the run that is in the run directory.")
     ] = False,
@@ -29,7 +30,6 @@ def train(
     """Train an experiment from the start, or from where its run is."""
     from ..config.load import load_config
     from ..runs import train as start
-    from ..runtime.hub import is_reference
 
     overrides = typed_overrides(context)
     with importing_by(config, plugins), interruptible():
@@ -37,7 +37,7 @@ def train(
             load_config(config, overrides, allow_plugins=plugins is True),
             overwrite=overwrite,
             or_resume=or_resume,
-            source=None if "train.run_dir" in overrides or is_reference(config) else Path(config),
+            source=None if "train.run_dir" in overrides else next(map(Path, _files(config)), None),
         )
 
 
@@ -138,3 +138,11 @@ def push(
     with importing(no_plugins), interruptible():
         reference, lines = push_files(source, repository, checkpoint, component, private or None, revision)
     report("\n".join([*lines, f"pushed: {reference}"]))
+
+
+def _files(configs: Sequence[str]) -> list[str]:
+    """Return those of the configs that are files, with one of a run at the front."""
+    from ..run_layout import CONFIG
+    from ..runtime.hub import is_reference
+
+    return sorted((one for one in configs if not is_reference(one)), key=lambda one: Path(one).name != CONFIG)

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from optimizer.config import Beta, Config, PositiveNumber, listed, nearest, refusal
 
+from .freeze import FreezeUntil
 from .init_from import InitConfig
 from .marks import FixedInRun
 
@@ -17,7 +18,7 @@ class Entry(Protocol):
     @property
     def params(self) -> dict[str, Any]: ...
     @property
-    def freeze(self) -> bool | list[str]: ...
+    def freeze(self) -> bool | list[str] | FreezeUntil: ...
     @property
     def ema_of(self) -> str | None: ...
     @property
@@ -60,9 +61,9 @@ def with_sources(raw: Mapping[str, object], of_policy: Sequence[str]) -> dict[st
     entries = dict(raw)
     for name, entry in raw.items():
         source_name = entry.get("ema_of") if isinstance(entry, dict) else None
-        if source_name is None or not isinstance(entry, dict):
-            continue
-        source = raw.get(source_name) if isinstance(source_name, str) else None
+        if not isinstance(source_name, str) or not isinstance(entry, dict):
+            continue  # another type is refused by the field
+        source = raw.get(source_name)
         path, others = (name, "ema_of"), [other for other in raw if other != name]
         if source is None and source_name in of_policy:
             rule = f"{source_name} is of model.policy, and has an average by train.ema alone. Or make it a component"

@@ -30,6 +30,18 @@ _PLACES = {
     "ema": "train.ema",
 }
 """The place by LeRobot's name."""
+_GENERAL = (
+    "batch_size",
+    "num_workers",
+    "steps",
+    "output_dir",
+    "job_name",
+    "log_freq",
+    "save_freq",
+    "eval_steps",
+    "ema",
+)
+"""Those that other libraries use too. Alone they make no config of LeRobot's."""
 _INNER = {
     "policy.path": "model.policy.path",
     "policy.type": "model.policy.type, as lerobot.TYPE",
@@ -62,6 +74,8 @@ def refuse_lerobot_names(config: Mapping[str, object]) -> None:
     Raises:
         ValidationError: It has. There is one line a name, with its place here.
     """
+    if all(name in _GENERAL or name not in _PLACES for name in config):
+        return
     lines = []
     for name in (name for name in config if name in _PLACES):
         value = config[name]

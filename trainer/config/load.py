@@ -1,27 +1,28 @@
 """`load_config`: from a file, a mapping or a repository, with overrides, to the validated config."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
-from .reading import read_config
+from .reading import ConfigSource, read_config
 from .schema import ExperimentConfig
 
 
 def load_config(
-    source: Mapping[str, object] | str | Path,
+    source: ConfigSource,
     overrides: Mapping[str, object] | None = None,
     *,
     allow_plugins: bool = False,
 ) -> ExperimentConfig:
     """Return the validated config of a mapping, a YAML or JSON file, or a repository, with dotted overrides set.
 
+    A relative path in a file starts at the folder of that file. In a mapping, in the overrides, and in a config from
+    the hub, it starts at the working directory. If a `type` changes, a `ConfigNote` names the fields that are dropped.
     The modules that the config names are imported: with a file, also from its folder and from the working directory.
     Within `with no_plugins():` no module is imported, and naming one is an error. The same holds for a config from the
     hub, unless `allow_plugins` is true.
 
     Args:
         source: The config, the path of its file, or hf://ORG/NAME[@REVISION] of a repository with a config.yaml. Values
-            may be numpy's and torch's scalars, paths and tuples too.
+            may be numpy's and torch's scalars, paths and tuples too. Of a list of them, each wins over those before it.
         overrides: Values by dotted key.
         allow_plugins: Whether a config from the hub may import the modules that it names.
 

@@ -2,7 +2,8 @@
 
 from enum import Enum
 from functools import cache
-from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -58,10 +59,16 @@ def fixed_sections(model: type[BaseModel]) -> list[Section]:
 
 
 def _held_config(annotation: object) -> tuple[type[BaseModel], bool] | None:
-    """Return the config that an annotation holds, and whether it holds several of them by name."""
+    """Return the config that an annotation holds, and whether it holds several of them by name.
+
+    A field that takes other values too, such as `freeze`, is a plain one.
+    """
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation, False
-    held = next(filter(None, map(_held_config, get_args(annotation))), None)
+    kinds = [_held_config(kind) for kind in get_args(annotation) if kind is not NoneType]
+    if get_origin(annotation) in (Union, UnionType) and None in kinds:
+        return None
+    held = next(filter(None, kinds), None)
     return None if held is None else (held[0], held[1] or get_origin(annotation) is dict)
 
 

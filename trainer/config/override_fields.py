@@ -1,50 +1,78 @@
-"""Finds the fields of a config that take an override exactly as it was typed: those for text."""
+"""Finds out how a field of a config takes the text of an override: as it was typed, as a switch, or as an item."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Literal, TypeVar, Union, get_args, get_origin
+from types import NoneType
+from typing import Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
-from optimizer import Registry, UnknownKeyError
-from optimizer.config import TaggedField, arguments_model
-
-from .class_choice import ClassChoice
-from .overrides import TakesText
+from .kinds import allowed_kinds, kinds_inside
 from .plain_values import read_word
 
-T = TypeVar("T")
 _TEXT = (str, Path, os.PathLike)
 
 
-def text_fields(model: type[BaseModel]) -> TakesText:
-    """Return whether a field in configs of `model` takes text as it was typed.
+class FieldsOf:
+    """The fields in configs of a class."""
 
-    In a field that may be null, null and ~ are null. In one that takes text or a mapping, { begins a mapping.
-    """
+    def __init__(self, model: type[BaseModel], prepare: Callable[[Mapping[str, object]], None] | None = None) -> None:
+        """Make the fields of `model`. `prepare` is called with a config before fields of it are looked up."""
+        self._model = model
+        self._prepare = prepare
 
-    def takes_text(config: Mapping[str, object], path: Sequence[str], text: str) -> bool:
-        kinds: list[object] = [model]
+    def kinds_at(self, config: Mapping[str, object], path: Sequence[str]) -> list[object]:
+        """Return the kinds of value that the field which `path` leads to may have; none if there is no such field."""
+        if self._prepare is not None:
+            self._prepare(config)
+        kinds: list[object] = [self._model]
         place: object = config
         for part in path:
-            kinds = [kind for outer in kinds for kind in _kinds_at(outer, part, place)]
-            place = place.get(part) if isinstance(place, Mapping) else None
-        return _take_text(kinds, text)
+            kinds = [kind for outer in kinds for kind in kinds_inside(outer, part, place)]
+            place = _inside(place, part)
+        return kinds
 
-    return takes_text
+    def takes_text(self, config: Mapping[str, object], path: Sequence[str], text: str) -> bool:
+        """Return whether the field takes `text` as it was typed.
+
+        In a field that may be null, null and ~ are null. In one that takes text or a mapping, { begins a mapping.
+        """
+        kinds = self.kinds_at(config, path)
+        if NoneType in kinds and _is_null(text):
+            return False
+        others = [kind for kind in kinds if kind is not NoneType]
+        models = [kind for kind in others if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if models and text.startswith("{"):
+            return False
+        return bool(others) and all(_is_text(kind) for kind in others)
+
+    def is_switch(self, config: Mapping[str, object], path: Sequence[str]) -> bool:
+        """Return whether the field may be true, or is not known, which is reported later."""
+        kinds = self.kinds_at(config, path)
+        return not kinds or bool in kinds
+
+    def takes_items(self, config: Mapping[str, object], path: Sequence[str]) -> bool:
+        """Return whether the field takes a list of text, and no text."""
+        kinds = self.kinds_at(config, path)
+        lists = [kind for kind in kinds if get_origin(kind) in (list, Sequence)]
+        return any(str in allowed_kinds(get_args(kind)[0]) for kind in lists) and not any(map(_is_text, kinds))
+
+    def default_at(self, config: Mapping[str, object], path: Sequence[str]) -> object:
+        """Return the plain default of the field; None if it has none."""
+        for kind in self.kinds_at(config, path[:-1]):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                for name, field in kind.model_fields.items():
+                    if path[-1] == (field.alias or name) and not field.is_required():
+                        default = field.get_default(call_default_factory=True)
+                        return default if isinstance(default, list) else None
+        return None
 
 
-def _take_text(kinds: Sequence[object], text: str) -> bool:
-    """Return whether a field of one of these kinds takes `text` as it was typed."""
-    if NoneType in kinds and _is_null(text):
-        return False
-    others = [kind for kind in kinds if kind is not NoneType]
-    models = [kind for kind in others if isinstance(kind, type) and issubclass(kind, BaseModel)]
-    if models and text.startswith("{"):
-        return False
-    return bool(others) and all(_is_text(kind) for kind in others)
+def _inside(place: object, part: str) -> object:
+    if isinstance(place, list):
+        return place[int(part)] if part.isdecimal() and int(part) < len(place) else None
+    return place.get(part) if isinstance(place, Mapping) else None
 
 
 def _is_null(text: str) -> bool:
@@ -58,48 +86,3 @@ def _is_text(kind: object) -> bool:
     if get_origin(kind) is Literal:
         return all(isinstance(value, str) for value in get_args(kind))
     return isinstance(kind, type) and (kind in _TEXT or getattr(kind, "from_text", False) is True)
-
-
-def _kinds_at(kind: object, part: str, place: object) -> Iterator[object]:
-    """Yield the kinds of value that may stand at `part` in a value of `kind`.
-
-    Args:
-        kind: A type, a `TaggedField`, or a generic alias.
-        part: A name in the value.
-        place: The value, as far as it is there.
-    """
-    if isinstance(kind, TaggedField):
-        cls = _registered_class(kind.registry, place)
-        yield from [str] if part == "type" else [] if cls is None else _kinds_at(cls, part, place)
-    elif get_origin(kind) in (dict, Mapping):
-        yield from _allowed_kinds(get_args(kind)[1])
-    elif isinstance(kind, type) and issubclass(kind, ClassChoice) and part == "params":
-        cls = _registered_class(kind.registry, place)
-        yield from [] if cls is None else [arguments_model(cls)]
-    elif isinstance(kind, type) and issubclass(kind, BaseModel):
-        for name, field in kind.model_fields.items():
-            if part == (field.alias or name):
-                yield from _allowed_kinds(field.annotation, field.metadata)
-
-
-def _allowed_kinds(annotation: object, metadata: Sequence[object] = ()) -> Iterator[object]:
-    """Yield the kinds of value that an annotation allows."""
-    tagged = [note for note in metadata if isinstance(note, TaggedField)]
-    if tagged:
-        yield from tagged
-    elif get_origin(annotation) is Annotated:
-        yield from _allowed_kinds(get_args(annotation)[0], get_args(annotation)[1:])
-    elif get_origin(annotation) in (Union, UnionType):
-        for member in get_args(annotation):
-            yield from _allowed_kinds(member)
-    else:
-        yield annotation
-
-
-def _registered_class(registry: Registry[T], place: object) -> type[T] | None:
-    """Return the class that `place` names by its `type`; None if there is no such class."""
-    key = place.get("type") if isinstance(place, Mapping) else None
-    try:
-        return registry[key] if isinstance(key, str) else None
-    except UnknownKeyError:
-        return None

@@ -17,6 +17,7 @@ from .freeze import Freeze
 from .init_from import InitConfig
 from .marks import FixedInRun, MayChange
 from .names import check_names
+from .paths import SourcePath
 from .policy_source import with_source, without_code_of
 
 
@@ -51,7 +52,7 @@ class PolicyConfig(ClassChoice):
 
     registry: ClassVar[Registry[nn.Module]] = MODEL_REGISTRY
 
-    path: MayChange[str | None] = None
+    path: MayChange[SourcePath | None] = None
     """A trained policy in place of `type`: a run, LeRobot's `pretrained_model` folder, or `hf://NAME` of a repository.
     `params` that are given win over its own. A run's config has the `type`, `params` and `init_from` that it led to."""
     normalization: FixedInRun[dict[str, str] | None] = None

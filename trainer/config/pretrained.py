@@ -4,17 +4,18 @@ import os
 from pathlib import Path
 from typing import Any, Self
 
-from optimizer.config import Config, shown_value
+from optimizer.config import shown_value
 
 from ..errors import ConfigError
 from ..run_layout import CONFIG
 from ..runtime.hub import is_reference, is_repository_name
 from ..runtime.hub_push import CARD, check_repository, push_files
+from .placed import PlacedConfig
 from .publishing import model_card, published
 from .reading import read_config
 
 
-class SharedConfig(Config):
+class SharedConfig(PlacedConfig):
     """A config that can be read from a folder or a repository, and pushed to one."""
 
     def resolved(self) -> dict[str, Any]:

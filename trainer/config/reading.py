@@ -1,34 +1,39 @@
 """A config from a mapping, a file or a repository, with overrides, validated as any class of config."""
 
+import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from itertools import accumulate
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from optimizer.config import explain, nearest, search_in
+from optimizer.config import UNKNOWN_NAME, counted, explain, nearest, search_in
 
-from ..errors import ConfigError
+from ..errors import ConfigError, ConfigNote
 from ..run_layout import CONFIG
 from ..runtime.hub import is_reference, local_folder, without_code
 from ..runtime.version import newer, writer_version
+from .completion import Completed, complete
+from .composition import compose
+from .homes import naming_homes
 from .lerobot_names import refuse_lerobot_names
-from .override_fields import text_fields
-from .overrides import apply_overrides
-from .plugins import import_plugins, search_folders, without_consequences, working_directory
-from .policy import with_parts_spelled_out
-from .yaml_file import read_config_file
+from .placed import PlacedConfig
+from .places import with_places
+from .plugins import search_folders, without_consequences, working_directory
 
 Model = TypeVar("Model", bound=BaseModel)
+ConfigSource: TypeAlias = Mapping[str, object] | str | Path | Sequence[Mapping[str, object] | str | Path]
 
+_ROWS, _COLUMNS = 22, 72
+"""Of the screen that a message fits on, with room for words that are not cut."""
 _NAMED_ENTRIES = {"model.components": "type", "model.component_optims": "type", "model.policy.parts": "modules"}
 """Sections of named entries, and the field that an entry needs."""
 
 
 def read_config(
     model: type[Model],
-    source: Mapping[str, object] | str | Path,
+    source: ConfigSource,
     overrides: Mapping[str, object],
     allow_plugins: bool = False,
 ) -> Model:
@@ -36,51 +41,70 @@ def read_config(
 
     Args:
         model: The class of the config.
-        source: The config, the path of its file, or hf://ORG/NAME of a repository with a config.yaml.
+        source: The config, the path of its file, or hf://ORG/NAME of a repository with a config.yaml. Or several of
+            them, of which the later ones win.
         overrides: Values by dotted key.
         allow_plugins: Whether a config from the hub may import the modules that it names.
 
     Raises:
         ConfigError: Something is wrong in the file or the config. The message has one line an error.
     """
-    file = None if isinstance(source, Mapping) else _file_of(source)
-    raw = read_config_file(file) if file is not None else source
-    assert isinstance(raw, Mapping)
-    ordered = dict(sorted(overrides.items(), key=lambda item: item[0] != "plugins"))
-    folders = working_directory() if is_reference(source) else [] if file is None else search_folders(file)
+    return read_completed(model, source, overrides, allow_plugins)[0]
 
-    def takes_text(config: Mapping[str, object], path: Sequence[str], text: str) -> bool:
-        _import_plugins_of(config)
-        return text_fields(model)(config, path, text)
 
+def read_completed(
+    model: type[Model],
+    source: ConfigSource,
+    overrides: Mapping[str, object],
+    allow_plugins: bool = False,
+) -> tuple[Model, Completed]:
+    """Return the validated config as `read_config` does, and its values with the places that they come from."""
+    sources = [source] if isinstance(source, Mapping | str | Path) else list(source)
+    references = [one for one in sources if is_reference(one)]
+    from_hub = {reference: _file_of(reference) for reference in references}
+    files = [one if isinstance(one, Mapping) else from_hub.get(str(one), Path(one)) for one in sources]
+    composition = compose(files, from_hub.values())
+    folders = dict.fromkeys(folder for file in composition.files for folder in _folders_of(file, from_hub))
+    places = composition.places
     try:
-        with without_code(source, allow_plugins), search_in(folders):
-            config = apply_overrides(with_parts_spelled_out(raw) if ordered else raw, ordered, takes_text)
-            refuse_lerobot_names(config)
-            _refuse_new_names(raw, config, ordered)
-            return model.model_validate(config)
+        with without_code(next(iter(references), None), allow_plugins), search_in(list(folders)):
+            completed = complete(composition, overrides, model)
+            places = completed.places
+            for note in completed.notes:
+                warnings.warn(note, ConfigNote, stacklevel=3)
+            refuse_lerobot_names(completed.values)
+            _refuse_new_names(composition.values, completed.values, overrides)
+            config = model.model_validate(completed.values)
     except ValidationError as error:
-        lines = explain(without_consequences(error))
-        if file is not None and any(detail["type"] == "unknown_name" for detail in error.errors()):
-            lines += filter(None, [newer(writer_version(file))])
-        raise ConfigError("\n".join(lines)) from error
+        lines = explain(naming_homes(without_consequences(error), model))
+        if any(detail["type"] == UNKNOWN_NAME for detail in error.errors()):
+            lines += dict.fromkeys(filter(None, [newer(writer_version(file)) for file in composition.files]))
+        message = with_places("\n".join(lines), places, model.model_fields)
+        raise ConfigError("\n".join(_on_a_screen(message.split("\n")))) from error
+    if isinstance(config, PlacedConfig):
+        config.mark(places)
+    return config, completed
 
 
-def _file_of(source: str | Path) -> Path:
-    """Return the file of a config, downloaded if it is on the hub. Raises ConfigError."""
-    if not isinstance(source, str) or not is_reference(source):
-        return Path(source)
+def _on_a_screen(lines: list[str]) -> list[str]:
+    """Return the lines that fit on a screen, the first in any case, and how many more there are."""
+    rows = list(accumulate(-(-len(line) // _COLUMNS) for line in lines))
+    fitting = max(1, sum(row <= _ROWS for row in rows))
+    more = len(lines) - fitting
+    return [*lines[:fitting], *([counted(more, "more mistake")] if more else [])]
+
+
+def _folders_of(file: Path, from_hub: Mapping[str, Path]) -> list[Path]:
+    """Return the folders in which the modules of a file of a config are looked for."""
+    return working_directory() if file in from_hub.values() else search_folders(file)
+
+
+def _file_of(source: str) -> Path:
+    """Return the downloaded file of a config on the hub. Raises ConfigError."""
     file = local_folder(source, "config", [CONFIG]) / CONFIG
     if not file.is_file():
         raise ConfigError(f"config: {source} has no {CONFIG}, which `innerstep push` writes")
     return file
-
-
-def _import_plugins_of(config: Mapping[str, object]) -> None:
-    plugins = config.get("plugins")
-    if isinstance(plugins, list) and all(isinstance(plugin, str) for plugin in plugins):
-        with suppress(ValidationError):  # it is reported where the plugins are read
-            import_plugins(plugins)
 
 
 def _refuse_new_names(raw: Mapping[str, object], config: Mapping[str, object], overrides: Mapping[str, object]) -> None:

@@ -1,5 +1,6 @@
 """The experiment's config: one validated tree, whose errors carry the path into the YAML."""
 
+from collections.abc import Collection
 from functools import cached_property
 from typing import Any, ClassVar, Literal, Self
 
@@ -7,6 +8,7 @@ from pydantic import (
     BaseModel,
     Field,
     PrivateAttr,
+    ValidationError,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
     field_validator,
@@ -24,7 +26,9 @@ from optimizer.config import (
     PositiveFraction,
     PositiveNumber,
     construct,
+    counted,
     refusal,
+    together,
 )
 
 from .. import builtins, lerobot_data, lerobot_policies, offline_rl, policies, simulation  # noqa: F401 each registers what it holds
@@ -38,7 +42,7 @@ from .averages import EmaConfig, check_averages, with_sources
 from .class_choice import ClassChoice
 from .distributed import DistributedConfig, Placement, ShardUnits
 from .evaluation import BestConfig, EvaluationConfig
-from .freeze import Freeze
+from .freeze import Freeze, FreezeUntil
 from .init_from import InitConfig
 from .marks import FixedInRun, MayChange
 from .names import check_names, check_there
@@ -48,6 +52,7 @@ from .policy import PartConfig, PolicyConfig
 from .policy_defaults import joint_clip_norm, with_objective
 from .presets import Preset, presets_of, with_presets, without_presets
 from .pretrained import SharedConfig
+from .turns import Turns
 
 
 class DataConfig(ClassChoice):
@@ -70,7 +75,8 @@ class ComponentConfig(ClassChoice):
 
     freeze: FixedInRun[Freeze] = False
     """Whether the component stays as it is: no gradients, no optimizer, eval mode, fixed buffers; false: it trains. A
-    list freezes the submodules and parameters of these names, with `*`."""
+    list freezes the submodules and parameters of these names, with `*`. `{until: 10%}` freezes the component for the
+    first tenth of the run; its schedule begins with its first step."""
     ema_of: FixedInRun[str | None] = None
     """The component that this one is a moving average of; its `type` and `params` are that one's. null: none."""
     tau: FixedInRun[PositiveFraction | None] = None
@@ -105,13 +111,6 @@ class OptimConfig(ClassChoice):
         """Note the preset that the entry was filled in from."""
         self._preset = preset
 
-    def own_horizon(self, horizon: Horizon) -> Horizon:
-        """Return the length of a run in steps of the component."""
-        per_epoch = horizon.steps_per_epoch
-        return Horizon(
-            -(-horizon.total_steps // self.every), None if per_epoch is None else max(1, round(per_epoch / self.every))
-        )
-
     @cached_property
     def factory(self) -> OptimizerFactory:
         factory: OptimizerFactory = construct(self.chosen, self.params)
@@ -121,7 +120,7 @@ class OptimConfig(ClassChoice):
         """Return the plain parameters with defaults and lengths filled in, for comparison.
 
         Args:
-            horizon: The length of the run in updates.
+            horizon: The length of the run in steps of the component.
 
         Raises:
             ValidationError: A value is missing, or does not fit the horizon.
@@ -129,7 +128,7 @@ class OptimConfig(ClassChoice):
         factory: object = self.factory
         if not isinstance(factory, BaseModel):
             return dict(self.params)
-        resolved = factory.resolved(self.own_horizon(horizon)) if hasattr(factory, "resolved") else factory
+        resolved = factory.resolved(horizon) if hasattr(factory, "resolved") else factory
         return resolved.model_dump(mode="json")
 
     def _validate_params(self) -> None:
@@ -141,6 +140,15 @@ class OptimConfig(ClassChoice):
 
 class ObjectiveConfig(ClassChoice):
     registry: ClassVar[Registry[Objective]] = OBJECTIVE_REGISTRY
+
+
+def _with_strangers(error: ValidationError, raw: object, classes: Collection[str]) -> ValidationError:
+    """Return the error of the optimizers together with that of a name which no component has."""
+    try:
+        check_there(raw if isinstance(raw, dict) else (), classes)
+    except ValidationError as second:
+        return together(error, second)
+    return error
 
 
 class ModelConfig(Config):
@@ -159,6 +167,26 @@ class ModelConfig(Config):
         if self.policy is not None:
             policy = {REST: self.policy, **self.policy.parts}
         return policy | self.components
+
+    def turns(self, name: str, horizon: Horizon) -> Turns:
+        """Return the updates at which the component `name`, which has an optimizer, is stepped.
+
+        Args:
+            name: The component's.
+            horizon: The length of the run in updates.
+
+        Raises:
+            ConfigError: It would be frozen for the whole run.
+        """
+        freeze, every = self.entries[name].freeze, self.component_optims[name].every
+        if not isinstance(freeze, FreezeUntil):
+            return Turns(every)
+        first = freeze.first_update(horizon)
+        if first >= horizon.total_steps:
+            rule = f"must be less than the {counted(horizon.total_steps, 'update')} of the run; got {freeze.until}"
+            remedy = "freeze: true freezes it for the whole run."
+            raise ConfigError(f"{self.config_paths[name]}.freeze.until: {rule}. {remedy}")
+        return Turns(every, first)
 
     @field_validator("components", mode="before")
     @classmethod
@@ -204,7 +232,10 @@ class ModelConfig(Config):
         of_policy = [] if policy is None else [REST, *policy.parts]
         classes = {**dict.fromkeys(of_policy, policy), **info.data["components"]}
         presets = presets_of(raw, classes, joint=of_policy)
-        optims: dict[str, OptimConfig] = handler(with_presets(raw, presets))
+        try:
+            optims: dict[str, OptimConfig] = handler(with_presets(raw, presets))
+        except ValidationError as error:
+            raise _with_strangers(error, raw, classes) from None
         check_there(optims, classes)
         for name, preset in presets.items():
             optims[name].mark(preset)
@@ -214,6 +245,10 @@ class ModelConfig(Config):
     def _check_there_is_one(self) -> Self:
         if self.policy is None and not self.components:
             raise refusal("must have at least one component, unless there is a policy", ("components",), {})
+        for name, entry in self.entries.items():
+            if isinstance(entry.freeze, FreezeUntil) and entry.placement == "shard":
+                path = tuple(self.config_paths[name].split(".")[1:])
+                raise refusal("must be replicate with freeze.until; got shard", (*path, "placement"), "shard")
         return self
 
 
@@ -226,7 +261,8 @@ class TrainConfig(Config):
     epochs: MayChange[PositiveCount | None] = None
     """Length of the run in passes over the training samples. Exactly one of `total_steps` and `epochs` is given."""
     run_dir: MayChange[UserPath]
-    """Directory of the run's files; `~` and `$NAME` are filled in. A relative path starts at the working directory."""
+    """Directory of the run's files; `~` and `$NAME` are filled in. A relative path starts at the folder of the file in
+    which it is written; on the command line, at the working directory."""
     device: MayChange[str] = "auto"
     """Device to train on: for example `cpu`, `cuda` or `cuda:1`; auto: the current CUDA device if any, else the CPU."""
     precision: FixedInRun[Literal["fp32", "bf16", "fp16"]] = "fp32"
@@ -301,7 +337,8 @@ class TrainConfig(Config):
     @model_validator(mode="after")
     def _check_length(self) -> Self:
         if (self.total_steps is None) == (self.epochs is None):
-            rule = f"give total_steps or epochs, one of them; got {self.total_steps} and {self.epochs}"
+            given = "neither" if self.epochs is None else f"{self.total_steps} and {self.epochs}"
+            rule = f"give total_steps or epochs, one of them; got {given}"
             raise refusal(rule, ("total_steps",), self.total_steps)
         return self
 

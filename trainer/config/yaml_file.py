@@ -1,15 +1,19 @@
 """Reads a config's file, YAML or JSON, into plain values."""
 
-import json
 import os
 import re
 import stat
 from pathlib import Path
 from typing import Any
 
+from optimizer.config import shown_value
+
 from ..errors import ConfigError
-from .plain_values import Plain, plain, read_real, read_whole
-from .yaml_values import read_yaml
+from .json_places import read_placed_json
+from .places import Places
+from .plain_values import Plain
+from .syntax import MalformedError
+from .yaml_values import read_placed_yaml
 
 _BYTES = 1_000_000
 """Size of a config's file at most."""
@@ -27,17 +31,33 @@ def read_config_file(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: The file cannot be read, or is not well-formed. The message has line and column.
     """
+    return read_placed_file(path)[0]
+
+
+def read_placed_file(path: Path) -> tuple[dict[str, Any], Places]:
+    """Return the mapping in a config's file as `read_config_file` does, and the places of its values.
+
+    Raises:
+        ConfigError: The file cannot be read, or is not well-formed. The message has line and column.
+    """
+    read = read_placed_json if path.suffix.lower() == ".json" else read_placed_yaml
     try:
-        text = _decode(_read_bytes(path))
-        config = _read_json(text) if path.suffix.lower() == ".json" else read_yaml(text)
+        config, places = read(_decode(_read_bytes(path)), str(path))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}. Give the path of a YAML or JSON file.") from error
+    except MalformedError as error:
+        raise ConfigError(f"{path}:{error.line}:{error.column}: {error.rule}") from error
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from error
     if not isinstance(config, dict):
-        found = "nothing" if config is None else f"a {type(config).__name__}"
-        raise ConfigError(f"{path}: must hold a mapping (data:, model:, train:); it holds {found}")
-    return config
+        raise ConfigError(f"{path}: {_other_than_a_mapping(config, path.suffix)}")
+    return config, places
+
+
+def _other_than_a_mapping(found: Plain, suffix: str) -> str:
+    kind = "nothing" if found is None else "a list" if isinstance(found, list) else f"one value, {shown_value(found)}"
+    other = f" {suffix} is not read: write the config as YAML or JSON." if suffix in (".toml", ".py", ".ini") else ""
+    return f"must hold a mapping (data:, model:, train:); it holds {kind}.{other}"
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -70,20 +90,3 @@ def _decode(content: bytes) -> str:
         raise ValueError(
             f"is not UTF-8 (line {line}; it looks like Latin-1 or Windows-1252); save it as UTF-8"
         ) from error
-
-
-def _read_json(text: str) -> Plain:
-    try:
-        values = json.loads(text, object_pairs_hook=_unique_keys, parse_int=read_whole, parse_float=read_real)
-    except RecursionError as error:
-        raise ValueError("is nested too deeply") from error
-    return plain(values)
-
-
-def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    mapping: dict[str, object] = {}
-    for key, value in pairs:
-        if key in mapping:
-            raise ValueError(f"the key {key[:60]!r} is given twice")
-        mapping[key] = value
-    return mapping

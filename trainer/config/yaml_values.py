@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from .places import Path, Place
 from .plain_values import Budget, Plain, encodable, plain, read_word
+from .syntax import MalformedError, yaml_mistake
 
 _TAG = "tag:yaml.org,2002:"
 _TEXT_TAGS = (None, "!", _TAG + "str")
@@ -19,13 +21,30 @@ def read_yaml(text: str) -> Plain:
     Raises:
         ValueError: The text is not well-formed, or a value is not plain. The message has line and column.
     """
-    text.encode()  # raises here, and not deep inside, if UTF-8 cannot hold it
-    reader = _Reader(text)
+    return read_placed_yaml(text, "")[0]
+
+
+def read_placed_yaml(text: str, source: str) -> tuple[Plain, dict[Path, Place]]:
+    """Return the value of a YAML document, and the place of the whole and of each key and item in it.
+
+    What an alias or a merge key brings has the places where it is written, at the anchor. The key of the alias has
+    its own place.
+
+    Args:
+        text: The document.
+        source: Its name in the places.
+
+    Raises:
+        MalformedError: The text is not well-formed, or a value is not plain.
+    """
     try:
+        text.encode()  # raises here, and not deep inside, if UTF-8 cannot hold it
+        reader = _Reader(text)
         value = reader.read()
     except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).replace('in "<unicode string>", ', "at ").split())) from error
-    return plain(value) if reader.has_anchors else value  # an alias becomes a copy
+        raise yaml_mistake(error, text) from error
+    places = reader.places(value, source)
+    return (plain(value) if reader.has_anchors else value), places  # an alias becomes a copy
 
 
 def write_yaml(config: Mapping[str, object]) -> str:
@@ -68,6 +87,13 @@ class _Anchored(NamedTuple):
     height: int
 
 
+class _Mark(NamedTuple):
+    line: int
+    column: int
+    written: str | None
+    """The number that stands here, as it is written."""
+
+
 class _Reader:
     """Makes a value of a parser's events. An alias shares the value of its anchor, whose nodes are counted again."""
 
@@ -76,6 +102,8 @@ class _Reader:
         self._event: Any = None  # the latest one, or the one to blame; PyYAML's types leave out their attributes
         self._budget = Budget()
         self._anchors: dict[str, _Anchored | None] = {}  # None: its value is not complete yet
+        self._marks: dict[int, dict[str, _Mark]] = {}  # of the keys or items, by the id of their list or mapping
+        self._begin = _Mark(0, 0, None)
 
     @property
     def has_anchors(self) -> bool:
@@ -86,7 +114,21 @@ class _Reader:
             return self._document()
         except (ValueError, OverflowError) as error:  # PyYAML raises both for "\UFFFFFFFF"
             mark = self._event.start_mark
-            raise ValueError(f"{error} (line {mark.line + 1}, column {mark.column + 1})") from None
+            raise MalformedError(str(error), mark.line + 1, mark.column + 1) from None
+
+    def places(self, value: Plain, source: str) -> dict[Path, Place]:
+        """Return the place of each key and item in `value`, which was read; that of the whole has the path ()."""
+        places: dict[Path, Place] = {}
+        self._place_all(value, (), self._begin, source, places)
+        return places
+
+    def _place_all(self, value: Plain, path: Path, mark: _Mark, source: str, places: dict[Path, Place]) -> None:
+        places[path] = Place(source, mark.line + 1, mark.column + 1, mark.written)
+        if isinstance(value, dict | list):
+            marks = self._marks[id(value)]
+            items = value.items() if isinstance(value, dict) else zip(map(str, range(len(value))), value, strict=True)
+            for key, item in items:
+                self._place_all(item, (*path, key), marks[key], source, places)
 
     def _document(self) -> Plain:
         value: Plain = None
@@ -98,6 +140,7 @@ class _Reader:
                 if documents > 1:
                     raise ValueError("a second document begins; a config is one")
             elif isinstance(event, yaml.NodeEvent):
+                self._begin = _mark(event, event, None)
                 value = self._value(0, in_flow=False)
         return value
 
@@ -139,15 +182,21 @@ class _Reader:
     def _list(self, depth: int) -> list[Plain]:
         in_flow = bool(self._event.flow_style)
         items: list[Plain] = []
+        marks: dict[str, _Mark] = {}
         while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
             self._event = event
-            items.append(self._value(depth, in_flow))
+            item = self._value(depth, in_flow)
+            marks[str(len(items))] = _mark(event, event, item)
+            items.append(item)
+        self._marks[id(items)] = marks
         return items
 
     def _mapping(self, depth: int) -> dict[str, Plain]:
         in_flow = bool(self._event.flow_style)
         own: dict[str, Plain] = {}
         merged: dict[str, Plain] | None = None
+        marks: dict[str, _Mark] = {}
+        merged_marks: dict[str, _Mark] = {}
         while not isinstance(begin := next(self._events), yaml.MappingEndEvent):
             self._event = begin
             key = self._key(depth)
@@ -155,18 +204,28 @@ class _Reader:
             merges = isinstance(begin, yaml.ScalarEvent) and is_word and begin.tag is None and key == _MERGE
             if merged is not None if merges else key in own:
                 raise ValueError(f"the key {_shortened(key)!r} is given twice")
-            self._event = next(self._events)
+            content = self._event = next(self._events)
             value = self._value(depth, in_flow)
             self._event = begin  # it is to blame below
             if merges:
                 merged = _merged(value)
+                merged_marks = self._marks_of_merged(value)
             elif in_flow and value is None and is_word and key[:1].isdigit():
                 raise ValueError(
                     f"a comma ends a value inside {{}}, and {_shortened(key)} comes after one. Write 1_000"
                 )
             else:
                 own[key] = value
-        return {**(merged or {}), **own}
+                marks[key] = _mark(begin, content, value)
+        whole = {**(merged or {}), **own}
+        self._marks[id(whole)] = {**merged_marks, **marks}
+        return whole
+
+    def _marks_of_merged(self, value: Plain) -> dict[str, _Mark]:
+        marks: dict[str, _Mark] = {}
+        for source in reversed(value if isinstance(value, list) else [value]):
+            marks |= self._marks[id(source)]
+        return marks
 
     def _key(self, depth: int) -> str:
         event = self._event
@@ -181,6 +240,13 @@ class _Reader:
         if not isinstance(key, str):
             raise ValueError("a key must be text")
         return key
+
+
+def _mark(begin: Any, content: Any, value: Plain) -> _Mark:
+    """Return the mark of a key or item that begins with one event, and whose value begins with the other."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    written = content.value if is_number and isinstance(content, yaml.ScalarEvent) else None
+    return _Mark(begin.start_mark.line, begin.start_mark.column, written)
 
 
 def _scalar(event: yaml.ScalarEvent, in_flow: bool) -> Plain:

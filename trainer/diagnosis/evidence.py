@@ -11,7 +11,9 @@ from optimizer import Horizon, ScheduledFactory, UnknownKeyError, no_plugins
 
 from ..checkpoint.directory import complete_checkpoints
 from ..checkpoint.names import step_of
+from ..config.freeze import FreezeUntil
 from ..config.schema import OptimConfig
+from ..config.turns import Turns
 from ..interfaces.objective import OBJECTIVE_REGISTRY
 from ..report_page.run_facts import RunFacts
 from ..reporting.metrics_file import HELD_OUT
@@ -92,12 +94,23 @@ class Evidence:
                 with no_plugins():
                     try:
                         optim = OptimConfig.model_validate(entry)
-                        horizon = optim.own_horizon(Horizon(self.total, self._steps_per_epoch()))
+                        turns = Turns(optim.every, self.first_update(name))
+                        horizon = turns.horizon(Horizon(self.total, self._steps_per_epoch()))
                         if isinstance(optim.factory, ScheduledFactory):
                             found[name] = (optim.factory.resolved(horizon), horizon)
                     except (ValueError, LookupError, TypeError):  # a plugin's, or a length in unknown epochs
                         continue
         return found
+
+    def first_update(self, name: str) -> int:
+        """Return the first update that may step a component: 0, or that at which a timed `freeze` ends."""
+        freeze = self.setting(f"model.components.{name}.freeze")
+        if not isinstance(freeze, Mapping) or not self.total:
+            return 0
+        try:
+            return FreezeUntil.model_validate(freeze).first_update(Horizon(self.total, self._steps_per_epoch()))
+        except ValueError:  # epochs of unknown length
+            return self.total
 
     def _steps_per_epoch(self) -> int | None:
         """Return the updates of an epoch, as the metrics show them; None if the run has not ended one."""

@@ -64,7 +64,7 @@ def unmoved(run: Evidence) -> Iterator[Finding]:
     between = f"checkpoints of update {step_of(first)} and {step_of(last)}"
     for name in run.optims:
         moved = _moved(first, last, name)
-        if moved is None or moved.parameters == 0:
+        if moved is None or moved.parameters == 0 or run.first_update(name) >= step_of(last):
             continue
         lrs = [value for _, value in run.points(f"lr/{name}")]
         if len(moved.still) == moved.parameters:
@@ -129,7 +129,7 @@ def update_size(run: Evidence) -> Iterator[Finding]:
     falls = len(losses) > 1 and losses[-1][1] < 0.9 * losses[0][1]
     for name in run.optims:
         short, long = _moved(*near, name), _moved(*far, name)
-        if short is None or long is None or not short.parameters or len(long.still) == long.parameters:
+        if short is None or long is None or len(long.still) == long.parameters:
             continue
         if short.share / max(1, updates) > _TOO_FAR:
             yield Finding(

@@ -57,7 +57,7 @@ class Agreement:
         self._failure: Exception | None = None
         self._meet, self._check, self._deliver = meet, check, deliver
         self._sent: Exchange | None = None
-        """What the processes have sent after the update before."""
+        """The exchange that the processes have begun after the update before."""
 
     def stop_requested(self) -> bool:
         """Return whether this process knows of a signal, which the others may not know of yet."""
@@ -105,7 +105,7 @@ class Agreement:
         self._learn(self._world.gather(self._known()))
 
     def _known(self) -> list[int]:
-        """Return what this process knows, for the others."""
+        """Return the values of this process, for the others."""
         self._begun, self._since = self._step, time.monotonic()
         signal, is_main = self._interruption.signal, self._world.is_main
         known = [signal or 0, is_main and self._clock(), self._interval if is_main else 0, self._failure is not None]

@@ -17,6 +17,8 @@ MODEL_REGISTRY: Registry[nn.Module] = Registry("component", nn.Module, entry_poi
 """Classes of components by key: subclasses of nn.Module. A config also takes any other one by its dotted path."""
 
 
+_FROZEN_FOR_NOW = "_frozen_for_now"
+"""Attribute of components that `freeze_for_now` was called with: the parameters that it froze, by name."""
 _STAYS_IN_EVAL = "_stays_in_eval"
 """Attribute of modules that `keep_in_eval` was called with."""
 
@@ -48,6 +50,25 @@ def config_paths(components: nn.ModuleDict) -> dict[str, str]:
 def is_frozen(component: nn.Module) -> bool:
     """Return whether no parameter of `component` requires a gradient."""
     return not trainable_parameters(component)
+
+
+def freeze_for_now(component: nn.Module) -> None:
+    """Freeze the trainable parameters of a component, which has an optimizer, until `unfreeze` is called."""
+    parameters = trained_parameters(component)
+    vars(component)[_FROZEN_FOR_NOW] = parameters
+    for parameter in parameters.values():
+        parameter.requires_grad = False
+
+
+def unfreeze(component: nn.Module) -> None:
+    """Undo `freeze_for_now`."""
+    for parameter in vars(component).pop(_FROZEN_FOR_NOW, {}).values():
+        parameter.requires_grad = True
+
+
+def trained_parameters(component: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that require a gradient or are frozen for now, by name."""
+    return {**vars(component).get(_FROZEN_FOR_NOW, {}), **trainable_parameters(component)}
 
 
 _WEIGHTS_FOLLOW = ContextVar("weights_follow", default=False)

@@ -1,5 +1,6 @@
 """`lerobot`: data sets in LeRobot's format."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
@@ -75,7 +76,7 @@ class LeRobotData(DataSet):
 
     def __init__(
         self,
-        root: str | None = None,
+        root: str | Path | None = None,
         repo_id: str | None = None,
         revision: str | None = None,
         datasets: Annotated[list[Source], Field(min_length=1)] | None = None,
@@ -90,7 +91,7 @@ class LeRobotData(DataSet):
         drop_n_last_frames: Count = 0,
         use_imagenet_stats: bool = True,
         frames: Literal["cache", "lazy"] = "cache",
-        cache_dir: str | None = None,
+        cache_dir: str | Path | None = None,
         cache_limit_gb: PositiveNumber = 20.0,
         resize: tuple[PositiveCount, PositiveCount] | None = None,
         video_backend: Literal["auto", "pyav", "torchcodec"] = "auto",

@@ -13,7 +13,7 @@ from ..runtime import hub
 class Source(Config):
     """One of several data sets: its place, its weight, and its episodes."""
 
-    root: str | None = None
+    root: str | Path | None = None
     """Folder of the data set. `~` and `$NAME` are filled in."""
     repo_id: str | None = None
     """Its name on the Hugging Face Hub, in place of `root`."""
@@ -27,9 +27,9 @@ class Source(Config):
     """Numbers of episodes to leave out."""
 
 
-def expanded(path: str | None) -> Path | None:
-    """Return a path of a config, with `~` and `$NAME` filled in."""
-    return None if path is None else Path(os.path.expandvars(path)).expanduser()
+def expanded(path: str | Path | None) -> Path | None:
+    """Return a path with `~` and `$NAME` filled in, if it is text. Those of a config are filled in already."""
+    return Path(os.path.expandvars(path)).expanduser() if isinstance(path, str) else path
 
 
 def folder_of(source: Source, path: str) -> Path:

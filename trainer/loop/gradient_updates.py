@@ -1,9 +1,7 @@
 """Backward passes and updates: the object that an objective learns with."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from typing import Literal, Self
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +11,7 @@ from optimizer.factories import trainable_parameters
 from optimizer.transforms import clip_to_norm, total_norm
 from optimizer.types import StateDict
 
-from ..config.schema import ExperimentConfig
+from ..config.turns import Turns
 from ..distributed.sums import mean_over
 from ..distributed.world import World
 from ..errors import ConfigError, NonFiniteError, user_line
@@ -25,37 +23,14 @@ from .agreed_gradients import AgreedGradients
 from .averaged_weights import MovingAverages
 from .backward_pass import BackwardPass, check_loss
 from .nonfinite import all_finite, describe_nonfinite
+from .rules import Rules, autocast
 from .running_statistics import StatisticsSnapshot
+from .timed_freezing import TimedFreezing
 
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _LOWEST_SCALE = 1.0
 """Loss scale at which half precision does not overflow: a gradient that is not finite then has another cause."""
 
-OnNonFinite = Literal["stop", "skip", "continue"]
-
-
-@dataclass(frozen=True)
-class Rules:
-    """How updates are made, as in the config's `train`."""
-
-    precision: str = "fp32"
-    grad_clip_norm: float | None = None
-    on_nonfinite: OnNonFinite = "stop"
-    every: Mapping[str, int] = field(default_factory=dict)
-    """Updates between two steps, by component, as in `model.component_optims`."""
-
-    @classmethod
-    def from_config(cls, config: ExperimentConfig, trained: Iterable[str]) -> Self:
-        """Return the rules of a run. trained: the components that have an optimizer."""
-        train = config.train
-        every = {name: config.model.component_optims[name].every for name in trained}
-        return cls(train.precision, train.grad_clip_norm, train.on_nonfinite, every)
-
-
-def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """Return the context for forward passes at a `train.precision`."""
-    dtype = _AUTOCAST.get(precision)
-    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+_EVERY_UPDATE = Turns()
 
 
 class GradientUpdater:
@@ -113,6 +88,7 @@ class GradientUpdater:
         self._scaler = torch.amp.GradScaler(world.device.type) if rules.precision == "fp16" else None
         named = {name: trainable_parameters(components[name]) for name in optimizers}
         self._parameters = {name: [*parameters.values()] for name, parameters in named.items()}
+        self._freezing = TimedFreezing(components, rules.turns)
         self._agreed = None if world.averages is None else AgreedGradients(world, named)
         self._ordered: dict[tuple[str, ...], list[nn.Parameter]] = {}
         self._passes: dict[tuple[str, ...], BackwardPass] = {}
@@ -134,6 +110,8 @@ class GradientUpdater:
             sizes: Samples of each of its batches.
         """
         self.update, self.sizes = update, tuple(sizes)
+        if update >= self._freezing.next_change:
+            self._freezing.apply(update)
         self.stepped.clear()
         self._losses.clear()
         self._rng.take()
@@ -205,14 +183,18 @@ class GradientUpdater:
             self.check_steps()
 
     def is_due(self, component: str) -> bool:
-        """Return whether this update is the component's turn, by the `every` of its optimizer.
+        """Return whether this update is the component's turn: by the `every` of its optimizer, and if it is not frozen.
 
         Raises:
             KeyError: There is no component of this name.
         """
         if component not in self._components:
             raise KeyError(f"there is no component {component!r} to step")
-        return self.update % self.rules.every.get(component, 1) == 0
+        return self._planned(component).include(self.update)
+
+    def training_optimizers(self, updates: int) -> list[Optimizer]:
+        """Return the optimizers of the components that are not frozen any more after this number of updates."""
+        return [optimizer for name, optimizer in self.optimizers.items() if self._planned(name).first < updates]
 
     def mean(self, values: Tensor) -> Tensor:
         """Return the mean of `values` over the samples of the present batch, those in other processes included."""
@@ -280,19 +262,23 @@ class GradientUpdater:
 
     def _components_to_step(self, components: Sequence[str]) -> tuple[str, ...]:
         """Return the named components, or all whose turn this update is, without frozen ones."""
-        every = self.rules.every
         if not components:
             return tuple(name for name in self.optimizers if self.is_due(name))
         for name in components:
             if name not in self._components:
                 raise KeyError(f"there is no component {name!r} to step")
-            last = self._last_step.get(name)
-            if last is not None and 0 < self.update - last < every.get(name, 1):
+            last, every = self._last_step.get(name), self._planned(name).every
+            if last is not None and 0 < self.update - last < every:
                 raise ConfigError(
-                    f"model.component_optims.{name}.every: is {every[name]}, but the objective steps {name} at the"
+                    f"model.component_optims.{name}.every: is {every}, but the objective steps {name} at the"
                     f" updates {last} and {self.update}. Set it to the updates between two steps of {name}."
                 )
-        return tuple(name for name in components if name in self.optimizers)
+        return tuple(
+            name for name in components if name in self.optimizers and self.update >= self._planned(name).first
+        )
+
+    def _planned(self, component: str) -> Turns:
+        return self.rules.turns.get(component, _EVERY_UPDATE)
 
     def _refuse_second_backward(self, names: Sequence[str]) -> None:
         for name in self._backward.intersection(names):

@@ -6,10 +6,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from optimizer.config import listed
-from optimizer.factories import trainable_parameters
 
 from ..errors import UserCodeError
-from ..interfaces.component import config_path
+from ..interfaces.component import config_path, trained_parameters
 
 _SHOWN = 8
 _REMEDY = (
@@ -39,7 +38,7 @@ def parameter_problems(components: nn.ModuleDict, optimizers: Mapping[str, Optim
     problems = []
     for name, component in components.items():
         own = {id(parameter): path for path, parameter in component.named_parameters()}
-        trains = {id(parameter): path for path, parameter in trainable_parameters(component).items()}
+        trains = {id(parameter): path for path, parameter in trained_parameters(component).items()}
         stepped = _optimized_parameters(optimizers[name]) if name in optimizers else {}
         if trains.keys() == stepped.keys():
             continue

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from types import TracebackType
 from typing import Any, Self
 
@@ -66,6 +67,8 @@ class PolicyEvaluation:
         if config.video:
             _require_video()
         self.config, self._policy, self._world = config, objective, world or World()
+        # An optimizer's first step imports it, with triton's LLVM. After a renderer has loaded another one, that crashes.
+        import_module("torch._dynamo")
         self.environment: Environment = config.make(PATH)
 
     def __enter__(self) -> Self:

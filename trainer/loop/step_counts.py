@@ -12,11 +12,11 @@ def step_count_notices(updater: GradientUpdater, updates: range) -> list[str]:
     """Return a line for each component that was not stepped in `updates` as often as planned, or skipped some."""
     lines = []
     for name in updater.optimizers:
-        every, turns = updater.rules.every.get(name, 1), updater.turns.get(name, 0)
-        planned = sum(update % every == 0 for update in updates)
+        planned_at, turns = updater.rules.turns[name], updater.turns.get(name, 0)
+        planned = planned_at.before(updates.stop) - planned_at.before(updates.start)
         if turns == 0 and planned > 0:
             lines.append(f"{name}: the objective did not step its optimizer in {counted(len(updates), 'update')}")
-        elif abs(turns - planned) > (every > 1):  # an objective may take the other of two updates
+        elif abs(turns - planned) > (planned_at.every > 1):  # an objective may take the other of two updates
             remedy = f"Set model.component_optims.{name}.every to the updates between two steps."
             if turns > len(updates):
                 remedy = "Give the schedule the length of the run in steps, where it has one."

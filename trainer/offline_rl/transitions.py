@@ -77,8 +77,8 @@ class Transitions(DataSet):
 
     def __init__(
         self,
-        path: str | None = None,
-        root: str | None = None,
+        path: str | Path | None = None,
+        root: str | Path | None = None,
         repo_id: str | None = None,
         revision: str | None = None,
         minari: str | None = None,
@@ -137,7 +137,7 @@ def _only_source(given: Mapping[str, object], options: Mapping[str, object]) -> 
     return sources[0]
 
 
-def _file(path: str | None) -> Path:
+def _file(path: str | Path | None) -> Path:
     file = expanded(path)
     assert file is not None, "it is the source"
     return file

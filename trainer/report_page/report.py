@@ -20,7 +20,7 @@ from .run_facts import RunFacts
 from .saved_files import Budget
 
 MOST_RUNS = 24
-"""Runs of a page at most: so many colours and strokes can be told from each other."""
+"""Runs of a page at most, as there are eight colours with three strokes each."""
 _POINT_CHARACTERS = 45
 _SERIES_CHARACTERS = 2_600_000
 """Characters of a point, and of all series of a page at most."""

@@ -27,7 +27,7 @@ _LONGEST_PLAN = 20_000
 
 
 class RunFacts:
-    """What the files of a run tell. A file that is damaged or missing leaves its part empty, with a note.
+    """The facts in the files of a run. A file that is damaged or missing leaves its part empty, with a note.
 
     Args:
         run_dir: The run's directory.
@@ -126,7 +126,7 @@ class RunFacts:
         return None if series is None or series.last is None else series.last[1]
 
     def _status(self) -> str:
-        """Return what is known of the run's end: done, stopped, failed, killed or training, or unknown."""
+        """Return the run's status: done, stopped, failed, open (it trains, or was killed lately) or ended."""
         done, total = self.metrics.last_step, self.total_steps
         if self.processes and (end := self.processes[-1]["end"]) is not None:
             return {"done": "done", "StoppedBySignal": "stopped", "KeyboardInterrupt": "stopped"}.get(end, "failed")

@@ -218,7 +218,7 @@ function phasesOf(run) {
 function timeOf(run) {
   const phases = phasesOf(run);
   const total = secondsOf(run);
-  if (!total) return [SEVERAL ? el('h3', null, run.name) : null, el('p', { class: 'muted' }, 'The files of this run do not tell its time.')];
+  if (!total) return [SEVERAL ? el('h3', null, run.name) : null, el('p', { class: 'muted' }, 'The files of this run do not record its time.')];
   const bar = el('div', { class: 'stack', 'aria-hidden': 'true' }, phases.map(({ name, seconds, colour }) => {
     const part = el('div', { class: colour, title: `${name}: ${duration(seconds)}` });
     part.style.width = `${100 * seconds / total}%`;
@@ -234,15 +234,18 @@ function timeOf(run) {
 function processTable(run) {
   const rows = run.processes.map((process, index) => [
     moment(process.time || ''), process.began === 0 && index === 0 ? 'start' : `resume after ${whole(process.began)}`, whole(process.reached), duration(process.seconds),
-    process.end === null ? (index === run.processes.length - 1 && run.status === 'open' ? 'training' : 'killed') : endText(process),
+    endText(process, index === run.processes.length - 1 ? run.status : 'ended'),
     [process.device, process.processes > 1 ? `${process.processes} processes` : null, process.innerstep ? `innerstep ${process.innerstep}` : null, process.torch ? `torch ${process.torch}` : null].filter(Boolean).join(', '),
   ]);
   if (!rows.length) return null;
   return table(`Starts and resumes${SEVERAL ? ` of ${run.name}` : ''}`, ['began', 'from', 'updates done', 'time', 'end', 'on'], rows, { numbers: [2, 3] });
 }
 
-function endText({ end, message }) {
+// status: that of the run, for its last process. A run that is done may be drawing pictures, or was killed then.
+function endText({ end, message }, status) {
+  if (end === null) return { open: 'training', done: 'not written' }[status] || 'killed';
   if (end === 'done') return 'done';
+  if (end === 'StoppedBySignal') return `stopped by ${message.split(':')[0]}`;
   return message ? el('span', { class: 'long' }, `${end}: ${message}`) : end;
 }
 

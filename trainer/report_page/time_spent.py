@@ -39,7 +39,7 @@ def processes(timeline: Iterable[Mapping[str, Any]]) -> list[JsonObject]:
 
 
 def complete(process: JsonObject, last_step: int | None, rate: float | None) -> None:
-    """Extend the seconds of a process that wrote no end by what its last line of metrics shows.
+    """Extend the seconds of a process that wrote no end to its last line of metrics.
 
     Args:
         process: The last one of the run.
@@ -53,7 +53,7 @@ def complete(process: JsonObject, last_step: int | None, rate: float | None) -> 
 
 
 def time_by_phase(found: Iterable[JsonObject], data_wait: float | None) -> dict[str, float]:
-    """Return the seconds of all processes by phase. What is no other phase is the updates.
+    """Return the seconds of all processes by phase. The updates have the time that is left.
 
     Args:
         found: The processes.

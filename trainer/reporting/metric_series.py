@@ -16,7 +16,7 @@ MOST_SERIES = 400
 _MOST_NAMED = 50
 """Values that are not finite, of which the step is kept."""
 _MAX_STEP = 1 << 53
-"""The first number that JavaScript cannot tell from the next one."""
+"""The first whole number whose successor JavaScript rounds away."""
 _NOT_METRICS = ("split", "step", "epoch")
 
 Name = tuple[str, str]

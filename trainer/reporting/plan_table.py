@@ -1,148 +1,166 @@
-"""The plan: a table of components, optimizers and schedules, shown before the first batch."""
+"""The plan as text for a pipe, and as a table or a list for a terminal, by its width."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from torch import nn
-from torch.optim import Optimizer
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
 
-from optimizer import EmbeddedScheduler, Horizon, ScheduledFactory
-from optimizer.analysis import schedule_warnings
-from optimizer.config import counted
-from optimizer.factories import trainable_parameters
-from optimizer.kernels import implementation_of
-from optimizer.types import HasSchedule
+from optimizer.config import counted, visible
 
-from ..config.schema import ExperimentConfig, ModelConfig
-from ..interfaces.component import is_frozen
-from ..splitting.parts import REST
-from ..splitting.share import is_in_parts
-from .tables import align_columns, count
+from ..runtime.streams import write_out
+from ..runtime.terminal import on_terminal, show
+from .plan import ComponentPlan, Plan
+from .tables import GAP, align_columns, count, fit_columns, fold, named_values, size
 
-_BY_GROUP = ("betas", "momentum", "eps", "part")
-_HEADER = ("component", "params", "trains", "optimizer", "step", "schedule")
+_COLUMNS = {
+    "component": "name",
+    "params": "parameters",
+    "of the policy": "modules",
+    "trains": "trains",
+    "optimizer": "optimizer",
+    "step": "step",
+    "schedule": "schedule",
+    "placement": "placement",
+}
+"""The headings of the table, and the field that is below each."""
+_OPTIONAL = ("of the policy", "placement")
 
 
-def plan(
-    config: ExperimentConfig,
-    components: nn.ModuleDict,
-    optimizers: Mapping[str, Optimizer],
-    horizon: Horizon,
-    samples: int,
-) -> str:
-    """Return the plan table as text, with a line for each optimizer that is skipped and for each suspicious value.
+def plan_text(plan: Plan) -> str:
+    """Return the plan as plain text: a table as wide as it must be, and a line for each note and warning."""
+    headings = _headings(plan)
+    rows = [headings, *(_cells(component, headings) for component in plan.components)]
+    facts = [name + values for name, values in named_values(_facts(plan), None)]
+    warnings = [f"warning: {line}" for line in plan.warnings]
+    return "\n".join([*align_columns(rows, right=[1]), "", *facts, *plan.notes, *warnings])
 
-    Args:
-        optimizers: By component; a frozen component has none.
-        samples: Number of samples in the training data.
+
+def show_plan(console: Console, plan: Plan) -> None:
+    """Print the plan on a terminal by its width, and elsewhere as plain text."""
+    if on_terminal(console):
+        console.print(drawn_plan(plan, console.width), crop=False)
+    else:
+        show(console, plan_text(plan))
+
+
+def output_plan(console: Console, plan: Plan) -> None:
+    """Print the plan as `show_plan` does, as the output of a command.
+
+    Raises:
+        OutputError: It cannot be written.
     """
-    rows = [_HEADER, *(_component_row(name, config, components[name], optimizers.get(name)) for name in components)]
-    lines = align_columns(_with_placements(_with_places(rows, config.model), config.model), right=[1])
-    epochs = horizon.total_steps / (horizon.steps_per_epoch or 1)
-    batches = f"{config.train.accumulate} batches of " if config.train.accumulate > 1 else ""
-    batches += counted(config.data.batch_size, "sample")
-    lines.append(f"{counted(horizon.total_steps, 'update')} of {batches}, {epochs:.1f} epochs")
-    if config.data.batch_size > samples:
-        lines.append(
-            f"warning: data.batch_size: {config.data.batch_size} is more than the {counted(samples, 'sample')} of the"
-            f" training data: each batch has these {samples}"
-        )
-    lines += [line for name, optimizer in optimizers.items() for line in _group_lines(name, optimizer)]
-    lines += [
-        f"{name} {_reason(components[name])}: its optimizer {optim.type} is skipped"
-        for name, optim in config.model.component_optims.items()
-        if name not in optimizers
+    with console.capture() as capture:
+        show_plan(console, plan)
+    write_out(capture.get())
+
+
+def drawn_plan(plan: Plan, width: int) -> RenderableType:
+    """Return the plan for a terminal: a table if one fits into `width`, else a list for each component."""
+    headings = _headings(plan)
+    rows = [_cells(component, headings) for component in plan.components]
+    table = _table(plan, headings, rows, width) or _table(plan, *_merged(headings, rows), width)
+    facts = [_line(name, values) for name, values in named_values(_facts(plan), width)]
+    notes = [Text(visible(line)) for line in plan.notes]
+    warnings = [Text.assemble(("warning: ", "bold yellow"), (visible(line), "yellow")) for line in plan.warnings]
+    return Group(table or _blocks(plan, headings, rows, width), Text(), *facts, *notes, *warnings)
+
+
+def _headings(plan: Plan) -> list[str]:
+    """Return the headings of the columns that this plan has."""
+    given = {name for name in _OPTIONAL if any(getattr(each, _COLUMNS[name]) for each in plan.components)}
+    return [name for name in _COLUMNS if name not in _OPTIONAL or name in given]
+
+
+def _cells(component: ComponentPlan, headings: Sequence[str]) -> list[str]:
+    values = [getattr(component, _COLUMNS[heading]) for heading in headings]
+    return ["-" if value is None else count(value) if isinstance(value, int) else visible(value) for value in values]
+
+
+def _facts(plan: Plan) -> list[tuple[str, list[str]]]:
+    """Return the facts on the run as a whole, by name."""
+    data, parameters, files = plan.data, plan.parameters, plan.checkpoint_bytes
+    several = f"{plan.batches_per_update} batches of " if plan.batches_per_update > 1 else ""
+    samples = several + counted(data.batch_size, "sample")
+    per_epoch = f"{data.batches_per_epoch} batch{'' if data.batches_per_epoch == 1 else 'es'}"
+    updates = f", {counted(plan.updates_per_epoch, 'update')}" if plan.batches_per_update > 1 else ""
+    state = files.optimizer_state
+    processes = f"{plan.processes} process{'' if plan.processes == 1 else 'es'}"
+    return [
+        ("run", [f"{counted(plan.updates, 'update')} of {samples}", f"{plan.epochs:.1f} epochs"]),
+        ("parameters", [f"{count(parameters[kind])} {kind}" for kind in ("total", "trained", "frozen")]),
+        (
+            "data",
+            [
+                f"{counted(data.samples, 'sample')} of {visible(data.type)}",
+                f"{per_epoch}{updates} an epoch",
+                f"{data.held_out or 'none'} held out",
+            ],
+        ),
+        ("device", [plan.device, plan.device_name, plan.precision, processes]),
+        (
+            "checkpoint",
+            [
+                f"about {size(files.total)}" + (" and the optimizers' state" if state is None else ""),
+                f"weights {size(files.weights)}",
+                *([f"averages {size(files.averages)}"] if files.averages else []),
+                *([] if state is None else [f"optimizers {size(state)}"]),
+            ],
+        ),
     ]
-    for name, optimizer in optimizers.items():
-        if isinstance(optimizer, HasSchedule):
-            own = config.model.component_optims[name].own_horizon(horizon)
-            factory = config.model.component_optims[name].factory
-            usual = factory.usual_options() if isinstance(factory, ScheduledFactory) else None
-            lines += warning_lines(name, optimizer.scheduler, own.total_steps, usual)
-    return "\n".join(lines)
 
 
-def _with_places(rows: Sequence[tuple[str, ...]], model: ModelConfig) -> list[tuple[str, ...]]:
-    """Return the rows of the table with the place of each component in the policy, if there are parts of one."""
-    if model.policy is None or not model.policy.parts:
-        return list(rows)
-    places = {name: ", ".join(part.modules) for name, part in model.policy.parts.items()}
-    places |= {_HEADER[0]: "of the policy", REST: "the rest"}
-    return [(*row[:2], places.get(row[0], "-"), *row[2:]) for row in rows]
+def _merged(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    """Return headings and rows of a narrower table, in which the schedule stands below the optimizer."""
+    at, end = headings.index("optimizer"), headings.index("schedule") + 1
+    merged = []
+    for row in rows:
+        optimizer, step, schedule = row[at:end]
+        lines = [optimizer if step == "-" else f"{optimizer}, {step}", *([] if schedule == "-" else [schedule])]
+        merged.append([*row[:at], "\n".join(lines), *row[end:]])
+    return [*headings[:at], "optimizer, step, schedule", *headings[end:]], merged
 
 
-def _with_placements(rows: Sequence[tuple[str, ...]], model: ModelConfig) -> list[tuple[str, ...]]:
-    """Return the rows of the table with the placement of each component, if one of them is sharded."""
-    if all(entry.placement == "replicate" for entry in model.entries.values()):
-        return list(rows)
-    texts = {_HEADER[0]: "placement"}
-    for name, entry in model.entries.items():
-        units = f", units {', '.join(entry.shard_units)}" if entry.shard_units else ""
-        texts[name] = entry.placement + units
-    return [(*row, texts[row[0]]) for row in rows]
+def _table(plan: Plan, headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Table | None:
+    """Return the table of components, or None if it is too wide."""
+    widths = fit_columns([headings, *rows], width)
+    if widths is None:
+        return None
+    table = Table(box=None, padding=0, pad_edge=False)
+    for heading, column in zip(headings, widths, strict=True):
+        table.add_column(_aligned(heading, heading, column), width=column + len(GAP), no_wrap=True)
+    table.columns[-1].width = widths[-1]
+    for component, row in zip(plan.components, rows, strict=True):
+        cells = []
+        for heading, cell, column in zip(headings, row, widths, strict=True):
+            lines = "\n".join(fold(cell, column))
+            cells.append(Text(_aligned(heading, lines, column), style=_style(component, heading), overflow="ignore"))
+        table.add_row(*cells)
+    return table
 
 
-def _reason(component: nn.Module) -> str:
-    return "has no parameters" if next(component.parameters(), None) is None else "is frozen"
+def _aligned(heading: str, text: str, width: int) -> str:
+    return text.rjust(width) if heading == "params" else text
 
 
-def warning_lines(
-    name: str, scheduler: EmbeddedScheduler, total_steps: int, usual: Mapping[str, Any] | None
-) -> list[str]:
-    """Return a line for each suspicious value in a component's schedules.
-
-    Args:
-        name: The component.
-        scheduler: Its schedules.
-        total_steps: The length of the run in steps of the component.
-        usual: The optimizer's default options, as `schedule_warnings` takes them.
-    """
-    return [f"warning: {name}: {line}" for line in schedule_warnings(scheduler, total_steps, usual)]
+def _style(component: ComponentPlan, heading: str) -> str:
+    if component.optimizer is None:
+        return "dim"
+    return {"component": "bold cyan", "trains": "green"}.get(heading, "")
 
 
-def _component_row(
-    name: str, config: ExperimentConfig, component: nn.Module, optimizer: Optimizer | None
-) -> tuple[str, ...]:
-    total = sum(parameter.numel() for parameter in component.parameters())
-    trainable = sum(parameter.numel() for parameter in trainable_parameters(component).values())
-    entry = config.model.components.get(name)
-    if entry is not None and entry.ema_of is not None:
-        mover = "" if entry.moves_with is None else f", moves with {entry.moves_with}"
-        return name, count(total), f"average of {entry.ema_of}, tau {entry.tau:g}{mover}", "-", "-", "-"
-    if optimizer is None:
-        trains = "-" if total == 0 and is_in_parts(component) else "frozen" if is_frozen(component) else "yes"
-        return name, count(total), trains, "-", "-", "-"
-    trains = "yes" if trainable == total else f"{count(trainable)} of it"
-    schedule = _schedule_text(optimizer.scheduler) if isinstance(optimizer, HasSchedule) else "-"
-    optim = config.model.component_optims[name]
-    schedule += f", stepped every {optim.every} updates" if optim.every > 1 else ""
-    return name, count(total), trains, optim.type, implementation_of(optimizer), schedule
-
-
-def _group_lines(name: str, optimizer: Optimizer) -> list[str]:
-    """Return a line for each parameter group, if there are several, with the options that differ."""
-    groups = optimizer.param_groups
-    if len(groups) == 1:
-        return []
+def _blocks(plan: Plan, headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Group:
+    """Return a list of names and values for each component."""
     lines = []
-    for index, group in enumerate(groups, start=1):
-        tensors = f"{len(group['params'])} tensor{'s' if len(group['params']) > 1 else ''}"
-        shown = {"lr": group.get("initial_lr", group["lr"]), "weight_decay": group.get("weight_decay")}
-        shown |= {
-            option: value
-            for option, value in group.items()
-            if option in _BY_GROUP and value != groups[0].get(option, value)
-        }
-        values = ", ".join(
-            f"{option} {value:g}" if isinstance(value, float) else f"{option} {value}"
-            for option, value in shown.items()
-            if value is not None
-        )
-        lines.append(f"{name}, group {index} of {len(groups)}: {tensors}, {values}")
-    return lines
+    for component, row in zip(plan.components, rows, strict=True):
+        lines.append(Text(row[0], style=_style(component, headings[0])))
+        values = [(name, cell) for name, cell in zip(headings[1:], row[1:], strict=True) if cell != "-"]
+        indent = max(len(name) for name, _ in values) + 2 * len(GAP)
+        for name, cell in values:
+            first, *others = fold(cell, max(1, width - indent))
+            lines += [_line(f"{GAP}{name}".ljust(indent), first), *(_line(" " * indent, other) for other in others)]
+    return Group(*lines)
 
 
-def _schedule_text(scheduler: EmbeddedScheduler) -> str:
-    lr = scheduler.schedule.full_summary()
-    others = [f"; {option} {schedule.full_summary()}" for option, schedule in scheduler.option_schedules.items()]
-    return lr + "".join(others)
+def _line(name: str, values: str) -> Text:
+    return Text.assemble((name, "bold"), values, overflow="ignore", no_wrap=True)

@@ -1,33 +1,49 @@
-"""The live progress of a run in the terminal."""
+"""The progress of a run: a live display in a terminal, or a line now and then on a pipe."""
 
-import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, Group
+import torch
+from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
-from optimizer.config import visible
+from optimizer.config import counted
+from optimizer.types import JsonObject
 
-from ..loop.update_report import UpdateReport
+from ..interfaces.metrics_sink import MetricsLine
+from ..runtime.memory import memory_bytes
+from ..runtime.terminal import log, on_terminal
+from .progress_view import ProgressView, line_on_a_pipe
+from .run_status import RunStatus
+
+_FIRST_SECONDS, _MOST_SECONDS = 1.0, 30.0
+"""Between two lines on a pipe: at first, and later; twice as long each time."""
+_REFRESHES = 2
+"""Renderings a second of the live display, which a thread makes."""
 
 
 class RunProgress:
-    """A bar with the rate, and below it losses and lr by component. On a pipe it is not shown."""
+    """Shows what happens in a run.
 
-    def __init__(self, console: Console, done: int, total: int) -> None:
-        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=console)
-        self._task = self._bar.add_task("", total=total, completed=done)
-        self._values = Text()
-        self._live = Live(Group(self._bar, self._values), console=console, transient=True, refresh_per_second=5)
+    Args:
+        console: Where it is shown. It may be quiet.
+        status: Events so far. It is kept up to date here.
+        device: That of the run, whose memory is shown.
+    """
+
+    def __init__(self, console: Console, status: RunStatus, device: torch.device) -> None:
+        self.status = status
         self._console = console
-        self._started, self._first = time.monotonic(), done
+        is_seen = not console.quiet  # a live display would take the output of other code too
+        self._is_live, self._is_piped = is_seen and on_terminal(console), is_seen and not on_terminal(console)
+        view = ProgressView(status, lambda: memory_bytes(device))
+        self._live = Live(view, console=console, transient=True, refresh_per_second=_REFRESHES)
+        self._next, self._interval = status.started, _FIRST_SECONDS
+        self._is_printed = True
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal and not self._console.quiet:  # it would take the output of other code too
+        if self._is_live:
             self._live.start()
         return self
 
@@ -38,11 +54,35 @@ class RunProgress:
 
     def rate(self, step: int) -> float:
         """Return the updates per second since the start, after update `step`."""
-        return (step + 1 - self._first) / max(time.monotonic() - self._started, 1e-9)
+        return (step + 1 - self.status.done) / max(self.status.elapsed(), 1e-9)
 
-    def show(self, report: UpdateReport, rate: float) -> None:
-        """Show a logged update. rate: the updates per second after it."""
-        self._bar.update(self._task, completed=report.step + 1, description=f"{rate:.1f} updates/s")
-        losses = "  ".join(f"{name} {float(loss):.4f}" for name, loss in report.losses.items())
-        lrs = "  ".join(f"{name} {lr:.2e}" for name, lr in report.lrs.items())
-        self._values.plain = visible(f"{losses}\nlr  {lrs}")
+    def show(self, line: MetricsLine) -> None:
+        """Take the line of a logged update."""
+        self.status.take_line(line)
+        self._is_printed = False
+        if self._is_piped and (now := self.status.line_time) >= self._next:
+            self._next, self._interval = now + self._interval, min(2 * self._interval, _MOST_SECONDS)
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Print the line of the last logged update on a pipe, unless it was printed."""
+        if self._is_piped and not self._is_printed:
+            self._is_printed = True
+            log(self._console, line_on_a_pipe(self.status))
+
+    def evaluated(self, step: int, metrics: Mapping[str, float], best: JsonObject) -> None:
+        """Take the metrics of the evaluation after `step` updates.
+
+        Args:
+            step: Updates done.
+            metrics: By name.
+            best: The record of the run's best checkpoint; empty: it keeps none.
+        """
+        self.status.take_evaluation(step, metrics, best)
+
+    def saved(self, step: int) -> None:
+        """Note that the checkpoint after `step` updates is on disk. A thread may call it."""
+        self.status.saved = step, self.status.clock()
+        if self._is_piped:
+            self.catch_up()
+            log(self._console, f"saved after {counted(step, 'update')}")

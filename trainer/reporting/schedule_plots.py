@@ -17,20 +17,23 @@ from optimizer.analysis import Preview, panels
 from optimizer.config import NotImportedError, counted, explain, nearest
 from optimizer.schedules import sample_steps
 
-from ..config.override_fields import text_fields
+from ..config.override_fields import FieldsOf
 from ..config.overrides import apply_overrides
+from ..config.placed import naming_places
 from ..config.schema import ExperimentConfig
+from ..config.turns import Turns
 from ..errors import ConfigError
 from ..interfaces.dataset import DataSet
 from ..loop.batches import shuffled_batches
 from ..setup.optimizers import factory_errors
-from .plan_table import warning_lines
+from .plan import schedule_warning_lines
 from .plot_files import draw
 
 WITHOUT_RUN = 1000
 """Updates that a key is drawn over by default."""
 
 
+@naming_places
 def plot_config(config: ExperimentConfig, out: Path | None) -> list[str]:
     """Draw the scheduled options of every component over the run; return lines to print.
 
@@ -65,7 +68,7 @@ def plot_key(key: str, parameters: Mapping[str, object], out: Path | None) -> li
         ConfigError: There is no such key, or a parameter is wrong.
     """
     cls = _class_of(key)
-    own = apply_overrides({}, parameters, text_fields(cls))
+    own = apply_overrides({}, parameters, FieldsOf(cls))
     run = {name: own.pop(name) for name in _RUN if name in own and name not in cls.model_fields}
     try:
         lengths = (run.get("total_steps"), _as_integer(own.get("total_steps")), WITHOUT_RUN)
@@ -113,8 +116,9 @@ def _previews(config: ExperimentConfig, horizon: Horizon) -> dict[str, Preview]:
         if config.model.entries[name].freeze is True or not isinstance(optim.factory, ScheduledFactory):
             continue
         with factory_errors(name, optim):
-            previews[name] = optim.factory.preview(optim.own_horizon(horizon))
-            previews[name].every = optim.every
+            turns = config.model.turns(name, horizon)
+            previews[name] = optim.factory.preview(turns.horizon(horizon))
+            previews[name].every, previews[name].first = turns.every, turns.first
     if not previews:
         raise ConfigError("model.component_optims: there is no schedule to draw")
     return previews
@@ -130,7 +134,9 @@ def _draw_previews(previews: Mapping[str, Preview], total_steps: int, out: Path 
         lines += [
             f"note: {name} waits for {monitor}, and is drawn as before its first report" for monitor in preview.monitors
         ]
-        lines += warning_lines(name, preview.scheduler, -(-total_steps // preview.every), preview.usual)
+        own_steps = Turns(preview.every, preview.first).before(total_steps)
+        found = schedule_warning_lines(name, preview.scheduler, own_steps, preview.usual)
+        lines += [f"warning: {line}" for line in found]
     return lines
 
 

@@ -19,8 +19,8 @@ _ARRIVAL_SECONDS = 1.0
 class TrainingLines:
     """Writes a line for each logged update, in their order, and shows the progress.
 
-    A single process writes each line at once. Of several, each sends its sums when the update is done, and trains on;
-    the line is written when those of all are there, which is mostly one update later. `write` waits for them.
+    A single process writes each line at once. If there are several, each sends its sums when the update is done, and
+    trains on; the line is written when those of all are there, mostly one update later. `write` waits for them.
 
     Used as a context, it writes at a failure of the run what the others had sent before.
 
@@ -81,4 +81,4 @@ class TrainingLines:
         with user_code("a metric"):
             line = training_line(report, rate)
         self._metrics.write(line)
-        self._progress.show(report, rate)
+        self._progress.show(line)

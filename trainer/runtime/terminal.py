@@ -42,6 +42,11 @@ def printing_once(is_main: bool) -> Iterator[None]:
         _is_quiet = before
 
 
+def on_terminal(console: Console) -> bool:
+    """Return whether `console` prints on a terminal that can be redrawn: no pipe, also where colours are forced."""
+    return console.is_terminal and not console.is_dumb_terminal and console.file.isatty()
+
+
 def output(text: str) -> None:
     """Print the output of a command. A reader that closes its pipe early is not an error.
 

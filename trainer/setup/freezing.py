@@ -23,7 +23,7 @@ def freeze(components: nn.ModuleDict, config: ModelConfig) -> None:
         if entry.freeze is True:
             keep_in_eval(component)
             _freeze(component)
-        elif entry.freeze:
+        elif isinstance(entry.freeze, list):
             _freeze_matching(component, entry.freeze, f"{config_path(components, name)}.freeze")
 
 

@@ -1,7 +1,7 @@
 """Builds the optimizer of a component from its entry in the config."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from pydantic import ValidationError
@@ -26,14 +26,14 @@ def build_optimizer(name: str, optim: OptimConfig, component: nn.Module, horizon
         name: The component's.
         optim: Its entry in `model.component_optims`.
         component: The component.
-        horizon: The length of the run in updates.
+        horizon: The length of the run in steps of the component.
 
     Raises:
         ConfigError: The optimizer cannot be built, or does not fit the trainer's loop.
     """
     with _naming_placement(name, component), factory_errors(name, optim):
         several = isinstance(optim.factory, BuildsSeveral) and optim.factory.builds_multiple_optimizers
-        optimizer = None if several else _build(optim, component, optim.own_horizon(horizon))
+        optimizer = None if several else _build(optim, component, horizon)
     if optimizer is None:
         raise ConfigError(
             f"model.component_optims.{name}.type: {optim.type} builds several optimizers, and a component has one."
@@ -91,8 +91,18 @@ def check_each_trains(components: nn.ModuleDict, optimizers: Mapping[str, Optimi
 def _build(optim: OptimConfig, component: nn.Module, horizon: Horizon) -> Optimizer:
     if isinstance(optim.factory, ScheduledFactory):
         return optim.factory.build(component, horizon=horizon)
+    return build_over([*trainable_parameters(component).items()], optim, horizon)
+
+
+def build_over(trainable: Sequence[tuple[str, nn.Parameter]], optim: OptimConfig, horizon: Horizon) -> Optimizer:
+    """Return the optimizer of an entry of `model.component_optims` over named parameters.
+
+    Args:
+        trainable: The parameters.
+        optim: The entry.
+        horizon: The length of the run in steps of the optimizer.
+    """
     build = optim.factory.build
-    trainable = [*trainable_parameters(component).items()]
     if "horizon" in inspect.signature(build).parameters:
         return build(trainable, horizon=horizon)
     return build(trainable)  # a factory written for `build(params)` alone

@@ -1,0 +1,502 @@
+"""Configs that are refused: each with where the mistake is, its path, and words of the remedy."""
+
+from dataclasses import dataclass
+
+GOOD = """\
+seed: 0
+plugins: [sample_traces]
+data:
+  type: traced
+  params: {samples: 12}
+  batch_size: 4
+model:
+  components:
+    first:
+      type: mlp
+      params: {in_features: 4, out_features: 4, hidden: [4]}
+      freeze: false
+    head:
+      type: mlp
+      params:
+        in_features: 4
+        out_features: 4
+  component_optims:
+    first: {type: sgd, params: {lr: 0.1}}
+    head:
+      type: adamw
+      params:
+        lr: 1e-3
+        betas: [0.9, 0.999]
+        schedule: {type: cosine, num_warmup_steps: 2}
+train:
+  objective: {type: regression}
+  total_steps: 10
+  run_dir: runs/small
+  device: cpu
+"""
+"""A config that trains. Its lines have the numbers below."""
+SEED, PLUGINS, DATA, DATA_TYPE, DATA_PARAMS, BATCH = range(1, 7)
+FIRST, FIRST_TYPE, FIRST_PARAMS, FREEZE, HEAD, HEAD_TYPE = range(9, 15)
+FIRST_OPTIM, HEAD_OPTIM, OPTIM_TYPE, OPTIM_PARAMS, LR, BETAS, SCHEDULE = range(19, 26)
+TRAIN, OBJECTIVE, STEPS, RUN_DIR, DEVICE = range(26, 31)
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A config with a mistake in it."""
+
+    name: str
+    text: str
+    position: str
+    """Line and column, `28:3`."""
+    path: str
+    """The dotted path in the message; "" if the file is not read as far as that."""
+    says: str
+    """Words of the message after the path."""
+    suffix: str = ".yaml"
+
+
+def at(*lines: tuple[int, str], text: str = GOOD) -> str:
+    """Return a text with lines replaced, by their number from 1. A line may become several, or nothing at all."""
+    parts = text.splitlines(keepends=True)
+    for number, line in lines:
+        parts[number - 1] = line and f"{line}\n"
+    return "".join(parts)
+
+
+def after(number: int, line: str) -> str:
+    """Return the good text with another line after one."""
+    return at((number, GOOD.splitlines()[number - 1] + "\n" + line))
+
+
+def _rows(*rows: tuple[str, str, str, str, str]) -> list[Broken]:
+    return [Broken(*row) for row in rows]
+
+
+NAMES = _rows(
+    ("misspelt section", at((TRAIN, "trian:")), "26:1", "trian", "did you mean 'train'?"),
+    ("missing section", "".join(GOOD.splitlines(True)[:25]), "1:1", "train", "required, but not given"),
+    ("misspelt field of data", at((BATCH, "  batchsize: 4")), "6:3", "data.batchsize", "did you mean 'batch_size'?"),
+    ("misspelt field of an entry", at((FIRST_TYPE, "      typ: mlp")), "10:7", "model.components.first.typ", "'type'?"),
+    ("missing type", at((FIRST_TYPE, "")), "9:5", "model.components.first.type", "required, but not given"),
+    (
+        "unknown component",
+        at((FIRST_TYPE, "      type: mpl")),
+        "10:7",
+        "model.components.first.type",
+        "did you mean 'mlp'",
+    ),
+    ("unknown optimizer", at((OPTIM_TYPE, "      type: adamww")), "21:7", "component_optims.head.type", "mean 'adamw'"),
+    ("unknown data", at((DATA_TYPE, "  type: trased")), "4:3", "data.type", "did you mean 'traced'"),
+    ("unknown objective", at((OBJECTIVE, "  objective: {type: regresion}")), "27:15", "objective.type", "'regression'"),
+    (
+        "unknown schedule",
+        at((SCHEDULE, "        schedule: {type: onecycle}")),
+        "25:20",
+        "params.schedule.type",
+        "did you mean 'one_cycle'",
+    ),
+    (
+        "misspelt parameter of a schedule",
+        at((SCHEDULE, "        schedule: {type: cosine, warmup: 2}")),
+        "25:34",
+        "params.schedule.warmup",
+        "did you mean 'num_warmup_steps'",
+    ),
+    (
+        "misspelt parameter of a component",
+        at((FIRST_PARAMS, "      params: {in_feature: 4, out_features: 4}")),
+        "11:16",
+        "model.components.first.params.in_feature",
+        "did you mean 'in_features'",
+    ),
+    (
+        "missing parameter of a schedule",
+        at((SCHEDULE, "        schedule: {type: one_cycle}")),
+        "25:9",
+        "model.component_optims.head.params.schedule.max_lr",
+        "required, but not given",
+    ),
+    (
+        "misspelt parameter of data",
+        at((DATA_PARAMS, "  params: {sample: 1}")),
+        "5:12",
+        "data.params.sample",
+        "mean 'samples'",
+    ),
+    ("misspelt name of an optimizer", at((HEAD_OPTIM, "    haed:")), "20:5", "component_optims.haed", "mean 'head'"),
+    ("missing optimizer's type", at((OPTIM_TYPE, "")), "20:5", "component_optims.head.type", "required, but not given"),
+    ("misspelt field of train", at((STEPS, "  total_step: 10")), "28:3", "train.total_step", "mean 'total_steps'"),
+    ("misspelt run_dir", at((RUN_DIR, "  run_dri: runs/x")), "29:3", "train.run_dri", "did you mean 'run_dir'"),
+    ("missing run_dir", at((RUN_DIR, "")), "26:1", "train.run_dir", "required, but not given"),
+    (
+        "a name of nn.ModuleDict",
+        at((FIRST, "    items:")),
+        "9:5",
+        "model.components.items",
+        "cannot be a component's name",
+    ),
+    ("a number as a name", at((FIRST, "    1:")), "9:5", "model.components.1", "cannot be a component's name"),
+    (
+        "a word for true as a name",
+        at((HEAD_OPTIM, "    on:")),
+        "20:5",
+        "component_optims.on",
+        "no component of this name",
+    ),
+    ("unknown section", after(SEED, "callbacks: []"), "2:1", "callbacks", "unknown name"),
+    ("a section twice in other letters", after(SEED, "Train: {}"), "2:1", "Train", "did you mean 'train'"),
+    ("unknown sink", after(DEVICE, "  log: [jsonl, sample.Missing]"), "31:16", "train.log.1", "sample"),
+)
+"""Names that are misspelt, missing or unknown."""
+
+SYNONYMS = [
+    *_rows(
+        ("learning_rate", at((LR, "        learning_rate: 1e-3")), "23:9", "head.params.learning_rate", "mean 'lr'?"),
+        ("wd", after(LR, "        wd: 0.1"), "24:9", "head.params.wd", "did you mean 'weight_decay'?"),
+        ("beta1", at((BETAS, "        beta1: 0.9")), "24:9", "head.params.beta1", "did you mean 'betas'?"),
+        ("epsilon", after(LR, "        epsilon: 1e-8"), "24:9", "head.params.epsilon", "did you mean 'eps'?"),
+        ("lr_scheduler", at((SCHEDULE, "        lr_scheduler: {}")), "25:9", "params.lr_scheduler", "mean 'schedule'?"),
+        (
+            "peak learning rate",
+            at((FIRST_OPTIM, "    first: {type: adamw_warmup_cosine_decay, params: {learning_rate: 1}}")),
+            "19:55",
+            "first.params.learning_rate",
+            "did you mean 'peak_lr'?",
+        ),
+        ("lr beside params", after(OPTIM_TYPE, "      lr: 1e-3"), "22:7", "head.lr", "inside params: {lr: 0.001}"),
+        (
+            "learning_rate beside params",
+            after(OPTIM_TYPE, "      learning_rate: 1"),
+            "22:7",
+            "head.learning_rate",
+            "{lr: 1}",
+        ),
+        (
+            "hidden beside params",
+            after(FIRST_TYPE, "      hidden: [8]"),
+            "11:7",
+            "first.hidden",
+            "inside params: {hidden: [8]}",
+        ),
+        (
+            "samples beside params",
+            after(DATA_TYPE, "  samples: 4"),
+            "5:3",
+            "data.samples",
+            "inside params: {samples: 4}",
+        ),
+        (
+            "args for params",
+            at((FIRST_PARAMS, "      args: {}")),
+            "11:7",
+            "components.first.args",
+            "did you mean 'params'",
+        ),
+        ("name for type", at((FIRST_TYPE, "      name: mlp")), "10:7", "components.first.name", "did you mean 'type'"),
+        ("requires_grad", at((FREEZE, "      requires_grad: false")), "12:7", "first.requires_grad", "mean 'freeze'"),
+        ("pretrained", at((FREEZE, "      pretrained: x.pt")), "12:7", "first.pretrained", "did you mean 'init_from'"),
+        ("batch_size in train", after(STEPS, "  batch_size: 4"), "29:3", "train.batch_size", "write data.batch_size"),
+        ("num_workers in train", after(STEPS, "  num_workers: 4"), "29:3", "train.num_workers", "write data.workers"),
+        ("seed in train", after(STEPS, "  seed: 4"), "29:3", "train.seed", "write seed"),
+        ("lr in train", after(STEPS, "  lr: 4"), "29:3", "train.lr", "component_optims.NAME.params.lr"),
+        ("total_steps at the top", after(SEED, "total_steps: 4"), "2:1", "total_steps", "write train.total_steps"),
+        (
+            "total_steps in data",
+            after(DATA_TYPE, "  total_steps: 4"),
+            "5:3",
+            "data.total_steps",
+            "write train.total_steps",
+        ),
+        ("components at the top", after(SEED, "components: {}"), "2:1", "components", "write model.components"),
+        (
+            "optimizers in model",
+            after(7, "  optimizers: {}"),
+            "8:3",
+            "model.optimizers",
+            "did you mean 'component_optims'",
+        ),
+        ("on_change in train", after(STEPS, "  on_change: keep"), "29:3", "train.on_change", "write resume.on_change"),
+        (
+            "dataset of LeRobot",
+            after(SEED, "dataset: {repo_id: lerobot/pusht}"),
+            "2:11",
+            "dataset.repo_id",
+            "data.params.repo_id",
+        ),
+        ("policy of LeRobot", after(SEED, "policy: {type: act}"), "2:10", "policy.type", "model.policy.type"),
+        ("optimizer of LeRobot", after(SEED, "optimizer: {lr: 1e-4}"), "2:13", "optimizer.lr", "policy.params.lr"),
+    ),
+    *(
+        Broken(f"{name} in train", after(STEPS, f"  {name}: 1"), "29:3", f"train.{name}", f"did you mean '{ours}'?")
+        for name, ours in {
+            "steps": "total_steps",
+            "max_steps": "total_steps",
+            "num_epochs": "epochs",
+            "epoch": "epochs",
+            "max_epochs": "epochs",
+            "output_dir": "run_dir",
+            "save_freq": "save_every",
+            "save_steps": "save_every",
+            "log_freq": "log_every",
+            "logging_steps": "log_every",
+            "eval_freq": "eval_every",
+            "val_check_interval": "eval_every",
+            "clip_grad_norm": "grad_clip_norm",
+            "max_grad_norm": "grad_clip_norm",
+            "gradient_clip_val": "grad_clip_norm",
+            "amp": "precision",
+            "mixed_precision": "precision",
+            "gradient_accumulation_steps": "accumulate",
+            "save_total_limit": "keep_last",
+            "criterion": "objective",
+        }.items()
+    ),
+    *(
+        Broken(f"{name} in data", after(DATA_TYPE, f"  {name}: 1"), "5:3", f"data.{name}", f"did you mean '{ours}'?")
+        for name, ours in {"bs": "batch_size", "num_workers": "workers", "train_batch_size": "batch_size"}.items()
+    ),
+    *(
+        Broken(f"{name} at the top", after(SEED, f"{name}: 1"), "2:1", name, f"write {home}")
+        for name, home in {
+            "batch_size": "data.batch_size",
+            "learning_rate": "model.component_optims.NAME.params.lr",
+            "num_workers": "data.workers",
+            "max_epochs": "train.epochs",
+            "output_dir": "train.run_dir",
+            "mixed_precision": "train.precision",
+            "accelerator": "train.device",
+        }.items()
+    ),
+]
+"""Names of other libraries, and fields in the wrong section."""
+
+VALUES = _rows(
+    (
+        "text for a number",
+        at((STEPS, "  total_steps: many")),
+        "28:3",
+        "train.total_steps",
+        "a whole number; got 'many'",
+    ),
+    ("fraction for a count", at((STEPS, "  total_steps: 10.5")), "28:3", "train.total_steps", "without a fraction"),
+    ("boolean for a count", at((STEPS, "  total_steps: true")), "28:3", "train.total_steps", "not true or false"),
+    ("negative count", at((STEPS, "  total_steps: -5")), "28:3", "train.total_steps", "greater than or equal to 1"),
+    ("zero count", at((BATCH, "  batch_size: 0")), "6:3", "data.batch_size", "greater than or equal to 1"),
+    ("negative seed", at((SEED, "seed: -1")), "1:1", "seed", "greater than or equal to 0"),
+    ("large seed", at((SEED, "seed: 99999999999999999999")), "1:1", "seed", "64 bits"),
+    ("null seed", at((SEED, "seed: null")), "1:1", "seed", "a whole number; got null"),
+    ("None for null", after(DEVICE, "  save_every: None"), "31:3", "train.save_every", "is written null"),
+    ("None for a count", at((STEPS, "  total_steps: None")), "28:3", "train.total_steps", "is written null"),
+    ("no length", at((STEPS, "")), "26:1", "train.total_steps", "give total_steps or epochs"),
+    (
+        "two lengths",
+        after(STEPS, "  epochs: 2"),
+        "28:3",
+        "train.total_steps",
+        "give total_steps or epochs, one of them",
+    ),
+    ("None for a number", at((LR, "        lr: None")), "23:9", "head.params.lr", "is written null"),
+    ("text for a float", at((LR, "        lr: fast")), "23:9", "head.params.lr", "must be a number; got 'fast'"),
+    ("negative lr", at((LR, "        lr: -1")), "23:9", "head.params.lr", "at least 0"),
+    ("infinite lr", at((LR, "        lr: .inf")), "23:9", "head.params.lr", "must be finite"),
+    ("one beta", at((BETAS, "        betas: [0.9]")), "24:9", "head.params.betas", "at least 2 items; got [0.9]"),
+    ("three betas", at((BETAS, "        betas: [0.9, 0.9, 0.9]")), "24:9", "head.params.betas", "at most 2 items"),
+    ("a beta of 1", at((BETAS, "        betas: [0.9, 1.0]")), "24:9", "head.params.betas", "less than 1"),
+    ("number for betas", at((BETAS, "        betas: 0.9")), "24:9", "head.params.betas", "must be a list; got 0.9"),
+    ("text in betas", at((BETAS, "        betas: [0.9, high]")), "24:22", "head.params.betas.1", "must be a number"),
+    (
+        "text for an entry",
+        at((HEAD, "    head: mlp"), (14, ""), (15, ""), (16, ""), (17, "")),
+        "13:5",
+        "components.head",
+        "{type: mlp}",
+    ),
+    (
+        "list for an entry",
+        at((HEAD, "    head: [mlp]"), (14, ""), (15, ""), (16, ""), (17, "")),
+        "13:5",
+        "components.head",
+        "must be a mapping",
+    ),
+    (
+        "nothing for an entry",
+        at((HEAD, "    head:"), (14, ""), (15, ""), (16, ""), (17, "")),
+        "13:5",
+        "components.head",
+        "got null",
+    ),
+    (
+        "nothing for data",
+        at((DATA, "data:"), (4, ""), (5, ""), (6, "")),
+        "3:1",
+        "data",
+        "must be a mapping with a `type`",
+    ),
+    ("number for model", "seed: 0\nmodel: 3\n", "2:1", "model", "must be a mapping; got 3"),
+    ("list for train", "seed: 0\ntrain: [1]\n", "2:1", "train", "must be a mapping; got [1]"),
+    ("text for a schedule", at((SCHEDULE, "        schedule: cosine")), "25:9", "params.schedule", "{type: cosine}"),
+    (
+        "text for params",
+        at((FIRST_PARAMS, "      params: big")),
+        "11:7",
+        "first.params",
+        "must be a mapping; got 'big'",
+    ),
+    ("list for params", at((FIRST_PARAMS, "      params: [1]")), "11:7", "first.params", "must be a mapping; got [1]"),
+    ("text for plugins", at((PLUGINS, "plugins: sample_traces")), "2:1", "plugins", "write [sample_traces]"),
+    ("list in plugins", at((PLUGINS, "plugins: [sample_traces, [5]]")), "2:26", "plugins.1", "must be text"),
+    ("unknown plugin", at((PLUGINS, "plugins: [sample_traces, numpyy]")), "2:26", "plugins.1", "numpyy"),
+    ("file as a plugin", at((PLUGINS, "plugins: [sample_traces, parts.py]")), "2:26", "plugins.1", "parts"),
+    ("yes for a boolean", after(DEVICE, "  compile: yes"), "31:3", "train.compile", "got 'yes'. Write true"),
+    ("text for a boolean", after(DEVICE, "  compile: 'true'"), "31:3", "train.compile", "without quotes"),
+    ("number for a boolean", after(DEVICE, "  compile: 5"), "31:3", "train.compile", "must be true or false"),
+    ("unknown choice", after(DEVICE, "  on_nonfinite: stopp"), "31:3", "train.on_nonfinite", "did you mean 'stop'"),
+    ("number for a choice", after(DEVICE, "  precision: 16"), "31:3", "train.precision", "'fp32', 'bf16' or 'fp16'"),
+    ("unknown precision", after(DEVICE, "  precision: float16"), "31:3", "train.precision", "'fp32', 'bf16' or 'fp16'"),
+    ("unknown device", at((DEVICE, "  device: gpu")), "30:3", "train.device", "no such device"),
+    ("variable as a device", at((DEVICE, "  device: $DEVICE")), "30:3", "train.device", "no such device"),
+    ("empty run_dir", at((RUN_DIR, "  run_dir: ''")), "29:3", "train.run_dir", "must not be empty"),
+    ("null run_dir", at((RUN_DIR, "  run_dir:")), "29:3", "train.run_dir", "must be a path, as text"),
+    ("list for run_dir", at((RUN_DIR, "  run_dir: [a]")), "29:3", "train.run_dir", "must be a path, as text"),
+    ("unset variable in run_dir", at((RUN_DIR, "  run_dir: $UNSET_HERE/x")), "29:3", "train.run_dir", "UNSET_HERE"),
+    ("a file name that is too long", at((RUN_DIR, f"  run_dir: {'x' * 300}")), "29:3", "train.run_dir", "255"),
+    ("text for log", after(DEVICE, "  log: jsonl"), "31:3", "train.log", "Write [jsonl]"),
+    ("no jsonl", after(DEVICE, "  log: []"), "31:3", "train.log", "must contain jsonl"),
+    ("text for freeze", at((FREEZE, "      freeze: layers.0")), "12:7", "first.freeze", "write [layers.0]"),
+    ("number for freeze", at((FREEZE, "      freeze: 5")), "12:7", "first.freeze", "must be true or false"),
+    ("list for init_from", at((FREEZE, "      init_from: [5]")), "12:7", "first.init_from", "must be a mapping"),
+    (
+        "nothing to load",
+        at((FREEZE, "      init_from: {path: x, weights: false}")),
+        "12:7",
+        "first.init_from",
+        "loads nothing",
+    ),
+    ("tau without ema_of", at((FREEZE, "      tau: 2")), "12:7", "first.tau", "less than or equal to 1"),
+    ("list for ema_of", at((FREEZE, "      ema_of: [head]")), "12:7", "first.ema_of", "must be text"),
+    ("text for wiring", after(DEVICE, "  ema: {components: first}"), "31:9", "train.ema.components", "Write [first]"),
+    ("zero minutes", after(DEVICE, "  save_every_minutes: 0"), "31:3", "train.save_every_minutes", "greater than 0"),
+    (
+        "a stranger beside a mistake",
+        at((LR, "        lr: x"), (FIRST_OPTIM, "    frist: {type: sgd}")),
+        "19:5",
+        "model.component_optims.frist",
+        "did you mean 'first'",
+    ),
+    (
+        "many mistakes",
+        after(STEPS, "\n".join(f"  unknown_name_{number}: 1" for number in range(40))),
+        "29:3",
+        "train.unknown_name_0",
+        "unknown name",
+    ),
+    (
+        "mistakes in two sections",
+        at((SEED, "seed: x"), (STEPS, "  total_steps: y")),
+        "28:3",
+        "train.total_steps",
+        "got 'y'",
+    ),
+    (
+        "a mistake beside one in params",
+        at((LR, "        lr: x"), (OPTIM_TYPE, "      type: adamw\n      evry: 2")),
+        "24:9",
+        "head.params.lr",
+        "got 'x'",
+    ),
+    (
+        "no component",
+        at((8, "  components: {}"), *[(line, "") for line in range(9, 26)]),
+        "8:3",
+        "model.components",
+        "at least one",
+    ),
+    ("a date for a count", at((STEPS, "  total_steps: 2026-11-25")), "28:3", "train.total_steps", "a whole number"),
+    ("a time for a number", at((LR, "        lr: 1:30")), "23:9", "head.params.lr", "must be a number; got '1:30'"),
+)
+"""Values of a wrong type or size."""
+
+FORM = [
+    *_rows(
+        ("a tab", at((BATCH, "\tbatch_size: 4")), "6:1", "", "a tab; indent with spaces"),
+        ("no space after a colon", at((SEED, "seed:0")), "1:5", "", "a space is missing after seed:"),
+        ("a key twice", after(SEED, "seed: 1"), "2:1", "", "the key 'seed' is given twice"),
+        ("a list that is not closed", at((PLUGINS, "plugins: [sample_traces")), "3:5", "", "a comma is missing, or ]"),
+        (
+            "a bracket too many",
+            at((PLUGINS, "plugins: [sample_traces]]")),
+            "2:25",
+            "",
+            "does not fit what stands before it",
+        ),
+        (
+            "a quote that is not closed",
+            at((RUN_DIR, "  run_dir: 'runs"), (DEVICE, "")),
+            "29:12",
+            "",
+            "the quote that begins here",
+        ),
+        ("indented too far", at((BATCH, "   batch_size: 4")), "6:4", "", "indented further"),
+        ("indented too little", at((BATCH, " batch_size: 4")), "6:2", "", "indented"),
+        ("a colon in text", at((RUN_DIR, "  run_dir: runs: small")), "29:16", "", "a second colon"),
+        ("a leading zero", at((BATCH, "  batch_size: 010")), "6:15", "", "a number with leading zeros"),
+        ("a comma in a number", at((DATA_PARAMS, "  params: {samples: 1,024}")), "5:23", "", "Write 1_000"),
+        (
+            "a tag",
+            at((SEED, "seed: !!python/name:os.system x")),
+            "1:7",
+            "",
+            "the tag !!python/name:os.system is not allowed",
+        ),
+        ("a date by a tag", at((RUN_DIR, "  run_dir: !!timestamp 2026-11-25")), "29:12", "", "is not allowed"),
+        ("a set", at((PLUGINS, "plugins: !!set {a, b}")), "2:10", "", "is not allowed"),
+        ("an alias of nothing", at((SEED, "seed: *none")), "1:7", "", "no &none comes before"),
+        ("an alias in itself", at((PLUGINS, "plugins: &a [*a]")), "2:14", "", "inside its own value"),
+        ("a list as a key", at((SEED, "? [a, b]\n: 1")), "1:3", "", "a key must be text"),
+        ("a star without quotes", at((FREEZE, "      freeze: [*.norm]")), "12:17", "", "must be in quotes"),
+        ("an at sign", at((RUN_DIR, "  run_dir: @runs")), "29:12", "", "put it in quotes"),
+        (
+            "a list item on the line of a key",
+            at((PLUGINS, "plugins: - sample_traces")),
+            "2:10",
+            "",
+            "on a line of its own",
+        ),
+        ("a second document", GOOD + "---\nseed: 1\n", "31:1", "", "a second document begins"),
+        ("a number beyond floats", at((LR, "        lr: 1e999")), "23:13", "", "does not fit into a float"),
+        ("a merge of text", at((SEED, "<<: text")), "1:1", "", "must be followed by a mapping"),
+        ("a word without a colon", at((SEED, "seed 0")), "1:1", "", "a key without a colon"),
+        ("an escape", at((RUN_DIR, '  run_dir: "C:\\data"')), "29:16", "", "no escape begins with this"),
+        ("a control character", at((RUN_DIR, "  run_dir: a\ab")), "29:13", "", "U+0007"),
+        ("${} in brackets", at((DATA_PARAMS, "  params: {samples: ${N}}")), "5:22", "", "put ${...} into quotes"),
+        (
+            "an anchor's value",
+            at((SEED, "x-o: &o {type: sgd, params: {lr: fast}}"), (FIRST_OPTIM, "    first: *o")),
+            "1:30",
+            "first.params.lr",
+            "got 'fast'",
+        ),
+        (
+            "a merged value",
+            at((SEED, "x-o: &o {params: {lr: fast}}"), (FIRST_OPTIM, "    first: {<<: *o, type: sgd}")),
+            "1:19",
+            "first.params.lr",
+            "got 'fast'",
+        ),
+    ),
+    *(
+        Broken(name, text, position, path, says, ".json")
+        for name, text, position, path, says in (
+            ("a comma at the end of JSON", '{\n  "seed": 0,\n}', "3:1", "", "a key in double quotes"),
+            ("a key without quotes in JSON", "{seed: 0}", "1:2", "", "a key in double quotes"),
+            ("a key twice in JSON", '{"seed": 0,\n "seed": 1}', "2:2", "", "given twice"),
+            ("a comment in JSON", '{"seed": 0} // zero', "1:13", "", "after the end"),
+            ("a value in JSON", '{\n\t"seed": "x",\n\t"trian": {}}', "2:2", "seed", "a whole number; got 'x'"),
+            ("a name in JSON", '{\n\t"seed": 0,\n\t"trian": {}}', "3:2", "trian", "did you mean 'train'"),
+        )
+    ),
+]
+"""Texts that are not well-formed, and values that stand in other places than they are used."""
+
+BROKEN = [*NAMES, *SYNONYMS, *VALUES, *FORM]

@@ -1,0 +1,62 @@
+"""The section in which a field belongs that stands in another one."""
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from optimizer.config import UNKNOWN_NAME, path_of, reworded, synonyms
+
+_PARAMS = "model.component_optims.NAME.params"
+_COMPONENT = "model.components.NAME"
+_FIXED = {
+    **{name: f"{_PARAMS}.{name}" for name in ("lr", "weight_decay", "betas", "eps", "momentum", "schedule")},
+    **{name: f"{_COMPONENT}.{name}" for name in ("freeze", "init_from", "ema_of", "placement")},
+    "on_change": "resume.on_change",
+    "every": "model.component_optims.NAME.every",
+}
+"""The place of fields inside entries that have names, by the field."""
+_ENTRY = ("type", "params")
+
+
+def naming_homes(error: ValidationError, model: type[BaseModel]) -> ValidationError:
+    """Return `error`, in which unknown names that have a place elsewhere in the config say which.
+
+    Args:
+        error: Of a config of `model`.
+        model: The class of the config.
+    """
+    homes = _homes(model)
+
+    def message_of(detail: ErrorDetails) -> str | None:
+        path = [str(part) for part in path_of(detail)]
+        if detail["type"] != UNKNOWN_NAME or "params" in path or "is a parameter" in detail["msg"]:
+            return None
+        home = _home(path, homes)
+        means_a_sibling = "did you mean" in detail["msg"] and path[-1] not in homes
+        return None if home is None or means_a_sibling else f"has no place here; write {home}"
+
+    return reworded(error, message_of)
+
+
+def home_of(name: str, model: type[BaseModel]) -> str | None:
+    """Return the path in configs of `model` of a field with this name, or of what it means; None: there is none."""
+    return _home([name], _homes(model))
+
+
+def _home(path: list[str], homes: Mapping[str, str]) -> str | None:
+    for name in (path[-1], *synonyms(path[-1])):
+        home = homes.get(name)
+        if home is not None and home.rpartition(".")[0] != ".".join(path[:-1]):
+            return home
+    return None
+
+
+def _homes(model: type[BaseModel]) -> dict[str, str]:
+    """Return the path of each field in the sections of a config, by the field's name."""
+    homes: dict[str, str] = {}
+    for section, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            homes |= {name: f"{section}.{name}" for name in kind.model_fields if name not in (*_ENTRY, *homes)}
+    return {**_FIXED, **homes, **{section: section for section in model.model_fields}}
