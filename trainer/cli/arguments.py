@@ -96,7 +96,7 @@ def _positionals(own: Sequence[str], with_values: set[str]) -> list[str]:
 
 
 def _is_option(argument: str) -> bool:
-    return argument.startswith("-") and "." not in argument
+    return argument.startswith("-") and "." not in argument.partition("=")[0]
 
 
 def _with_config_found(own: list[str], overrides: list[str]) -> tuple[list[str], list[str]]:

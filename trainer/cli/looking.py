@@ -33,7 +33,7 @@ def report(
     "lr-find",
     cls=OverridesCommand,
     context_settings=TAKES_OVERRIDES,
-    epilog="Any --dotted.key=value overrides the config.",
+    epilog="Any --dotted.key=value overrides the config. Example: innerstep lr-find c.yaml --component head --out lr.png",
 )
 def lr_find(
     context: typer.Context,
@@ -60,7 +60,7 @@ def lr_find(
         output("\n".join(find_lr(loaded, component, lrs, out, Console())))
 
 
-@looking_app.command()
+@looking_app.command(epilog="Example: innerstep doctor runs/digits --json")
 def doctor(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run's directory. The run may be training, or killed.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print an object, for other programs.")] = False,
