@@ -78,6 +78,9 @@ EXTRAS = {
     "gymnasium",
     "minari",
     "lerobot",
+    "tensorboard",
+    "wandb",
+    "google",  # protobuf, which the two bring
 }
 
 

@@ -1,6 +1,6 @@
 """The evaluations of a run: on the held-out samples, and by the policy's episodes in an environment."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from types import TracebackType
 from typing import Self
@@ -10,7 +10,7 @@ from .distributed.agreement import Agreement
 from .distributed.outcomes import by_main, failing_together
 from .distributed.placement import gathered
 from .errors import user_code
-from .interfaces.objective import HELD_OUT_PREFIX, Outcome
+from .interfaces.objective import HELD_OUT_PREFIX, TRAIN_PREFIX, Outcome
 from .loop.averaged_weights import averaged_weights, switches_weights
 from .loop.batch_norm import calibration_batches
 from .loop.evaluation import evaluate, evaluation_mode, named_values
@@ -43,19 +43,22 @@ class Evaluations:
         self._run, self._policy = run, None
         self._sources: dict[str, MetricSource] = {}
         waiting = monitored(run.config, run.optimizers)
+        trained = {TRAIN_PREFIX + name for name in named_values(outcome)}
         if run.data.held_out is not None:
             names = list(named_values(outcome))
             self._sources[HELD_OUT] = MetricSource(names, train.eval_every, "train.eval_every")
         if train.evaluation is not None:
             self._policy = PolicyEvaluation(train.evaluation, run.objective, run.world)
             known = {HELD_OUT_PREFIX + name for source in self._sources.values() for name in source.metrics}
-            wanted = [name.removeprefix(HELD_OUT_PREFIX) for _, name in waiting if name not in known]
+            wanted = [name.removeprefix(HELD_OUT_PREFIX) for _, name in waiting if name not in known | trained]
             with run.own_state.kept(), gathered(run.components.values()), failing_together(run.world):
                 names = self._policy.check(run.components, run.config.seed, wanted)
             self._sources[EPISODES] = MetricSource(names, train.evaluation.every, "train.evaluation.every")
             if train.keep_best is not None and train.keep_best.metric in names:
                 run.checkpoints.best.evaluation = train.evaluation.settings
-        check_monitors(waiting, list(self._sources.values()), run.horizon.total_steps)
+            if train.early_stopping is not None and train.early_stopping.metric in names:
+                run.early_stopping.evaluation = train.evaluation.settings
+        check_monitors(waiting, list(self._sources.values()), trained, run.horizon.total_steps)
 
     def __enter__(self) -> Self:
         return self
@@ -110,18 +113,22 @@ class Evaluations:
                 found = self._evaluate_due(agreement.stop_requested)
             except EvaluationStoppedError:
                 return
-            found = run.world.from_main(found)  # a schedule or rule that compares them needs the same bits everywhere
-            run.metrics = {name: value for values in found.values() for name, value in values.items()}
+            run.metrics = _joined(found)
             epoch = (run.step - 1) // run.batches.steps_per_epoch
             if run.metrics:  # a resume may have taken away the evaluation that was due
                 line = {"split": HELD_OUT, "step": run.step, "epoch": epoch, **run.metrics}
                 by_main(run.world, lambda: metrics.write(line))
         else:
             run.metrics, found = dict(written), self._by_kind(written)
-        observe(run.updater.training_optimizers(run.step), run.metrics)
+        trained = run.train_means.means()
+        run.train_means.begin_again()
+        monitored_values = {HELD_OUT_PREFIX + name: value for name, value in run.metrics.items()} | trained
+        observe(run.updater.training_optimizers(run.step), monitored_values)
+        measured = run.metrics | trained
+        run.early_stopping.observe(run.step, measured)
         self._log(found)
         run.evaluation_is_due = False
-        if run.checkpoints.best.observe(run.step, run.metrics):
+        if run.checkpoints.best.observe(run.step, measured):
             if run.checkpoints.holds(run.step):
                 run.checkpoints.keep_as_best()
             else:
@@ -162,13 +169,21 @@ class Evaluations:
         ]
 
     def _evaluate_due(self, stops: Callable[[], bool]) -> dict[str, dict[str, float]]:
-        """Return the metrics of the evaluations that come after this update, by kind."""
-        found = {}
+        """Return the metrics of the evaluations that come after this update, by kind; all, if the run ends by them."""
         # The run may be resumed, with other cadences, between a checkpoint and the evaluation after it.
-        for kind in self._due() or self._sources:
+        found = self._evaluate(self._due() or self._sources, stops)
+        if self._run.early_stopping.ends_with(self._run.step, _joined(found) | self._run.train_means.means()):
+            found |= self._evaluate([kind for kind in self._sources if kind not in found], stops)
+        return found
+
+    def _evaluate(self, kinds: Iterable[str], stops: Callable[[], bool]) -> dict[str, dict[str, float]]:
+        """Return the metrics of these kinds of evaluations, the same in all processes."""
+        found = {}
+        for kind in kinds:
             with user_code("the evaluation") if kind == HELD_OUT else nullcontext():
                 found[kind] = self.on_held_out() if kind == HELD_OUT else self.in_environment(stops)
-        return found
+        same: dict[str, dict[str, float]] = self._run.world.from_main(found)  # a rule that compares needs the same bits
+        return same
 
     def _by_kind(self, written: Mapping[str, float]) -> dict[str, dict[str, float]]:
         """Return the metrics of an evaluation, as they were written, by kind."""
@@ -186,3 +201,7 @@ class Evaluations:
             run.log(evaluation_text(run.step, held_out))
         if (episodes := found.get(EPISODES)) and (policy := self._policy) is not None:
             run.log(episodes_text(run.step, policy.config.n_episodes, policy.environment.name, episodes))
+
+
+def _joined(found: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    return {name: value for values in found.values() for name, value in values.items()}

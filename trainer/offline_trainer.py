@@ -29,11 +29,14 @@ from .interfaces.objective import Objective, Outcome
 from .loop.averaged_weights import MovingAverages, averaged_weights, train_at_training_weights
 from .loop.batches import shuffled_batches
 from .loop.data_checks import check_means, check_pin_memory, check_splits
+from .loop.early_stopping import EarlyStopping
 from .loop.gradient_updates import GradientUpdater
 from .loop.loop import training_loop
+from .loop.metric_monitors import monitored
 from .loop.nonfinite import check_weights
 from .loop.rules import Rules
 from .loop.step_counts import NOTICED_AFTER, step_count_notices
+from .loop.train_means import TrainMeans
 from .reporting.metrics_file import written_evaluation
 from .reporting.metrics_log import MetricsLog, sink_classes
 from .reporting.plan import Plan, plan_of
@@ -46,7 +49,7 @@ from .reporting.run_summary import Ending, show_summary
 from .reporting.tables import fit_lines
 from .reporting.timeline import CHECKPOINT, EVALUATION, PICTURES, Timeline
 from .reporting.training_lines import TrainingLines
-from .rescue import early_stop_error, rescuing
+from .rescue import early_end, rescuing, signal_error
 from .resuming import restore_run, saved_values
 from .run import Result
 from .run_layout import METRICS, TIMELINE
@@ -108,6 +111,8 @@ class OfflineTrainer:
         self.contents = CheckedContents(*trained, self.averages, self.world)
         self.own_state = OwnState(self.objective, self.data, self.components, config.data.workers, self.log)
         self.checkpoints = CheckpointManager(train, self.log, self.world)
+        self.early_stopping = EarlyStopping(train.early_stopping, self.log)
+        self.train_means = TrainMeans(name for _, name in monitored(self.config, self.optimizers))
         self.evaluations = Evaluations(self, outcome)
         self.provenance = provenance(self.world.device, self.optimizers, self.data, config.seed)
         check_same_data(self.world, self.data, self.provenance["data"], config.seed)
@@ -159,14 +164,15 @@ class OfflineTrainer:
             interruption,
             self.checkpoints,
             rescuing(self, interruption),
-            TrainingLines(self.world, metrics, progress) as lines,
+            TrainingLines(self.world, metrics, progress, self.train_means.observe) as lines,
             self.batches,
             self.evaluations,
         ):
             agreement = Agreement(self.world, interruption, clock, self.step, *checks, lines.write)
             self._train(metrics, lines, progress, agreement)
-        if agreement.signal is not None and (self.evaluation_is_due or not self._is_over()):
-            error = early_stop_error(self, agreement.signal)
+        is_done = self._is_over() or self.early_stopping.is_over
+        if agreement.signal is not None and (self.evaluation_is_due or not is_done):
+            error = signal_error(self, agreement.signal)
             self._summarize(progress, f"stopped by {agreement.signal.name}", resumes=True)
             raise error
         self._finish(progress)
@@ -179,15 +185,13 @@ class OfflineTrainer:
         """
         train, world = self.config.train, self.world
         self.begun = self.step
-        if self.evaluation_is_due:  # the checkpoint that the run resumes from was written before it
-            written = by_main(world, lambda: written_evaluation(train.run_dir / METRICS, self.step))
-            self._evaluate(metrics, progress, agreement, written)
-            if self.evaluation_is_due:  # a signal has stopped it
-                agreement.exchange()
-                return
+        self._evaluate_first(metrics, progress, agreement)
+        if self.evaluation_is_due or self.early_stopping.is_over:
+            return
         steps = range(self.step, self.horizon.total_steps)
         parts = (self.objective, self.components, self.batches, self.updater)
-        for update in training_loop(*parts, steps, train.log_every, world, self.config.seed):
+        every = 1 if self.train_means.are_waited_for else train.log_every
+        for update in training_loop(*parts, steps, every, world, self.config.seed):
             self.step = update.step + 1
             self.evaluation_is_due = self.evaluations.are_due()
             if self.step == self.begun + 1:  # before there is much to lose: the optimizers have their state now
@@ -195,7 +199,7 @@ class OfflineTrainer:
                 self.contents.check(self.step)
                 check_same_state(self, saved_values(self))
             if update.logged:
-                lines.add(update)
+                lines.add(update, update.step % train.log_every == 0 or self._is_over())
             if lines:
                 with agreement.failing_later():
                     lines.write_arrived()
@@ -210,6 +214,17 @@ class OfflineTrainer:
                 if not self.checkpoints.holds(self.step):
                     self.save(is_last=True)
                 break
+            if self.early_stopping.is_over:
+                break
+
+    def _evaluate_first(self, metrics: MetricsLog, progress: RunProgress, agreement: Agreement) -> None:
+        """Evaluate, if the checkpoint that the run resumes from was written before its evaluation."""
+        if self.evaluation_is_due:
+            path = self.config.train.run_dir / METRICS
+            written = by_main(self.world, lambda: written_evaluation(path, self.step))
+            self._evaluate(metrics, progress, agreement, written)
+        if self.evaluation_is_due:  # a signal has stopped it
+            agreement.exchange()
 
     def _save_and_evaluate(self, saves: bool, metrics: MetricsLog, progress: RunProgress, agreement: Agreement) -> None:
         """Save and evaluate after an update, each if it is due. A signal that came meanwhile is known afterwards."""
@@ -221,6 +236,9 @@ class OfflineTrainer:
         agreement.exchange()
         if self.evaluation_is_due and agreement.signal is None:
             self._evaluate(metrics, progress, agreement)
+            if self.early_stopping.is_over and not self.checkpoints.holds(self.step):
+                agreement.catch_up()
+                self.save(is_last=True)
             agreement.exchange()
 
     def _evaluate(
@@ -254,11 +272,11 @@ class OfflineTrainer:
 
     def _finish(self, progress: RunProgress) -> None:
         """End a run that is done: notices, pictures, and the summary."""
-        for line in [*self._step_count_notices(), *self.checkpoints.best.missing()]:
+        for line in [*self._step_count_notices(), *self.checkpoints.best.missing(), *early_end(self)]:
             self.log(line)
         with self.timeline.timing(PICTURES, self.step):
             self._draw()
-        self._summarize(progress, "done")
+        self._summarize(progress, "done" if self._is_over() else "ended early")
 
     def _draw(self) -> None:
         """Draw the metrics and the policy's episodes, as the config asks."""

@@ -14,9 +14,11 @@ from .checkpoint.names import STEP
 from .checkpoint.writing import DAMAGED, LEFTOVERS
 from .config.paths import path_of
 from .config.yaml_file import read_config_file
-from .errors import ConfigError, resume_command
+from .errors import ConfigError, UnreadableError, resume_command
+from .reporting.event_files import EVENT_FILE
 from .reporting.metrics_file import looks_like_metrics
 from .reporting.run_plots import PICTURES
+from .reporting.wandb_files import names_of, written_run
 from .run_layout import (
     BEST,
     CHECKPOINTS,
@@ -29,13 +31,16 @@ from .run_layout import (
     REPORT,
     ROLLOUTS,
     SECTIONS,
+    TENSORBOARD,
     TIMELINE,
     VIDEOS,
+    WANDB,
+    WANDB_RUN,
 )
 from .runtime.files import DamagedCheckpointError, remove_all, remove_whole, unreadable
 
 _REMOVED = ".removed-"
-_FILES = {CONFIG, METRICS, NOT_UNDERSTOOD, TIMELINE, REPORT, LOCK, ROLLOUTS, *PICTURES}
+_FILES = {CONFIG, METRICS, NOT_UNDERSTOOD, TIMELINE, REPORT, LOCK, ROLLOUTS, WANDB_RUN, *PICTURES}
 _EARLIER_NAMES = {f".{name}.new" for name in (CONFIG, METRICS)} | {f".{name}" for name in PICTURES}
 """The names of files being written, in versions before this one."""
 
@@ -132,11 +137,11 @@ def remove_run(run_dir: Path) -> None:
             checkpoints.rmdir()
     elif checkpoints.is_symlink():
         checkpoints.unlink()
-    videos = run_dir / VIDEOS
-    if _is_real_folder(videos):
-        _remove(videos, [name for name in _list_names(videos) if _is_video(name)])
-        with suppress(OSError):
-            videos.rmdir()
+    for name, own in _folders(run_dir).items():
+        if _is_real_folder(folder := run_dir / name):
+            _remove(folder, [inside for inside in _list_names(folder) if own.fullmatch(inside) or _is_leftover(inside)])
+            with suppress(OSError):
+                folder.rmdir()
     _remove(run_dir, [name for name in _list_names(run_dir) if (name in _FILES and name not in (LOCK, CONFIG))])
     remove_leftovers(run_dir)
     (run_dir / CONFIG).unlink()
@@ -181,14 +186,16 @@ def _refuse_place(run_dir: Path) -> None:
 
 def _foreign_paths(run_dir: Path) -> Iterator[str]:
     """Yield the paths, relative to `run_dir`, of files that a run did not write."""
+    folders = _folders(run_dir)
     for name in _list_names(run_dir):
         path = run_dir / name
         if name == CHECKPOINTS:
             if path.is_dir() and not path.is_symlink():
                 yield from (f"{CHECKPOINTS}/{inside}" for inside in _foreign_checkpoints(path))
-        elif name == VIDEOS and _is_real_folder(path):
-            inside = [inside for inside in _list_names(path) if not (_is_video(inside) or _LITTER.fullmatch(inside))]
-            yield from (f"{VIDEOS}/{name}" for name in inside)
+        elif name in folders and _is_real_folder(path):
+            for inside in _list_names(path):
+                if not (folders[name].fullmatch(inside) or _is_leftover(inside) or _LITTER.fullmatch(inside)):
+                    yield f"{name}/{inside}"
         elif not (_is_leftover(name) or _LITTER.fullmatch(name) or (name in _FILES and not _is_real_folder(path))):
             yield name
 
@@ -213,6 +220,16 @@ def _foreign_to_checkpoint(folder: Path) -> list[str]:
     return [name for name in found if not _LITTER.fullmatch(Path(name).name)]
 
 
+def _folders(run_dir: Path) -> dict[str, re.Pattern[str]]:
+    """Return the folders beside the checkpoints that a run writes, with the names in them that are its own."""
+    try:
+        wandb_run = written_run(run_dir)
+    except UnreadableError:
+        wandb_run = None
+    ids = () if wandb_run is None else (wandb_run.id, *wandb_run.earlier)
+    return {VIDEOS: _VIDEO, TENSORBOARD: EVENT_FILE, WANDB: names_of(ids)}
+
+
 def _has_checkpoints(run_dir: Path) -> bool:
     return any(os.path.lexists(run_dir / CHECKPOINTS / name / MANIFEST) for name in _step_names(run_dir))
 
@@ -232,10 +249,6 @@ def _has_metrics(run_dir: Path) -> bool:
 
 def _belongs_to_checkpoints(name: str) -> bool:
     return name in (LATEST, BEST) or _is_step(name) or name.startswith(LEFTOVERS)
-
-
-def _is_video(name: str) -> bool:
-    return _VIDEO.fullmatch(name) is not None or _is_leftover(name)
 
 
 def _is_step(name: str) -> bool:

@@ -111,7 +111,16 @@ def _watched(run: Run) -> Iterator[None]:
         raise
 
 
-def early_stop_error(run: Run, number: Signals) -> StoppedBySignal:
+def early_end(run: Run) -> list[str]:
+    """Return a line if the run is done before its time, by `train.early_stopping`."""
+    if not run.early_stopping.is_over or run.step == run.horizon.total_steps:
+        return []
+    command = f"{resume_command(run.config.train.run_dir)} --train.early_stopping=null"
+    end = f"the run ends after {run.step} of {counted(run.horizon.total_steps, 'update')}"
+    return [f"train.early_stopping: {end}: {run.early_stopping.reason()}. `{command}` trains on."]
+
+
+def signal_error(run: Run, number: Signals) -> StoppedBySignal:
     """Return the error for a run that a signal stopped.
 
     Raises:

@@ -132,6 +132,7 @@ def _check_config(config: ExperimentConfig, run_dir: Path, updates: int | None) 
         "save_async": False,
         "keep_last": None,
         "keep_best": None,
+        "early_stopping": None,
         "on_save_error": "stop",
         "pictures": False,
     }

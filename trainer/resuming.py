@@ -31,6 +31,8 @@ def saved_values(run: Run) -> dict[str, Any]:
         "skipped": run.updater.skipped,
         "evaluated": not run.evaluation_is_due,
         "best": run.checkpoints.best.record,
+        **({"train_means": run.train_means.sums} if run.train_means.sums else {}),
+        **({"early_stopping": run.early_stopping.record} if run.early_stopping.record else {}),
         "provenance": run.provenance,
     }
 
@@ -75,6 +77,8 @@ def _restore_values(run: Run, folder: Path, progress: Progress) -> None:
         run.updater.skipped = {str(name): int(count) for name, count in progress.values.get("skipped", {}).items()}
         run.evaluation_is_due = progress.values.get("evaluated", True) is False
         run.checkpoints.best.restore(progress.values["best"], progress.step)
+        run.train_means.restore(progress.values.get("train_means", {}))
+        run.early_stopping.restore(progress.values.get("early_stopping", {}))
         load_rng(folder)
 
 

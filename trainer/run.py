@@ -19,7 +19,9 @@ from .interfaces.dataset import DataSet
 from .interfaces.objective import Objective
 from .loop.averaged_weights import MovingAverages
 from .loop.batches import ShuffledBatches
+from .loop.early_stopping import EarlyStopping
 from .loop.gradient_updates import GradientUpdater
+from .loop.train_means import TrainMeans
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Run(Protocol):
     own_state: OwnState
     provenance: dict[str, Any]
     checkpoints: CheckpointManager
+    early_stopping: EarlyStopping
+    train_means: TrainMeans
     step: int
     """Updates done."""
     begun: int

@@ -5,6 +5,9 @@ RUN/metrics.jsonl                       one object a line
 RUN/timeline.jsonl                      when its processes began and ended; how long checkpoints and evaluations took
 RUN/report.html                         written by `innerstep report`
 RUN/videos/episode_100000.mp4           an episode by its seed, if train.evaluation.video asks for it
+RUN/tensorboard/                        event files, one a session, if train.log has tensorboard
+RUN/wandb_run.json                      the run of Weights & Biases, if train.log has wandb
+RUN/wandb/                              files of wandb's
 RUN/.lock                               held by the process that trains
 RUN/checkpoints/latest, best            each names a checkpoint
 RUN/checkpoints/step_00000600/          one checkpoint:
@@ -27,6 +30,9 @@ REPORT = "report.html"
 LOCK = ".lock"
 ROLLOUTS = "rollouts.png"
 VIDEOS = "videos"
+TENSORBOARD = "tensorboard"
+WANDB = "wandb"
+WANDB_RUN = "wandb_run.json"
 
 CHECKPOINTS = "checkpoints"
 LATEST = "latest"

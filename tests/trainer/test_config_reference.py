@@ -56,6 +56,7 @@ def test_the_sections_are_those_of_a_config():
         "train.objective",
         "train.evaluation",
         "train.keep_best",
+        "train.early_stopping",
         "train.ema",
         "distributed",
         "resume",

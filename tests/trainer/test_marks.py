@@ -40,7 +40,7 @@ IDS = [f"{model.__name__}.{name}" for model, name in FIELDS]
 
 
 def test_every_config_of_an_experiment_is_looked_at():
-    names = ["Best", "Component", "Data", "Distributed", "Ema", "Evaluation", "Experiment"]
+    names = ["Best", "Component", "Data", "Distributed", "EarlyStopping", "Ema", "Evaluation", "Experiment"]
     names += ["Init", "Model", "Objective", "Optim", "Part", "Policy", "Resume", "Train"]
     assert [model.__name__ for model in CONFIGS if model is not FreezeUntil] == [f"{name}Config" for name in names]
 

@@ -129,6 +129,12 @@ def test_a_sink_that_cannot_be_closed_is_reported_after_the_others_are_closed(tm
 
 
 def test_a_sink_that_cannot_be_opened_ends_the_run_after_the_others_are_closed(tmp_path, quiet, events):
-    with pytest.raises(UserCodeError, match=r"train\.log: unopenable fails: ConnectionRefusedError: .*the dashboard"):
+    with pytest.raises(SaveError, match="the dashboard: cannot be written: Connection refused"):
         train(made(tmp_path / "run", "memory", "unopenable"), console=quiet)
     assert events == [("opened", 0), ("closed", None)]
+
+
+def test_a_sink_that_cannot_be_opened_is_left_out_if_the_run_may_continue(tmp_path, capsys, events):
+    train(made(tmp_path / "run", "unopenable", "memory", on_save_error="continue"), console=Console(width=200))
+    assert "the dashboard: cannot be written: Connection refused." in capsys.readouterr().out
+    assert written(events) == lines_of(tmp_path / "run")

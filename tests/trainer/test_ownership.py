@@ -51,7 +51,7 @@ FOREIGN = {
     "a repository": (".git/HEAD", ".git"),
     "notes": ("notes.txt", "notes.txt"),
     "sources": ("src/main.py", "src"),
-    "logs of another tool": ("tensorboard/events.1", "tensorboard"),
+    "logs of another tool": ("tensorboard/events.1", "tensorboard/events.1"),
     "a file among the checkpoints": ("checkpoints/README.md", "checkpoints/README.md"),
     "a file in a checkpoint": ("checkpoints/step_00000001/result.csv", "checkpoints/step_00000001/result.csv"),
     "a file in a component's folder": (

@@ -122,3 +122,9 @@ def test_a_resume_with_another_time_is_refused(tmp_path):
     train(frozen_until(tmp_path / "run", 5, save_every=3), console=QUIET)
     with pytest.raises(ConfigError, match=r"first.freeze.until: saved 5, now 6"):
         resume(tmp_path / "run", {"model.components.first.freeze": {"until": 6}}, console=QUIET)
+
+
+@pytest.mark.parametrize(("until", "trains"), [("25%", "yes, after 25%"), (1, "yes, after 1 update")])
+def test_the_plan_shows_the_time(tmp_path, until, trains):
+    plan = ready(frozen_until(tmp_path / "run", until), QUIET).plan()
+    assert [component.trains for component in plan.components] == [trains, "yes"]

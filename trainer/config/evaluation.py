@@ -1,11 +1,11 @@
-"""`train.evaluation` and `train.keep_best`: episodes in an environment, and the metric that chooses a checkpoint."""
+"""`train.evaluation`, `keep_best` and `early_stopping`: episodes in an environment, and what a metric decides."""
 
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from optimizer import Registry
-from optimizer.config import Config, Count, PositiveCount, refusal
+from optimizer.config import Config, Count, NonNegativeNumber, PositiveCount, refusal
 from optimizer.types import JsonObject
 
 from ..interfaces.evaluation import ENVIRONMENT_REGISTRY, Environment
@@ -26,6 +26,13 @@ class BestConfig(Config):
     def metric(self) -> str:
         """The name of the metric in an evaluation."""
         return self.monitor.removeprefix(HELD_OUT_PREFIX)
+
+
+class EarlyStoppingConfig(BestConfig):
+    patience: MayChange[PositiveCount]
+    """Evaluations in a row without an improvement after which the run ends."""
+    min_delta: MayChange[NonNegativeNumber] = 0.0
+    """How much better than the best value so far a value must be to count as an improvement."""
 
 
 class EvaluationConfig(ClassChoice):

@@ -41,7 +41,7 @@ from ..splitting.parts import REST
 from .averages import EmaConfig, check_averages, with_sources
 from .class_choice import ClassChoice
 from .distributed import DistributedConfig, Placement, ShardUnits
-from .evaluation import BestConfig, EvaluationConfig
+from .evaluation import BestConfig, EarlyStoppingConfig, EvaluationConfig
 from .freeze import Freeze, FreezeUntil
 from .init_from import InitConfig
 from .marks import FixedInRun, MayChange
@@ -292,6 +292,8 @@ class TrainConfig(Config):
     """Number of newest checkpoints to keep; null: all. The best one, and the newest finite one, are always kept."""
     keep_best: MayChange[BestConfig | None] = None
     """Metric by which the best checkpoint is saved and kept as well; `{}`: the lowest val_loss; null: no best one."""
+    early_stopping: MayChange[EarlyStoppingConfig | None] = None
+    """Metric whose standstill ends the run before its time, as done; null: none does."""
     on_nonfinite: MayChange[Literal["stop", "skip", "continue"]] = "stop"
     """At a loss or gradient that is NaN or infinite: stop ends the run before the step, skip leaves the step out,
     continue takes the step; nothing is checked."""

@@ -3,7 +3,7 @@
 from ..config.plain_values import Plain
 from .conversion import Conversion
 
-_NO_SINK = "there is no sink for W&B. metrics.jsonl has the numbers; a sink is a small class (docs/extending.md)"
+_SINK = "`train.log: [jsonl, wandb]` logs to W&B, set up by WANDB_PROJECT and its other environment variables"
 _HUB = "`innerstep push RUN ORG/NAME` uploads after the run (docs/hub.md)"
 _JOB = "a run trains where it is started; submit the command `innerstep train` yourself"
 _LOADER = "the workers of innerstep have fixed settings; data.workers is their number"
@@ -46,14 +46,14 @@ _FIELDS: dict[str, tuple[Plain, str]] = {
     "eval.recording_repo_id": (None, _RECORD),
     "eval.recording_private": (False, _RECORD),
     "eval.save_predicted_video": (False, _RECORD),
-    "wandb.enable": (False, _NO_SINK),
-    "wandb.disable_artifact": (False, _NO_SINK),
-    "wandb.project": ("lerobot", _NO_SINK),
-    "wandb.entity": (None, _NO_SINK),
-    "wandb.notes": (None, _NO_SINK),
-    "wandb.run_id": (None, _NO_SINK),
-    "wandb.mode": (None, _NO_SINK),
-    "wandb.add_tags": (True, _NO_SINK),
+    "wandb.enable": (False, _SINK),
+    "wandb.disable_artifact": (False, _SINK),
+    "wandb.project": ("lerobot", _SINK),
+    "wandb.entity": (None, _SINK),
+    "wandb.notes": (None, _SINK),
+    "wandb.run_id": (None, _SINK),
+    "wandb.mode": (None, _SINK),
+    "wandb.add_tags": (True, _SINK),
     "job.target": (None, _JOB),
     "job.image": ("huggingface/lerobot-gpu:latest", _JOB),
     "job.timeout": ("2d", _JOB),

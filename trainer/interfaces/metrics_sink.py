@@ -16,7 +16,10 @@ class MetricsSink(Protocol):
 
     An object is made when the run begins, and again at each resume, by `cls(run_dir, step)`: `run_dir` is the run's
     directory, and `step` the number of updates done. Lines of train updates from `step` on, and of evaluations after
-    more than `step` updates, are of another history and must be dropped.
+    more than `step` updates, are of another history and must be dropped. `run_dir` has the run's config.yaml, and the
+    lines before in metrics.jsonl.
+
+    An OSError, also one in `__init__`, is a failure to write: `train.on_save_error` decides whether it ends the run.
     """
 
     def __init__(self, run_dir: Path, step: int) -> None: ...
@@ -31,6 +34,23 @@ class MetricsSink(Protocol):
 
     def close(self) -> None:
         """Finish writing: no line follows."""
+        ...
+
+
+@runtime_checkable
+class NeedsPackage(Protocol):
+    """A class of sinks that need a package which may be missing."""
+
+    @staticmethod
+    def check_package(path: str) -> None:
+        """Check that the package is there, before anything of a run is built.
+
+        Args:
+            path: The field of the config that names the sink, for the message.
+
+        Raises:
+            ConfigError: It is not.
+        """
         ...
 
 

@@ -21,7 +21,7 @@ class Outcome:
     """Scalar tensors by name, the means over the batch."""
     metrics: Mapping[str, Tensor] | Callable[[], Mapping[str, Tensor]] = field(default_factory=dict)
     """Scalar tensors or numbers by name, the means over the batch, or a function that returns them. In training the
-    function is called only when its metrics are logged."""
+    function is called only when its metrics are logged, or waited for."""
 
     def measured(self) -> Mapping[str, Tensor]:
         """Return the metrics by name."""
@@ -183,6 +183,8 @@ class Predicts(Protocol):
 
 HELD_OUT_PREFIX = "val_"
 """Prefix of a held-out metric's name, as a `monitor` has it."""
+TRAIN_PREFIX = "train_"
+"""Prefix of a training metric's name, as a `monitor` has it."""
 
 OBJECTIVE_REGISTRY: Registry[Objective] = Registry("objective", Objective, entry_points="innerstep.objectives")
 """Classes of objectives by key."""

@@ -36,11 +36,11 @@ class MetricSource:
 
 
 def observe(optimizers: Iterable[Optimizer], metrics: Mapping[str, float]) -> None:
-    """Report the metrics of an evaluation to every optimizer that takes them."""
+    """Report metrics, as a `monitor` has their names, to every optimizer that takes them."""
     for optimizer in optimizers:
         if isinstance(optimizer, _ObservesMetrics):
             for name, value in metrics.items():
-                optimizer.report_metric(HELD_OUT_PREFIX + name, value)
+                optimizer.report_metric(name, value)
 
 
 def monitored(config: ExperimentConfig, optimizers: Mapping[str, Optimizer]) -> list[tuple[str, str]]:
@@ -56,29 +56,26 @@ def monitored(config: ExperimentConfig, optimizers: Mapping[str, Optimizer]) -> 
     ]
     if config.train.keep_best is not None:
         waiting.append(("train.keep_best.monitor", config.train.keep_best.monitor))
+    if config.train.early_stopping is not None:
+        waiting.append(("train.early_stopping.monitor", config.train.early_stopping.monitor))
     return waiting
 
 
-def check_monitors(waiting: Iterable[tuple[str, str]], sources: Sequence[MetricSource], total_steps: int) -> None:
-    """Check that each metric comes for which a schedule, or the choice of the best checkpoint, waits.
+def check_monitors(
+    waiting: Iterable[tuple[str, str]], sources: Sequence[MetricSource], trained: Iterable[str], total_steps: int
+) -> None:
+    """Check that each metric comes for which a schedule, the best checkpoint, or the end of the run waits.
 
     Args:
         waiting: As from `monitored`.
         sources: The evaluations of the run; empty: there is nothing to evaluate on.
+        trained: The training metrics, whose means come with each evaluation, as a `monitor` has their names.
         total_steps: Updates in the run.
 
     Raises:
         ConfigError: One of them will never come, or two evaluations have a metric of one name.
     """
-    by_name: dict[str, MetricSource] = {}
-    for source in sources:
-        for name in source.metrics:
-            if HELD_OUT_PREFIX + name in by_name:
-                raise ConfigError(
-                    f"train.evaluation: a metric of the episodes must not be called as one of the held-out samples;"
-                    f" got {name!r} from both"
-                )
-            by_name[HELD_OUT_PREFIX + name] = source
+    by_name = _sources_by_name(sources, trained, total_steps)
     for path, monitor in waiting:
         if not sources:
             raise ConfigError(
@@ -96,6 +93,25 @@ def check_monitors(waiting: Iterable[tuple[str, str]], sources: Sequence[MetricS
                 f"{path}: waits for {monitor!r}, but evaluations come at the end only. Set {field} to less"
                 f" than the {counted(total_steps, 'update')} of the run."
             )
+
+
+def _sources_by_name(
+    sources: Sequence[MetricSource], trained: Iterable[str], total_steps: int
+) -> dict[str, MetricSource]:
+    """Return the source of each metric by its name as a `monitor` has it. Raises ConfigError if two have one name."""
+    by_name: dict[str, MetricSource] = {}
+    for source in sources:
+        for name in source.metrics:
+            if HELD_OUT_PREFIX + name in by_name:
+                raise ConfigError(
+                    f"train.evaluation: a metric of the episodes must not be called as one of the held-out samples;"
+                    f" got {name!r} from both"
+                )
+            by_name[HELD_OUT_PREFIX + name] = source
+    if sources:
+        often = min(sources, key=lambda source: source.every or total_steps)
+        by_name |= dict.fromkeys(trained, often)
+    return by_name
 
 
 def _monitors(optimizer: Optimizer) -> list[tuple[str, str]]:

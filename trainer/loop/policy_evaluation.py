@@ -67,7 +67,7 @@ class PolicyEvaluation:
         if config.video:
             _require_video()
         self.config, self._policy, self._world = config, objective, world or World()
-        # An optimizer's first step imports it, with triton's LLVM. After a renderer has loaded another one, that crashes.
+        # An optimizer's first step imports it with triton's LLVM, and crashes if a renderer has loaded another one.
         import_module("torch._dynamo")
         self.environment: Environment = config.make(PATH)
 

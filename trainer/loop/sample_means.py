@@ -9,10 +9,14 @@ Sums = Mapping[str, Sequence[float]]
 
 
 class SampleMeans:
-    """The means of values by name, each over the samples of the batches that have it, in this process or in others."""
+    """The means of values by name, each over the samples of the batches that have it, in this process or in others.
 
-    def __init__(self) -> None:
-        self._sums: dict[str, tuple[float, float]] = {}
+    Args:
+        sums: Those to continue from.
+    """
+
+    def __init__(self, sums: Sums | None = None) -> None:
+        self._sums = {name: (total, samples) for name, (total, samples) in (sums or {}).items()}
 
     @property
     def sums(self) -> Sums:

@@ -6,8 +6,6 @@ import re
 import stat
 from array import array
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from io import SEEK_END, FileIO
 from pathlib import Path
 from typing import IO
 
@@ -26,6 +24,7 @@ from ..interfaces.metrics_sink import MetricsLine
 from ..interfaces.objective import Outcome
 from ..loop.update_report import UpdateReport
 from ..run_layout import NOT_UNDERSTOOD
+from .record_file import RecordFile
 
 Mark = tuple[str, int]
 """The split and the step, which every line of ours has."""
@@ -53,9 +52,7 @@ class MetricsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: FileIO | None = None
-        self._pending = ""
-        self._size = 0  # of whole lines
+        self._records = RecordFile(path)
 
     def keep_before(self, step: int) -> int:
         """Drop the lines that were written after `step` updates were done, and a last line cut in half.
@@ -97,41 +94,11 @@ class MetricsFile:
         Raises:
             OSError: It cannot be written. The next call writes it first.
         """
-        self._pending += encode_line(line) + "\n"
-        try:
-            self._write_pending()
-        except OSError as error:
-            error.filename = str(self.path)
-            raise
-
-    def _write_pending(self) -> None:
-        file = self._open_file()
-        if file.seek(0, SEEK_END) != self._size:
-            file.truncate(self._size)
-        content = memoryview(self._pending.encode())
-        try:
-            while content:
-                content = content[file.write(content) :]
-        except OSError:
-            with suppress(OSError):  # then the next call does it
-                file.truncate(self._size)  # not half a line
-            raise
-        self._size = file.seek(0, SEEK_END)
-        self._pending = ""
+        self._records.write(f"{encode_line(line)}\n".encode())
 
     def close(self) -> None:
         """Close the file; the next `write` opens it again."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def _open_file(self) -> FileIO:
-        if self._file is not None and os.fstat(self._file.fileno()).st_nlink == 0:  # another process removed it
-            self.close()
-        if self._file is None:
-            self._file = FileIO(open_to_append(self.path), "ab")
-            self._size = self._file.seek(0, SEEK_END)
-        return self._file
+        self._records.close()
 
 
 def training_line(report: UpdateReport, updates_per_second: float) -> MetricsLine:

@@ -14,7 +14,7 @@ from typing import Self
 from optimizer import UnknownKeyError
 
 from ..errors import ConfigError, user_code
-from ..interfaces.metrics_sink import SINK_REGISTRY, MetricsLine, MetricsSink
+from ..interfaces.metrics_sink import SINK_REGISTRY, MetricsLine, MetricsSink, NeedsPackage
 
 for _module in iter_modules([str(Path(__file__).parent)]):
     if _module.name.endswith("_sink"):
@@ -25,7 +25,7 @@ def sink_classes(keys: Sequence[str]) -> dict[str, type[MetricsSink]]:
     """Return the sinks that `train.log` names, by key.
 
     Raises:
-        ConfigError: There is no sink of a name, or two names are those of one sink.
+        ConfigError: There is no sink of a name, two names are those of one sink, or a sink's package is missing.
     """
     classes: dict[str, type[MetricsSink]] = {}
     for index, key in enumerate(keys):
@@ -35,6 +35,8 @@ def sink_classes(keys: Sequence[str]) -> dict[str, type[MetricsSink]]:
             raise ConfigError(f"train.log.{index}: {error}") from error
         if (same := next((name for name, other in classes.items() if other is cls), None)) is not None:
             raise ConfigError(f"train.log.{index}: must be another place than {same!r}; got {key!r}. Remove one.")
+        if isinstance(cls, NeedsPackage):
+            cls.check_package(f"train.log.{index}: {key}")
         classes[key] = cls
     return classes
 
@@ -46,10 +48,12 @@ class MetricsLog:
         classes: The sinks by key.
         run_dir: The run's directory.
         step: Updates done.
-        failed: Called with a message and the OSError where a sink could not write a line; it may raise.
+        failed: Called with a message and the OSError where a sink could not be opened, or could not write a line; it
+            may raise. A sink that could not be opened gets no lines.
 
     Raises:
-        UserCodeError: A sink could not be opened. Those opened before are closed.
+        SaveError: A sink could not be opened, unless train.on_save_error is "continue". Those opened before are closed.
+        UserCodeError: The code of a sink fails.
     """
 
     def __init__(
@@ -63,7 +67,7 @@ class MetricsLog:
         self._sinks: dict[str, MetricsSink] = {}
         try:
             for key, cls in classes.items():
-                with user_code(f"train.log: {key}"):
+                with self._calling_sink(key):
                     self._sinks[key] = cls(run_dir, step)
         except BaseException as error:
             self.__exit__(type(error), error, None)

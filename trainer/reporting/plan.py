@@ -15,6 +15,7 @@ from optimizer.factories import trainable_parameters
 from optimizer.kernels import implementation_of
 from optimizer.types import HasSchedule, JsonObject
 
+from ..config.freeze import FreezeUntil
 from ..config.schema import ExperimentConfig, ModelConfig
 from ..distributed.world import World
 from ..interfaces.component import is_frozen
@@ -184,6 +185,9 @@ def _trains(name: str, model: ModelConfig, component: nn.Module, share: str) -> 
         return f"average of {entry.ema_of}, tau {entry.tau:g}{mover}"
     if is_in_parts(component) and next(component.parameters(), None) is None:
         return "-"
+    freeze = model.entries[name].freeze
+    if isinstance(freeze, FreezeUntil):
+        return f"{share}, after {counted(freeze.until, 'update') if isinstance(freeze.until, int) else freeze.until}"
     return "frozen" if is_frozen(component) else share
 
 

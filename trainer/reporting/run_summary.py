@@ -68,4 +68,4 @@ def next_commands(config: ExperimentConfig, resumes: bool) -> list[str]:
     """Return the commands that use a run, and the one that continues it if it `resumes`, quoted for a shell."""
     names = ["resume"] if resumes else []
     names += [] if config.train.evaluation is None else ["evaluate"]
-    return [command_for(name, config.train.run_dir) for name in [*names, "checkpoint inspect"]]
+    return [command_for(name, config.train.run_dir) for name in [*names, "report", "checkpoint inspect"]]

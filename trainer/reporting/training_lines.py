@@ -1,6 +1,7 @@
 """The lines of training updates, which are written once the values of all processes are there."""
 
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -28,24 +29,31 @@ class TrainingLines:
         world: The processes of the run. All of them call `add` and `write` at the same places.
         metrics: Where lines are written.
         progress: Where updates are shown.
+        observe: Called with each update whose values are there, in their order.
     """
 
-    def __init__(self, world: World, metrics: MetricsLog, progress: RunProgress) -> None:
-        self._world, self._metrics, self._progress = world, metrics, progress
-        self._waiting: deque[tuple[UpdateReport, float]] = deque()
+    def __init__(
+        self, world: World, metrics: MetricsLog, progress: RunProgress, observe: Callable[[UpdateReport], None]
+    ) -> None:
+        self._world, self._metrics, self._progress, self._observe = world, metrics, progress, observe
+        self._waiting: deque[tuple[UpdateReport, float | None]] = deque()
 
     def __bool__(self) -> bool:
         """Return whether there are lines to write."""
         return bool(self._waiting)
 
-    def add(self, report: UpdateReport) -> None:
+    def add(self, report: UpdateReport, has_line: bool = True) -> None:
         """Begin with the line of a logged update. Its metrics are computed here.
+
+        Args:
+            report: The update.
+            has_line: Whether it has a line; false: it is only observed.
 
         Raises:
             UserCodeError: A metric fails.
         """
         with user_code("a metric"):
-            self._waiting.append((report.send(), self._progress.rate(report.step)))
+            self._waiting.append((report.send(), self._progress.rate(report.step) if has_line else None))
 
     def write_arrived(self) -> None:
         """Write the lines whose values are there.
@@ -79,6 +87,9 @@ class TrainingLines:
     def _write_next(self) -> None:
         report, rate = self._waiting.popleft()
         with user_code("a metric"):
+            self._observe(report)
+            if rate is None:
+                return
             line = training_line(report, rate)
         self._metrics.write(line)
         self._progress.show(line)
