@@ -33,7 +33,7 @@ def report(
     "lr-find",
     cls=OverridesCommand,
     context_settings=TAKES_OVERRIDES,
-    epilog="Any --dotted.key=value overrides the config. Example: innerstep lr-find c.yaml --component head --out lr.png",
+    epilog="Any --dotted.key=value overrides the config. Example: innerstep lr-find c.yaml --component head",
 )
 def lr_find(
     context: typer.Context,
