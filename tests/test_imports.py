@@ -47,6 +47,7 @@ TRAINER = [
     "reporting",
     "checkpoint.tools",
     "report_page",
+    "diagnosis",
     "importing",
     "exporting",
     "",

@@ -6,8 +6,9 @@ from pydantic import BaseModel
 
 from optimizer import Horizon
 
+from .config.entries import OptimConfig
 from .config.placed import naming_places
-from .config.schema import ExperimentConfig, OptimConfig
+from .config.schema import ExperimentConfig
 from .errors import ConfigError
 from .reporting.metrics_log import sink_classes
 from .runtime.devices import check_device_name

@@ -11,7 +11,7 @@ from typer.core import TyperCommand
 from ..run_layout import SECTIONS
 from .completion import overrides
 
-KEY = "CONFIG|KEY"
+KEY = "CONFIG|KEY|RUN"
 """The argument of a command that takes a config or a key, whose parameters are overrides too."""
 _CONFIG = "CONFIG"
 _ARGUMENTS = (_CONFIG, "RUN", KEY)
@@ -109,7 +109,7 @@ def _positionals(own: Sequence[str], with_values: set[str]) -> list[str]:
 
 
 def _is_option(argument: str) -> bool:
-    return argument.startswith("-") and "." not in argument
+    return argument.startswith("-") and "." not in argument.partition("=")[0]
 
 
 def _with_config_found(own: list[str], overrides: list[str]) -> tuple[list[str], list[str]]:

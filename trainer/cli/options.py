@@ -47,6 +47,9 @@ Plugins = Annotated[
         show_default=False,
     ),
 ]
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="FILE", help="A .png, .svg or .pdf to write, in place of text.")
+]
 PluginsOf = Annotated[
     list[Path], typer.Option("--config", metavar="CONFIG", help="A config whose plugins are imported first.")
 ]

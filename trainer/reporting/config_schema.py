@@ -7,10 +7,11 @@ from pathlib import Path
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, SCHEDULE_REGISTRY
 
 from ..config.class_choice import ClassChoice
+from ..config.entries import ComponentConfig, DataConfig, ObjectiveConfig, OptimConfig
 from ..config.evaluation import EvaluationConfig
 from ..config.policy import PolicyConfig
 from ..config.presets import PRESET
-from ..config.schema import ComponentConfig, DataConfig, ExperimentConfig, ObjectiveConfig, OptimConfig
+from ..config.schema import ExperimentConfig
 from ..runtime.files import write_atomically
 from .registry_listing import plugins_of
 from .schema_classes import (
