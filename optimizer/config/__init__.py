@@ -11,16 +11,18 @@ from .importing import (
     folders_of_modules,
     load_module,
     log_imports,
+    no_plugins,
     refuse_under_no_plugins,
     search_in,
 )
 from .messages import bounded, counted, joined, listed, message_of, nearest, shown, shown_value, visible
 from .rules import in_yaml
 from .synonyms import synonyms
-from .tagged_field import TaggedField
+from .tagged_field import REGISTRY_NOTE, TaggedField
 from .validation import Config
 
 __all__ = [
+    "REGISTRY_NOTE",
     "UNKNOWN_KEY",
     "UNKNOWN_NAME",
     "Beta",
@@ -51,6 +53,7 @@ __all__ = [
     "message_of",
     "nearest",
     "nest",
+    "no_plugins",
     "path_of",
     "refusal",
     "refuse_under_no_plugins",

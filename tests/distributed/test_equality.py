@@ -3,7 +3,7 @@
 import pytest
 import torch
 import yaml
-from conftest import DIGITS, needs
+from conftest import DIGITS
 from sample_runs import PLATEAU, config
 from sample_worlds import trained
 
@@ -117,7 +117,6 @@ def test_components_that_are_frozen_at_first_train_as_in_one_process(tmp_path, t
         assert max(furthest(*pair)[1] for pair in pairs) <= 1e-12
 
 
-@needs("sklearn")
 @pytest.mark.parametrize("placement", ["replicate", "shard"])
 def test_a_cautious_encoder_moves_alike_in_its_first_update(tmp_path, two_workers, placement):
     """Its attention has a bias without a gradient but for rounding: later updates would come apart."""

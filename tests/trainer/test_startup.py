@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import pytest
 from conftest import ROOT
 
 DIGITS = ROOT / "configs" / "digits.yaml"
@@ -42,3 +43,12 @@ def test_one_public_name_registers_all_optimizers_and_schedules():
 
 def test_a_plan_imports_neither_the_compiler_nor_what_draws():
     assert not command("plan", DIGITS) & {"torch._dynamo", "matplotlib"}
+
+
+@pytest.mark.parametrize("name", ["plan", "train", "config"])
+def test_a_mistake_in_a_file_shows_before_torch_is_imported(tmp_path, name):
+    path = tmp_path / "broken.yaml"
+    path.write_text("train: {total_steps: [3}\n")
+    assert "torch" not in command(name, path)
+    path.write_text("extends: missing.yaml\n")
+    assert "torch" not in command(name, path, "--train.total_steps=3")

@@ -25,7 +25,7 @@ def importing_by(source: str | Sequence[str], plugins: bool | None) -> Iterator[
 @contextmanager
 def importing(no_plugins: bool) -> Iterator[None]:
     """Let the body import the modules that a config or a key names, also from the working directory; or refuse to."""
-    from optimizer import no_plugins as without_plugins
+    from optimizer.config import no_plugins as without_plugins
     from optimizer.config import search_in
 
     from ..config.plugins import working_directory

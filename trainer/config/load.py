@@ -1,9 +1,13 @@
 """`load_config`: from a file, a mapping or a repository, with overrides, to the validated config."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from .reading import ConfigSource, read_config
-from .schema import ExperimentConfig
+from .sources import ConfigSource, read_sources
+
+if TYPE_CHECKING:
+    from .completion import Completed
+    from .schema import ExperimentConfig
 
 
 def load_config(
@@ -11,7 +15,7 @@ def load_config(
     overrides: Mapping[str, object] | None = None,
     *,
     allow_plugins: bool = False,
-) -> ExperimentConfig:
+) -> "ExperimentConfig":
     """Return the validated config of a mapping, a YAML or JSON file, or a repository, with dotted overrides set.
 
     A relative path in a file starts at the folder of that file. In a mapping, in the overrides, and in a config from
@@ -29,4 +33,15 @@ def load_config(
     Raises:
         ConfigError: Something is wrong in the file or the config. The message has one line an error.
     """
-    return read_config(ExperimentConfig, source, overrides or {}, allow_plugins)
+    return load_completed(source, overrides or {}, allow_plugins)[0]
+
+
+def load_completed(
+    source: ConfigSource, overrides: Mapping[str, object], allow_plugins: bool = False
+) -> "tuple[ExperimentConfig, Completed]":
+    """Return the config as `load_config` does, and its values with the places that they come from."""
+    sources = read_sources(source)
+    from .reading import complete_config  # these import torch, which takes a second: the files are read before
+    from .schema import ExperimentConfig
+
+    return complete_config(ExperimentConfig, sources, overrides, allow_plugins)

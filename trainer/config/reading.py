@@ -1,29 +1,26 @@
 """A config from a mapping, a file or a repository, with overrides, validated as any class of config."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import accumulate
-from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from optimizer.config import UNKNOWN_NAME, counted, explain, nearest, search_in
 
 from ..errors import ConfigError, ConfigNote
-from ..run_layout import CONFIG
-from ..runtime.hub import is_reference, local_folder, without_code
+from ..runtime.hub import without_code
 from ..runtime.version import newer, writer_version
 from .completion import Completed, complete
-from .composition import compose
 from .homes import naming_homes
 from .lerobot_names import refuse_lerobot_names
 from .placed import PlacedConfig
 from .places import with_places
-from .plugins import search_folders, without_consequences, working_directory
+from .plugins import without_consequences
+from .sources import ConfigSource, ReadSources, read_sources
 
 Model = TypeVar("Model", bound=BaseModel)
-ConfigSource: TypeAlias = Mapping[str, object] | str | Path | Sequence[Mapping[str, object] | str | Path]
 
 _ROWS, _COLUMNS = 22, 72
 """Of the screen that a message fits on, with room for words that are not cut."""
@@ -32,10 +29,7 @@ _NAMED_ENTRIES = {"model.components": "type", "model.component_optims": "type", 
 
 
 def read_config(
-    model: type[Model],
-    source: ConfigSource,
-    overrides: Mapping[str, object],
-    allow_plugins: bool = False,
+    model: type[Model], source: ConfigSource, overrides: Mapping[str, object], allow_plugins: bool = False
 ) -> Model:
     """Return the validated config of a mapping, a YAML or JSON file, or a repository on the hub.
 
@@ -49,25 +43,17 @@ def read_config(
     Raises:
         ConfigError: Something is wrong in the file or the config. The message has one line an error.
     """
-    return read_completed(model, source, overrides, allow_plugins)[0]
+    return complete_config(model, read_sources(source), overrides, allow_plugins)[0]
 
 
-def read_completed(
-    model: type[Model],
-    source: ConfigSource,
-    overrides: Mapping[str, object],
-    allow_plugins: bool = False,
+def complete_config(
+    model: type[Model], sources: ReadSources, overrides: Mapping[str, object], allow_plugins: bool = False
 ) -> tuple[Model, Completed]:
     """Return the validated config as `read_config` does, and its values with the places that they come from."""
-    sources = [source] if isinstance(source, Mapping | str | Path) else list(source)
-    references = [one for one in sources if is_reference(one)]
-    from_hub = {reference: _file_of(reference) for reference in references}
-    files = [one if isinstance(one, Mapping) else from_hub.get(str(one), Path(one)) for one in sources]
-    composition = compose(files, from_hub.values())
-    folders = dict.fromkeys(folder for file in composition.files for folder in _folders_of(file, from_hub))
+    composition = sources.composition
     places = composition.places
     try:
-        with without_code(next(iter(references), None), allow_plugins), search_in(list(folders)):
+        with without_code(sources.reference, allow_plugins), search_in(sources.folders):
             completed = complete(composition, overrides, model)
             places = completed.places
             for note in completed.notes:
@@ -92,19 +78,6 @@ def _on_a_screen(lines: list[str]) -> list[str]:
     fitting = max(1, sum(row <= _ROWS for row in rows))
     more = len(lines) - fitting
     return [*lines[:fitting], *([counted(more, "more mistake")] if more else [])]
-
-
-def _folders_of(file: Path, from_hub: Mapping[str, Path]) -> list[Path]:
-    """Return the folders in which the modules of a file of a config are looked for."""
-    return working_directory() if file in from_hub.values() else search_folders(file)
-
-
-def _file_of(source: str) -> Path:
-    """Return the downloaded file of a config on the hub. Raises ConfigError."""
-    file = local_folder(source, "config", [CONFIG]) / CONFIG
-    if not file.is_file():
-        raise ConfigError(f"config: {source} has no {CONFIG}, which `innerstep push` writes")
-    return file
 
 
 def _refuse_new_names(raw: Mapping[str, object], config: Mapping[str, object], overrides: Mapping[str, object]) -> None:

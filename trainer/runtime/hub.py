@@ -9,8 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal, TypeGuard
 
-from optimizer import no_plugins
-from optimizer.config import shown, shown_value
+from optimizer.config import no_plugins, shown, shown_value
 
 from ..errors import ConfigError, missing_extra
 from ..run_layout import BEST, CHECKPOINTS, CONFIG, LATEST, WEIGHTS
