@@ -24,8 +24,10 @@ _KINDS = {"InterpolationNodeContext": _NODE, "InterpolationResolverContext": _CA
 _RESOLVER = "oc.env"
 _SIZE = 1_000_000
 """Characters and values at most that the interpolations of a config stand for."""
+_CHAIN = 40
+"""Interpolations at most that lead to each other, one to the next: OmegaConf follows each by a dozen nested calls."""
 _DEPTH = 100
-"""Interpolations, and mappings and lists that they lead to, one in the next, at most."""
+"""The same with the mappings and lists that they lead to."""
 
 
 @dataclass
@@ -247,8 +249,8 @@ class _Resolver:
             circle = [*chain[chain.index(path) :], path]
             steps = " → ".join(".".join(one) for one in circle)
             raise self._error(path, f"the interpolations go in a circle: {steps}")
-        if len(chain) > _DEPTH:
-            raise self._error(path, f"more than {_DEPTH} interpolations and sections follow each other")
+        if len(chain) > _DEPTH or sum(one in self._texts for one in chain) > _CHAIN:
+            raise self._error(path, f"more than {_CHAIN} interpolations, or {_DEPTH} with sections, follow each other")
         if path not in self._sizes:
             value = _value_at(self._config, path)
             size = len(value) if isinstance(value, str) else 1
