@@ -250,7 +250,9 @@ class _Resolver:
             steps = " → ".join(".".join(one) for one in circle)
             raise self._error(path, f"the interpolations go in a circle: {steps}")
         if len(chain) > _DEPTH or sum(one in self._texts for one in chain) > _CHAIN:
-            raise self._error(path, f"more than {_CHAIN} interpolations, or {_DEPTH} with sections, follow each other")
+            raise self._error(
+                path, f"more than {_CHAIN} interpolations, or {_DEPTH} interpolations and sections follow each other"
+            )
         if path not in self._sizes:
             value = _value_at(self._config, path)
             size = len(value) if isinstance(value, str) else 1
