@@ -36,7 +36,7 @@ def with_absolute_paths(
                 folder = folder_of(place)
                 if folder is None:
                     return text
-                path = _joined(folder, path)
+                path = absolute_path(folder, path)
         except (ValueError, OSError):  # also of a working directory that was deleted
             return text
         return as_text(FilePath(path))
@@ -85,7 +85,7 @@ def is_path(kind: object) -> bool:
     return isinstance(kind, type) and (issubclass(kind, os.PathLike) or getattr(kind, "from_text", False) is True)
 
 
-def _joined(folder: FilePath, path: str) -> str:
+def absolute_path(folder: FilePath, path: str) -> str:
     """Return a path in a folder, without `..` where that leads to the same place."""
     joined = os.path.join(folder, path)
     plain = os.path.normpath(joined)
