@@ -22,6 +22,8 @@ RUN/checkpoints/step_00000600/          one checkpoint:
 CONFIG = "config.yaml"
 SECTIONS = ("seed", "plugins", "data", "model", "train", "distributed", "resume")
 """The top-level keys of a config. That of a run has each of them, with every default filled in."""
+ANCHORS = "x-"
+"""The beginning of the names of sections that hold values for aliases and references, and nothing else."""
 METRICS = "metrics.jsonl"
 NOT_UNDERSTOOD = "metrics.jsonl.bad"
 """The file to which lines of metrics.jsonl are moved that no run wrote."""

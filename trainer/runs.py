@@ -18,6 +18,7 @@ from .checkpoint.selection import ResumePoint, newest_verified, set_damaged_asid
 from .checkpoint.upgrades import strings
 from .checkpoint.writing import clear_leftovers, recover
 from .config.load import load_config
+from .config.path_values import absolute_path
 from .config.paths import as_text, path_of
 from .config.placed import naming_places
 from .config.plugins import heading_of_folders
@@ -150,7 +151,7 @@ def resume(
             " into a directory and resume that."
         )
     place = World.from_environment()
-    run_dir, folder = _run_and_checkpoint(Path(target).absolute())
+    run_dir, folder = _run_and_checkpoint(Path(absolute_path(Path.cwd(), str(target))))
     _refuse_another_directory(run_dir, overrides)
     with printing_once(place.is_main), steady_console(console) as steady, _naming_resume_command(run_dir):
         console = place.console(steady)
@@ -282,7 +283,7 @@ def _resuming(file: Path) -> str:
         train_section = read_config_file(file).get("train")
         run_dir = train_section.get("run_dir") if isinstance(train_section, dict) else None
         if isinstance(run_dir, str):
-            return f" Its run is continued by `{resume_command(Path(run_dir))}`."
+            return f" Its run is continued by `{resume_command(file.parent / (path_of(run_dir) or run_dir))}`."
     return ""
 
 

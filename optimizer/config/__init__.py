@@ -15,7 +15,7 @@ from .importing import (
     refuse_under_no_plugins,
     search_in,
 )
-from .messages import bounded, counted, joined, listed, message_of, nearest, shown, shown_value, visible
+from .messages import bounded, counted, joined, listed, message_of, nearest, shown, shown_name, shown_value, visible
 from .rules import in_yaml
 from .synonyms import synonyms
 from .tagged_field import REGISTRY_NOTE, TaggedField
@@ -60,6 +60,7 @@ __all__ = [
     "reworded",
     "search_in",
     "shown",
+    "shown_name",
     "shown_value",
     "signature_model",
     "synonyms",

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from weakref import WeakKeyDictionary
 from typing import Any, NotRequired, Required, TypeVar, Unpack, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -12,6 +13,8 @@ from .fields import FieldDefinitions
 from .validation import Config
 
 T = TypeVar("T")
+_models: WeakKeyDictionary[type, type[BaseModel]] = WeakKeyDictionary()
+"""Models of classes, which take milliseconds to make."""
 
 
 def construct(cls: type[T], params: Mapping[str, object]) -> T:
@@ -44,7 +47,11 @@ def check_arguments(cls: type, params: Mapping[str, object]) -> BaseModel:
 
 def arguments_model(cls: type) -> type[BaseModel]:
     """Return the model that validates arguments of `cls`: `cls` itself, or the model of its constructor's signature."""
-    return cls if issubclass(cls, BaseModel) else signature_model(cls)
+    if issubclass(cls, BaseModel):
+        return cls
+    if cls not in _models:
+        _models[cls] = signature_model(cls)
+    return _models[cls]
 
 
 def signature_model(function: Callable[..., object]) -> type[Config]:

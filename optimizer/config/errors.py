@@ -7,7 +7,7 @@ from itertools import islice
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
-from .messages import MOST, counted, listed, nearest, shown, shown_value
+from .messages import MOST, counted, listed, nearest, shown_name, shown_value
 from .rules import in_yaml, remedy_of, rule_of
 from .synonyms import synonym
 
@@ -79,7 +79,7 @@ def explain(error: ValidationError) -> list[str]:
     """Return one line an error: path, rule, value given. What a field of several types allows is one line."""
     lines: dict[str, list[tuple[str, str]]] = {}
     for detail in error.errors(include_url=False):
-        where = ".".join(shown(part) or "''" for part in path_of(detail))
+        where = ".".join(map(shown_name, path_of(detail)))
         rule = _rule(detail)
         value = "" if detail["type"] in _WITH_VALUE else _value(detail, rule)
         at_path = lines.setdefault(where, [])

@@ -29,6 +29,12 @@ def shown(text: object, longest: int = LONGEST) -> str:
     return cut if len(whole) <= longest else f"{cut}… ({len(whole):,} characters)"
 
 
+def shown_name(part: object) -> str:
+    """Return a key or an index as it stands in a path: in quotes if it is empty, or holds a dot or a colon."""
+    text = shown(part)
+    return text if text and "." not in text and ": " not in text else f"'{text}'"
+
+
 def shown_value(value: object) -> str:
     """Return the `repr` of `value`, cut so that time and length do not depend on its size."""
     return shown(_BRIEF.repr(value), 2 * LONGEST)

@@ -124,3 +124,47 @@ def test_omegaconf_is_imported_for_a_config_with_interpolations_alone():
         "interpolate({'a': '${HOME}/$X', 'b': '$${c}'}, {}); sys.exit('omegaconf' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("${....train.total_steps}", "4 dots lead out of the config; at most 1"),
+        ("a ${names} b", "names is a list, which cannot stand inside text"),
+        ("${oc.env:INNERSTEP_UNSET,${train}}", "train is a mapping, which cannot stand inside text"),
+        ("a${via}", "via is a mapping, which cannot stand inside text"),
+        ("${oc.env:}", "write ${oc.env:NAME}"),
+        ("${oc.env:,3}", "write ${oc.env:NAME}"),
+        ("${oc.env:A,}", "write ${oc.env:NAME}"),
+        ("${oc.env:A,1,2}", "write ${oc.env:NAME}"),
+    ],
+)
+def test_a_reference_that_says_nothing_is_refused_in_plain_words(text, message):
+    config = {"train": {"total_steps": 3}, "names": ["n"], "via": "${train}", "v": text}
+    with pytest.raises(ConfigError) as raised:
+        interpolate(config, {})
+    assert message in str(raised.value)
+    assert "Error" not in str(raised.value)
+
+
+@pytest.mark.parametrize("length", range(30, 120, 6))
+def test_a_chain_of_references_is_followed_or_refused_but_never_fails(length):
+    config = {f"a{number}": f"${{a{number + 1}}}" for number in range(length)} | {f"a{length}": 7}
+    if length < 40:
+        assert interpolate(config, {}).values["a0"] == 7
+    else:
+        with pytest.raises(ConfigError, match="follow each other"):
+            interpolate(config, {})
+
+
+def test_spaces_inside_a_reference_mean_nothing():
+    assert interpolate({"a": 5, "v": "${ a }"}, {}).values["v"] == 5
+
+
+def test_a_variable_is_read_as_an_override_is(monkeypatch):
+    monkeypatch.setenv("INNERSTEP_LIST", "[0.8, 0.9]")
+    monkeypatch.setenv("INNERSTEP_OCTAL", "010")
+    assert interpolate({"v": "${oc.env:INNERSTEP_LIST}"}, {}).values["v"] == [0.8, 0.9]
+    assert interpolate({"n": 4, "v": "${oc.env:INNERSTEP_UNSET,${n}}"}, {}).values["v"] == 4
+    with pytest.raises(ConfigError, match="leading zeros"):
+        interpolate({"v": "${oc.env:INNERSTEP_OCTAL}"}, {})

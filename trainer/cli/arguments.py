@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-from ..run_layout import SECTIONS
+from ..run_layout import ANCHORS, SECTIONS
 from .completion import overrides
 
 KEY = "CONFIG|KEY|RUN"
@@ -41,7 +41,7 @@ class OverridesCommand(TyperCommand):
         own, overrides = _separate_overrides(given, options, with_values)
         if argument in (_CONFIG, KEY) and not _positionals(own, with_values):
             own, overrides = _with_config_found(own, overrides)
-        _refuse_misspelt(overrides, sorted(options), argument, ctx.info_name or "")
+        _refuse_misspelt(overrides, sorted(options), argument, ctx)
         if argument in (_CONFIG, KEY):
             _refuse_other_forms(_positionals(own, with_values))
         rest = super().parse_args(ctx, own)
@@ -72,9 +72,9 @@ def _with_configs_named(args: Sequence[str], options: set[str]) -> list[str]:
         name = flag.removeprefix("--").replace("_", "-")
         if not flag.startswith("--") or name not in _OPTIONS_FOR_CONFIG or flag in options:
             result.append(argument)
-        elif separator:
+        elif value:
             result.append(value)
-        elif remaining and not remaining[0].startswith("--"):
+        elif not separator and remaining and not remaining[0].startswith("--"):
             result.append(remaining.pop(0))
         else:
             from ..errors import ConfigError
@@ -138,13 +138,14 @@ def _refuse_other_forms(arguments: Sequence[str]) -> None:
             raise ConfigError(other_form(argument))
 
 
-def _refuse_misspelt(overrides: Sequence[str], options: Sequence[str], argument: str, command: str) -> None:
+def _refuse_misspelt(overrides: Sequence[str], options: Sequence[str], argument: str, ctx: typer.Context) -> None:
     from ..errors import ConfigError
 
+    command = ctx.info_name or ""
     for override in overrides:
         flag = override.partition("=")[0]
         name = flag.removeprefix("--").removesuffix("+")
-        if not override.startswith("--") or "." in name or name in SECTIONS:
+        if not override.startswith("--") or "." in name or name in SECTIONS or name.startswith(ANCHORS):
             continue
         if name.replace("_", "-") in _OPTIONS_FOR_CONFIG:
             raise ConfigError(f"{flag}: {command} takes {argument}: innerstep {command} {argument}")
@@ -155,7 +156,20 @@ def _refuse_misspelt(overrides: Sequence[str], options: Sequence[str], argument:
                 if close
                 else f". Options: {', '.join(options)}; an override is --dotted.key=value."
             )
-            raise ConfigError(f"{flag}: there is no such option{meant if close else _home(name) or meant}")
+            other = None if close else _home(name) or _other_command(flag, ctx)
+            raise ConfigError(f"{flag}: there is no such option{other or meant}")
+
+
+def _other_command(flag: str, ctx: typer.Context) -> str | None:
+    """Return the end of a message that names the commands which have the option; None: none has it."""
+    commands = getattr(ctx.parent and ctx.parent.command, "commands", {})
+    having: dict[str, list[str]] = {}
+    for name, command in commands.items():
+        for parameter in command.params if name != ctx.info_name else ():
+            for option in parameter.opts if parameter.param_type_name == "option" else ():
+                having.setdefault(option, []).append(name)
+    close = get_close_matches(flag, [option for option in having if option.startswith("--")], n=1, cutoff=0.75)
+    return f" in {ctx.info_name}; {close[0]} is one of {', '.join(having[close[0]])}" if close else None
 
 
 def _home(name: str) -> str | None:

@@ -9,6 +9,10 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from optimizer.config import nearest, shown
+
+from ..errors import ConfigError
+from ..run_layout import ANCHORS
 from .composition import Composition
 from .interpolation import interpolate
 from .override_fields import FieldsOf
@@ -19,9 +23,6 @@ from .plugins import import_plugins
 from .policy import with_parts_spelled_out
 from .type_changes import with_types_changed
 from .written_text import with_written_text
-
-_ANCHORS = "x-"
-"""The beginning of the names of sections that hold values for aliases and interpolations, and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,12 @@ def complete(composition: Composition, overrides: Mapping[str, object], model: t
     fields = FieldsOf(model, _import_plugins_of)
     ordered = dict(sorted(overrides.items(), key=lambda item: item[0].rstrip("+") != "plugins"))
     raw = with_parts_spelled_out(composition.values) if ordered else composition.values
+    _refuse_unknown_anchors(composition.values, ordered)
     changed, notes = with_types_changed(raw, ordered, fields)
     values = apply_overrides(changed, ordered, fields)
     places = places_with(composition.places, ordered)
     filled = interpolate(values, places, fields)
-    values = {name: value for name, value in filled.values.items() if not name.startswith(_ANCHORS)}
+    values = {name: value for name, value in filled.values.items() if not name.startswith(ANCHORS)}
 
     def folder_of(path: Path) -> FilePath | None:
         place = place_of(places, path)
@@ -65,6 +67,15 @@ def complete(composition: Composition, overrides: Mapping[str, object], model: t
     values = with_written_text(values, places, fields.takes_text)
     values = with_absolute_paths(values, model, folder_of)
     return Completed(values, places, filled.variables, [*composition.notes, *notes])
+
+
+def _refuse_unknown_anchors(values: Mapping[str, object], overrides: Mapping[str, object]) -> None:
+    """Refuse an override of a section x-… that no file has, as nothing would use it. Raises ConfigError."""
+    for key in overrides:
+        section = key.partition(".")[0].rstrip("+")
+        if section.startswith(ANCHORS) and section not in values:
+            known = [name for name in values if name.startswith(ANCHORS)]
+            raise ConfigError(f"--{key}: the config has no {shown(section)}{nearest(section, known)}")
 
 
 def _import_plugins_of(config: Mapping[str, object]) -> None:

@@ -7,13 +7,14 @@ from itertools import pairwise
 from pathlib import Path as FilePath
 from typing import Any, NamedTuple, TypeAlias
 
-from optimizer.config import nearest, shown, shown_value
+from optimizer.config import in_yaml, nearest, shown, shown_value
 
 from ..errors import ConfigError
 from ..runtime.version import writer_version
+from .paths import expand
 from .places import Path, Place, Places, place_of
 from .plain_values import Plain, plain
-from .yaml_file import read_placed_file
+from .yaml_file import names_in, read_placed_file
 
 EXTENDS = "extends"
 PARAMS = "params"
@@ -103,7 +104,7 @@ class _Reader:
 
     def read_file(self, file: FilePath, chain: tuple[_Step, ...]) -> None:
         values, places = read_placed_file(file)
-        is_file = file.is_file()  # a pipe is in no folder
+        is_file = os.path.isfile(file)  # a pipe is in no folder
         folder = file.parent if is_file else FilePath()
         if EXTENDS in values and file in self._foreign:
             raise ConfigError(f"{_at(places, (EXTENDS,))}: a config from the hub is one file. Write it out without it")
@@ -122,7 +123,8 @@ class _Reader:
         names = [given] if isinstance(given, str) else given
         if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
             raise ConfigError(
-                f"{_at(places, (EXTENDS,))}: must be the path of a file, or a list of paths; got {shown_value(given)}"
+                f"{_at(places, (EXTENDS,))}: must be the path of a file, or a list of paths; got"
+                f" {in_yaml(given) or shown_value(given)}"
             )
         for index, name in enumerate(map(str, names)):
             path = (EXTENDS,) if isinstance(given, str) else (EXTENDS, str(index))
@@ -136,16 +138,12 @@ class _Reader:
         identities = [earlier.identity for earlier in chain]
         if step.identity in identities:
             circle = [*chain[identities.index(step.identity) :], step]
-            parts = [f"{later.place or earlier.name} extends {later.name}" for earlier, later in _pairs(circle)]
+            parts = [f"{later.place or earlier.name} extends {later.name}" for earlier, later in pairwise(circle)]
             raise ConfigError(f"{where}: the files extend each other in a circle: {', '.join(parts)}")
         if len(chain) >= CHAIN:
             raise ConfigError(f"{where}: more than {CHAIN} files extend each other, one the next")
         if len(self.files) >= FILES:
             raise ConfigError(f"{where}: a config has at most {FILES} files")
-
-
-def _pairs(steps: Sequence[_Step]) -> list[tuple[_Step, _Step]]:
-    return list(pairwise(steps))
 
 
 def _at(places: Places, path: Path) -> str:
@@ -162,21 +160,22 @@ def _file_at(name: str, folder: FilePath, where: str) -> FilePath:
     """
     if name.startswith("hf:/"):
         raise ConfigError(f"{where}: must be a file on this machine; got {shown(name)}. Copy it, or give it as CONFIG")
-    file = FilePath(os.path.join(folder, os.path.expanduser(name)))
+    if "${" in name:
+        raise ConfigError(
+            f"{where}: the files are read before ${{…}} is filled in; got {shown(name)}. Write $NAME for an environment"
+            " variable"
+        )
+    try:
+        file = FilePath(os.path.join(folder, expand(name)))
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
     lexical = FilePath(os.path.normpath(file))
-    if file.is_file():
-        return lexical if lexical.is_file() and lexical.samefile(file) else file
-    there = [os.path.join(os.path.dirname(name), other) for other in _names_in(file.parent)]
-    if file.exists():
+    if os.path.isfile(file):
+        return lexical if os.path.isfile(lexical) and lexical.samefile(file) else file
+    there = [os.path.join(os.path.dirname(name), other) for other in names_in(file.parent)]
+    if os.path.exists(file):
         raise ConfigError(f"{where}: must be a file, and {shown(lexical)} is not one")
     raise ConfigError(f"{where}: there is no file {shown(lexical)}{nearest(name, there)}")
-
-
-def _names_in(folder: FilePath) -> list[str]:
-    try:
-        return [name for name in os.listdir(folder) if name.endswith((".yaml", ".yml", ".json"))][:1000]
-    except (OSError, ValueError):
-        return []
 
 
 def _merged(layers: Sequence[_Layer], path: Path, places: dict[Path, Place], notes: list[str]) -> Plain:

@@ -7,6 +7,9 @@ from pydantic_core import ErrorDetails
 
 from optimizer.config import UNKNOWN_NAME, path_of, reworded, synonyms
 
+from ..run_layout import ANCHORS
+from .composition import EXTENDS
+
 _PARAMS = "model.component_optims.NAME.params"
 _COMPONENT = "model.components.NAME"
 _FIXED = {
@@ -30,6 +33,8 @@ def naming_homes(error: ValidationError, model: type[BaseModel]) -> ValidationEr
 
     def message_of(detail: ErrorDetails) -> str | None:
         path = [str(part) for part in path_of(detail)]
+        if detail["type"] == UNKNOWN_NAME and len(path) > 1 and (path[-1].startswith(ANCHORS) or path[-1] == EXTENDS):
+            return "has no place here; it stands at the top level of a file"
         if detail["type"] != UNKNOWN_NAME or "params" in path or "is a parameter" in detail["msg"]:
             return None
         home = _home(path, homes)

@@ -10,21 +10,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from optimizer.config import nearest, shown
+from optimizer.config import counted, nearest, shown, shown_value
 
 from ..errors import ConfigError
-from .overrides import Fields
+from .overrides import Fields, meaning_of
 from .places import Path, Places, place_of
-from .plain_values import Plain, read_word
+from .plain_values import Plain
 
 _TOKEN = re.compile(r"\$\$|\\*\$\{(?P<name>\w+\})?", re.ASCII)
 """`$$`; the beginning of an interpolation; or a whole one of a plain name, which may be an environment variable."""
-_WHOLE = re.compile(r"\s*\$\{\s*oc\.env\s*:[^{}$]*\}\s*")
+_NODE, _CALL = "node", "resolver"
+_KINDS = {"InterpolationNodeContext": _NODE, "InterpolationResolverContext": _CALL}
 _RESOLVER = "oc.env"
 _SIZE = 1_000_000
 """Characters and values at most that the interpolations of a config stand for."""
-_DEPTH = 200
-"""Interpolations, and mappings and lists that they lead to, one in the next, at most."""
+_CHAIN = 40
+"""Interpolations at most that lead to each other, one to the next: OmegaConf follows each by a dozen nested calls."""
+_DEPTH = 100
+"""The same with the mappings and lists that they lead to."""
 
 
 @dataclass
@@ -47,7 +50,10 @@ def interpolate(config: dict[str, Any], places: Places, fields: Fields | None = 
     Raises:
         ConfigError: A key is not there, a variable is not set, interpolations go in a circle or stand for too much.
     """
-    texts = {path: text for path, text in _texts(config, ()) if _holds_interpolation(text, config)}
+    with_dollars = {path: text for path, text in _texts(config, ()) if "${" in text}
+    for path, text in with_dollars.items():
+        _refuse_variables(path, text, config, places, fields)
+    texts = {path: text for path, text in with_dollars.items() if _holds_interpolation(text, config)}
     if not texts:
         return Interpolated(config)
     return _Resolver(config, places, texts).resolved(fields)
@@ -67,13 +73,41 @@ def _items(value: object) -> Sequence[tuple[str, Any]]:
 
 
 def _holds_interpolation(text: str, config: Mapping[str, object]) -> bool:
-    return "${" in text and any(found[0] != "$$" and not _is_variable(found, config) for found in _TOKEN.finditer(text))
+    return any(found[0] != "$$" and not _is_variable(found, config) for found in _TOKEN.finditer(text))
 
 
 def _is_variable(found: re.Match[str], config: Mapping[str, object]) -> bool:
     """Return whether a `${…}` is a NAME without a key in the config: an environment variable in a path."""
     name = found["name"]
     return name is not None and name.removesuffix("}") not in config
+
+
+def _refuse_variables(
+    path: Path, text: str, config: Mapping[str, object], places: Places, fields: Fields | None
+) -> None:
+    """Refuse `${NAME}` whose NAME is not a key, unless the field at `path` is a path, or is not known.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    found = next((one for one in _TOKEN.finditer(text) if one[0].startswith("${") and _is_variable(one, config)), None)
+    if found is not None and fields is not None and not fields.may_take_path(config, path):
+        raise _error(places, path, f"{found[0]}: {_no_such_key(found['name'].removesuffix('}'), config)}")
+
+
+def _no_such_key(key: str, config: Mapping[str, object]) -> str:
+    known = [".".join(known) for known, _ in _paths(config, ())]
+    name = key if re.fullmatch(r"[A-Z][A-Z0-9_]*", key) else "NAME"
+    return (
+        f"the config has no {shown(key)}{nearest(key, known)} A default that is left out of the config cannot be"
+        f" referred to. An environment variable is ${{oc.env:{name},default}}"
+    )
+
+
+def _error(places: Places, path: Path, rule: str) -> ConfigError:
+    place = place_of(places, path)
+    where = "" if place is None or not place.source else f"{place}: "
+    return ConfigError(f"{where}{'.'.join(map(shown, path))}: {rule}")
 
 
 def _escaped(text: str, config: Mapping[str, object]) -> str:
@@ -92,6 +126,7 @@ class _Resolver:
     def __init__(self, config: dict[str, Any], places: Places, texts: Mapping[Path, str]) -> None:
         self._config, self._places, self._texts = config, places, texts
         self._uses: dict[Path, list[Path]] = {}
+        self._wholes: dict[Path, str | None] = {}  # the kind of the interpolation that a text is; None: it has more
         self._variables: dict[Path, tuple[str, ...]] = {}
         self._sizes: dict[Path, int] = {}
 
@@ -101,6 +136,8 @@ class _Resolver:
         for path in self._texts:
             if self._size(path, ()) > _SIZE:
                 raise self._error(path, f"the interpolations stand for more than {_SIZE:,} characters and values")
+        for path in self._texts:
+            self._refuse_sections_in_text(path)
         from omegaconf import OmegaConf  # only for a config that needs it: it takes 0.1 s
 
         root = OmegaConf.create(_mapped(self._config, (), lambda _, text: _escaped(text, self._config)))
@@ -124,9 +161,11 @@ class _Resolver:
         except OmegaConfBaseException as error:
             reason = str(error).splitlines()[0]
             raise self._error(path, f"{shown(text)} cannot be filled in: {reason}") from error
-        is_text = fields is not None and isinstance(value, str) and fields.takes_text(self._config, path, value)
-        if isinstance(value, str) and _WHOLE.fullmatch(text) and not is_text:
-            value = _word(value)
+        if isinstance(value, str) and self._wholes[path] == _CALL:
+            try:
+                value = meaning_of(value, self._config, path, fields)
+            except ValueError as error:
+                raise self._error(path, f"{shown(text)} is {shown_value(value)}: {error}") from error
         result: Plain = value
         return result
 
@@ -144,12 +183,13 @@ class _Resolver:
             )
             raise self._error(path, rule) from error
         self._uses[path] = []
+        self._wholes[path] = _kind_of_whole(tree)
         variables: list[str] = []
-        for kind, content in _interpolations(tree):
-            if kind == "node":
+        for kind, content, node in _interpolations(tree):
+            if kind == _NODE:
                 self._uses[path].append(self._target(path, content))
             else:
-                variables.append(self._variable(path, content))
+                variables.append(self._variable(path, content, _arguments(node)))
         if variables:
             self._variables[path] = tuple(dict.fromkeys(variables))
 
@@ -158,37 +198,50 @@ class _Resolver:
         if "${" in content:
             raise self._error(path, f"${{{content}}}: a key inside ${{}} must be written out")
         dots = len(content) - len(content.lstrip("."))
+        if dots > len(path):
+            raise self._error(
+                path, f"${{{content}}}: {counted(dots, 'dot')} lead out of the config; at most {len(path)}"
+            )
         start = path[: len(path) - dots] if dots else ()
         names = [name for name in re.split(r"[.\[\]]+", content.lstrip(".")) if name]
         place: object = self._config
         for end, name in enumerate((*start, *names)):
             inner = dict(_items(place))
             if name not in inner:
-                key = ".".join((*start, *names))
-                known = [".".join(known) for known, _ in _paths(self._config, ())]
-                raise self._error(
-                    path,
-                    f"${{{content}}}: the config has no {shown(key)}{nearest(key, known)} A default that is left out of"
-                    " the config cannot be referred to. An environment variable is ${oc.env:NAME,default}",
-                )
+                raise self._error(path, f"${{{content}}}: {_no_such_key('.'.join((*start, *names)), self._config)}")
             place = inner[name]
             prefix = (*start, *names)[: end + 1]
             if prefix in self._texts and prefix != (*start, *names):
                 raise self._error(path, f"${{{content}}}: {'.'.join(prefix)} is an interpolation itself; name its end")
         return (*start, *names)
 
-    def _variable(self, path: Path, content: str) -> str:
+    def _refuse_sections_in_text(self, path: Path) -> None:
+        """Refuse a list, a mapping or null as a part of a text, or as a default. Raises ConfigError."""
+        if self._wholes[path] == _NODE:
+            return
+        for target in self._uses[path]:
+            end = target
+            while self._wholes.get(end) == _NODE:
+                end = self._uses[end][0]
+            value = _value_at(self._config, end)
+            if value is None or isinstance(value, dict | list):
+                kind = "null" if value is None else "a list" if isinstance(value, list) else "a mapping"
+                raise self._error(path, f"{shown('.'.join(target))} is {kind}, which cannot stand inside text")
+
+    def _variable(self, path: Path, content: str, arguments: Sequence[str]) -> str:
         """Return the environment variable that a resolver reads. Raises ConfigError if it is another resolver."""
-        name, _, arguments = content.partition(":")
+        name = content.partition(":")[0]
         if name.strip() != _RESOLVER:
             raise self._error(
                 path, f"${{{shown(content)}}}: there is no resolver {shown(name)}; only oc.env, as in ${{oc.env:NAME}}"
             )
-        variable, separator, _ = arguments.partition(",")
-        if not separator and variable.strip() not in os.environ and "${" not in variable:
-            rule = f"${{{content}}}: the environment variable {shown(variable.strip())} is not set. Set it, or write"
-            raise self._error(path, f"{rule} ${{oc.env:{variable.strip()},default}}")
-        return variable.strip()
+        if len(arguments) not in (1, 2) or not all(arguments):
+            raise self._error(path, f"${{{content}}}: write ${{oc.env:NAME}} or ${{oc.env:NAME,default}}")
+        variable = arguments[0]
+        if len(arguments) == 1 and variable not in os.environ and "${" not in variable:
+            rule = f"${{{content}}}: the environment variable {shown(variable)} is not set. Set it, or write"
+            raise self._error(path, f"{rule} ${{oc.env:{variable},default}}")
+        return variable
 
     def _size(self, path: Path, chain: tuple[Path, ...]) -> int:
         """Return how many characters and values the value at `path` stands for. Raises ConfigError for a circle."""
@@ -196,8 +249,10 @@ class _Resolver:
             circle = [*chain[chain.index(path) :], path]
             steps = " → ".join(".".join(one) for one in circle)
             raise self._error(path, f"the interpolations go in a circle: {steps}")
-        if len(chain) > _DEPTH:
-            raise self._error(path, f"more than {_DEPTH} interpolations and sections follow each other")
+        if len(chain) > _DEPTH or sum(one in self._texts for one in chain) > _CHAIN:
+            raise self._error(
+                path, f"more than {_CHAIN} interpolations, or {_DEPTH} interpolations and sections follow each other"
+            )
         if path not in self._sizes:
             value = _value_at(self._config, path)
             size = len(value) if isinstance(value, str) else 1
@@ -209,9 +264,7 @@ class _Resolver:
         return self._sizes[path]
 
     def _error(self, path: Path, rule: str) -> ConfigError:
-        place = place_of(self._places, path)
-        where = "" if place is None else f"{place}: "
-        return ConfigError(f"{where}{'.'.join(path)}: {rule}")
+        return _error(self._places, path, rule)
 
 
 def _mapped(value: Any, path: Path, change: Callable[[Path, str], Plain]) -> Any:
@@ -235,17 +288,33 @@ def _value_at(config: object, path: Path) -> object:
     return config
 
 
-def _interpolations(tree: Any) -> Iterator[tuple[str, str]]:
-    """Yield each interpolation in a parse tree: ("node", its key) or ("resolver", its name and arguments)."""
-    kind = type(tree).__name__
-    if kind in ("InterpolationNodeContext", "InterpolationResolverContext"):
-        yield "node" if "Node" in kind else "resolver", tree.getText().removeprefix("${").removesuffix("}")
-    for child in getattr(tree, "children", None) or ():
+def _interpolations(tree: Any) -> Iterator[tuple[str, str, Any]]:
+    """Yield each interpolation in a parse tree: its kind, its key (or name and arguments), and its node."""
+    kind = _KINDS.get(type(tree).__name__)
+    if kind is not None:
+        yield kind, tree.getText().removeprefix("${").removesuffix("}").strip(), tree
+    for child in _children(tree):
         yield from _interpolations(child)
 
 
-def _word(text: str) -> Plain:
-    try:
-        return read_word(text)
-    except ValueError:  # a number with leading zeros is text here
-        return text
+def _kind_of_whole(tree: Any) -> str | None:
+    """Return the kind of the interpolation that a text is; None: it is more than one interpolation."""
+    text = next(iter(_children(tree)))
+    parts = [child for child in _children(text) if child.getText().strip()]
+    return next(_interpolations(parts[0]))[0] if len(parts) == 1 else None
+
+
+def _arguments(call: Any) -> list[str]:
+    """Return the arguments of a resolver, "" for one that is left out."""
+    sequences = [child for child in _children(call) if type(child).__name__ == "SequenceContext"]
+    arguments = [""]
+    for child in _children(sequences[0]) if sequences else ():
+        if child.getText() == ",":
+            arguments.append("")
+        else:
+            arguments[-1] = child.getText().strip()
+    return arguments
+
+
+def _children(tree: Any) -> Sequence[Any]:
+    return getattr(tree, "children", None) or ()

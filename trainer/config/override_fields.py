@@ -4,11 +4,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
-from typing import Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
 from .kinds import allowed_kinds, kinds_inside
+from .path_values import is_path
 from .plain_values import read_word
 
 _TEXT = (str, Path, os.PathLike)
@@ -57,6 +58,11 @@ class FieldsOf:
         kinds = self.kinds_at(config, path)
         lists = [kind for kind in kinds if get_origin(kind) in (list, Sequence)]
         return any(str in allowed_kinds(get_args(kind)[0]) for kind in lists) and not any(map(_is_text, kinds))
+
+    def may_take_path(self, config: Mapping[str, object], path: Sequence[str]) -> bool:
+        """Return whether the field takes the path of a file, or is not known, which is reported later."""
+        kinds = self.kinds_at(config, path)
+        return not kinds or any(kind is Any or is_path(kind) for kind in kinds)
 
     def default_at(self, config: Mapping[str, object], path: Sequence[str]) -> object:
         """Return the plain default of the field; None if it has none."""

@@ -50,6 +50,10 @@ class Fields(Protocol):
         """Return the plain default of the field; None if it has none."""
         ...
 
+    def may_take_path(self, config: Mapping[str, object], path: Sequence[str]) -> bool:
+        """Return whether the field takes the path of a file, or is not known."""
+        ...
+
 
 def parse_overrides(arguments: Sequence[str]) -> dict[str, object]:
     """Return the overrides in `--key=value`, `--key value`, `--key` and `--key+=value` arguments by dotted key.
@@ -62,8 +66,11 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, object]:
     while remaining:
         argument = remaining.pop(0)
         key, separator, text = argument.removeprefix("--").partition("=")
-        if not argument.startswith("--") or not key.removesuffix(APPEND):
+        parts = key.removesuffix(APPEND).split(".")
+        if not argument.startswith("--") or parts == [""]:
             raise ConfigError(other_form(argument))
+        if "" in parts:
+            raise ConfigError(f"--{shown(key)}: a name is missing before, after or between the dots")
         if separator:
             value = Typed(text)
         elif remaining and not remaining[0].startswith("--"):
@@ -168,7 +175,7 @@ def _container(config: dict[str, Plain], key: str) -> tuple[_Container, str]:
 
 
 def _check_index(container: _Container, part: str, key: str, path: str) -> None:
-    if isinstance(container, list) and not (part.isdecimal() and len(part) < 10 and int(part) < len(container)):
+    if isinstance(container, list) and part not in map(str, range(len(container))):
         known = f"0 to {len(container) - 1}" if container else "none"
         raise ValueError(
             f"--{key}: {path} is a list of {counted(len(container), 'item')}, and has no item {shown(part)} ({known})."
@@ -198,7 +205,8 @@ def _add(config: dict[str, Plain], key: str, value: object, fields: Fields | Non
     if isinstance(current, str):
         current = [current]
     if not isinstance(current, list | None):
-        raise ValueError(f"--{key}{APPEND}: {key} is {shown_value(current)}, and not a list. Set it with --{key}=VALUE")
+        what = "a mapping" if isinstance(current, dict) else shown_value(current)
+        raise ValueError(f"--{key}{APPEND}: {key} is {what}, and not a list. Set it with --{key}=VALUE")
     items = list(current or [])
     for one in value.values if isinstance(value, Added) else (value,):
         read = _value(config, key, one, fields) if isinstance(one, Typed) else plain(one, key)
@@ -213,22 +221,42 @@ def _value(config: Mapping[str, Plain], key: str, text: Typed, fields: Fields | 
         if fields is not None and not fields.is_switch(config, path):
             raise ValueError(f"--{key}: no value; write --{key}=VALUE")
         return True
+    try:
+        return meaning_of(text, config, path, fields)
+    except ValueError as error:
+        raise _not_yaml(key, text, error) from error
+
+
+def meaning_of(text: str, config: Mapping[str, Plain], path: Sequence[str], fields: Fields | None) -> Plain:
+    """Return the value that the field at `path` of a config takes from text of a command line or of the environment.
+
+    Raises:
+        ValueError: The field takes no text, and `text` is not YAML.
+    """
     if fields is not None and fields.takes_text(config, path, text):
         return str(text)
-    value = _read(key, text)
+    value = _read_text(text)
     if isinstance(value, str) and fields is not None and fields.takes_items(config, path):
         return [str(text)]
     return value
 
 
 def _read(key: str, text: str) -> Plain:
+    try:
+        return _read_text(text)
+    except ValueError as error:
+        raise _not_yaml(key, text, error) from error
+
+
+def _not_yaml(key: str, text: str, error: ValueError) -> ValueError:
+    return ValueError(f"--{key}: {text[:80]!r} is not a YAML value: {error}")
+
+
+def _read_text(text: str) -> Plain:
     """Return the value of `text` as YAML, or in two forms that other tools' command lines take."""
     written = text
     if re.fullmatch(r"\(.*\)", text):  # a Python tuple
         written = f"[{text[1:-1]}]"
     if text.startswith("{"):  # YAML needs a space after the colon of {momentum:0.9}
         written = _WITHOUT_SPACE.sub(lambda found: f"{found[1]}: " if found[1] else found[0], text)
-    try:
-        return read_yaml(written)
-    except ValueError as error:
-        raise ValueError(f"--{key}: {text[:80]!r} is not a YAML value: {error}") from error
+    return read_yaml(written)

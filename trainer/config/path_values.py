@@ -36,7 +36,7 @@ def with_absolute_paths(
                 folder = folder_of(place)
                 if folder is None:
                     return text
-                path = _joined(folder, path)
+                path = absolute_path(folder, path)
         except (ValueError, OSError):  # also of a working directory that was deleted
             return text
         return as_text(FilePath(path))
@@ -66,8 +66,8 @@ def _with_paths(value: Any, kinds: Iterable[object], place: Path, change: Callab
     """Return a copy of `value` with each path in it replaced by `change(place, text)`."""
     kinds = list(kinds)
     if isinstance(value, str):
-        is_path = any(map(_is_path, kinds)) and value != "" and not is_reference(value)
-        return change(place, value) if is_path else value
+        takes_path = any(map(is_path, kinds)) and value != "" and not is_reference(value)
+        return change(place, value) if takes_path else value
     if not kinds or not isinstance(value, dict | list):
         return value
     items = value.items() if isinstance(value, dict) else ((str(index), item) for index, item in enumerate(value))
@@ -80,12 +80,12 @@ def _with_paths(value: Any, kinds: Iterable[object], place: Path, change: Callab
     return changed if isinstance(value, dict) else list(changed.values())
 
 
-def _is_path(kind: object) -> bool:
+def is_path(kind: object) -> bool:
     """Return whether text of a field is a path: also that of `init_from`, which is one with :COMPONENT at its end."""
     return isinstance(kind, type) and (issubclass(kind, os.PathLike) or getattr(kind, "from_text", False) is True)
 
 
-def _joined(folder: FilePath, path: str) -> str:
+def absolute_path(folder: FilePath, path: str) -> str:
     """Return a path in a folder, without `..` where that leads to the same place."""
     joined = os.path.join(folder, path)
     plain = os.path.normpath(joined)

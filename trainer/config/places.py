@@ -1,9 +1,10 @@
 """Places in which the values of a config stand: a line of a file, or an option on the command line."""
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from optimizer.config import shown
+from optimizer.config import shown_name
 
 Path = tuple[str, ...]
 """The keys that lead to a value; an item of a list goes by its index, as text."""
@@ -56,14 +57,15 @@ def with_places(message: str, places: Places, sections: Collection[str]) -> str:
     """
     if not places:
         return message
-    by_text = {".".join(shown(part) or "''" for part in path): place for path, place in places.items()}
-    heads = {path[0] for path in places if path} | set(sections)
+    by_text = {".".join(map(shown_name, path)): place for path, place in places.items()}
+    heads = {shown_name(path[0]) for path in places if path} | set(sections)
     return "\n".join(_with_place(line, by_text, heads) for line in message.split("\n"))
 
 
 def _with_place(line: str, by_text: Mapping[str, Place], heads: Collection[str]) -> str:
-    path, colon, _ = line.partition(": ")
-    if not colon or path.partition(".")[0] not in heads:
+    ends = [found.start() for found in re.finditer(": ", line)]
+    path = next((line[:end] for end in ends if line[:end] in by_text), line[: ends[0]] if ends else "")
+    if not ends or (path not in by_text and path.partition(".")[0] not in heads):
         return line
     place = by_text.get(path) or next((inner for text, inner in by_text.items() if text.startswith(f"{path}.")), None)
     while place is None and path:

@@ -6,7 +6,7 @@ import re
 import yaml
 
 _PROBLEMS = {
-    r"found character '\\t' that cannot start any token": "a tab; indent with spaces",
+    r"found character '\\t' that cannot start any token": "a tab; indent with spaces, and write one after a colon",
     r"found character '(.)' that cannot start any token": "a value cannot begin with {0}; put it in quotes",
     "could not find expected ':'": "a key without a colon; write KEY: VALUE, one a line",
     r"expected ',' or '(.)'": "a comma is missing, or {0} at the end of the list or mapping",

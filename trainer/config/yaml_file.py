@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from optimizer.config import shown_value
+from optimizer.config import nearest, shown, shown_value
 
 from ..errors import ConfigError
 from .json_places import read_placed_json
@@ -44,7 +44,9 @@ def read_placed_file(path: Path) -> tuple[dict[str, Any], Places]:
     try:
         config, places = read(_decode(_read_bytes(path)), str(path))
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}. Give the path of a YAML or JSON file.") from error
+        meant = nearest(path.name, names_in(path.parent)) if isinstance(error, FileNotFoundError) else "."
+        rule = f"cannot be read: {error.strerror}{meant} Give the path of a YAML or JSON file."
+        raise ConfigError(f"{shown(path)}: {rule}") from error
     except MalformedError as error:
         raise ConfigError(f"{path}:{error.line}:{error.column}: {error.rule}") from error
     except ValueError as error:
@@ -52,6 +54,14 @@ def read_placed_file(path: Path) -> tuple[dict[str, Any], Places]:
     if not isinstance(config, dict):
         raise ConfigError(f"{path}: {_other_than_a_mapping(config, path.suffix)}")
     return config, places
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return the names of files in a folder that look like configs; none if it cannot be read."""
+    try:
+        return [name for name in os.listdir(folder) if name.endswith((".yaml", ".yml", ".json"))][:1000]
+    except (OSError, ValueError):
+        return []
 
 
 def _other_than_a_mapping(found: Plain, suffix: str) -> str:

@@ -1,5 +1,6 @@
 """The version of innerstep that wrote a run, and the remedy if it is a newer one."""
 
+import os
 import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,7 +24,7 @@ def heading() -> str:
 
 def writer_version(config_file: Path) -> str | None:
     """Return the version in the first line of a run's config.yaml; None if there is none."""
-    if not config_file.is_file():  # a pipe, which cannot be read twice
+    if not os.path.isfile(config_file):  # a pipe, which cannot be read twice
         return None
     try:
         with config_file.open(encoding="utf-8") as file:
