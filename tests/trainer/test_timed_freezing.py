@@ -67,6 +67,8 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(tmp_path, stop):
     train(frozen_until(whole, 5, save_every=stop), console=QUIET)
     train(frozen_until(parted, 5, save_every=stop), console=QUIET)
     resume(parted / f"checkpoints/step_{stop:08}", console=QUIET)
+    again, once = ([[*line] for line in metrics_of(run)] for run in (parted, whole))
+    assert again == once  # the values of a line are in the same order
     last = [files_of(run / "checkpoints/step_00000012") for run in (parted, whole)]
     for name in (f"{each}/{file}" for each in ("first", "second") for file in FILES):
         assert last[0][name] == last[1][name]
@@ -122,6 +124,19 @@ def test_a_resume_with_another_time_is_refused(tmp_path):
     train(frozen_until(tmp_path / "run", 5, save_every=3), console=QUIET)
     with pytest.raises(ConfigError, match=r"first.freeze.until: saved 5, now 6"):
         resume(tmp_path / "run", {"model.components.first.freeze": {"until": 6}}, console=QUIET)
+
+
+def test_a_share_of_another_length_is_another_time(tmp_path):
+    made = frozen_until(tmp_path / "run", "25%", save_every=4)
+    made["model"]["component_optims"] = {name: {"type": "sgd", "params": {"lr": 1e-2}} for name in ("first", "second")}
+    train(made, console=QUIET)
+    with pytest.raises(ConfigError, match=r"first.freeze.until: saved 3, now 6"):
+        resume(tmp_path / "run", {"train.total_steps": 24}, console=QUIET)
+    kept = {"train.total_steps": 24, "resume.on_change": "keep"}
+    resume(tmp_path / "run/checkpoints/step_00000004", kept, console=QUIET)
+    assert ["grad_norm/first" in line for line in metrics_of(tmp_path / "run") if line["split"] == "train"] == [
+        step >= 3 for step in range(24)
+    ]
 
 
 @pytest.mark.parametrize(("until", "trains"), [("25%", "yes, after 25%"), (1, "yes, after 1 update")])

@@ -3,10 +3,13 @@
 import math
 import os
 from collections.abc import Collection, Mapping
+from functools import reduce
+from operator import getitem
 
 from optimizer import Horizon
 from optimizer.types import JsonObject
 
+from ..config.freeze import FreezeUntil
 from ..config.marks import fixed_values
 from ..config.schema import ExperimentConfig
 
@@ -17,7 +20,7 @@ Row = tuple[str, object, object]
 def run_fingerprint(config: ExperimentConfig, trained: Collection[str], horizon: Horizon) -> JsonObject:
     """Return the values of all fields of the config that are marked as fixed in a run.
 
-    The optimizers' parameters have defaults and lengths filled in.
+    The optimizers' parameters have defaults and lengths filled in, and `freeze.until` is a number of updates.
 
     Args:
         config: The run's.
@@ -31,7 +34,15 @@ def run_fingerprint(config: ExperimentConfig, trained: Collection[str], horizon:
         name: entries[name] | {"params": optims[name].resolved_params(turns(name, horizon).horizon(horizon))}
         for name in trained
     }
+    for name, path in config.model.config_paths.items():
+        if isinstance(freeze := config.model.entries[name].freeze, FreezeUntil):
+            _section(fixed, path)["freeze"] = {"until": freeze.first_update(horizon)}
     return fixed
+
+
+def _section(values: JsonObject, path: str) -> JsonObject:
+    """Return the values at a dotted path, all of whose names are those of sections."""
+    return reduce(getitem, path.split("."), values)
 
 
 def data_facts(data: JsonObject) -> JsonObject:

@@ -115,7 +115,7 @@ def _gradient_metrics(updater: GradientUpdater) -> dict[str, Tensor]:
     """Return the metrics of the last update's gradients, of the components that it stepped, by KEY/COMPONENT."""
     return {
         f"{key}/{name}": value
-        for name, metrics in updater.gradient_metrics.items()
+        for name in updater.optimizers  # in this order after a resume too
         if name in updater.stepped
-        for key, value in metrics.items()
+        for key, value in updater.gradient_metrics.get(name, {}).items()
     }
