@@ -16,9 +16,8 @@ from pydantic import (
 )
 from torch import nn
 
-from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon, OptimizerFactory, Registry, UnknownKeyError
+from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon, OptimizerFactory, Registry
 from optimizer.config import (
-    UNKNOWN_KEY,
     Config,
     Count,
     NonNegativeNumber,
@@ -35,7 +34,6 @@ from .. import builtins, lerobot_data, lerobot_policies, offline_rl, policies, s
 from ..errors import ConfigError
 from ..interfaces.component import MODEL_REGISTRY
 from ..interfaces.dataset import DATASET_REGISTRY, DataSet
-from ..interfaces.metrics_sink import SINK_REGISTRY
 from ..interfaces.objective import OBJECTIVE_REGISTRY, Objective
 from ..splitting.parts import REST
 from .averages import EmaConfig, check_averages, with_sources
@@ -52,6 +50,7 @@ from .policy import PartConfig, PolicyConfig
 from .policy_defaults import joint_clip_norm, with_objective
 from .presets import Preset, presets_of, with_presets, without_presets
 from .pretrained import SharedConfig
+from .sinks import SinkKeys
 from .turns import Turns
 
 
@@ -276,7 +275,7 @@ class TrainConfig(Config):
     """Joint L2 norm that the gradients of all components are scaled down to; 0 or null: no clipping."""
     log_every: MayChange[PositiveCount] = 10
     """Updates from one training line in metrics.jsonl to the next. The first and the last update always have one."""
-    log: MayChange[list[str]] = Field(default=["jsonl"])
+    log: MayChange[SinkKeys] = Field(default=["jsonl"])
     """Places that metrics go to, by key. One is always jsonl, metrics.jsonl in the run directory: a resume reads it."""
     eval_every: MayChange[PositiveCount | None] = None
     """Updates from one evaluation on the held-out samples to the next; null: none before the one at the end."""
@@ -320,21 +319,6 @@ class TrainConfig(Config):
                 f"train.epochs: must make less than 2^63 updates; {self.epochs} of {steps_per_epoch} make {total_steps}"
             )
         return Horizon(total_steps, steps_per_epoch)
-
-    @field_validator("log")
-    @classmethod
-    def _check_log(cls, keys: list[str]) -> list[str]:
-        if "jsonl" not in keys:
-            raise refusal(f"must contain jsonl, which a resume reads: [{', '.join(['jsonl', *keys])}]", (), keys)
-        if len(set(keys)) < len(keys):
-            raise refusal("must name each place once", (), keys)
-        for index, key in enumerate(keys):
-            if "." in key:  # a class, which is imported while the config's folder is searched
-                try:
-                    SINK_REGISTRY[key]
-                except UnknownKeyError as error:
-                    raise refusal(str(error), (index,), key, UNKNOWN_KEY) from None
-        return keys
 
     @model_validator(mode="after")
     def _check_length(self) -> Self:
