@@ -1,9 +1,11 @@
-"""Writes config_fields.md from the config's types, defaults and docstrings: python docs/write_config_fields.py"""
+"""Writes config_fields.md, and the names that a shell completes, from the code: python docs/write_config_fields.py"""
 
 from pathlib import Path
 
-from trainer.reporting.config_reference import CONFIG, ConfigField, Section, sections
+from trainer.cli.completion import FIELD, NAMES
+from trainer.reporting.config_reference import CONFIG, NAME, ConfigField, Section, sections
 from trainer.reporting.field_text import wrapped
+from trainer.reporting.registry_listing import key_summaries
 
 PAGE = Path(__file__).parent / "config_fields.md"
 WIDTH = 120
@@ -45,5 +47,17 @@ def _anchor(path: str) -> str:
     return path.replace(".", "").lower()
 
 
+def names() -> str:
+    """Return a line for each key and each field: kind, name and the first sentence of its meaning."""
+    fields = [field for section in sections() for field in section.fields if NAME not in field.path.split(".")]
+    rows = [*key_summaries(), *((FIELD, field.path, field.meaning) for field in fields)]
+    return "".join(f"{kind}\t{name}\t{_first_sentence(meaning)}\n" for kind, name, meaning in rows)
+
+
+def _first_sentence(text: str) -> str:
+    return " ".join(text.split()).partition(". ")[0].rstrip(".")
+
+
 if __name__ == "__main__":
+    NAMES.write_text(names(), encoding="utf-8")
     PAGE.write_text(page(), encoding="utf-8")

@@ -29,6 +29,7 @@ OPTIMIZER = [
 TRAINER = [
     "run_layout",
     "errors",
+    "templates",
     "splitting",
     "interfaces",
     "runtime",
@@ -46,6 +47,7 @@ TRAINER = [
     "reporting",
     "checkpoint.tools",
     "report_page",
+    "diagnosis",
     "importing",
     "exporting",
     "",
@@ -67,7 +69,6 @@ CORE = {
     "omegaconf",
 }
 EXTRAS = {
-    "sklearn",
     "matplotlib",
     "pyarrow",
     "av",

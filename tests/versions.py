@@ -35,10 +35,10 @@ CORE = (
 
 
 def declared():
-    """Return what the program and its extras `data` and `plot` need, as pyproject.toml says it."""
+    """Return what the program and its extra `plot` need, as pyproject.toml says it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    return [*project["dependencies"], *extras["data"], *extras["plot"]]
+    return [*project["dependencies"], *extras["plot"]]
 
 
 def pinned(requirement):
@@ -54,7 +54,7 @@ def passes(name, folder):
     constraints = folder / "constraints.txt"
     constraints.write_text("\n".join(map(pinned, declared())) if name == "lowest" else "")
     pip = [python, "-m", "pip", "--disable-pip-version-check"]
-    wanted = [*TOOLS, "--editable", f"{ROOT}[data,plot]"]
+    wanted = [*TOOLS, "--editable", f"{ROOT}[plot]"]
     print(f"{name}: installing", flush=True)
     if subprocess.run([*pip, "install", "--quiet", "--constraint", str(constraints), *wanted]).returncode:
         return False

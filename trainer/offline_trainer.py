@@ -41,8 +41,9 @@ from .reporting.metrics_file import written_evaluation
 from .reporting.metrics_log import MetricsLog, sink_classes
 from .reporting.plan import Plan, plan_of
 from .reporting.plan_table import plan_text
+from .reporting.plot_files import require_plotting
 from .reporting.progress_bar import RunProgress
-from .reporting.run_plots import draw_pictures, require_plotting
+from .reporting.run_plots import draw_pictures
 from .reporting.run_status import RunStatus
 from .reporting.run_summary import Ending, show_summary
 from .reporting.tables import fit_lines

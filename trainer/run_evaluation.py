@@ -16,7 +16,7 @@ from .loaded_run import LoadedRun, config_of_run, load_checkpoint
 from .loop.policy_evaluation import PolicyEvaluation, mean_metrics
 from .loop.rules import autocast
 from .reporting.metrics_file import episodes_text
-from .reporting.run_plots import require_plotting
+from .reporting.plot_files import require_plotting
 from .reporting.tables import align_columns
 from .run_layout import CONFIG
 from .runtime.devices import device_named

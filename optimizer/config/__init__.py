@@ -18,10 +18,11 @@ from .importing import (
 from .messages import bounded, counted, joined, listed, message_of, nearest, shown, shown_value, visible
 from .rules import in_yaml
 from .synonyms import synonyms
-from .tagged_field import TaggedField
+from .tagged_field import REGISTRY_NOTE, TaggedField
 from .validation import Config
 
 __all__ = [
+    "REGISTRY_NOTE",
     "UNKNOWN_KEY",
     "UNKNOWN_NAME",
     "Beta",

@@ -13,6 +13,9 @@ from .registry import Registry, UnknownKeyError
 from .rules import in_yaml
 from .validation import Config
 
+REGISTRY_NOTE = "x-registry"
+"""The keyword in a field's JSON schema that names the registry. What fields each class has is not in the schema."""
+
 
 class TaggedField:
     """Reads `{type: KEY, **fields}` as the class registered under KEY, and writes the object back by its `config()`.
@@ -21,15 +24,12 @@ class TaggedField:
         registry: The classes by key.
         base: The class that the values are instances of.
         example: A key, for messages.
-        inline_schema: Whether the JSON schema contains the fields of every class. False for a field inside one of
-            these classes, where that would not end.
     """
 
-    def __init__(self, registry: Registry[Any], base: type[Config], example: str, *, inline_schema: bool) -> None:
+    def __init__(self, registry: Registry[Any], base: type[Config], example: str) -> None:
         self.registry = registry
         self._base = base
         self._example = example
-        self._inline_schema = inline_schema
 
     def read(self, value: object) -> object:
         """Return the object that `value` describes; `value` itself if it already is one.
@@ -59,15 +59,7 @@ class TaggedField:
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        title = self.registry.name
-        if not self._inline_schema:
-            keys = {"anyOf": [{"enum": list(self.registry)}, {"type": "string", "pattern": "[.]"}]}
-            return {"type": "object", "title": title, "properties": {"type": keys}, "required": ["type"]}
-        choices = []
-        for key, cls in self.registry.items():
-            choice = cls.model_json_schema()
-            choice["title"] = title
-            choice["properties"] = {"type": {"const": key}, **choice.get("properties", {})}
-            choice["required"] = ["type", *choice.get("required", [])]
-            choices.append(choice)
-        return {"anyOf": choices}
+        allowed = [key for key, cls in self.registry.items() if issubclass(cls, self._base)]
+        keys = {"anyOf": [{"enum": allowed}, {"type": "string", "pattern": "[.]"}]}
+        names = {"title": self.registry.name, REGISTRY_NOTE: self.registry.name}
+        return {"type": "object", **names, "properties": {"type": keys}, "required": ["type"]}

@@ -28,7 +28,7 @@ class GroupRule(Config):
     lr_multiplier: NonNegativeNumber = 1.0
     """Factor on the lr."""
 
-    @field_validator("match", mode="before")
+    @field_validator("match", mode="before", json_schema_input_type=str | list[str])
     @classmethod
     def _read_match(cls, match: object) -> object:
         return [match] if isinstance(match, str) else match

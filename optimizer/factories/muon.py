@@ -20,7 +20,7 @@ from .group_rules import matching_names
 from .parameter_groups import name_of, tensor_of
 from .torch_optim import TorchFactory, torch_factory
 
-Fallback = Annotated[TorchFactory, TaggedField(OPTIMIZER_BUILDER_REGISTRY, TorchFactory, "adamw", inline_schema=False)]
+Fallback = Annotated[TorchFactory, TaggedField(OPTIMIZER_BUILDER_REGISTRY, TorchFactory, "adamw")]
 
 SHARED = (
     "schedule",

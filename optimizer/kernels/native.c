@@ -3,7 +3,12 @@
    Compiled by native.py for one REAL, float or double, or for float with HALF: Adam's steps alone, whose average and
    square are bfloat16 in memory. Every tensor of a row has the row's size and no gaps. */
 
+#ifdef _OPENMP
 #include <omp.h>
+#else /* one thread */
+#define omp_get_num_threads() 1
+#define omp_get_thread_num() 0
+#endif
 #include <stdint.h>
 #include <tgmath.h>
 

@@ -2,9 +2,11 @@
 
 import ctypes
 import os
+import platform
 import shlex
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -16,7 +18,7 @@ from typing import IO
 import torch
 from torch import Tensor
 
-FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
+FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 """No -ffast-math: NaN must stay NaN, and other code in the process keeps its denormals."""
 
 REALS = {torch.float32: "float", torch.float64: "double"}
@@ -182,7 +184,7 @@ def library(dtype: torch.dtype, state_dtype: torch.dtype) -> ctypes.CDLL:
         state_dtype: the type of Adam's moments, `dtype` or, with float32, bfloat16: then only Adam's steps exist.
 
     Raises:
-        OSError: without a C compiler that supports OpenMP as torch does; if it does not end in time.
+        OSError: without a C compiler that, except on macOS, supports OpenMP as torch does; if it does not end in time.
     """
     defines = [f"-DREAL={REALS[dtype]}", *(["-DHALF"] if state_dtype != dtype else [])]
     source = Path(__file__).with_suffix(".c")
@@ -191,11 +193,18 @@ def library(dtype: torch.dtype, state_dtype: torch.dtype) -> ctypes.CDLL:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         made, compiler = f"{folder}/native.so", _compiler()
         defines += ["-DLIBGOMP"] if openmp else []
-        command = [*compiler, *FLAGS, *defines, str(source), "-o", made, *openmp, "-lm"]
+        command = [*compiler, *FLAGS, *_flags_of_system(), *defines, str(source), "-o", made, *openmp, "-lm"]
         code, messages = _run_compiler(command, source.name)
         if code:
             raise OSError(f"{compiler[0]} could not compile {source.name}: {messages}")
         return ctypes.CDLL(made)
+
+
+def _flags_of_system() -> tuple[str, str]:
+    """Return the flags for this processor and for threads, which Apple's compiler lacks: a step takes one there."""
+    if sys.platform != "darwin":
+        return "-march=native", "-fopenmp"
+    return "-mcpu=native" if platform.machine() == "arm64" else "-march=native", "-fopenmp-simd"
 
 
 def _compiler() -> list[str]:
@@ -225,7 +234,10 @@ def _run_compiler(command: Sequence[str], source: str) -> tuple[int, str]:
     try:
         code = process.wait(SECONDS_TO_COMPILE)
     except BaseException as error:
-        os.killpg(process.pid, signal.SIGKILL)
+        if sys.platform == "win32":
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         if not isinstance(error, subprocess.TimeoutExpired):
             raise

@@ -344,5 +344,4 @@ def short(value: float) -> str:
     return f"{mantissa.rstrip('0').rstrip('.')}e{exponent}" if value else "0"
 
 
-AnySchedule = Annotated[Schedule, TaggedField(SCHEDULE_REGISTRY, Schedule, "constant", inline_schema=True)]
-NestedSchedule = Annotated[Schedule, TaggedField(SCHEDULE_REGISTRY, Schedule, "constant", inline_schema=False)]
+AnySchedule = Annotated[Schedule, TaggedField(SCHEDULE_REGISTRY, Schedule, "constant")]

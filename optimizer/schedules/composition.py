@@ -9,7 +9,7 @@ from ..config.errors import nest
 from ..config.fields import PositiveNumber
 from ..config.messages import counted
 from ..types import StateDict
-from .base import SCHEDULE_REGISTRY, CurveSchedule, NestedSchedule, resolved_at
+from .base import SCHEDULE_REGISTRY, AnySchedule, CurveSchedule, resolved_at
 from .curve import Curve, MetricCurve
 from .durations import Duration, all_resolved, updates_of
 from .horizon import Horizon
@@ -21,7 +21,7 @@ class Composition(CurveSchedule):
     absolute: ClassVar[bool] = True
     base_lr_field: ClassVar[str | None] = "initial_lr"
 
-    schedules: list[NestedSchedule] = Field(min_length=1)
+    schedules: list[AnySchedule] = Field(min_length=1)
     """The schedules, each written as {type: KEY, …}."""
     initial_lr: PositiveNumber | None = None
     """The lr by which factors are multiplied. If omitted, the optimizer's."""

@@ -11,7 +11,7 @@ from torch.optim.swa_utils import SWALR
 from ..config.fields import NonNegativeNumber, PositiveNumber
 from ..config.function_path import FunctionPath
 from ..config.signatures import plain_types
-from .base import SCHEDULE_REGISTRY, NestedSchedule, Schedule
+from .base import SCHEDULE_REGISTRY, AnySchedule, Schedule
 from .durations import Duration, PositiveDuration
 from .torch_composites import TorchChain, TorchSequence
 from .torch_schedule import TorchSchedule
@@ -56,7 +56,7 @@ TYPES: dict[Any, Any] = {
     "base_lr": NonNegativeNumber,
     "max_lr": PositiveNumber,
     "swa_lr": NonNegativeNumber,
-    "schedulers": list[Annotated[NestedSchedule, AfterValidator(_check_inner_scheduler)]],
+    "schedulers": list[Annotated[AnySchedule, AfterValidator(_check_inner_scheduler)]],
 }
 """Types of arguments whose annotation in PyTorch does not suit a config, or would allow an lr below 0."""
 

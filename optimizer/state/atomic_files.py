@@ -24,6 +24,7 @@ MAX_JSON_BYTES = 1 << 30
 
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # Windows has neither flag
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
+_TO_FLUSH = os.O_RDWR if os.name == "nt" else os.O_RDONLY  # Windows flushes a file that is open to write
 _NO_FLUSH_OF_FOLDERS = {errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 """Errors of file systems that cannot flush a folder (CIFS, some FUSE mounts): there is nothing to wait for."""
 
@@ -106,7 +107,7 @@ def write_new(path: Path, text: str) -> None:
         FileExistsError: There is something at `path` already, a link included.
         OSError: The file cannot be written.
     """
-    with path.open("x", encoding="utf-8") as file:
+    with path.open("x", encoding="utf-8", newline="\n") as file:
         file.write(text)
 
 
@@ -164,8 +165,8 @@ def flush(path: Path) -> None:
         OSError: The file or folder cannot be flushed.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | _NO_WAIT)
-    except PermissionError:
+        descriptor = os.open(path, _TO_FLUSH | _NO_WAIT)
+    except (PermissionError, IsADirectoryError):
         if path.is_dir():  # Windows cannot open one, and one may be writable but not readable
             return
         raise

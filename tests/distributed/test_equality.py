@@ -3,7 +3,7 @@
 import pytest
 import torch
 import yaml
-from conftest import DIGITS, needs
+from conftest import DIGITS
 from sample_runs import PLATEAU, config
 from sample_worlds import trained
 
@@ -102,7 +102,6 @@ def test_cautious_steps_of_two_processes_are_those_of_one(tmp_path, two_workers,
     assert_equal(two_workers.call(trained, runs[1]), trained(runs[0]))
 
 
-@needs("sklearn")
 @pytest.mark.parametrize("placement", ["replicate", "shard"])
 def test_a_cautious_encoder_moves_alike_in_its_first_update(tmp_path, two_workers, placement):
     """Its attention has a bias without a gradient but for rounding: later updates would come apart."""

@@ -49,7 +49,8 @@ def test_the_readmes_yaml_trains_and_its_commands_work(cli, tmp_path):
     commands = [line.split("#")[0].split()[1:] for line in blocks("README.md", "")[-1].strip().splitlines()]
     for full, short in (("total_steps=300", "total_steps=60"), ("total_steps=600", "total_steps=70")):
         commands = [[argument.replace(full, short) for argument in command] for command in commands]
-    named = ["plan", "train", "resume", "resume", "report", "checkpoint", "plot", "list", "describe"]
+    named = ["plan", "train", "resume", "resume", "report", "checkpoint", "plot", "lr-find", "plot", "validate"]
+    named += ["schema", "list", "describe"]
     assert [command[0] for command in commands] == named
     for command in commands:
         code, printed = cli(*command)

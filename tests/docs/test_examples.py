@@ -91,7 +91,6 @@ def test_walkthrough_runs_the_readmes_commands():
     assert all(command in walked for command in commands)
 
 
-@needs("sklearn")
 def test_own_optimizer_and_schedule_train(run, tmp_path):
     printed = run("own_optimizer_and_schedule", "-m", "trainer", "train", "config.yaml")
     assert re.search(r"^backbone .* lion +default +cooldown$", printed, re.MULTILINE)
@@ -102,7 +101,6 @@ def test_own_optimizer_and_schedule_train(run, tmp_path):
     assert lrs[299] == pytest.approx(1e-3 * (1 - (149 / 150) ** 0.5))
 
 
-@needs("sklearn")
 def test_own_optimizer_is_found_by_its_dotted_path(run):
     dotted = "--model.component_optims.backbone.type=my_optimizers.Lion"
     planned = run("own_optimizer_and_schedule", "-m", "trainer", "plan", "config.yaml", dotted)

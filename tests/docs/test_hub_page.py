@@ -8,9 +8,9 @@ from conftest import ROOT, needs
 from sample_hub import LIBRARY_WARNS, _hub  # noqa: F401  # a fixture
 
 from trainer.checkpoint.init_from import init_component
-from trainer.config.schema import ComponentConfig
+from trainer.config.entries import ComponentConfig
 
-pytestmark = [needs("huggingface_hub"), needs("sklearn"), LIBRARY_WARNS]
+pytestmark = [needs("huggingface_hub"), LIBRARY_WARNS]
 
 
 def blocks(page, kind):

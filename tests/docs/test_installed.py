@@ -36,7 +36,6 @@ def command(tmp_path_factory):
 
 @pytest.mark.slow
 @needs("hatchling")
-@needs("sklearn")
 def test_the_readmes_plugin_works_with_the_installed_command(command, tmp_path):
     whole, added, source = readme_example()
     config, change = yaml.safe_load(whole), yaml.safe_load(added)

@@ -6,7 +6,8 @@ import re
 import yaml
 from conftest import ROOT, needs
 
-from trainer.config.schema import DataConfig, ExperimentConfig
+from trainer.config.entries import DataConfig
+from trainer.config.schema import ExperimentConfig
 from trainer.lerobot_data.dataset import LeRobotData
 from trainer.policies.feature_options import PolicyOptions
 

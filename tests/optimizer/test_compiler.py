@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import NO_COMPILER
 from torch import nn
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY
@@ -89,3 +90,29 @@ def test_an_empty_CC_is_the_usual_compiler(monkeypatch):  # noqa: N802  # the va
     native.library.cache_clear()
     with pytest.raises(ValueError, match="No such file or directory: 'cc'"):
         OPTIMIZER_BUILDER_REGISTRY["adamw"](implementation="compiled").build([nn.Parameter(torch.zeros(3))])
+
+
+@NO_COMPILER
+def test_steps_without_openmp_are_those_with_it(monkeypatch):
+    """As on macOS, whose compiler has no OpenMP: there a step takes one thread."""
+
+    def stepped():
+        torch.manual_seed(0)
+        parameters = [nn.Parameter(torch.randn(size)) for size in (3, 100_000)]
+        optimizer = OPTIMIZER_BUILDER_REGISTRY["adamw"](implementation="compiled").build(parameters)
+        for parameter in parameters:
+            parameter.grad = parameter.detach().sin()
+        optimizer.step()
+        return parameters
+
+    native.library.cache_clear()
+    with_threads = stepped()
+    monkeypatch.setattr(native.sys, "platform", "darwin")
+    monkeypatch.setattr(native.platform, "machine", lambda: "x86_64")
+    native.library.cache_clear()
+    for one, other in zip(stepped(), with_threads, strict=True):
+        assert torch.equal(one, other)
+    assert "-fopenmp" not in native._flags_of_system()
+    monkeypatch.setattr(native.platform, "machine", lambda: "arm64")
+    assert native._flags_of_system()[0] == "-mcpu=native"
+    native.library.cache_clear()

@@ -8,6 +8,16 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from optimizer import OPTIMIZER_BUILDER_REGISTRY, SCHEDULE_REGISTRY
+from optimizer.config import importing
+from trainer import DATASET_REGISTRY, MODEL_REGISTRY, OBJECTIVE_REGISTRY, SINK_REGISTRY
+from trainer.interfaces.evaluation import ENVIRONMENT_REGISTRY
+
+_REGISTRIES = (
+    *(OPTIMIZER_BUILDER_REGISTRY, SCHEDULE_REGISTRY, DATASET_REGISTRY, MODEL_REGISTRY, OBJECTIVE_REGISTRY),
+    *(SINK_REGISTRY, ENVIRONMENT_REGISTRY),
+)
+
 PARTS = """
 import torch
 from torch import nn
@@ -45,6 +55,15 @@ def _forgets(monkeypatch, tmp_path_factory):
     yield
     own = tmp_path_factory.getbasetemp()
     forget(*(name for name, module in [*sys.modules.items()] if own in _place(module).parents))
+
+
+@pytest.fixture
+def _registers(monkeypatch):
+    """Forget, after a test, the keys that it registered, and where its modules were found."""
+    monkeypatch.setattr(importing, "_FOUND", {})
+    for registry in _REGISTRIES:
+        for name in ("_classes", "_keys", "_aliases"):
+            monkeypatch.setattr(registry, name, {**getattr(registry, name)})
 
 
 def _place(module):

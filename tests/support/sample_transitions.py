@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from trainer.config.schema import DataConfig
+from trainer.config.entries import DataConfig
 
 LENGTHS = [4, 6, 5, 5]
 """Steps by episode. The first one ends for good, the others are cut."""

@@ -19,6 +19,25 @@ class TwoLayers(nn.Module):
         return self.head(torch.tanh(self.body(x)))
 
 
+class HalfUsed(TwoLayers):
+    """Its layer `unused` is never run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Linear(3, 3)
+
+
+class EvalNorm(TwoLayers):
+    """Its BatchNorm stays in eval mode while the other layers train."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        return super().forward(self.norm.eval()(x))
+
+
 class LazyLayers(nn.Module):
     """Layers that take their sizes from their inputs; `unused` is never run."""
 

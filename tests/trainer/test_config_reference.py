@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
-from sample_files import PARTS, _forgets  # noqa: F401  # a fixture
+from sample_files import PARTS, _forgets, _registers  # noqa: F401  # fixtures
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY
-from optimizer.config import importing
 from optimizer.config.errors import refusal
-from trainer import DATASET_REGISTRY, MODEL_REGISTRY, OBJECTIVE_REGISTRY
+from trainer import MODEL_REGISTRY
 from trainer.config.schema import ExperimentConfig
 from trainer.reporting.config_reference import names, sections
 from trainer.reporting.field_text import wrapped
@@ -22,15 +21,6 @@ from trainer.runtime.version import innerstep_version
 
 FIELDS = [field for section in sections() for field in section.fields]
 PATHS = [section.head.path for section in sections()]
-
-
-@pytest.fixture
-def _registers(monkeypatch):
-    """Forget, after a test, the keys that it registered, and where its modules were found."""
-    monkeypatch.setattr(importing, "_FOUND", {})
-    for registry in (MODEL_REGISTRY, DATASET_REGISTRY, OBJECTIVE_REGISTRY):
-        for name in ("_classes", "_keys", "_aliases"):
-            monkeypatch.setattr(registry, name, {**getattr(registry, name)})
 
 
 def test_the_page_is_what_the_docstrings_give_now():

@@ -11,7 +11,7 @@ from sample_lerobot_data import write_states
 
 import trainer
 from trainer import ConfigError
-from trainer.config.schema import DataConfig
+from trainer.config.entries import DataConfig
 from trainer.errors import OutputError
 
 pytestmark = [needs("huggingface_hub"), LIBRARY_WARNS]

@@ -66,7 +66,6 @@ def test_what_is_missing_on_the_hub_is_named_at_the_path(hub, tmp_path):
         trainer.load_config(tuned(tmp_path / "second", f"hf://{NAME}"))
 
 
-@needs("sklearn")
 def test_a_run_on_the_hub_is_exported(hub, cli, tmp_path):
     trainer.train(trainer.load_config(DIGITS, {"train.run_dir": str(tmp_path / "run"), "train.total_steps": 60}))
     trainer.push_to_hub(tmp_path / "run", NAME)

@@ -7,8 +7,8 @@ import yaml
 from conftest import needs
 from sample_train_configs import ACT, changed
 
+from trainer.config.entries import DataConfig, OptimConfig
 from trainer.config.evaluation import EvaluationConfig
-from trainer.config.schema import DataConfig, OptimConfig
 from trainer.config.yaml_file import read_config_file
 from trainer.importing.train_config import convert
 

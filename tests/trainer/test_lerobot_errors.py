@@ -8,7 +8,7 @@ from conftest import ROOT
 from sample_lerobot_data import FEATURES, change_info, change_table, write_states, write_v21
 
 from trainer import ConfigError
-from trainer.config.schema import DataConfig
+from trainer.config.entries import DataConfig
 
 ROBOT = ROOT / "tests/data/robot"
 LENGTHS = [4, 7, 1, 6, 5]

@@ -8,7 +8,7 @@ from conftest import needs
 from sample_lerobot_data import write_states
 
 from trainer import ConfigError
-from trainer.config.schema import DataConfig
+from trainer.config.entries import DataConfig
 
 pytestmark = needs("huggingface_hub")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

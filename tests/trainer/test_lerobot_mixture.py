@@ -8,7 +8,7 @@ import torch
 from sample_lerobot_data import FEATURES, change_info, columns_of, statistics_of, write_states
 
 from trainer import ConfigError
-from trainer.config.schema import DataConfig
+from trainer.config.entries import DataConfig
 from trainer.lerobot_data.dataset import LeRobotData
 
 LENGTHS = {"small": [3, 4], "large": [10, 11, 9]}

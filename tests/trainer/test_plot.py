@@ -38,7 +38,7 @@ def test_the_text_has_the_curves_shape(cli):
         assert abs(max(columns) - 7.2 * (index + 1)) <= 1.5
 
 
-@pytest.mark.parametrize(("ending", "magic"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
+@pytest.mark.parametrize(("ending", "magic"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
 def test_pictures_are_written(cli, tmp_path, ending, magic):
     out = tmp_path / f"curves.{ending}"
     code, printed = cli("plot", DIGITS, "--out", out, "--train.total_steps=300")
@@ -157,7 +157,7 @@ def test_a_schedule_that_a_metric_moves_says_so(cli):
         (["adamw", "--schedule.type=cosien"], "did you mean 'cosine'"),
         (["LambdaLR", "--lr_lambda=sample_functions.below_zero"], "LambdaLR gives the lr -0.002"),
         (["multi_adam"], "no curve that could be drawn"),
-        (["cosine", "--out", "curve.pdf"], "must end in .png or .svg; got curve.pdf"),
+        (["cosine", "--out", "curve.gif"], "must end in .png, .svg or .pdf; got curve.gif"),
         (["cosine", "--out", "nowhere/curve.png"], "--out: there is no directory nowhere"),
         (["cosine", "--total_steps=0"], "total_steps must be at least 1"),
     ],

@@ -7,7 +7,7 @@ import torch
 from sample_demonstrations import ACTION, COMPONENTS, EFFORT, IMAGE, STATE, WIRING, Demonstrations, policy_config
 
 from trainer import TensorSplit, check_resumes, train
-from trainer.config.schema import ComponentConfig, ObjectiveConfig
+from trainer.config.entries import ComponentConfig, ObjectiveConfig
 from trainer.interfaces.features import Feature, FeatureType
 
 DISTANCES = {

@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from trainer import ConfigError
-from trainer.config.schema import ComponentConfig
+from trainer.config.entries import ComponentConfig
 from trainer.policies.heads import sinusoids
 from trainer.policies.vision import spatial_softmax
 

@@ -11,8 +11,8 @@ from sample_policies import policy_config
 from torch import nn
 
 from trainer import ConfigError, TensorSplit, load_run, train
+from trainer.config.entries import ObjectiveConfig
 from trainer.config.load import load_config
-from trainer.config.schema import ObjectiveConfig
 
 QUIET = Console(file=io.StringIO())
 POLICY = "sample_policies."

@@ -9,7 +9,7 @@ from sample_demonstrations import ACTION, COMPONENTS, EFFORT, IMAGE, STATE, WIRI
 
 from optimizer.config import PositiveCount, construct
 from trainer import ConfigError, TensorSplit
-from trainer.config.schema import ComponentConfig, ObjectiveConfig
+from trainer.config.entries import ComponentConfig, ObjectiveConfig
 from trainer.interfaces.features import FeatureType
 from trainer.reporting.registry_listing import description
 

@@ -6,7 +6,7 @@ from conftest import ROOT, needs
 from sample_demonstrations import ACTION, COMPONENTS, EPISODE, IMAGE, STATE, WIRING, Demonstrations, recorded
 
 from trainer import ConfigError, TensorSplit
-from trainer.config.schema import ComponentConfig, ObjectiveConfig
+from trainer.config.entries import ComponentConfig, ObjectiveConfig
 from trainer.lerobot_data.dataset import LeRobotData
 
 ROUNDING = {"rtol": 1e-4, "atol": 1e-3}

@@ -18,8 +18,8 @@ from sample_reports import (
     write_run,
 )
 
-from trainer.report_page.metric_series import Series
 from trainer.report_page.report import write_report
+from trainer.reporting.metric_series import Series
 
 
 def reported(run, out=None):

@@ -14,7 +14,7 @@ from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon
 from trainer import ConfigError, load_config, resume, train
 from trainer.checkpoint.fingerprint import leaves
 from trainer.checkpoint.upgrades import upgrade_values
-from trainer.config.schema import OptimConfig
+from trainer.config.entries import OptimConfig
 from trainer.runtime.version import heading, innerstep_version, newer, writer_version
 
 MIDDLE = "checkpoints/step_00000002"

@@ -10,8 +10,9 @@ from optimizer.config import arguments_model, check_arguments, explain, nearest,
 from optimizer.types import JsonObject
 
 from ..config.class_choice import ClassChoice
+from ..config.entries import OptimConfig
 from ..config.marks import default_values, fixed_fields, fixed_sections, may_change
-from ..config.schema import ExperimentConfig, OptimConfig
+from ..config.schema import ExperimentConfig
 from ..runtime.version import newer
 
 

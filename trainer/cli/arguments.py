@@ -3,13 +3,15 @@
 import os
 from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import Any
 
 import typer
 from typer.core import TyperCommand
 
 from ..run_layout import SECTIONS
+from .completion import overrides
 
-KEY = "CONFIG|KEY"
+KEY = "CONFIG|KEY|RUN"
 """The argument of a command that takes a config or a key, whose parameters are overrides too."""
 _CONFIG = "CONFIG"
 _ARGUMENTS = (_CONFIG, "RUN", KEY)
@@ -28,6 +30,8 @@ class OverridesCommand(TyperCommand):
             ConfigError: An option of the command is misspelt, or an argument is an override in the form of another
                 tool.
         """
+        if ctx.resilient_parsing:  # a shell completes the command line, which is not whole
+            return super().parse_args(ctx, args)
         own_options = [parameter for parameter in self.get_params(ctx) if parameter.param_type_name == "option"]
         names = {name for option in own_options for name in (*option.opts, *option.secondary_opts)}
         with_values = {name for option in own_options if not _is_flag(option) for name in option.opts}
@@ -43,6 +47,15 @@ class OverridesCommand(TyperCommand):
         rest = super().parse_args(ctx, own)
         ctx.args = [*ctx.args, *overrides]
         return rest
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """Return the command's options, and the fields of the config as options, that begin with `incomplete`."""
+        items = super().shell_complete(ctx, incomplete)
+        if not incomplete.startswith("--") or all(parameter.metavar not in _ARGUMENTS for parameter in self.params):
+            return items
+        # Of --help: some versions of typer have click inside, others beside them.
+        kind = type(super().shell_complete(ctx, "--help")[0])
+        return [*items, *(kind(name, help=meaning) for name, meaning in overrides(incomplete))]
 
 
 def _is_flag(option: object) -> bool:
@@ -96,7 +109,7 @@ def _positionals(own: Sequence[str], with_values: set[str]) -> list[str]:
 
 
 def _is_option(argument: str) -> bool:
-    return argument.startswith("-") and "." not in argument
+    return argument.startswith("-") and "." not in argument.partition("=")[0]
 
 
 def _with_config_found(own: list[str], overrides: list[str]) -> tuple[list[str], list[str]]:

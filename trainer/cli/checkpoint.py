@@ -7,15 +7,18 @@ from typing import Annotated
 
 import typer
 
+from .completion import runs
+from .options import closing
+
 checkpoint_app = typer.Typer(
     name="checkpoint", help="Inspect, verify, compare, export and convert checkpoints.", no_args_is_help=True
 )
 
 _HELP = "A run (its newest checkpoint), a checkpoint's folder, or RUN/checkpoints/latest or best."
-_Path = Annotated[Path, typer.Argument(metavar="PATH", help=_HELP)]
+_Path = Annotated[Path, typer.Argument(autocompletion=runs, metavar="PATH", help=_HELP)]
 
 
-@checkpoint_app.command()
+@checkpoint_app.command(epilog=closing("checkpoint inspect runs/digits"))
 def inspect(path: _Path) -> None:
     """Show the contents of a checkpoint by component."""
     from ..checkpoint.tools.inspect import inspection
@@ -26,7 +29,7 @@ def inspect(path: _Path) -> None:
     output(text)
 
 
-@checkpoint_app.command()
+@checkpoint_app.command(epilog=closing("checkpoint verify runs/digits"))
 def verify(
     paths: Annotated[
         list[Path], typer.Argument(metavar="PATH…", help="Runs, whose checkpoints are all verified, or checkpoints.")
@@ -43,7 +46,7 @@ def verify(
         raise typer.Exit(1)
 
 
-@checkpoint_app.command()
+@checkpoint_app.command(epilog=closing("checkpoint diff runs/a/checkpoints/best runs/b/checkpoints/best"))
 def diff(
     first: Annotated[Path, typer.Argument(metavar="A", help=_HELP)],
     second: Annotated[Path, typer.Argument(metavar="B", help="The same.")],
@@ -60,7 +63,7 @@ def diff(
         raise typer.Exit(1)
 
 
-@checkpoint_app.command()
+@checkpoint_app.command(epilog=closing("checkpoint export runs/digits --out digits.safetensors"))
 def export(
     path: _Path,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The .safetensors file to write.")],
@@ -78,7 +81,7 @@ def export(
         report(export_weights(path, out, component, overwrite, ema))
 
 
-@checkpoint_app.command()
+@checkpoint_app.command(epilog=closing("checkpoint convert runs/digits digits_torch --to torch"))
 def convert(
     source: Annotated[
         Path,

@@ -15,11 +15,22 @@ from .keys import keys_app
 from .looking import looking_app
 from .running import running_app
 
+_EXIT_CODES = {
+    "0": "done",
+    "1": "what was asked for cannot be written or read, or verify and diff found something",
+    "2": "a mistake in the command line, the config or a file",
+    "3": "an exception in your own code",
+    "4": "a loss, a gradient or a weight is NaN or infinite",
+    "75": "a run was stopped from outside and saved: resume continues it",
+    "130": "interrupted at once",
+}
 app = typer.Typer(
     name="innerstep",
     help="Train robot policies and other models of named components, each with its own optimizer and schedule.",
+    epilog="Exit codes: " + "; ".join(f"{code}: {meaning}" for code, meaning in _EXIT_CODES.items()) + "."
+    "\n\nExample: innerstep plan config.yaml, and then innerstep train config.yaml",
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 for _commands in (running_app, looking_app, configs_app, keys_app, checkpoint_app):
@@ -61,7 +72,7 @@ def _run() -> None:
     from ..errors import EXPECTED, calls_of, exit_code
 
     try:
-        app()
+        app(prog_name="innerstep")
     except EXPECTED as error:
         report_end(error, f"error: {error}", calls_of(error), "red")
         sys.exit(exit_code(error))

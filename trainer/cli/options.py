@@ -5,6 +5,10 @@ from typing import Annotated
 
 import typer
 
+from .completion import checkpoints, runs
+
+OVERRIDES = "Any --dotted.key=value overrides the config."
+OVERRIDES_OF_RUN = "Any --dotted.key=value overrides the run's config."
 TAKES_OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
 Configs = Annotated[
     list[str],
@@ -17,8 +21,18 @@ Configs = Annotated[
 AnyRun = Annotated[
     str,
     typer.Argument(
+        autocompletion=runs,
         metavar="RUN",
         help="A run's directory, or hf://ORG/NAME or hf://ORG/NAME@REVISION on the hub. The run may be training.",
+    ),
+]
+Checkpoint = Annotated[
+    str,
+    typer.Option(
+        "--checkpoint",
+        autocompletion=checkpoints,
+        metavar="PATH",
+        help="latest, best, or the folder of a checkpoint.",
     ),
 ]
 NoPlugins = Annotated[
@@ -33,9 +47,22 @@ Plugins = Annotated[
         show_default=False,
     ),
 ]
-PluginsOf = Annotated[
-    Path | None, typer.Option("--config", metavar="CONFIG", help="A config whose plugins are imported first.")
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="FILE", help="A .png, .svg or .pdf to write, in place of text.")
 ]
+PluginsOf = Annotated[
+    list[Path], typer.Option("--config", metavar="CONFIG", help="A config whose plugins are imported first.")
+]
+
+
+def closing(example: str, *paragraphs: str) -> str:
+    """Return the end of a command's help.
+
+    Args:
+        example: A command line, without the program's name.
+        paragraphs: They come before it.
+    """
+    return "\n\n".join([*paragraphs, f"Example: innerstep {example}"])
 
 
 def typed_overrides(context: typer.Context) -> dict[str, object]:

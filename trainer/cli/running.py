@@ -7,14 +7,28 @@ from typing import Annotated
 import typer
 
 from .arguments import OverridesCommand
+from .completion import runs
 from .contexts import importing, importing_by, interruptible
-from .options import TAKES_OVERRIDES, AnyRun, Configs, NoPlugins, Plugins, typed_overrides
+from .options import (
+    OVERRIDES,
+    OVERRIDES_OF_RUN,
+    TAKES_OVERRIDES,
+    AnyRun,
+    Checkpoint,
+    Configs,
+    NoPlugins,
+    Plugins,
+    closing,
+    typed_overrides,
+)
 
 running_app = typer.Typer()
 
 
 @running_app.command(
-    cls=OverridesCommand, context_settings=TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the config."
+    cls=OverridesCommand,
+    context_settings=TAKES_OVERRIDES,
+    epilog=closing("train config.yaml --train.device=cuda", OVERRIDES),
 )
 def train(
     context: typer.Context,
@@ -44,13 +58,19 @@ def train(
 
 
 @running_app.command(
-    cls=OverridesCommand, context_settings=TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the run's config."
+    cls=OverridesCommand,
+    context_settings=TAKES_OVERRIDES,
+    epilog=closing("resume runs/digits", OVERRIDES_OF_RUN),
 )
 def resume(
     context: typer.Context,
     run: Annotated[
         Path,
-        typer.Argument(metavar="RUN", help="A run's directory, or one of its checkpoints, or its checkpoints/best."),
+        typer.Argument(
+            autocompletion=runs,
+            metavar="RUN",
+            help="A run's directory, or one of its checkpoints, or its checkpoints/best.",
+        ),
     ],
     no_plugins: NoPlugins = False,
 ) -> None:
@@ -62,14 +82,14 @@ def resume(
 
 
 @running_app.command(
-    cls=OverridesCommand, context_settings=TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the run's config."
+    cls=OverridesCommand,
+    context_settings=TAKES_OVERRIDES,
+    epilog=closing("evaluate runs/button_press --checkpoint best", OVERRIDES_OF_RUN),
 )
 def evaluate(
     context: typer.Context,
     run: AnyRun,
-    checkpoint: Annotated[
-        str, typer.Option("--checkpoint", metavar="PATH", help="latest, best, or the folder of a checkpoint.")
-    ] = "latest",
+    checkpoint: Checkpoint = "latest",
     out: Annotated[
         Path | None,
         typer.Option(
@@ -87,7 +107,9 @@ def evaluate(
 
 
 @running_app.command(
-    cls=OverridesCommand, context_settings=TAKES_OVERRIDES, epilog="Any --dotted.key=value overrides the run's config."
+    cls=OverridesCommand,
+    context_settings=TAKES_OVERRIDES,
+    epilog=closing("export runs/digits exported --to torch", OVERRIDES_OF_RUN),
 )
 def export(
     context: typer.Context,
@@ -101,9 +123,7 @@ def export(
             help="torch: a script that needs torch alone; lerobot: a folder that LeRobot loads.",
         ),
     ],
-    checkpoint: Annotated[
-        str, typer.Option("--checkpoint", metavar="PATH", help="latest, best, or the folder of a checkpoint.")
-    ] = "latest",
+    checkpoint: Checkpoint = "latest",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the export that is in OUT.")] = False,
     plugins: Plugins = None,
 ) -> None:
@@ -115,15 +135,13 @@ def export(
         export_run(run, to, out, checkpoint, overwrite, typed_overrides(context), report, plugins is True)
 
 
-@running_app.command()
+@running_app.command(epilog=closing("push runs/digits my-name/digits --private"))
 def push(
     source: Annotated[
         Path, typer.Argument(metavar="SOURCE", help="A run's directory, a config's file, or LeRobot's policy folder.")
     ],
     repository: Annotated[str, typer.Argument(metavar="ORG/NAME", help="The repository. It is created if need be.")],
-    checkpoint: Annotated[
-        str, typer.Option("--checkpoint", metavar="PATH", help="latest, best, or the folder of a checkpoint.")
-    ] = "latest",
+    checkpoint: Checkpoint = "latest",
     component: Annotated[
         str | None, typer.Option("--component", metavar="NAME", help="Push only this component of the run.")
     ] = None,

@@ -4,7 +4,7 @@ import os
 import re
 from typing import ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from optimizer.config import Config, refusal
 
@@ -17,6 +17,8 @@ NAME = r"[A-Za-z_][\w-]*"
 
 class InitConfig(Config):
     """The source of a component's initial weights. Text stands for a mapping with this `path` alone."""
+
+    model_config = ConfigDict(json_schema_extra={"type": ["object", "string"]})
 
     from_text: ClassVar[bool] = True
     """An override takes its text exactly as it was typed."""

@@ -28,7 +28,6 @@ _EXTRAS = {
     "pyarrow": "robot",
     "av": "robot",
     "matplotlib": "plot",
-    "sklearn": "data",
 }
 """The extra that installs a package. A plugin may import packages that innerstep itself imports only where it can."""
 _LINES = 5

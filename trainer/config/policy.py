@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from pydantic import Field, ModelWrapValidatorHandler, field_validator, model_validator
+from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, field_validator, model_validator
 from torch import nn
 
 from optimizer import Registry
@@ -24,6 +24,8 @@ from .policy_source import with_source, without_code_of
 class PartConfig(Config):
     """A part of the policy that is a component. Text, or a list, stands for a mapping with these `modules` alone."""
 
+    model_config = ConfigDict(json_schema_extra={"type": ["object", "string", "array"], "items": {"type": "string"}})
+
     modules: FixedInRun[list[str]] = Field(min_length=1)
     """Names of submodules and parameters of the policy, with `*`: `[model.backbone]`, `["model.vae_encoder*"]`. One
     submodule alone is the component, with its own names; of several the names stay those in the policy."""
@@ -41,7 +43,7 @@ class PartConfig(Config):
     def _from_text(cls, raw: object) -> object:
         return spelled_out(raw)
 
-    @field_validator("modules", mode="before")
+    @field_validator("modules", mode="before", json_schema_input_type=str | list[str])
     @classmethod
     def _from_one_name(cls, raw: object) -> object:
         return [raw] if isinstance(raw, str) else raw

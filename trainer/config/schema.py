@@ -1,30 +1,26 @@
 """The experiment's config: one validated tree, whose errors carry the path into the YAML."""
 
 from collections.abc import Collection
-from functools import cached_property
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import (
     BaseModel,
     Field,
-    PrivateAttr,
     ValidationError,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
     field_validator,
     model_validator,
 )
-from torch import nn
 
-from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon, OptimizerFactory, Registry
+from optimizer import Horizon, UnknownKeyError
 from optimizer.config import (
+    UNKNOWN_KEY,
     Config,
     Count,
     NonNegativeNumber,
     PositiveCount,
-    PositiveFraction,
     PositiveNumber,
-    construct,
     counted,
     refusal,
     together,
@@ -32,113 +28,22 @@ from optimizer.config import (
 
 from .. import builtins, lerobot_data, lerobot_policies, offline_rl, policies, simulation  # noqa: F401 each registers what it holds
 from ..errors import ConfigError
-from ..interfaces.component import MODEL_REGISTRY
-from ..interfaces.dataset import DATASET_REGISTRY, DataSet
-from ..interfaces.objective import OBJECTIVE_REGISTRY, Objective
+from ..interfaces.metrics_sink import SINK_REGISTRY
 from ..splitting.parts import REST
 from .averages import EmaConfig, check_averages, with_sources
-from .class_choice import ClassChoice
-from .distributed import DistributedConfig, Placement, ShardUnits
+from .distributed import DistributedConfig
+from .entries import ComponentConfig, DataConfig, ObjectiveConfig, OptimConfig
 from .evaluation import BestConfig, EarlyStoppingConfig, EvaluationConfig
-from .freeze import Freeze, FreezeUntil
-from .init_from import InitConfig
+from .freeze import FreezeUntil
 from .marks import FixedInRun, MayChange
 from .names import check_names, check_there
 from .paths import UserPath
 from .plugins import import_plugins
 from .policy import PartConfig, PolicyConfig
 from .policy_defaults import joint_clip_norm, with_objective
-from .presets import Preset, presets_of, with_presets, without_presets
+from .presets import presets_of, with_presets, without_presets
 from .pretrained import SharedConfig
-from .sinks import SinkKeys
 from .turns import Turns
-
-
-class DataConfig(ClassChoice):
-    registry: ClassVar[Registry[DataSet]] = DATASET_REGISTRY
-
-    batch_size: FixedInRun[PositiveCount] = 64
-    """Samples in a batch, in training and in an evaluation, over all processes. An update takes `train.accumulate`
-    batches."""
-    drop_last: FixedInRun[bool] = False
-    """Whether to leave out the last batch of an epoch if it is short; false: the batch is trained on."""
-    workers: MayChange[Count] = 0
-    """Processes that make the training batches in advance; 0: the run makes each batch itself when it needs it. If
-    several processes train, each has so many."""
-    pin_memory: MayChange[bool] = False
-    """Whether training batches are put into pinned memory, from which a CUDA device copies in the background."""
-
-
-class ComponentConfig(ClassChoice):
-    registry: ClassVar[Registry[nn.Module]] = MODEL_REGISTRY
-
-    freeze: FixedInRun[Freeze] = False
-    """Whether the component stays as it is: no gradients, no optimizer, eval mode, fixed buffers; false: it trains. A
-    list freezes the submodules and parameters of these names, with `*`. `{until: 10%}` freezes the component for the
-    first tenth of the run; its schedule begins with its first step."""
-    ema_of: FixedInRun[str | None] = None
-    """The component that this one is a moving average of; its `type` and `params` are that one's. null: none."""
-    tau: FixedInRun[PositiveFraction | None] = None
-    """With `ema_of`: after each step of that component, average = (1 - tau) · average + tau · weights."""
-    moves_with: FixedInRun[str | None] = None
-    """With `ema_of`: the component whose steps move the average; null: that of `ema_of`. TD3 moves the averages of its
-    critics with the delayed actor."""
-    init_from: MayChange[InitConfig | None] = None
-    """Saved weights to start from: PATH, PATH:COMPONENT, or a mapping; null: random weights from `seed`."""
-    placement: MayChange[Placement] = "replicate"
-    """With several processes: replicate: each has the whole component; shard: each has a part of every parameter, which
-    are gathered for a forward pass (PyTorch's FSDP)."""
-    shard_units: MayChange[ShardUnits] = Field(default_factory=list)
-    """With `placement: shard`: submodules, with `*`, such as `["layers.*"]`; the topmost ones count that match. Each is
-    gathered when it is called, and what is left of the component with the component; none: the whole at once."""
-
-
-class OptimConfig(ClassChoice):
-    registry: ClassVar[Registry[OptimizerFactory]] = OPTIMIZER_BUILDER_REGISTRY
-
-    every: FixedInRun[PositiveCount] = 1
-    """Updates from one step of the component to the next; 1: every update steps it. Its schedule counts its steps."""
-
-    _preset: Preset | None = PrivateAttr(None)
-
-    @property
-    def preset(self) -> Preset | None:
-        """The preset that the entry was filled in from; None: none, or the config is that of a run."""
-        return self._preset
-
-    def mark(self, preset: Preset) -> None:
-        """Note the preset that the entry was filled in from."""
-        self._preset = preset
-
-    @cached_property
-    def factory(self) -> OptimizerFactory:
-        factory: OptimizerFactory = construct(self.chosen, self.params)
-        return factory
-
-    def resolved_params(self, horizon: Horizon) -> dict[str, Any]:
-        """Return the plain parameters with defaults and lengths filled in, for comparison.
-
-        Args:
-            horizon: The length of the run in steps of the component.
-
-        Raises:
-            ValidationError: A value is missing, or does not fit the horizon.
-        """
-        factory: object = self.factory
-        if not isinstance(factory, BaseModel):
-            return dict(self.params)
-        resolved = factory.resolved(horizon) if hasattr(factory, "resolved") else factory
-        return resolved.model_dump(mode="json")
-
-    def _validate_params(self) -> None:
-        if issubclass(self.chosen, BaseModel):
-            _ = self.factory  # it validates its own fields, and is kept: none is validated twice
-        else:
-            super()._validate_params()
-
-
-class ObjectiveConfig(ClassChoice):
-    registry: ClassVar[Registry[Objective]] = OBJECTIVE_REGISTRY
 
 
 def _with_strangers(error: ValidationError, raw: object, classes: Collection[str]) -> ValidationError:
@@ -275,7 +180,7 @@ class TrainConfig(Config):
     """Joint L2 norm that the gradients of all components are scaled down to; 0 or null: no clipping."""
     log_every: MayChange[PositiveCount] = 10
     """Updates from one training line in metrics.jsonl to the next. The first and the last update always have one."""
-    log: MayChange[SinkKeys] = Field(default=["jsonl"])
+    log: MayChange[list[str]] = Field(default=["jsonl"])
     """Places that metrics go to, by key. One is always jsonl, metrics.jsonl in the run directory: a resume reads it."""
     eval_every: MayChange[PositiveCount | None] = None
     """Updates from one evaluation on the held-out samples to the next; null: none before the one at the end."""
@@ -319,6 +224,21 @@ class TrainConfig(Config):
                 f"train.epochs: must make less than 2^63 updates; {self.epochs} of {steps_per_epoch} make {total_steps}"
             )
         return Horizon(total_steps, steps_per_epoch)
+
+    @field_validator("log")
+    @classmethod
+    def _check_log(cls, keys: list[str]) -> list[str]:
+        if "jsonl" not in keys:
+            raise refusal(f"must contain jsonl, which a resume reads: [{', '.join(['jsonl', *keys])}]", (), keys)
+        if len(set(keys)) < len(keys):
+            raise refusal("must name each place once", (), keys)
+        for index, key in enumerate(keys):
+            if "." in key:  # a class, which is imported while the config's folder is searched
+                try:
+                    SINK_REGISTRY[key]
+                except UnknownKeyError as error:
+                    raise refusal(str(error), (index,), key, UNKNOWN_KEY) from None
+        return keys
 
     @model_validator(mode="after")
     def _check_length(self) -> Self:

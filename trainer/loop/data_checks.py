@@ -8,7 +8,7 @@ from torch import Tensor
 
 from optimizer.config import counted
 
-from ..config.schema import DataConfig
+from ..config.entries import DataConfig
 from ..errors import ConfigError, raised
 from ..interfaces.dataset import Batch, DataSet, Split
 from ..interfaces.objective import Objective

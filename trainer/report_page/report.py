@@ -1,6 +1,5 @@
 """`innerstep report`: from runs to the file of a page."""
 
-import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +8,7 @@ from optimizer.config import counted
 from optimizer.state import write_new
 
 from ..errors import ConfigError
+from ..reporting.run_plots import short_names
 from ..reporting.tables import size
 from ..run_layout import REPORT
 from ..runtime.files import replacing_output
@@ -41,7 +41,7 @@ def write_report(runs: Sequence[str], out: Path | None) -> str:
     out = out or ((folders[0] if len(folders) == 1 else Path()) / REPORT)
     if out.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"--out: must end in .html; got {out}")
-    facts = [RunFacts(folder, name) for folder, name in zip(folders, _names(runs), strict=True)]
+    facts = [RunFacts(folder, name) for folder, name in zip(folders, short_names(runs), strict=True)]
     _fit(facts)
     budget = Budget()
     values = {
@@ -72,16 +72,6 @@ def _folders(runs: Sequence[str]) -> list[Path]:
         if folder in resolved[:index]:
             raise ConfigError(f"RUN: {runs[index]} is given twice")
     return folders
-
-
-def _names(runs: Sequence[str]) -> list[str]:
-    """Return the shortest names that differ: the ends of the paths of the runs."""
-    parts = [Path(run).absolute().parts for run in runs]
-    for length in range(1, max(map(len, parts)) + 1):
-        names = [os.sep.join(part[-length:]) for part in parts]
-        if len(set(names)) == len(names):
-            return names
-    return list(runs)
 
 
 def _fit(facts: Sequence[RunFacts]) -> None:

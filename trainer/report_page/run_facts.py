@@ -12,12 +12,12 @@ from optimizer.types import JsonObject
 from ..config.yaml_file import read_config_file
 from ..errors import ConfigError
 from ..interfaces.objective import HELD_OUT_PREFIX
+from ..reporting.metric_series import Metrics
 from ..reporting.metrics_file import HELD_OUT
 from ..reporting.timeline import read_timeline
 from ..run_layout import CHECKPOINTS, CONFIG, METRICS, NOT_UNDERSTOOD, TIMELINE
 from ..runtime.files import unreadable
 from .config_values import changed_fields
-from .metric_series import Metrics
 from .saved_files import Budget, checkpoints_of, pictures_of
 from .time_spent import complete, processes, time_by_phase
 

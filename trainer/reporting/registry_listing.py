@@ -3,7 +3,7 @@
 import inspect
 import shutil
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,16 +14,12 @@ from pydantic import BaseModel, ValidationError
 from optimizer import SCHEDULE_REGISTRY, Registry, UnknownKeyError
 from optimizer.config import NotImportedError, explain, filtered, nearest, search_in, shown_value, signature_model
 
+from ..config.composition import compose
+from ..config.entries import ComponentConfig, DataConfig, ObjectiveConfig, OptimConfig
 from ..config.evaluation import EvaluationConfig
+from ..config.places import with_places
 from ..config.plugins import search_folders
-from ..config.schema import (
-    ComponentConfig,
-    DataConfig,
-    ExperimentConfig,
-    ObjectiveConfig,
-    OptimConfig,
-)
-from ..config.yaml_file import read_config_file
+from ..config.schema import ExperimentConfig
 from ..errors import ConfigError
 from ..interfaces.metrics_sink import SINK_REGISTRY
 from . import config_reference
@@ -47,25 +43,31 @@ _NARROWEST = 40
 
 
 @contextmanager
-def plugins_of(config_file: Path | None) -> Iterator[None]:
-    """Run the body with the plugins of a config imported, and with modules looked for beside it.
+def plugins_of(config: Sequence[Path]) -> Iterator[Mapping[str, object]]:
+    """Run the body with the plugins of a config imported, and with modules looked for beside its files.
 
     Args:
-        config_file: The config, of which nothing but `plugins` is read; None: the body runs as it is.
+        config: Its files, of which nothing but `plugins` is validated. Without one the body runs as it is.
+
+    Yields:
+        The config's values, as its files have them.
 
     Raises:
-        ConfigError: The file cannot be read, or a plugin cannot be imported.
+        ConfigError: A file cannot be read, or a plugin cannot be imported.
     """
-    if config_file is None:
-        yield
+    if not config:
+        yield {}
         return
-    with search_in(search_folders(config_file)):
+    composition = compose(config)
+    folders = dict.fromkeys(folder for file in composition.files for folder in search_folders(file))
+    with search_in(list(folders)):
         try:
-            ExperimentConfig.model_validate({"plugins": read_config_file(config_file).get("plugins", [])})
+            ExperimentConfig.model_validate({"plugins": composition.values.get("plugins", [])})
         except ValidationError as error:  # always: the rest of the config is not there
             if lines := explain(filtered(error, lambda detail: detail["loc"][:1] == ("plugins",))):
-                raise ConfigError("\n".join(lines)) from error
-        yield
+                message = with_places("\n".join(lines), composition.places, ExperimentConfig.model_fields)
+                raise ConfigError(message) from error
+        yield composition.values
 
 
 def listing(pattern: str = "*") -> str:
@@ -88,6 +90,18 @@ def listing(pattern: str = "*") -> str:
     if pattern == "*":
         blocks.append("`innerstep describe KEY` shows the parameters of a key, `innerstep describe config` the config.")
     return "\n\n".join(blocks)
+
+
+def key_summaries() -> list[tuple[str, str, str]]:
+    """Return the registry's name, the key and the first line of the docstring of each key and alias of innerstep's."""
+    own = {package.partition(".")[0] for package in (__name__, Registry.__module__)}
+    return [
+        (registry.name, name, _first_line(cls))
+        for registry in _REGISTRIES
+        for key, cls in sorted(registry.items())
+        if cls.__module__.partition(".")[0] in own
+        for name in (key, *registry.aliases_of(key))
+    ]
 
 
 def description(name: str) -> str:

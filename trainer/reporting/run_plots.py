@@ -1,105 +1,104 @@
-"""Plots of a run's learning rates and losses, from its metrics."""
+"""Plots of runs, from their metrics: the command `plot RUN`, and the pictures at the end of a run."""
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from optimizer.charts import Panel, Series, figure
-from optimizer.state import replacing
-
-from ..errors import missing_extra
-from ..run_layout import METRICS
-from .metrics_file import HELD_OUT, read_metrics
+from ..errors import ConfigError
+from ..run_layout import CONFIG, METRICS
+from ..runtime.files import unreadable
+from .metrics_file import HELD_OUT
+from .plot_files import draw, save_figure
+from .run_panels import EPISODES, MOST_PANELS, DrawnRun, RunPanels, read_run
 
 PICTURES = ("learning_rates.png", "losses.png", "success.png")
-
-_EPISODES = {"success": "Episodes in which the task was solved", "return": "Sum of rewards of an episode"}
-"""The metrics of episodes that are drawn, with the titles of their panels."""
-
-
-def require_plotting(path: str) -> None:
-    """Check that the extra `plot` is installed.
-
-    Args:
-        path: The field or option that needs it, for the message.
-
-    Raises:
-        ConfigError: It is not installed.
-    """
-    if find_spec("matplotlib") is None:  # it is imported when it draws: that takes long
-        raise missing_extra(path, "matplotlib", "plot")
-
-
-class _ThinnedSeries:
-    """Points of a line in a plot: all, or above `most` points every second, fourth … and the last."""
-
-    def __init__(self, most: int = 20_000) -> None:
-        self._most, self._stride, self._count = most, 1, 0
-        self._points: list[tuple[int, float]] = []
-        self._last: tuple[int, float] | None = None
-
-    def add(self, update: int, value: float) -> None:
-        self._last = (update, value)
-        if self._count % self._stride == 0:
-            self._points.append(self._last)
-        if len(self._points) > self._most:
-            self._points, self._stride = self._points[::2], self._stride * 2
-        self._count += 1
-
-    def points(self) -> list[tuple[int, float]]:
-        """Return the points, including the last one that was added."""
-        if self._last is None or self._points[-1] is self._last:
-            return self._points
-        return [*self._points, self._last]
+_MOST_RUNS = 10
+"""Runs that can be told from each other by colour."""
 
 
 def draw_pictures(run_dir: Path) -> list[Path]:
     """Draw `learning_rates.png` and `losses.png` into `run_dir`, and `success.png` if there were episodes in an
     environment; return their paths.
     """
-    lrs: dict[str, _ThinnedSeries] = defaultdict(_ThinnedSeries)
-    losses = {"train": _ThinnedSeries(), HELD_OUT: _ThinnedSeries()}
-    episodes: dict[str, _ThinnedSeries] = defaultdict(_ThinnedSeries)
-    for line in read_metrics(run_dir / METRICS):
-        if (loss := losses.get(line["split"])) is not None and "loss" in line:
-            loss.add(line["step"], line["loss"])
-        for name in _EPISODES if line["split"] == HELD_OUT else ():
-            if name in line:
-                episodes[name].add(line["step"], line[name])
-        for name in line if line["split"] == "train" else ():
-            if name.startswith("lr/"):
-                lrs[name.removeprefix("lr/")].add(line["step"], line[name])
+    run = read_run(run_dir, run_dir.name)
+    panels = RunPanels([run])
     paths = [run_dir / name for name in PICTURES]
-    save_figure([_lr_panel(lrs)], paths[0])
-    save_figure([_loss_panel(losses)], paths[1])
+    save_figure([panels.family("lr")], paths[0])
+    save_figure([panels.losses()], paths[1])
+    episodes = [name for name in EPISODES if (HELD_OUT, name) in run.metrics.series]
     if not episodes:
         return paths[:2]
-    save_figure(
-        [Panel(_EPISODES[name], name, [Series(name, of.points(), "o-")], log=False) for name, of in episodes.items()],
-        paths[2],
-    )
+    save_figure([panels.episodes(name) for name in episodes], paths[2])
     return paths
 
 
-def save_figure(panels: Sequence[Panel], path: Path) -> None:
-    """Write the panels to `path`, a PNG or an SVG by its ending."""
-    with replacing(path) as aside:
-        write_figure(panels, aside)
+def plot_runs(runs: Sequence[str], out: Path | None, smoothing: float) -> list[str]:
+    """Draw runs on the same axes; return lines to print. Nothing that they name is imported.
+
+    Args:
+        runs: Their directories.
+        out: A .png, .svg or .pdf to write; None: the plots are text.
+        smoothing: As for RunPanels.
+
+    Raises:
+        ConfigError: There is no run, or it has no metrics yet.
+        UnreadableError: The system refuses to read a file of a run.
+    """
+    if not 0 <= smoothing < 1:
+        raise ConfigError(f"--smooth: must be at least 0 and less than 1; got {smoothing:g}")
+    if len(runs) > _MOST_RUNS:
+        raise ConfigError(f"RUN: at most {_MOST_RUNS} runs can be told apart in a plot; got {len(runs)}")
+    folders = [Path(run) for run in runs]
+    drawn = [_read(folder, name) for folder, name in zip(folders, short_names(runs), strict=True)]
+    panels = RunPanels(drawn, smoothing).all()
+    if not panels:
+        raise ConfigError(f"{runs[0]}: {METRICS} has no lines yet; there is nothing to draw")
+    lines = draw(panels[:MOST_PANELS], out, together=True)
+    if out is None:
+        lines += _mark_lines(drawn)
+    if len(panels) > MOST_PANELS:
+        left_out = ", ".join(panel.title for panel in panels[MOST_PANELS:])
+        lines.append(f"note: left out, as a plot has {MOST_PANELS} panels at most: {left_out}")
+    return [*lines, *_nonfinite_lines(drawn)]
 
 
-def write_figure(panels: Sequence[Panel], path: Path) -> None:
-    """Write the panels to the new file `path`, as `save_figure`."""
-    with path.open("xb") as file:
-        figure(panels).savefig(file, dpi=120, format=path.suffix[1:])
+def short_names(runs: Sequence[str]) -> list[str]:
+    """Return the shortest names that tell runs apart: the ends of their paths.
+
+    Raises:
+        ConfigError: One is given twice.
+    """
+    parts = [Path(run).absolute().parts for run in runs]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = [os.sep.join(part[-length:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise ConfigError(f"RUN: {next(run for run in runs if runs.count(run) > 1)} is given twice")
 
 
-def _lr_panel(lrs: Mapping[str, _ThinnedSeries]) -> Panel:
-    series = [Series(name, lr.points()) for name, lr in sorted(lrs.items())]
-    return Panel("Learning rate of each component", "learning rate", series)
+def _read(run_dir: Path, name: str) -> DrawnRun:
+    if not any((run_dir / part).exists() for part in (CONFIG, METRICS)):
+        raise ConfigError(f"{run_dir}: there is no run here (no {CONFIG}, no {METRICS}). Give a run's directory.")
+    try:
+        return read_run(run_dir, name)
+    except OSError as error:
+        raise unreadable(Path(error.filename or run_dir / METRICS), error) from error
 
 
-def _loss_panel(losses: Mapping[str, _ThinnedSeries]) -> Panel:
-    styles = {"train": ("training batch", "-"), HELD_OUT: ("held out", "o-")}
-    drawn = [(*styles[split], loss.points()) for split, loss in losses.items()]
-    return Panel("Losses", "loss", [Series(label, points, style) for label, style, points in drawn if points], log=True)
+def _mark_lines(runs: Sequence[DrawnRun]) -> list[str]:
+    lines = []
+    for run in runs:
+        parts = [f"resumed after update {', '.join(map(str, run.resumes))}"] if run.resumes else []
+        parts += [] if run.best is None else [f"best checkpoint after update {run.best}"]
+        lines += [f"▲ {run.name}: {'; '.join(parts)}"] if parts else []
+    return ["", *lines] if lines else []
+
+
+def _nonfinite_lines(runs: Sequence[DrawnRun]) -> list[str]:
+    return [
+        f"note: {run.name}: {name} ({split}) is NaN or infinite in {series.nonfinite_count} lines, first at update"
+        f" {series.nonfinite[0][0]}"
+        for run in runs
+        for (split, name), series in run.metrics.series.items()
+        if series.nonfinite
+    ]

@@ -14,7 +14,6 @@ from optimizer import (
     UnknownKeyError,
 )
 from optimizer.analysis import Preview, panels
-from optimizer.charts import text
 from optimizer.config import NotImportedError, counted, explain, nearest
 from optimizer.schedules import sample_steps
 
@@ -26,10 +25,9 @@ from ..config.turns import Turns
 from ..errors import ConfigError
 from ..interfaces.dataset import DataSet
 from ..loop.batches import shuffled_batches
-from ..runtime.files import replacing_output
 from ..setup.optimizers import factory_errors
 from .plan import schedule_warning_lines
-from .run_plots import require_plotting, write_figure
+from .plot_files import draw
 
 WITHOUT_RUN = 1000
 """Updates that a key is drawn over by default."""
@@ -41,7 +39,7 @@ def plot_config(config: ExperimentConfig, out: Path | None) -> list[str]:
 
     Args:
         config: The experiment.
-        out: A PNG or SVG to write; None: the plot is text.
+        out: A .png, .svg or .pdf to write; None: the plot is text.
 
     Raises:
         ConfigError: A schedule cannot work, or there is none.
@@ -64,7 +62,7 @@ def plot_key(key: str, parameters: Mapping[str, object], out: Path | None) -> li
         key: Its key or dotted path.
         parameters: Its parameters by dotted name. If it has no parameters of these names: `total_steps` and
             `steps_per_epoch` of the run, and `lr` for a schedule.
-        out: A PNG or SVG to write; None: the plot is text.
+        out: A .png, .svg or .pdf to write; None: the plot is text.
 
     Raises:
         ConfigError: There is no such key, or a parameter is wrong.
@@ -131,13 +129,7 @@ def _draw_previews(previews: Mapping[str, Preview], total_steps: int, out: Path 
         drawn = panels(previews, sample_steps(total_steps), f"over {counted(total_steps, 'update')}")
     except ValueError as error:  # a function of the user's returned a value that is not an lr
         raise ConfigError(str(error)) from error
-    if out is None:
-        lines = [text(drawn)]
-    else:
-        require_plotting("plot --out")
-        with replacing_output(out) as aside:
-            write_figure(drawn, aside)
-        lines = [f"drew {out}"]
+    lines = draw(drawn, out)
     for name, preview in previews.items():
         lines += [
             f"note: {name} waits for {monitor}, and is drawn as before its first report" for monitor in preview.monitors

@@ -1,6 +1,5 @@
 """A run stopped by signals: the first one stops it after a checkpoint, a second one at once."""
 
-import os
 import signal
 import threading
 from collections.abc import Callable
@@ -58,7 +57,7 @@ class Interruption:
         if number in _STOPPING and self._stop_requested and self._is_alone:
             self.is_at_once = True
             self._restore()
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)  # on Windows os.kill would end the process at once
         self._stop_requested = self._stop_requested or number in _STOPPING
         self.signal = self.signal or signal.Signals(number)
 

@@ -33,7 +33,13 @@ class UnfailingStream(io.TextIOBase):
         """The last reason why text was dropped, except that the reader has closed the stream."""
 
     def write(self, text: str) -> int:
-        """Write `text`, or drop it; return its length."""
+        """Write `text`, or drop it; return its length.
+
+        Raises:
+            TypeError: It is not text. Click takes a stream that accepts bytes for a binary one.
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"must be text, not {type(text).__name__}")
         if self.stream is not None:
             self._attempt(lambda stream: _write(stream, text))
         return len(text)

@@ -13,7 +13,8 @@ from optimizer import Horizon, ScheduledOptimizer, named_state
 from optimizer.factories import trainable_parameters
 from optimizer.kernels import implementation_of
 
-from ..config.schema import ExperimentConfig, OptimConfig
+from ..config.entries import OptimConfig
+from ..config.schema import ExperimentConfig
 from ..loop.averaged_weights import MovingAverages, averaged_weights, train_at_training_weights
 from ..runtime.rng import separate_rng
 from .optimizers import build_over

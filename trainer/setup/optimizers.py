@@ -13,7 +13,7 @@ from optimizer.config import explain, nest
 from optimizer.factories import trainable_parameters
 from optimizer.types import BuildsSeveral
 
-from ..config.schema import OptimConfig
+from ..config.entries import OptimConfig
 from ..distributed.placement import is_sharded
 from ..errors import ConfigError, raised, user_line
 from ..interfaces.component import config_path, is_frozen

@@ -10,7 +10,8 @@ from optimizer import ScheduledFactory
 from optimizer.config import explain, nest
 from optimizer.factories import trainable_parameters
 
-from ..config.schema import ExperimentConfig, OptimConfig
+from ..config.entries import OptimConfig
+from ..config.schema import ExperimentConfig
 from ..errors import ConfigError, raised
 from ..interfaces.component import config_path
 from ..splitting.parts import REST, whole_module

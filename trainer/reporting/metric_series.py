@@ -7,7 +7,7 @@ from typing import Any
 
 from optimizer.types import JsonObject
 
-from ..reporting.metrics_file import HELD_OUT, read_lines
+from .metrics_file import HELD_OUT, read_lines
 
 MOST_POINTS = 1000
 """Points of a series at most, while a file is read."""
@@ -40,6 +40,7 @@ class Series:
         self.nonfinite: list[tuple[int, str]] = []
         """The first values that are not finite, with their steps."""
         self.nonfinite_count = 0
+        self.first: tuple[int, float] | None = None
         self.last: tuple[int, float] | None = None
         self.least: tuple[int, float] | None = None
         self.largest: tuple[int, float] | None = None
@@ -52,6 +53,8 @@ class Series:
                 self.nonfinite.append((step, str(value)))
             return
         self.last = (step, value)
+        if self.first is None:
+            self.first = self.last
         if self.least is None or value < self.least[1]:
             self.least = self.last
         if self.largest is None or value > self.largest[1]:
@@ -104,6 +107,22 @@ class Series:
         for name in ("last", "least", "largest"):
             found[name] = getattr(self, name)
         return found
+
+    def points(self) -> list[tuple[int, float]]:
+        """Return steps and values, or means of several, in their order; the first and the last as they are."""
+        order = sorted(range(len(self._steps)), key=self._steps.__getitem__)
+        found = [(self._steps[at], self._sums[at] / self._counts[at]) for at in order]
+        if self._stride > 1 and self.first is not None and self.last is not None:
+            first, last = self.first, self.last
+            found = [first, *(point for point in found if first[0] < point[0] < last[0]), last]
+        return found
+
+    def ranges(self) -> list[tuple[int, float, float]]:
+        """Return steps, least and largest values of points that stand for several; empty if none does."""
+        if all(count == 1 for count in self._counts):
+            return []
+        order = sorted(range(len(self._steps)), key=self._steps.__getitem__)
+        return [(self._steps[at], self._lows[at], self._highs[at]) for at in order]
 
     def at(self, step: int | None) -> tuple[int, float] | None:
         """Return the step and its value; None if there is none, or if a point stands for several values."""

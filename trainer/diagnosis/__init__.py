@@ -1,0 +1,1 @@
+"""`innerstep doctor`: measured checks on the files of a run."""
