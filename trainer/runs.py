@@ -278,7 +278,7 @@ def _other_than_a_run(target: Path) -> str:
 
 
 def _resuming(file: Path) -> str:
-    """Return the command that resumes the run of a config's file; "" if there is no saying."""
+    """Return the command that resumes the run of a config's file; "" if the file does not name one."""
     with suppress(ConfigError):
         train_section = read_config_file(file).get("train")
         run_dir = train_section.get("run_dir") if isinstance(train_section, dict) else None

@@ -124,7 +124,7 @@ def _rebuilt(
         if kind == "missing" and path and isinstance(path[-1], int) and "message" not in detail.get("ctx", {}):
             message = f"must have at least {counted(path[-1] + 1, 'item')}; got {shown_value(detail['input'])}"
             kind, path = "rule", path[:-1]
-            if lines and lines[-1].get("loc") == (*prefix, *path):  # the last one that is missing says enough
+            if lines and lines[-1].get("loc") == (*prefix, *path):  # the last one that is missing is enough
                 lines.pop()
         if fields is not None and kind == "extra_forbidden" and len(path) == 1:
             kind, message = UNKNOWN_NAME, _unknown_name(str(path[0]), fields)

@@ -7,5 +7,7 @@ from .parameter_groups import trainable_parameters
 
 for _module in iter_modules(__path__):
     import_module(f".{_module.name}", __name__)
+for _name in ("adamw_cosine_decay", "adamw_onecyclelr", "schedule_free_radam"):
+    import_module(f"..{_name}", __name__)  # they stand above, and whoever imports the registry alone needs them, too
 
 __all__ = ["trainable_parameters"]

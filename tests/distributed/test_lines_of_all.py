@@ -26,7 +26,7 @@ WIDE = 100
 
 
 def lines_of(run):
-    """Return the lines without what time decides, and without `size`, which the objective measures in its own batch."""
+    """Return the lines without values that depend on time or, as `size` does, on the batch of the process."""
     lines = [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
     left_out = (*TIMED, "size")
     return [{name: value for name, value in line.items() if name not in left_out} for line in lines]

@@ -1,3 +1,4 @@
+import subprocess
 import sys
 from importlib.metadata import EntryPoint
 
@@ -107,3 +108,15 @@ def test_a_factory_is_whatever_builds():
     assert OPTIMIZER_BUILDER_REGISTRY["test_registry.Mine"] is Mine
     with pytest.raises(UnknownKeyError, match="is not a OptimizerFactory"):
         OPTIMIZER_BUILDER_REGISTRY["test_registry.Animal"]
+
+
+def test_a_registry_is_complete_when_its_module_alone_is_imported():
+    code = (
+        "from optimizer.factories.base import OPTIMIZER_BUILDER_REGISTRY as optimizers\n"
+        "from optimizer.schedules.base import SCHEDULE_REGISTRY as schedules\n"
+        "before = [*optimizers, *schedules]\n"
+        "import optimizer\n"
+        "optimizer.torch_factory  # imports all public names\n"
+        "assert before == [*optimizers, *schedules] and 'schedule_free_radam' in before, before"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

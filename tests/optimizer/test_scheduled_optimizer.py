@@ -294,6 +294,25 @@ def test_the_first_use_of_a_factory_keeps_no_local_variable_alive():
     subprocess.run([sys.executable, "-c", FIRST_USE], check=True)
 
 
+@pytest.mark.parametrize("options", [{}, {"use_cautious_optimizer": True}])
+@pytest.mark.parametrize("key", ["adamw", "asgd"])  # with a kernel and without one
+def test_the_first_step_alone_looks_for_parameters_that_were_sharded_later(key, options):
+    looks = []
+
+    class Watched(nn.Linear):
+        def named_parameters(self, *args, **options):
+            looks.append(1)
+            return super().named_parameters(*args, **options)
+
+    model = Watched(2, 1)
+    optimizer = OPTIMIZER_BUILDER_REGISTRY[key](**options).build(model)
+    model(torch.ones(1, 2)).sum().backward()
+    looks.clear()
+    for _ in range(3):
+        optimizer.step()
+    assert len(looks) == 1
+
+
 def test_a_class_is_scheduled_once():
     assert scheduled(torch.optim.SGD) is scheduled(torch.optim.SGD)
     assert scheduled(AdamWWithWarmupCosine) is AdamWWithWarmupCosine

@@ -461,7 +461,7 @@ FORM = [
             at((PLUGINS, "plugins: - sample_traces")),
             "2:10",
             "",
-            "on a line of its own",
+            "on a separate line",
         ),
         ("a second document", GOOD + "---\nseed: 1\n", "31:1", "", "a second document begins"),
         ("a number beyond floats", at((LR, "        lr: 1e999")), "23:13", "", "does not fit into a float"),

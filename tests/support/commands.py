@@ -24,7 +24,7 @@ class Ended:
     """Exit codes; a negative one is that of a signal."""
     outputs: list[str]
     seconds: list[float | None]
-    """When each failed, as it tells torchrun, since 1970."""
+    """When each failed, as it reports to torchrun, since 1970."""
 
     @property
     def output(self) -> str:

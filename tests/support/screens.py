@@ -25,7 +25,7 @@ def pipe():
 
 
 def text_on(console):
-    """Return what was printed on a console, without colours and movements of the cursor."""
+    """Return the text printed on a console, without colours and movements of the cursor."""
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue())
 
 

@@ -16,7 +16,7 @@ SCREEN = 24
 
 @pytest.fixture
 def refuse(cli, tmp_path, monkeypatch):
-    """Run a command in an empty folder; return what it prints after a check that it is refused as it should be."""
+    """Run a command in an empty folder; return its output after a check that it is refused as it should be."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
@@ -42,7 +42,7 @@ def test_the_good_config_is_accepted_and_loads_its_data(cli, tmp_path, monkeypat
     assert (tmp_path / TRACE).exists()
 
 
-def test_every_row_has_a_name_of_its_own():
+def test_the_rows_have_different_names():
     names = [row.name for row in BROKEN]
     assert len(set(names)) == len(names)
 

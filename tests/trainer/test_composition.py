@@ -1,4 +1,4 @@
-"""Configs of several files: what wins, what is dropped, and what is refused."""
+"""Configs of several files: which value wins, and which are dropped or refused."""
 
 import json
 
@@ -58,7 +58,7 @@ def test_a_value_keeps_the_place_of_the_file_that_gives_it(write):
     assert str(places["train", "total_steps"]) == f"{folder / 'base.yaml'}:6:9"
 
 
-def test_another_type_drops_the_parameters_of_the_earlier_one_and_says_so_once(write):
+def test_another_type_drops_the_parameters_of_the_earlier_one_with_one_notice(write):
     more = "extends: base.yaml\nmodel: {component_optims: {head: {type: sgd, params: {momentum: 0.9}}}}\n"
     folder = write(base_yaml=BASE, c_yaml=more, d_yaml="model: {component_optims: {head: {params: {lr: 1}}}}")
     found = composed(folder / "c.yaml", folder / "d.yaml")

@@ -60,11 +60,11 @@ def test_the_run_ends_with_a_checkpoint_and_the_reason(cli, tmp_path):
 
 
 CASES = {
-    "an equal value is no improvement": ([0, 1, 1, 1, 2, 2], {"mode": "min"}, 6),
+    "an equal value does not count": ([0, 1, 1, 1, 2, 2], {"mode": "min"}, 6),
     "the lowest": ([0, 5, 4, 3, 4, 3, 1], {"mode": "min"}, 10),
     "a small improvement does not count": ([0, 1, 1.05, 1.1, 2, 2], {"min_delta": 0.2}, 6),
     "small improvements that add up": ([0, 1, 1.2, 1.4, 1.6, 1.8, 2.0], {"min_delta": 0.3}, 12),
-    "NaN is no improvement": ([0, 1, None, None, 2], {}, 6),
+    "NaN does not count": ([0, 1, None, None, 2], {}, 6),
     "a number is better than NaN": ([0, None, 1, 2, 3, 4, 5], {}, 12),
     "only NaN": ([None], {}, 6),
     "more patience": ([0, 1, 1, 1, 1, 1, 1], {"patience": 4}, 10),
@@ -109,7 +109,7 @@ def test_a_finished_run_can_be_trained_on(tmp_path, target):
     assert folders[0]["first/optimizer.safetensors"] == folders[1]["first/optimizer.safetensors"]
 
 
-def test_more_patience_goes_on_counting(tmp_path):
+def test_more_patience_continues_the_count(tmp_path):
     run = tmp_path / "run"
     ended(made(run, [0, 1, 1, 1, 1, 1, 1]))
     assert resumed(run, {"train.early_stopping.patience": 4})[0] == 10
@@ -155,7 +155,7 @@ def test_the_best_checkpoint_is_kept_beside_the_last(tmp_path):
     assert last(run) == "step_00000010"
 
 
-def test_a_checkpoint_of_a_run_without_the_rule_says_nothing_of_it(tmp_path):
+def test_a_checkpoint_of_a_run_without_the_rule_has_no_count(tmp_path):
     ended(made(tmp_path / "run", early_stopping=None))
     text = (tmp_path / "run/checkpoints/step_00000012/trainer.json").read_text()
     assert "early_stopping" not in json.loads(text)

@@ -76,7 +76,7 @@ ADAMW["model"]["component_optims"]["head"] = {
 }
 
 
-def test_another_type_drops_the_fields_that_it_does_not_have_and_says_so():
+def test_another_type_drops_the_fields_that_it_does_not_have_with_a_notice():
     with pytest.warns(ConfigNote) as notes:
         loaded = overridden(f"--{HEAD}.type=sgd", f"--{HEAD}.params.momentum=0.9", raw=ADAMW)
     assert params(loaded) == {"lr": 0.1, "momentum": 0.9, "schedule": {"type": "linear", "num_warmup_steps": 3}}
@@ -91,7 +91,7 @@ def test_another_type_of_a_schedule_drops_the_fields_beside_it():
     assert params(loaded)["schedule"] == {"type": "constant"}
 
 
-def test_the_same_type_or_the_whole_entry_says_nothing():
+def test_the_same_type_or_the_whole_entry_drops_nothing():
     assert params(overridden(f"--{HEAD}.type=adamw", raw=ADAMW))["eps"] == 1e-6
     assert params(overridden(f"--{HEAD}={{type: sgd, params: {{lr: 1}}}}", raw=ADAMW)) == {"lr": 1}
     assert params(overridden(f"--{HEAD}.type=sgd", f"--{HEAD}.params={{lr: 2}}", raw=ADAMW)) == {"lr": 2}
@@ -105,7 +105,7 @@ def test_a_tuple_is_read_alike_in_a_file_and_in_an_override():
 
 DOCUMENTS = {
     "A: type and parameters of an optimizer": [f"--{HEAD}.type=adam", f"--{HEAD}.params.lr=1e-4", DIGITS],
-    "A: a scheduler of its own": [
+    "A: a separate scheduler": [
         DIGITS,
         f"--{HEAD}.type=adamw",
         f"--{HEAD}.params.schedule.type=cosine_decay_with_warmup",

@@ -1,4 +1,4 @@
-"""Where each value of a config stands, and what is said about a text that is not well-formed."""
+"""Where each value of a config stands, and messages about text that is not well-formed."""
 
 import json
 

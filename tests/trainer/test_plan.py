@@ -141,7 +141,7 @@ def tensor_bytes(checkpoint, name):
     total = 0
     for path in checkpoint.rglob(name):
         with safe_open(path, "pt") as file:
-            tensors = [file.get_tensor(key) for key in file.keys()]  # noqa: SIM118 it is no dict
+            tensors = [file.get_tensor(key) for key in file.keys()]  # noqa: SIM118 not a dict
         total += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     return total
 

@@ -1,4 +1,4 @@
-"""Progress and summary: what a user sees of a run, in terminals of several widths and on a pipe."""
+"""Progress and summary: the lines of a run in terminals of several widths and on a pipe."""
 
 import os
 import re

@@ -61,7 +61,7 @@ def test_a_killed_process_lasts_until_its_last_line_of_metrics(tmp_path):
     assert (process["reached"], process["seconds"]) == (40, 9.0), "5 s to start, and 40 updates at 10 a second"
 
 
-def test_a_run_without_a_timeline_says_that_its_time_is_estimated(tmp_path):
+def test_a_run_without_a_timeline_is_shown_with_an_estimated_time(tmp_path):
     _, values = reported(write_run(tmp_path / "run"))
     (run,) = values["runs"]
     assert run["phases"] == {"seconds": {"updates, evaluations and checkpoints": 4.0}, "known": False}
@@ -223,7 +223,7 @@ def test_no_module_that_a_run_names_is_imported(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "nowhere: there is no run here"),
+        (["missing"], "missing: there is no run here"),
         (["run", "run/../run"], "run/../run is given twice"),
         (["run", "--out", "run/config.yaml"], "--out: must end in .html"),
         (["run", "--out", "missing/page.html"], "--out: missing/page.html cannot be written"),

@@ -114,7 +114,7 @@ def test_long_lists_have_a_line_for_each_item(cli):
     assert yaml.safe_load(printed)["train"]["objective"]["params"]["wiring"][3] == "scores = head(code)"
 
 
-def test_a_changed_type_is_said_in_one_line(cli, project):
+def test_a_changed_type_is_reported_in_one_line(cli, project):
     code, printed = cli("config", "sub/c.yaml", f"--{HEAD}.type=sgd", f"--{HEAD}.params.lr=1", f"--{HEAD}.params.eps=2")
     assert code == 2
     code, printed = cli("config", "sub/c.yaml", f"--{HEAD}.type=sgd", f"--{HEAD}.params.lr=1")

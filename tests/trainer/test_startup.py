@@ -1,4 +1,4 @@
-"""What commands import before they answer: heavy modules only where they are needed."""
+"""Imports of commands: heavy modules only where they are needed."""
 
 import json
 import subprocess

@@ -26,7 +26,7 @@ def made(run, *sinks, **changed):
 
 
 def accumulated(run):
-    """Return what TensorBoard shows."""
+    """Return the points that TensorBoard reads."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     shown = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0})

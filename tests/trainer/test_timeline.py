@@ -1,4 +1,4 @@
-"""timeline.jsonl: what a run writes of its processes, and that nothing depends on it."""
+"""timeline.jsonl: a run's record of its processes, on which nothing depends."""
 
 import io
 import os

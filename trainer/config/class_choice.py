@@ -143,7 +143,7 @@ def _with_errors_of_params(
 
 
 def _naming_params(error: ValidationError, parameters: Collection[str]) -> ValidationError:
-    """Return the error of an entry, in which unknown names say that they are parameters of the class."""
+    """Return the error of an entry, with a note on each unknown name that is a parameter of the class."""
 
     def message_of(detail: ErrorDetails) -> str | None:
         name = str(detail["loc"][0]) if len(detail["loc"]) == 1 else ""

@@ -23,7 +23,7 @@ _ENTRY = ("type", "params")
 
 
 def naming_homes(error: ValidationError, model: type[BaseModel]) -> ValidationError:
-    """Return `error`, in which unknown names that have a place elsewhere in the config say which.
+    """Return `error`, with the place of each unknown name that belongs elsewhere in the config.
 
     Args:
         error: Of a config of `model`.
@@ -45,7 +45,7 @@ def naming_homes(error: ValidationError, model: type[BaseModel]) -> ValidationEr
 
 
 def home_of(name: str, model: type[BaseModel]) -> str | None:
-    """Return the path in configs of `model` of a field with this name, or of what it means; None: there is none."""
+    """Return the path in configs of `model` of a field that has or means this name; None: there is none."""
     return _home([name], _homes(model))
 
 

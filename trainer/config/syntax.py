@@ -22,8 +22,8 @@ _PROBLEMS = {
     " backslash, or take single quotes",
     "expected escape sequence": "an escape lacks digits; in double quotes, write \\\\ for a backslash, or take single"
     " quotes",
-    "(sequence entries|mapping keys) are not allowed here": "a list item or a key cannot begin here; put it on a line"
-    " of its own",
+    "(sequence entries|mapping keys) are not allowed here": "a list item or a key cannot begin here; put it on a"
+    " separate line",
     "expected alphabetic or numeric character": "text that begins with * or & must be in quotes",
     "undefined tag handle|expected '!'|expected URI|expected ' '": "text that begins with ! must be in quotes",
     "indentation indicator|chomping": "after | or > only a digit, + or - may stand; put other text into quotes",

@@ -29,7 +29,7 @@ def with_written_text(config: dict[str, Any], places: Places, takes_text: TakesT
 
 
 def _container(config: dict[str, Any], path: Path) -> tuple[object, str]:
-    """Return the mapping or list that holds the value at `path`, and its key; None if the path leads nowhere."""
+    """Return the mapping or list that holds the value at `path`, and its key; None if the path leads to no value."""
     container: object = config
     for part in path[:-1]:
         if isinstance(container, dict):
