@@ -283,7 +283,9 @@ def _resuming(file: Path) -> str:
         train_section = read_config_file(file).get("train")
         run_dir = train_section.get("run_dir") if isinstance(train_section, dict) else None
         if isinstance(run_dir, str):
-            return f" Its run is continued by `{resume_command(file.parent / (path_of(run_dir) or run_dir))}`."
+            run = file.parent / (path_of(run_dir) or run_dir)
+            here = run.relative_to(Path.cwd()) if run.is_relative_to(Path.cwd()) else run
+            return f" Its run is continued by `{resume_command(here)}`."
     return ""
 
 

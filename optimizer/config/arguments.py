@@ -2,8 +2,8 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from weakref import WeakKeyDictionary
 from typing import Any, NotRequired, Required, TypeVar, Unpack, get_args, get_origin, get_type_hints
+from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 

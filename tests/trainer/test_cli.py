@@ -182,7 +182,7 @@ MISTAKES = {
             "head",
             value={"type": "adamw", "params": {"schedule": {"type": "plateau", "monitor": "val_acuracy"}}},
         ),
-        "schedule: waits for 'val_acuracy', which is never reported; did you mean 'val_accuracy'?",
+        "schedule: waits for 'val_acuracy', which is never reported; did you mean 'val_accuracy' or",
     ),
     "metric that comes too late": (
         lambda raw: (
