@@ -1,4 +1,4 @@
-"""Checks of the weights: what moved from one checkpoint to another, and how far."""
+"""Checks of the weights: which ones moved from one checkpoint to another, and how far."""
 
 import math
 from collections.abc import Iterable, Iterator

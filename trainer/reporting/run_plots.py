@@ -13,7 +13,7 @@ from .run_panels import EPISODES, MOST_PANELS, DrawnRun, RunPanels, read_run
 
 PICTURES = ("learning_rates.png", "losses.png", "success.png")
 _MOST_RUNS = 10
-"""Runs that can be told from each other by colour."""
+"""Runs that colours can distinguish."""
 
 
 def draw_pictures(run_dir: Path) -> list[Path]:
@@ -63,7 +63,7 @@ def plot_runs(runs: Sequence[str], out: Path | None, smoothing: float) -> list[s
 
 
 def short_names(runs: Sequence[str]) -> list[str]:
-    """Return the shortest names that tell runs apart: the ends of their paths.
+    """Return the shortest names that distinguish runs: the ends of their paths.
 
     Raises:
         ConfigError: One is given twice.
