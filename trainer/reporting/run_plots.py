@@ -47,7 +47,7 @@ def plot_runs(runs: Sequence[str], out: Path | None, smoothing: float) -> list[s
     if not 0 <= smoothing < 1:
         raise ConfigError(f"--smooth: must be at least 0 and less than 1; got {smoothing:g}")
     if len(runs) > _MOST_RUNS:
-        raise ConfigError(f"RUN: at most {_MOST_RUNS} runs can be told apart in a plot; got {len(runs)}")
+        raise ConfigError(f"RUN: at most {_MOST_RUNS} runs can be distinguished in a plot; got {len(runs)}")
     folders = [Path(run) for run in runs]
     drawn = [_read(folder, name) for folder, name in zip(folders, short_names(runs), strict=True)]
     panels = RunPanels(drawn, smoothing).all()
