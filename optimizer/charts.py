@@ -48,7 +48,7 @@ class Mark:
     """A vertical line.
 
     Attributes:
-        label: What it shows. One legend entry stands for all marks of a label.
+        label: Its meaning. One legend entry stands for all marks of a label.
         at: Its place on the horizontal axis.
         style: A line style of matplotlib.
         colour: A colour of matplotlib.

@@ -1,4 +1,4 @@
-"""What a shell completes on the command line: keys, fields of the config and runs. Nothing here imports torch."""
+"""Completion by a shell: keys, fields of the config and runs. Nothing here imports torch."""
 
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase

@@ -69,7 +69,7 @@ def doctor(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run's directory. The run may be training, or killed.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print an object, for other programs.")] = False,
 ) -> None:
-    """Look for what is wrong with a run, with numbers and what to change. Exit code 1: something was found."""
+    """Look for faults of a run, with numbers and remedies. Exit code 1: something was found."""
     from ..diagnosis import doctor as checks
     from ..runtime.terminal import output
 

@@ -18,7 +18,7 @@ _WIDEST = 100
 
 
 def examine(run: str) -> tuple[Evidence, list[Finding]]:
-    """Return what the files of a run show and what all checks find: findings first, then notes.
+    """Return the evidence in the files of a run and the findings of all checks: findings first, then notes.
 
     Args:
         run: The run's directory. The run may be training, or killed.

@@ -1,4 +1,4 @@
-"""What the checks read of a run."""
+"""The evidence that the checks read of a run."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Finding:
     """Something in a run that looks wrong, or, as a note, that is worth knowing."""
 
     check: str
-    """The name of the check, and for what: a component or a metric."""
+    """The name of the check, and its subject: a component or a metric."""
     measured: str
     meaning: str
     remedy: str
@@ -35,7 +35,7 @@ class Finding:
 
 
 Check = Callable[["Evidence"], Iterable[Finding]]
-"""Returns what it finds in a run."""
+"""Returns its findings in a run."""
 
 
 class Evidence:

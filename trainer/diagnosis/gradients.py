@@ -79,7 +79,7 @@ def clipping(run: Evidence) -> Iterator[Finding]:
                 f"{100 * share:.0f}% of {counted(len(points), 'logged update')} clipped, the median norm by"
                 f" {factor:.3g}",
                 "Nearly every update has the same length: the lr sets the step alone, and with SGD it is far smaller"
-                " than the lr says.",
+                " than the lr alone would make it.",
                 f"--{path}={2 * limit * factor:.2g}, or leave it if the loss falls as it should.",
                 "note",
             )

@@ -87,7 +87,7 @@ def plateau(run: Evidence) -> Iterator[Finding]:
             "plateau",
             f"training loss {third:.4g} in the third quarter, {fourth:.4g} in the last, {fallen:.0f}% below its start;"
             f" lr still high: {', '.join(high)}",
-            "The loss has stopped falling: the model has converged, or the lr is too high to go on, or far too low.",
+            "The loss has stopped falling: the model has converged, or the lr is too high or far too low.",
             f"Let the lr fall: --model.component_optims.{high[0]}.params.schedule.type=cosine (or"
             " ReduceLROnPlateau), or look for another one with `innerstep lr-find`.",
             "note",

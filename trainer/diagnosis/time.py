@@ -1,4 +1,4 @@
-"""Checks of what a run spends its time on, and of the work that a kill would lose."""
+"""Checks of the phases in which a run spends its time, and of the work that a kill would lose."""
 
 from collections.abc import Iterable, Iterator
 from itertools import pairwise

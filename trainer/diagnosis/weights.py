@@ -1,4 +1,4 @@
-"""Checks of the weights: what moved from one checkpoint to another, and how far."""
+"""Checks of the weights: which ones moved from one checkpoint to another, and how far."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -136,7 +136,7 @@ def update_size(run: Evidence) -> Iterator[Finding]:
                 f"lr too high: {name}",
                 f"weights changed by {short.share:.3g} of their norm in {updates} updates,"
                 f" {short.share / updates:.2g} an update; usual is 1e-4 to 1e-2",
-                "Each update throws away a part of what was learned.",
+                "Each update throws away a part of the progress.",
                 f"Lower --{run.lr_field(name)}, for example to a tenth.",
             )
         elif all_updates >= _FEWEST_UPDATES and long.share < _TOO_LITTLE and not falls:

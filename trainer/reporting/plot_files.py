@@ -31,7 +31,7 @@ def require_plotting(path: str) -> None:
 
 
 def check_out(out: Path | None) -> None:
-    """Check a file that `--out` names, before what takes time.
+    """Check a file that `--out` names, before the work that takes time.
 
     Raises:
         ConfigError: It has another ending, its folder is not there, or the extra `plot` is missing.

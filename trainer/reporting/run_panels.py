@@ -26,7 +26,7 @@ _SPLITS = {"train": ("training batch", "-"), HELD_OUT: ("held out", "o-")}
 
 @dataclass(frozen=True)
 class DrawnRun:
-    """What is drawn of a run: its series, the updates at which it was resumed, and those of its best checkpoint."""
+    """The curves of a run: its series, the updates at which it was resumed, and those of its best checkpoint."""
 
     name: str
     metrics: Metrics
@@ -41,7 +41,7 @@ class DrawnRun:
 
 
 def read_run(run_dir: Path, name: str) -> DrawnRun:
-    """Return what is drawn of the run in a directory.
+    """Return the curves of the run in a directory.
 
     Raises:
         OSError: A file of it cannot be read.

@@ -13,7 +13,7 @@ from .run_panels import EPISODES, MOST_PANELS, DrawnRun, RunPanels, read_run
 
 PICTURES = ("learning_rates.png", "losses.png", "success.png")
 _MOST_RUNS = 10
-"""Runs that can be told from each other by colour."""
+"""Runs that colours can distinguish."""
 
 
 def draw_pictures(run_dir: Path) -> list[Path]:
@@ -47,7 +47,7 @@ def plot_runs(runs: Sequence[str], out: Path | None, smoothing: float) -> list[s
     if not 0 <= smoothing < 1:
         raise ConfigError(f"--smooth: must be at least 0 and less than 1; got {smoothing:g}")
     if len(runs) > _MOST_RUNS:
-        raise ConfigError(f"RUN: at most {_MOST_RUNS} runs can be told apart in a plot; got {len(runs)}")
+        raise ConfigError(f"RUN: at most {_MOST_RUNS} runs can be distinguished in a plot; got {len(runs)}")
     folders = [Path(run) for run in runs]
     drawn = [_read(folder, name) for folder, name in zip(folders, short_names(runs), strict=True)]
     panels = RunPanels(drawn, smoothing).all()
@@ -63,7 +63,7 @@ def plot_runs(runs: Sequence[str], out: Path | None, smoothing: float) -> list[s
 
 
 def short_names(runs: Sequence[str]) -> list[str]:
-    """Return the shortest names that tell runs apart: the ends of their paths.
+    """Return the shortest names that distinguish runs: the ends of their paths.
 
     Raises:
         ConfigError: One is given twice.

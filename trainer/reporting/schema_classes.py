@@ -100,9 +100,9 @@ class Definitions:
         self.schemas: dict[str, JsonSchema] = {}
 
     def add(self, name: str, cls: type[Any]) -> str:
-        """Add the parameters of a class, with what they refer to; return the name of the definition.
+        """Add the parameters of a class, with the definitions that they refer to; return the name of the definition.
 
-        Parameters of a class that says nothing about them are open.
+        Parameters of a class that does not declare them are open.
         """
         name = re.sub(r"[^\w.-]", "_", name)
         try:

@@ -1,4 +1,4 @@
-"""What the loader checks in the sections of a config beside their fields, as rules of its JSON schema."""
+"""The checks of the loader in the sections of a config beside their fields, as rules of its JSON schema."""
 
 from collections.abc import Mapping
 

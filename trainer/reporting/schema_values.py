@@ -8,7 +8,7 @@ from optimizer.config import REGISTRY_NOTE
 
 JsonSchema = dict[str, Any]
 REFERENCE = "#/$defs/"
-"""What comes before the name of a definition in a reference to it."""
+"""The text before the name of a definition in a reference to it."""
 INTERPOLATION = r"\$\{"
 """Pattern of text that stands for a value of any type."""
 
@@ -67,7 +67,7 @@ def as_written(schema: Mapping[str, Any], tagged: Mapping[str, str], is_whole: b
 def _alternatives(
     options: Sequence[Mapping[str, Any]], notes: JsonSchema, tagged: Mapping[str, str], is_whole: bool
 ) -> JsonSchema:
-    """Return the schema of a value that fits one of several, without `anyOf` where that can be said in one schema."""
+    """Return the schema of a value that fits one of several, without `anyOf` where one schema can express that."""
     values = [_values(option) for option in options]
     if all(found is not None for found in values):
         return _with_text({"enum": [value for found in values for value in found or ()], **notes})
@@ -117,7 +117,7 @@ def _with_text(schema: JsonSchema) -> JsonSchema:
 
 
 def notes_of(schema: Mapping[str, Any]) -> JsonSchema:
-    """Return what says nothing about which values fit."""
+    """Return the part that does not restrict the values."""
     return {name: schema[name] for name in ("description", "default", "deprecated", "examples") if name in schema}
 
 
