@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from importlib import import_module
 from types import TracebackType
 from typing import Any, Self
 
@@ -68,7 +67,8 @@ class PolicyEvaluation:
             _require_video()
         self.config, self._policy, self._world = config, objective, world or World()
         # An optimizer's first step imports it with triton's LLVM, and crashes if a renderer has loaded another one.
-        import_module("torch._dynamo")
+        from torch import _dynamo  # noqa: F401
+
         self.environment: Environment = config.make(PATH)
 
     def __enter__(self) -> Self:
