@@ -10,7 +10,13 @@ from sample_runs import ADAMW, config, two
 
 from optimizer.state.atomic_files import flush
 from trainer.reporting import run_plots as pictures
-from trainer.reporting.metrics_file import MetricsFile, looks_like_metrics, read_metrics, written_evaluation
+from trainer.reporting.metrics_file import (
+    MetricsFile,
+    evaluation_text,
+    looks_like_metrics,
+    read_metrics,
+    written_evaluation,
+)
 
 
 def line(step, split="train", **values):
@@ -255,3 +261,7 @@ def test_a_line_too_long_for_the_memory_is_kept_elsewhere(tmp_path, monkeypatch,
 def test_a_last_line_too_long_for_the_memory_is_dropped(tmp_path, monkeypatch, length):
     monkeypatch.setattr("trainer.reporting.metrics_file._MAX_LINE_BYTES", 100)
     assert resumed(tmp_path, "".join(LINES[:3]) + "x" * length) == ("".join(LINES[:3]), b"", 0)
+
+
+def test_small_losses_of_an_evaluation_are_not_shown_as_0():
+    assert evaluation_text(200, {"loss": 6.63e-7, "accuracy": 0.5}).endswith("loss 6.63e-07  accuracy 0.5000")

@@ -9,6 +9,7 @@ from typing import Any
 from optimizer.config import nearest, shown, shown_value
 
 from ..errors import ConfigError
+from ..run_layout import CONFIG
 from .json_places import read_placed_json
 from .places import Places
 from .plain_values import Plain
@@ -44,9 +45,7 @@ def read_placed_file(path: Path) -> tuple[dict[str, Any], Places]:
     try:
         config, places = read(_decode(_read_bytes(path)), str(path))
     except OSError as error:
-        meant = nearest(path.name, names_in(path.parent)) if isinstance(error, FileNotFoundError) else "."
-        rule = f"cannot be read: {error.strerror}{meant} Give the path of a YAML or JSON file."
-        raise ConfigError(f"{shown(path)}: {rule}") from error
+        raise ConfigError(f"{shown(path)}: {_unreadable(path, error)}") from error
     except MalformedError as error:
         raise ConfigError(f"{path}:{error.line}:{error.column}: {error.rule}") from error
     except ValueError as error:
@@ -100,3 +99,12 @@ def _decode(content: bytes) -> str:
         raise ValueError(
             f"is not UTF-8 (line {line}; it looks like Latin-1 or Windows-1252); save it as UTF-8"
         ) from error
+
+
+def _unreadable(path: Path, error: OSError) -> str:
+    if os.path.isfile(path / CONFIG):  # without an error for a folder that cannot be searched
+        return (
+            f"is a run or a project, and not a config; {path / CONFIG} is one. `innerstep resume RUN` continues a run."
+        )
+    meant = nearest(path.name, names_in(path.parent)) if isinstance(error, FileNotFoundError) else "."
+    return f"cannot be read: {error.strerror}{meant} Give the path of a YAML or JSON file."

@@ -25,6 +25,7 @@ from ..interfaces.objective import Outcome
 from ..loop.update_report import UpdateReport
 from ..run_layout import NOT_UNDERSTOOD
 from .record_file import RecordFile
+from .tables import number
 
 Mark = tuple[str, int]
 """The split and the step, which every line of ours has."""
@@ -123,7 +124,7 @@ def evaluation_text(step: int, metrics: Mapping[str, float]) -> str:
     """Return the line that reports an evaluation after `step` updates to the user."""
     only_loss = sum(name.startswith("loss/") for name in metrics) == 1  # then it is the total too
     shown = {name: value for name, value in metrics.items() if not (only_loss and name.startswith("loss/"))}
-    values = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
+    values = "  ".join(f"{name} {number(value)}" for name, value in shown.items())
     return f"after {counted(step, 'update')}, held out: {values}"
 
 
