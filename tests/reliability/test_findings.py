@@ -15,7 +15,7 @@ from rich.console import Console
 from trainer import resume, train
 from trainer.checkpoint.directory import complete_checkpoints
 from trainer.checkpoint.init_from import find_source
-from trainer.config.schema import InitConfig
+from trainer.config.init_from import InitConfig
 from trainer.run_layout import MANIFEST
 
 STEPS = {"total_steps": 4, "eval_every": 1, "keep_last": None}

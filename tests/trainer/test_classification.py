@@ -72,7 +72,7 @@ def test_training_and_evaluation_have_them_and_a_rule_can_wait_for_one(tmp_path)
     [
         ([5, 11], r"train\.objective\.params\.top_k: must be <= 10, the classes that have scores; got 11"),
         ([0], r"train\.objective\.params\.top_k\.0: .*1; got 0"),
-        ([2.5], r"train\.objective\.params\.top_k\.0: .*integer"),
+        ([2.5], r"train\.objective\.params\.top_k\.0: must be a whole number"),
         (5, r"train\.objective\.params\.top_k: .*list"),
     ],
 )

@@ -24,7 +24,7 @@ def run(cli, tmp_path):
 
 WITHOUT_PRESET = {"use_policy_training_preset": False}
 MISTAKES = {
-    "broken JSON": ('{"dataset": ', "train_config.json: Expecting value"),
+    "broken JSON": ('{"dataset": ', "train_config.json:1:13: a value must stand here"),
     "not a mapping": ("[1]", "must hold a mapping"),
     "a policy's config": (
         POLICY,

@@ -31,11 +31,11 @@ def test_a_config_is_drawn_as_text_by_component(cli, tmp_path, monkeypatch):
 
 def test_the_text_has_the_curves_shape(cli):
     _, printed = cli("plot", "LinearLR", "--start_factor=1", "--end_factor=0", "--total_iters=720", "--total_steps=720")
-    rows = chart(printed)
+    rows, width = chart(printed), printed.count("─")  # as wide as the terminal
     assert len(rows) == 10
     for index, columns in enumerate(rows):
-        assert abs(min(columns) - 7.2 * index) <= 1.5
-        assert abs(max(columns) - 7.2 * (index + 1)) <= 1.5
+        assert abs(min(columns) - width / 10 * index) <= 1.5
+        assert abs(max(columns) - width / 10 * (index + 1)) <= 1.5
 
 
 @pytest.mark.parametrize(("ending", "magic"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])

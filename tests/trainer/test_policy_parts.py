@@ -105,8 +105,8 @@ MISTAKES = {
         "model.policy.init_from.optimizer: must be false for a policy in parts",
     ),
     "path and type": (
-        {"path": "runs/other"},
-        "model.policy.path is 'runs/other', and model.policy.type is 'small_policy'",
+        {"path": "/runs/other"},
+        "model.policy.path is '/runs/other', and model.policy.type is 'small_policy'",
     ),
 }
 

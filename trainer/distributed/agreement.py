@@ -34,7 +34,7 @@ class Agreement:
         check: Called before each other exchange, to check that all processes come to it.
         deliver: Called after `check`, to finish what the processes have begun to exchange. One alone may fail in it, as
             in `failing_later`.
-        must_deliver: Whether this process has to wait for the others, until `deliver` is called, to go on with it.
+        must_deliver: Whether this process has to wait for the others, until `deliver` is called, before it continues.
     """
 
     def __init__(
