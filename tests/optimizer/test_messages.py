@@ -202,5 +202,5 @@ def test_everything_is_printed_in_one_place():
     texts = {name: path.read_text() for name, path in SOURCES.items()}
     places = {name: [word for word in around if word in text] for name, text in texts.items()}
     drawing = ("trainer.runtime.terminal", "trainer.reporting.plan_table", "trainer.reporting.run_summary")
-    assert {name: words for name, words in places.items() if words} == dict.fromkeys(drawing, ["console.print("])
+    assert {name: words for name, words in places.items() if words} == {key: ["console.print("] for key in drawing}
     assert sys.modules["trainer.runtime.terminal"] is terminal
