@@ -12,6 +12,8 @@ from ..scheduling.scheduler import EmbeddedScheduler
 Value = Callable[[int], float]
 """The value of an option by update."""
 
+FIRST_AT_ZERO = "update 0 runs at lr 0 and moves nothing: start the warm-up above 0"
+"""The warning about a warm-up from 0, as many schedules of other libraries have it: one update is lost."""
 JUMP = 0.1
 """Share of the highest value that one update may change it by."""
 
@@ -111,7 +113,7 @@ class _Run:
     def first(self) -> str:
         if self._option != "lr" or not self._values[0] == 0.0 < self._peak:
             return ""
-        return "update 0 runs at lr 0 and moves nothing: start the warm-up above 0"
+        return FIRST_AT_ZERO
 
     def peak(self, later: Sequence[int], values: Sequence[float]) -> str:
         highest = max(values, default=0.0)

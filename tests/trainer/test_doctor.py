@@ -96,6 +96,16 @@ def test_a_schedule_longer_than_the_run_is_found(tmp_path):
     assert (one.check, "longer than the run" in one.measured) == ("schedule: first", True)
 
 
+def test_a_warm_up_from_0_is_a_note(tmp_path):
+    run = run_of(tmp_path)
+    raw = json.loads((run / "config.yaml").read_text())
+    schedule = raw["model"]["component_optims"]["first"]["params"]["schedule"]
+    schedule["num_warmup_steps"] = 5
+    (run / "config.yaml").write_text(json.dumps(raw))
+    (one,) = examine(str(run))[1]
+    assert (one.check, one.kind, "Begin above 0" in one.remedy) == ("schedule: first", "note", True)
+
+
 def test_gradients_clipped_far_below_their_norm_are_a_note(tmp_path):
     run = run_of(tmp_path, fields={"grad_clip_norm": 1e-3})
     assert found(run) == {("clipping", "note")}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from optimizer.analysis import schedule_warnings
+from optimizer.analysis import FIRST_AT_ZERO, schedule_warnings
 
 from .evidence import Check, Evidence, Finding
 
@@ -55,12 +55,17 @@ def schedule_length(run: Evidence) -> Iterator[Finding]:
         except ValueError:
             continue
         for line in lines:
+            path = f"model.component_optims.{name}.params"
+            if line == FIRST_AT_ZERO:
+                meaning, remedy = "The first step is lost; all others are as meant.", f"Begin above 0 in {path}."
+                yield Finding(f"schedule: {name}", line, meaning, remedy, "note")
+                continue
             yield Finding(
                 f"schedule: {name}",
                 line,
                 "The lr does not follow the curve that was meant.",
-                f"Leave the lengths under model.component_optims.{name}.params out, so that they follow"
-                f" train.total_steps ({run.total}), or set them to it.",
+                f"Leave the lengths under {path} out, so that they follow train.total_steps ({run.total}), or set them"
+                " to it.",
             )
 
 
