@@ -17,6 +17,7 @@ from trainer.reporting.progress_bar import RunProgress
 from trainer.reporting.progress_view import ProgressView, component_lines
 from trainer.reporting.run_status import RunStatus
 from trainer.reporting.run_summary import next_commands
+from trainer.reporting.tables import fit_lines
 from trainer.runtime.signals import StoppedBySignal
 
 TEN = [f"part_{number}" for number in range(9)] + ["critic_with_a_rather_long_name"]
@@ -254,3 +255,12 @@ def test_forced_colours_on_a_pipe_move_no_cursor(tmp_path, monkeypatch):
     train(run_config(tmp_path / "run"), console=console)
     assert re.search(r"(?m)^update 1/12 ", console.file.getvalue())
     assert set(re.findall(r"\x1b\[[0-9;?]*(.)", console.file.getvalue())) <= {"m"}
+
+
+@pytest.mark.parametrize("width", [20, 40, 60])
+def test_no_number_of_a_message_is_broken(width):
+    text = "after 2900 updates, held out: loss 0.0334  first_action_error 0.0257"
+    lines = fit_lines(text, width).split("\n")
+    assert max(map(len, lines)) <= width
+    assert " ".join(lines).split() == text.split()
+    assert fit_lines(text, None) == text

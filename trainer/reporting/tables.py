@@ -55,8 +55,14 @@ def wrap_entries(entries: Iterable[str], width: int | None, gap: str = GAP) -> l
 
 
 def fit_lines(text: str, width: int | None) -> str:
-    """Return text in which the entries of a line that is longer than `width` continue in the next ones."""
-    return "\n".join(part for line in text.split("\n") for part in wrap_entries(line.split(GAP), width))
+    """Return text in which the entries of a line that is longer than `width` continue in the next ones.
+
+    An entry that is longer itself continues after a space. None: nothing is wrapped.
+    """
+    if width is None:
+        return text
+    parts = (part for line in text.split("\n") for part in wrap_entries(line.split(GAP), width))
+    return "\n".join(line for part in parts for line in (fold(part, width) if len(part) > width else [part]))
 
 
 def named_values(rows: Iterable[tuple[str, Sequence[str]]], width: int | None) -> Iterator[tuple[str, str]]:
