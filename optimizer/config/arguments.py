@@ -13,8 +13,8 @@ from .fields import FieldDefinitions
 from .validation import Config
 
 T = TypeVar("T")
-_models: WeakKeyDictionary[type, type[BaseModel]] = WeakKeyDictionary()
-"""Models of classes, which take milliseconds to make."""
+_models: WeakKeyDictionary[type, tuple[object, type[BaseModel]]] = WeakKeyDictionary()
+"""The constructors of classes and their models, which take milliseconds to make."""
 
 
 def construct(cls: type[T], params: Mapping[str, object]) -> T:
@@ -49,9 +49,11 @@ def arguments_model(cls: type) -> type[BaseModel]:
     """Return the model that validates arguments of `cls`: `cls` itself, or the model of its constructor's signature."""
     if issubclass(cls, BaseModel):
         return cls
-    if cls not in _models:
-        _models[cls] = signature_model(cls)
-    return _models[cls]
+    constructor, model = _models.get(cls, (None, BaseModel))
+    if constructor is not cls.__init__:
+        constructor, model = cls.__init__, signature_model(cls)
+        _models[cls] = constructor, model
+    return model
 
 
 def signature_model(function: Callable[..., object]) -> type[Config]:

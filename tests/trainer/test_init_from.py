@@ -155,7 +155,7 @@ REFUSED = {
     ),
     "stars that do not go up": (
         {"path": "{run}", "rename": {"linear.*": "x"}},
-        "init_from.rename.linear.*: must have as many * as the name there; got 'x'",
+        "init_from.rename.'linear.*': must have as many * as the name there; got 'x'",
     ),
     "nothing": ({"path": "{run}", "weights": False}, "init_from: loads nothing"),
     "a misspelt option": ({"path": "{run}", "optimiser": True}, "optimiser: unknown name; did you mean 'optimizer'?"),

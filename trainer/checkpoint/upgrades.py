@@ -161,7 +161,7 @@ def _unknown_params(path: str, params: JsonObject, known: ClassChoice) -> list[s
         check_arguments(known.chosen, params)
     except ValidationError as error:
         names = {tuple(detail["loc"]) for detail in error.errors() if detail["type"] == "unknown_name"}
-        lines = explain(nest(error, (path, "params")))
+        lines = explain(nest(error, (*path.split("."), "params")))
         return [
             line for line in lines if any(line.startswith(f"{path}.params.{_dotted_path(name)}:") for name in names)
         ]
