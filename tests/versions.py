@@ -35,7 +35,7 @@ CORE = (
 
 
 def declared():
-    """Return what the program and its extra `plot` need, as pyproject.toml says it."""
+    """Return the requirements of the program and its extra `plot` in pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     return [*project["dependencies"], *extras["plot"]]

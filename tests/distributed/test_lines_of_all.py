@@ -64,7 +64,7 @@ def report_of(step, metrics):
 
 
 def lines_with_a_full_disk():
-    """Write three lines of which the first one cannot be written; return what this process did, and a gathered value.
+    """Write three lines of which the first one cannot be written; return the outcome here, and a gathered value.
 
     Returns:
         The message of the error, the updates observed and those written, and a value gathered afterwards.

@@ -1,4 +1,4 @@
-"""The page that a package index shows stands alone, and what is said of the extras is true."""
+"""The page that a package index shows stands alone, and names the extras that there are."""
 
 import re
 import tomllib

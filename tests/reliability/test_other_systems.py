@@ -1,4 +1,4 @@
-"""What Windows does differently, as far as it can be imitated here."""
+"""Differences of Windows and macOS, as far as they can be imitated here."""
 
 import errno
 import fcntl

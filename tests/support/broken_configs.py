@@ -1,4 +1,4 @@
-"""Configs that are refused: each with where the mistake is, its path, and words of the remedy."""
+"""Configs with a name or a form that is refused: each with the place of the mistake, its path, words of the remedy."""
 
 from dataclasses import dataclass
 
@@ -69,11 +69,12 @@ def after(number: int, line: str) -> str:
     return at((number, GOOD.splitlines()[number - 1] + "\n" + line))
 
 
-def _rows(*rows: tuple[str, str, str, str, str]) -> list[Broken]:
-    return [Broken(*row) for row in rows]
+def rows(*values: tuple[str, str, str, str, str]) -> list[Broken]:
+    """Return a row for each tuple of its values."""
+    return [Broken(*each) for each in values]
 
 
-NAMES = _rows(
+NAMES = rows(
     ("misspelt section", at((TRAIN, "trian:")), "26:1", "trian", "did you mean 'train'?"),
     ("missing section", "".join(GOOD.splitlines(True)[:25]), "1:1", "train", "required, but not given"),
     ("misspelt field of data", at((BATCH, "  batchsize: 4")), "6:3", "data.batchsize", "did you mean 'batch_size'?"),
@@ -151,7 +152,7 @@ NAMES = _rows(
 """Names that are misspelt, missing or unknown."""
 
 SYNONYMS = [
-    *_rows(
+    *rows(
         ("learning_rate", at((LR, "        learning_rate: 1e-3")), "23:9", "head.params.learning_rate", "mean 'lr'?"),
         ("wd", after(LR, "        wd: 0.1"), "24:9", "head.params.wd", "did you mean 'weight_decay'?"),
         ("beta1", at((BETAS, "        beta1: 0.9")), "24:9", "head.params.beta1", "did you mean 'betas'?"),
@@ -271,154 +272,8 @@ SYNONYMS = [
 ]
 """Names of other libraries, and fields in the wrong section."""
 
-VALUES = _rows(
-    (
-        "text for a number",
-        at((STEPS, "  total_steps: many")),
-        "28:3",
-        "train.total_steps",
-        "a whole number; got 'many'",
-    ),
-    ("fraction for a count", at((STEPS, "  total_steps: 10.5")), "28:3", "train.total_steps", "without a fraction"),
-    ("boolean for a count", at((STEPS, "  total_steps: true")), "28:3", "train.total_steps", "not true or false"),
-    ("negative count", at((STEPS, "  total_steps: -5")), "28:3", "train.total_steps", "greater than or equal to 1"),
-    ("zero count", at((BATCH, "  batch_size: 0")), "6:3", "data.batch_size", "greater than or equal to 1"),
-    ("negative seed", at((SEED, "seed: -1")), "1:1", "seed", "greater than or equal to 0"),
-    ("large seed", at((SEED, "seed: 99999999999999999999")), "1:1", "seed", "64 bits"),
-    ("null seed", at((SEED, "seed: null")), "1:1", "seed", "a whole number; got null"),
-    ("None for null", after(DEVICE, "  save_every: None"), "31:3", "train.save_every", "is written null"),
-    ("None for a count", at((STEPS, "  total_steps: None")), "28:3", "train.total_steps", "is written null"),
-    ("no length", at((STEPS, "")), "26:1", "train.total_steps", "give total_steps or epochs"),
-    (
-        "two lengths",
-        after(STEPS, "  epochs: 2"),
-        "28:3",
-        "train.total_steps",
-        "give total_steps or epochs, one of them",
-    ),
-    ("None for a number", at((LR, "        lr: None")), "23:9", "head.params.lr", "is written null"),
-    ("text for a float", at((LR, "        lr: fast")), "23:9", "head.params.lr", "must be a number; got 'fast'"),
-    ("negative lr", at((LR, "        lr: -1")), "23:9", "head.params.lr", "at least 0"),
-    ("infinite lr", at((LR, "        lr: .inf")), "23:9", "head.params.lr", "must be finite"),
-    ("one beta", at((BETAS, "        betas: [0.9]")), "24:9", "head.params.betas", "at least 2 items; got [0.9]"),
-    ("three betas", at((BETAS, "        betas: [0.9, 0.9, 0.9]")), "24:9", "head.params.betas", "at most 2 items"),
-    ("a beta of 1", at((BETAS, "        betas: [0.9, 1.0]")), "24:9", "head.params.betas", "less than 1"),
-    ("number for betas", at((BETAS, "        betas: 0.9")), "24:9", "head.params.betas", "must be a list; got 0.9"),
-    ("text in betas", at((BETAS, "        betas: [0.9, high]")), "24:22", "head.params.betas.1", "must be a number"),
-    (
-        "text for an entry",
-        at((HEAD, "    head: mlp"), (14, ""), (15, ""), (16, ""), (17, "")),
-        "13:5",
-        "components.head",
-        "{type: mlp}",
-    ),
-    (
-        "list for an entry",
-        at((HEAD, "    head: [mlp]"), (14, ""), (15, ""), (16, ""), (17, "")),
-        "13:5",
-        "components.head",
-        "must be a mapping",
-    ),
-    (
-        "nothing for an entry",
-        at((HEAD, "    head:"), (14, ""), (15, ""), (16, ""), (17, "")),
-        "13:5",
-        "components.head",
-        "got null",
-    ),
-    (
-        "nothing for data",
-        at((DATA, "data:"), (4, ""), (5, ""), (6, "")),
-        "3:1",
-        "data",
-        "must be a mapping with a `type`",
-    ),
-    ("number for model", "seed: 0\nmodel: 3\n", "2:1", "model", "must be a mapping; got 3"),
-    ("list for train", "seed: 0\ntrain: [1]\n", "2:1", "train", "must be a mapping; got [1]"),
-    ("text for a schedule", at((SCHEDULE, "        schedule: cosine")), "25:9", "params.schedule", "{type: cosine}"),
-    (
-        "text for params",
-        at((FIRST_PARAMS, "      params: big")),
-        "11:7",
-        "first.params",
-        "must be a mapping; got 'big'",
-    ),
-    ("list for params", at((FIRST_PARAMS, "      params: [1]")), "11:7", "first.params", "must be a mapping; got [1]"),
-    ("text for plugins", at((PLUGINS, "plugins: sample_traces")), "2:1", "plugins", "write [sample_traces]"),
-    ("list in plugins", at((PLUGINS, "plugins: [sample_traces, [5]]")), "2:26", "plugins.1", "must be text"),
-    ("unknown plugin", at((PLUGINS, "plugins: [sample_traces, numpyy]")), "2:26", "plugins.1", "numpyy"),
-    ("file as a plugin", at((PLUGINS, "plugins: [sample_traces, parts.py]")), "2:26", "plugins.1", "parts"),
-    ("yes for a boolean", after(DEVICE, "  compile: yes"), "31:3", "train.compile", "got 'yes'. Write true"),
-    ("text for a boolean", after(DEVICE, "  compile: 'true'"), "31:3", "train.compile", "without quotes"),
-    ("number for a boolean", after(DEVICE, "  compile: 5"), "31:3", "train.compile", "must be true or false"),
-    ("unknown choice", after(DEVICE, "  on_nonfinite: stopp"), "31:3", "train.on_nonfinite", "did you mean 'stop'"),
-    ("number for a choice", after(DEVICE, "  precision: 16"), "31:3", "train.precision", "'fp32', 'bf16' or 'fp16'"),
-    ("unknown precision", after(DEVICE, "  precision: float16"), "31:3", "train.precision", "'fp32', 'bf16' or 'fp16'"),
-    ("unknown device", at((DEVICE, "  device: gpu")), "30:3", "train.device", "no such device"),
-    ("variable as a device", at((DEVICE, "  device: $DEVICE")), "30:3", "train.device", "no such device"),
-    ("empty run_dir", at((RUN_DIR, "  run_dir: ''")), "29:3", "train.run_dir", "must not be empty"),
-    ("null run_dir", at((RUN_DIR, "  run_dir:")), "29:3", "train.run_dir", "must be a path, as text"),
-    ("list for run_dir", at((RUN_DIR, "  run_dir: [a]")), "29:3", "train.run_dir", "must be a path, as text"),
-    ("unset variable in run_dir", at((RUN_DIR, "  run_dir: $UNSET_HERE/x")), "29:3", "train.run_dir", "UNSET_HERE"),
-    ("a file name that is too long", at((RUN_DIR, f"  run_dir: {'x' * 300}")), "29:3", "train.run_dir", "255"),
-    ("text for log", after(DEVICE, "  log: jsonl"), "31:3", "train.log", "Write [jsonl]"),
-    ("no jsonl", after(DEVICE, "  log: []"), "31:3", "train.log", "must contain jsonl"),
-    ("text for freeze", at((FREEZE, "      freeze: layers.0")), "12:7", "first.freeze", "write [layers.0]"),
-    ("number for freeze", at((FREEZE, "      freeze: 5")), "12:7", "first.freeze", "must be true or false"),
-    ("list for init_from", at((FREEZE, "      init_from: [5]")), "12:7", "first.init_from", "must be a mapping"),
-    (
-        "nothing to load",
-        at((FREEZE, "      init_from: {path: x, weights: false}")),
-        "12:7",
-        "first.init_from",
-        "loads nothing",
-    ),
-    ("tau without ema_of", at((FREEZE, "      tau: 2")), "12:7", "first.tau", "less than or equal to 1"),
-    ("list for ema_of", at((FREEZE, "      ema_of: [head]")), "12:7", "first.ema_of", "must be text"),
-    ("text for wiring", after(DEVICE, "  ema: {components: first}"), "31:9", "train.ema.components", "Write [first]"),
-    ("zero minutes", after(DEVICE, "  save_every_minutes: 0"), "31:3", "train.save_every_minutes", "greater than 0"),
-    (
-        "a stranger beside a mistake",
-        at((LR, "        lr: x"), (FIRST_OPTIM, "    frist: {type: sgd}")),
-        "19:5",
-        "model.component_optims.frist",
-        "did you mean 'first'",
-    ),
-    (
-        "many mistakes",
-        after(STEPS, "\n".join(f"  unknown_name_{number}: 1" for number in range(40))),
-        "29:3",
-        "train.unknown_name_0",
-        "unknown name",
-    ),
-    (
-        "mistakes in two sections",
-        at((SEED, "seed: x"), (STEPS, "  total_steps: y")),
-        "28:3",
-        "train.total_steps",
-        "got 'y'",
-    ),
-    (
-        "a mistake beside one in params",
-        at((LR, "        lr: x"), (OPTIM_TYPE, "      type: adamw\n      evry: 2")),
-        "24:9",
-        "head.params.lr",
-        "got 'x'",
-    ),
-    (
-        "no component",
-        at((8, "  components: {}"), *[(line, "") for line in range(9, 26)]),
-        "8:3",
-        "model.components",
-        "at least one",
-    ),
-    ("a date for a count", at((STEPS, "  total_steps: 2026-11-25")), "28:3", "train.total_steps", "a whole number"),
-    ("a time for a number", at((LR, "        lr: 1:30")), "23:9", "head.params.lr", "must be a number; got '1:30'"),
-)
-"""Values of a wrong type or size."""
-
 FORM = [
-    *_rows(
+    *rows(
         ("a tab", at((BATCH, "\tbatch_size: 4")), "6:1", "", "a tab; indent with spaces"),
         ("no space after a colon", at((SEED, "seed:0")), "1:5", "", "a space is missing after seed:"),
         ("a key twice", after(SEED, "seed: 1"), "2:1", "", "the key 'seed' is given twice"),
@@ -499,4 +354,4 @@ FORM = [
 ]
 """Texts that are not well-formed, and values that stand in other places than they are used."""
 
-BROKEN = [*NAMES, *SYNONYMS, *VALUES, *FORM]
+BROKEN = [*NAMES, *SYNONYMS, *FORM]

@@ -4,11 +4,15 @@ import textwrap
 
 import pytest
 from broken_commands import BROKEN_COMMANDS
-from broken_configs import BROKEN, GOOD
+from broken_configs import BROKEN as NAMES_AND_FORM
+from broken_configs import GOOD
+from broken_values import VALUES
 from sample_traces import TRACE
 
 from trainer import load_config
 from trainer.config.overrides import parse_overrides
+
+BROKEN = [*NAMES_AND_FORM, *VALUES]
 
 SCREEN = 24
 """Lines of 80 columns."""

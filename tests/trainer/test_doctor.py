@@ -16,7 +16,7 @@ UPDATES = 100
 
 
 def found(run):
-    """Return the names of what is found in a run, without the component or metric, and whether it is a finding."""
+    """Return the names of the findings in a run, without the component or metric, and whether it is a finding."""
     return {(one.check.partition(":")[0], one.kind) for one in examine(str(run))[1]}
 
 
@@ -26,7 +26,7 @@ def losses(at):
 
 
 def lines(updates=UPDATES, held_out=None, **values):
-    """Return the lines of a healthy run. held_out, values: functions of the share of the run in place of its own."""
+    """Return the lines of a healthy run. held_out, values: other functions of the share of the run."""
     made = []
     own = {"loss": losses, "data_wait": lambda at: 0.02} | {f"lr/{name}": lambda at: 1e-3 * (1 - at) for name in MLPS}
     for step in range(updates):

@@ -84,7 +84,7 @@ def test_init_writes_the_files_of_a_template_and_names_the_next_commands(cli, tm
 
 def test_init_refuses_to_overwrite_and_lists_the_files(cli, tmp_path):
     (tmp_path / "config.yaml").write_text("mine")
-    (tmp_path / "my_parts.py").symlink_to("nowhere.py")
+    (tmp_path / "my_parts.py").symlink_to("missing.py")
     code, printed = cli("init", tmp_path)
     assert code == 2
     assert "config.yaml, my_parts.py" in " ".join(printed.split())

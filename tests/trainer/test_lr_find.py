@@ -154,7 +154,7 @@ def test_the_loss_is_that_of_the_component_where_an_objective_steps_several(tmp_
         (["--component=first", "--to=inf"], "--from, --to"),
         (["--component=first", "--updates=3"], "--updates: must be at least 12; got 3"),
         (["--component=first", "--out=x.gif"], "--out: must end in .png, .svg or .pdf; got x.gif"),
-        (["--component=first", "--out=nowhere/x.png"], "--out: there is no directory nowhere"),
+        (["--component=first", "--out=missing/x.png"], "--out: there is no directory missing"),
     ],
 )
 def test_a_mistake_is_refused_before_training(tmp_path, cli, arguments, message):

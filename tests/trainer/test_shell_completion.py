@@ -1,4 +1,4 @@
-"""What the shell completes, and what -h says."""
+"""Completion in the shell, and -h."""
 
 import json
 import os
@@ -28,7 +28,7 @@ COMMANDS = all_commands()
 
 
 def completed(words):
-    """Return what bash is offered for the last of the words, and which heavy modules that takes."""
+    """Return the completions of the last of the words in bash, and the heavy modules that this imports."""
     code = (
         "import atexit, json, sys; sys.argv = ['innerstep'];"
         "heavy = lambda: [name for name in ('torch', 'numpy', 'yaml') if name in sys.modules];"
@@ -75,7 +75,7 @@ def test_runs_are_found_in_folders_below(tmp_path):
     assert runs("") == ["else/deep/third", "runs/first", "runs/second"]
     assert runs("ru") == ["runs/first", "runs/second"]
     assert runs(f"{tmp_path}/runs/s") == [f"{tmp_path}/runs/second"]
-    assert runs("nowhere/x") == []
+    assert runs("missing/x") == []
 
 
 def test_keys_to_draw_are_curves_and_fields_need_a_section():

@@ -69,7 +69,7 @@ def test_several_files_are_one_config_unless_each_is_asked_for(cli, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("override", "says"),
+    ("override", "message"),
     [
         ("--train.device=gpu", "train.device: no such device"),
         ("--train.log=[jsonl,jsnol]", "train.log.1: unknown metrics sink 'jsnol'"),
@@ -80,10 +80,10 @@ def test_several_files_are_one_config_unless_each_is_asked_for(cli, tmp_path):
         ),
     ],
 )
-def test_mistakes_are_reported(override, says, cli):
+def test_mistakes_are_reported(override, message, cli):
     code, printed = cli("validate", "c.yaml", override)
     assert code == 2
-    assert says in printed
+    assert message in printed
     assert "Traceback" not in printed
 
 
