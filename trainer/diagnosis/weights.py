@@ -1,7 +1,7 @@
 """Checks of the weights: which ones moved from one checkpoint to another, and how far."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -81,13 +81,9 @@ def unmoved(run: Evidence) -> Iterator[Finding]:
                 f" --model.components.{name}.freeze=true",
             )
         elif moved.still:
-            yield Finding(
-                f"never moved: {name}",
-                f"{len(moved.still)} of {moved.parameters} parameters identical in the {between}:"
-                f" {listed(moved.still, _SHOWN)}",
-                "No gradient reaches them: the forward pass does not use them, or a group's lr is 0.",
-                f"Remove them, or freeze them by name: model.components.{name}.freeze: [{moved.still[0]}].",
-            )
+            measured = f"{len(moved.still)} of {moved.parameters} parameters identical in the {between}"
+            meaning = "No gradient reaches them: the forward pass does not use them, or a group's lr is 0."
+            yield _never_moved(name, moved.still, measured, meaning)
         if moved.statistics and len(moved.still_statistics) == moved.statistics:
             yield Finding(
                 f"BatchNorm stands still: {name}",
@@ -108,12 +104,14 @@ def _without_state(run: Evidence) -> Iterator[Finding]:
             with opened_tensors(tensors) as file:
                 with_state = {key.rpartition("/")[0] for key in file.keys()}  # noqa: SIM118  not a dict
             if with_state and (bare := [parameter for parameter in known if parameter not in with_state]):
-                yield Finding(
-                    f"never moved: {name}",
-                    f"the optimizer has no state of {len(bare)} of {len(known)} parameters: {listed(bare, _SHOWN)}",
-                    "They never had a gradient: the forward pass does not use them.",
-                    f"Remove them, or freeze them by name: model.components.{name}.freeze: [{bare[0]}].",
-                )
+                measured = f"the optimizer has no state of {len(bare)} of {len(known)} parameters"
+                meaning = "They never had a gradient: the forward pass does not use them."
+                yield _never_moved(name, bare, measured, meaning)
+
+
+def _never_moved(component: str, parameters: Sequence[str], measured: str, meaning: str) -> Finding:
+    remedy = f"Remove them, or freeze them by name: model.components.{component}.freeze: [{parameters[0]}]."
+    return Finding(f"never moved: {component}", f"{measured}: {listed(parameters, _SHOWN)}", meaning, remedy)
 
 
 def update_size(run: Evidence) -> Iterator[Finding]:
