@@ -19,7 +19,7 @@ from ..transforms.local_shards import LocalShards, Waiting, active_shards, move_
 from ..transforms.memory_layout import with_strides_of
 from ..transforms.weight_decay import decoupled_decay, l2_penalty
 from ..types import MOMENTS, ParamGroup
-from . import native
+from . import native, native_library
 from .cautious import BUFFER, sgd_buffer
 from .moments import adam_state, cast_moments, count_step
 from .stepping import by_group, unsupported_group
@@ -30,7 +30,7 @@ FAILURES: dict[tuple[str, torch.device, torch.dtype, torch.dtype], str] = {}
 
 def unsupported_reason(step: str, optimizer: ScheduledOptimizer, group: ParamGroup) -> str | None:
     """Return why the compiled step of that name cannot take the steps of `group`, or None."""
-    reason = unsupported_group(group, {"cpu": tuple(native.REALS), "cuda": (torch.float32,)})
+    reason = unsupported_group(group, {"cpu": tuple(native_library.REALS), "cuda": (torch.float32,)})
     if reason is not None or not group["params"]:
         return reason
     p = group["params"][0]
@@ -44,7 +44,7 @@ def uncompilable(step: str, device: torch.device, dtype: torch.dtype, state_dtyp
         return FAILURES[key]
     try:
         if device.type == "cpu":
-            native.check_step(step, dtype, state_dtype)
+            native_library.check_step(step, dtype, state_dtype)
         else:
             from . import gpu
 

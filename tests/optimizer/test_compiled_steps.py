@@ -8,7 +8,7 @@ from sample_steps import CAUTIOUS, RADAM, WITH_KERNELS, Contiguous, Shapes, apar
 from torch import nn
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY
-from optimizer.kernels import blocks, native
+from optimizer.kernels import blocks, native_library
 from optimizer.kernels.registry import implementation_of
 
 
@@ -248,16 +248,16 @@ def test_a_compiler_that_makes_another_library_is_told_when_the_optimizer_is_bui
     )
     compiler.chmod(0o755)
     monkeypatch.setenv("CC", str(compiler))
-    native.library.cache_clear()
+    native_library.library.cache_clear()
     try:
         with pytest.raises(ValueError, match=r"made a library of native\.c without the step adam"):
             OPTIMIZER_BUILDER_REGISTRY["adamw"](implementation="compiled").build([nn.Parameter(torch.zeros(3))])
     finally:
-        native.library.cache_clear()
+        native_library.library.cache_clear()
 
 
 def test_compiled_says_so_when_the_optimizer_is_built_without_a_compiler(monkeypatch):
-    native.library.cache_clear()
+    native_library.library.cache_clear()
     for compiler, message in (
         ("/nowhere/cc", "No such file"),
         ("false", "false could not compile native.c"),

@@ -10,7 +10,7 @@ from conftest import NO_COMPILER
 from torch import nn
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY
-from optimizer.kernels import native
+from optimizer.kernels import native_library
 
 
 @pytest.fixture
@@ -24,10 +24,10 @@ def compiler(tmp_path, monkeypatch):
         monkeypatch.setenv("CC", str(path))
         OPTIMIZER_BUILDER_REGISTRY["adamw"](implementation="compiled").build([nn.Parameter(torch.zeros(3))])
 
-    monkeypatch.setattr(native, "SECONDS_TO_COMPILE", 2)
-    native.library.cache_clear()
+    monkeypatch.setattr(native_library, "SECONDS_TO_COMPILE", 2)
+    native_library.library.cache_clear()
     yield build
-    native.library.cache_clear()
+    native_library.library.cache_clear()
 
 
 def has_ended(pid):
@@ -56,14 +56,14 @@ def test_a_compiler_that_does_not_end_is_killed_with_what_it_started(compiler, t
 
 
 def test_a_process_that_the_compiler_leaves_is_not_waited_for(compiler, tmp_path, monkeypatch):
-    monkeypatch.setattr(native, "SECONDS_TO_COMPILE", 60)
+    monkeypatch.setattr(native_library, "SECONDS_TO_COMPILE", 60)
     with pytest.raises(ValueError, match=r"could not compile native\.c: no such flag"):
         compiler("sleep 1000 & echo $! > pid; echo no such flag >&2; exit 1")
     os.kill(int(Path(tmp_path / "pid").read_text()), 9)
 
 
 def test_of_much_that_a_compiler_says_the_beginning_is_shown(compiler, monkeypatch):
-    monkeypatch.setattr(native, "SECONDS_TO_COMPILE", 60)
+    monkeypatch.setattr(native_library, "SECONDS_TO_COMPILE", 60)
     with pytest.raises(ValueError, match=r"could not compile native\.c: 1\n2\n") as refusal:
         compiler("seq 100000 >&2; exit 1")
     assert len(str(refusal.value)) < 20_000
@@ -87,7 +87,7 @@ def test_a_compiler_that_makes_no_library_is_told_when_the_optimizer_is_built(co
 def test_an_empty_CC_is_the_usual_compiler(monkeypatch):  # noqa: N802  # the variable's name
     monkeypatch.setenv("CC", "  ")
     monkeypatch.setenv("PATH", "")
-    native.library.cache_clear()
+    native_library.library.cache_clear()
     with pytest.raises(ValueError, match="No such file or directory: 'cc'"):
         OPTIMIZER_BUILDER_REGISTRY["adamw"](implementation="compiled").build([nn.Parameter(torch.zeros(3))])
 
@@ -105,14 +105,14 @@ def test_steps_without_openmp_are_those_with_it(monkeypatch):
         optimizer.step()
         return parameters
 
-    native.library.cache_clear()
+    native_library.library.cache_clear()
     with_threads = stepped()
-    monkeypatch.setattr(native.sys, "platform", "darwin")
-    monkeypatch.setattr(native.platform, "machine", lambda: "x86_64")
-    native.library.cache_clear()
+    monkeypatch.setattr(native_library.sys, "platform", "darwin")
+    monkeypatch.setattr(native_library.platform, "machine", lambda: "x86_64")
+    native_library.library.cache_clear()
     for one, other in zip(stepped(), with_threads, strict=True):
         assert torch.equal(one, other)
-    assert "-fopenmp" not in native._flags_of_system()
-    monkeypatch.setattr(native.platform, "machine", lambda: "arm64")
-    assert native._flags_of_system()[0] == "-mcpu=native"
-    native.library.cache_clear()
+    assert "-fopenmp" not in native_library._flags_of_system()
+    monkeypatch.setattr(native_library.platform, "machine", lambda: "arm64")
+    assert native_library._flags_of_system()[0] == "-mcpu=native"
+    native_library.library.cache_clear()

@@ -12,7 +12,7 @@ from conftest import NO_COMPILER, ROOT
 from torch import nn
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY
-from optimizer.kernels import compiled, native
+from optimizer.kernels import compiled, native_library
 
 WORKER = ROOT / "tests" / "workers" / "odd_memory.py"
 WAYS = [
@@ -129,21 +129,21 @@ def test_a_late_group_that_cannot_be_compiled_is_stepped_by_the_class(monkeypatc
         lr=0.01, weight_decay=0.0, implementation="compiled", grad_clip_norm=None
     )
     optimizer = factory.build([p])
-    native.library.cache_clear()
+    native_library.library.cache_clear()
     monkeypatch.setattr(compiled, "FAILURES", {})
     monkeypatch.setenv("CC", "/nowhere/cc")
     optimizer.add_param_group({"params": [late]})
     for _ in range(2):
         p.grad, late.grad = torch.ones(5), torch.ones(5, dtype=torch.float64)
         optimizer.step()
-    native.library.cache_clear()
+    native_library.library.cache_clear()
     assert p[0].item() == pytest.approx(0.98, rel=1e-6)
     assert late[0].item() == pytest.approx(0.98, rel=1e-6)
 
 
 def test_a_compiler_that_prints_odd_bytes_or_does_not_end_is_told_in_words(monkeypatch, tmp_path):
-    native.library.cache_clear()
-    monkeypatch.setattr(native, "SECONDS_TO_COMPILE", 0.2)
+    native_library.library.cache_clear()
+    monkeypatch.setattr(native_library, "SECONDS_TO_COMPILE", 0.2)
     for text, message in (
         ("printf 'erreur \\351\\n' >&2; exit 1", "could not compile native.c: erreur"),
         ("exec sleep 30", "did not compile native.c in 0.2 seconds"),
@@ -155,7 +155,7 @@ def test_a_compiler_that_prints_odd_bytes_or_does_not_end_is_told_in_words(monke
         factory = OPTIMIZER_BUILDER_REGISTRY["adamw"](implementation="compiled")
         with pytest.raises(ValueError, match=f"has no compiled one here: .*{message}"):
             factory.build([nn.Parameter(torch.ones(3))])
-    native.library.cache_clear()
+    native_library.library.cache_clear()
 
 
 def free_gradient(p, state):
