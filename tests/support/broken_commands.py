@@ -9,15 +9,17 @@ class BrokenCommand:
 
     line: str
     says: tuple[str, ...]
-    """Words of the message, in this order. An override's error begins with `--flag: dotted.path`."""
+    """Words of the message, in this order. An override's error begins with `--dotted.path: `."""
 
 
 OPTIM = "model.component_optims.head"
 
 
 def _override(key: str, value: str, *says: str, path: str = "") -> BrokenCommand:
-    """Return the row of an override whose error names its flag, and the path: that of the flag, or one inside it."""
-    return BrokenCommand(f"plan c.yaml --{key}={value}", (f"--{key}: {path or key}: ", *says))
+    """Return the row of an override whose error names its flag, and the path if that is one inside the flag's."""
+    return BrokenCommand(
+        f"plan c.yaml --{key}={value}", (f"--{key}: {path}: " if path and path != key else f"error: --{key}: ", *says)
+    )
 
 
 OVERRIDES = [
@@ -59,7 +61,7 @@ OVERRIDES = [
     _override("trian.total_steps", "7", "did you mean 'train'", path="trian"),
     BrokenCommand(
         "plan c.yaml --train.total_steps=x --data.batch_size=y",
-        ("--data.batch_size: data.batch_size: ", "--train.total_steps: train.total_steps: "),
+        ("--data.batch_size: ", "--train.total_steps: "),
     ),
 ]
 """Overrides of a wrong name or value."""

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from trainer import ConfigError
-from trainer.config.places import place_of
+from trainer.config.overrides import parse_overrides, places_with
+from trainer.config.places import Place, place_of, with_places
 from trainer.config.yaml_file import read_placed_file
 
 YAML = """\
@@ -124,3 +125,15 @@ def test_a_malformed_json_is_refused_at_its_place(text, tmp_path):
     with pytest.raises(ConfigError) as error:
         read_placed_file(path)
     assert str(error.value).startswith(f"{path}:{MALFORMED_JSON[text]}"), error.value
+
+
+def test_an_option_in_an_error_names_its_field_once():
+    places = places_with({("seed",): Place("c.yaml", 1, 1)}, parse_overrides(["--train.lr=x", "--plugins=[a]"]))
+    lines = "train.lr: must be a number\nplugins.0: not found\nplugins: too few\nseed: odd\ntrain.lr.x: odd"
+    assert with_places(lines, places, ["train"]).split("\n") == [
+        "--train.lr: must be a number",
+        "--plugins: plugins.0: not found",
+        "--plugins: too few",
+        "c.yaml:1:1: seed: odd",
+        "--train.lr: train.lr.x: odd",
+    ]

@@ -7,6 +7,10 @@ import sys
 import pytest
 from conftest import ROOT
 
+from trainer.cli.completion import fields
+from trainer.config.homes import home_of
+from trainer.config.schema import ExperimentConfig
+
 DIGITS = ROOT / "configs" / "digits.yaml"
 COMPILER = ("torch._dynamo", "torch._inductor", "torch.onnx", "torch.distributed.tensor", "sympy")
 """What a compiled model needs, and takes longer to import than torch does."""
@@ -68,10 +72,30 @@ def test_the_first_steps_of_torchs_classes_import_no_compiler(optimizer):
     assert not imported(code) & {*COMPILER}
 
 
-@pytest.mark.parametrize("name", ["plan", "train", "config"])
+@pytest.mark.parametrize("name", ["plan", "train", "config", "validate"])
 def test_a_mistake_in_a_file_shows_before_torch_is_imported(tmp_path, name):
     path = tmp_path / "broken.yaml"
     path.write_text("train: {total_steps: [3}\n")
     assert "torch" not in command(name, path)
     path.write_text("extends: missing.yaml\n")
     assert "torch" not in command(name, path, "--train.total_steps=3")
+
+
+@pytest.mark.parametrize(
+    "flag", ["--run_dir=x", "--batch-size=3", "--lr=1", "--nonsense=1", "--train..lr=1", "--device"]
+)
+def test_a_misspelt_option_shows_before_torch_is_imported(flag):
+    assert "torch" not in command("train", DIGITS, flag)
+
+
+def test_options_are_sought_among_all_fields_of_a_config():
+    homes = {home_of(name, fields()) for name in ("lr", "save_every", "batch_size", "on_change")}
+    assert homes == {
+        "model.component_optims.NAME.params.lr",
+        "train.save_every",
+        "data.batch_size",
+        "resume.on_change",
+    }
+    for section, field in ExperimentConfig.model_fields.items():
+        for name in getattr(field.annotation, "model_fields", {}):
+            assert name in ("type", "params") or home_of(name, fields()) is not None, f"{section}.{name}"

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperCommand
 
 from ..run_layout import ANCHORS, SECTIONS
-from .completion import overrides
+from .completion import fields, overrides
 
 KEY = "CONFIG|KEY|RUN"
 """The argument of a command that takes a config or a key, whose parameters are overrides too."""
@@ -175,7 +175,6 @@ def _other_command(flag: str, ctx: typer.Context) -> str | None:
 def _home(name: str) -> str | None:
     """Return the end of a message that names the field of the config which `name` means; None: there is none."""
     from ..config.homes import home_of
-    from ..config.schema import ExperimentConfig
 
-    home = home_of(name.replace("-", "_"), ExperimentConfig)
+    home = home_of(name.replace("-", "_"), fields())
     return None if home is None else f"; did you mean --{home}?"

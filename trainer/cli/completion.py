@@ -38,6 +38,11 @@ def overrides(incomplete: str) -> list[Item]:
     return [(f"--{name}", meaning) for name, meaning in fields if "." in name or name in ("seed", "plugins")]
 
 
+def fields() -> list[str]:
+    """Return the paths of the config's fields."""
+    return [name for name, _ in _matching("", (FIELD,))]
+
+
 def checkpoints(incomplete: str) -> list[str]:
     """Return the names of checkpoints that every run has."""
     return [name for name in ("latest", "best") if name.startswith(incomplete)]

@@ -94,7 +94,6 @@ def validate(
     plugins: Plugins = None,
 ) -> None:
     """Check a config without its data: names, types, ranges, parameters of every class, lengths of schedules."""
-    from ..check_config import check_config
     from ..config.load import load_config
     from ..errors import ConfigError
     from ..runtime.terminal import output
@@ -104,7 +103,10 @@ def validate(
     for sources in [[source] for source in config] if each else [config]:
         with importing_by(sources, plugins):
             try:
-                check_config(load_config(sources, overrides, allow_plugins=plugins is True))
+                with without_collection():
+                    loaded = load_config(sources, overrides, allow_plugins=plugins is True)
+                    from ..check_config import check_config
+                check_config(loaded)
             except ConfigError as error:
                 mistakes.append(str(error))
             else:

@@ -1,6 +1,6 @@
 """The section in which a field belongs that stands in another one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -44,9 +44,9 @@ def naming_homes(error: ValidationError, model: type[BaseModel]) -> ValidationEr
     return reworded(error, message_of)
 
 
-def home_of(name: str, model: type[BaseModel]) -> str | None:
-    """Return the path in configs of `model` of a field that has or means this name; None: there is none."""
-    return _home([name], _homes(model))
+def home_of(name: str, paths: Sequence[str]) -> str | None:
+    """Return the one of the fields' `paths` in a config that has or means this name; None: there is none."""
+    return _home([name], _homes_of(paths))
 
 
 def _home(path: list[str], homes: Mapping[str, str]) -> str | None:
@@ -59,9 +59,19 @@ def _home(path: list[str], homes: Mapping[str, str]) -> str | None:
 
 def _homes(model: type[BaseModel]) -> dict[str, str]:
     """Return the path of each field in the sections of a config, by the field's name."""
-    homes: dict[str, str] = {}
+    paths = [*model.model_fields]
     for section, field in model.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            homes |= {name: f"{section}.{name}" for name in kind.model_fields if name not in (*_ENTRY, *homes)}
-    return {**_FIXED, **homes, **{section: section for section in model.model_fields}}
+            paths += [f"{section}.{name}" for name in kind.model_fields]
+    return _homes_of(paths)
+
+
+def _homes_of(paths: Sequence[str]) -> dict[str, str]:
+    """Return those of `paths` that are of fields and of sections, by the field's name. The first of a name is taken."""
+    homes: dict[str, str] = {}
+    for path in paths:
+        _, _, name = path.partition(".")
+        if name and "." not in name and name not in _ENTRY:
+            homes.setdefault(name, path)
+    return {**_FIXED, **homes, **{path: path for path in paths if "." not in path}}

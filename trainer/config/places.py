@@ -49,6 +49,8 @@ class Origin:
 def with_places(message: str, places: Places, sections: Collection[str]) -> str:
     """Return a message in which each line that begins with the path of a value has the value's place in front.
 
+    If the place is an option of the same name, it stands for both.
+
     Args:
         message: Lines such as `train.run_dir: must not be empty`.
         places: Those of the config's values.
@@ -71,4 +73,6 @@ def _with_place(line: str, by_text: Mapping[str, Place], heads: Collection[str])
     while place is None and path:
         path = path.rpartition(".")[0]
         place = by_text.get(path)
-    return line if place is None or not place.source else f"{place}: {line}"
+    if place is None or not place.source:
+        return line
+    return f"--{line}" if line.startswith(f"{place}: ".removeprefix("--")) else f"{place}: {line}"
