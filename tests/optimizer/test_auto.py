@@ -6,11 +6,13 @@ import warnings
 import pytest
 import torch
 from conftest import NO_COMPILER
+from sample_optimizers import PARAMS, built
 from sample_steps import WITH_KERNELS, Contiguous, Shapes, apart, trained
 from torch import nn
 
-from optimizer import OPTIMIZER_BUILDER_REGISTRY
+from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon
 from optimizer.kernels import compiled, implementation_of, limits, native_library, uncompiled_reason
+from optimizer.kernels.registry import KERNELS
 
 LIMITS = ("LEAST_ELEMENTS", "LEAST_ELEMENTS_OF_ADAM")
 NEXT_BEST = {"adamw": "fused", "cautious adamw": "blocks", "cautious sgd": "blocks", "schedule_free_radam": "blocks"}
@@ -64,6 +66,47 @@ def test_auto_compiles_from_the_limit_on(name):
     for elements, shown in ((limit - 1, NEXT_BEST[name]), (limit, "compiled")):
         halves = [nn.Parameter(torch.zeros(size)) for size in (elements // 2, elements - elements // 2)]
         assert implementation_of(factory_of(name).build(halves)) == shown
+
+
+def compiled_keys():
+    """Return every registered key with a compiled step, with caution and without."""
+    return [
+        (key, row.cautious)
+        for key, factory in OPTIMIZER_BUILDER_REGISTRY.items()
+        for row in KERNELS
+        if row.shown_as == "compiled" and issubclass(getattr(factory, "optimizer_class", object), row.classes)
+    ]
+
+
+@NO_COMPILER
+@pytest.mark.usefixtures("_all_are_large")
+@pytest.mark.parametrize(("key", "caution"), compiled_keys())
+def test_every_key_with_a_compiled_step_equals_its_float64_twin(key, caution):
+    params = {**PARAMS.get(key, {}), **({"momentum": 0.9} if key == "sgd" else {}), "use_cautious_optimizer": caution}
+    modules = []
+    for implementation, dtype, shown in (("auto", torch.float32, "compiled"), ("single", torch.float64, "single")):
+        factory = OPTIMIZER_BUILDER_REGISTRY[key](**params, grad_clip_norm=1.5, implementation=implementation)
+        modules.append(Shapes(dtype))
+        optimizer = step(built(factory, modules[-1]), updates=20)
+        assert implementation_of(optimizer).startswith(shown)
+    assert apart(*modules) < 2e-6
+
+
+def test_all_keys_of_adam_have_a_compiled_step():
+    assert {key for key, caution in compiled_keys() if not caution} >= {
+        *("adam", "adamw", "adamw_warmup_cosine_decay", "adamw_cosine_schedule", "xvla-adamw", "schedule_free_radam")
+    }
+
+
+@NO_COMPILER
+def test_of_several_adams_the_large_ones_are_compiled(monkeypatch):
+    monkeypatch.setattr(limits, "LEAST_ELEMENTS_OF_ADAM", 10)
+    sets = {"small": [nn.Parameter(torch.ones(9))], "large": [nn.Parameter(torch.ones(10))]}
+    optimizers = OPTIMIZER_BUILDER_REGISTRY["multi_adam"]().build(sets, horizon=Horizon(9))
+    assert {name: implementation_of(each) for name, each in optimizers.items()} == {
+        "small": "fused",
+        "large": "compiled",
+    }
 
 
 @NO_COMPILER
