@@ -12,8 +12,9 @@ from .native_library import library
 _WHOLE, _COUNT, _MOVE = range(3)
 """The parts of a step that counts signs, by the numbers of native.c."""
 
-ELEMENTS_A_THREAD = 32_768
-"""The number of elements for which one more thread is used."""
+ELEMENTS_ON_ONE_THREAD = 65_536
+"""Up to so many elements a step takes one thread, and above all of torch's: a number between would make OpenMP end
+threads and start them again for torch's next operation."""
 
 
 class _Work(ctypes.Structure):
@@ -109,11 +110,11 @@ class _Step:
     ) -> None:
         dtypes = _checked_dtypes(rows, moments_at)
         self._rows = rows  # keeps the tensors alive
-        self._function = getattr(library(dtypes[0], dtypes[-1]), name)
+        self._function = library(name, dtypes[0], dtypes[-1]).step
         tensors, flat = list(chain.from_iterable(rows)), list(chain.from_iterable(numbers))
         sizes, integers = [row[0].numel() for row in rows], ctypes.c_int64 * len(rows)
         self.agreeing = torch.zeros(len(rows), dtype=torch.int64)
-        self._threads = min(torch.get_num_threads(), 1 + sum(sizes) // ELEMENTS_A_THREAD)
+        self._threads = torch.get_num_threads() if sum(sizes) > ELEMENTS_ON_ONE_THREAD else 1
         self._work = _Work(
             len(rows),
             choice,
