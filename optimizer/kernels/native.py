@@ -8,28 +8,11 @@ import torch
 from torch import Tensor
 
 from .native_library import library
-
-_WHOLE, _COUNT, _MOVE = range(3)
-"""The parts of a step that counts signs, by the numbers of native.c."""
+from .native_work import COUNT, MOVE, WHOLE, Work
 
 ELEMENTS_ON_ONE_THREAD = 65_536
 """Up to so many elements a step takes one thread, and above all of torch's: a number between would make OpenMP end
 threads and start them again for torch's next operation."""
-
-
-class _Work(ctypes.Structure):
-    """The arguments of a step; the same struct as in native.c."""
-
-    _fields_ = (
-        ("rows", ctypes.c_int64),
-        ("choice", ctypes.c_int64),
-        ("phase", ctypes.c_int64),
-        ("tensors", ctypes.POINTER(ctypes.c_void_p)),
-        ("sizes", ctypes.POINTER(ctypes.c_int64)),
-        ("numbers", ctypes.POINTER(ctypes.c_double)),
-        ("wholes", ctypes.POINTER(ctypes.c_int64)),
-        ("agreeing", ctypes.c_void_p),
-    )
 
 
 def _check_row(row: Sequence[Tensor], dtypes: Sequence[torch.dtype]) -> None:
@@ -61,7 +44,7 @@ def run(
         TypeError: for tensors of a row that differ in type, size or device.
     """
     if rows:
-        _Step(name, rows, numbers, choice, moments_at).take(_WHOLE)
+        _Step(name, rows, numbers, choice, moments_at).take(WHOLE)
 
 
 def count(
@@ -87,11 +70,11 @@ def count(
         of the whole parameters.
     """
     step = _Step(name, rows, numbers, choice, moments_at, wholes)
-    step.take(_COUNT)
+    step.take(COUNT)
 
     def move(agreeing: Tensor) -> None:
         step.agreeing.copy_(agreeing)
-        step.take(_MOVE)
+        step.take(MOVE)
 
     return step.agreeing, move
 
@@ -115,10 +98,10 @@ class _Step:
         sizes, integers = [row[0].numel() for row in rows], ctypes.c_int64 * len(rows)
         self.agreeing = torch.zeros(len(rows), dtype=torch.int64)
         self._threads = torch.get_num_threads() if sum(sizes) > ELEMENTS_ON_ONE_THREAD else 1
-        self._work = _Work(
+        self._work = Work(
             len(rows),
             choice,
-            _WHOLE,
+            WHOLE,
             (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors]),
             integers(*sizes),
             (ctypes.c_double * len(flat))(*flat),
