@@ -1,19 +1,25 @@
 """Steps in C for the CPU."""
 
 import ctypes
+import math
 from collections.abc import Callable, Sequence
-from itertools import chain
+from itertools import accumulate, chain, pairwise
 
 import torch
 from torch import Tensor
 
+from ..transforms.memory_layout import is_dense
 from .native_library import library
 
 _WHOLE, _COUNT, _MOVE = range(3)
 """The parts of a step that counts signs, by the numbers of native.c."""
 
-ELEMENTS_A_THREAD = 32_768
-"""The number of elements for which one more thread is used."""
+ELEMENTS_ON_ONE_THREAD = 65_536
+"""Up to so many elements a step takes one thread, and above all of torch's: a number between would make OpenMP end
+threads and start them again for torch's next operation."""
+
+BLOCK = 16_384
+"""Elements that a thread takes at a turn, as native.c has it."""
 
 
 class _Work(ctypes.Structure):
@@ -28,6 +34,8 @@ class _Work(ctypes.Structure):
         ("numbers", ctypes.POINTER(ctypes.c_double)),
         ("wholes", ctypes.POINTER(ctypes.c_int64)),
         ("agreeing", ctypes.c_void_p),
+        ("scale", ctypes.c_double),
+        ("sums", ctypes.POINTER(ctypes.c_double)),
     )
 
 
@@ -45,6 +53,7 @@ def run(
     numbers: Sequence[Sequence[float]],
     choice: bool = False,
     moments_at: int | None = None,
+    scale: float = 1.0,
 ) -> None:
     """Take a step of native.c, in place.
 
@@ -54,13 +63,14 @@ def run(
         numbers: for each row, as the step's struct has them.
         choice: whether SGD is Nesterov's; whether schedule-free RAdam divides by the square's root.
         moments_at: the index in a row from which tensors may be bfloat16 with float32 parameters; None: none may.
+        scale: on the gradients, as a product in place before the step would be.
 
     Raises:
         OSError: as `library` does.
         TypeError: for tensors of a row that differ in type, size or device.
     """
     if rows:
-        _Step(name, rows, numbers, choice, moments_at).take(_WHOLE)
+        _Step(name, rows, numbers, choice, moments_at, scale).take(_WHOLE)
 
 
 def count(
@@ -70,6 +80,7 @@ def count(
     choice: bool,
     moments_at: int | None,
     wholes: Sequence[int],
+    scale: float = 1.0,
 ) -> tuple[Tensor, Callable[[Tensor], None]]:
     """Take the first half of a cautious step of shards, as `run` takes it as a whole.
 
@@ -80,12 +91,13 @@ def count(
         choice: of the step.
         moments_at: in a row.
         wholes: for each row the elements of the whole parameter.
+        scale: as for `run`.
 
     Returns:
         In how many elements of each row step and gradient agree; and a function that takes the other half, given these
         of the whole parameters.
     """
-    step = _Step(name, rows, numbers, choice, moments_at, wholes)
+    step = _Step(name, rows, numbers, choice, moments_at, scale, wholes)
     step.take(_COUNT)
 
     def move(agreeing: Tensor) -> None:
@@ -93,6 +105,48 @@ def count(
         step.take(_MOVE)
 
     return step.agreeing, move
+
+
+def norms(lists: Sequence[Sequence[Tensor]]) -> list[float]:
+    """Return the L2 norm of each list of tensors: of their squares in float64, added up in a fixed order.
+
+    Args:
+        lists: strided tensors on the CPU, all of one type, with their elements in memory as they are.
+
+    Raises:
+        OSError: as `library` does.
+        TypeError: for a tensor of another type than the first, or elsewhere.
+    """
+    held = [tensor for tensors in lists for tensor in tensors]
+    if not held:
+        return [0.0] * len(lists)
+    dtype = held[0].dtype
+    for tensor in held:
+        if tensor.dtype is not dtype or not tensor.is_cpu:
+            raise TypeError(f"a norm of tensors of several types: {dtype}, and {tensor.dtype} on {tensor.device}")
+    dense = [x if x.is_contiguous() or is_dense(x) else x.contiguous() for x in held]
+    sizes = list(map(Tensor.numel, dense))
+    counts = [-(-size // BLOCK) for size in sizes]
+    sums = (ctypes.c_double * sum(counts))()
+    work = _Work(
+        rows=len(dense),
+        tensors=(ctypes.c_void_p * len(dense))(*map(Tensor.data_ptr, dense)),
+        sizes=(ctypes.c_int64 * len(dense))(*sizes),
+        sums=sums,
+    )
+    library(dtype, dtype).squares(ctypes.byref(work), _threads_for(sum(sizes)))
+    row_ends = list(accumulate(counts, initial=0))
+    list_ends = [row_ends[end] for end in accumulate(map(len, lists), initial=0)]
+    return [math.sqrt(sum(sums[begin:end])) for begin, end in pairwise(list_ends)]
+
+
+def norm(tensors: Sequence[Tensor]) -> float:
+    """Return the L2 norm of all `tensors` together, as `norms` does, which also has the errors."""
+    return norms([tensors])[0]
+
+
+def _threads_for(elements: int) -> int:
+    return torch.get_num_threads() if elements > ELEMENTS_ON_ONE_THREAD else 1
 
 
 class _Step:
@@ -105,6 +159,7 @@ class _Step:
         numbers: Sequence[Sequence[float]],
         choice: bool,
         moments_at: int | None,
+        scale: float,
         wholes: Sequence[int] = (),
     ) -> None:
         dtypes = _checked_dtypes(rows, moments_at)
@@ -113,7 +168,7 @@ class _Step:
         tensors, flat = list(chain.from_iterable(rows)), list(chain.from_iterable(numbers))
         sizes, integers = [row[0].numel() for row in rows], ctypes.c_int64 * len(rows)
         self.agreeing = torch.zeros(len(rows), dtype=torch.int64)
-        self._threads = min(torch.get_num_threads(), 1 + sum(sizes) // ELEMENTS_A_THREAD)
+        self._threads = _threads_for(sum(sizes))
         self._work = _Work(
             len(rows),
             choice,
@@ -123,6 +178,7 @@ class _Step:
             (ctypes.c_double * len(flat))(*flat),
             integers(*(wholes or sizes)),
             self.agreeing.data_ptr(),
+            scale,
         )
 
     def take(self, phase: int) -> None:

@@ -74,6 +74,12 @@ class ScheduledOptimizer(Optimizer):
     """Whether the checked gradients and state have the strides of their parameters."""
     grad_norm: Tensor | None = None
     """With `grad_clip_norm`, the joint L2 norm of the gradients before the last clipping, a scalar."""
+    gradient_scale: Tensor | None = None
+    """A scalar that the coming step multiplies all gradients with, instead of somebody before it; None: 1.
+
+    It is on the gradients' device or on the CPU. A kernel with `scales_gradients` does so as it reads them, so that
+    `grad` stays as it was; before any other step they are scaled in place. Each step clears it, also when it raises.
+    """
     _module: Callable[[], nn.Module | None] | None = None  # a weak reference
 
     def __init_subclass__(cls, **options: object) -> None:
