@@ -31,7 +31,7 @@ from ..schedules.base import Schedule
 from ..state.checks import check_state_dict
 from ..state.loading import fit_state_dict, restore_types
 from ..transforms.cautious import ALREADY, Caution, check_caution, register_exact_loads, step_after_closure
-from ..transforms.clipping import clip_before_step
+from ..transforms.clipping import clip_before_step, scale_in_place, scales_in_step
 from ..transforms.closures import Closure, after_closure, evaluate
 from ..transforms.grad_scaler import has_overflowed
 from ..transforms.load_hooks import apply_load_pre_hooks, without_load_pre_hooks
@@ -168,7 +168,12 @@ class ScheduledOptimizer(Optimizer):
                 check_sharded_later(self, self._module and self._module(), has_closure=bool(args or options))
             if self.is_on_shards and kernel is None and caution is None:
                 step = _step_on_shards
-            loss = step(self, *args, **options)
+            if self.gradient_scale is not None and (args or options or not scales_in_step(self)):
+                scale_in_place(self)
+            try:
+                loss = step(self, *args, **options)
+            finally:
+                self.__dict__.pop("gradient_scale", None)
             _move_schedule(self)
         else:  # kernels cannot be traced, and the schedule would be traced again at each position
             is_traced = kernel is None and caution is None
