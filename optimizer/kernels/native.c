@@ -1,7 +1,7 @@
 /* Whole steps of many parameters on the CPU, one trip to memory each (cautious ones: one more to count).
 
-   Compiled by native.py for one REAL, float or double, or for float with HALF: Adam's steps alone, whose average and
-   square are bfloat16 in memory. Every tensor of a row has the row's size and no gaps. */
+   Compiled by native_library.py for one STEP and one REAL, float or double, or for float with HALF: Adam's steps alone,
+   whose average and square are bfloat16 in memory. Every tensor of a row has the row's size and no gaps. */
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -47,7 +47,7 @@ typedef struct {
     const int64_t *wholes;          /* of rows: elements of the whole, of which a shard has a part */
     int64_t *agreeing;              /* of rows: in how many elements step and gradient agree; zeros before WHOLE, COUNT */
     double scale;                   /* on the gradients, as a product in place before would be */
-    double *sums;                   /* of blocks, row after row: squares */
+    double *sums;                   /* of rows, then of blocks, for squares */
 } Work;
 
 typedef struct { double take1, keep2, take2, eps, root, size, keep, penalty, sign, least, slack, seed; } Adam;
@@ -222,8 +222,8 @@ static int64_t move_cautious_adam(const Work *work, int64_t row, int64_t from, i
     return in_lines(move_adam_line, &h, work->tensors + 4 * row, 0, 3, scale, CAUTIOUS, from, to);
 }
 
-void adam(const Work *work, int threads) { run(work, threads, 0, move_adam); }
-void cautious_adam(const Work *work, int threads) { run(work, threads, count_adam, move_cautious_adam); }
+static void adam(const Work *work, int threads) { run(work, threads, 0, move_adam); }
+static void cautious_adam(const Work *work, int threads) { run(work, threads, count_adam, move_cautious_adam); }
 
 #ifndef HALF
 
@@ -286,7 +286,7 @@ static int64_t move_sgd(const Work *work, int64_t row, int64_t from, int64_t to)
     return in_lines(move_sgd_line, &h, tensors, 0, 2, scale, 0, from, to);
 }
 
-void cautious_sgd(const Work *work, int threads) { run(work, threads, count_sgd, move_sgd); }
+static void cautious_sgd(const Work *work, int threads) { run(work, threads, count_sgd, move_sgd); }
 
 /* Schedule-free RAdam: parameter (y), gradient, square, z. */
 
@@ -315,13 +315,13 @@ static int64_t move_radam(const Work *work, int64_t row, int64_t from, int64_t t
     return in_lines(move_radam_line, h, tensors, 0, 3, work->scale, 0, from, to);
 }
 
-void schedule_free_radam(const Work *work, int threads) { run(work, threads, 0, move_radam); }
+static void schedule_free_radam(const Work *work, int threads) { run(work, threads, 0, move_radam); }
 
 #endif
 
-/* Squares of gradients: a row is one. Their sums are those of blocks, and so the same for any number of threads. */
-
-void squares(const Work *work, int threads) {
+/* Squares: a row is one gradient. Added up block by block, and so to the same sums by any number of threads. */
+static void squares(const Work *work, int threads) {
+    double *of_blocks = work->sums + work->rows;
     #pragma omp parallel num_threads(threads)
     {
         int64_t turn = 0;
@@ -333,8 +333,15 @@ void squares(const Work *work, int threads) {
                 double sum = 0;
                 #pragma omp simd reduction(+ : sum)
                 for (int64_t i = 0; i < size; i++) sum += (double)g[i] * (double)g[i];
-                work->sums[turn] = sum;
+                of_blocks[turn] = sum;
             }
         }
     }
+    for (int64_t row = 0; row < work->rows; row++) {
+        work->sums[row] = 0;
+        for (int64_t from = 0; from < work->sizes[row]; from += BLOCK) work->sums[row] += *of_blocks++;
+    }
 }
+
+/* The step of this library; compilers drop the others. */
+void step(const Work *work, int threads) { STEP(work, threads); }

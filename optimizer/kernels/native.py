@@ -1,9 +1,8 @@
 """Steps in C for the CPU."""
 
 import ctypes
-import math
 from collections.abc import Callable, Sequence
-from itertools import accumulate, chain, pairwise
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -35,7 +34,7 @@ class _Work(ctypes.Structure):
         ("wholes", ctypes.POINTER(ctypes.c_int64)),
         ("agreeing", ctypes.c_void_p),
         ("scale", ctypes.c_double),
-        ("sums", ctypes.POINTER(ctypes.c_double)),
+        ("sums", ctypes.c_void_p),
     )
 
 
@@ -107,42 +106,36 @@ def count(
     return step.agreeing, move
 
 
-def norms(lists: Sequence[Sequence[Tensor]]) -> list[float]:
-    """Return the L2 norm of each list of tensors: of their squares in float64, added up in a fixed order.
+def norms(tensors: Sequence[Tensor]) -> Tensor:
+    """Return the L2 norm of each of `tensors`, from squares that are added up in float64 in a fixed order.
 
     Args:
-        lists: strided tensors on the CPU, all of one type, with their elements in memory as they are.
+        tensors: strided ones on the CPU, of one type, with their elements in memory as they are.
+
+    Returns:
+        A vector in their type, the same for any number of threads.
 
     Raises:
         OSError: as `library` does.
         TypeError: for a tensor of another type than the first, or elsewhere.
     """
-    held = [tensor for tensors in lists for tensor in tensors]
-    if not held:
-        return [0.0] * len(lists)
-    dtype = held[0].dtype
-    for tensor in held:
+    if not tensors:
+        return torch.zeros(0)
+    dtype = tensors[0].dtype
+    for tensor in tensors:
         if tensor.dtype is not dtype or not tensor.is_cpu:
-            raise TypeError(f"a norm of tensors of several types: {dtype}, and {tensor.dtype} on {tensor.device}")
-    dense = [x if x.is_contiguous() or is_dense(x) else x.contiguous() for x in held]
-    sizes = list(map(Tensor.numel, dense))
-    counts = [-(-size // BLOCK) for size in sizes]
-    sums = (ctypes.c_double * sum(counts))()
+            raise TypeError(f"norms of tensors of several types: {dtype}, and {tensor.dtype} on {tensor.device}")
+    dense = [x if x.is_contiguous() or is_dense(x) else x.contiguous() for x in tensors]
+    rows, sizes = len(dense), list(map(Tensor.numel, dense))
+    sums = torch.empty(rows + sum(-(-size // BLOCK) for size in sizes), dtype=torch.float64)
     work = _Work(
-        rows=len(dense),
-        tensors=(ctypes.c_void_p * len(dense))(*map(Tensor.data_ptr, dense)),
-        sizes=(ctypes.c_int64 * len(dense))(*sizes),
-        sums=sums,
+        rows=rows,
+        tensors=(ctypes.c_void_p * rows)(*map(Tensor.data_ptr, dense)),
+        sizes=(ctypes.c_int64 * rows)(*sizes),
+        sums=sums.data_ptr(),
     )
-    library(dtype, dtype).squares(ctypes.byref(work), _threads_for(sum(sizes)))
-    row_ends = list(accumulate(counts, initial=0))
-    list_ends = [row_ends[end] for end in accumulate(map(len, lists), initial=0)]
-    return [math.sqrt(sum(sums[begin:end])) for begin, end in pairwise(list_ends)]
-
-
-def norm(tensors: Sequence[Tensor]) -> float:
-    """Return the L2 norm of all `tensors` together, as `norms` does, which also has the errors."""
-    return norms([tensors])[0]
+    library("squares", dtype, dtype).step(ctypes.byref(work), _threads_for(sum(sizes)))
+    return sums[:rows].sqrt_().to(dtype)
 
 
 def _threads_for(elements: int) -> int:
@@ -164,7 +157,7 @@ class _Step:
     ) -> None:
         dtypes = _checked_dtypes(rows, moments_at)
         self._rows = rows  # keeps the tensors alive
-        self._function = getattr(library(dtypes[0], dtypes[-1]), name)
+        self._function = library(name, dtypes[0], dtypes[-1]).step
         tensors, flat = list(chain.from_iterable(rows)), list(chain.from_iterable(numbers))
         sizes, integers = [row[0].numel() for row in rows], ctypes.c_int64 * len(rows)
         self.agreeing = torch.zeros(len(rows), dtype=torch.int64)
