@@ -28,6 +28,7 @@ class Kernel:
         cautious: whether it takes cautious steps; if not, it takes those without caution.
         unsupported_state_dtype: returns why it cannot keep moments in the optimizer's `state_dtype`, or None; left out:
             it has no steps for that.
+        scales_gradients: whether `step` multiplies gradients with the optimizer's `gradient_scale` as it reads them.
         after_load: is called when a state dict was loaded, which torch casts to the types of the parameters.
         repays: returns whether `auto` chooses it for an optimizer of that size; left out: it does for any.
         next_best: takes the steps from then on if this one no longer can; left out: the class takes them.
@@ -42,6 +43,7 @@ class Kernel:
     state_names: tuple[str, ...]
     before: Callable[[Host], None] | None = None
     cautious: bool = False
+    scales_gradients: bool = False
     unsupported_state_dtype: Callable[[Host], str | None] | None = None
     after_load: Callable[[Host], None] | None = None
     repays: Callable[[Host], bool] | None = None

@@ -31,7 +31,7 @@ from ..schedules.base import Schedule
 from ..state.checks import check_state_dict
 from ..state.loading import fit_state_dict, restore_types
 from ..transforms.cautious import ALREADY, Caution, check_caution, register_exact_loads, step_after_closure
-from ..transforms.clipping import clip_before_step
+from ..transforms.clipping import clip_before_step, scale_in_place, scales_in_step
 from ..transforms.closures import Closure, after_closure, evaluate
 from ..transforms.grad_scaler import has_overflowed
 from ..transforms.load_hooks import apply_load_pre_hooks, without_load_pre_hooks
@@ -76,6 +76,12 @@ class ScheduledOptimizer(Optimizer):
     """Why the class took the last step, and not the kernel; None: the kernel took it."""
     grad_norm: Tensor | None = None
     """With `grad_clip_norm`, the joint L2 norm of the gradients before the last clipping, a scalar."""
+    gradient_scale: Tensor | None = None
+    """A scalar that the coming step multiplies all gradients with, instead of somebody before it; None: 1.
+
+    It is on the gradients' device or on the CPU. A kernel with `scales_gradients` does so as it reads them, so that
+    `grad` stays as it was; before any other step they are scaled in place. Each step clears it, also when it raises.
+    """
     _module: Callable[[], nn.Module | None] | None = None  # a weak reference
 
     def __init_subclass__(cls, **options: object) -> None:
@@ -164,7 +170,12 @@ class ScheduledOptimizer(Optimizer):
                 check_sharded_later(self, self._module and self._module(), has_closure=bool(args or options))
             if self.is_on_shards and kernel is None and caution is None:
                 step = _step_on_shards
-            loss = step(self, *args, **options)
+            if self.gradient_scale is not None and (args or options or not scales_in_step(self)):
+                scale_in_place(self)
+            try:
+                loss = step(self, *args, **options)
+            finally:
+                self.__dict__.pop("gradient_scale", None)
             _move_schedule(self)
         else:  # kernels cannot be traced, and the schedule would be traced again at each position
             is_traced = kernel is None and caution is None

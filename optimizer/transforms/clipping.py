@@ -6,6 +6,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_, get_total_norm
+from torch.optim import Optimizer
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from ..types import ParamGroup
 from .grad_scaler import loss_scale
@@ -20,6 +22,7 @@ class Clips(Protocol):
     param_groups: list[ParamGroup]
     step_options: StepOptions
     grad_norm: Tensor | None
+    gradient_scale: Tensor | None
 
 
 @torch.no_grad()
@@ -72,6 +75,31 @@ def clip_to_norm(
     elif not factor.is_cpu or factor != 1.0:  # to ask a device would be to wait for it
         torch._foreach_mul_(gradients, factor)
     return norm
+
+
+def scales_in_step(optimizer: Optimizer) -> bool:
+    """Return whether the coming step of `optimizer` may scale gradients as it reads them, and leave `grad` as it is.
+
+    That needs a kernel that does so, and nobody else who looks at `grad`: step hooks of others, or GradScaler.
+    """
+    kernel = getattr(optimizer, "kernel", None)
+    return (
+        kernel is not None
+        and kernel.scales_gradients
+        and all(hook is clip_before_step for hook in optimizer._optimizer_step_pre_hooks.values())
+        and not (optimizer._optimizer_step_post_hooks or _global_optimizer_pre_hooks or _global_optimizer_post_hooks)
+        and getattr(optimizer, "found_inf", None) is None
+        and loss_scale(optimizer) is None
+    )
+
+
+@torch.no_grad()
+def scale_in_place(optimizer: Clips) -> None:
+    """Multiply the gradients of `optimizer` with its `gradient_scale`, if it has one, and clear that."""
+    scale = optimizer.gradient_scale
+    if scale is not None:
+        optimizer.gradient_scale = None
+        _scale((p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None), scale)
 
 
 def clip_before_step(
