@@ -13,8 +13,8 @@ from torch import Tensor, UntypedStorage
 from ..scheduling.kernel import Kernel
 from ..scheduling.optimizer import ScheduledOptimizer
 from ..transforms.cautious import cautious_step
-from ..transforms.clipping import scale_in_place
 from ..transforms.grad_scaler import has_overflowed
+from ..transforms.gradient_scale import scale_in_place
 from ..transforms.memory_layout import (
     check_memory,
     extent_bytes,
