@@ -161,5 +161,6 @@ KERNELS = (
         unsupported_reason=partial(compiled.unsupported_reason, "schedule_free_radam"),
         state_names=STATE,
         scales_gradients=True,
+        norm=compiled.joint_norm,
     ),
 )

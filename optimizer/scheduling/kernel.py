@@ -30,7 +30,8 @@ class Kernel:
         unsupported_state_dtype: returns why it cannot keep moments in the optimizer's `state_dtype`, or None; left out:
             it has no steps for that.
         scales_gradients: whether `step` multiplies gradients with the optimizer's `gradient_scale` as it reads them.
-        norm: returns the joint L2 norm of plain tensors on the CPU, of one type, faster than torch; left out: torch's.
+        norm: returns the joint L2 norm of plain tensors on the CPU, all of float32 or all of float64, in one pass, or
+            None; left out: torch's norms are used.
         after_load: is called when a state dict was loaded, which torch casts to the types of the parameters.
     """
 
@@ -44,6 +45,6 @@ class Kernel:
     before: Callable[[Host], None] | None = None
     cautious: bool = False
     scales_gradients: bool = False
-    norm: Callable[[Sequence[Tensor]], float] | None = None
+    norm: Callable[[Sequence[Tensor]], float | None] | None = None
     unsupported_state_dtype: Callable[[Host], str | None] | None = None
     after_load: Callable[[Host], None] | None = None

@@ -1,10 +1,11 @@
 """The joint L2 norm of gradients of any kind."""
 
 from collections.abc import Iterable, Sequence
+from operator import add
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, UntypedStorage
 from torch.nn.utils import get_total_norm
 
 from .shards import is_sharded, norm_over_shards
@@ -47,9 +48,9 @@ def quick_norm(optimizer: object, gradients: Sequence[Tensor]) -> float | None:
         gradients: those of its parameters, in any order.
     """
     kernel: Any = getattr(optimizer, "kernel", None)
-    if kernel is None or kernel.norm is None or not are_plain(gradients) or not gradients[0].is_cpu:
+    if kernel is None or kernel.norm is None or not are_plain(gradients) or not _are_in_memory(gradients):
         return None
-    norm: float = kernel.norm(gradients)
+    norm: float | None = kernel.norm(gradients)
     return norm
 
 
@@ -59,3 +60,13 @@ def are_plain(gradients: Sequence[Tensor]) -> bool:
         return False
     dtype, device = gradients[0].dtype, gradients[0].device
     return all(type(g) is Tensor and g.dtype is dtype and not g.is_sparse and g.device == device for g in gradients)
+
+
+def _are_in_memory(gradients: Sequence[Tensor]) -> bool:
+    """Return whether plain gradients are on the CPU, of a type that kernels have, with a place for every element."""
+    if not gradients[0].is_cpu or gradients[0].dtype not in (torch.float32, torch.float64):
+        return False
+    there = map(UntypedStorage.nbytes, map(Tensor.untyped_storage, gradients))
+    ends = map(add, map(Tensor.storage_offset, gradients), map(Tensor.numel, gradients))
+    size = gradients[0].element_size()
+    return all(end * size <= held for end, held in zip(ends, there, strict=True))
