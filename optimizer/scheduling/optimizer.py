@@ -81,7 +81,7 @@ class ScheduledOptimizer(Optimizer):
     It is on the gradients' device or on the CPU. A kernel with `scales_gradients` does so as it reads them, so that
     `grad` stays as it was; before any other step they are scaled in place. Each step clears it, also when it raises.
     """
-    known_norm: float | None = None
+    known_norm: Tensor | None = None
     """The `quick_norm` of the gradients as they are, if somebody took it right before the step, which clears it."""
     _module: Callable[[], nn.Module | None] | None = None  # a weak reference
 

@@ -141,9 +141,7 @@ def _norm(optimizer: Clips, parameters: Sequence[Tensor], gradients: list[Tensor
     norm = optimizer.known_norm if is_known else None
     if norm is None:
         norm = quick_norm(optimizer, gradients)
-    if norm is not None:
-        return torch.tensor(norm, dtype=gradients[0].dtype)
-    return total_norm(gradients, parameters if len(gradients) < len(parameters) else ())
+    return total_norm(gradients, parameters if len(gradients) < len(parameters) else ()) if norm is None else norm
 
 
 def _clip_traced(parameters: Sequence[Tensor], gradients: list[Tensor], max_norm: float) -> Tensor:

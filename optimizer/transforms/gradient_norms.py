@@ -37,8 +37,8 @@ def total_norm(gradients: Iterable[Tensor], parameters: Iterable[Tensor] = ()) -
     return get_total_norm(dense) if dense else torch.zeros(())
 
 
-def quick_norm(optimizer: object, gradients: Sequence[Tensor]) -> float | None:
-    """Return the joint L2 norm of an optimizer's gradients by its kernel, or None: then `total_norm` is as fast.
+def quick_norm(optimizer: object, gradients: Sequence[Tensor]) -> Tensor | None:
+    """Return the joint L2 norm of an optimizer's gradients by its kernel, a scalar, or None: `total_norm` is as fast.
 
     The two may differ in the last bits of a gradient's type. Which one counts depends on the kernel and the kind of
     gradients alone, so that all who need the norm of an update may share it.
@@ -51,7 +51,7 @@ def quick_norm(optimizer: object, gradients: Sequence[Tensor]) -> float | None:
     if kernel is None or kernel.norm is None or not are_plain(gradients) or not _are_in_memory(gradients):
         return None
     norm: float | None = kernel.norm(gradients)
-    return norm
+    return None if norm is None else torch.tensor(norm, dtype=gradients[0].dtype)
 
 
 def are_plain(gradients: Sequence[Tensor]) -> bool:

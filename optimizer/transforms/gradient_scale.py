@@ -15,7 +15,7 @@ class Scales(Protocol):
 
     param_groups: list[ParamGroup]
     gradient_scale: Tensor | None
-    known_norm: float | None
+    known_norm: Tensor | None
 
 
 def scale_in_place(optimizer: Scales) -> None:
