@@ -94,6 +94,15 @@ def run(
     shards.waiting.append(Waiting(parameters, *counted))
 
 
+def joint_norm(tensors: Sequence[Tensor]) -> float | None:
+    """Return the joint L2 norm of plain tensors on the CPU, of one type; None without a compiled library."""
+    try:
+        norms = native.norms(tensors)
+    except OSError:
+        return None
+    return float(torch.linalg.vector_norm(norms, dtype=torch.float64))
+
+
 def gradients_of(optimizer: ScheduledOptimizer, parameters: list[Tensor]) -> list[Tensor]:
     """Return the gradients of `parameters`, which all have one, with the strides of their parameters."""
     gradients: list[Tensor] = [p.grad for p in parameters]  # type: ignore[misc]  # they have one
@@ -165,6 +174,7 @@ _ADAM = Kernel(
     unsupported_reason=partial(unsupported_reason, "adam"),
     state_names=MOMENTS,
     scales_gradients=True,
+    norm=joint_norm,
     unsupported_state_dtype=_unsupported_state_dtype,
     after_load=cast_moments,
     repays=repays_adam,
@@ -192,6 +202,7 @@ KERNELS = (
         state_names=BUFFER,
         cautious=True,
         scales_gradients=True,
+        norm=joint_norm,
         repays=repays,
         next_best=cautious.CAUTIOUS_SGD,
     ),

@@ -160,6 +160,7 @@ _COMPILED = replace(
     step=by_group(_step_compiled),
     unsupported_reason=partial(compiled.unsupported_reason, "schedule_free_radam"),
     scales_gradients=True,
+    norm=compiled.joint_norm,
     repays=repays,
     next_best=_IN_BLOCKS,
 )

@@ -13,8 +13,8 @@ from torch import Tensor, UntypedStorage
 from ..scheduling.kernel import Kernel
 from ..scheduling.optimizer import ScheduledOptimizer
 from ..transforms.cautious import cautious_step
-from ..transforms.clipping import scale_in_place
 from ..transforms.grad_scaler import has_overflowed
+from ..transforms.gradient_scale import scale_in_place
 from ..transforms.memory_layout import (
     check_memory,
     extent_bytes,
@@ -75,6 +75,8 @@ def _hand_over(optimizer: ScheduledOptimizer, reason: str) -> None:
         while (kernel := kernel.next_best) is not None:
             if unsupported_by(kernel, optimizer) is None:
                 optimizer.use_kernel(kernel)
+                if not kernel.scales_gradients:
+                    scale_in_place(optimizer)
                 kernel.step(optimizer)
                 return
     check_class_step(optimizer, reason)
