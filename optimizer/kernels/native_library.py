@@ -20,7 +20,16 @@ FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-
 """No -ffast-math: NaN must stay NaN, and other code in the process keeps its denormals. No product is fused with a
 sum: gradients that a step scales equal those that were scaled before it."""
 
-REALS = {torch.float32: "float", torch.float64: "double"}
+PAIRS = (
+    (torch.float32, torch.float32),
+    (torch.float64, torch.float64),
+    (torch.float32, torch.bfloat16),
+    (torch.bfloat16, torch.bfloat16),
+    (torch.bfloat16, torch.float32),
+    (torch.float16, torch.float16),
+    (torch.float16, torch.float32),
+)
+"""The types of parameters and their state that there are steps for."""
 
 SECONDS_TO_COMPILE = 12
 """The time limit of the compiler, which usually takes half a second."""
@@ -47,8 +56,8 @@ def library(step: str, dtype: torch.dtype, state_dtype: torch.dtype) -> ctypes.C
 
     Args:
         step: the name of a step in native.c.
-        dtype: of the parameters, a key of `REALS`.
-        state_dtype: the type of Adam's moments, `dtype` or, with float32, bfloat16.
+        dtype: of the parameters.
+        state_dtype: of their state; both are a pair of `PAIRS`.
 
     Raises:
         OSError: without a C compiler that, except on macOS, supports OpenMP as torch does; if it does not end in time;
@@ -72,7 +81,9 @@ def library(step: str, dtype: torch.dtype, state_dtype: torch.dtype) -> ctypes.C
 
 def _defines(step: str, dtype: torch.dtype, state_dtype: torch.dtype) -> list[str]:
     """Return the compiler's flags for a step and its types."""
-    return [f"-DSTEP={step}", f"-DREAL={REALS[dtype]}", *(["-DHALF"] if state_dtype != dtype else [])]
+    parameter, state = (str(kind).removeprefix("torch.") for kind in (dtype, state_dtype))
+    real = "float64" if dtype is torch.float64 else "float32"
+    return [f"-DSTEP={step}", f"-DPARAMETER={parameter}", f"-DSTATE={state}", f"-DREAL={real}"]
 
 
 def _flags_of_system() -> tuple[str, str]:

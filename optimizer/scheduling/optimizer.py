@@ -68,8 +68,10 @@ class ScheduledOptimizer(Optimizer):
     """Clipping, caution and the type of the moments."""
     kernel: Kernel | None = None
     """Takes the class's steps in its place, to the same effect; None: the class takes them."""
-    checked_signature: tuple[object, ...] | None = None
-    """The signature of the tensors that the kernel last checked; while it is the same, a step needs no check."""
+    checked_tensors: object = None
+    """What the kernel has last checked, if it could be; while that stays the same, a step needs no check."""
+    prepared_step: object = None
+    """A compiled step with the addresses of the tensors that were last checked."""
     is_laid_out: bool = False
     """Whether the checked gradients and state have the strides of their parameters."""
     grad_norm: Tensor | None = None
