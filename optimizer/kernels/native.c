@@ -12,10 +12,6 @@
 #include <stdint.h>
 #include <tgmath.h>
 
-#if defined(__clang__) && defined(LIBGOMP)
-#error "clang's OpenMP starts threads that torch's libgomp does not count, so that each would take every turn: use gcc"
-#endif
-
 #define INLINE static inline __attribute__((always_inline))
 
 #include "native_types.h"
