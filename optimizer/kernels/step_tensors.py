@@ -46,7 +46,7 @@ class StepTensors:
                 parameters = [p for p in parameters if p.grad is not None]
             self.parameters += parameters
             self.groups.append((group, begin, len(self.parameters)))
-        self.states: list[StateDict] = [*map(optimizer.state.get, self.parameters)]  # type: ignore[list-item]
+        self.states: list[StateDict] = list(map(optimizer.state.get, self.parameters))  # type: ignore[arg-type]
         states = [state for state in self.states if state]
         self.held = [value for name in state_names for state in states if (value := state.get(name)) is not None]
 
