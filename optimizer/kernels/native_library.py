@@ -25,9 +25,19 @@ FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-
 """No -ffast-math: NaN must stay NaN, and other code in the process keeps its denormals. No product is fused with a
 sum: gradients that a step scales equal those that were scaled before it."""
 
-REALS = {torch.float32: "float", torch.float64: "double"}
+PAIRS = (
+    (torch.float32, torch.float32),
+    (torch.float64, torch.float64),
+    (torch.float32, torch.bfloat16),
+    (torch.bfloat16, torch.bfloat16),
+    (torch.bfloat16, torch.float32),
+    (torch.float16, torch.float16),
+    (torch.float16, torch.float32),
+)
+"""The types of parameters and their state that there are steps for."""
 
 SOURCE = Path(__file__).with_name("native.c")
+HEADER = SOURCE.with_name("native_types.h")
 
 SECONDS_TO_COMPILE = 12
 """The time limit of the compiler, which usually takes half a second."""
@@ -62,8 +72,8 @@ def library(step: str, dtype: torch.dtype, state_dtype: torch.dtype) -> ctypes.C
 
     Args:
         step: the name of a step in native.c.
-        dtype: of the parameters, a key of `REALS`.
-        state_dtype: the type of Adam's moments, `dtype` or, with float32, bfloat16.
+        dtype: of the parameters.
+        state_dtype: of their state; both are a pair of `PAIRS`.
 
     Raises:
         OSError: without a C compiler that, except on macOS, supports OpenMP as torch does; if it does not end in time;
@@ -72,7 +82,7 @@ def library(step: str, dtype: torch.dtype, state_dtype: torch.dtype) -> ctypes.C
     # Two OpenMP libraries in a process would have two sets of threads, each spinning while the other works.
     openmp = [str(path) for path in (Path(torch.__file__).parent / "lib").glob("libgomp*")]
     compiler, flags = _compiler(), [*FLAGS, *_flags_of_system(), *_defines(step, dtype, state_dtype)]
-    source = made_from([SOURCE], [*compiler, *flags, *openmp])
+    source = made_from([SOURCE, HEADER], [*compiler, *flags, *openmp])
     test = partial(_tested, step=step, dtype=dtype, state_dtype=state_dtype, compiler=compiler[0])
     for path in kept_libraries.kept(step, source) if source else ():
         try:
@@ -102,7 +112,9 @@ def _tested(path: Path, step: str, dtype: torch.dtype, state_dtype: torch.dtype,
 
 def _defines(step: str, dtype: torch.dtype, state_dtype: torch.dtype) -> list[str]:
     """Return the compiler's flags for a step and its types."""
-    return [f"-DSTEP={step}", f"-DREAL={REALS[dtype]}", *(["-DHALF"] if state_dtype != dtype else [])]
+    parameter, state = (str(kind).removeprefix("torch.") for kind in (dtype, state_dtype))
+    real = "float64" if dtype is torch.float64 else "float32"
+    return [f"-DSTEP={step}", f"-DPARAMETER={parameter}", f"-DSTATE={state}", f"-DREAL={real}"]
 
 
 def _flags_of_system() -> tuple[str, str]:

@@ -2,22 +2,26 @@
 
 import ctypes
 
-WHOLE, COUNT, MOVE = range(3)
-"""The parts of a step that counts signs, by the numbers of native.c."""
+WHOLE, COUNT, MOVE, CHECK = range(4)
+"""The parts of a step that counts signs, and the check of the counts of steps, by the numbers of native.c."""
 
 
 class Work(ctypes.Structure):
-    """The arguments of a step; the same struct as in native.c."""
+    """The arguments of a step; the same struct as in native.c. Pointers are addresses, or None."""
 
     _fields_ = (
         ("rows", ctypes.c_int64),
-        ("choice", ctypes.c_int64),
         ("phase", ctypes.c_int64),
-        ("tensors", ctypes.POINTER(ctypes.c_void_p)),
-        ("sizes", ctypes.POINTER(ctypes.c_int64)),
-        ("numbers", ctypes.POINTER(ctypes.c_double)),
-        ("wholes", ctypes.POINTER(ctypes.c_int64)),
+        ("tensors", ctypes.c_void_p),
+        ("sizes", ctypes.c_void_p),
+        ("wholes", ctypes.c_void_p),
+        ("sets", ctypes.c_void_p),
+        ("numbers", ctypes.c_void_p),
+        ("steps", ctypes.c_void_p),
+        ("counts", ctypes.c_void_p),
+        ("streams", ctypes.c_void_p),
         ("agreeing", ctypes.c_void_p),
         ("scale", ctypes.c_double),
+        ("is_noisy", ctypes.c_int64),
         ("sums", ctypes.c_void_p),
     )

@@ -110,15 +110,18 @@ def _written(
 ) -> list[list[Tensor]]:
     """Take a step; return what it has written for each row."""
     tensors, integers = list(chain.from_iterable(rows)), ctypes.c_int64 * len(rows)
-    sizes, agreeing = integers(*SIZES), integers()
+    sizes, agreeing, sets = integers(*SIZES), integers(), (ctypes.c_int32 * len(rows))()
+    addresses = (ctypes.c_void_p * len(tensors))(*map(Tensor.data_ptr, tensors))
+    numbers = (ctypes.c_double * len(trial.numbers))(*trial.numbers)
     sums = torch.zeros(sum(SIZES) // 1000, dtype=torch.float64)  # of rows and blocks, which are larger
     work = Work(
         rows=len(rows),
-        choice=1,
-        tensors=(ctypes.c_void_p * len(tensors))(*map(Tensor.data_ptr, tensors)),
-        sizes=sizes,
-        numbers=(ctypes.c_double * (len(rows) * len(trial.numbers)))(*trial.numbers * len(rows)),
-        wholes=sizes,
+        tensors=ctypes.addressof(addresses),
+        sizes=ctypes.addressof(sizes),
+        wholes=ctypes.addressof(sizes),
+        sets=ctypes.addressof(sets),
+        numbers=ctypes.addressof(numbers),
+        streams=ctypes.addressof(sets),
         agreeing=ctypes.addressof(agreeing),
         scale=SCALE,
         sums=sums.data_ptr(),
@@ -153,7 +156,7 @@ def _cautious_adam(row: Sequence[Tensor], numbers: Sequence[float]) -> tuple[Ten
 
 
 def _cautious_sgd(row: Sequence[Tensor], numbers: Sequence[float]) -> tuple[Tensor, ...]:
-    momentum, taken, lr, penalty, sign, _, slack = numbers
+    momentum, taken, lr, penalty, sign, _, slack, _, _ = numbers
     p, gradient, buffer = row
     gradient = sign * gradient
     whole = gradient + penalty * p
@@ -167,7 +170,7 @@ def _masked(step: Tensor, gradient: Tensor, slack: float) -> Tensor:
 
 
 def _schedule_free_radam(row: Sequence[Tensor], numbers: Sequence[float]) -> tuple[Tensor, ...]:
-    beta2, take2, correction, eps, decay, share, own_lr, lr = numbers
+    beta2, take2, correction, eps, decay, share, own_lr, lr, _ = numbers
     y, gradient, square, z = row
     square = square * beta2 + take2 * gradient**2
     step = gradient / ((square / correction).sqrt() + eps) + decay * y
@@ -183,7 +186,9 @@ _ADAM = (0.125, 0.875, 0.125, 1e-8, 1.25, 0.05, 0.99, 0.25, -1.0, 0.0, 0.25, 1.0
 _TRIALS = {
     "adam": _Trial(_ADAM, _adam, square=3),
     "cautious_adam": _Trial(_ADAM, _cautious_adam, square=3),
-    "cautious_sgd": _Trial((0.5, 0.75, 0.05, 0.25, -1.0, 0.0, 0.25), _cautious_sgd, tensors=3),
-    "schedule_free_radam": _Trial((0.875, 0.125, 0.5, 1e-8, 0.25, 0.125, -0.05, 0.05), _schedule_free_radam, square=2),
+    "cautious_sgd": _Trial((0.5, 0.75, 0.05, 0.25, -1.0, 0.0, 0.25, 1.0, 1.0), _cautious_sgd, tensors=3),
+    "schedule_free_radam": _Trial(
+        (0.875, 0.125, 0.5, 1e-8, 0.25, 0.125, -0.05, 0.05, 1.0), _schedule_free_radam, square=2
+    ),
     "squares": _Trial((), _squares, tensors=1),
 }
