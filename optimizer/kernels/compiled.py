@@ -21,7 +21,7 @@ from ..types import MOMENTS, ParamGroup
 from . import cautious, fused, native, native_library
 from .cautious import BUFFER, sgd_buffer
 from .limits import repays, repays_adam
-from .moments import adam_state, cast_moments
+from .moments import adam_state, cast_moments, moment_dtype
 from .prepared import Formula, NumbersOf, Row, take_step
 from .stepping import unsupported_group
 
@@ -31,11 +31,12 @@ FAILURES: dict[tuple[str, torch.device, torch.dtype, torch.dtype, str | None], s
 
 def unsupported_reason(step: str, optimizer: ScheduledOptimizer, group: ParamGroup) -> str | None:
     """Return why the compiled step of that name cannot take the steps of `group`, or None."""
-    reason = unsupported_group(group, {"cpu": (torch.float32, torch.float64), "cuda": (torch.float32,)})
+    types = [dtype for dtype, _ in native_library.PAIRS]
+    reason = unsupported_group(group, {"cpu": types, "cuda": (torch.float32,)})
     if reason is not None or not group["params"]:
         return reason
     p = group["params"][0]
-    return uncompilable(step, p.device, p.dtype, optimizer.step_options.state_dtype or p.dtype)
+    return uncompilable(step, p.device, p.dtype, moment_dtype(optimizer, p))
 
 
 def uncompilable(step: str, device: torch.device, dtype: torch.dtype, state_dtype: torch.dtype) -> str | None:

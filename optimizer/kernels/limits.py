@@ -8,6 +8,7 @@ import sys
 from torch import Tensor
 
 from ..scheduling.optimizer import ScheduledOptimizer
+from ..transforms.float64_step import HALVES
 
 LEAST_ELEMENTS = 262_144
 """Elements of an optimizer from which cautious and schedule-free steps are compiled on the CPU.
@@ -27,9 +28,12 @@ def repays(optimizer: ScheduledOptimizer) -> bool:
 
 
 def repays_adam(optimizer: ScheduledOptimizer) -> bool:
-    """Return whether `auto` takes a compiled step of Adam or AdamW: on a CUDA device torch's fused one stays."""
+    """Return whether `auto` takes a compiled step of Adam or AdamW: on a CUDA device torch's fused one stays.
+
+    So does it in half precision: a compiled step rounds moments by noise, that of a shard by another than the whole's.
+    """
     parameters = _parameters(optimizer)
-    return all(p.is_cpu for p in parameters) and _are_large(parameters, LEAST_ELEMENTS_OF_ADAM)
+    return all(p.is_cpu and p.dtype not in HALVES for p in parameters) and _are_large(parameters, LEAST_ELEMENTS_OF_ADAM)
 
 
 def _parameters(optimizer: ScheduledOptimizer) -> list[Tensor]:

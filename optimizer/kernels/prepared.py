@@ -19,7 +19,7 @@ from ..types import ParamGroup
 from . import native
 from .moments import count_step
 from .step_tensors import StepTensors
-from .stepping import SCALED, checked_step, hand_over
+from .stepping import supported_tensors
 
 NumbersOf = Callable[[ParamGroup, float], Sequence[float]]
 """Returns the numbers of a step for the parameters of a group with a `Row.key`, as native.c has them."""
@@ -57,16 +57,13 @@ class Formula:
 
 
 def take_step(optimizer: ScheduledOptimizer, formula: Formula) -> None:
-    """Take a compiled step of all groups, or the next best where a group or a gradient is not supported.
+    """Take a compiled step of all groups; where a group or a gradient is not supported, as `by_group` says.
 
     Raises:
-        RuntimeError, ValueError, TypeError: as `check_class_step` and `unsupported_step` do.
+        RuntimeError, ValueError, TypeError: as `supported_tensors` does.
     """
-    reason, tensors = checked_step(optimizer)
-    if reason is None and getattr(optimizer, "found_inf", None) is not None:
-        reason = SCALED
-    if reason is not None:
-        hand_over(optimizer, reason)
+    tensors = supported_tensors(optimizer)
+    if tensors is None:
         return
     gradients = tensors.gradients
     if not optimizer.is_laid_out:

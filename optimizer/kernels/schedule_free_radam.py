@@ -59,6 +59,11 @@ def _unsupported_reason(optimizer: ScheduledOptimizer, group: ParamGroup) -> str
     return unsupported_group(group, {"cpu": types, "cuda": types}, gaps=True)
 
 
+def _unsupported_by_compiled(optimizer: ScheduledOptimizer, group: ParamGroup) -> str | None:
+    reason = compiled.unsupported_reason("schedule_free_radam", optimizer, group)
+    return reason or _unsupported_reason(optimizer, group)  # the state of half precision is too short
+
+
 def _check_train_mode(optimizer: ScheduledOptimizer) -> None:
     """Raise RuntimeError in eval mode."""
     if not optimizer.param_groups[0]["train_mode"]:
@@ -149,8 +154,6 @@ def _update(block: Lists, numbers: Numbers, is_adaptive: bool) -> None:
     torch._foreach_sub_(z, direction, alpha=lr)
 
 
-_FORMULA = prepared.Formula("schedule_free_radam", _compiled_row, _compiled_numbers, choice_at=8)
-
 _IN_BLOCKS = Kernel(
     name="schedule_free_radam",
     shown_as="blocks",
@@ -166,8 +169,10 @@ _COMPILED = replace(
     name="compiled_schedule_free_radam",
     shown_as="compiled",
     implementations=("compiled", "auto"),
-    step=partial(prepared.take_step, formula=_FORMULA),
-    unsupported_reason=partial(compiled.unsupported_reason, "schedule_free_radam"),
+    step=partial(
+        prepared.take_step, formula=prepared.Formula("schedule_free_radam", _compiled_row, _compiled_numbers, 8)
+    ),
+    unsupported_reason=_unsupported_by_compiled,
     scales_gradients=True,
     norm=compiled.joint_norm,
     repays=repays,

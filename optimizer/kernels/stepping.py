@@ -31,7 +31,7 @@ from .step_tensors import CheckedTensors, StepTensors, checked_tensors
 StepGroup = Callable[[ScheduledOptimizer, ParamGroup, list[Tensor]], None]
 """Takes the step of an optimizer's group; given those of its parameters that have a gradient, perhaps none."""
 
-SCALED = "its gradients are scaled by GradScaler"
+_SCALED = "its gradients are scaled by GradScaler"
 
 
 def by_group(
@@ -49,9 +49,8 @@ def by_group(
     """
 
     def step(optimizer: ScheduledOptimizer) -> None:
-        reason, tensors = checked_step(optimizer)
-        if reason is not None:
-            hand_over(optimizer, reason)
+        tensors = supported_tensors(optimizer)
+        if tensors is None:
             return
         for group, begin, end in tensors.groups:
             step_group(optimizer, group, tensors.parameters[begin:end])
@@ -61,7 +60,23 @@ def by_group(
     return step
 
 
-def hand_over(optimizer: ScheduledOptimizer, reason: str) -> None:
+def supported_tensors(optimizer: ScheduledOptimizer) -> StepTensors | None:
+    """Return the tensors of the coming step; None if the optimizer's kernel cannot take it, and another step was taken.
+
+    Raises:
+        RuntimeError, ValueError, TypeError: as `check_class_step` and `unsupported_step` do.
+    """
+    if getattr(optimizer, "found_inf", None) is not None:
+        _hand_over(optimizer, _SCALED)
+        return None
+    reason, tensors = checked_step(optimizer)
+    if reason is not None:
+        _hand_over(optimizer, reason)
+        return None
+    return tensors
+
+
+def _hand_over(optimizer: ScheduledOptimizer, reason: str) -> None:
     """Let the next best kernel take this step and those to come, or else the class take this one.
 
     Args:
@@ -69,7 +84,7 @@ def hand_over(optimizer: ScheduledOptimizer, reason: str) -> None:
         reason: why.
     """
     kernel = optimizer.kernel
-    if kernel is not None and (reason is SCALED or unsupported_by(kernel, optimizer) is not None):
+    if kernel is not None and (reason is _SCALED or unsupported_by(kernel, optimizer) is not None):
         while (kernel := kernel.next_best) is not None:
             if unsupported_by(kernel, optimizer) is None:
                 optimizer.use_kernel(kernel)

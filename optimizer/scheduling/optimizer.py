@@ -203,7 +203,7 @@ class ScheduledOptimizer(Optimizer):
 
     def use_kernel(self, kernel: Kernel) -> None:
         """Let `kernel` take the class's steps from now on."""
-        self.kernel, self.checked_tensors = kernel, None
+        self.kernel, self.checked_tensors, self.prepared_step = kernel, None, None
 
     def make_cautious(self, caution: Caution) -> None:
         """Make the steps cautious from now on.
