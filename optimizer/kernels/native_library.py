@@ -16,8 +16,9 @@ from typing import IO
 
 import torch
 
-FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
-"""No -ffast-math: NaN must stay NaN, and other code in the process keeps its denormals."""
+FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-shared", "-fPIC")
+"""No -ffast-math: NaN must stay NaN, and other code in the process keeps its denormals. No product is fused with a
+sum: gradients that a step scales equal those that were scaled before it."""
 
 REALS = {torch.float32: "float", torch.float64: "double"}
 
@@ -31,40 +32,47 @@ MESSAGE_BYTES = 10_000
 """The length at which its messages are cut off."""
 
 
-def check_step(name: str, dtype: torch.dtype, state_dtype: torch.dtype) -> None:
-    """Compile the step `name` if it is not compiled yet.
+def check_step(step: str, dtype: torch.dtype, state_dtype: torch.dtype) -> None:
+    """Compile a step if it is not compiled yet.
 
     Raises:
-        OSError: as `library` does; if the compiled library lacks the step.
+        OSError: as `library` does.
     """
-    if not hasattr(library(dtype, state_dtype), name):
-        library.cache_clear()  # another compiler may make it
-        raise OSError(f"{_compiler()[0]} made a library of native.c without the step {name}")
+    library(step, dtype, state_dtype)
 
 
 @cache
-def library(dtype: torch.dtype, state_dtype: torch.dtype) -> ctypes.CDLL:
-    """Return native.c compiled for parameters of `dtype`.
+def library(step: str, dtype: torch.dtype, state_dtype: torch.dtype) -> ctypes.CDLL:
+    """Return native.c compiled for one step: a library with the function `step`.
 
     Args:
-        dtype: a key of `REALS`.
-        state_dtype: the type of Adam's moments, `dtype` or, with float32, bfloat16: then only Adam's steps exist.
+        step: the name of a step in native.c.
+        dtype: of the parameters, a key of `REALS`.
+        state_dtype: the type of Adam's moments, `dtype` or, with float32, bfloat16.
 
     Raises:
-        OSError: without a C compiler that, except on macOS, supports OpenMP as torch does; if it does not end in time.
+        OSError: without a C compiler that, except on macOS, supports OpenMP as torch does; if it does not end in time;
+            if the compiled library lacks the step.
     """
-    defines = [f"-DREAL={REALS[dtype]}", *(["-DHALF"] if state_dtype != dtype else [])]
     source = Path(__file__).with_name("native.c")
     # Two OpenMP libraries in a process would have two sets of threads, each spinning while the other works.
     openmp = [str(path) for path in (Path(torch.__file__).parent / "lib").glob("libgomp*")]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         made, compiler = f"{folder}/native.so", _compiler()
-        defines += ["-DLIBGOMP"] if openmp else []
+        defines = [*_defines(step, dtype, state_dtype), *(["-DLIBGOMP"] if openmp else [])]
         command = [*compiler, *FLAGS, *_flags_of_system(), *defines, str(source), "-o", made, *openmp, "-lm"]
         code, messages = _run_compiler(command, source.name)
         if code:
             raise OSError(f"{compiler[0]} could not compile {source.name}: {messages}")
-        return ctypes.CDLL(made)
+        loaded = ctypes.CDLL(made)
+        if not hasattr(loaded, "step"):
+            raise OSError(f"{compiler[0]} made a library of native.c without the step {step}")
+        return loaded
+
+
+def _defines(step: str, dtype: torch.dtype, state_dtype: torch.dtype) -> list[str]:
+    """Return the compiler's flags for a step and its types."""
+    return [f"-DSTEP={step}", f"-DREAL={REALS[dtype]}", *(["-DHALF"] if state_dtype != dtype else [])]
 
 
 def _flags_of_system() -> tuple[str, str]:

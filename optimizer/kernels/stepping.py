@@ -14,6 +14,7 @@ from ..scheduling.kernel import Kernel
 from ..scheduling.optimizer import ScheduledOptimizer
 from ..transforms.cautious import cautious_step
 from ..transforms.grad_scaler import has_overflowed
+from ..transforms.gradient_scale import scale_in_place
 from ..transforms.memory_layout import (
     check_memory,
     extent_bytes,
@@ -65,6 +66,7 @@ def step_of_class(optimizer: ScheduledOptimizer) -> None:
     """
     if has_overflowed(optimizer):
         return
+    scale_in_place(optimizer)
     step = type(optimizer).class_step
     caution = optimizer.step_options.caution
     if caution is None:
