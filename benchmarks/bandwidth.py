@@ -25,8 +25,12 @@ HALF_WITH_REMAINDER = HALF + 2 * 2
 """The same, with what rounding took away kept beside each parameter."""
 
 
-def operations(count: int) -> Mapping[str, tuple[int, Callable[[], object]]]:
-    """Return simple operations over tensors of so many elements, with the words an element that they move."""
+Operations = Mapping[str, tuple[int, Callable[[], object]]]
+"""Functions by name, each with the words an element that it moves."""
+
+
+def operations(count: int) -> Operations:
+    """Return simple operations over tensors of so many elements."""
     first, second = torch.rand(count, device=DEVICE), torch.rand(count, device=DEVICE)
     return {
         COPY: (2, lambda: second.copy_(first)),
@@ -40,7 +44,11 @@ def bandwidths(rounds: int = 15) -> dict[str, float]:
     """Return the bytes a second that each operation moves; a store counts as one word, though it may read first."""
     count = elements(SHAPES)
     found = operations(count)
-    times = medians({name: function for name, (_, function) in found.items()}, rounds)
+    return rates(found, medians({name: function for name, (_, function) in found.items()}, rounds), count)
+
+
+def rates(found: Operations, times: Mapping[str, float], count: int) -> dict[str, float]:
+    """Return the bytes a second of operations over so many elements that took these seconds."""
     return {name: words * WORD * count / times[name] for name, (words, _) in found.items()}
 
 

@@ -29,14 +29,13 @@ SMALL = [(64, 64)] * 2000
 
 def steps(title: str) -> str:
     """Return the table of one step over 402.8 million parameters, of the contenders of that title."""
-    times, left_out = optimizers.together(title)
+    times, rates, left_out = optimizers.together(title)
     lines = [f"{name} did not run: {reason}" for name, reason in left_out.items()]
-    return "\n\n".join([table(times, next(iter(times))), of_a_copy(title, times), *lines])
+    return "\n\n".join([table(times, next(iter(times))), of_a_copy(title, times, rates[COPY]), *lines])
 
 
-def of_a_copy(title: str, times: Mapping[str, float]) -> str:
+def of_a_copy(title: str, times: Mapping[str, float], copied: float) -> str:
     """Return the share of a copy's bandwidth at which each step moves the bytes that it must move."""
-    copied = bandwidth.bandwidths()[COPY]
     least = {name: each * elements(SHAPES) / copied for name, each in optimizers.bytes_of(title).items()}
     return "Of a copy's bandwidth: " + ", ".join(f"{name} {least[name] / times[name]:.0%}" for name in times)
 

@@ -40,11 +40,12 @@ class Contender:
 
 @dataclass(frozen=True)
 class Results:
-    """Seconds of a step by name, side by side and in new processes, the bytes that it must move for each parameter,
-    and why contenders were left out."""
+    """Seconds of a step by name, side by side and in new processes, the bandwidths of simple operations side by side
+    with them, the bytes that a step must move for each parameter, and why contenders were left out."""
 
     together: dict[str, float]
     alone: dict[str, float]
+    bandwidths: dict[str, float]
     bytes_each: dict[str, int]
     left_out: dict[str, str]
 
@@ -181,8 +182,9 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
 
 
-def together(title: str) -> tuple[dict[str, float], dict[str, str]]:
-    """Return the seconds of a step of each contender, taking turns in this process, and why some were left out."""
+def together(title: str) -> tuple[dict[str, float], dict[str, float], dict[str, str]]:
+    """Return the seconds of a step of each contender, taking turns in this process with simple operations, the
+    bandwidths of those, and why some contenders were left out."""
     steps: dict[str, Step] = {}
     left_out: dict[str, str] = {}
     for name, contender in TITLES[title]().items():
@@ -192,7 +194,10 @@ def together(title: str) -> tuple[dict[str, float], dict[str, str]]:
             steps[name] = step
         except Exception as error:  # a peer that is missing, or that cannot work here
             left_out[name] = one_line(error)
-    return medians(steps, ROUNDS, CALLS), left_out
+    count = elements(SHAPES)
+    operations = bandwidth.operations(count)
+    times = medians({**steps, **{name: function for name, (_, function) in operations.items()}}, ROUNDS, CALLS)
+    return {name: times[name] for name in steps}, bandwidth.rates(operations, times, count), left_out
 
 
 def alone(title: str, name: str) -> float:
@@ -214,9 +219,9 @@ def measured(title: str) -> Results:
         with ProcessPoolExecutor(1, get_context("fork")) as pool:
             return pool.submit(function, *arguments).result()
 
-    side_by_side, left_out = forked(together, title)
+    side_by_side, bandwidths, left_out = forked(together, title)
     on_its_own = {name: forked(alone, title, name) for name in side_by_side}
-    return Results(side_by_side, on_its_own, forked(bytes_of, title), left_out)
+    return Results(side_by_side, on_its_own, bandwidths, forked(bytes_of, title), left_out)
 
 
 def about() -> dict[str, Any]:

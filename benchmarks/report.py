@@ -63,10 +63,10 @@ what torch's AdamW computes. In the clipped rows, each step scales the gradients
 
 ### The limit
 
-The bytes that a step must read and write, divided by the machine's bandwidth over one tensor of as many elements
-(`benchmarks/bandwidth.py`). AdamW must move 7 words of 4 bytes a parameter, and so must schedule-free and cautious
-steps; clipping 8, moments in bfloat16 5, moments of 8 bits 4, and parameters in bfloat16 3.5 with their moments, 4.5
-with what rounding took away.
+The bytes that a step must read and write, divided by the bandwidth of simple operations over as many elements, which
+take turns with the steps (`benchmarks/bandwidth.py`). AdamW must move 7 words of 4 bytes a parameter, and so must
+schedule-free and cautious steps; clipping 8, moments in bfloat16 5, moments of 8 bits 4, and parameters in bfloat16 3.5
+with their moments, 4.5 with what rounding took away.
 
 {bandwidths}
 

@@ -48,14 +48,14 @@ def ratio(run: Run, path: str, name: str, against: str) -> float | None:
     return times[name] / times[against] if name in times and against in times else None
 
 
-def strict_bandwidth(run: Run) -> float | None:
-    """Return the highest of the bandwidths of a run, in bytes a second, by which limits are shortest."""
-    return max(at(run, "bandwidth").values(), default=None)
+def strict_bandwidth(run: Run, title: str) -> float | None:
+    """Return the highest bandwidth beside the steps of a title, in bytes a second, by which limits are shortest."""
+    return max(at(run, f"{title}/bandwidths").values(), default=None)
 
 
 def limit(run: Run, title: str, name: str, elements: int) -> float | None:
     """Return the seconds that a step takes at least because of the bytes that it must move."""
-    bytes_each, bandwidth = at(run, f"{title}/bytes_each").get(name), strict_bandwidth(run)
+    bytes_each, bandwidth = at(run, f"{title}/bytes_each").get(name), strict_bandwidth(run, title)
     return None if bytes_each is None or bandwidth is None else bytes_each * elements / bandwidth
 
 

@@ -19,7 +19,6 @@ from typing import Any
 
 RUNS = 3
 REPEATED: Mapping[str, str] = {
-    "bandwidth": "bandwidth.bandwidths",
     "AdamW": "optimizers.measured",
     "Clipped AdamW": "optimizers.measured",
     "Cautious AdamW": "optimizers.measured",
