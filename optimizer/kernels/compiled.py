@@ -4,6 +4,7 @@ The code is C on the CPU and Triton on CUDA devices. The formulas are in `kernel
 """
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -19,13 +20,14 @@ from ..transforms.local_shards import LocalShards, Waiting, active_shards, move_
 from ..transforms.memory_layout import with_strides_of
 from ..transforms.weight_decay import decoupled_decay, l2_penalty
 from ..types import MOMENTS, ParamGroup
-from . import native, native_library
+from . import cautious, fused, native, native_library
 from .cautious import BUFFER, sgd_buffer
+from .limits import repays, repays_adam
 from .moments import adam_state, cast_moments, count_step
 from .stepping import by_group, unsupported_group
 
-FAILURES: dict[tuple[str, torch.device, torch.dtype, torch.dtype], str] = {}
-"""Why compiling failed, by step, device and types, since a kernel was last chosen."""
+FAILURES: dict[tuple[str, torch.device, torch.dtype, torch.dtype, str | None], str] = {}
+"""Why compiling failed, by step, device, types and the value of `CC`; forgotten where `compiled` is asked for."""
 
 
 def unsupported_reason(step: str, optimizer: ScheduledOptimizer, group: ParamGroup) -> str | None:
@@ -39,7 +41,7 @@ def unsupported_reason(step: str, optimizer: ScheduledOptimizer, group: ParamGro
 
 def uncompilable(step: str, device: torch.device, dtype: torch.dtype, state_dtype: torch.dtype) -> str | None:
     """Compile a step for parameters of `dtype`; return why that failed, or None. A failure is not tried again."""
-    key = step, device, dtype, state_dtype
+    key = step, device, dtype, state_dtype, os.environ.get("CC")
     if key in FAILURES:
         return FAILURES[key]
     try:
@@ -149,19 +151,18 @@ def _sign(group: ParamGroup) -> float:
     return -1.0 if group["maximize"] else 1.0
 
 
-WITH_CAUTION = ("compiled", "auto")
-"""For `auto` on CUDA devices: on the CPU the steps in blocks, which support more, come first."""
-
 _ADAM = Kernel(
     name="compiled_adam",
     shown_as="compiled",
     classes=(Adam, AdamW),
-    implementations=("compiled",),
+    implementations=("compiled", "auto"),
     step=by_group(_step_adam),
     unsupported_reason=partial(unsupported_reason, "adam"),
     state_names=MOMENTS,
     unsupported_state_dtype=_unsupported_state_dtype,
     after_load=cast_moments,
+    repays=repays_adam,
+    next_best=fused.FUSED_ADAM,
 )
 
 KERNELS = (
@@ -169,19 +170,22 @@ KERNELS = (
     replace(
         _ADAM,
         name="compiled_cautious_adam",
-        implementations=WITH_CAUTION,
         step=by_group(_step_adam, after=move_waiting),
         unsupported_reason=partial(unsupported_reason, "cautious_adam"),
         cautious=True,
+        repays=repays,
+        next_best=cautious.CAUTIOUS_ADAM,
     ),
     Kernel(
         name="compiled_cautious_sgd",
         shown_as="compiled",
         classes=(SGD,),
-        implementations=WITH_CAUTION,
+        implementations=("compiled", "auto"),
         step=by_group(_step_sgd, after=move_waiting),
         unsupported_reason=_unsupported_sgd,
         state_names=BUFFER,
         cautious=True,
+        repays=repays,
+        next_best=cautious.CAUTIOUS_SGD,
     ),
 )

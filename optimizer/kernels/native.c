@@ -1,7 +1,7 @@
 /* Whole steps of many parameters on the CPU, one trip to memory each (cautious ones: one more to count).
 
-   Compiled by native.py for one REAL, float or double, or for float with HALF: Adam's steps alone, whose average and
-   square are bfloat16 in memory. Every tensor of a row has the row's size and no gaps. */
+   Compiled by native_library.py for one STEP and one REAL, float or double, or for float with HALF: Adam's steps alone,
+   whose average and square are bfloat16 in memory. Every tensor of a row has the row's size and no gaps. */
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -11,10 +11,6 @@
 #endif
 #include <stdint.h>
 #include <tgmath.h>
-
-#if defined(__clang__) && defined(LIBGOMP)
-#error "clang's OpenMP starts threads that torch's libgomp does not count, so that each would take every turn: use gcc"
-#endif
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -213,8 +209,8 @@ static int64_t move_cautious_adam(const Work *work, int64_t row, int64_t from, i
     return in_lines(move_adam_line, h, work->tensors + 4 * row, 0, 3, scale, CAUTIOUS, from, to);
 }
 
-void adam(const Work *work, int threads) { run(work, threads, 0, move_adam); }
-void cautious_adam(const Work *work, int threads) { run(work, threads, count_adam, move_cautious_adam); }
+static void adam(const Work *work, int threads) { run(work, threads, 0, move_adam); }
+static void cautious_adam(const Work *work, int threads) { run(work, threads, count_adam, move_cautious_adam); }
 
 #ifndef HALF
 
@@ -271,7 +267,7 @@ static int64_t move_sgd(const Work *work, int64_t row, int64_t from, int64_t to)
     return in_lines(move_sgd_line, h, tensors, 0, 2, scale, 0, from, to);
 }
 
-void cautious_sgd(const Work *work, int threads) { run(work, threads, count_sgd, move_sgd); }
+static void cautious_sgd(const Work *work, int threads) { run(work, threads, count_sgd, move_sgd); }
 
 /* Schedule-free RAdam: parameter (y), gradient, square, z. */
 
@@ -299,6 +295,9 @@ static int64_t move_radam(const Work *work, int64_t row, int64_t from, int64_t t
     return in_lines(move_radam_line, h, work->tensors + 4 * row, 0, 3, 0, 0, from, to);
 }
 
-void schedule_free_radam(const Work *work, int threads) { run(work, threads, 0, move_radam); }
+static void schedule_free_radam(const Work *work, int threads) { run(work, threads, 0, move_radam); }
 
 #endif
+
+/* The step of this library; compilers drop the others. */
+void step(const Work *work, int threads) { STEP(work, threads); }

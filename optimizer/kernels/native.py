@@ -8,27 +8,11 @@ import torch
 from torch import Tensor
 
 from .native_library import library
+from .native_work import COUNT, MOVE, WHOLE, Work
 
-_WHOLE, _COUNT, _MOVE = range(3)
-"""The parts of a step that counts signs, by the numbers of native.c."""
-
-ELEMENTS_A_THREAD = 32_768
-"""The number of elements for which one more thread is used."""
-
-
-class _Work(ctypes.Structure):
-    """The arguments of a step; the same struct as in native.c."""
-
-    _fields_ = (
-        ("rows", ctypes.c_int64),
-        ("choice", ctypes.c_int64),
-        ("phase", ctypes.c_int64),
-        ("tensors", ctypes.POINTER(ctypes.c_void_p)),
-        ("sizes", ctypes.POINTER(ctypes.c_int64)),
-        ("numbers", ctypes.POINTER(ctypes.c_double)),
-        ("wholes", ctypes.POINTER(ctypes.c_int64)),
-        ("agreeing", ctypes.c_void_p),
-    )
+ELEMENTS_ON_ONE_THREAD = 65_536
+"""Up to so many elements a step takes one thread, and above all of torch's: a number between would make OpenMP end
+threads and start them again for torch's next operation."""
 
 
 def _check_row(row: Sequence[Tensor], dtypes: Sequence[torch.dtype]) -> None:
@@ -60,7 +44,7 @@ def run(
         TypeError: for tensors of a row that differ in type, size or device.
     """
     if rows:
-        _Step(name, rows, numbers, choice, moments_at).take(_WHOLE)
+        _Step(name, rows, numbers, choice, moments_at).take(WHOLE)
 
 
 def count(
@@ -86,11 +70,11 @@ def count(
         of the whole parameters.
     """
     step = _Step(name, rows, numbers, choice, moments_at, wholes)
-    step.take(_COUNT)
+    step.take(COUNT)
 
     def move(agreeing: Tensor) -> None:
         step.agreeing.copy_(agreeing)
-        step.take(_MOVE)
+        step.take(MOVE)
 
     return step.agreeing, move
 
@@ -109,15 +93,15 @@ class _Step:
     ) -> None:
         dtypes = _checked_dtypes(rows, moments_at)
         self._rows = rows  # keeps the tensors alive
-        self._function = getattr(library(dtypes[0], dtypes[-1]), name)
+        self._function = library(name, dtypes[0], dtypes[-1]).step
         tensors, flat = list(chain.from_iterable(rows)), list(chain.from_iterable(numbers))
         sizes, integers = [row[0].numel() for row in rows], ctypes.c_int64 * len(rows)
         self.agreeing = torch.zeros(len(rows), dtype=torch.int64)
-        self._threads = min(torch.get_num_threads(), 1 + sum(sizes) // ELEMENTS_A_THREAD)
-        self._work = _Work(
+        self._threads = torch.get_num_threads() if sum(sizes) > ELEMENTS_ON_ONE_THREAD else 1
+        self._work = Work(
             len(rows),
             choice,
-            _WHOLE,
+            WHOLE,
             (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors]),
             integers(*sizes),
             (ctypes.c_double * len(flat))(*flat),

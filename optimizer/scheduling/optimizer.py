@@ -72,6 +72,8 @@ class ScheduledOptimizer(Optimizer):
     """The signature of the tensors that the kernel last checked; while it is the same, a step needs no check."""
     is_laid_out: bool = False
     """Whether the checked gradients and state have the strides of their parameters."""
+    unsupported: str | None = None
+    """Why the class took the last step, and not the kernel; None: the kernel took it."""
     grad_norm: Tensor | None = None
     """With `grad_clip_norm`, the joint L2 norm of the gradients before the last clipping, a scalar."""
     _module: Callable[[], nn.Module | None] | None = None  # a weak reference
