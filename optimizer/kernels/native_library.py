@@ -98,10 +98,10 @@ def library(step: str, dtype: torch.dtype, state_dtype: torch.dtype) -> ctypes.C
         try:
             loaded = test(made)
         except LoadError:  # temporary folders may be mounted so that no program runs there
-            path = kept_libraries.keep(step, source, made.read_bytes()) if source and made.is_file() else None
-            if path is None:
+            kept = kept_libraries.keep(step, source, made.read_bytes()) if source and made.is_file() else None
+            if kept is None:
                 raise
-            return _tested_or_discarded(path, test)
+            return _tested_or_discarded(kept, test)
         if source:
             kept_libraries.keep(step, source, made.read_bytes())
         return loaded
