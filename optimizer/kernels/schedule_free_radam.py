@@ -16,6 +16,7 @@ The t-th step, t from 1, for training weights y with the gradient g; the average
 Source: Defazio et al. 2024, arXiv:2405.15682, Algorithm 1; Liu et al. 2019, arXiv:1908.03265, Algorithm 2.
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -29,6 +30,7 @@ from ..transforms.memory_layout import with_strides_of
 from ..types import ParamGroup
 from . import compiled
 from .blocks import Lists, Tensors, bundles
+from .limits import repays
 from .stepping import by_group, unsupported_group
 
 EVALUATING = "step() in eval mode: the gradients are those of the averaged weights. Call train() before training."
@@ -97,7 +99,8 @@ def _step_compiled(optimizer: ScheduledOptimizer, group: ParamGroup, parameters:
     rows, (beta2, *rest), is_adaptive = _begin_update(optimizer, group, parameters)
     gradients = compiled.gradients_of(optimizer, parameters)
     rows = [(y, gradient, *states) for gradient, (y, _, *states) in zip(gradients, rows, strict=True)]
-    compiled.run("schedule_free_radam", rows, [(beta2, 1.0 - beta2, *rest)] * len(rows), is_adaptive)
+    numbers = [(beta2, 1.0 - beta2, *rest)] * len(rows)
+    compiled.run("schedule_free_radam", rows, numbers, is_adaptive, scale=optimizer.gradient_scale)
 
 
 def _rectification(group: ParamGroup) -> tuple[float, bool]:
@@ -139,25 +142,27 @@ def _update(block: Lists, numbers: Numbers, is_adaptive: bool) -> None:
     torch._foreach_sub_(z, direction, alpha=lr)
 
 
-KERNELS = (
-    Kernel(
-        name="schedule_free_radam",
-        shown_as="blocks",
-        classes=(RAdamScheduleFree,),
-        implementations=("auto",),
-        step=by_group(_step_in_blocks),
-        before=_check_train_mode,
-        unsupported_reason=_unsupported_reason,
-        state_names=STATE,
-    ),
-    Kernel(
-        name="compiled_schedule_free_radam",
-        shown_as="compiled",
-        classes=(RAdamScheduleFree,),
-        implementations=("compiled",),
-        step=by_group(_step_compiled),
-        before=_check_train_mode,
-        unsupported_reason=partial(compiled.unsupported_reason, "schedule_free_radam"),
-        state_names=STATE,
-    ),
+_IN_BLOCKS = Kernel(
+    name="schedule_free_radam",
+    shown_as="blocks",
+    classes=(RAdamScheduleFree,),
+    implementations=("auto", "blocks"),
+    step=by_group(_step_in_blocks),
+    before=_check_train_mode,
+    unsupported_reason=_unsupported_reason,
+    state_names=STATE,
 )
+_COMPILED = replace(
+    _IN_BLOCKS,
+    name="compiled_schedule_free_radam",
+    shown_as="compiled",
+    implementations=("compiled", "auto"),
+    step=by_group(_step_compiled),
+    unsupported_reason=partial(compiled.unsupported_reason, "schedule_free_radam"),
+    scales_gradients=True,
+    norm=compiled.joint_norm,
+    repays=repays,
+    next_best=_IN_BLOCKS,
+)
+
+KERNELS = (_COMPILED, _IN_BLOCKS)

@@ -14,6 +14,7 @@ from ..scheduling.kernel import Kernel
 from ..scheduling.optimizer import ScheduledOptimizer
 from ..transforms.cautious import cautious_step
 from ..transforms.grad_scaler import has_overflowed
+from ..transforms.gradient_scale import scale_in_place
 from ..transforms.memory_layout import (
     check_memory,
     extent_bytes,
@@ -32,14 +33,17 @@ StepGroup = Callable[[ScheduledOptimizer, ParamGroup, list[Tensor]], None]
 _OPTIONS = ("amsgrad", "capturable", "differentiable", "fused", "momentum")
 """Options that a kernel may not support."""
 
+_SCALED = "its gradients are scaled by GradScaler"
+
 
 def by_group(
     step_group: StepGroup, after: Callable[[ScheduledOptimizer], None] | None = None
 ) -> Callable[[ScheduledOptimizer], None]:
     """Return the `step` of a kernel that goes from group to group.
 
-    If the kernel does not support a group, which may have changed since the kernel was chosen, or a gradient, the
-    class takes the step. The step raises the errors of `check_class_step` and `unsupported_step`.
+    If the kernel does not support a group, which may have changed since the kernel was chosen, the next best kernel
+    takes the steps from then on. Where there is none, and for a gradient, the class takes the step. The step raises the
+    errors of `check_class_step` and `unsupported_step`.
 
     Args:
         step_group: takes the step of one group.
@@ -47,10 +51,9 @@ def by_group(
     """
 
     def step(optimizer: ScheduledOptimizer) -> None:
-        reason = unsupported_step(optimizer)
+        reason = unsupported_step(optimizer) if getattr(optimizer, "found_inf", None) is None else _SCALED
         if reason is not None:
-            check_class_step(optimizer, reason)
-            step_of_class(optimizer)
+            _hand_over(optimizer, reason)
             return
         for group in optimizer.param_groups:
             step_group(optimizer, group, [p for p in group["params"] if p.grad is not None])
@@ -60,6 +63,37 @@ def by_group(
     return step
 
 
+def _hand_over(optimizer: ScheduledOptimizer, reason: str) -> None:
+    """Let the next best kernel take this step and those to come, or else the class take this one.
+
+    Args:
+        optimizer: its kernel cannot take the step; nothing has moved.
+        reason: why.
+    """
+    kernel = optimizer.kernel
+    if kernel is not None and (reason is _SCALED or unsupported_by(kernel, optimizer) is not None):
+        while (kernel := kernel.next_best) is not None:
+            if unsupported_by(kernel, optimizer) is None:
+                optimizer.use_kernel(kernel)
+                if not kernel.scales_gradients:
+                    scale_in_place(optimizer)
+                kernel.step(optimizer)
+                return
+    check_class_step(optimizer, reason)
+    step_of_class(optimizer)
+
+
+def unsupported_by(kernel: Kernel, optimizer: ScheduledOptimizer) -> str | None:
+    """Return why `kernel` does not support a group of `optimizer` or its `state_dtype`, or None."""
+    reasons = (kernel.unsupported_reason(optimizer, group) for group in optimizer.param_groups)
+    reason = next((reason for reason in reasons if reason is not None), None)
+    if reason is not None or optimizer.step_options.state_dtype is None:
+        return reason
+    if kernel.unsupported_state_dtype is None:
+        return f"steps that are {kernel.shown_as}"
+    return kernel.unsupported_state_dtype(optimizer)
+
+
 def step_of_class(optimizer: ScheduledOptimizer) -> None:
     """Take the step of the class, made cautious with a caution, on tensors that its fused steps read correctly.
 
@@ -67,6 +101,7 @@ def step_of_class(optimizer: ScheduledOptimizer) -> None:
     """
     if has_overflowed(optimizer):
         return
+    scale_in_place(optimizer)
     step = type(optimizer).class_step
     caution = optimizer.step_options.caution
     if caution is None:
@@ -104,6 +139,7 @@ def unsupported_step(optimizer: ScheduledOptimizer) -> str | None:
         for p, name in zip(group["params"], parameter_labels(group), strict=True):
             unsupported = check_moments(optimizer, p, name, kernel.state_names, strict=reason is None)
             reason = reason or unsupported
+    optimizer.unsupported = reason
     if reason is None and signature is not None:
         optimizer.checked_signature, optimizer.is_laid_out = signature, _is_laid_out(optimizer, kernel)
     return reason
