@@ -54,7 +54,7 @@ def has_nonfinite(tensor: Tensor, infinities_too: bool) -> bool:
 def first_nonfinite(named: Iterable[tuple[str, Tensor | None]]) -> str | None:
     """Return the name of the first tensor that is not finite, and how many of its values are not; None if all are."""
     for name, tensor in named:
-        if tensor is not None and has_nonfinite(tensor, infinities_too=True) and (bad := count_nonfinite(tensor)):
+        if tensor is not None and (bad := count_nonfinite(tensor)):
             return f"{name} ({bad:,} of {counted(tensor.numel(), 'value', f'{tensor.numel():,}')})"
     return None
 
