@@ -64,31 +64,43 @@ def run(
     choice: bool = False,
     moments_at: int | None = None,
     shards: LocalShards | None = None,
+    scale: Tensor | None = None,
 ) -> None:
     """Take a step on the device of its tensors.
 
     Args:
-        step: as for `native.run`, like all arguments but the last.
+        step: as for `native.run`, like the next four.
         shards: those of an optimizer that is on its shards, for a cautious step, which then only counts, and waits.
+        scale: a scalar on the gradients; None: 1.
     """
     if not rows:
         return
     is_on_device = rows[0][0].is_cuda
+    factor = 1.0 if scale is None or is_on_device else scale.item()
     if is_on_device:
         from . import gpu
     if shards is None:
         if is_on_device:
-            gpu.run(step, rows, numbers, choice)
+            gpu.run(step, rows, numbers, choice, scale)
         else:
-            native.run(step, rows, numbers, choice, moments_at)
+            native.run(step, rows, numbers, choice, moments_at, factor)
         return
     parameters = [row[0] for row in rows]
     wholes = list(map(shards.whole_size, parameters))
     if is_on_device:
-        counted = gpu.count(step, rows, numbers, choice, wholes)
+        counted = gpu.count(step, rows, numbers, choice, wholes, scale)
     else:
-        counted = native.count(step, rows, numbers, choice, moments_at, wholes)
+        counted = native.count(step, rows, numbers, choice, moments_at, wholes, factor)
     shards.waiting.append(Waiting(parameters, *counted))
+
+
+def joint_norm(tensors: Sequence[Tensor]) -> float | None:
+    """Return the joint L2 norm of plain tensors on the CPU, of one type; None without a compiled library."""
+    try:
+        norms = native.norms(tensors)
+    except OSError:
+        return None
+    return float(torch.linalg.vector_norm(norms, dtype=torch.float64))
 
 
 def gradients_of(optimizer: ScheduledOptimizer, parameters: list[Tensor]) -> list[Tensor]:
@@ -120,9 +132,10 @@ def _step_adam(optimizer: ScheduledOptimizer, group: ParamGroup, parameters: lis
     numbers_at = cache(partial(_adam_numbers, group, caution or Caution()))
     numbers = [numbers_at(step.item() + 1) for step in counts]
     if caution is None:
-        run("adam", rows, numbers, moments_at=2)
+        run("adam", rows, numbers, moments_at=2, scale=optimizer.gradient_scale)
     else:
-        run("cautious_adam", rows, numbers, moments_at=2, shards=active_shards(optimizer))
+        shards = active_shards(optimizer)
+        run("cautious_adam", rows, numbers, moments_at=2, shards=shards, scale=optimizer.gradient_scale)
     count_step(counts)
 
 
@@ -144,7 +157,8 @@ def _step_sgd(optimizer: ScheduledOptimizer, group: ParamGroup, parameters: list
         rows.append((p, gradient, buffer))
         # The first buffer is the gradient, not dampened.
         numbers.append((group["momentum"], 1.0 if is_first else 1.0 - group["dampening"], *rest))
-    run("cautious_sgd", rows, numbers, group["nesterov"], shards=active_shards(optimizer))
+    shards = active_shards(optimizer)
+    run("cautious_sgd", rows, numbers, group["nesterov"], shards=shards, scale=optimizer.gradient_scale)
 
 
 def _sign(group: ParamGroup) -> float:
@@ -159,6 +173,8 @@ _ADAM = Kernel(
     step=by_group(_step_adam),
     unsupported_reason=partial(unsupported_reason, "adam"),
     state_names=MOMENTS,
+    scales_gradients=True,
+    norm=joint_norm,
     unsupported_state_dtype=_unsupported_state_dtype,
     after_load=cast_moments,
     repays=repays_adam,
@@ -185,6 +201,8 @@ KERNELS = (
         unsupported_reason=_unsupported_sgd,
         state_names=BUFFER,
         cautious=True,
+        scales_gradients=True,
+        norm=joint_norm,
         repays=repays,
         next_best=cautious.CAUTIOUS_SGD,
     ),

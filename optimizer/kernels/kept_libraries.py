@@ -26,6 +26,7 @@ MAX_BYTES = 16 << 20
 
 _NEW = ".new-"
 _NAME = re.compile(r"[a-z_]+-[0-9a-f]{64}-[0-9a-f]{64}\.so")
+_SHARED = stat.S_IWGRP | stat.S_IWOTH
 _DAY, _HOUR = 86_400, 3_600
 
 
@@ -86,11 +87,11 @@ def _folder() -> Path | None:
         return None
     try:
         real = Path(os.path.realpath(path))
-        missing = next(folder for folder in (real, *real.parents) if folder.exists())
-        if not _is_private(missing):
+        if not all(_is_trusted(folder) for folder in real.parents if folder.exists()):
             return None
         real.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if real.stat().st_uid != os.getuid() or not _is_private(real):
+        found = real.stat()
+        if found.st_uid != os.getuid() or found.st_mode & _SHARED or not all(map(_is_trusted, real.parents)):
             return None
     except (OSError, ValueError):
         return None
@@ -108,17 +109,11 @@ def _place() -> Path | None:
     return cache / "innerstep" if cache.is_absolute() else None
 
 
-def _is_private(folder: Path) -> bool:
-    """Return whether nobody but this user and root can change what `folder`, an absolute path, leads to.
-
-    In a parent with the sticky bit, as /tmp, others cannot change what is not theirs.
-    """
-    for at in (folder, *folder.parents):
-        found = at.stat()
-        shared = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        if found.st_uid not in (0, os.getuid()) or (shared and (at == folder or not found.st_mode & stat.S_ISVTX)):
-            return False
-    return True
+def _is_trusted(folder: Path) -> bool:
+    """Return whether nobody but this user and root can change what is in `folder`, or at least not what is theirs."""
+    found = folder.stat()
+    is_sticky = found.st_mode & stat.S_ISVTX  # as /tmp is
+    return found.st_uid in (0, os.getuid()) and (not found.st_mode & _SHARED or bool(is_sticky))
 
 
 def _is_whole(path: Path) -> bool:
@@ -127,7 +122,7 @@ def _is_whole(path: Path) -> bool:
         number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(number, "rb") as file:
             found = os.fstat(number)
-            is_ours = found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+            is_ours = found.st_uid == os.getuid() and not found.st_mode & _SHARED
             if not (is_ours and stat.S_ISREG(found.st_mode) and found.st_size <= MAX_BYTES):
                 return False
             content = file.read()

@@ -1,7 +1,6 @@
 """From which size on `auto` takes a compiled step: where that is faster than the next best, and repays its compiling.
 
-Below these limits a model's steps are those of before, to the bit. The whole sizes count, also of sharded parameters,
-so that all processes choose alike.
+The whole sizes count, also of sharded parameters, so that all processes choose the same.
 """
 
 import sys

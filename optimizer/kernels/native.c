@@ -21,7 +21,7 @@ typedef REAL STATE;
 #endif
 
 enum {
-    BLOCK = 16384,                  /* elements that a thread takes at a turn */
+    BLOCK = 16384,                  /* elements that a thread takes at a turn; as native.py has it */
     BUNDLE = 1 << 20,               /* elements of rows that are counted, and then moved while still in the cache */
     LINE = 64 / sizeof(STATE),      /* elements of a step's loop: of the smallest ones a line of the cache */
     AHEAD = 2048 / sizeof(REAL),    /* how far ahead memory is asked for: without it a step is a fifth slower */
@@ -42,6 +42,8 @@ typedef struct {
     const void *numbers;            /* of rows: struct Adam, struct SGD or struct RAdam */
     const int64_t *wholes;          /* of rows: elements of the whole, of which a shard has a part */
     int64_t *agreeing;              /* of rows: in how many elements step and gradient agree; zeros before WHOLE, COUNT */
+    double scale;                   /* on the gradients, as a product in place before would be */
+    double *sums;                   /* of rows, then of blocks, for squares */
 } Work;
 
 typedef struct { double take1, keep2, take2, eps, root, size, keep, penalty, sign, least, slack, seed; } Adam;
@@ -191,22 +193,29 @@ INLINE int64_t move_adam_line(const void *numbers, REAL *const *row, REAL scale,
     return 0;
 }
 
+/* The numbers of a row. By its sign the scale of the gradients costs nothing. */
+INLINE Adam adam_of(const Work *work, int64_t row) {
+    Adam h = ((const Adam *)work->numbers)[row];
+    h.sign *= work->scale;
+    return h;
+}
+
 static int64_t count_adam(const Work *work, int64_t row, int64_t from, int64_t to) {
-    const Adam *h = (const Adam *)work->numbers + row;
+    const Adam h = adam_of(work, row);
     REAL *const *tensors = work->tensors + 4 * row;
-    if (h->penalty) return in_lines(count_adam_line, h, tensors, 0, 2, 0, PENALIZED, from, to);
-    return in_lines(count_adam_line, h, tensors, 1, 2, 0, 0, from, to);
+    if (h.penalty) return in_lines(count_adam_line, &h, tensors, 0, 2, 0, PENALIZED, from, to);
+    return in_lines(count_adam_line, &h, tensors, 1, 2, 0, 0, from, to);
 }
 
 static int64_t move_adam(const Work *work, int64_t row, int64_t from, int64_t to) {
-    const Adam *h = (const Adam *)work->numbers + row;
-    return in_lines(move_adam_line, h, work->tensors + 4 * row, 0, 3, h->size, 0, from, to);
+    const Adam h = adam_of(work, row);
+    return in_lines(move_adam_line, &h, work->tensors + 4 * row, 0, 3, h.size, 0, from, to);
 }
 
 static int64_t move_cautious_adam(const Work *work, int64_t row, int64_t from, int64_t to) {
-    const Adam *h = (const Adam *)work->numbers + row;
-    REAL scale = scale_of(work, row, h->size, h->least, h->slack);
-    return in_lines(move_adam_line, h, work->tensors + 4 * row, 0, 3, scale, CAUTIOUS, from, to);
+    const Adam h = adam_of(work, row);
+    REAL scale = scale_of(work, row, h.size, h.least, h.slack);
+    return in_lines(move_adam_line, &h, work->tensors + 4 * row, 0, 3, scale, CAUTIOUS, from, to);
 }
 
 static void adam(const Work *work, int threads) { run(work, threads, 0, move_adam); }
@@ -250,21 +259,27 @@ INLINE int64_t move_sgd_line(const void *numbers, REAL *const *row, REAL scale, 
     return 0;
 }
 
+INLINE SGD sgd_of(const Work *work, int64_t row) {
+    SGD h = ((const SGD *)work->numbers)[row];
+    h.sign *= work->scale;
+    return h;
+}
+
 static int64_t count_sgd(const Work *work, int64_t row, int64_t from, int64_t to) {
-    const SGD *h = (const SGD *)work->numbers + row;
+    const SGD h = sgd_of(work, row);
     REAL *const *tensors = work->tensors + 3 * row;
-    if (h->penalty && work->choice) return in_lines(count_sgd_line, h, tensors, 0, 2, 0, NESTEROV | PENALIZED, from, to);
-    if (h->penalty) return in_lines(count_sgd_line, h, tensors, 0, 2, 0, PENALIZED, from, to);
-    if (work->choice) return in_lines(count_sgd_line, h, tensors, 1, 2, 0, NESTEROV, from, to);
-    return in_lines(count_sgd_line, h, tensors, 1, 2, 0, 0, from, to);
+    if (h.penalty && work->choice) return in_lines(count_sgd_line, &h, tensors, 0, 2, 0, NESTEROV | PENALIZED, from, to);
+    if (h.penalty) return in_lines(count_sgd_line, &h, tensors, 0, 2, 0, PENALIZED, from, to);
+    if (work->choice) return in_lines(count_sgd_line, &h, tensors, 1, 2, 0, NESTEROV, from, to);
+    return in_lines(count_sgd_line, &h, tensors, 1, 2, 0, 0, from, to);
 }
 
 static int64_t move_sgd(const Work *work, int64_t row, int64_t from, int64_t to) {
-    const SGD *h = (const SGD *)work->numbers + row;
+    const SGD h = sgd_of(work, row);
     REAL *const *tensors = work->tensors + 3 * row;
-    REAL scale = scale_of(work, row, h->lr, h->least, h->slack);
-    if (work->choice) return in_lines(move_sgd_line, h, tensors, 0, 2, scale, NESTEROV, from, to);
-    return in_lines(move_sgd_line, h, tensors, 0, 2, scale, 0, from, to);
+    REAL scale = scale_of(work, row, h.lr, h.least, h.slack);
+    if (work->choice) return in_lines(move_sgd_line, &h, tensors, 0, 2, scale, NESTEROV, from, to);
+    return in_lines(move_sgd_line, &h, tensors, 0, 2, scale, 0, from, to);
 }
 
 static void cautious_sgd(const Work *work, int threads) { run(work, threads, count_sgd, move_sgd); }
@@ -279,8 +294,8 @@ INLINE int64_t move_radam_line(const void *numbers, REAL *const *row, REAL scale
     const REAL decay = h->decay, share = h->share, own_lr = h->own_lr, lr = h->lr;
     #pragma omp simd
     for (int64_t i = from; i < to; i++) {
-        REAL square = s[i] * beta2 + take2 * g[i] * g[i];
-        REAL step = kind & ADAPTIVE ? g[i] / (sqrt(square * correction) + eps) : g[i];
+        REAL gradient = scale * g[i], square = s[i] * beta2 + take2 * gradient * gradient;
+        REAL step = kind & ADAPTIVE ? gradient / (sqrt(square * correction) + eps) : gradient;
         step = penalized(step, y[i], decay);
         y[i] = y[i] + (z[i] - y[i]) * share + own_lr * step;
         z[i] -= lr * step;
@@ -291,13 +306,38 @@ INLINE int64_t move_radam_line(const void *numbers, REAL *const *row, REAL scale
 
 static int64_t move_radam(const Work *work, int64_t row, int64_t from, int64_t to) {
     const RAdam *h = (const RAdam *)work->numbers + row;
-    if (work->choice) return in_lines(move_radam_line, h, work->tensors + 4 * row, 0, 3, 0, ADAPTIVE, from, to);
-    return in_lines(move_radam_line, h, work->tensors + 4 * row, 0, 3, 0, 0, from, to);
+    REAL *const *tensors = work->tensors + 4 * row;
+    if (work->choice) return in_lines(move_radam_line, h, tensors, 0, 3, work->scale, ADAPTIVE, from, to);
+    return in_lines(move_radam_line, h, tensors, 0, 3, work->scale, 0, from, to);
 }
 
 static void schedule_free_radam(const Work *work, int threads) { run(work, threads, 0, move_radam); }
 
 #endif
+
+/* Squares: a row is one gradient. Added up block by block, and so to the same sums by any number of threads. */
+static void squares(const Work *work, int threads) {
+    double *of_blocks = work->sums + work->rows;
+    #pragma omp parallel num_threads(threads)
+    {
+        int64_t turn = 0;
+        for (int64_t row = 0; row < work->rows; row++) {
+            for (int64_t from = 0; from < work->sizes[row]; from += BLOCK, turn++) {
+                if (turn % omp_get_num_threads() != omp_get_thread_num()) continue;
+                const REAL *g = work->tensors[row] + from;
+                const int64_t rest = work->sizes[row] - from, size = rest < BLOCK ? rest : BLOCK;
+                double sum = 0;
+                #pragma omp simd reduction(+ : sum)
+                for (int64_t i = 0; i < size; i++) sum += (double)g[i] * (double)g[i];
+                of_blocks[turn] = sum;
+            }
+        }
+    }
+    for (int64_t row = 0; row < work->rows; row++) {
+        work->sums[row] = 0;
+        for (int64_t from = 0; from < work->sizes[row]; from += BLOCK) work->sums[row] += *of_blocks++;
+    }
+}
 
 /* The step of this library; compilers drop the others. */
 void step(const Work *work, int threads) { STEP(work, threads); }

@@ -7,12 +7,16 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from ..transforms.memory_layout import is_dense
 from .native_library import library
 from .native_work import COUNT, MOVE, WHOLE, Work
 
 ELEMENTS_ON_ONE_THREAD = 65_536
 """Up to so many elements a step takes one thread, and above all of torch's: a number between would make OpenMP end
 threads and start them again for torch's next operation."""
+
+BLOCK = 16_384
+"""Elements that a thread takes at a turn, as native.c has it."""
 
 
 def _check_row(row: Sequence[Tensor], dtypes: Sequence[torch.dtype]) -> None:
@@ -29,6 +33,7 @@ def run(
     numbers: Sequence[Sequence[float]],
     choice: bool = False,
     moments_at: int | None = None,
+    scale: float = 1.0,
 ) -> None:
     """Take a step of native.c, in place.
 
@@ -38,13 +43,14 @@ def run(
         numbers: for each row, as the step's struct has them.
         choice: whether SGD is Nesterov's; whether schedule-free RAdam divides by the square's root.
         moments_at: the index in a row from which tensors may be bfloat16 with float32 parameters; None: none may.
+        scale: on the gradients, as a product in place before the step would be.
 
     Raises:
         OSError: as `library` does.
         TypeError: for tensors of a row that differ in type, size or device.
     """
     if rows:
-        _Step(name, rows, numbers, choice, moments_at).take(WHOLE)
+        _Step(name, rows, numbers, choice, moments_at, scale).take(WHOLE)
 
 
 def count(
@@ -54,6 +60,7 @@ def count(
     choice: bool,
     moments_at: int | None,
     wholes: Sequence[int],
+    scale: float = 1.0,
 ) -> tuple[Tensor, Callable[[Tensor], None]]:
     """Take the first half of a cautious step of shards, as `run` takes it as a whole.
 
@@ -64,12 +71,13 @@ def count(
         choice: of the step.
         moments_at: in a row.
         wholes: for each row the elements of the whole parameter.
+        scale: as for `run`.
 
     Returns:
         In how many elements of each row step and gradient agree; and a function that takes the other half, given these
         of the whole parameters.
     """
-    step = _Step(name, rows, numbers, choice, moments_at, wholes)
+    step = _Step(name, rows, numbers, choice, moments_at, scale, wholes)
     step.take(COUNT)
 
     def move(agreeing: Tensor) -> None:
@@ -77,6 +85,42 @@ def count(
         step.take(MOVE)
 
     return step.agreeing, move
+
+
+def norms(tensors: Sequence[Tensor]) -> Tensor:
+    """Return the L2 norm of each of `tensors`, from squares that are added up in float64 in a fixed order.
+
+    Args:
+        tensors: strided ones on the CPU, of one type, with their elements in memory as they are.
+
+    Returns:
+        A vector in their type, the same for any number of threads.
+
+    Raises:
+        OSError: as `library` does.
+        TypeError: for a tensor of another type than the first, or elsewhere.
+    """
+    if not tensors:
+        return torch.zeros(0)
+    dtype = tensors[0].dtype
+    for tensor in tensors:
+        if tensor.dtype is not dtype or not tensor.is_cpu:
+            raise TypeError(f"norms of tensors of several types: {dtype}, and {tensor.dtype} on {tensor.device}")
+    dense = [x if x.is_contiguous() or is_dense(x) else x.contiguous() for x in tensors]
+    rows, sizes = len(dense), list(map(Tensor.numel, dense))
+    sums = torch.empty(rows + sum(-(-size // BLOCK) for size in sizes), dtype=torch.float64)
+    work = Work(
+        rows=rows,
+        tensors=(ctypes.c_void_p * rows)(*map(Tensor.data_ptr, dense)),
+        sizes=(ctypes.c_int64 * rows)(*sizes),
+        sums=sums.data_ptr(),
+    )
+    library("squares", dtype, dtype).step(ctypes.byref(work), _threads_for(sum(sizes)))
+    return sums[:rows].sqrt_().to(dtype)
+
+
+def _threads_for(elements: int) -> int:
+    return torch.get_num_threads() if elements > ELEMENTS_ON_ONE_THREAD else 1
 
 
 class _Step:
@@ -89,6 +133,7 @@ class _Step:
         numbers: Sequence[Sequence[float]],
         choice: bool,
         moments_at: int | None,
+        scale: float,
         wholes: Sequence[int] = (),
     ) -> None:
         dtypes = _checked_dtypes(rows, moments_at)
@@ -97,7 +142,7 @@ class _Step:
         tensors, flat = list(chain.from_iterable(rows)), list(chain.from_iterable(numbers))
         sizes, integers = [row[0].numel() for row in rows], ctypes.c_int64 * len(rows)
         self.agreeing = torch.zeros(len(rows), dtype=torch.int64)
-        self._threads = torch.get_num_threads() if sum(sizes) > ELEMENTS_ON_ONE_THREAD else 1
+        self._threads = _threads_for(sum(sizes))
         self._work = Work(
             len(rows),
             choice,
@@ -107,6 +152,7 @@ class _Step:
             (ctypes.c_double * len(flat))(*flat),
             integers(*(wholes or sizes)),
             self.agreeing.data_ptr(),
+            scale,
         )
 
     def take(self, phase: int) -> None:

@@ -21,8 +21,9 @@ import torch
 from . import kept_libraries, self_test
 from .made_from import file_state, made_from
 
-FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
-"""No -ffast-math: NaN must stay NaN, and other code in the process keeps its denormals."""
+FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-shared", "-fPIC")
+"""No -ffast-math: NaN must stay NaN, and other code in the process keeps its denormals. No product is fused with a
+sum: gradients that a step scales equal those that were scaled before it."""
 
 REALS = {torch.float32: "float", torch.float64: "double"}
 

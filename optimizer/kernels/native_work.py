@@ -18,4 +18,6 @@ class Work(ctypes.Structure):
         ("numbers", ctypes.POINTER(ctypes.c_double)),
         ("wholes", ctypes.POINTER(ctypes.c_int64)),
         ("agreeing", ctypes.c_void_p),
+        ("scale", ctypes.c_double),
+        ("sums", ctypes.c_void_p),
     )

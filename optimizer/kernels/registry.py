@@ -31,7 +31,7 @@ def _collected() -> Iterator[Kernel]:
 
 
 ORDER = ("compiled", "fused", "blocks")
-"""What `auto` tries first: the kernels that are shown so, where one repays its compiling."""
+"""The order in which kernels are tried, by how they are shown. `auto` leaves out those that do not repay."""
 
 KERNELS: tuple[Kernel, ...] = tuple(sorted(_collected(), key=lambda kernel: ORDER.index(kernel.shown_as)))
 """All kernels, in that order; the first one that supports an optimizer takes its steps."""
@@ -151,7 +151,7 @@ def _are_float32(optimizer: ScheduledOptimizer) -> bool:
 
 
 def _without_state_dtype(optimizer: ScheduledOptimizer, reasons: list[str]) -> str:
-    """Return what an optimizer has that no kernel supports with its `state_dtype`."""
+    """Return the reason why no kernel supports an optimizer with its `state_dtype`."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     if not _are_float32(optimizer):
         return f"parameters of {', '.join(sorted({str(p.dtype) for p in parameters}))}"

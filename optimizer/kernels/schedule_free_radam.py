@@ -99,7 +99,8 @@ def _step_compiled(optimizer: ScheduledOptimizer, group: ParamGroup, parameters:
     rows, (beta2, *rest), is_adaptive = _begin_update(optimizer, group, parameters)
     gradients = compiled.gradients_of(optimizer, parameters)
     rows = [(y, gradient, *states) for gradient, (y, _, *states) in zip(gradients, rows, strict=True)]
-    compiled.run("schedule_free_radam", rows, [(beta2, 1.0 - beta2, *rest)] * len(rows), is_adaptive)
+    numbers = [(beta2, 1.0 - beta2, *rest)] * len(rows)
+    compiled.run("schedule_free_radam", rows, numbers, is_adaptive, scale=optimizer.gradient_scale)
 
 
 def _rectification(group: ParamGroup) -> tuple[float, bool]:
@@ -158,6 +159,8 @@ _COMPILED = replace(
     implementations=("compiled", "auto"),
     step=by_group(_step_compiled),
     unsupported_reason=partial(compiled.unsupported_reason, "schedule_free_radam"),
+    scales_gradients=True,
+    norm=compiled.joint_norm,
     repays=repays,
     next_best=_IN_BLOCKS,
 )

@@ -18,6 +18,9 @@ from .native_work import COUNT, MOVE, WHOLE, Work
 SIZES = (7, 1_000, 20_000, 20_000, 20_000, 20_000)
 """The elements of the rows: those of one size are equal. For torch each is small enough to take one thread."""
 
+SCALE = 0.5
+"""Of the gradients."""
+
 THREADS = 8
 """The highest number of threads that are tried: more take longer to start than to show a fault."""
 
@@ -35,7 +38,7 @@ class _Trial(NamedTuple):
 
     Attributes:
         numbers: of each row.
-        step: returns the row after the step, without its gradient.
+        step: returns the row after the step, without its gradient; of one without numbers, what is summed up.
         tensors: how many a row has.
         square: the place of the one that is not negative.
     """
@@ -87,23 +90,28 @@ def _fault(library: ctypes.CDLL, trial: _Trial, dtypes: tuple[torch.dtype, torch
     patterns = [_pattern(place, place == trial.square).to(dtypes[place > 1]) for place in range(trial.tensors)]
     rows = [[pattern[:size].clone() for pattern in patterns] for size in SIZES]
     exact = [pattern.double() for pattern in patterns]
+    exact[1:2] = [gradient * SCALE for gradient in exact[1:2]]
     expected = {size: trial.step([pattern[:size] for pattern in exact], trial.numbers) for size in set(SIZES)}
     others = [[tensor.clone() for tensor in row] for row in rows]
-    _take(library, trial, rows, (WHOLE,), threads)
-    _take(library, trial, others, (COUNT, MOVE), 1)
-    for row, other in zip(rows, others, strict=True):
-        for tensor, same, value in zip([row[0], *row[2:]], [other[0], *other[2:]], expected[len(row[0])], strict=True):
+    together = _written(library, trial, rows, (WHOLE,), threads)
+    alone = _written(library, trial, others, (COUNT, MOVE), 1)
+    for size, row, other in zip(SIZES, together, alone, strict=True):
+        for tensor, same, value in zip(row, other, expected[size], strict=True):
             if not torch.equal(tensor, same):
                 return f"differs between 1 and {threads} threads"
             wrong = int(((tensor.double() - value).abs() <= _ERRORS[tensor.dtype]).logical_not().sum())
             if wrong:
-                return f"has {wrong:,} of {len(value):,} elements wrong"
+                return f"has {wrong:,} of {value.numel():,} elements wrong"
     return None
 
 
-def _take(library: ctypes.CDLL, trial: _Trial, rows: list[list[Tensor]], phases: Sequence[int], threads: int) -> None:
+def _written(
+    library: ctypes.CDLL, trial: _Trial, rows: list[list[Tensor]], phases: Sequence[int], threads: int
+) -> list[list[Tensor]]:
+    """Take a step; return what it has written for each row."""
     tensors, integers = list(chain.from_iterable(rows)), ctypes.c_int64 * len(rows)
-    sizes, agreeing = integers(*map(len, (row[0] for row in rows))), integers()
+    sizes, agreeing = integers(*SIZES), integers()
+    sums = torch.zeros(sum(SIZES) // 1000, dtype=torch.float64)  # of rows and blocks, which are larger
     work = Work(
         rows=len(rows),
         choice=1,
@@ -112,15 +120,18 @@ def _take(library: ctypes.CDLL, trial: _Trial, rows: list[list[Tensor]], phases:
         numbers=(ctypes.c_double * (len(rows) * len(trial.numbers)))(*trial.numbers * len(rows)),
         wholes=sizes,
         agreeing=ctypes.addressof(agreeing),
+        scale=SCALE,
+        sums=sums.data_ptr(),
     )
     for phase in phases:
         work.phase = phase
         library.step(ctypes.byref(work), threads)
+    return [[row[0], *row[2:]] for row in rows] if trial.numbers else [[sums[place]] for place in range(len(rows))]
 
 
 def _pattern(place: int, is_square: bool) -> Tensor:
     """Return values for the tensors at `place` in the rows, a few bits long."""
-    numbers = torch.arange(max(SIZES), dtype=torch.int64)
+    numbers = torch.arange(max(SIZES))
     mixed = (numbers * (2 * place + 3) + (numbers >> 6) * 5) & 63
     return (mixed + 1 if is_square else mixed - 32).double() / 32
 
@@ -163,6 +174,10 @@ def _schedule_free_radam(row: Sequence[Tensor], numbers: Sequence[float]) -> tup
     return y + (z - y) * share + own_lr * step, square, z - lr * step
 
 
+def _squares(row: Sequence[Tensor], numbers: Sequence[float]) -> tuple[Tensor, ...]:
+    return (row[0].square().sum(),)
+
+
 _ADAM = (0.125, 0.875, 0.125, 1e-8, 1.25, 0.05, 0.99, 0.25, -1.0, 0.0, 0.25, 1.0)
 
 _TRIALS = {
@@ -170,4 +185,5 @@ _TRIALS = {
     "cautious_adam": _Trial(_ADAM, _cautious_adam, square=3),
     "cautious_sgd": _Trial((0.5, 0.75, 0.05, 0.25, -1.0, 0.0, 0.25), _cautious_sgd, tensors=3),
     "schedule_free_radam": _Trial((0.875, 0.125, 0.5, 1e-8, 0.25, 0.125, -0.05, 0.05), _schedule_free_radam, square=2),
+    "squares": _Trial((), _squares, tensors=1),
 }

@@ -14,6 +14,7 @@ from ..scheduling.kernel import Kernel
 from ..scheduling.optimizer import ScheduledOptimizer
 from ..transforms.cautious import cautious_step
 from ..transforms.grad_scaler import has_overflowed
+from ..transforms.gradient_scale import scale_in_place
 from ..transforms.memory_layout import (
     check_memory,
     extent_bytes,
@@ -74,6 +75,8 @@ def _hand_over(optimizer: ScheduledOptimizer, reason: str) -> None:
         while (kernel := kernel.next_best) is not None:
             if unsupported_by(kernel, optimizer) is None:
                 optimizer.use_kernel(kernel)
+                if not kernel.scales_gradients:
+                    scale_in_place(optimizer)
                 kernel.step(optimizer)
                 return
     check_class_step(optimizer, reason)
@@ -98,6 +101,7 @@ def step_of_class(optimizer: ScheduledOptimizer) -> None:
     """
     if has_overflowed(optimizer):
         return
+    scale_in_place(optimizer)
     step = type(optimizer).class_step
     caution = optimizer.step_options.caution
     if caution is None:

@@ -12,7 +12,7 @@ from ..transforms.memory_layout import is_dense
 
 Implementation = Literal["auto", "fused", "foreach", "single", "compiled", "blocks"]
 IMPLEMENTATIONS: tuple[str, ...] = get_args(Implementation)
-"""What a config can ask for as `implementation`."""
+"""The values of `implementation` in a config."""
 
 FUSED_ON_CPU_ONLY = (torch.optim.Adagrad,)
 """Classes whose fused step PyTorch refuses on a CUDA device."""

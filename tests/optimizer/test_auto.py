@@ -149,7 +149,7 @@ def test_a_late_group_that_cannot_be_compiled_leaves_all_groups_to_the_next_best
         if not is_compiled:
             no_compiler()
         p, late = nn.Parameter(torch.ones(5)), nn.Parameter(torch.ones(7, dtype=torch.float64))
-        optimizer = factory_of(name).build([p])
+        optimizer = factory_of(name, grad_clip_norm=0.5).build([p])
         assert implementation_of(optimizer) == ("compiled" if is_compiled else NEXT_BEST[name])
         no_compiler(torch.float64)
         optimizer.add_param_group({"params": [late]})

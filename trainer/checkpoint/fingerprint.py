@@ -101,9 +101,9 @@ def leaves(value: object, path: str = "") -> JsonObject:
 
 
 def _is_unimportant(path: str, saved: object, now: object) -> bool:
-    """Return whether a difference is none in the training: the same path, or another implementation of the same steps.
+    """Return whether a difference leaves the training the same: in a path's form, or in how the steps are computed.
 
-    On the latter, as it was chosen in the end, a resume logs a line of its own.
+    A resume logs which implementation takes the steps, if it differs.
     """
     if path.endswith(".implementation") and saved in IMPLEMENTATIONS and now in IMPLEMENTATIONS:
         return True
