@@ -31,12 +31,13 @@ Operations = Mapping[str, tuple[int, Callable[[], object]]]
 
 def operations(count: int) -> Operations:
     """Return simple operations over tensors of so many elements."""
-    first, second = torch.rand(count, device=DEVICE), torch.rand(count, device=DEVICE)
+    numbers = torch.rand(count, device=DEVICE)
+    copied, target, added, scaled, moved, goal = (numbers.clone() for _ in range(6))  # no cache has them from another
     return {
-        COPY: (2, lambda: second.copy_(first)),
-        "a sum": (1, lambda: first.sum()),
-        "a product in place": (2, lambda: first.mul_(1.0)),
-        "an interpolation in place": (3, lambda: first.lerp_(second, 0.5)),
+        COPY: (2, lambda: target.copy_(copied)),
+        "a sum": (1, lambda: added.sum()),
+        "a product in place": (2, lambda: scaled.mul_(1.0)),
+        "an interpolation in place": (3, lambda: moved.lerp_(goal, 0.5)),
     }
 
 

@@ -81,9 +81,9 @@ def ours_started(**params: Any) -> Step:
 
 @cache
 def compiled_by_default(key: str, *, cautious: bool = False, dtype: torch.dtype = torch.float32) -> bool:
-    """Return whether `auto` takes the compiled steps for matrices of this size."""
+    """Return whether `auto` takes the compiled steps for parameters of this size."""
     params: dict[str, Any] = {"use_cautious_optimizer": True} if cautious else {}
-    return implementation_of(built(key, SHAPES[:1], dtype=dtype, **params)) == "compiled"
+    return implementation_of(built(key, dtype=dtype, **params)) == "compiled"
 
 
 def adamw() -> dict[str, Contender]:
@@ -227,10 +227,10 @@ def measured(title: str) -> Results:
 def about() -> dict[str, Any]:
     """Return the machine, the versions of the peers, and how steps of ours are taken by default, by title and name."""
     taken = {
-        "`adamw`": built("adamw", SHAPES[:1]),
-        CAUTIOUS: built("adamw", SHAPES[:1], use_cautious_optimizer=True),
-        SCHEDULE_FREE: built("schedule_free_radam", SHAPES[:1]),
-        "`adamw` in bfloat16": built("adamw", SHAPES[:1], dtype=HALF),
+        "`adamw`": built("adamw"),
+        CAUTIOUS: built("adamw", use_cautious_optimizer=True),
+        SCHEDULE_FREE: built("schedule_free_radam"),
+        "`adamw` in bfloat16": built("adamw", dtype=HALF),
     }
     implementations = {name: implementation_of(optimizer) for name, optimizer in taken.items()}
     return {"machine": machine(), "versions": peers.versions(), "implementations": implementations}

@@ -167,9 +167,9 @@ def peers(versions: Mapping[str, str | None]) -> str:
 
 
 def defaults(implementations: Mapping[str, str]) -> str:
-    """Return how `auto` takes steps over parameters of this size."""
+    """Return how `auto` takes steps over so many parameters."""
     taken = ", ".join(f"{name}: {implementation}" for name, implementation in implementations.items())
-    return fill(f"Over matrices of this size `implementation: auto` takes these steps: {taken}.", WIDTH)
+    return fill(f"Over 25.2 million parameters `implementation: auto` takes these steps: {taken}.", WIDTH)
 
 
 def goals(total: int, met: int) -> str:

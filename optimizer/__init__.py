@@ -5,6 +5,7 @@ and must not import torch.
 """
 
 import ast
+import gc
 from importlib import import_module
 from pathlib import Path
 
@@ -20,11 +21,24 @@ _MODULES = _modules_of_names()
 __all__ = sorted(_MODULES)
 
 
+def _import_all() -> None:
+    """Import all public names, as each module adds to the registries.
+
+    Meanwhile no garbage is looked for. What is imported stays, and each search would go through all of torch.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        public = {each: getattr(import_module(f".{module}", __name__), each) for each, module in _MODULES.items()}
+    finally:
+        if collects:
+            gc.enable()
+    globals().update(public)
+
+
 def __getattr__(name: str) -> object:
     if not name.startswith("__"):
-        # All of them, as each module adds to the registries.
-        public = {each: getattr(import_module(f".{module}", __name__), each) for each, module in _MODULES.items()}
-        globals().update(public)
+        _import_all()
     if name in globals():  # or a package in this one, which the imports have added
         return globals()[name]
     raise AttributeError(f"module 'optimizer' has no attribute {name!r}")

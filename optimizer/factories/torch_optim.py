@@ -11,7 +11,6 @@ from pydantic import Field, create_model, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from torch.optim import Optimizer
 
-from ..config.attribute_docs import attribute_docstring
 from ..config.errors import refusal
 from ..config.fields import FieldDefinitions, NonNegativeNumber
 from ..config.messages import message_of
@@ -122,8 +121,7 @@ def torch_factory(
     """
     fields = _fields(optimizer_class)
     if key in LEROBOT_CLIP_NORMS:
-        shared = attribute_docstring(FreeScheduleFactory, "grad_clip_norm")
-        fields["grad_clip_norm"] = (NonNegativeNumber | None, Field(LEROBOT_CLIP_NORMS[key], description=shared))
+        fields["grad_clip_norm"] = (NonNegativeNumber | None, LEROBOT_CLIP_NORMS[key])
     name = f"{optimizer_class.__name__}Factory"
     module = module or sys._getframe(1).f_globals.get("__name__", "__main__")
     factory = create_model(name, __base__=base, __module__=module, **fields)

@@ -45,7 +45,7 @@ from ..types import ParamGroup, StateDict
 from .kernel import Kernel
 from .saved_position import NO_POSITION, position_in
 from .scheduler import EmbeddedScheduler
-from .without_compiler import without_compiler
+from .without_compiler import importing_no_compiler, without_compiler
 
 OTHER_VERSION = (
     "{name} was pickled by an earlier version of innerstep: it has no step_options. Build it again and load a state"
@@ -94,7 +94,8 @@ class ScheduledOptimizer(Optimizer):
         # torch wraps the `step` that it finds in a class, so that it calls the hooks. Here the hooks are for the
         # base's step alone, so that the schedule moves after all of them; the base itself is left as it is.
         bases = cls.__mro__[cls.__mro__.index(ScheduledOptimizer) + 1 :]
-        cls.class_step = without_hooks(next(base.__dict__["step"] for base in bases if "step" in base.__dict__))
+        step = next(base.__dict__["step"] for base in bases if "step" in base.__dict__)
+        cls.class_step = importing_no_compiler(without_hooks(step))
         cls.hooked_class_step = Optimizer.profile_hook_step(cls.class_step)
 
     def embed(

@@ -8,6 +8,7 @@ from conftest import ROOT
 
 MODULES = (
     "bandwidth",
+    "first_update",
     "import_time",
     "measuring",
     "names",

@@ -8,7 +8,9 @@ import pytest
 from conftest import ROOT
 
 DIGITS = ROOT / "configs" / "digits.yaml"
-HEAVY = ("torch", "torch._dynamo", "pydantic", "numpy", "matplotlib", "sklearn")
+COMPILER = ("torch._dynamo", "torch._inductor", "torch.onnx", "torch.distributed.tensor", "sympy")
+"""What a compiled model needs, and takes longer to import than torch does."""
+HEAVY = ("torch", "pydantic", "numpy", "matplotlib", "sklearn", "gymnasium", "huggingface_hub", *COMPILER)
 
 
 def imported(code, *arguments):
@@ -42,7 +44,28 @@ def test_one_public_name_registers_all_optimizers_and_schedules():
 
 
 def test_a_plan_imports_neither_the_compiler_nor_what_draws():
-    assert not command("plan", DIGITS) & {"torch._dynamo", "matplotlib"}
+    assert not command("plan", DIGITS) & {*COMPILER, "matplotlib", "gymnasium", "huggingface_hub"}
+
+
+def test_a_run_imports_neither_the_compiler_nor_what_draws(tmp_path):
+    options = ("total_steps=3", "pictures=false", f"run_dir={tmp_path / 'run'}")
+    short = "--model.component_optims.encoder.params.warmup_steps=1"
+    assert command("train", DIGITS, short, *(f"--train.{option}" for option in options)) == {
+        "torch",
+        "numpy",
+        "pydantic",
+    }
+    assert (tmp_path / "run" / "checkpoints" / "latest").exists()
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "AdamW", "RAdam", "NAdam", "ASGD"])
+def test_the_first_steps_of_torchs_classes_import_no_compiler(optimizer):
+    code = (
+        "import torch; from optimizer import OPTIMIZER_BUILDER_REGISTRY as keys;"
+        "p = torch.nn.Parameter(torch.ones(3)); p.grad = torch.ones(3);"
+        f"keys['{optimizer.lower()}'](lr=0.1).build([p]).step(); assert not p.grad_fn and p.max() < 1"
+    )
+    assert not imported(code) & {*COMPILER}
 
 
 @pytest.mark.parametrize("name", ["plan", "train", "config"])

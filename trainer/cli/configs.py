@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .arguments import OverridesCommand
-from .contexts import importing, importing_by
+from .contexts import importing, importing_by, without_collection
 from .options import OVERRIDES, TAKES_OVERRIDES, Configs, NoPlugins, Plugins, closing, typed_overrides
 
 configs_app = typer.Typer()
@@ -43,10 +43,10 @@ def plan(
     from ..runtime.terminal import output
 
     with importing_by(config, plugins):
-        loaded = load_config(config, typed_overrides(context), allow_plugins=plugins is True)
-        from ..offline_trainer import OfflineTrainer
-        from ..reporting.plan_table import output_plan
-
+        with without_collection():
+            loaded = load_config(config, typed_overrides(context), allow_plugins=plugins is True)
+            from ..offline_trainer import OfflineTrainer
+            from ..reporting.plan_table import output_plan
         with redirect_stdout(sys.stderr) if as_json else nullcontext():  # a data set may print
             trainer = OfflineTrainer(loaded, Console())
         if as_json:
@@ -74,9 +74,9 @@ def show_config(
     from ..runtime.streams import write_out
 
     with importing_by(config, plugins):
-        loaded, completed = load_completed(config, typed_overrides(context), plugins is True)
-        from ..reporting.resolved_config import resolved_text
-
+        with without_collection():
+            loaded, completed = load_completed(config, typed_overrides(context), plugins is True)
+            from ..reporting.resolved_config import resolved_text
         write_out(resolved_text(loaded, completed, origins))
 
 

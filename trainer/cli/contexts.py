@@ -1,6 +1,7 @@
 """The contexts that commands run in: the modules that they may import, and the signals that end them."""
 
 import atexit
+import gc
 import os
 import sys
 import traceback
@@ -9,6 +10,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import typer
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """Run the body, which imports torch and what a command needs, without looking for garbage.
+
+    What is imported stays, and there is much of it: each search would take a tenth of a second. Later ones leave out
+    what is there at the end of the body.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @contextmanager

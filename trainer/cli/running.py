@@ -8,7 +8,7 @@ import typer
 
 from .arguments import OverridesCommand
 from .completion import runs
-from .contexts import importing, importing_by, interruptible
+from .contexts import importing, importing_by, interruptible, without_collection
 from .options import (
     OVERRIDES,
     OVERRIDES_OF_RUN,
@@ -46,9 +46,9 @@ def train(
 
     overrides = typed_overrides(context)
     with importing_by(config, plugins), interruptible():
-        loaded = load_config(config, overrides, allow_plugins=plugins is True)
-        from ..runs import train as start
-
+        with without_collection():
+            loaded = load_config(config, overrides, allow_plugins=plugins is True)
+            from ..runs import train as start
         start(
             loaded,
             overwrite=overwrite,
@@ -75,8 +75,8 @@ def resume(
     no_plugins: NoPlugins = False,
 ) -> None:
     """Continue a run from its newest checkpoint, or from the given one."""
-    from ..runs import resume as continue_run
-
+    with without_collection():
+        from ..runs import resume as continue_run
     with importing(no_plugins), interruptible():
         continue_run(run, typed_overrides(context))
 
@@ -99,7 +99,8 @@ def evaluate(
     plugins: Plugins = None,
 ) -> None:
     """Run a policy's episodes in its environment, by train.evaluation; write nothing into the run."""
-    from ..run_evaluation import evaluate_run
+    with without_collection():
+        from ..run_evaluation import evaluate_run
     from ..runtime.terminal import output
 
     with importing_by(run, plugins), interruptible():
