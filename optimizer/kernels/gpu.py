@@ -27,7 +27,13 @@ jit: Callable[[Callable[..., Any]], Any] = triton.jit
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # a compiler does not see writes by address
-def run(name: str, rows: Sequence[Sequence[Tensor]], numbers: Sequence[Sequence[float]], choice: bool = False) -> None:
+def run(
+    name: str,
+    rows: Sequence[Sequence[Tensor]],
+    numbers: Sequence[Sequence[float]],
+    choice: bool = False,
+    scale: Tensor | None = None,
+) -> None:
     """Take the step `name` of all parameters of a group, in place.
 
     Args:
@@ -36,10 +42,11 @@ def run(name: str, rows: Sequence[Sequence[Tensor]], numbers: Sequence[Sequence[
             memory, in the order of `_adam`, `_sgd` or `_radam`.
         numbers: for each row the numbers of its step, in the order of the same functions.
         choice: whether SGD is Nesterov's; whether schedule-free RAdam divides by the square's root.
+        scale: a scalar on the gradients, on any device; None: 1. Nothing waits for it.
     """
     sizes = tuple(row[0].numel() for row in rows)
     if any(sizes):
-        _launcher(rows, numbers, choice, sizes, sizes)(STEPS[name])
+        _launcher(rows, numbers, choice, sizes, sizes, scale)(STEPS[name])
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # as above
@@ -49,6 +56,7 @@ def count(
     numbers: Sequence[Sequence[float]],
     choice: bool,
     wholes: Sequence[int],
+    scale: Tensor | None = None,
 ) -> tuple[Tensor, Callable[[Tensor], None]]:
     """Take the first half of a cautious step of shards, as `run` takes it as a whole.
 
@@ -58,6 +66,7 @@ def count(
         numbers: of each row.
         choice: whether SGD is Nesterov's.
         wholes: for each row the elements of the whole parameter.
+        scale: as for `run`.
 
     Returns:
         In how many elements of each row step and gradient agree, on the device; and a function that takes the other
@@ -66,7 +75,7 @@ def count(
     sizes = tuple(row[0].numel() for row in rows)
     if not any(sizes):
         return torch.zeros(len(rows), dtype=torch.int64, device=rows[0][0].device), lambda agreeing: None
-    launch = _launcher(rows, numbers, choice, sizes, wholes)
+    launch = _launcher(rows, numbers, choice, sizes, wholes, scale)
     counting, moving = STEPS[name]
     launch([counting])
 
@@ -84,11 +93,13 @@ class _Launcher:
     Attributes:
         table: for each row the addresses of its tensors, the count of agreeing elements, at first 0, the size of the
             whole, its own size.
+        scale: of the gradients, a float32 scalar, or None.
     """
 
     blocks: Tensor
     table: Tensor
     numbers: Tensor
+    scale: Tensor | None
     choice: bool
     alignment: int
 
@@ -100,7 +111,7 @@ class _Launcher:
     def __call__(self, bodies: Iterable[object]) -> None:
         """Launch programs, one after another."""
         widths = self.table.shape[1], self.numbers.shape[1]
-        tables = self.blocks, self.table, self.numbers
+        tables = self.blocks, self.table, self.numbers, self.scale
         options = {"num_warps": WARPS, "enable_fp_fusion": False}
         with torch.cuda.device_of(self.table):  # type: ignore[no-untyped-call]
             for body in bodies:
@@ -113,6 +124,7 @@ def _launcher(
     choice: bool,
     sizes: tuple[int, ...],
     wholes: Sequence[int],
+    scale: Tensor | None,
 ) -> _Launcher:
     assert len(rows) == len(numbers)
     device = rows[0][0].device
@@ -123,7 +135,9 @@ def _launcher(
         blocks = _blocks(sizes, BLOCK, device, stream)
         counts = np.stack([np.zeros_like(sizes), wholes, sizes], axis=1)
         table = _device_table(np.concatenate([addresses, counts], axis=1), np.int64, device)
-        return _Launcher(blocks, table, _device_table(numbers, np.float32, device), choice, alignment)
+        if scale is not None:
+            scale = scale.to(device, torch.float32, non_blocking=True)
+        return _Launcher(blocks, table, _device_table(numbers, np.float32, device), scale, choice, alignment)
 
 
 @cache
@@ -164,6 +178,7 @@ def _kernel(
     blocks: tensor,
     table: tensor,
     numbers: tensor,
+    scale: tensor,
     columns: constexpr,
     given: constexpr,
     choice: constexpr,
@@ -173,7 +188,7 @@ def _kernel(
     """Run `body` on the program's block, with a mask only where the row ends in it.
 
     table: for each row in `columns` the addresses of its tensors, multiples of `alignment`; its count, which is 0; the
-    size of the whole; its size. numbers: for each row as many as are `given`.
+    size of the whole; its size. numbers: for each row as many as are `given`. scale: None, or that of the gradients.
     """
     place = blocks + tl.program_id(0) * 2
     row = tl.load(place)
@@ -181,14 +196,20 @@ def _kernel(
     size = tl.load(table + row * columns + columns - 1)
     at = start + tl.arange(0, block)
     if start + block <= size:
-        body(table + row * columns, numbers + row * given, at, None, choice, alignment)
+        body(table + row * columns, numbers + row * given, at, None, scale, choice, alignment)
     else:
-        body(table + row * columns, numbers + row * given, at, at < size, choice, alignment)
+        body(table + row * columns, numbers + row * given, at, at < size, scale, choice, alignment)
 
 
 @jit
 def _tensor(address: tensor, at: tensor, alignment: constexpr) -> tensor:
     return tl.multiple_of(tl.load(address).to(tl.pointer_type(tl.float32)), alignment) + at
+
+
+@jit
+def _gradient(table: tensor, at: tensor, mask: tensor, scale: tensor, alignment: constexpr) -> tensor:
+    gradient = tl.load(_tensor(table + 1, at, alignment), mask)
+    return gradient if scale is None else gradient * tl.load(scale)
 
 
 @jit
@@ -226,13 +247,13 @@ def _scaled(update: tensor, agree: tensor, count: tensor, lr: tensor, caution: t
 
 
 @jit
-def _adam(table: tensor, h: tensor, at: tensor, mask: tensor, alignment: constexpr) -> tensor:
+def _adam(table: tensor, h: tensor, at: tensor, mask: tensor, scale: tensor, alignment: constexpr) -> tensor:
     """Return the gradient of the loss to minimize, the same with the penalty, and the new average.
 
     table: the parameter, its gradient, average, square. h: 1 - beta1, beta2, 1 - beta2, eps, 1 / sqrt(1 - beta2^t),
     lr / (1 - beta1^t), 1 - lr * decoupled decay, the L2 penalty, 1 or -1 to maximize, min_mean, the caution's eps.
     """
-    gradient = tl.load(_tensor(table + 1, at, alignment), mask) * tl.load(h + 8)
+    gradient = _gradient(table, at, mask, scale, alignment) * tl.load(h + 8)
     whole = _with_penalty(gradient, _tensor(table, at, alignment), tl.load(h + 7), mask)
     average, take = tl.load(_tensor(table + 2, at, alignment), mask), tl.load(h)
     change = whole - average
@@ -241,22 +262,26 @@ def _adam(table: tensor, h: tensor, at: tensor, mask: tensor, alignment: constex
 
 
 @jit
-def _count_adam(table: tensor, h: tensor, at: tensor, mask: tensor, choice: constexpr, alignment: constexpr) -> None:
-    gradient, _, average = _adam(table, h, at, mask, alignment)
+def _count_adam(
+    table: tensor, h: tensor, at: tensor, mask: tensor, scale: tensor, choice: constexpr, alignment: constexpr
+) -> None:
+    gradient, _, average = _adam(table, h, at, mask, scale, alignment)
     _count(_agree(average, gradient), mask, table + 4)
 
 
 @jit
-def _move_adam(table: tensor, h: tensor, at: tensor, mask: tensor, choice: constexpr, alignment: constexpr) -> None:
-    _, whole, average = _adam(table, h, at, mask, alignment)
+def _move_adam(
+    table: tensor, h: tensor, at: tensor, mask: tensor, scale: tensor, choice: constexpr, alignment: constexpr
+) -> None:
+    _, whole, average = _adam(table, h, at, mask, scale, alignment)
     _write_adam(table, h, at, mask, alignment, average, whole, None)
 
 
 @jit
 def _move_cautious_adam(
-    table: tensor, h: tensor, at: tensor, mask: tensor, choice: constexpr, alignment: constexpr
+    table: tensor, h: tensor, at: tensor, mask: tensor, scale: tensor, choice: constexpr, alignment: constexpr
 ) -> None:
-    gradient, whole, average = _adam(table, h, at, mask, alignment)
+    gradient, whole, average = _adam(table, h, at, mask, scale, alignment)
     _write_adam(table, h, at, mask, alignment, average, whole, _agree(average, gradient))
 
 
@@ -281,27 +306,33 @@ def _write_adam(
 
 
 @jit
-def _sgd(table: tensor, h: tensor, at: tensor, mask: tensor, choice: constexpr, alignment: constexpr) -> tensor:
+def _sgd(
+    table: tensor, h: tensor, at: tensor, mask: tensor, scale: tensor, choice: constexpr, alignment: constexpr
+) -> tensor:
     """Return the gradient of the loss to minimize, the new buffer, and the direction.
 
     table: the parameter, its gradient, buffer. h: momentum, 1 - dampening, lr, the L2 penalty, 1 or -1 to maximize,
     min_mean, the caution's eps.
     """
-    gradient = tl.load(_tensor(table + 1, at, alignment), mask) * tl.load(h + 4)
+    gradient = _gradient(table, at, mask, scale, alignment) * tl.load(h + 4)
     whole = _with_penalty(gradient, _tensor(table, at, alignment), tl.load(h + 3), mask)
     buffer = tl.load(_tensor(table + 2, at, alignment), mask) * tl.load(h) + whole * tl.load(h + 1)
     return gradient, buffer, whole + buffer * tl.load(h) if choice else buffer
 
 
 @jit
-def _count_sgd(table: tensor, h: tensor, at: tensor, mask: tensor, choice: constexpr, alignment: constexpr) -> None:
-    gradient, _, direction = _sgd(table, h, at, mask, choice, alignment)
+def _count_sgd(
+    table: tensor, h: tensor, at: tensor, mask: tensor, scale: tensor, choice: constexpr, alignment: constexpr
+) -> None:
+    gradient, _, direction = _sgd(table, h, at, mask, scale, choice, alignment)
     _count(_agree(direction, gradient), mask, table + 3)
 
 
 @jit
-def _move_sgd(table: tensor, h: tensor, at: tensor, mask: tensor, choice: constexpr, alignment: constexpr) -> None:
-    gradient, buffer, direction = _sgd(table, h, at, mask, choice, alignment)
+def _move_sgd(
+    table: tensor, h: tensor, at: tensor, mask: tensor, scale: tensor, choice: constexpr, alignment: constexpr
+) -> None:
+    gradient, buffer, direction = _sgd(table, h, at, mask, scale, choice, alignment)
     step = _scaled(direction, _agree(direction, gradient), table + 3, tl.load(h + 2), h + 5)
     p_at = _tensor(table, at, alignment)
     tl.store(p_at, tl.load(p_at, mask) - step, mask)
@@ -309,7 +340,9 @@ def _move_sgd(table: tensor, h: tensor, at: tensor, mask: tensor, choice: conste
 
 
 @jit
-def _radam(table: tensor, h: tensor, at: tensor, mask: tensor, choice: constexpr, alignment: constexpr) -> None:
+def _radam(
+    table: tensor, h: tensor, at: tensor, mask: tensor, scale: tensor, choice: constexpr, alignment: constexpr
+) -> None:
     """Take a step of schedulefree's RAdamScheduleFree.
 
     table: y, its gradient, square, z. h: beta2, 1 - beta2, 1 - beta2^t, eps, weight decay, the new average's share of
@@ -318,7 +351,7 @@ def _radam(table: tensor, h: tensor, at: tensor, mask: tensor, choice: constexpr
     y_at = _tensor(table, at, alignment)
     square_at, z_at = _tensor(table + 2, at, alignment), _tensor(table + 3, at, alignment)
     y, z = tl.load(y_at, mask), tl.load(z_at, mask)
-    direction = tl.load(_tensor(table + 1, at, alignment), mask)
+    direction = _gradient(table, at, mask, scale, alignment)
     square = tl.load(square_at, mask) * tl.load(h) + tl.load(h + 1) * direction * direction
     if choice:
         direction = tl.div_rn(direction, tl.sqrt_rn(tl.div_rn(square, tl.load(h + 2))) + tl.load(h + 3))
@@ -336,5 +369,5 @@ STEPS: dict[str, tuple[Any, ...]] = {
 }
 """The programs that each step launches, in order."""
 
-_WIDTHS = {"adam": (4, 12), "cautious_adam": (4, 12), "cautious_sgd": (3, 7), "schedule_free_radam": (4, 8)}
+_WIDTHS = {"adam": (4, 12), "cautious_adam": (4, 12), "cautious_sgd": (3, 9), "schedule_free_radam": (4, 9)}
 """How many tensors a row of each step has, and how many numbers it is given."""

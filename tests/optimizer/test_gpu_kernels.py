@@ -177,6 +177,18 @@ def step(gpu, name, rows, twins, numbers, choice, gradients):
 
 
 @pytest.mark.parametrize(("name", "choice"), CHOICES)
+def test_gradients_that_a_step_scales_are_as_scaled_ones(gpu, name, choice):
+    rows, others = rows_of(gpu, name)[0], rows_of(gpu, name)[0]
+    numbers, scale = [VARIANTS[name][0](0)] * len(rows), torch.tensor(0.7123, device=gpu.device)
+    for row, other in zip(rows, others, strict=True):
+        other[1].copy_(row[1].copy_(gradient_of(row[0], 0))).mul_(scale)
+    gpu.run(name, rows, numbers, choice, scale)
+    gpu.run(name, others, numbers, choice)
+    assert all(map(torch.equal, (x for row in rows for x in row[2:]), (x for row in others for x in row[2:])))
+    assert all(map(torch.equal, (row[0] for row in rows), (row[0] for row in others)))
+
+
+@pytest.mark.parametrize(("name", "choice"), CHOICES)
 def test_each_row_takes_the_step_of_its_own_numbers(gpu, name, choice):
     variants = VARIANTS[name]
     rows, twins = rows_of(gpu, name)

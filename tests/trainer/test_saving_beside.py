@@ -1,0 +1,101 @@
+"""Saving beside training: the values of the moment of the save, and the memory of the copy."""
+
+import gc
+import threading
+import weakref
+
+import pytest
+import torch
+
+from trainer.checkpoint import manager as saving
+from trainer.checkpoint.directory import verify
+from trainer.checkpoint.manager import CheckpointManager
+from trainer.checkpoint.shares import Share
+from trainer.config.schema import TrainConfig
+from trainer.runtime.files import read_tensors
+
+WEIGHTS = "part/model.safetensors"
+
+
+@pytest.fixture
+def manager(tmp_path):
+    fields = {"objective": {"type": "classification"}, "total_steps": 9, "run_dir": tmp_path, "save_async": True}
+    return CheckpointManager(TrainConfig.model_validate(fields), pytest.fail)
+
+
+def written(manager, step):
+    """Return the weight in a checkpoint whose checksums are right."""
+    folder = manager.latest.with_name(f"step_{step:08d}")
+    verify(folder)
+    return read_tensors(folder / WEIGHTS)["weight"]
+
+
+class Writes:
+    """Checkpoint writing that begins when `may_begin` is set, and remembers the tensors that it is given."""
+
+    def __init__(self, monkeypatch):
+        self.may_begin, self.tensors, write = threading.Event(), [], saving.write_checkpoint
+
+        def waiting(folder, step, share, *others):
+            share = Share(share.names, list(share.parts))
+            self.tensors += [content["weight"] for part in share.parts for content in part.values()]
+            assert self.may_begin.wait(60)
+            return write(folder, step, share, *others)
+
+        monkeypatch.setattr(saving, "write_checkpoint", waiting)
+
+
+@pytest.fixture
+def writes(monkeypatch):
+    return Writes(monkeypatch)
+
+
+def test_updates_that_are_made_while_a_checkpoint_is_written_are_not_in_it(manager, writes):
+    weight = torch.arange(300_000.0)
+    with manager:
+        for step in (1, 2, 3):
+            writes.may_begin.clear()
+            manager.save(step, {WEIGHTS: {"weight": weight}})
+            before = weight.clone()
+            weight.mul_(-2.0)
+            writes.may_begin.set()
+            manager.wait()
+            assert torch.equal(written(manager, step), before)
+
+
+def test_the_memory_of_a_copy_is_used_again_and_given_back_at_the_end(manager, writes):
+    writes.may_begin.set()
+    with manager:
+        for step in (1, 2):
+            manager.save(step, {WEIGHTS: {"weight": torch.ones(1000)}})
+            manager.wait()
+        first, second = writes.tensors
+        assert first.data_ptr() == second.data_ptr()
+        memory = weakref.ref(second)
+        writes.tensors.clear()
+        del first, second
+        assert memory() is not None
+    gc.collect()
+    assert memory() is None
+
+
+def test_the_last_checkpoint_is_written_without_a_copy(manager, writes):
+    writes.may_begin.set()
+    weight = torch.ones(1000)
+    with manager:
+        manager.save(1, {WEIGHTS: {"weight": weight}})
+        manager.wait()
+        manager.save(2, {WEIGHTS: {"weight": weight}}, is_last=True)
+        assert manager.holds(2)
+        assert written(manager, 2).equal(weight)
+    copied, last = writes.tensors
+    assert copied.data_ptr() != weight.data_ptr() == last.data_ptr()
+
+
+def test_a_failure_while_the_run_ends_is_reported(manager, monkeypatch):
+    def fails(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(saving, "write_checkpoint", fails)
+    with pytest.raises(saving.SaveError, match="No space left"), manager:
+        manager.save(1, {WEIGHTS: {"weight": torch.ones(2)}})
