@@ -33,7 +33,9 @@ def repays_adam(optimizer: ScheduledOptimizer) -> bool:
     So does it in half precision: a compiled step rounds moments by noise, that of a shard by another than the whole's.
     """
     parameters = _parameters(optimizer)
-    return all(p.is_cpu and p.dtype not in HALVES for p in parameters) and _are_large(parameters, LEAST_ELEMENTS_OF_ADAM)
+    return all(p.is_cpu and p.dtype not in HALVES for p in parameters) and _are_large(
+        parameters, LEAST_ELEMENTS_OF_ADAM
+    )
 
 
 def _parameters(optimizer: ScheduledOptimizer) -> list[Tensor]:
