@@ -4,6 +4,8 @@ The code is C on the CPU and Triton on CUDA devices. The formulas are in `kernel
 """
 
 import math
+import os
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -16,28 +18,35 @@ from ..scheduling.optimizer import ScheduledOptimizer
 from ..transforms.cautious import Caution
 from ..transforms.weight_decay import decoupled_decay, l2_penalty
 from ..types import MOMENTS, ParamGroup
-from . import native_library
+from . import cautious, fused, native, native_library
 from .cautious import BUFFER, sgd_buffer
-from .moments import adam_state, cast_moments
+from .limits import repays, repays_adam
+from .moments import adam_state, cast_moments, moment_dtype
 from .prepared import Formula, NumbersOf, Row, take_step
 from .stepping import unsupported_group
 
-FAILURES: dict[tuple[str, torch.device, torch.dtype, torch.dtype], str] = {}
-"""Why compiling failed, by step, device and types, since a kernel was last chosen."""
+FAILURES: dict[tuple[str, torch.device, torch.dtype, torch.dtype, str | None], str] = {}
+"""Why compiling failed, by step, device, types and the value of `CC`; forgotten where `compiled` is asked for."""
 
 
 def unsupported_reason(step: str, optimizer: ScheduledOptimizer, group: ParamGroup) -> str | None:
     """Return why the compiled step of that name cannot take the steps of `group`, or None."""
-    reason = unsupported_group(group, {"cpu": (torch.float32, torch.float64), "cuda": (torch.float32,)})
+    types: dict[str, Sequence[torch.dtype]] = {
+        "cpu": [dtype for dtype, _ in native_library.PAIRS],
+        "cuda": (torch.float32,),
+    }
+    if optimizer.step_options.stochastic_rounding:
+        types = {"cpu": (torch.bfloat16,)}
+    reason = unsupported_group(group, types)
     if reason is not None or not group["params"]:
         return reason
     p = group["params"][0]
-    return uncompilable(step, p.device, p.dtype, optimizer.step_options.state_dtype or p.dtype)
+    return uncompilable(step, p.device, p.dtype, moment_dtype(optimizer, p))
 
 
 def uncompilable(step: str, device: torch.device, dtype: torch.dtype, state_dtype: torch.dtype) -> str | None:
     """Compile a step for parameters of `dtype`; return why that failed, or None. A failure is not tried again."""
-    key = step, device, dtype, state_dtype
+    key = step, device, dtype, state_dtype, os.environ.get("CC")
     if key in FAILURES:
         return FAILURES[key]
     try:
@@ -51,6 +60,15 @@ def uncompilable(step: str, device: torch.device, dtype: torch.dtype, state_dtyp
         FAILURES[key] = str(error)
         return str(error)
     return None
+
+
+def joint_norm(tensors: Sequence[Tensor]) -> float | None:
+    """Return the joint L2 norm of plain tensors on the CPU, of one type; None without a compiled library."""
+    try:
+        norms = native.norms(tensors)
+    except OSError:
+        return None
+    return float(torch.linalg.vector_norm(norms, dtype=torch.float64))
 
 
 def _unsupported_sgd(optimizer: ScheduledOptimizer, group: ParamGroup) -> str | None:
@@ -109,20 +127,21 @@ _ADAM_STEP = Formula("adam", _adam_row, _adam_numbers)
 _CAUTIOUS_ADAM_STEP = Formula("cautious_adam", _adam_row, _adam_numbers)
 _CAUTIOUS_SGD_STEP = Formula("cautious_sgd", _sgd_row, _sgd_numbers, choice_at=7)
 
-WITH_CAUTION = ("compiled", "auto")
-"""For `auto` on CUDA devices: on the CPU the steps in blocks, which support more, come first."""
-
 _ADAM = Kernel(
     name="compiled_adam",
     shown_as="compiled",
     classes=(Adam, AdamW),
-    implementations=("compiled",),
+    implementations=("compiled", "auto"),
     step=partial(take_step, formula=_ADAM_STEP),
     unsupported_reason=partial(unsupported_reason, "adam"),
     state_names=MOMENTS,
+    rounds_stochastically=True,
     scales_gradients=True,
+    norm=joint_norm,
     unsupported_state_dtype=_unsupported_state_dtype,
     after_load=cast_moments,
+    repays=repays_adam,
+    next_best=fused.FUSED_ADAM,
 )
 
 KERNELS = (
@@ -130,20 +149,25 @@ KERNELS = (
     replace(
         _ADAM,
         name="compiled_cautious_adam",
-        implementations=WITH_CAUTION,
         step=partial(take_step, formula=_CAUTIOUS_ADAM_STEP),
         unsupported_reason=partial(unsupported_reason, "cautious_adam"),
         cautious=True,
+        repays=repays,
+        next_best=cautious.CAUTIOUS_ADAM,
     ),
     Kernel(
         name="compiled_cautious_sgd",
         shown_as="compiled",
         classes=(SGD,),
-        implementations=WITH_CAUTION,
+        implementations=("compiled", "auto"),
         step=partial(take_step, formula=_CAUTIOUS_SGD_STEP),
         unsupported_reason=_unsupported_sgd,
         state_names=BUFFER,
         cautious=True,
+        rounds_stochastically=True,
         scales_gradients=True,
+        norm=joint_norm,
+        repays=repays,
+        next_best=cautious.CAUTIOUS_SGD,
     ),
 )

@@ -110,25 +110,26 @@ def _step_group(group: ParamGroup, tensors: StepTensors, rows: slice, is_laid_ou
     )
 
 
-KERNELS = (
-    Kernel(
-        name="fused_adam",
-        shown_as="fused",
-        classes=(Adam, AdamW),
-        implementations=("auto", "fused"),
-        step=fused_adam_step,
-        unsupported_reason=_unsupported_by_adam,
-        state_names=ADAM_STATE,
-        unsupported_state_dtype=unsupported_by_fused,
-        after_load=cast_moments,
-    ),
-    Kernel(
-        name="fused",
-        shown_as="fused",
-        classes=(Adam, AdamW, SGD, Adagrad),
-        implementations=("auto", "fused"),
-        step=fused_class_step,
-        unsupported_reason=_unfused,
-        state_names=("momentum_buffer", "sum", *ADAM_STATE),
-    ),
+FUSED = Kernel(
+    name="fused",
+    shown_as="fused",
+    classes=(Adam, AdamW, SGD, Adagrad),
+    implementations=("auto", "fused"),
+    step=fused_class_step,
+    unsupported_reason=_unfused,
+    state_names=("momentum_buffer", "sum", *ADAM_STATE),
 )
+FUSED_ADAM = Kernel(
+    name="fused_adam",
+    shown_as="fused",
+    classes=(Adam, AdamW),
+    implementations=("auto", "fused"),
+    step=fused_adam_step,
+    unsupported_reason=_unsupported_by_adam,
+    state_names=ADAM_STATE,
+    unsupported_state_dtype=unsupported_by_fused,
+    after_load=cast_moments,
+    next_best=FUSED,
+)
+
+KERNELS = (FUSED_ADAM, FUSED)

@@ -17,9 +17,9 @@ from ..transforms.local_shards import Waiting, active_shards, move_waiting
 from ..transforms.memory_layout import with_strides_of
 from ..types import ParamGroup
 from . import native
-from .moments import check_class_step, count_step
+from .moments import count_step
 from .step_tensors import StepTensors
-from .stepping import checked_step, step_of_class
+from .stepping import supported_tensors
 
 NumbersOf = Callable[[ParamGroup, float], Sequence[float]]
 """Returns the numbers of a step for the parameters of a group with a `Row.key`, as native.c has them."""
@@ -57,15 +57,13 @@ class Formula:
 
 
 def take_step(optimizer: ScheduledOptimizer, formula: Formula) -> None:
-    """Take a compiled step of all groups, or the class's where a group or a gradient is not supported.
+    """Take a compiled step of all groups; where a group or a gradient is not supported, as `by_group` says.
 
     Raises:
-        RuntimeError, ValueError, TypeError: as `check_class_step` and `unsupported_step` do.
+        RuntimeError, ValueError, TypeError: as `supported_tensors` does.
     """
-    reason, tensors = checked_step(optimizer)
-    if reason is not None:
-        check_class_step(optimizer, reason)
-        step_of_class(optimizer)
+    tensors = supported_tensors(optimizer)
+    if tensors is None:
         return
     gradients = tensors.gradients
     if not optimizer.is_laid_out:
@@ -152,6 +150,7 @@ class _HostCall:
             streams=[row.stream for row in rows],
             steps=self._counters,
             wholes=[self._shards.whole_size(row.tensors[0]) for row in rows] if self._shards else (),
+            is_noisy=optimizer.step_options.stochastic_rounding,
         )
 
     def is_current(self) -> bool:

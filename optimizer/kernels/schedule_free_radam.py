@@ -16,6 +16,7 @@ The t-th step, t from 1, for training weights y with the gradient g; the average
 Source: Defazio et al. 2024, arXiv:2405.15682, Algorithm 1; Liu et al. 2019, arXiv:1908.03265, Algorithm 2.
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -29,6 +30,7 @@ from ..transforms.memory_layout import with_strides_of
 from ..types import ParamGroup
 from . import compiled, prepared
 from .blocks import Lists, Tensors, bundles
+from .limits import repays
 from .stepping import by_group, unsupported_group
 
 EVALUATING = "step() in eval mode: the gradients are those of the averaged weights. Call train() before training."
@@ -55,6 +57,11 @@ class Numbers(NamedTuple):
 def _unsupported_reason(optimizer: ScheduledOptimizer, group: ParamGroup) -> str | None:
     types = (torch.float32, torch.float64)
     return unsupported_group(group, {"cpu": types, "cuda": types}, gaps=True)
+
+
+def _unsupported_by_compiled(optimizer: ScheduledOptimizer, group: ParamGroup) -> str | None:
+    reason = compiled.unsupported_reason("schedule_free_radam", optimizer, group)
+    return reason or _unsupported_reason(optimizer, group)  # the state of half precision is too short
 
 
 def _check_train_mode(optimizer: ScheduledOptimizer) -> None:
@@ -147,28 +154,29 @@ def _update(block: Lists, numbers: Numbers, is_adaptive: bool) -> None:
     torch._foreach_sub_(z, direction, alpha=lr)
 
 
-_COMPILED = prepared.Formula("schedule_free_radam", _compiled_row, _compiled_numbers, choice_at=8)
-
-KERNELS = (
-    Kernel(
-        name="schedule_free_radam",
-        shown_as="blocks",
-        classes=(RAdamScheduleFree,),
-        implementations=("auto",),
-        step=by_group(_step_in_blocks),
-        before=_check_train_mode,
-        unsupported_reason=_unsupported_reason,
-        state_names=STATE,
-    ),
-    Kernel(
-        name="compiled_schedule_free_radam",
-        shown_as="compiled",
-        classes=(RAdamScheduleFree,),
-        implementations=("compiled",),
-        step=partial(prepared.take_step, formula=_COMPILED),
-        before=_check_train_mode,
-        unsupported_reason=partial(compiled.unsupported_reason, "schedule_free_radam"),
-        state_names=STATE,
-        scales_gradients=True,
-    ),
+_IN_BLOCKS = Kernel(
+    name="schedule_free_radam",
+    shown_as="blocks",
+    classes=(RAdamScheduleFree,),
+    implementations=("auto", "blocks"),
+    step=by_group(_step_in_blocks),
+    before=_check_train_mode,
+    unsupported_reason=_unsupported_reason,
+    state_names=STATE,
 )
+_COMPILED = replace(
+    _IN_BLOCKS,
+    name="compiled_schedule_free_radam",
+    shown_as="compiled",
+    implementations=("compiled", "auto"),
+    step=partial(
+        prepared.take_step, formula=prepared.Formula("schedule_free_radam", _compiled_row, _compiled_numbers, 8)
+    ),
+    unsupported_reason=_unsupported_by_compiled,
+    scales_gradients=True,
+    norm=compiled.joint_norm,
+    repays=repays,
+    next_best=_IN_BLOCKS,
+)
+
+KERNELS = (_COMPILED, _IN_BLOCKS)

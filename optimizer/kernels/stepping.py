@@ -13,8 +13,8 @@ from torch import Tensor
 from ..scheduling.kernel import Kernel
 from ..scheduling.optimizer import ScheduledOptimizer
 from ..transforms.cautious import cautious_step
-from ..transforms.clipping import scale_in_place
 from ..transforms.grad_scaler import has_overflowed
+from ..transforms.gradient_scale import scale_in_place
 from ..transforms.memory_layout import (
     check_memory,
     extent_bytes,
@@ -31,14 +31,17 @@ from .step_tensors import CheckedTensors, StepTensors, checked_tensors
 StepGroup = Callable[[ScheduledOptimizer, ParamGroup, list[Tensor]], None]
 """Takes the step of an optimizer's group; given those of its parameters that have a gradient, perhaps none."""
 
+_SCALED = "its gradients are scaled by GradScaler"
+
 
 def by_group(
     step_group: StepGroup, after: Callable[[ScheduledOptimizer], None] | None = None
 ) -> Callable[[ScheduledOptimizer], None]:
     """Return the `step` of a kernel that goes from group to group.
 
-    If the kernel does not support a group, which may have changed since the kernel was chosen, or a gradient, the
-    class takes the step. The step raises the errors of `check_class_step` and `unsupported_step`.
+    If the kernel does not support a group, which may have changed since the kernel was chosen, the next best kernel
+    takes the steps from then on. Where there is none, and for a gradient, the class takes the step. The step raises the
+    errors of `check_class_step` and `unsupported_step`.
 
     Args:
         step_group: takes the step of one group.
@@ -46,10 +49,8 @@ def by_group(
     """
 
     def step(optimizer: ScheduledOptimizer) -> None:
-        reason, tensors = checked_step(optimizer)
-        if reason is not None:
-            check_class_step(optimizer, reason)
-            step_of_class(optimizer)
+        tensors = supported_tensors(optimizer)
+        if tensors is None:
             return
         for group, begin, end in tensors.groups:
             step_group(optimizer, group, tensors.parameters[begin:end])
@@ -57,6 +58,55 @@ def by_group(
             after(optimizer)
 
     return step
+
+
+def supported_tensors(optimizer: ScheduledOptimizer) -> StepTensors | None:
+    """Return the tensors of the coming step; None if the optimizer's kernel cannot take it, and another step was taken.
+
+    Raises:
+        RuntimeError, ValueError, TypeError: as `check_class_step` and `unsupported_step` do.
+    """
+    if getattr(optimizer, "found_inf", None) is not None:
+        _hand_over(optimizer, _SCALED)
+        return None
+    reason, tensors = checked_step(optimizer)
+    if reason is not None:
+        _hand_over(optimizer, reason)
+        return None
+    return tensors
+
+
+def _hand_over(optimizer: ScheduledOptimizer, reason: str) -> None:
+    """Let the next best kernel take this step and those to come, or else the class take this one.
+
+    Args:
+        optimizer: its kernel cannot take the step; nothing has moved.
+        reason: why.
+    """
+    kernel = optimizer.kernel
+    if kernel is not None and (reason is _SCALED or unsupported_by(kernel, optimizer) is not None):
+        while (kernel := kernel.next_best) is not None:
+            if unsupported_by(kernel, optimizer) is None:
+                optimizer.use_kernel(kernel)
+                if not kernel.scales_gradients:
+                    scale_in_place(optimizer)
+                kernel.step(optimizer)
+                return
+    check_class_step(optimizer, reason)
+    step_of_class(optimizer)
+
+
+def unsupported_by(kernel: Kernel, optimizer: ScheduledOptimizer) -> str | None:
+    """Return why `kernel` does not support a group of `optimizer`, its `state_dtype` or its rounding, or None."""
+    if optimizer.step_options.stochastic_rounding and not kernel.rounds_stochastically:
+        return f"steps that are {kernel.shown_as}"
+    reasons = (kernel.unsupported_reason(optimizer, group) for group in optimizer.param_groups)
+    reason = next((reason for reason in reasons if reason is not None), None)
+    if reason is not None or optimizer.step_options.state_dtype is None:
+        return reason
+    if kernel.unsupported_state_dtype is None:
+        return f"steps that are {kernel.shown_as}"
+    return kernel.unsupported_state_dtype(optimizer)
 
 
 def step_of_class(optimizer: ScheduledOptimizer) -> None:
@@ -97,7 +147,7 @@ def checked_step(optimizer: ScheduledOptimizer) -> tuple[str | None, StepTensors
     if isinstance(checked, CheckedTensors) and checked.are_still(optimizer, tensors):
         return None, tensors
     optimizer.checked_tensors, optimizer.is_laid_out = None, False
-    reason = _unsupported(optimizer, kernel)
+    reason = optimizer.unsupported = _unsupported(optimizer, kernel)
     if reason is None:
         optimizer.checked_tensors = checked_tensors(optimizer, tensors)
         optimizer.is_laid_out = optimizer.checked_tensors is not None and _is_laid_out(optimizer, kernel)

@@ -31,9 +31,10 @@ from ..schedules.base import Schedule
 from ..state.checks import check_state_dict
 from ..state.loading import fit_state_dict, restore_types
 from ..transforms.cautious import ALREADY, Caution, check_caution, register_exact_loads, step_after_closure
-from ..transforms.clipping import clip_before_step, scale_in_place, scales_in_step
+from ..transforms.clipping import clip_before_step, scales_in_step
 from ..transforms.closures import Closure, after_closure, evaluate
 from ..transforms.grad_scaler import has_overflowed
+from ..transforms.gradient_scale import scale_in_place
 from ..transforms.load_hooks import apply_load_pre_hooks, without_load_pre_hooks
 from ..transforms.local_shards import on_local_shards
 from ..transforms.shards import check_placement, check_sharded_later
@@ -74,6 +75,8 @@ class ScheduledOptimizer(Optimizer):
     """A compiled step with the addresses of the tensors that were last checked."""
     is_laid_out: bool = False
     """Whether the checked gradients and state have the strides of their parameters."""
+    unsupported: str | None = None
+    """Why the class took the last step, and not the kernel; None: the kernel took it."""
     grad_norm: Tensor | None = None
     """With `grad_clip_norm`, the joint L2 norm of the gradients before the last clipping, a scalar."""
     gradient_scale: Tensor | None = None
@@ -82,6 +85,8 @@ class ScheduledOptimizer(Optimizer):
     It is on the gradients' device or on the CPU. A kernel with `scales_gradients` does so as it reads them, so that
     `grad` stays as it was; before any other step they are scaled in place. Each step clears it, also when it raises.
     """
+    known_norm: Tensor | None = None
+    """The `quick_norm` of the gradients as they are, if somebody took it right before the step, which clears it."""
     _module: Callable[[], nn.Module | None] | None = None  # a weak reference
 
     def __init_subclass__(cls, **options: object) -> None:
@@ -170,16 +175,11 @@ class ScheduledOptimizer(Optimizer):
                 check_sharded_later(self, self._module and self._module(), has_closure=bool(args or options))
             if self.is_on_shards and kernel is None and caution is None:
                 step = _step_on_shards
-            if self.gradient_scale is not None and (args or options or not scales_in_step(self)):
-                scale_in_place(self)
-            try:
-                loss = step(self, *args, **options)
-            finally:
-                self.__dict__.pop("gradient_scale", None)
+            loss = _scaled_step(self, step, *args, **options)
             _move_schedule(self)
         else:  # kernels cannot be traced, and the schedule would be traced again at each position
-            is_traced = kernel is None and caution is None
-            loss = (step if is_traced else untraced(step))(self, *args, **options)
+            is_traced = kernel is None and caution is None and self.gradient_scale is None
+            loss = step(self, *args, **options) if is_traced else untraced(_scaled_step)(self, step, *args, **options)
             untraced(_move_schedule)(self)
         return loss
 
@@ -203,18 +203,20 @@ class ScheduledOptimizer(Optimizer):
 
     def use_kernel(self, kernel: Kernel) -> None:
         """Let `kernel` take the class's steps from now on."""
-        self.kernel = kernel
+        self.kernel, self.checked_tensors, self.prepared_step = kernel, None, None
 
     def make_cautious(self, caution: Caution) -> None:
         """Make the steps cautious from now on.
 
         Raises:
-            ValueError: if they already are, or with a `state_dtype`.
+            ValueError: if they already are, or with a `state_dtype` or `stochastic_rounding`.
         """
         if self.caution is not None:
             raise ValueError(ALREADY)
         if self.state_dtype is not None:
             raise ValueError("state_dtype: build the optimizer with use_cautious_optimizer: true instead")
+        if self.step_options.stochastic_rounding:
+            raise ValueError("stochastic_rounding: build the optimizer with use_cautious_optimizer: true instead")
         self.step_options = replace(self.step_options, caution=caution)
         self.kernel = None  # it would take steps that are not cautious
         register_exact_loads(self)
@@ -305,6 +307,19 @@ class ScheduledOptimizer(Optimizer):
 
 
 ScheduledOptimizer.step.hooked = True  # type: ignore[attr-defined]  # torch wraps no step that has this mark
+
+
+def _scaled_step(
+    optimizer: ScheduledOptimizer, step: Callable[..., object], *args: object, **options: object
+) -> object:
+    """Take `step` with gradients times `gradient_scale`: in the step, or in place before it."""
+    if optimizer.gradient_scale is not None and (args or options or not scales_in_step(optimizer)):
+        scale_in_place(optimizer)
+    try:
+        return step(optimizer, *args, **options)
+    finally:
+        optimizer.__dict__.pop("gradient_scale", None)
+        optimizer.__dict__.pop("known_norm", None)
 
 
 @hooked(clip_before_step)

@@ -1,6 +1,8 @@
 """The other things that happen around a step: clipping, cautious updates, several classes as one, memory layout."""
 
-from .clipping import clip_to_norm, total_norm
+from .clipping import clip_factor, clip_to_norm, scales_in_step
 from .composite_optimizer import MEMBER
+from .gradient_norms import quick_norm, total_norm
+from .gradient_scale import scale_all
 
-__all__ = ["MEMBER", "clip_to_norm", "total_norm"]
+__all__ = ["MEMBER", "clip_factor", "clip_to_norm", "quick_norm", "scale_all", "scales_in_step", "total_norm"]

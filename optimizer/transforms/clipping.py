@@ -1,50 +1,26 @@
 """Gradient clipping inside the step."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_, get_total_norm
-from torch.optim import Optimizer
+from torch.nn.utils import clip_grad_norm_
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from ..types import ParamGroup
 from .grad_scaler import loss_scale
-from .shards import is_sharded, local_part, norm_over_shards
+from .gradient_norms import quick_norm, total_norm
+from .gradient_scale import Scales, scale_all
+from .shards import is_sharded
 from .step_options import StepOptions
 from .tracing import untraced
 
 
-class Clips(Protocol):
+class Clips(Scales, Protocol):
     """An optimizer with `grad_clip_norm` among its step options."""
 
-    param_groups: list[ParamGroup]
     step_options: StepOptions
     grad_norm: Tensor | None
-    gradient_scale: Tensor | None
-
-
-@torch.no_grad()
-def total_norm(gradients: Iterable[Tensor], parameters: Iterable[Tensor] = ()) -> Tensor:
-    """Return the joint L2 norm of `gradients`.
-
-    Args:
-        gradients: dense, sparse or sharded (DTensor), of any types, devices and meshes. A sparse one counts as the
-            dense one that it stands for: several values of an element are added up first. Of sharded ones the norm of
-            the whole counts: all processes call this with gradients of the same parameters, which sends one all_reduce.
-            A plain one is equal on all processes.
-        parameters: those of the gradients, also without one here, if processes may lack different ones: then all send
-            the same.
-
-    Returns:
-        A plain scalar. Nothing waits for a device.
-    """
-    dense = [gradient.coalesce().values() if gradient.is_sparse else gradient for gradient in gradients]
-    like = [*parameters, *dense]
-    if any(map(is_sharded, like)):
-        return norm_over_shards(dense, like)
-    return get_total_norm(dense) if dense else torch.zeros(())
 
 
 @torch.no_grad()
@@ -62,25 +38,37 @@ def clip_to_norm(
     Returns:
         The norm before clipping, a scalar.
     """
-    is_plain = not parameters and _is_plain(gradients)
-    if is_plain:  # torch sorts by device and type, which is most of the cost for small parameters.
-        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    else:
-        norm = total_norm(gradients, parameters)
-    factor = torch.clamp(max_norm / (norm + 1e-6), max=1.0)
-    if keep_overflowed:
-        factor = torch.where(torch.isfinite(norm), factor, 1.0)
-    if not is_plain:
-        _scale(gradients, factor)
-    elif not factor.is_cpu or factor != 1.0:  # to ask a device would be to wait for it
-        torch._foreach_mul_(gradients, factor)
+    norm = total_norm(gradients, parameters)
+    factor = clip_factor(norm, max_norm, keep_overflowed=keep_overflowed)
+    if factor is not None:
+        scale_all(gradients, factor)
     return norm
 
 
-def scales_in_step(optimizer: Optimizer) -> bool:
+@torch.no_grad()
+def clip_factor(norm: Tensor, max_norm: float, *, keep_overflowed: bool = False) -> Tensor | None:
+    """Return what gradients are multiplied with to clip them, or None for 1, if their norm is on the CPU.
+
+    Args:
+        norm: their joint norm, a scalar. A device is not asked for its value, which would be to wait for it.
+        max_norm: as for `clip_to_norm`.
+        keep_overflowed: as for `clip_to_norm`.
+    """
+    if norm.is_cpu and float(norm) <= 0.9 * max_norm - 1e-6:
+        return None  # without operations on scalars, which take a third of the time for a small component
+    factor = torch.clamp(max_norm / (norm + 1e-6), max=1.0)
+    if keep_overflowed:
+        factor = torch.where(torch.isfinite(norm), factor, 1.0)
+    return None if factor.is_cpu and factor == 1.0 else factor
+
+
+def scales_in_step(optimizer: Any) -> bool:
     """Return whether the coming step of `optimizer` may scale gradients as it reads them, and leave `grad` as it is.
 
     That needs a kernel that does so, and nobody else who looks at `grad`: step hooks of others, or GradScaler.
+
+    Args:
+        optimizer: any optimizer. The step has no closure.
     """
     kernel = getattr(optimizer, "kernel", None)
     return (
@@ -91,15 +79,6 @@ def scales_in_step(optimizer: Optimizer) -> bool:
         and getattr(optimizer, "found_inf", None) is None
         and loss_scale(optimizer) is None
     )
-
-
-@torch.no_grad()
-def scale_in_place(optimizer: Clips) -> None:
-    """Multiply the gradients of `optimizer` with its `gradient_scale`, if it has one, and clear that."""
-    scale = optimizer.gradient_scale
-    if scale is not None:
-        optimizer.gradient_scale = None
-        _scale((p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None), scale)
 
 
 def clip_before_step(
@@ -113,60 +92,62 @@ def clip_before_step(
     """
     closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
     if closure is None:
-        _clip(optimizer)
+        _clip(optimizer, in_step=scales_in_step(optimizer))
         return None
 
     def clipped_closure() -> object:
         loss: object = closure()
-        _clip(optimizer)
+        _clip(optimizer, in_step=False)
         return loss
 
     return (args[0], clipped_closure, *args[2:]), {key: kwargs[key] for key in kwargs if key != "closure"}
 
 
-def _clip(optimizer: Clips) -> None:
+@torch.no_grad()
+def _clip(optimizer: Clips, *, in_step: bool) -> None:
+    """Clip the gradients in place; or with `in_step` by the scale of the step, on top of one that is set already."""
     held = [p for group in optimizer.param_groups for p in group["params"]]
     parameters = [p for p in held if p.grad is not None]
     if len(parameters) < len(held) and any(map(is_sharded, held)):
         parameters = held  # another process may have the gradients that are missing here
     elif not parameters:
         return
-    scale = loss_scale(optimizer)
-    max_norm = optimizer.step_options.grad_clip_norm
+    gradients: list[Tensor] = [p.grad for p in parameters if p.grad is not None]
+    max_norm, loss_factor = optimizer.step_options.grad_clip_norm, loss_scale(optimizer)
     assert max_norm is not None  # this hook is registered only with a norm
-    if scale is None:
-        norm = _clip_parameters(parameters, max_norm)
+    if loss_factor is not None:
+        max_norm *= float(loss_factor)
+    if torch.compiler.is_compiling():
+        norm = _clip_traced(parameters, gradients, max_norm)
     else:
-        norm = _clip_parameters(parameters, max_norm * float(scale)) / scale
+        norm = _norm(optimizer, parameters, gradients, is_known=in_step)
+        before = optimizer.gradient_scale if in_step else None
+        if before is not None:
+            norm = norm * before
+        factor = clip_factor(norm, max_norm)
+        if factor is not None and in_step:
+            optimizer.gradient_scale = factor if before is None else factor * before
+        elif factor is not None:
+            scale_all(gradients, factor)
+    if loss_factor is not None:
+        norm = norm / loss_factor
     if torch.compiler.is_compiling():  # which drops what traced code sets on an optimizer
         untraced(_store_norm)(optimizer, norm)
     else:
         _store_norm(optimizer, norm)
 
 
-def _clip_parameters(parameters: Sequence[Tensor], max_norm: float) -> Tensor:
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    if torch.compiler.is_compiling() and not any(gradient.is_sparse for gradient in gradients):
-        return clip_grad_norm_(parameters, max_norm)
-    return clip_to_norm(gradients, max_norm, parameters=parameters if len(gradients) < len(parameters) else ())
+def _norm(optimizer: Clips, parameters: Sequence[Tensor], gradients: list[Tensor], *, is_known: bool) -> Tensor:
+    norm = optimizer.known_norm if is_known else None
+    if norm is None:
+        norm = quick_norm(optimizer, gradients)
+    return total_norm(gradients, parameters if len(gradients) < len(parameters) else ()) if norm is None else norm
 
 
-def _is_plain(gradients: list[Tensor]) -> bool:
-    """Return whether the gradients are dense tensors of one type on the CPU or on one CUDA device."""
-    if not gradients or not (gradients[0].is_cpu or gradients[0].is_cuda):
-        return False
-    dtype, device = gradients[0].dtype, gradients[0].device
-    return all(type(g) is Tensor and g.dtype is dtype and not g.is_sparse and g.device == device for g in gradients)
-
-
-def _scale(gradients: Iterable[Tensor], factor: Tensor) -> None:
-    parts: dict[tuple[type, torch.device, torch.dtype], list[Tensor]] = {}
-    for gradient in gradients:
-        values = local_part(gradient)
-        values = values._values() if values.is_sparse else values  # also right before they are added up
-        parts.setdefault((type(values), values.device, values.dtype), []).append(values)
-    for (_, device, _), tensors in parts.items():
-        torch._foreach_mul_(tensors, factor.to(device))
+def _clip_traced(parameters: Sequence[Tensor], gradients: list[Tensor], max_norm: float) -> Tensor:
+    if any(gradient.is_sparse for gradient in gradients):
+        return clip_to_norm(gradients, max_norm, parameters=parameters if len(gradients) < len(parameters) else ())
+    return clip_grad_norm_(parameters, max_norm)
 
 
 def _store_norm(optimizer: Clips, norm: Tensor) -> None:

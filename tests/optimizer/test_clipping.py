@@ -8,7 +8,7 @@ from sample_steps import Shapes
 from torch import nn
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY
-from optimizer.transforms import clipping
+from optimizer import transforms as clipping
 
 
 def backward(module):

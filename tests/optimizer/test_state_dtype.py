@@ -235,18 +235,17 @@ def test_a_fallback_refuses_it():
 @pytest.mark.parametrize(
     ("params", "dtype", "found"),
     [
-        ({"implementation": "auto"}, torch.float32, "torch .* on cpu: expected scalar type Float but found BFloat16"),
         ({"implementation": "fused"}, torch.float32, "torch .* on cpu: expected scalar type Float but found BFloat16"),
         ({"implementation": "foreach"}, torch.float32, "steps that are foreach"),
-        ({"implementation": "auto", "use_cautious_optimizer": True}, torch.float32, "steps that are blocks"),
-        ({"implementation": "auto", "amsgrad": True}, torch.float32, "steps that are fused"),
+        ({"implementation": "blocks", "use_cautious_optimizer": True}, torch.float32, "steps that are default"),
+        ({"implementation": "auto", "amsgrad": True}, torch.float32, "it does not support amsgrad"),
         ({}, torch.float64, r"parameters of torch\.float64"),
         ({}, torch.bfloat16, r"parameters of torch\.bfloat16"),
     ],
 )
 def test_steps_that_do_not_know_it_refuse_it(params, dtype, found):
     with pytest.raises(
-        ValueError, match=f"^state_dtype: bfloat16 needs implementation: compiled on the CPU.*; found {found}"
+        ValueError, match=f"^state_dtype: bfloat16 needs implementation: auto or compiled on the CPU.*; found {found}"
     ):
         built([nn.Parameter(torch.zeros(3, dtype=dtype))], **params)
 
@@ -273,7 +272,7 @@ def test_where_torchs_fused_kernel_takes_it_the_moments_are_made_for_it(monkeypa
     calls = []
     monkeypatch.setattr(torch, "_fused_adamw_", lambda *lists, **options: calls.append(lists))
     p, other = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))
-    optimizer = built([p, other], implementation="auto")
+    optimizer = built([p, other], implementation="fused")
     calls.clear()  # it was tried when the optimizer was built
     for update in range(2):
         p.grad, other.grad = torch.ones(3), torch.ones(2) if update else None

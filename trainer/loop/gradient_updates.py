@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optimizer.factories import trainable_parameters
-from optimizer.transforms import clip_to_norm, total_norm
 from optimizer.types import StateDict
 
 from ..config.turns import Turns
@@ -22,6 +21,7 @@ from ..splitting.parts import in_model_order
 from .agreed_gradients import AgreedGradients
 from .averaged_weights import MovingAverages
 from .backward_pass import BackwardPass, check_loss
+from .gradient_norms import GradientNorms
 from .nonfinite import all_finite, describe_nonfinite
 from .rules import Rules, autocast
 from .running_statistics import StatisticsSnapshot
@@ -86,6 +86,7 @@ class GradientUpdater:
         self._last_step: dict[str, int] = {}
         self._precision = rules.precision
         self._scaler = torch.amp.GradScaler(world.device.type) if rules.precision == "fp16" else None
+        self._norms = GradientNorms(optimizers, scales_in_steps=self._scaler is None)
         named = {name: trainable_parameters(components[name]) for name in optimizers}
         self._parameters = {name: [*parameters.values()] for name, parameters in named.items()}
         self._freezing = TimedFreezing(components, rules.turns)
@@ -241,12 +242,13 @@ class GradientUpdater:
 
     def _step_optimizers(self, names: tuple[str, ...]) -> None:
         """Step the optimizers of `names`, or skip them where values are not finite."""
+        self._norms.clear()
         for name in names:
             self.turns[name] = self.turns.get(name, 0) + 1
             self._prepare_gradients(name)
         if self._may_step(names):
             if self.rules.grad_clip_norm:
-                _clip(self._gradients_in_model_order(names), self.rules.grad_clip_norm)
+                self._norms.clip(names, self._gradients_in_model_order, self.rules.grad_clip_norm)
             for name in names:
                 self._step_optimizer(name)
             for name in names:  # all have moved: an average may be of one of them, and move with another
@@ -288,14 +290,16 @@ class GradientUpdater:
             )
         self._backward.update(names)
 
-    def _gradients(self, *names: str) -> list[Tensor]:
-        return [parameter.grad for name in names for parameter in self._parameters[name] if parameter.grad is not None]
+    def _gradients(self, name: str) -> list[Tensor]:
+        return [parameter.grad for parameter in self._parameters[name] if parameter.grad is not None]
 
     def _tested_gradients(self, *names: str) -> list[Tensor]:
         """Return tensors that are finite if the gradients of components are so in all processes."""
-        if self._agreed is None:
-            return self._gradients(*names)
-        return [tested for name in names for tested in self._agreed.of(name, self._gradients(name))]
+        tested: list[Tensor] = []
+        for name in names:
+            gradients = [] if self._norms.are_finite(name) else self._gradients(name)
+            tested += gradients if self._agreed is None else self._agreed.of(name, gradients)
+        return tested
 
     def _new_backward_pass(self, names: tuple[str, ...]) -> BackwardPass:
         """Return the backward pass that gives gradients to `names` only, which is kept."""
@@ -314,16 +318,19 @@ class GradientUpdater:
         return [parameter.grad for parameter in self._ordered[names] if parameter.grad is not None]
 
     def _prepare_gradients(self, name: str) -> None:
-        """Refuse a component without gradients; unscale them and, if asked to, record their metrics."""
-        if all(parameter.grad is None for parameter in self._parameters[name]):
+        """Refuse a component without gradients; unscale them, take their norm and, if asked to, record metrics."""
+        gradients = self._gradients(name)
+        if not gradients:
             raise ConfigError(
                 f"{config_path(self._components, name)}: the loss does not depend on it. Wire it into the objective,"
                 " or freeze it."
             )
         if self._scaler is not None:
             self._scaler.unscale_(self.optimizers[name])
+        if self.record_gradients or self._checks_values or self.rules.grad_clip_norm:
+            self._norms.take(name, gradients)
         if self.record_gradients:
-            self.gradient_metrics[name] = {"grad_norm": total_norm(self._gradients(name))}
+            self.gradient_metrics[name] = {"grad_norm": self._norms.norm(name, gradients)}
 
     def _may_step(self, names: tuple[str, ...]) -> bool:
         """Return whether to step. Raises NonFiniteError where a value is not finite and the run must stop."""
@@ -362,6 +369,7 @@ class GradientUpdater:
         self.lrs[name] = float(optimizer.param_groups[0]["lr"])
         self.stepped.add(name)
         self._last_step[name] = self.update
+        self._norms.hand_over(name)
         try:
             if self._scaler is None:
                 optimizer.step()
@@ -374,12 +382,3 @@ class GradientUpdater:
                 f"model.component_optims.{name}: {type(optimizer).__name__} fails in its first step:"
                 f" {error}{user_line(error)}"
             ) from error
-
-
-def _clip(gradients: list[Tensor], max_norm: float) -> None:
-    """Scale `gradients` in place so that their joint L2 norm is at most `max_norm`.
-
-    Where the norm is not finite they stay as they are: the scaler skips the components that overflowed, and
-    the others are stepped by their own gradients.
-    """
-    clip_to_norm(gradients, max_norm, keep_overflowed=True)
