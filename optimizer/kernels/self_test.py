@@ -55,8 +55,8 @@ class _Trial(NamedTuple):
 def check(library: ctypes.CDLL, name: str, dtype: torch.dtype, state_dtype: torch.dtype, threads: int) -> None:
     """Try a step of a library.
 
-    It runs in a thread of its own: so the caller's modes do not matter, and OpenMP's threads end with it, without which
-    a process that is forked later would wait for them for ever.
+    It runs in a new thread. So the caller's modes do not matter, and OpenMP's threads end with it: a process that is
+    forked later would wait for them for ever.
 
     Args:
         library: has the function `step`.
@@ -90,7 +90,7 @@ def check(library: ctypes.CDLL, name: str, dtype: torch.dtype, state_dtype: torc
 
 
 def _fault(library: ctypes.CDLL, trial: _Trial, dtypes: tuple[torch.dtype, torch.dtype], threads: int) -> str | None:
-    """Return what is wrong with a step, or None."""
+    """Return a description of the fault of a step, or None."""
     patterns = [_pattern(place, place == trial.square) for place in range(trial.tensors)]
     repeated = [pattern.to(dtypes[place > 1]).repeat(max(SIZES) // PERIOD) for place, pattern in enumerate(patterns)]
     rows = [[pattern[:size].clone() for pattern in repeated] for size in SIZES]
@@ -113,7 +113,7 @@ def _fault(library: ctypes.CDLL, trial: _Trial, dtypes: tuple[torch.dtype, torch
 def _written(
     library: ctypes.CDLL, trial: _Trial, rows: list[list[Tensor]], phases: Sequence[int], threads: int
 ) -> list[list[Tensor]]:
-    """Take a step; return what it has written for each row."""
+    """Take a step; return the tensors of each row that it has written."""
     tensors, integers = list(chain.from_iterable(rows)), ctypes.c_int64 * len(rows)
     sizes, agreeing, sets = integers(*SIZES), integers(), (ctypes.c_int32 * len(rows))()
     addresses = (ctypes.c_void_p * len(tensors))(*map(Tensor.data_ptr, tensors))
