@@ -148,7 +148,7 @@ class ScheduledFactory(GroupingFields, CautionFields, OptionScheduleFields, Impl
     def _embedded(self) -> dict[str, Any]:
         """Return the arguments of `embed` after the curve."""
         state_dtype = None if self.state_dtype is None else getattr(torch, self.state_dtype)
-        step_options = StepOptions(self.grad_clip_norm, self._caution(), state_dtype)
+        step_options = StepOptions(self.grad_clip_norm, self._caution(), state_dtype, self.stochastic_rounding)
         return {"step_options": step_options, "option_schedules": self.option_schedules}
 
     def _repr_svg_(self) -> str | None:

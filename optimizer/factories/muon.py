@@ -54,8 +54,9 @@ class MatrixFactory(TorchFactory):
         cannot = (torch.optim.LBFGS, torch.optim.SparseAdam)  # a closure, and sparse gradients
         if isinstance(self.fallback, MatrixFactory) or self.fallback.optimizer_class in cannot:
             self.refuse("fallback", f"cannot be {self.fallback.optimizer_class.__name__}")
-        if self.fallback.state_dtype is not None:
-            self.refuse("fallback", "state_dtype is not available in a fallback")
+        for name in ("state_dtype", "stochastic_rounding"):
+            if getattr(self.fallback, name):
+                self.refuse("fallback", f"{name} is not available in a fallback")
         for name in SHARED:
             default = type(self.fallback).model_fields[name].get_default(call_default_factory=True)
             if getattr(self.fallback, name) != default:

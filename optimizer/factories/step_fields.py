@@ -7,7 +7,7 @@ from pydantic import Field, ValidationError, model_validator
 from ..config.errors import nest
 from ..config.fields import Fraction, NonNegativeNumber, PositiveNumber
 from ..config.validation import Config
-from ..kernels.registry import classes_with_state_dtype
+from ..kernels.registry import classes_with_state_dtype, classes_with_stochastic_rounding
 from ..kernels.switches import Implementation
 from ..schedules.base import AnySchedule, Schedule
 from ..schedules.horizon import Horizon
@@ -38,12 +38,19 @@ class ImplementationFields(OptimizerOptions):
     """Which implementation of the step runs; auto: the fastest for these parameters, compiled for large ones."""
     state_dtype: Literal["bfloat16"] | None = None
     """Type of Adam's two moments in memory; bfloat16 takes half of float32's; left out: that of the parameters."""
+    stochastic_rounding: bool = False
+    """Whether bfloat16 parameters are rounded at random in compiled steps, right on average; false: to the nearest."""
 
     @model_validator(mode="after")
-    def _check_state_dtype(self) -> Self:
-        if self.state_dtype is not None and self.optimizer_class not in (classes := classes_with_state_dtype()):
-            names = " and ".join(cls.__name__ for cls in classes)
-            self.refuse("state_dtype", f"is for {names}, and not for {self.optimizer_class.__name__}")
+    def _check_types(self) -> Self:
+        taken = (
+            ("state_dtype", self.state_dtype is not None, classes_with_state_dtype()),
+            ("stochastic_rounding", self.stochastic_rounding, classes_with_stochastic_rounding()),
+        )
+        for name, is_given, classes in taken:
+            if is_given and self.optimizer_class not in classes:
+                *names, last = [cls.__name__ for cls in classes]
+                self.refuse(name, f"is for {', '.join(names)} and {last}, and not for {self.optimizer_class.__name__}")
         return self
 
 

@@ -31,8 +31,13 @@ FAILURES: dict[tuple[str, torch.device, torch.dtype, torch.dtype, str | None], s
 
 def unsupported_reason(step: str, optimizer: ScheduledOptimizer, group: ParamGroup) -> str | None:
     """Return why the compiled step of that name cannot take the steps of `group`, or None."""
-    types = [dtype for dtype, _ in native_library.PAIRS]
-    reason = unsupported_group(group, {"cpu": types, "cuda": (torch.float32,)})
+    types: dict[str, Sequence[torch.dtype]] = {
+        "cpu": [dtype for dtype, _ in native_library.PAIRS],
+        "cuda": (torch.float32,),
+    }
+    if optimizer.step_options.stochastic_rounding:
+        types = {"cpu": (torch.bfloat16,)}
+    reason = unsupported_group(group, types)
     if reason is not None or not group["params"]:
         return reason
     p = group["params"][0]
@@ -130,6 +135,7 @@ _ADAM = Kernel(
     step=partial(take_step, formula=_ADAM_STEP),
     unsupported_reason=partial(unsupported_reason, "adam"),
     state_names=MOMENTS,
+    rounds_stochastically=True,
     scales_gradients=True,
     norm=joint_norm,
     unsupported_state_dtype=_unsupported_state_dtype,
@@ -158,6 +164,7 @@ KERNELS = (
         unsupported_reason=_unsupported_sgd,
         state_names=BUFFER,
         cautious=True,
+        rounds_stochastically=True,
         scales_gradients=True,
         norm=joint_norm,
         repays=repays,

@@ -19,6 +19,12 @@ CHANGED = (
 )
 
 
+ROUNDED = (
+    "stochastic_rounding: the compiled step cannot take this step ({reason}), and another would round to the nearest."
+    " Build an optimizer without stochastic_rounding and load this one's state dict into it."
+)
+
+
 def adam_state(
     optimizer: ScheduledOptimizer, p: Tensor, device: str | torch.device = "cpu"
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -111,13 +117,15 @@ def check_moments(
 
 
 def check_class_step(optimizer: ScheduledOptimizer, reason: str) -> None:
-    """Raise RuntimeError if the step of the class would mix moments of `state_dtype` with those that it makes itself.
+    """Raise RuntimeError if the step of the class would make moments in another type or round in another way.
 
     Args:
         optimizer: its class takes the step.
         reason: why its kernel cannot.
     """
     dtype = optimizer.step_options.state_dtype
+    if optimizer.step_options.stochastic_rounding:
+        raise RuntimeError(ROUNDED.format(reason=reason))
     if dtype is not None:
         raise RuntimeError(CHANGED.format(dtype=dtype, reason=reason))
 

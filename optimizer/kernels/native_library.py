@@ -108,7 +108,7 @@ def library(step: str, dtype: torch.dtype, state_dtype: torch.dtype) -> ctypes.C
 
 
 def _tested(path: Path, step: str, dtype: torch.dtype, state_dtype: torch.dtype, compiler: str) -> ctypes.CDLL:
-    """Load and try a library. Raises OSError if it is not to be used, LoadError if it cannot be loaded."""
+    """Load and try a library. Raises OSError if it must not be used, LoadError if it cannot be loaded."""
     try:
         loaded = ctypes.CDLL(str(path))
     except OSError as error:
@@ -123,7 +123,7 @@ def _tested(path: Path, step: str, dtype: torch.dtype, state_dtype: torch.dtype,
 
 
 def _tested_or_discarded(path: Path, test: Callable[[Path], ctypes.CDLL]) -> ctypes.CDLL:
-    """Test a library that is kept. Raises OSError if it is not to be used: then it is kept no longer."""
+    """Test a library that is kept. Raises OSError if it must not be used: then it is kept no longer."""
     try:
         return test(path)
     except OSError:

@@ -150,6 +150,7 @@ class _HostCall:
             streams=[row.stream for row in rows],
             steps=self._counters,
             wholes=[self._shards.whole_size(row.tensors[0]) for row in rows] if self._shards else (),
+            is_noisy=optimizer.step_options.stochastic_rounding,
         )
 
     def is_current(self) -> bool:

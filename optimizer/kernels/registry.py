@@ -36,6 +36,11 @@ ORDER = ("compiled", "fused", "blocks")
 KERNELS: tuple[Kernel, ...] = tuple(sorted(_collected(), key=lambda kernel: ORDER.index(kernel.shown_as)))
 """All kernels, in that order; the first one that supports an optimizer takes its steps."""
 
+STOCHASTIC_ROUNDING = (
+    "stochastic_rounding: true needs implementation: auto or compiled on the CPU, a C compiler, parameters in bfloat16,"
+    " and Adam, AdamW or cautious SGD; found {found}"
+)
+
 STATE_DTYPE = (
     "state_dtype: {dtype} needs implementation: auto or compiled on the CPU, or auto or fused on a device where torch's"
     " fused kernel takes it, and float32 parameters; found {found}"
@@ -51,7 +56,7 @@ def kernel_for(optimizer: ScheduledOptimizer, implementation: str) -> Kernel | N
 
     Raises:
         ValueError: for "compiled" and "blocks" if no such kernel supports the optimizer, and for an optimizer with a
-            `state_dtype` if no kernel supports that.
+            `state_dtype` or `stochastic_rounding` if no kernel supports that.
     """
     if implementation == "compiled":
         compiled.FAILURES.clear()  # a compiler that was missing before may be there now
@@ -61,6 +66,9 @@ def kernel_for(optimizer: ScheduledOptimizer, implementation: str) -> Kernel | N
         if reason is None:
             return kernel
         reasons.append(reason)
+    if optimizer.step_options.stochastic_rounding:
+        found = reasons[-1] if reasons else f"{type(optimizer).__name__} with implementation: {implementation}"
+        raise ValueError(STOCHASTIC_ROUNDING.format(found=found))
     if optimizer.state_dtype is not None:
         found = _without_state_dtype(optimizer, reasons)
         raise ValueError(STATE_DTYPE.format(dtype=torch_name(optimizer.state_dtype), found=found))
@@ -110,6 +118,11 @@ def classes_with_state_dtype() -> list[type[Optimizer]]:
     return list(dict.fromkeys(cls for row in KERNELS if row.unsupported_state_dtype for cls in row.classes))
 
 
+def classes_with_stochastic_rounding() -> list[type[Optimizer]]:
+    """Return the optimizer classes for which a kernel can round parameters stochastically."""
+    return list(dict.fromkeys(cls for row in KERNELS if row.rounds_stochastically for cls in row.classes))
+
+
 def kernel_by_name(name: str) -> Kernel:
     """Return the kernel of that name.
 
@@ -122,7 +135,7 @@ def kernel_by_name(name: str) -> Kernel:
 def _rows(optimizer: ScheduledOptimizer, implementation: str) -> list[Kernel]:
     """Return the kernels for the class of an optimizer and its options, in the order in which they are tried.
 
-    With a `state_dtype`, they are those that can have it, whatever the size.
+    With a `state_dtype` or `stochastic_rounding`, they are those that can have it, whatever the size.
     """
     is_cautious = optimizer.caution is not None
     rows = [
@@ -132,9 +145,12 @@ def _rows(optimizer: ScheduledOptimizer, implementation: str) -> list[Kernel]:
         and is_cautious == kernel.cautious
         and implementation in kernel.implementations
     ]
+    if optimizer.step_options.stochastic_rounding:
+        rows = [row for row in rows if row.rounds_stochastically]
     if optimizer.state_dtype is not None:
         return [row for row in rows if row.unsupported_state_dtype is not None and _are_float32(optimizer)]
-    return [row for row in rows if implementation != "auto" or row.repays is None or row.repays(optimizer)]
+    is_open = implementation != "auto" or optimizer.step_options.stochastic_rounding
+    return [row for row in rows if is_open or row.repays is None or row.repays(optimizer)]
 
 
 def _unsupported_reason(optimizer: ScheduledOptimizer, kernel: Kernel) -> str | None:

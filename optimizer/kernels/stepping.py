@@ -97,7 +97,9 @@ def _hand_over(optimizer: ScheduledOptimizer, reason: str) -> None:
 
 
 def unsupported_by(kernel: Kernel, optimizer: ScheduledOptimizer) -> str | None:
-    """Return why `kernel` does not support a group of `optimizer` or its `state_dtype`, or None."""
+    """Return why `kernel` does not support a group of `optimizer`, its `state_dtype` or its rounding, or None."""
+    if optimizer.step_options.stochastic_rounding and not kernel.rounds_stochastically:
+        return f"steps that are {kernel.shown_as}"
     reasons = (kernel.unsupported_reason(optimizer, group) for group in optimizer.param_groups)
     reason = next((reason for reason in reasons if reason is not None), None)
     if reason is not None or optimizer.step_options.state_dtype is None:

@@ -29,6 +29,7 @@ class Kernel:
         cautious: whether it takes cautious steps; if not, it takes those without caution.
         unsupported_state_dtype: returns why it cannot keep moments in the optimizer's `state_dtype`, or None; left out:
             it has no steps for that.
+        rounds_stochastically: whether it takes steps with the step option `stochastic_rounding`.
         scales_gradients: whether `step` multiplies gradients with the optimizer's `gradient_scale` as it reads them.
         norm: returns the joint L2 norm of plain tensors on the CPU, all of float32 or all of float64, in one pass, or
             None; left out: torch's norms are used.
@@ -46,6 +47,7 @@ class Kernel:
     state_names: tuple[str, ...]
     before: Callable[[Host], None] | None = None
     cautious: bool = False
+    rounds_stochastically: bool = False
     scales_gradients: bool = False
     norm: Callable[[Sequence[Tensor]], float | None] | None = None
     unsupported_state_dtype: Callable[[Host], str | None] | None = None

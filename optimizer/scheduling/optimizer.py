@@ -210,12 +210,14 @@ class ScheduledOptimizer(Optimizer):
         """Make the steps cautious from now on.
 
         Raises:
-            ValueError: if they already are, or with a `state_dtype`.
+            ValueError: if they already are, or with a `state_dtype` or `stochastic_rounding`.
         """
         if self.caution is not None:
             raise ValueError(ALREADY)
         if self.state_dtype is not None:
             raise ValueError("state_dtype: build the optimizer with use_cautious_optimizer: true instead")
+        if self.step_options.stochastic_rounding:
+            raise ValueError("stochastic_rounding: build the optimizer with use_cautious_optimizer: true instead")
         self.step_options = replace(self.step_options, caution=caution)
         self.kernel = None  # it would take steps that are not cautious
         register_exact_loads(self)

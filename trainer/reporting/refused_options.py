@@ -21,8 +21,9 @@ def refused_options(cls: type[object]) -> dict[str, str]:
     if given is None or _build_error(cls, given) is not None:
         return {}
     refused = {}
-    if reason := _option_error(cls, {**given, "state_dtype": "bfloat16"}, "state_dtype"):
-        refused["state_dtype"] = reason
+    for option, value in (("state_dtype", "bfloat16"), ("stochastic_rounding", True)):
+        if reason := _option_error(cls, {**given, option: value}, option):
+            refused[option] = reason
     if reason := _build_error(cls, {**given, "use_cautious_optimizer": True}):
         refused |= dict.fromkeys(_CAUTION, reason)
     return refused
