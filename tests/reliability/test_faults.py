@@ -12,6 +12,7 @@ import torch
 from sample_runs import KilledError
 
 from optimizer.state import atomic_files as files
+from optimizer.state import tensor_files
 from trainer import SaveError
 from trainer.checkpoint import names as checkpoint_names
 from trainer.checkpoint.directory import complete_checkpoints, verify
@@ -37,7 +38,7 @@ class Operations:
     def __init__(self, monkeypatch, fatal):
         self.count, self.fatal, self.fsync = 0, fatal, os.fsync  # which takes its time, and tells nothing here
         targets = [(Path, name) for name in ("rename", "replace", "mkdir", "unlink")]
-        targets += [(os, name) for name in ("fsync", "unlink", "rmdir")] + [(files, "save_file")]
+        targets += [(os, name) for name in ("fsync", "unlink", "rmdir")] + [(tensor_files._PieceWriter, "_write_room")]
         targets += [(tempfile, "mkdtemp"), (files, "encode_json")]
         for owner, name in targets:
             monkeypatch.setattr(owner, name, self.counted(getattr(owner, name)))
