@@ -1,9 +1,11 @@
+import atexit
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +17,10 @@ if find_spec("heavyball") is not None:
     import heavyball.utils
 
     heavyball.utils.compile_mode = None  # its compiler would take longer than all tests together
+
+if "INNERSTEP_CACHE" not in os.environ:  # compiled steps are kept for all processes of these tests, and no longer
+    os.environ["INNERSTEP_CACHE"] = tempfile.mkdtemp(prefix="innerstep-tests-")
+    atexit.register(shutil.rmtree, os.environ["INNERSTEP_CACHE"], ignore_errors=True)
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "configs" / "digits.yaml"

@@ -56,7 +56,7 @@ from .run_layout import METRICS, TIMELINE
 from .runtime.rng import seed_all, separate_rng
 from .runtime.signals import Interruption
 from .runtime.terminal import log, on_terminal
-from .same_run import check_same_data, check_same_run, check_same_state
+from .same_run import check_same_data, check_same_run, check_same_state, check_same_steps
 from .setup.components import build_components, compile_components
 from .setup.dry_run import dry_run_smallest_batch, prepare_components
 from .setup.initial_weights import Loaded
@@ -363,6 +363,7 @@ class OfflineTrainer:
             if not is_frozen(self.components[name])
         }
         check_each_trains(self.components, optimizers)
+        check_same_steps(self.world, optimizers)
         return optimizers
 
     def _rules(self) -> Rules:

@@ -7,7 +7,7 @@ from .checkpoint.contents import Progress, expected_content, load_rng, read_prog
 from .checkpoint.fingerprint import config_changes
 from .checkpoint.on_change import changes_table, refuse_changes
 from .checkpoint.policy_weights import POLICY
-from .checkpoint.provenance import log_differences
+from .checkpoint.provenance import STEPS, implementations, log_differences
 from .checkpoint.restore import restore_averages, restore_components
 from .checkpoint.upgrades import upgrade_values
 from .errors import ConfigError
@@ -33,7 +33,7 @@ def saved_values(run: Run) -> dict[str, Any]:
         "best": run.checkpoints.best.record,
         **({"train_means": run.train_means.sums} if run.train_means.sums else {}),
         **({"early_stopping": run.early_stopping.record} if run.early_stopping.record else {}),
-        "provenance": run.provenance,
+        "provenance": {**run.provenance, STEPS: implementations(run.optimizers)},
     }
 
 

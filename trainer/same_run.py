@@ -13,11 +13,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from optimizer.config import counted
+from optimizer.kernels import uncompiled_reason
 from optimizer.state import is_sharded
 from optimizer.types import HasSchedule
 
 from .checkpoint.fingerprint import leaves
-from .checkpoint.provenance import data_fingerprint, is_alike, unread_splits
+from .checkpoint.provenance import data_fingerprint, implementations, is_alike, unread_splits
 from .config.schema import ExperimentConfig
 from .distributed.comparison import differences
 from .distributed.world import World
@@ -29,6 +30,11 @@ from .runtime.files import checksum_of_tensors
 from .runtime.version import innerstep_version
 
 _REMEDY = "Start each process with the same command, files and versions."
+_APART = "the processes of a run must take the same steps, or their weights come apart in the last bits. They differ:"
+_PIN = (
+    "Give each host the same C compiler (cc, or CC), or set params.implementation of these components to one that all"
+    " have: fused, or blocks for cautious and schedule-free steps."
+)
 
 
 def check_same_run(world: World, config: ExperimentConfig, data: DataSet, components: nn.ModuleDict) -> None:
@@ -80,6 +86,24 @@ def check_same_data(world: World, data: DataSet, fingerprint: Mapping[str, Any],
         _refuse(lines)  # else the data draw other random numbers each time
 
 
+def check_same_steps(world: World, optimizers: Mapping[str, Optimizer]) -> None:
+    """Check that the same implementation takes the steps of a component in all processes: others round otherwise.
+
+    Args:
+        world: The place of this process.
+        optimizers: The run's, by component.
+
+    Raises:
+        ConfigError: A process differs. The message names it, and why it compiles no steps.
+    """
+    lines = differences(world, _steps(optimizers))
+    if lines:
+        reasons = {reason for optimizer in optimizers.values() if (reason := uncompiled_reason(optimizer))}
+        gathered = world.gather([world.name, sorted(reasons)])
+        lines += [f"{name}: compiling a step failed: {reason}" for name, found in gathered for reason in found]
+        raise ConfigError("\n".join([_APART, *lines, _PIN]))
+
+
 def check_same_state(run: Run, values: Mapping[str, Any]) -> None:
     """Check that all processes are at the same place with the same state, of which a checkpoint holds one.
 
@@ -98,6 +122,7 @@ def check_same_state(run: Run, values: Mapping[str, Any]) -> None:
         "updates done": run.step,
         **leaves({name: of for name, of in values.items() if name not in ("config", "provenance")}),
         **{path: value for name, optimizer in run.optimizers.items() for path, value in _positions(name, optimizer)},
+        **_steps(run.optimizers),
         **{f"{paths[name]}: checksum of its weights": weights_checksum(part) for name, part in trained.items()},
         **{f"{path}: checksum of its state": checksum for path, checksum in run.own_state.checksums().items()},
     }
@@ -111,6 +136,11 @@ def weights_checksum(component: nn.Module) -> str:
     return checksum_of_tensors(
         {name: tensor for name, tensor in component.named_parameters() if not is_sharded(tensor)}
     )
+
+
+def _steps(optimizers: Mapping[str, Optimizer]) -> dict[str, str]:
+    found = implementations(optimizers)
+    return {f"model.component_optims.{name}: implementation of its steps": shown for name, shown in found.items()}
 
 
 def _positions(name: str, optimizer: Optimizer) -> Iterator[tuple[str, object]]:

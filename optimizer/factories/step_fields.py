@@ -8,6 +8,7 @@ from ..config.errors import nest
 from ..config.fields import Fraction, NonNegativeNumber, PositiveNumber
 from ..config.validation import Config
 from ..kernels.registry import classes_with_state_dtype
+from ..kernels.switches import Implementation
 from ..schedules.base import AnySchedule, Schedule
 from ..schedules.horizon import Horizon
 from ..transforms.cautious import Caution
@@ -33,8 +34,8 @@ class ImplementationFields(OptimizerOptions):
 
     fused_by_default: ClassVar[bool] = False
 
-    implementation: Literal["auto", "fused", "foreach", "single", "compiled"] = "auto"
-    """Which implementation of the step runs; auto: innerstep's own where there is one, else PyTorch's choice."""
+    implementation: Implementation = "auto"
+    """Which implementation of the step runs; auto: the fastest for these parameters, compiled for large ones."""
     state_dtype: Literal["bfloat16"] | None = None
     """Type of Adam's two moments in memory; bfloat16 takes half of float32's; left out: that of the parameters."""
 

@@ -1,5 +1,6 @@
 """Faster steps: each has the effect of a class's step, on the class's own state."""
 
-from .registry import implementation_of
+from .registry import implementation_of, uncompiled_reason
+from .switches import IMPLEMENTATIONS
 
-__all__ = ["implementation_of"]
+__all__ = ["IMPLEMENTATIONS", "implementation_of", "uncompiled_reason"]

@@ -199,25 +199,25 @@ def _loss_gradients(group: ParamGroup, parameters: list[Tensor]) -> list[Tensor]
     return list(torch._foreach_neg(gradients)) if group["maximize"] and gradients else gradients
 
 
-KERNELS = (
-    Kernel(
-        name="cautious_adam",
-        shown_as="blocks",
-        classes=(Adam, AdamW),
-        implementations=("auto",),
-        step=by_group(_step_adam, after=move_waiting),
-        unsupported_reason=_unsupported_reason,
-        state_names=MOMENTS,
-        cautious=True,
-    ),
-    Kernel(
-        name="cautious_sgd",
-        shown_as="blocks",
-        classes=(SGD,),
-        implementations=("auto",),
-        step=by_group(_step_sgd, after=move_waiting),
-        unsupported_reason=_unsupported_reason,
-        state_names=BUFFER,
-        cautious=True,
-    ),
+CAUTIOUS_ADAM = Kernel(
+    name="cautious_adam",
+    shown_as="blocks",
+    classes=(Adam, AdamW),
+    implementations=("auto", "blocks"),
+    step=by_group(_step_adam, after=move_waiting),
+    unsupported_reason=_unsupported_reason,
+    state_names=MOMENTS,
+    cautious=True,
 )
+CAUTIOUS_SGD = Kernel(
+    name="cautious_sgd",
+    shown_as="blocks",
+    classes=(SGD,),
+    implementations=("auto", "blocks"),
+    step=by_group(_step_sgd, after=move_waiting),
+    unsupported_reason=_unsupported_reason,
+    state_names=BUFFER,
+    cautious=True,
+)
+
+KERNELS = (CAUTIOUS_ADAM, CAUTIOUS_SGD)

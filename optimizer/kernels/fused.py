@@ -17,21 +17,18 @@ with the lr as a factor of the decay, as in torch.optim.AdamW.
 """
 
 import torch
-from torch import Tensor
 from torch.optim import SGD, Adagrad, Adam, AdamW
 
 from ..scheduling.kernel import Kernel
 from ..scheduling.optimizer import ScheduledOptimizer
 from ..transforms.memory_layout import with_strides_of
 from ..transforms.weight_decay import DECOUPLED_FLAG
-from ..types import MOMENTS, ParamGroup, StateDict
+from ..types import MOMENTS, ParamGroup
 from .moments import adam_state, cast_moments, check_class_step, count_step, unsupported_by_fused
-from .stepping import step_of_class, unsupported_group, unsupported_step
+from .step_tensors import StepTensors
+from .stepping import checked_step, step_of_class, unsupported_group, unsupported_step
 
 ADAM_STATE = (*MOMENTS, "max_exp_avg_sq")
-
-Row = tuple[Tensor, Tensor, StateDict]
-"""A parameter, its gradient and its state."""
 
 
 def fused_adam_step(optimizer: ScheduledOptimizer) -> None:
@@ -43,24 +40,18 @@ def fused_adam_step(optimizer: ScheduledOptimizer) -> None:
         RuntimeError: if a group is not fused any more, and the optimizer has a `state_dtype`.
         RuntimeError, ValueError, TypeError: as `unsupported_step` does.
     """
-    reason = unsupported_step(optimizer)
+    reason, tensors = checked_step(optimizer)
     if optimizer.step_options.state_dtype is not None:
         if reason is not None:
             check_class_step(optimizer, reason)
         _make_moments(optimizer)
-    states = optimizer.state
-    gathered: list[list[Row]] = []
-    is_plain = reason is None and getattr(optimizer, "found_inf", None) is None
-    for group in optimizer.param_groups if is_plain else ():
-        rows = [(p, p.grad, states[p]) for p in group["params"] if p.grad is not None]
-        is_plain &= all(state for _, _, state in rows)
-        gathered.append(rows)
-    if not is_plain:
+        tensors = StepTensors(optimizer, MOMENTS)
+    if reason is not None or not all(tensors.states) or getattr(optimizer, "found_inf", None) is not None:
         step_of_class(optimizer)
         return
-    for group, rows in zip(optimizer.param_groups, gathered, strict=True):
-        if rows:
-            _step_group(group, rows, optimizer.is_laid_out)
+    for group, begin, end in tensors.groups:
+        if begin < end:
+            _step_group(group, tensors, slice(begin, end), optimizer.is_laid_out)
 
 
 def fused_class_step(optimizer: ScheduledOptimizer) -> None:
@@ -91,22 +82,22 @@ def _make_moments(optimizer: ScheduledOptimizer) -> None:
                 adam_state(optimizer, p, p.device)
 
 
-def _step_group(group: ParamGroup, rows: list[Row], is_laid_out: bool) -> None:
-    gradients = [gradient for _, gradient, _ in rows]
+def _step_group(group: ParamGroup, tensors: StepTensors, rows: slice, is_laid_out: bool) -> None:
+    parameters, gradients, states = tensors.parameters[rows], tensors.gradients[rows], tensors.states[rows]
     if not is_laid_out:
-        gradients = [with_strides_of(p, gradient) for p, gradient, _ in rows]
-        for p, _, state in rows:
+        gradients = list(map(with_strides_of, parameters, gradients))
+        for p, state in zip(parameters, states, strict=True):
             state |= {name: with_strides_of(p, state[name]) for name in MOMENTS}
     average, square = MOMENTS
-    steps = [state["step"] for _, _, state in rows]
+    steps = [state["step"] for state in states]
     count_step(steps)
     update = torch._fused_adamw_ if group[DECOUPLED_FLAG] else torch._fused_adam_
     beta1, beta2 = group["betas"]
     update(
-        [p for p, _, _ in rows],
+        parameters,
         gradients,
-        [state[average] for _, _, state in rows],
-        [state[square] for _, _, state in rows],
+        [state[average] for state in states],
+        [state[square] for state in states],
         [],
         steps,
         lr=group["lr"],
@@ -119,25 +110,26 @@ def _step_group(group: ParamGroup, rows: list[Row], is_laid_out: bool) -> None:
     )
 
 
-KERNELS = (
-    Kernel(
-        name="fused_adam",
-        shown_as="fused",
-        classes=(Adam, AdamW),
-        implementations=("auto", "fused"),
-        step=fused_adam_step,
-        unsupported_reason=_unsupported_by_adam,
-        state_names=ADAM_STATE,
-        unsupported_state_dtype=unsupported_by_fused,
-        after_load=cast_moments,
-    ),
-    Kernel(
-        name="fused",
-        shown_as="fused",
-        classes=(Adam, AdamW, SGD, Adagrad),
-        implementations=("auto", "fused"),
-        step=fused_class_step,
-        unsupported_reason=_unfused,
-        state_names=("momentum_buffer", "sum", *ADAM_STATE),
-    ),
+FUSED = Kernel(
+    name="fused",
+    shown_as="fused",
+    classes=(Adam, AdamW, SGD, Adagrad),
+    implementations=("auto", "fused"),
+    step=fused_class_step,
+    unsupported_reason=_unfused,
+    state_names=("momentum_buffer", "sum", *ADAM_STATE),
 )
+FUSED_ADAM = Kernel(
+    name="fused_adam",
+    shown_as="fused",
+    classes=(Adam, AdamW),
+    implementations=("auto", "fused"),
+    step=fused_adam_step,
+    unsupported_reason=_unsupported_by_adam,
+    state_names=ADAM_STATE,
+    unsupported_state_dtype=unsupported_by_fused,
+    after_load=cast_moments,
+    next_best=FUSED,
+)
+
+KERNELS = (FUSED_ADAM, FUSED)

@@ -369,5 +369,5 @@ STEPS: dict[str, tuple[Any, ...]] = {
 }
 """The programs that each step launches, in order."""
 
-_WIDTHS = {"adam": (4, 12), "cautious_adam": (4, 12), "cautious_sgd": (3, 7), "schedule_free_radam": (4, 8)}
+_WIDTHS = {"adam": (4, 12), "cautious_adam": (4, 12), "cautious_sgd": (3, 9), "schedule_free_radam": (4, 9)}
 """How many tensors a row of each step has, and how many numbers it is given."""

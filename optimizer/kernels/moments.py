@@ -11,6 +11,8 @@ from ..transforms.float64_step import HALVES
 from ..transforms.memory_layout import check_memory, layout_problem, with_strides_of
 from ..types import MOMENTS
 
+_ONE = torch.ones((), dtype=torch.float32, device="cpu")
+
 CHANGED = (
     "state_dtype: a group has changed since the optimizer was built ({reason}), and its step now does not support"
     " moments in {dtype}. Build an optimizer without state_dtype and load this one's state dict into it."
@@ -43,7 +45,7 @@ def adam_state(
 def count_step(steps: list[Tensor]) -> None:
     """Add 1 to each of `steps`: on the CPU by a tensor, as a number is made a tensor again for each of them."""
     if steps and steps[0].is_cpu:
-        torch._foreach_add_(steps, torch.ones(()), alpha=1)
+        torch._foreach_add_(steps, _ONE, alpha=1)
     elif steps:
         torch._foreach_add_(steps, 1)
 

@@ -1,7 +1,7 @@
 /* Whole steps of many parameters on the CPU, one trip to memory each (cautious ones: one more to count).
 
-   Compiled by native_library.py for one STEP and one REAL, float or double, or for float with HALF: Adam's steps alone,
-   whose average and square are bfloat16 in memory. Every tensor of a row has the row's size and no gaps. */
+   Compiled by native_library.py for one STEP and three types of native_types.h: PARAMETER, also of gradients, and STATE in
+   memory, and REAL for the arithmetic. Every tensor of a row has the row's size and no gaps. */
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -12,47 +12,44 @@
 #include <stdint.h>
 #include <tgmath.h>
 
-#if defined(__clang__) && defined(LIBGOMP)
-#error "clang's OpenMP starts threads that torch's libgomp does not count, so that each would take every turn: use gcc"
-#endif
-
 #define INLINE static inline __attribute__((always_inline))
 
-#ifdef HALF
-typedef uint16_t STATE;             /* of Adam's average and square: bfloat16, the upper half of a float */
-#else
-typedef REAL STATE;
-#endif
+#include "native_types.h"
 
 enum {
     BLOCK = 16384,                  /* elements that a thread takes at a turn; as native.py has it */
     BUNDLE = 1 << 20,               /* elements of rows that are counted, and then moved while still in the cache */
-    LINE = 64 / sizeof(STATE),      /* elements of a step's loop: of the smallest ones a line of the cache */
+    LINE = 64 / (sizeof(STATE) < sizeof(PARAMETER) ? sizeof(STATE) : sizeof(PARAMETER)), /* of a step's loop: of the
+                                       smallest elements a line of the cache */
     AHEAD = 2048 / sizeof(REAL),    /* how far ahead memory is asked for: without it a step is a fifth slower */
 };
 
-/* What is done of a step that counts: on shards the counts of all processes are added up in between. */
-enum { WHOLE = 0, COUNT = 1, MOVE = 2 };
+/* What is done of a step that counts: on shards the counts of all processes are added up in between. Before it: CHECK. */
+enum { WHOLE = 0, COUNT = 1, MOVE = 2, CHECK = 3 };
 
 /* Kinds of steps, of which a loop is compiled for each. */
-enum { NESTEROV = 1, PENALIZED = 2, CAUTIOUS = 4, ADAPTIVE = 8 };
+enum { NESTEROV = 1, PENALIZED = 2, CAUTIOUS = 4, ADAPTIVE = 8, NOISY = 16 };
 
 typedef struct {
     int64_t rows;
-    int64_t choice;                 /* what a step has for the user to choose: Nesterov's, RAdam's rectification */
-    int64_t phase;                  /* WHOLE, COUNT or MOVE */
-    REAL *const *tensors;           /* those of row after row */
+    int64_t phase;                  /* WHOLE, COUNT, MOVE or CHECK */
+    void *const *tensors;           /* those of row after row: parameter, gradient, state */
     const int64_t *sizes;           /* of rows */
-    const void *numbers;            /* of rows: struct Adam, struct SGD or struct RAdam */
     const int64_t *wholes;          /* of rows: elements of the whole, of which a shard has a part */
-    int64_t *agreeing;              /* of rows: in how many elements step and gradient agree; zeros before WHOLE, COUNT */
+    const int32_t *sets;            /* of rows: which set of numbers they have */
+    const void *numbers;            /* of sets: struct Adam, struct SGD or struct RAdam */
+    float *const *steps;            /* of rows: the count of steps, which this one is added to; or 0 */
+    const double *counts;           /* of sets: the count before this step */
+    const uint32_t *streams;        /* of rows: what their noise differs in */
+    int64_t *agreeing;              /* of rows: in how many elements step and gradient agree */
     double scale;                   /* on the gradients, as a product in place before would be */
+    int64_t is_noisy;               /* whether parameters are rounded by noise */
     double *sums;                   /* of rows, then of blocks, for squares */
 } Work;
 
-typedef struct { double take1, keep2, take2, eps, root, size, keep, penalty, sign, least, slack, seed; } Adam;
-typedef struct { double momentum, taken, lr, penalty, sign, least, slack; } SGD;
-typedef struct { double beta2, take2, correction, eps, decay, share, own_lr, lr; } RAdam;
+typedef struct { double take1, keep2, take2, eps, root, size, keep, penalty, sign, least, slack, step; } Adam;
+typedef struct { double momentum, taken, lr, penalty, sign, least, slack, is_nesterov, step; } SGD;
+typedef struct { double beta2, take2, correction, eps, decay, share, own_lr, lr, is_adaptive; } RAdam;
 
 /* By their signs: the product of two small numbers may be 0. */
 INLINE int agree(REAL step, REAL gradient) { return ((step > 0) & (gradient > 0)) | ((step < 0) & (gradient < 0)); }
@@ -65,9 +62,17 @@ INLINE REAL lerp(REAL from, REAL to, REAL share) {
 /* The gradient with the L2 penalty. Without one the parameter, which may be infinite, is nothing to it. */
 INLINE REAL penalized(REAL gradient, REAL p, REAL penalty) { return penalty ? gradient + penalty * p : gradient; }
 
+/* What a line needs of its row. size: what the step is multiplied with. */
+typedef struct {
+    const void *numbers;
+    void *const *tensors;
+    REAL scale;                     /* of the gradients; negative to maximize */
+    uint32_t stream;
+} Row;
+
 /* Does something to elements of a row, and returns how many of them agree. */
 typedef int64_t Block(const Work *work, int64_t row, int64_t from, int64_t to);
-typedef int64_t Line(const void *numbers, REAL *const *row, REAL scale, int kind, int64_t from, int64_t to);
+typedef int64_t Line(const Row *row, REAL size, int kind, int64_t from, int64_t to);
 
 /* Asks memory for the elements of a line. */
 INLINE void ask_for(const void *tensor, int64_t size, int64_t at) {
@@ -75,14 +80,14 @@ INLINE void ask_for(const void *tensor, int64_t size, int64_t at) {
 }
 
 /* Inlined, so that a full line is a loop of known length. Of a row's tensors, first to last are asked for ahead. */
-INLINE int64_t in_lines(Line *line, const void *numbers, REAL *const *row, int first, int last, REAL scale, int kind,
-                        int64_t from, int64_t to) {
+INLINE int64_t in_lines(Line *line, const Row *row, int first, int last, REAL size, int kind, int64_t from, int64_t to) {
     int64_t agreeing = 0, at = from;
     for (; at + LINE <= to; at += LINE) {
-        for (int i = first; i <= last; i++) ask_for(row[i], i < 2 ? sizeof(REAL) : sizeof(STATE), at + AHEAD);
-        agreeing += line(numbers, row, scale, kind, at, at + LINE);
+        for (int i = first; i <= last; i++)
+            ask_for(row->tensors[i], i < 2 ? sizeof(PARAMETER) : sizeof(STATE), at + AHEAD);
+        agreeing += line(row, size, kind, at, at + LINE);
     }
-    return agreeing + line(numbers, row, scale, kind, at, to);
+    return agreeing + line(row, size, kind, at, to);
 }
 
 static void take_turns(const Work *work, int64_t first, int64_t last, int64_t *turn, Block *block) {
@@ -117,115 +122,91 @@ static void run(const Work *work, int threads, Block *count, Block *move) {
 }
 
 /* What a cautious step is multiplied with. Where nothing agrees, the steps are 0, and slack may be next to 0. */
-static REAL scale_of(const Work *work, int64_t row, double size, double least, double slack) {
+static REAL size_of(const Work *work, int64_t row, double size, double least, double slack) {
     if (!work->agreeing[row]) return size;
     double mean = (double)work->agreeing[row] / (double)work->wholes[row];
     return size / ((mean > least ? mean : least) + slack);
 }
 
+/* Returns how many counts of steps are not as expected. */
+static int64_t check_counts(const Work *work) {
+    int64_t odd = 0;
+    for (int64_t row = 0; row < work->rows; row++) odd += *work->steps[row] != work->counts[work->sets[row]];
+    return odd;
+}
+
 /* Adam, AdamW: parameter, gradient, average, square. */
 
-#ifdef HALF
-
-typedef union { float number; uint32_t bits; } Float;
-
-INLINE REAL from_state(STATE half) {
-    Float whole = {.bits = (uint32_t)half << 16};
-    return whole.number;
-}
-
-/* Rounds up as often as `number` is near to the upper neighbour, by noise of 16 bits: to the nearest, a square that
-   falls by less than half a last bit at each step would never fall. What is not a number stays so. */
-INLINE STATE to_state(REAL number, uint32_t noise) {
-    Float whole = {.number = number};
-    return (number != number ? whole.bits | 1 << 22 : whole.bits + noise) >> 16;
-}
-
-/* What the noise of an element in a step is made of: the next element's is one more. */
-INLINE uint32_t place_of(int64_t element, double seed) { return (uint32_t)element + (uint32_t)seed * 0x9e3779b9u; }
-
-/* Noise of 16 bits for each moment: lowbias32 (Wellons 2018). */
-INLINE uint32_t noise_of(uint32_t x) {
-    x = (x ^ x >> 16) * 0x7feb352du;
-    x = (x ^ x >> 15) * 0x846ca68bu;
-    return x ^ x >> 16;
-}
-
-#else
-
-INLINE REAL from_state(STATE whole) { return whole; }
-INLINE STATE to_state(REAL number, uint32_t noise) { return number; }
-INLINE uint32_t place_of(int64_t element, double seed) { return 0; }
-INLINE uint32_t noise_of(uint32_t place) { return 0; }
-
-#endif
-
-INLINE int64_t count_adam_line(const void *numbers, REAL *const *row, REAL scale, int kind, int64_t from, int64_t to) {
-    const Adam *h = numbers;
-    const REAL *p = row[0], *g = row[1];
-    const STATE *m = (const STATE *)row[2];
-    const REAL take1 = h->take1, penalty = h->penalty, sign = h->sign;
+INLINE int64_t count_adam_line(const Row *row, REAL size, int kind, int64_t from, int64_t to) {
+    const Adam *h = row->numbers;
+    const PARAMETER *p = row->tensors[0], *g = row->tensors[1];
+    const STATE *m = row->tensors[2];
+    const REAL take1 = h->take1, penalty = h->penalty, scale = row->scale;
     int agreeing = 0;
     #pragma omp simd reduction(+ : agreeing)
     for (int64_t i = from; i < to; i++) {
-        REAL gradient = sign * g[i], whole = kind & PENALIZED ? gradient + penalty * p[i] : gradient;
+        REAL gradient = scaled(g[i], scale), whole = gradient;
+        if (kind & PENALIZED) whole += penalty * from_parameter(p[i]);
         agreeing += agree(lerp(from_state(m[i]), whole, take1), gradient);
     }
     return agreeing;
 }
 
-INLINE int64_t move_adam_line(const void *numbers, REAL *const *row, REAL scale, int kind, int64_t from, int64_t to) {
-    const Adam *h = numbers;
-    REAL *p = row[0] + from;
-    STATE *m = (STATE *)row[2] + from, *v = (STATE *)row[3] + from;
-    const REAL *g = row[1] + from;
+INLINE int64_t move_adam_line(const Row *row, REAL size, int kind, int64_t from, int64_t to) {
+    const Adam *h = row->numbers;
+    PARAMETER *p = (PARAMETER *)row->tensors[0] + from;
+    STATE *m = (STATE *)row->tensors[2] + from, *v = (STATE *)row->tensors[3] + from;
+    const PARAMETER *g = (PARAMETER *)row->tensors[1] + from;
     const REAL take1 = h->take1, keep2 = h->keep2, take2 = h->take2, eps = h->eps, root = h->root;
-    const REAL keep = h->keep, penalty = h->penalty, sign = h->sign;
-    const uint32_t first = place_of(from, h->seed);
-    const int size = to - from; /* a counter as wide as the noise saves a thirtieth */
+    const REAL keep = h->keep, penalty = h->penalty, scale = row->scale;
+    const uint32_t first = place_of(from, h->step, row->stream);
+    const int elements = to - from; /* a counter as wide as the noise saves a thirtieth */
     #pragma omp simd
-    for (int i = 0; i < size; i++) {
-        REAL gradient = sign * g[i], whole = penalized(gradient, p[i], penalty);
+    for (int i = 0; i < elements; i++) {
+        REAL parameter = from_parameter(p[i]), gradient = scaled(g[i], scale);
+        REAL whole = penalized(gradient, parameter, penalty);
         REAL average = lerp(from_state(m[i]), whole, take1), square = from_state(v[i]) * keep2 + take2 * whole * whole;
         REAL step = average / (sqrt(square) * root + eps);
         if (kind & CAUTIOUS) step = agree(average, gradient) ? step : step * 0; /* what is not a number stays so */
-        p[i] = p[i] * keep - step * scale;
         uint32_t noise = noise_of(first + i);
+        p[i] = to_parameter(parameter * keep - step * size, kind & NOISY, kind & NOISY ? noise_of(noise) >> 16 : 0);
         m[i] = to_state(average, noise & 0xffff);
         v[i] = to_state(square, noise >> 16);
     }
     return 0;
 }
 
-/* The numbers of a row. By its sign the scale of the gradients costs nothing. */
-INLINE Adam adam_of(const Work *work, int64_t row) {
-    Adam h = ((const Adam *)work->numbers)[row];
-    h.sign *= work->scale;
-    return h;
+/* Whether there is anything to round by noise. */
+INLINE int is_noisy(const Work *work) { return _Generic((PARAMETER){0}, bfloat16: 1, default: 0) && work->is_noisy; }
+
+INLINE Row adam_row(const Work *work, int64_t row) {
+    const Adam *h = (const Adam *)work->numbers + work->sets[row];
+    return (Row){h, work->tensors + 4 * row, h->sign * work->scale, work->streams[row]};
 }
 
-static int64_t count_adam(const Work *work, int64_t row, int64_t from, int64_t to) {
-    const Adam h = adam_of(work, row);
-    REAL *const *tensors = work->tensors + 4 * row;
-    if (h.penalty) return in_lines(count_adam_line, &h, tensors, 0, 2, 0, PENALIZED, from, to);
-    return in_lines(count_adam_line, &h, tensors, 1, 2, 0, 0, from, to);
+static int64_t count_adam(const Work *work, int64_t at, int64_t from, int64_t to) {
+    const Row row = adam_row(work, at);
+    if (((const Adam *)row.numbers)->penalty) return in_lines(count_adam_line, &row, 0, 2, 0, PENALIZED, from, to);
+    return in_lines(count_adam_line, &row, 1, 2, 0, 0, from, to);
 }
 
-static int64_t move_adam(const Work *work, int64_t row, int64_t from, int64_t to) {
-    const Adam h = adam_of(work, row);
-    return in_lines(move_adam_line, &h, work->tensors + 4 * row, 0, 3, h.size, 0, from, to);
+static int64_t move_adam(const Work *work, int64_t at, int64_t from, int64_t to) {
+    const Row row = adam_row(work, at);
+    const REAL size = ((const Adam *)row.numbers)->size;
+    if (is_noisy(work)) return in_lines(move_adam_line, &row, 0, 3, size, NOISY, from, to);
+    return in_lines(move_adam_line, &row, 0, 3, size, 0, from, to);
 }
 
-static int64_t move_cautious_adam(const Work *work, int64_t row, int64_t from, int64_t to) {
-    const Adam h = adam_of(work, row);
-    REAL scale = scale_of(work, row, h.size, h.least, h.slack);
-    return in_lines(move_adam_line, &h, work->tensors + 4 * row, 0, 3, scale, CAUTIOUS, from, to);
+static int64_t move_cautious_adam(const Work *work, int64_t at, int64_t from, int64_t to) {
+    const Row row = adam_row(work, at);
+    const Adam *h = row.numbers;
+    const REAL size = size_of(work, at, h->size, h->least, h->slack);
+    if (is_noisy(work)) return in_lines(move_adam_line, &row, 0, 3, size, CAUTIOUS | NOISY, from, to);
+    return in_lines(move_adam_line, &row, 0, 3, size, CAUTIOUS, from, to);
 }
 
 static void adam(const Work *work, int threads) { run(work, threads, 0, move_adam); }
 static void cautious_adam(const Work *work, int threads) { run(work, threads, count_adam, move_cautious_adam); }
-
-#ifndef HALF
 
 /* SGD with momentum: parameter, gradient, buffer. */
 
@@ -234,90 +215,97 @@ INLINE REAL move_buffer(const SGD *h, REAL whole, REAL *buffer, int kind) {
     return kind & NESTEROV ? whole + *buffer * (REAL)h->momentum : *buffer;
 }
 
-INLINE int64_t count_sgd_line(const void *numbers, REAL *const *row, REAL scale, int kind, int64_t from, int64_t to) {
-    const SGD h = *(const SGD *)numbers;
-    const REAL *p = row[0], *g = row[1], *b = row[2];
-    const REAL penalty = h.penalty, sign = h.sign;
+INLINE int64_t count_sgd_line(const Row *row, REAL size, int kind, int64_t from, int64_t to) {
+    const SGD h = *(const SGD *)row->numbers;
+    const PARAMETER *p = row->tensors[0], *g = row->tensors[1];
+    const STATE *b = row->tensors[2];
+    const REAL penalty = h.penalty, scale = row->scale;
     int agreeing = 0;
     #pragma omp simd reduction(+ : agreeing)
     for (int64_t i = from; i < to; i++) {
-        REAL gradient = sign * g[i], buffer = b[i];
-        REAL whole = kind & PENALIZED ? gradient + penalty * p[i] : gradient;
+        REAL gradient = scaled(g[i], scale), whole = gradient, buffer = from_state(b[i]);
+        if (kind & PENALIZED) whole += penalty * from_parameter(p[i]);
         agreeing += agree(move_buffer(&h, whole, &buffer, kind), gradient);
     }
     return agreeing;
 }
 
-INLINE int64_t move_sgd_line(const void *numbers, REAL *const *row, REAL scale, int kind, int64_t from, int64_t to) {
-    const SGD h = *(const SGD *)numbers;
-    REAL *p = row[0], *b = row[2];
-    const REAL *g = row[1];
-    const REAL penalty = h.penalty, sign = h.sign;
+INLINE int64_t move_sgd_line(const Row *row, REAL size, int kind, int64_t from, int64_t to) {
+    const SGD h = *(const SGD *)row->numbers;
+    PARAMETER *p = (PARAMETER *)row->tensors[0] + from;
+    STATE *b = (STATE *)row->tensors[2] + from;
+    const PARAMETER *g = (PARAMETER *)row->tensors[1] + from;
+    const REAL penalty = h.penalty, scale = row->scale;
+    const uint32_t first = place_of(from, h.step, row->stream);
+    const int elements = to - from;
     #pragma omp simd
-    for (int64_t i = from; i < to; i++) {
-        REAL gradient = sign * g[i], buffer = b[i];
-        REAL step = move_buffer(&h, penalized(gradient, p[i], penalty), &buffer, kind);
-        p[i] -= (agree(step, gradient) ? step : step * 0) * scale;
-        b[i] = buffer;
+    for (int i = 0; i < elements; i++) {
+        REAL parameter = from_parameter(p[i]), gradient = scaled(g[i], scale), buffer = from_state(b[i]);
+        REAL step = move_buffer(&h, penalized(gradient, parameter, penalty), &buffer, kind);
+        uint32_t noise = noise_of(first + i);
+        step = agree(step, gradient) ? step : step * 0;
+        p[i] = to_parameter(parameter - step * size, kind & NOISY, kind & NOISY ? noise_of(noise) >> 16 : 0);
+        b[i] = to_state(buffer, noise >> 16);
     }
     return 0;
 }
 
-INLINE SGD sgd_of(const Work *work, int64_t row) {
-    SGD h = ((const SGD *)work->numbers)[row];
-    h.sign *= work->scale;
-    return h;
+INLINE Row sgd_row(const Work *work, int64_t row) {
+    const SGD *h = (const SGD *)work->numbers + work->sets[row];
+    return (Row){h, work->tensors + 3 * row, h->sign * work->scale, work->streams[row]};
 }
 
-static int64_t count_sgd(const Work *work, int64_t row, int64_t from, int64_t to) {
-    const SGD h = sgd_of(work, row);
-    REAL *const *tensors = work->tensors + 3 * row;
-    if (h.penalty && work->choice) return in_lines(count_sgd_line, &h, tensors, 0, 2, 0, NESTEROV | PENALIZED, from, to);
-    if (h.penalty) return in_lines(count_sgd_line, &h, tensors, 0, 2, 0, PENALIZED, from, to);
-    if (work->choice) return in_lines(count_sgd_line, &h, tensors, 1, 2, 0, NESTEROV, from, to);
-    return in_lines(count_sgd_line, &h, tensors, 1, 2, 0, 0, from, to);
+static int64_t count_sgd(const Work *work, int64_t at, int64_t from, int64_t to) {
+    const Row row = sgd_row(work, at);
+    const SGD *h = row.numbers;
+    if (h->penalty && h->is_nesterov) return in_lines(count_sgd_line, &row, 0, 2, 0, NESTEROV | PENALIZED, from, to);
+    if (h->penalty) return in_lines(count_sgd_line, &row, 0, 2, 0, PENALIZED, from, to);
+    if (h->is_nesterov) return in_lines(count_sgd_line, &row, 1, 2, 0, NESTEROV, from, to);
+    return in_lines(count_sgd_line, &row, 1, 2, 0, 0, from, to);
 }
 
-static int64_t move_sgd(const Work *work, int64_t row, int64_t from, int64_t to) {
-    const SGD h = sgd_of(work, row);
-    REAL *const *tensors = work->tensors + 3 * row;
-    REAL scale = scale_of(work, row, h.lr, h.least, h.slack);
-    if (work->choice) return in_lines(move_sgd_line, &h, tensors, 0, 2, scale, NESTEROV, from, to);
-    return in_lines(move_sgd_line, &h, tensors, 0, 2, scale, 0, from, to);
+static int64_t move_sgd(const Work *work, int64_t at, int64_t from, int64_t to) {
+    const Row row = sgd_row(work, at);
+    const SGD *h = row.numbers;
+    const REAL size = size_of(work, at, h->lr, h->least, h->slack);
+    if (is_noisy(work) && h->is_nesterov) return in_lines(move_sgd_line, &row, 0, 2, size, NESTEROV | NOISY, from, to);
+    if (is_noisy(work)) return in_lines(move_sgd_line, &row, 0, 2, size, NOISY, from, to);
+    if (h->is_nesterov) return in_lines(move_sgd_line, &row, 0, 2, size, NESTEROV, from, to);
+    return in_lines(move_sgd_line, &row, 0, 2, size, 0, from, to);
 }
 
 static void cautious_sgd(const Work *work, int threads) { run(work, threads, count_sgd, move_sgd); }
 
 /* Schedule-free RAdam: parameter (y), gradient, square, z. */
 
-INLINE int64_t move_radam_line(const void *numbers, REAL *const *row, REAL scale, int kind, int64_t from, int64_t to) {
-    const RAdam *h = numbers;
-    REAL *y = row[0], *s = row[2], *z = row[3];
-    const REAL *g = row[1];
+INLINE int64_t move_radam_line(const Row *row, REAL size, int kind, int64_t from, int64_t to) {
+    const RAdam *h = row->numbers;
+    PARAMETER *y = row->tensors[0];
+    STATE *s = row->tensors[2], *z = row->tensors[3];
+    const PARAMETER *g = row->tensors[1];
     const REAL beta2 = h->beta2, take2 = h->take2, correction = 1.0 / h->correction, eps = h->eps;
-    const REAL decay = h->decay, share = h->share, own_lr = h->own_lr, lr = h->lr;
+    const REAL decay = h->decay, share = h->share, own_lr = h->own_lr, lr = h->lr, scale = row->scale;
     #pragma omp simd
     for (int64_t i = from; i < to; i++) {
-        REAL gradient = scale * g[i], square = s[i] * beta2 + take2 * gradient * gradient;
+        REAL parameter = from_parameter(y[i]), gradient = scaled(g[i], scale), base = from_state(z[i]);
+        REAL square = from_state(s[i]) * beta2 + take2 * gradient * gradient;
         REAL step = kind & ADAPTIVE ? gradient / (sqrt(square * correction) + eps) : gradient;
-        step = penalized(step, y[i], decay);
-        y[i] = y[i] + (z[i] - y[i]) * share + own_lr * step;
-        z[i] -= lr * step;
-        s[i] = square;
+        step = penalized(step, parameter, decay);
+        y[i] = to_parameter(parameter + (base - parameter) * share + own_lr * step, 0, 0);
+        z[i] = to_state(base - lr * step, 0);
+        s[i] = to_state(square, 0);
     }
     return 0;
 }
 
-static int64_t move_radam(const Work *work, int64_t row, int64_t from, int64_t to) {
-    const RAdam *h = (const RAdam *)work->numbers + row;
-    REAL *const *tensors = work->tensors + 4 * row;
-    if (work->choice) return in_lines(move_radam_line, h, tensors, 0, 3, work->scale, ADAPTIVE, from, to);
-    return in_lines(move_radam_line, h, tensors, 0, 3, work->scale, 0, from, to);
+static int64_t move_radam(const Work *work, int64_t at, int64_t from, int64_t to) {
+    const RAdam *h = (const RAdam *)work->numbers + work->sets[at];
+    const Row row = {h, work->tensors + 4 * at, work->scale, 0};
+    if (h->is_adaptive) return in_lines(move_radam_line, &row, 0, 3, 0, ADAPTIVE, from, to);
+    return in_lines(move_radam_line, &row, 0, 3, 0, 0, from, to);
 }
 
 static void schedule_free_radam(const Work *work, int threads) { run(work, threads, 0, move_radam); }
-
-#endif
 
 /* Squares: a row is one gradient. Added up block by block, and so to the same sums by any number of threads. */
 static void squares(const Work *work, int threads) {
@@ -328,11 +316,14 @@ static void squares(const Work *work, int threads) {
         for (int64_t row = 0; row < work->rows; row++) {
             for (int64_t from = 0; from < work->sizes[row]; from += BLOCK, turn++) {
                 if (turn % omp_get_num_threads() != omp_get_thread_num()) continue;
-                const REAL *g = work->tensors[row] + from;
+                const PARAMETER *g = (const PARAMETER *)work->tensors[row] + from;
                 const int64_t rest = work->sizes[row] - from, size = rest < BLOCK ? rest : BLOCK;
                 double sum = 0;
                 #pragma omp simd reduction(+ : sum)
-                for (int64_t i = 0; i < size; i++) sum += (double)g[i] * (double)g[i];
+                for (int64_t i = 0; i < size; i++) {
+                    double number = from_parameter(g[i]);
+                    sum += number * number;
+                }
                 of_blocks[turn] = sum;
             }
         }
@@ -343,5 +334,13 @@ static void squares(const Work *work, int threads) {
     }
 }
 
-/* The step of this library; compilers drop the others. */
-void step(const Work *work, int threads) { STEP(work, threads); }
+/* The step of this library; compilers drop the others. Returns in how many rows CHECK finds an odd count. */
+int64_t step(const Work *work, int threads) {
+    if (work->phase == CHECK) return check_counts(work);
+    for (int64_t row = 0; row < work->rows && work->phase != MOVE; row++) {
+        if (work->steps) *work->steps[row] += 1;
+        if (work->agreeing) work->agreeing[row] = 0;
+    }
+    STEP(work, threads);
+    return 0;
+}

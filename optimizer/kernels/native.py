@@ -1,17 +1,16 @@
 """Steps in C for the CPU."""
 
 import ctypes
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Sequence
 from itertools import chain
 
 import torch
 from torch import Tensor
 
 from ..transforms.memory_layout import is_dense
-from .native_library import library
-
-_WHOLE, _COUNT, _MOVE = range(3)
-"""The parts of a step that counts signs, by the numbers of native.c."""
+from .native_library import PAIRS, library
+from .native_work import CHECK, COUNT, MOVE, WHOLE, Work
 
 ELEMENTS_ON_ONE_THREAD = 65_536
 """Up to so many elements a step takes one thread, and above all of torch's: a number between would make OpenMP end
@@ -21,89 +20,95 @@ BLOCK = 16_384
 """Elements that a thread takes at a turn, as native.c has it."""
 
 
-class _Work(ctypes.Structure):
-    """The arguments of a step; the same struct as in native.c."""
-
-    _fields_ = (
-        ("rows", ctypes.c_int64),
-        ("choice", ctypes.c_int64),
-        ("phase", ctypes.c_int64),
-        ("tensors", ctypes.POINTER(ctypes.c_void_p)),
-        ("sizes", ctypes.POINTER(ctypes.c_int64)),
-        ("numbers", ctypes.POINTER(ctypes.c_double)),
-        ("wholes", ctypes.POINTER(ctypes.c_int64)),
-        ("agreeing", ctypes.c_void_p),
-        ("scale", ctypes.c_double),
-        ("sums", ctypes.c_void_p),
-    )
-
-
-def _check_row(row: Sequence[Tensor], dtypes: Sequence[torch.dtype]) -> None:
-    """Raise TypeError for tensors that differ in type, size or device: C would read and write beyond them."""
-    count = row[0].numel()
-    if any(x.dtype is not dtype or x.numel() != count or not x.is_cpu for x, dtype in zip(row, dtypes, strict=True)):
-        found = ", ".join(f"{x.dtype} {list(x.shape)} on {x.device}" for x in row)
-        raise TypeError(f"a parameter's tensors differ: {found}")
-
-
-def run(
-    name: str,
-    rows: Sequence[Sequence[Tensor]],
-    numbers: Sequence[Sequence[float]],
-    choice: bool = False,
-    moments_at: int | None = None,
-    scale: float = 1.0,
-) -> None:
-    """Take a step of native.c, in place.
+class Step:
+    """A step of native.c for parameters and state that stay where they are: each call has new gradients and numbers.
 
     Args:
         name: the step's function.
-        rows: the tensors of each parameter, of one size and without gaps; all of one type, except moments in bfloat16.
-        numbers: for each row, as the step's struct has them.
-        choice: whether SGD is Nesterov's; whether schedule-free RAdam divides by the square's root.
-        moments_at: the index in a row from which tensors may be bfloat16 with float32 parameters; None: none may.
-        scale: on the gradients, as a product in place before the step would be.
+        rows: the tensors of each parameter, at least one, of one size and without gaps: parameter, gradient, state.
+        sets: for each row which set of numbers it has.
+        streams: for each row what the noise of its rounding differs in; left out: its place.
+        steps: the count of steps of each row, a float32 scalar, to which each call adds 1; left out: none.
+        wholes: for each row the elements of the whole parameter; left out: those of the row.
+        is_noisy: whether parameters in bfloat16 are rounded stochastically.
 
     Raises:
         OSError: as `library` does.
         TypeError: for tensors of a row that differ in type, size or device.
     """
-    if rows:
-        _Step(name, rows, numbers, choice, moments_at, scale).take(_WHOLE)
 
+    def __init__(
+        self,
+        name: str,
+        rows: Sequence[Sequence[Tensor]],
+        sets: Sequence[int],
+        *,
+        streams: Sequence[int] | None = None,
+        steps: Sequence[Tensor] = (),
+        wholes: Sequence[int] = (),
+        is_noisy: bool = False,
+    ) -> None:
+        self._function = library(name, *_checked_types(rows, steps)).step
+        self._held = [x for row in rows for x in (row[0], *row[2:])], steps  # they stay alive
+        self._width = len(rows[0])
+        self._tensors = array("q", [tensor.data_ptr() for row in rows for tensor in row])
+        self._sizes = array("q", [row[0].numel() for row in rows])
+        self._wholes = array("q", wholes) if wholes else self._sizes
+        self._sets = array("i", sets)
+        self._steps = array("q", map(Tensor.data_ptr, steps))
+        self._streams = array("I", streams if streams is not None else range(len(rows)))
+        self._elements = sum(self._sizes)
+        self._gradients: Sequence[Tensor] = ()
+        self.agreeing = torch.zeros(len(rows), dtype=torch.int64)
+        """In how many elements of each row step and gradient agree, after `count`."""
+        self._work = Work(
+            rows=len(rows),
+            tensors=_address(self._tensors),
+            sizes=_address(self._sizes),
+            wholes=_address(self._wholes),
+            sets=_address(self._sets),
+            steps=_address(self._steps) if steps else None,
+            streams=_address(self._streams),
+            agreeing=self.agreeing.data_ptr(),
+            is_noisy=is_noisy,
+        )
 
-def count(
-    name: str,
-    rows: Sequence[Sequence[Tensor]],
-    numbers: Sequence[Sequence[float]],
-    choice: bool,
-    moments_at: int | None,
-    wholes: Sequence[int],
-    scale: float = 1.0,
-) -> tuple[Tensor, Callable[[Tensor], None]]:
-    """Take the first half of a cautious step of shards, as `run` takes it as a whole.
+    def set_numbers(self, numbers: Sequence[Sequence[float]], scale: float = 1.0) -> None:
+        """Give the coming step the numbers of each set, as the step's struct has them, and a scale of the gradients."""
+        values = array("d", chain.from_iterable(numbers))
+        self._numbers = values
+        self._work.numbers, self._work.scale = _address(values), scale
 
-    Args:
-        name: like the next four as for `run`.
-        rows: of shards, at least one.
-        numbers: of each row.
-        choice: of the step.
-        moments_at: in a row.
-        wholes: for each row the elements of the whole parameter.
-        scale: as for `run`.
+    def has_counts(self, counts: Sequence[float]) -> bool:
+        """Return whether the steps of the rows are, set by set, at these counts."""
+        values = array("d", counts)
+        self._work.counts = _address(values)
+        return self._call(CHECK) == 0
 
-    Returns:
-        In how many elements of each row step and gradient agree; and a function that takes the other half, given these
-        of the whole parameters.
-    """
-    step = _Step(name, rows, numbers, choice, moments_at, scale, wholes)
-    step.take(_COUNT)
+    def take(self, gradients: Sequence[Tensor]) -> None:
+        """Take the step in place, given the gradient of each row, like the one at first."""
+        self._give(gradients)
+        self._call(WHOLE)
 
-    def move(agreeing: Tensor) -> None:
-        step.agreeing.copy_(agreeing)
-        step.take(_MOVE)
+    def count(self, gradients: Sequence[Tensor]) -> None:
+        """Take the first half of a cautious step of shards: count in `agreeing` where step and gradient agree."""
+        self._give(gradients)
+        self._gradients = gradients  # they stay alive until `move`
+        self._call(COUNT)
 
-    return step.agreeing, move
+    def move(self, agreeing: Tensor) -> None:
+        """Take the other half, given the counts over the whole parameters."""
+        self.agreeing.copy_(agreeing)
+        self._call(MOVE)
+        self._gradients = ()
+
+    def _give(self, gradients: Sequence[Tensor]) -> None:
+        self._tensors[1 :: self._width] = array("q", map(Tensor.data_ptr, gradients))
+
+    def _call(self, phase: int) -> int:
+        self._work.phase = phase
+        odd: int = self._function(ctypes.byref(self._work), _threads(self._elements))
+        return odd
 
 
 def norms(tensors: Sequence[Tensor]) -> Tensor:
@@ -126,65 +131,37 @@ def norms(tensors: Sequence[Tensor]) -> Tensor:
         if tensor.dtype is not dtype or not tensor.is_cpu:
             raise TypeError(f"norms of tensors of several types: {dtype}, and {tensor.dtype} on {tensor.device}")
     dense = [x if x.is_contiguous() or is_dense(x) else x.contiguous() for x in tensors]
-    rows, sizes = len(dense), list(map(Tensor.numel, dense))
+    rows, sizes = len(dense), array("q", map(Tensor.numel, dense))
     sums = torch.empty(rows + sum(-(-size // BLOCK) for size in sizes), dtype=torch.float64)
-    work = _Work(
-        rows=rows,
-        tensors=(ctypes.c_void_p * rows)(*map(Tensor.data_ptr, dense)),
-        sizes=(ctypes.c_int64 * rows)(*sizes),
-        sums=sums.data_ptr(),
-    )
-    library("squares", dtype, dtype).step(ctypes.byref(work), _threads_for(sum(sizes)))
+    addresses = array("q", map(Tensor.data_ptr, dense))
+    work = Work(rows=rows, tensors=_address(addresses), sizes=_address(sizes), sums=sums.data_ptr())
+    library("squares", dtype, dtype).step(ctypes.byref(work), _threads(sum(sizes)))
     return sums[:rows].sqrt_().to(dtype)
 
 
-def _threads_for(elements: int) -> int:
+def _checked_types(rows: Sequence[Sequence[Tensor]], steps: Sequence[Tensor]) -> tuple[torch.dtype, torch.dtype]:
+    """Return the types of parameters and of state. Raises TypeError as `Step` does."""
+    dtype, state_dtype = rows[0][0].dtype, rows[0][-1].dtype
+    if (dtype, state_dtype) not in PAIRS:
+        state_dtype = dtype
+    for row in rows:
+        _check_row(row, [dtype, dtype, *[state_dtype] * (len(row) - 2)])
+    if any(step.dtype is not torch.float32 or not step.is_cpu or step.numel() != 1 for step in steps):
+        raise TypeError("a count of steps is not a float32 scalar on the CPU")
+    return dtype, state_dtype
+
+
+def _check_row(row: Sequence[Tensor], dtypes: Sequence[torch.dtype]) -> None:
+    """Raise TypeError for tensors that differ in type, size or device: C would read and write beyond them."""
+    count = row[0].numel()
+    if any(x.dtype is not dtype or x.numel() != count or not x.is_cpu for x, dtype in zip(row, dtypes, strict=True)):
+        found = ", ".join(f"{x.dtype} {list(x.shape)} on {x.device}" for x in row)
+        raise TypeError(f"a parameter's tensors differ: {found}")
+
+
+def _threads(elements: int) -> int:
     return torch.get_num_threads() if elements > ELEMENTS_ON_ONE_THREAD else 1
 
 
-class _Step:
-    """A step with its arguments as C takes them."""
-
-    def __init__(
-        self,
-        name: str,
-        rows: Sequence[Sequence[Tensor]],
-        numbers: Sequence[Sequence[float]],
-        choice: bool,
-        moments_at: int | None,
-        scale: float,
-        wholes: Sequence[int] = (),
-    ) -> None:
-        dtypes = _checked_dtypes(rows, moments_at)
-        self._rows = rows  # keeps the tensors alive
-        self._function = library(name, dtypes[0], dtypes[-1]).step
-        tensors, flat = list(chain.from_iterable(rows)), list(chain.from_iterable(numbers))
-        sizes, integers = [row[0].numel() for row in rows], ctypes.c_int64 * len(rows)
-        self.agreeing = torch.zeros(len(rows), dtype=torch.int64)
-        self._threads = _threads_for(sum(sizes))
-        self._work = _Work(
-            len(rows),
-            choice,
-            _WHOLE,
-            (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors]),
-            integers(*sizes),
-            (ctypes.c_double * len(flat))(*flat),
-            integers(*(wholes or sizes)),
-            self.agreeing.data_ptr(),
-            scale,
-        )
-
-    def take(self, phase: int) -> None:
-        self._work.phase = phase
-        self._function(ctypes.byref(self._work), self._threads)
-
-
-def _checked_dtypes(rows: Sequence[Sequence[Tensor]], moments_at: int | None) -> list[torch.dtype]:
-    """Return the types of the first row, which all rows must have. Raises TypeError as `run` does."""
-    first, whole = rows[0], rows[0][0].dtype
-    dtypes = [whole] * len(first)
-    if whole == torch.float32 and moments_at is not None and first[-1].dtype == torch.bfloat16:
-        dtypes[moments_at:] = [torch.bfloat16] * (len(first) - moments_at)
-    for row in rows:
-        _check_row(row, dtypes)
-    return dtypes
+def _address(values: "array[int] | array[float]") -> int:
+    return values.buffer_info()[0]

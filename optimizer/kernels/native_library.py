@@ -1,6 +1,7 @@
 """native.c as a library: compiled for this machine in a fraction of a second when its first step is needed."""
 
 import ctypes
+import math
 import os
 import platform
 import shlex
@@ -8,28 +9,50 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from threading import Thread
 from typing import IO
 
 import torch
 
+from . import kept_libraries, self_test
+from .made_from import file_state, made_from
+
 FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-shared", "-fPIC")
 """No -ffast-math: NaN must stay NaN, and other code in the process keeps its denormals. No product is fused with a
 sum: gradients that a step scales equal those that were scaled before it."""
 
-REALS = {torch.float32: "float", torch.float64: "double"}
+PAIRS = (
+    (torch.float32, torch.float32),
+    (torch.float64, torch.float64),
+    (torch.float32, torch.bfloat16),
+    (torch.bfloat16, torch.bfloat16),
+    (torch.bfloat16, torch.float32),
+    (torch.float16, torch.float16),
+    (torch.float16, torch.float32),
+)
+"""The types of parameters and their state that there are steps for."""
+
+SOURCE = Path(__file__).with_name("native.c")
+HEADER = SOURCE.with_name("native_types.h")
 
 SECONDS_TO_COMPILE = 12
 """The time limit of the compiler, which usually takes half a second."""
+
+SECONDS_TO_RETRY = 60
+"""The time for which a compiler that did not end is not started again: each optimizer would wait for it."""
 
 SECONDS_TO_READ = 1
 """The wait for the end of its messages after its exit."""
 
 MESSAGE_BYTES = 10_000
 """The length at which its messages are cut off."""
+
+_HANGING: dict[tuple[object, ...], float] = {}
+"""The times until which compilers are not started again."""
 
 
 def check_step(step: str, dtype: torch.dtype, state_dtype: torch.dtype) -> None:
@@ -43,36 +66,55 @@ def check_step(step: str, dtype: torch.dtype, state_dtype: torch.dtype) -> None:
 
 @cache
 def library(step: str, dtype: torch.dtype, state_dtype: torch.dtype) -> ctypes.CDLL:
-    """Return native.c compiled for one step: a library with the function `step`.
+    """Return native.c compiled for one step: a library with the function `step`, which has passed its test.
+
+    It is one that was kept (`kept_libraries`), or is compiled.
 
     Args:
         step: the name of a step in native.c.
-        dtype: of the parameters, a key of `REALS`.
-        state_dtype: the type of Adam's moments, `dtype` or, with float32, bfloat16.
+        dtype: of the parameters.
+        state_dtype: of their state; both are a pair of `PAIRS`.
 
     Raises:
         OSError: without a C compiler that, except on macOS, supports OpenMP as torch does; if it does not end in time;
-            if the compiled library lacks the step.
+            if what it makes cannot be loaded, or fails its test. The same compiler is not tried again for a while.
     """
-    source = Path(__file__).with_name("native.c")
     # Two OpenMP libraries in a process would have two sets of threads, each spinning while the other works.
     openmp = [str(path) for path in (Path(torch.__file__).parent / "lib").glob("libgomp*")]
+    compiler, flags = _compiler(), [*FLAGS, *_flags_of_system(), *_defines(step, dtype, state_dtype)]
+    source = made_from([SOURCE, HEADER], [*compiler, *flags, *openmp])
+    test = partial(_tested, step=step, dtype=dtype, state_dtype=state_dtype, compiler=compiler[0])
+    for path in kept_libraries.kept(step, source) if source else ():
+        try:
+            return test(path)
+        except OSError:
+            kept_libraries.discard(path)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        made, compiler = f"{folder}/native.so", _compiler()
-        defines = [*_defines(step, dtype, state_dtype), *(["-DLIBGOMP"] if openmp else [])]
-        command = [*compiler, *FLAGS, *_flags_of_system(), *defines, str(source), "-o", made, *openmp, "-lm"]
-        code, messages = _run_compiler(command, source.name)
-        if code:
-            raise OSError(f"{compiler[0]} could not compile {source.name}: {messages}")
-        loaded = ctypes.CDLL(made)
-        if not hasattr(loaded, "step"):
-            raise OSError(f"{compiler[0]} made a library of native.c without the step {step}")
+        made = Path(folder) / "native.so"
+        _compile(compiler, [*flags, str(SOURCE), "-o", str(made), *openmp, "-lm"])
+        loaded = test(made)
+        if source:
+            kept_libraries.keep(step, source, made.read_bytes())
         return loaded
+
+
+def _tested(path: Path, step: str, dtype: torch.dtype, state_dtype: torch.dtype, compiler: str) -> ctypes.CDLL:
+    """Load and try a library. Raises OSError if it is not to be used."""
+    loaded = ctypes.CDLL(str(path))
+    if not hasattr(loaded, "step"):
+        raise OSError(f"{compiler} made a library of {SOURCE.name} without the step {step}")
+    try:
+        self_test.check(loaded, step, dtype, state_dtype, torch.get_num_threads())
+    except OSError as error:
+        raise OSError(f"{compiler} made a library of {SOURCE.name} that is wrong: {error}") from None
+    return loaded
 
 
 def _defines(step: str, dtype: torch.dtype, state_dtype: torch.dtype) -> list[str]:
     """Return the compiler's flags for a step and its types."""
-    return [f"-DSTEP={step}", f"-DREAL={REALS[dtype]}", *(["-DHALF"] if state_dtype != dtype else [])]
+    parameter, state = (str(kind).removeprefix("torch.") for kind in (dtype, state_dtype))
+    real = "float64" if dtype is torch.float64 else "float32"
+    return [f"-DSTEP={step}", f"-DPARAMETER={parameter}", f"-DSTATE={state}", f"-DREAL={real}"]
 
 
 def _flags_of_system() -> tuple[str, str]:
@@ -90,10 +132,29 @@ def _compiler() -> list[str]:
         raise OSError(f"CC: {error}: {os.environ['CC']}") from None
 
 
-def _run_compiler(command: Sequence[str], source: str) -> tuple[int, str]:
+def _compile(compiler: Sequence[str], arguments: Sequence[str]) -> None:
+    """Run the compiler. Raises OSError if it fails, and at once if it did not end shortly before."""
+    key = (*compiler, file_state(compiler[0]))
+    if time.monotonic() < _HANGING.get(key, -math.inf):
+        raise OSError(_hanging(compiler[0]))
+    try:
+        code, messages = _run_compiler([*compiler, *arguments])
+    except TimeoutError:
+        _HANGING[key] = time.monotonic() + SECONDS_TO_RETRY
+        raise
+    if code:
+        raise OSError(f"{compiler[0]} could not compile {SOURCE.name}: {messages}")
+
+
+def _hanging(compiler: str) -> str:
+    rule = f"{compiler} did not compile {SOURCE.name} in {SECONDS_TO_COMPILE} seconds, and was stopped"
+    return f"{rule}. It usually takes one: set CC to another C compiler, or try again in a minute"
+
+
+def _run_compiler(command: Sequence[str]) -> tuple[int, str]:
     """Return the exit code of `command` and the beginning of its messages, in limited time and memory.
 
-    Raises OSError if it cannot be started, or does not end: then all processes that it started are killed.
+    Raises OSError if it cannot be started, TimeoutError if it does not end: then all that it started is killed.
     """
     process = subprocess.Popen(
         command,
@@ -116,8 +177,7 @@ def _run_compiler(command: Sequence[str], source: str) -> tuple[int, str]:
         process.wait()
         if not isinstance(error, subprocess.TimeoutExpired):
             raise
-        rule = f"{command[0]} did not compile {source} in {SECONDS_TO_COMPILE} seconds, and was stopped"
-        raise OSError(f"{rule}. It usually takes one: set CC to another C compiler, or try again") from None
+        raise TimeoutError(_hanging(command[0])) from None
     reader.join(SECONDS_TO_READ)  # a process that it left behind may hold the pipe open
     return code, messages.decode(errors="replace").strip()
 

@@ -19,6 +19,7 @@ from ..scheduling.optimizer import ScheduledOptimizer
 from ..state.dtypes import torch_name
 from ..transforms.local_shards import on_local_shards
 from . import compiled
+from .stepping import unsupported_by
 
 _WITHOUT_ROWS = ("registry", "gpu")  # gpu imports Triton, which only torch's builds for CUDA bring, and takes a second
 
@@ -29,12 +30,15 @@ def _collected() -> Iterator[Kernel]:
             yield from getattr(import_module(f".{module.name}", __package__), "KERNELS", ())
 
 
-KERNELS: tuple[Kernel, ...] = tuple(_collected())
-"""All kernels, by module; the first one that supports an optimizer takes its steps."""
+ORDER = ("compiled", "fused", "blocks")
+"""The order in which kernels are tried, by how they are shown. `auto` leaves out those that do not repay."""
+
+KERNELS: tuple[Kernel, ...] = tuple(sorted(_collected(), key=lambda kernel: ORDER.index(kernel.shown_as)))
+"""All kernels, in that order; the first one that supports an optimizer takes its steps."""
 
 STATE_DTYPE = (
-    "state_dtype: {dtype} needs implementation: compiled on the CPU, or auto or fused on a device where torch's fused"
-    " kernel takes it, and float32 parameters; found {found}"
+    "state_dtype: {dtype} needs implementation: auto or compiled on the CPU, or auto or fused on a device where torch's"
+    " fused kernel takes it, and float32 parameters; found {found}"
 )
 
 
@@ -46,38 +50,53 @@ def kernel_for(optimizer: ScheduledOptimizer, implementation: str) -> Kernel | N
         implementation: as a factory's.
 
     Raises:
-        ValueError: for "compiled" if no compiled kernel supports the optimizer, and for an optimizer with a
+        ValueError: for "compiled" and "blocks" if no such kernel supports the optimizer, and for an optimizer with a
             `state_dtype` if no kernel supports that.
     """
-    if optimizer.state_dtype is None:
-        return _kernel_for(optimizer, implementation)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    found: str | None = f"parameters of {', '.join(sorted({str(p.dtype) for p in parameters}))}"
-    if all(p.dtype == torch.float32 for p in parameters):
-        kernel = _kernel_for(optimizer, implementation)
-        if kernel is None or kernel.unsupported_state_dtype is None:
-            found = f"steps that are {implementation_of(optimizer, kernel)} on {parameters[0].device}"
-        else:
-            found = kernel.unsupported_state_dtype(optimizer)
-        if found is None:
+    if implementation == "compiled":
+        compiled.FAILURES.clear()  # a compiler that was missing before may be there now
+    reasons: list[str] = []
+    for kernel in _rows(optimizer, implementation):
+        reason = _unsupported_reason(optimizer, kernel)
+        if reason is None:
             return kernel
-    dtype = torch_name(optimizer.state_dtype)
-    raise ValueError(STATE_DTYPE.format(dtype=dtype, found=found))
+        reasons.append(reason)
+    if optimizer.state_dtype is not None:
+        found = _without_state_dtype(optimizer, reasons)
+        raise ValueError(STATE_DTYPE.format(dtype=torch_name(optimizer.state_dtype), found=found))
+    if implementation in ("compiled", "blocks"):
+        reason = reasons[-1] if reasons else f"there is one for {_supported(implementation)}"
+        raise ValueError(f"implementation: {type(optimizer).__name__} has no {implementation} one here: {reason}")
+    return None
 
 
-def implementation_of(optimizer: Optimizer, kernel: Kernel | None = None) -> str:
-    """Return how an optimizer takes its steps, as a plan shows it.
+def uncompiled_reason(optimizer: Optimizer) -> str | None:
+    """Return why an optimizer with `implementation: auto` has no compiled steps though they would repay, or None.
 
     Args:
         optimizer: any optimizer.
-        kernel: the kernel that takes the steps; left out: the optimizer's own, if it has one.
+
+    Returns:
+        Why compiling failed; None also where the compiled steps do not support the optimizer.
+    """
+    if not isinstance(optimizer, ScheduledOptimizer) or implementation_of(optimizer) == "compiled":
+        return None
+    failed = (_unsupported_reason(optimizer, row) for row in _rows(optimizer, "auto") if row.shown_as == "compiled")
+    return next((reason for reason in failed if reason in compiled.FAILURES.values()), None)
+
+
+def implementation_of(optimizer: Optimizer) -> str:
+    """Return how an optimizer takes its steps, as a plan shows it; if that changed in the last step, how it does now.
+
+    Args:
+        optimizer: any optimizer.
 
     Returns:
         fused, blocks or compiled for a kernel; fused, foreach or single for a class; default if the class chooses;
         with " + reference" if the class's steps are made cautious afterwards.
     """
-    kernel = kernel or getattr(optimizer, "kernel", None)
-    if kernel is not None:
+    kernel: Kernel | None = getattr(optimizer, "kernel", None)
+    if kernel is not None and getattr(optimizer, "unsupported", None) is None:
         return kernel.shown_as
     group = optimizer.param_groups[0]
     chosen = [name for name in ("fused", "foreach") if group.get(name)]
@@ -100,23 +119,22 @@ def kernel_by_name(name: str) -> Kernel:
     return {kernel.name: kernel for kernel in KERNELS}[name]
 
 
-def _kernel_for(optimizer: ScheduledOptimizer, implementation: str) -> Kernel | None:
-    compiled.FAILURES.clear()  # a compiler that was missing before may be there now
+def _rows(optimizer: ScheduledOptimizer, implementation: str) -> list[Kernel]:
+    """Return the kernels for the class of an optimizer and its options, in the order in which they are tried.
+
+    With a `state_dtype`, they are those that can have it, whatever the size.
+    """
     is_cautious = optimizer.caution is not None
-    reason: str | None = None
-    for kernel in KERNELS:
-        if (
-            isinstance(optimizer, kernel.classes)
-            and is_cautious == kernel.cautious
-            and implementation in kernel.implementations
-        ):
-            reason = _unsupported_reason(optimizer, kernel)
-            if reason is None:
-                return kernel
-    if implementation == "compiled":
-        reason = reason or f"there is one for {_supported(implementation)}"
-        raise ValueError(f"implementation: {type(optimizer).__name__} has no compiled one here: {reason}")
-    return None
+    rows = [
+        kernel
+        for kernel in KERNELS
+        if isinstance(optimizer, kernel.classes)
+        and is_cautious == kernel.cautious
+        and implementation in kernel.implementations
+    ]
+    if optimizer.state_dtype is not None:
+        return [row for row in rows if row.unsupported_state_dtype is not None and _are_float32(optimizer)]
+    return [row for row in rows if implementation != "auto" or row.repays is None or row.repays(optimizer)]
 
 
 def _unsupported_reason(optimizer: ScheduledOptimizer, kernel: Kernel) -> str | None:
@@ -125,8 +143,21 @@ def _unsupported_reason(optimizer: ScheduledOptimizer, kernel: Kernel) -> str | 
     if not any(isinstance(optimizer, cls) and step is inspect.unwrap(cls.step) for cls in kernel.classes):
         return "its step is not that of the class"
     with on_local_shards(optimizer) if optimizer.is_on_shards else nullcontext():
-        reasons = (kernel.unsupported_reason(optimizer, group) for group in optimizer.param_groups)
-        return next((reason for reason in reasons if reason is not None), None)
+        return unsupported_by(kernel, optimizer)
+
+
+def _are_float32(optimizer: ScheduledOptimizer) -> bool:
+    return all(p.dtype == torch.float32 for group in optimizer.param_groups for p in group["params"])
+
+
+def _without_state_dtype(optimizer: ScheduledOptimizer, reasons: list[str]) -> str:
+    """Return the reason why no kernel supports an optimizer with its `state_dtype`."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    if not _are_float32(optimizer):
+        return f"parameters of {', '.join(sorted({str(p.dtype) for p in parameters}))}"
+    return (
+        "; ".join(dict.fromkeys(reasons)) or f"steps that are {implementation_of(optimizer)} on {parameters[0].device}"
+    )
 
 
 def _supported(implementation: str) -> str:

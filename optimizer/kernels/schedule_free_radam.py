@@ -16,6 +16,7 @@ The t-th step, t from 1, for training weights y with the gradient g; the average
 Source: Defazio et al. 2024, arXiv:2405.15682, Algorithm 1; Liu et al. 2019, arXiv:1908.03265, Algorithm 2.
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -27,8 +28,9 @@ from ..scheduling.kernel import Kernel
 from ..scheduling.optimizer import ScheduledOptimizer
 from ..transforms.memory_layout import with_strides_of
 from ..types import ParamGroup
-from . import compiled
+from . import compiled, prepared
 from .blocks import Lists, Tensors, bundles
+from .limits import repays
 from .stepping import by_group, unsupported_group
 
 EVALUATING = "step() in eval mode: the gradients are those of the averaged weights. Call train() before training."
@@ -57,48 +59,60 @@ def _unsupported_reason(optimizer: ScheduledOptimizer, group: ParamGroup) -> str
     return unsupported_group(group, {"cpu": types, "cuda": types}, gaps=True)
 
 
+def _unsupported_by_compiled(optimizer: ScheduledOptimizer, group: ParamGroup) -> str | None:
+    reason = compiled.unsupported_reason("schedule_free_radam", optimizer, group)
+    return reason or _unsupported_reason(optimizer, group)  # the state of half precision is too short
+
+
 def _check_train_mode(optimizer: ScheduledOptimizer) -> None:
     """Raise RuntimeError in eval mode."""
     if not optimizer.param_groups[0]["train_mode"]:
         raise RuntimeError(EVALUATING)
 
 
-def _begin_update(
-    optimizer: ScheduledOptimizer, group: ParamGroup, parameters: list[Tensor]
-) -> tuple[list[Row], Numbers, bool]:
-    """Count an update; return the tensors of each parameter, the numbers, and whether to divide by the variance."""
+def _begin_update(group: ParamGroup) -> tuple[Numbers, bool]:
+    """Count an update; return its numbers, and whether to divide by the variance."""
     rectification, is_adaptive = _rectification(group)
     lr, beta2 = float(group["lr"]) * rectification, group["betas"][1]
     own_lr, share = _move_average(group, lr)
     group["k"] += 1
     numbers = Numbers(beta2, 1 - beta2 ** group["k"], group["eps"], group["weight_decay"], share, own_lr, lr)
-    rows: list[Row] = []
-    for p in parameters:
-        state = optimizer.state[p]
-        if "z" not in state:
-            state["z"] = torch.clone(p, memory_format=torch.preserve_format)
-            state["exp_avg_sq"] = torch.zeros_like(p, memory_format=torch.preserve_format)
-        if not optimizer.is_laid_out:
-            state |= {name: with_strides_of(p, state[name]) for name in STATE}
-        rows.append((p, p.grad, state["exp_avg_sq"], state["z"]))  # type: ignore[arg-type]  # it has a gradient
-    return rows, numbers, is_adaptive
+    return numbers, is_adaptive
+
+
+def _state(optimizer: ScheduledOptimizer, p: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the square and z of a parameter."""
+    state = optimizer.state[p]
+    if "z" not in state:
+        state["z"] = torch.clone(p, memory_format=torch.preserve_format)
+        state["exp_avg_sq"] = torch.zeros_like(p, memory_format=torch.preserve_format)
+    if not optimizer.is_laid_out:
+        state |= {name: with_strides_of(p, state[name]) for name in STATE}
+    return state["exp_avg_sq"], state["z"]
 
 
 def _step_in_blocks(optimizer: ScheduledOptimizer, group: ParamGroup, parameters: list[Tensor]) -> None:
     """RAdamScheduleFree's step, bit for bit. It leaves the gradients as they are, which the library's does not."""
-    rows, numbers, is_adaptive = _begin_update(optimizer, group, parameters)
+    numbers, is_adaptive = _begin_update(group)
+    rows: list[Row] = [(p, p.grad, *_state(optimizer, p)) for p in parameters]  # type: ignore[misc]  # it has a gradient
     for _, blocks in bundles(rows):
         for block in blocks:
             _update(block, numbers, is_adaptive)
 
 
-def _step_compiled(optimizer: ScheduledOptimizer, group: ParamGroup, parameters: list[Tensor]) -> None:
-    """RAdamScheduleFree's step: equal to the library's but for rounding."""
-    rows, (beta2, *rest), is_adaptive = _begin_update(optimizer, group, parameters)
-    gradients = compiled.gradients_of(optimizer, parameters)
-    rows = [(y, gradient, *states) for gradient, (y, _, *states) in zip(gradients, rows, strict=True)]
-    numbers = [(beta2, 1.0 - beta2, *rest)] * len(rows)
-    compiled.run("schedule_free_radam", rows, numbers, is_adaptive, scale=optimizer.gradient_scale)
+def _compiled_row(optimizer: ScheduledOptimizer, group: ParamGroup, p: Tensor) -> prepared.Row:
+    return prepared.Row(_state(optimizer, p))
+
+
+def _compiled_numbers(optimizer: ScheduledOptimizer) -> prepared.NumbersOf:
+    """Begin RAdamScheduleFree's step: equal to the library's but for rounding."""
+    begun = {id(group): _begin_update(group) for group in optimizer.param_groups}
+
+    def numbers(group: ParamGroup, key: float) -> tuple[float, ...]:
+        (beta2, *rest), is_adaptive = begun[id(group)]
+        return (beta2, 1.0 - beta2, *rest, float(is_adaptive))
+
+    return numbers
 
 
 def _rectification(group: ParamGroup) -> tuple[float, bool]:
@@ -140,27 +154,29 @@ def _update(block: Lists, numbers: Numbers, is_adaptive: bool) -> None:
     torch._foreach_sub_(z, direction, alpha=lr)
 
 
-KERNELS = (
-    Kernel(
-        name="schedule_free_radam",
-        shown_as="blocks",
-        classes=(RAdamScheduleFree,),
-        implementations=("auto",),
-        step=by_group(_step_in_blocks),
-        before=_check_train_mode,
-        unsupported_reason=_unsupported_reason,
-        state_names=STATE,
-    ),
-    Kernel(
-        name="compiled_schedule_free_radam",
-        shown_as="compiled",
-        classes=(RAdamScheduleFree,),
-        implementations=("compiled",),
-        step=by_group(_step_compiled),
-        before=_check_train_mode,
-        unsupported_reason=partial(compiled.unsupported_reason, "schedule_free_radam"),
-        state_names=STATE,
-        scales_gradients=True,
-        norm=compiled.joint_norm,
-    ),
+_IN_BLOCKS = Kernel(
+    name="schedule_free_radam",
+    shown_as="blocks",
+    classes=(RAdamScheduleFree,),
+    implementations=("auto", "blocks"),
+    step=by_group(_step_in_blocks),
+    before=_check_train_mode,
+    unsupported_reason=_unsupported_reason,
+    state_names=STATE,
 )
+_COMPILED = replace(
+    _IN_BLOCKS,
+    name="compiled_schedule_free_radam",
+    shown_as="compiled",
+    implementations=("compiled", "auto"),
+    step=partial(
+        prepared.take_step, formula=prepared.Formula("schedule_free_radam", _compiled_row, _compiled_numbers, 8)
+    ),
+    unsupported_reason=_unsupported_by_compiled,
+    scales_gradients=True,
+    norm=compiled.joint_norm,
+    repays=repays,
+    next_best=_IN_BLOCKS,
+)
+
+KERNELS = (_COMPILED, _IN_BLOCKS)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 import torch
-from torch import Tensor, UntypedStorage
+from torch import Tensor
 
 from ..scheduling.kernel import Kernel
 from ..scheduling.optimizer import ScheduledOptimizer
@@ -26,12 +26,12 @@ from ..transforms.memory_layout import (
 )
 from ..types import ParamGroup
 from .moments import check_class_step, check_moments
+from .step_tensors import CheckedTensors, StepTensors, checked_tensors
 
 StepGroup = Callable[[ScheduledOptimizer, ParamGroup, list[Tensor]], None]
 """Takes the step of an optimizer's group; given those of its parameters that have a gradient, perhaps none."""
 
-_OPTIONS = ("amsgrad", "capturable", "differentiable", "fused", "momentum")
-"""Options that a kernel may not support."""
+_SCALED = "its gradients are scaled by GradScaler"
 
 
 def by_group(
@@ -39,8 +39,9 @@ def by_group(
 ) -> Callable[[ScheduledOptimizer], None]:
     """Return the `step` of a kernel that goes from group to group.
 
-    If the kernel does not support a group, which may have changed since the kernel was chosen, or a gradient, the
-    class takes the step. The step raises the errors of `check_class_step` and `unsupported_step`.
+    If the kernel does not support a group, which may have changed since the kernel was chosen, the next best kernel
+    takes the steps from then on. Where there is none, and for a gradient, the class takes the step. The step raises the
+    errors of `check_class_step` and `unsupported_step`.
 
     Args:
         step_group: takes the step of one group.
@@ -48,17 +49,62 @@ def by_group(
     """
 
     def step(optimizer: ScheduledOptimizer) -> None:
-        reason = unsupported_step(optimizer)
-        if reason is not None:
-            check_class_step(optimizer, reason)
-            step_of_class(optimizer)
+        tensors = supported_tensors(optimizer)
+        if tensors is None:
             return
-        for group in optimizer.param_groups:
-            step_group(optimizer, group, [p for p in group["params"] if p.grad is not None])
+        for group, begin, end in tensors.groups:
+            step_group(optimizer, group, tensors.parameters[begin:end])
         if after is not None:
             after(optimizer)
 
     return step
+
+
+def supported_tensors(optimizer: ScheduledOptimizer) -> StepTensors | None:
+    """Return the tensors of the coming step; None if the optimizer's kernel cannot take it, and another step was taken.
+
+    Raises:
+        RuntimeError, ValueError, TypeError: as `check_class_step` and `unsupported_step` do.
+    """
+    if getattr(optimizer, "found_inf", None) is not None:
+        _hand_over(optimizer, _SCALED)
+        return None
+    reason, tensors = checked_step(optimizer)
+    if reason is not None:
+        _hand_over(optimizer, reason)
+        return None
+    return tensors
+
+
+def _hand_over(optimizer: ScheduledOptimizer, reason: str) -> None:
+    """Let the next best kernel take this step and those to come, or else the class take this one.
+
+    Args:
+        optimizer: its kernel cannot take the step; nothing has moved.
+        reason: why.
+    """
+    kernel = optimizer.kernel
+    if kernel is not None and (reason is _SCALED or unsupported_by(kernel, optimizer) is not None):
+        while (kernel := kernel.next_best) is not None:
+            if unsupported_by(kernel, optimizer) is None:
+                optimizer.use_kernel(kernel)
+                if not kernel.scales_gradients:
+                    scale_in_place(optimizer)
+                kernel.step(optimizer)
+                return
+    check_class_step(optimizer, reason)
+    step_of_class(optimizer)
+
+
+def unsupported_by(kernel: Kernel, optimizer: ScheduledOptimizer) -> str | None:
+    """Return why `kernel` does not support a group of `optimizer` or its `state_dtype`, or None."""
+    reasons = (kernel.unsupported_reason(optimizer, group) for group in optimizer.param_groups)
+    reason = next((reason for reason in reasons if reason is not None), None)
+    if reason is not None or optimizer.step_options.state_dtype is None:
+        return reason
+    if kernel.unsupported_state_dtype is None:
+        return f"steps that are {kernel.shown_as}"
+    return kernel.unsupported_state_dtype(optimizer)
 
 
 def step_of_class(optimizer: ScheduledOptimizer) -> None:
@@ -88,12 +134,25 @@ def unsupported_step(optimizer: ScheduledOptimizer) -> str | None:
         RuntimeError: for a tensor that reaches beyond its memory.
         ValueError, TypeError: for state of another shape or type, which no step can take.
     """
+    return checked_step(optimizer)[0]
+
+
+def checked_step(optimizer: ScheduledOptimizer) -> tuple[str | None, StepTensors]:
+    """Return what `unsupported_step` does, and the tensors of the coming step."""
     kernel = optimizer.kernel
     assert kernel is not None  # whose step this is
-    signature = _signature(optimizer, kernel.state_names)
-    if signature is not None and signature == optimizer.checked_signature:
-        return None
-    optimizer.checked_signature, optimizer.is_laid_out = None, False
+    tensors, checked = StepTensors(optimizer, kernel.state_names), optimizer.checked_tensors
+    if isinstance(checked, CheckedTensors) and checked.are_still(optimizer, tensors):
+        return None, tensors
+    optimizer.checked_tensors, optimizer.is_laid_out = None, False
+    reason = optimizer.unsupported = _unsupported(optimizer, kernel)
+    if reason is None:
+        optimizer.checked_tensors = checked_tensors(optimizer, tensors)
+        optimizer.is_laid_out = optimizer.checked_tensors is not None and _is_laid_out(optimizer, kernel)
+    return reason, tensors
+
+
+def _unsupported(optimizer: ScheduledOptimizer, kernel: Kernel) -> str | None:
     reason: str | None = None
     for group in optimizer.param_groups:
         reason = reason or kernel.unsupported_reason(optimizer, group)
@@ -106,8 +165,6 @@ def unsupported_step(optimizer: ScheduledOptimizer) -> str | None:
         for p, name in zip(group["params"], parameter_labels(group), strict=True):
             unsupported = check_moments(optimizer, p, name, kernel.state_names, strict=reason is None)
             reason = reason or unsupported
-    if reason is None and signature is not None:
-        optimizer.checked_signature, optimizer.is_laid_out = signature, _is_laid_out(optimizer, kernel)
     return reason
 
 
@@ -161,35 +218,3 @@ def _unsupported_gradient(p: Tensor, gradient: Tensor, name: str) -> str | None:
     if gradient.shape != p.shape or gradient.dtype != p.dtype or gradient.device != p.device:
         return f"the gradient of {name} is {gradient.dtype} {list(gradient.shape)} on {gradient.device}"
     return None
-
-
-def _signature(optimizer: ScheduledOptimizer, state_names: Sequence[str]) -> tuple[object, ...] | None:
-    """Return a value that changes with everything that `unsupported_step` checks; None if there is no such value.
-
-    Gradients are new at each step: the value has all of them but their address. Parameters and state stay: it has the
-    address of their memory (memory that is given back or shrunk has another one), and the identity of state. Most of
-    a small step would be this, so each property is one `map` over all tensors.
-    """
-    groups, state_of = optimizer.param_groups, optimizer.state.get
-    parameters: list[Tensor] = [p for group in groups for p in group["params"]]
-    grads = [p.grad for p in parameters]
-    gradients = [gradient for gradient in grads if gradient is not None]
-    states = [state for p in parameters if (state := state_of(p))]
-    held = [value for name in state_names for state in states if (value := state.get(name)) is not None]
-    both = parameters + gradients
-    try:
-        return (
-            [(len(group["params"]), type(group["lr"]), *map(group.get, _OPTIONS)) for group in groups],
-            list(map(type, parameters + grads)),
-            [tensor.dtype for tensor in both],
-            list(map(Tensor.size, both)),
-            list(map(Tensor.stride, both)),
-            True in map(Tensor.is_neg, both),
-            list(map(Tensor.storage_offset, gradients)),
-            list(map(Tensor.data_ptr, gradients)).count(0),
-            list(map(id, held)),
-            list(map(Tensor.data_ptr, parameters + held)),
-            list(map(UntypedStorage.nbytes, map(Tensor.untyped_storage, gradients))),
-        )
-    except (RuntimeError, NotImplementedError, TypeError, AttributeError):  # not every kind of tensor has all that
-        return None

@@ -2,12 +2,17 @@
 
 import inspect
 from collections.abc import Iterable
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from ..transforms.memory_layout import is_dense
+
+Implementation = Literal["auto", "fused", "foreach", "single", "compiled", "blocks"]
+IMPLEMENTATIONS: tuple[str, ...] = get_args(Implementation)
+"""The values of `implementation` in a config."""
 
 FUSED_ON_CPU_ONLY = (torch.optim.Adagrad,)
 """Classes whose fused step PyTorch refuses on a CUDA device."""
@@ -20,7 +25,7 @@ def implementation_switches(
 
     Args:
         optimizer_class: A class with the constructor of a torch.optim optimizer.
-        implementation: `auto`, `fused`, `foreach`, `single` or `compiled`, as in a factory.
+        implementation: `auto`, `fused`, `foreach`, `single`, `compiled` or `blocks`, as in a factory.
         parameters: The parameters of the optimizer.
         prefer_fused: Whether `auto` is fused for parameters that a fused step can update.
 
@@ -31,7 +36,7 @@ def implementation_switches(
     switches = {"fused", "foreach"} & set(inspect.signature(optimizer_class).parameters)
     if implementation == "auto":
         return {"fused": True} if prefer_fused and _are_fusable(parameters, devices) else {}
-    if implementation == "compiled":
+    if implementation in ("compiled", "blocks"):
         return {}
     if implementation == "single":
         return dict.fromkeys(switches, False)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -19,7 +19,7 @@ class Kernel:
 
     Attributes:
         name: unique; a copied or pickled optimizer finds its kernel by it.
-        shown_as: the name of such steps in a plan: fused, blocks or compiled.
+        shown_as: the name of such steps in a plan.
         classes: the optimizer classes whose step it takes, with the subclasses that inherit that step.
         implementations: values of a factory's `implementation` that it is chosen for.
         step: takes a step of an optimizer whose gradients are there, within its step hooks and without autograd.
@@ -33,10 +33,12 @@ class Kernel:
         norm: returns the joint L2 norm of plain tensors on the CPU, all of float32 or all of float64, in one pass, or
             None; left out: torch's norms are used.
         after_load: is called when a state dict was loaded, which torch casts to the types of the parameters.
+        repays: returns whether `auto` chooses it for an optimizer of that size; left out: it does for any.
+        next_best: takes the steps from then on if this one no longer can; left out: the class takes them.
     """
 
     name: str
-    shown_as: str
+    shown_as: Literal["compiled", "fused", "blocks"]
     classes: tuple[type[Optimizer], ...]
     implementations: tuple[str, ...]
     step: Callable[[Host], None]
@@ -48,3 +50,5 @@ class Kernel:
     norm: Callable[[Sequence[Tensor]], float | None] | None = None
     unsupported_state_dtype: Callable[[Host], str | None] | None = None
     after_load: Callable[[Host], None] | None = None
+    repays: Callable[[Host], bool] | None = None
+    next_best: "Kernel | None" = None

@@ -38,7 +38,7 @@ from ..transforms.gradient_scale import scale_in_place
 from ..transforms.load_hooks import apply_load_pre_hooks, without_load_pre_hooks
 from ..transforms.local_shards import on_local_shards
 from ..transforms.shards import check_placement, check_sharded_later
-from ..transforms.step_hooks import without_hooks
+from ..transforms.step_hooks import hooked, without_hooks
 from ..transforms.step_options import StepOptions
 from ..transforms.tracing import refuse_capture, untraced
 from ..types import ParamGroup, StateDict
@@ -69,10 +69,14 @@ class ScheduledOptimizer(Optimizer):
     """Clipping, caution and the type of the moments."""
     kernel: Kernel | None = None
     """Takes the class's steps in its place, to the same effect; None: the class takes them."""
-    checked_signature: tuple[object, ...] | None = None
-    """The signature of the tensors that the kernel last checked; while it is the same, a step needs no check."""
+    checked_tensors: object = None
+    """What the kernel has last checked, if it could be; while that stays the same, a step needs no check."""
+    prepared_step: object = None
+    """A compiled step with the addresses of the tensors that were last checked."""
     is_laid_out: bool = False
     """Whether the checked gradients and state have the strides of their parameters."""
+    unsupported: str | None = None
+    """Why the class took the last step, and not the kernel; None: the kernel took it."""
     grad_norm: Tensor | None = None
     """With `grad_clip_norm`, the joint L2 norm of the gradients before the last clipping, a scalar."""
     gradient_scale: Tensor | None = None
@@ -199,7 +203,7 @@ class ScheduledOptimizer(Optimizer):
 
     def use_kernel(self, kernel: Kernel) -> None:
         """Let `kernel` take the class's steps from now on."""
-        self.kernel = kernel
+        self.kernel, self.checked_tensors, self.prepared_step = kernel, None, None
 
     def make_cautious(self, caution: Caution) -> None:
         """Make the steps cautious from now on.
@@ -316,8 +320,7 @@ def _scaled_step(
         optimizer.__dict__.pop("known_norm", None)
 
 
-@Optimizer.profile_hook_step
-@torch.no_grad()
+@hooked(clip_before_step)
 def _kernel_step(optimizer: ScheduledOptimizer, closure: Closure | None = None) -> object:
     kernel = optimizer.kernel
     assert kernel is not None  # or another step would have been picked

@@ -4,10 +4,12 @@ import socket
 
 import pytest
 import torch
+from conftest import NO_COMPILER
 from run_together import config, replaced, trained
 from torch import distributed
 from worlds import own_world, trainer_of
 
+from optimizer.kernels import compiled, limits, native_library
 from trainer import offline_trainer, same_run
 from trainer.distributed.comparison import differences
 from trainer.errors import ConfigError, UserCodeError
@@ -60,6 +62,26 @@ def another_content():
         return {**made, "x": made["x"] + 0.01}
 
     return replaced(sample_parts.TensorSplit, "batch", other)
+
+
+def no_compiler():
+    """Let this process fail to compile steps."""
+
+    def fail(*of):
+        raise OSError("there is no compiler here")
+
+    return replaced(native_library, "check_step", fail)
+
+
+def refused_with_large_components(made, prepare):
+    """Return the message of each process of a run whose optimizers are large enough to be compiled."""
+    undone = [replaced(limits, name, 1) for name in ("LEAST_ELEMENTS", "LEAST_ELEMENTS_OF_ADAM")]
+    undone.append(replaced(compiled, "FAILURES", {}))
+    try:
+        return refused([made, made], prepare)
+    finally:
+        for undo in undone:
+            undo()
 
 
 def unreadable_sample():
@@ -176,6 +198,21 @@ def test_other_weights_versions_and_values_are_refused(two_workers, tmp_path, pr
     assert f"rank 1 ({HOST}): {named}" in messages[0]
     assert messages[0].count("rank 1") == 1 or "sketch" in named  # nothing else differs
     assert not (tmp_path / "run").exists()
+
+
+@NO_COMPILER
+def test_steps_that_one_process_cannot_compile_are_refused_unless_all_take_others(two_workers, tmp_path):
+    made = config(tmp_path / "run")
+    messages = two_workers.call(refused_with_large_components, made, no_compiler)
+    assert messages[0] == messages[1]
+    for name, shown in (("first", "fused"), ("second", "blocks")):
+        line = f"model.component_optims.{name}: implementation of its steps: '{shown}'"
+        assert f"rank 1 ({HOST}): {line}, where rank 0 ({HOST}) has 'compiled'" in messages[0]
+        made["model"]["component_optims"][name]["params"]["implementation"] = shown
+    assert f"rank 1 ({HOST}): compiling a step failed: there is no compiler here" in messages[0]
+    assert "the same C compiler" in messages[0]
+    assert not (tmp_path / "run").exists()
+    assert two_workers.call(refused_with_large_components, made, no_compiler) == [None, None]
 
 
 def test_samples_that_one_process_cannot_read_are_an_error_when_they_are_needed(two_workers, tmp_path):

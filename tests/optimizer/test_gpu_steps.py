@@ -23,8 +23,8 @@ STEPS = [
     ("adamw", {"implementation": "compiled"}),
     ("adamw", CAUTIOUS),
     ("sgd", CAUTIOUS | {"momentum": 0.9}),
+    ("schedule_free_radam", {"silent_sgd_phase": False, "implementation": "blocks"}),
     ("schedule_free_radam", {"silent_sgd_phase": False}),
-    ("schedule_free_radam", {"silent_sgd_phase": False, "implementation": "compiled"}),
 ]
 
 
@@ -73,7 +73,8 @@ def test_a_step_on_a_cuda_device_is_that_of_the_cpu_and_its_state_moves_between_
         ("adamw", {"use_cautious_optimizer": True}, "compiled"),
         ("sgd", {"use_cautious_optimizer": True, "momentum": 0.9}, "compiled"),
         ("sgd", {"use_cautious_optimizer": True}, "default + reference"),
-        ("schedule_free_radam", {}, "blocks"),
+        ("schedule_free_radam", {}, "compiled"),
+        ("schedule_free_radam", {"implementation": "blocks"}, "blocks"),
     ],
 )
 def test_auto_chooses(key, params, shown):

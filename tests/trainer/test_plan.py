@@ -6,11 +6,12 @@ import sys
 
 import pytest
 import torch
-from conftest import DIGITS, needs
+from conftest import DIGITS, NO_COMPILER, needs
 from safetensors import safe_open
 from sample_runs import ADAMW, MLPS, SCHEDULE_FREE, config
 from screens import drawn, pipe, terminal, text_on
 
+from optimizer.kernels import compiled, native_library
 from trainer import load_config, train
 from trainer.offline_trainer import OfflineTrainer
 from trainer.reporting.plan_table import drawn_plan, plan_text, show_plan
@@ -185,3 +186,37 @@ def test_the_plan_is_shown_by_train_on_a_terminal(tmp_path):
     console = terminal(40)
     train(config(tmp_path / "run", MLPS, {"first": ADAMW, "second": ADAMW}, total_steps=1), console=console)
     assert "first\n  params     49\n" in re.sub(" +\n", "\n", text_on(console))
+
+
+def plan_of_large_components(tmp_path, **params):
+    """Return the plan of two components of 4.5 million parameters each."""
+    components = {name: {"type": "mlp", "params": {**MLPS[name]["params"], "hidden": [500_000]}} for name in MLPS}
+    optims = {"first": {**ADAMW, "params": {**ADAMW["params"], **params}}, "second": SCHEDULE_FREE}
+    return OfflineTrainer(load_config(config(tmp_path / "run", components, optims)), pipe()).plan()
+
+
+@NO_COMPILER
+def test_the_plan_shows_compiled_steps_and_compiles_nothing_for_its_sizes(tmp_path, monkeypatch):
+    check, checked = native_library.check_step, []
+    monkeypatch.setattr(native_library, "check_step", lambda *of: checked.append(of[0]) or check(*of))
+    made = plan_of_large_components(tmp_path)
+    assert [component.step for component in made.components] == ["compiled", "compiled"]
+    assert checked == ["adam", "schedule_free_radam"]
+    assert made.notes == []
+    parameters, tensors = 500_000 * 9 + 4, 4
+    assert made.checkpoint_bytes.optimizer_state == 4 * (2 * parameters + tensors) + 4 * 3 * parameters
+
+
+def test_without_a_compiler_the_plan_shows_the_next_best_and_why(tmp_path, monkeypatch):
+    def fail(*of):
+        raise OSError("cc could not compile native.c: no space left\nand more")
+
+    monkeypatch.setattr(native_library, "check_step", fail)
+    monkeypatch.setattr(compiled, "FAILURES", {})
+    for params, shown in (({}, "fused"), ({"implementation": "single"}, "single")):
+        made = plan_of_large_components(tmp_path, **params)
+        assert [component.step for component in made.components] == [shown, "blocks"]
+        reason = "compiled they would be faster, but cc could not compile native.c: no space left"
+        notes = [f"first: its steps are fused; {reason}", f"second: its steps are blocks; {reason}"]
+        assert made.notes == (notes if shown == "fused" else notes[1:])
+        assert made.warnings == []

@@ -6,10 +6,12 @@ import random
 import pytest
 import sample_parts
 import torch
+from conftest import NO_COMPILER
 from mutations import seal
 from rich.console import Console
 from sample_runs import ADAMW, SCHEDULE_FREE, config, two
 
+from optimizer.kernels import compiled, limits, native_library
 from trainer import load_config, resume, train
 from trainer.checkpoint.provenance import data_difference, data_fingerprint
 from trainer.offline_trainer import OfflineTrainer
@@ -25,10 +27,10 @@ def run(tmp_path):
     return tmp_path / "run"
 
 
-def resumed(run):
+def resumed(run, overrides=None):
     console = Console(width=1000)
     with console.capture() as printed:
-        resume(run / MIDDLE, console=console)
+        resume(run / MIDDLE, overrides, console=console)
     return printed.get()
 
 
@@ -74,12 +76,11 @@ def test_everything_that_differs_is_in_that_line(run):
     def change(saved):
         saved |= {"torch": "2.9.1", "cpu_capability": "AVX9", "python": "3.0", "a_later_one": 3}
         saved["mkl"] = {"MKL_CBWR": "SSE2"}
-        saved["implementations"]["first"] = "single"
         del saved["numpy"]
 
     edit(run, change)
     (line,) = [line for line in resumed(run).splitlines() if "machine setting" in line]
-    for what in ("torch 2.9.1 -> ", "cpu_capability AVX9 -> ", "MKL_CBWR SSE2 -> ", "steps of first single -> "):
+    for what in ("torch 2.9.1 -> ", "cpu_capability AVX9 -> ", "MKL_CBWR SSE2 -> "):
         assert what in line
     assert "numpy" not in line
     assert "a_later_one" not in line
@@ -205,3 +206,46 @@ def test_one_sample_and_types_without_numpy_have_a_fingerprint():
 def test_the_fingerprint_is_the_same_for_a_run_and_its_resume(run):
     trainer = OfflineTrainer(load_config(run / "config.yaml"), Console(quiet=True), resumed=True)
     assert trainer.provenance == json.loads((run / MIDDLE / "trainer.json").read_text())["provenance"]
+
+
+@pytest.fixture
+def all_are_large(monkeypatch):
+    """Let `auto` compile steps of any size. Returns a function after whose call compiling fails."""
+    for name in ("LEAST_ELEMENTS", "LEAST_ELEMENTS_OF_ADAM"):
+        monkeypatch.setattr(limits, name, 1)
+
+    def fail(*of):
+        raise OSError("there is no compiler")
+
+    monkeypatch.setattr(compiled, "FAILURES", {})
+    return lambda: monkeypatch.setattr(native_library, "check_step", fail)
+
+
+PINNED = {"first": "fused", "second": "blocks"}
+PINS = {f"model.component_optims.{name}.params.implementation": value for name, value in PINNED.items()}
+
+
+@NO_COMPILER
+def test_a_resume_that_takes_other_steps_says_so_and_how_to_keep_the_former(run, request):
+    whole = (run / "checkpoints/step_00000006/first/model.safetensors").read_bytes()
+    request.getfixturevalue("all_are_large")
+    (line,) = [line for line in resumed(run).splitlines() if "its last bits differ" in line]
+    assert "of the steps: first fused -> compiled, second blocks -> compiled: the run continues" in line
+    options = line.partition("To keep the former: ")[2].split()
+    assert options == [f"--{path}={value}" for path, value in PINS.items()]
+    saved = json.loads((run / "checkpoints/step_00000006/trainer.json").read_text())["provenance"]
+    assert saved["implementations"] == {"first": "compiled", "second": "compiled"}
+    assert "implementations of the steps" not in resumed(run, PINS)
+    assert (run / "checkpoints/step_00000006/first/model.safetensors").read_bytes() == whole
+
+
+@NO_COMPILER
+def test_provenance_has_what_took_the_steps_in_the_end(tmp_path, all_are_large):
+    made = config(tmp_path / "run", two(), OPTIMS, total_steps=6, save_every=3)
+    trainer = OfflineTrainer(load_config(made), Console(quiet=True))
+    assert trainer.provenance["implementations"] == {"first": "compiled", "second": "compiled"}
+    all_are_large()
+    trainer.config.train.run_dir.mkdir()
+    trainer.run()
+    saved = json.loads((tmp_path / "run" / MIDDLE / "trainer.json").read_text())["provenance"]
+    assert saved["implementations"] == PINNED

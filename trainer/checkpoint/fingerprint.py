@@ -7,6 +7,7 @@ from functools import reduce
 from operator import getitem
 
 from optimizer import Horizon
+from optimizer.kernels import IMPLEMENTATIONS
 from optimizer.types import JsonObject
 
 from ..config.freeze import FreezeUntil
@@ -71,7 +72,7 @@ def config_changes(saved: JsonObject, now: JsonObject) -> list[Row]:
         now: The same of the run; only `config` and `data` are compared.
     """
     rows = differing_leaves(fingerprint_leaves(saved), fingerprint_leaves(now))
-    return sorted((row for row in rows if not _is_same_path(row[1], row[2])), key=lambda row: row[0])
+    return sorted((row for row in rows if not _is_unimportant(*row)), key=lambda row: row[0])
 
 
 def differing_leaves(first: JsonObject, second: JsonObject, absent: object = None) -> list[Row]:
@@ -97,6 +98,16 @@ def leaves(value: object, path: str = "") -> JsonObject:
     return {
         leaf: item for key, inner in named for leaf, item in leaves(inner, f"{path}.{key}" if path else key).items()
     }
+
+
+def _is_unimportant(path: str, saved: object, now: object) -> bool:
+    """Return whether a difference leaves the training the same: in a path's form, or in how the steps are computed.
+
+    A resume logs which implementation takes the steps, if it differs.
+    """
+    if path.endswith(".implementation") and saved in IMPLEMENTATIONS and now in IMPLEMENTATIONS:
+        return True
+    return _is_same_path(saved, now)
 
 
 def _is_same_path(saved: object, now: object) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from optimizer.kernels import implementation_of
+from optimizer.kernels import IMPLEMENTATIONS, implementation_of
 from optimizer.state import torch_name
 from optimizer.types import JsonObject
 
@@ -28,7 +28,10 @@ TOLERANCE = 1e-5
 """The rounding error of a sketch, as a fraction of the norm of the values."""
 
 _MKL = ("MKL_CBWR", "MKL_DYNAMIC", "MKL_NUM_THREADS")
-_NOT_A_SETTING = ("data",)
+STEPS = "implementations"
+"""The entry with the implementation that takes the steps of each component."""
+
+_NOT_A_SETTING = ("data", STEPS)
 
 
 def provenance(device: torch.device, optimizers: Mapping[str, Optimizer], data: DataSet, seed: int) -> JsonObject:
@@ -54,13 +57,18 @@ def provenance(device: torch.device, optimizers: Mapping[str, Optimizer], data: 
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "mkl": {name: os.environ[name] for name in _MKL if name in os.environ},
-        "implementations": {name: implementation_of(optimizer) for name, optimizer in optimizers.items()},
+        STEPS: implementations(optimizers),
         "data": data_fingerprint(data, seed),
     }
 
 
+def implementations(optimizers: Mapping[str, Optimizer]) -> dict[str, str]:
+    """Return how each optimizer takes its steps now, by component."""
+    return {name: implementation_of(optimizer) for name, optimizer in optimizers.items()}
+
+
 def log_differences(saved: JsonObject, now: JsonObject, data: DataSet, seed: int, log: Callable[[str], None]) -> None:
-    """Log one line on software and machine and one on the data, each only if something differs.
+    """Log one line on software and machine, one on the steps and one on the data, each only if something differs.
 
     Args:
         saved: The provenance in the checkpoint; empty if an older version wrote it.
@@ -69,7 +77,8 @@ def log_differences(saved: JsonObject, now: JsonObject, data: DataSet, seed: int
         seed: The run's.
         log: Prints a line.
     """
-    for line in (settings_difference(saved, now), data_difference(saved, now, data, seed)):
+    lines = settings_difference(saved, now), steps_difference(saved, now), data_difference(saved, now, data, seed)
+    for line in lines:
         if line is not None:
             log(line)
 
@@ -83,8 +92,7 @@ def settings_difference(saved: JsonObject, now: JsonObject) -> str | None:
     for name in [name for name in now if name in saved and name not in _NOT_A_SETTING]:
         before, after = saved[name], now[name]
         if isinstance(before, Mapping) and isinstance(after, Mapping):
-            keys = sorted({*before, *after} if name == "mkl" else before.keys() & after.keys())
-            pairs |= {key if name == "mkl" else f"steps of {key}": (before.get(key), after.get(key)) for key in keys}
+            pairs |= {key: (before.get(key), after.get(key)) for key in sorted({*before, *after})}
         else:
             pairs[name] = before, after
     differing = [f"{name} {before} -> {after}" for name, (before, after) in pairs.items() if before != after]
@@ -92,6 +100,22 @@ def settings_difference(saved: JsonObject, now: JsonObject) -> str | None:
         return None
     listed = ", ".join(differing)
     return f"resumed on another machine setting: {listed}: the run continues, but not bit for bit"
+
+
+def steps_difference(saved: JsonObject, now: JsonObject) -> str | None:
+    """Return a line on the components whose steps another implementation took until now; None if there are none."""
+    before, after = saved.get(STEPS), now.get(STEPS)
+    if not (isinstance(before, Mapping) and isinstance(after, Mapping)):
+        return None
+    differing = [name for name in after if name in before and before[name] != after[name]]
+    if not differing:
+        return None
+    listed = ", ".join(f"{name} {before[name]} -> {after[name]}" for name in differing)
+    line = f"resumed with other implementations of the steps: {listed}: the run continues, but its last bits differ"
+    pinned = [f"model.component_optims.{name}.params.implementation={before[name]}" for name in differing]
+    if any(before[name] not in IMPLEMENTATIONS for name in differing):
+        return line
+    return f"{line}. To keep the former: {' '.join(f'--{option}' for option in pinned)}"
 
 
 def data_difference(saved: JsonObject, now: JsonObject, data: DataSet, seed: int) -> str | None:

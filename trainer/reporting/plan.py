@@ -12,9 +12,10 @@ from optimizer import EmbeddedScheduler, Horizon, ScheduledFactory
 from optimizer.analysis import schedule_warnings
 from optimizer.config import counted
 from optimizer.factories import trainable_parameters
-from optimizer.kernels import implementation_of
+from optimizer.kernels import implementation_of, uncompiled_reason
 from optimizer.types import HasSchedule, JsonObject
 
+from ..config.entries import OptimConfig
 from ..config.freeze import FreezeUntil
 from ..config.schema import ExperimentConfig, ModelConfig
 from ..distributed.world import World
@@ -81,7 +82,7 @@ class Plan:
     processes: int
     checkpoint_bytes: CheckpointBytes
     notes: list[str]
-    """A line for each optimizer that is skipped, parameter group, and average of weights."""
+    """A line for each optimizer that is skipped or could not be compiled, parameter group, and average of weights."""
     warnings: list[str]
     """A line for each suspicious value."""
 
@@ -218,11 +219,23 @@ def _schedule_text(optimizer: Optimizer | None) -> str | None:
 def _notes(config: ExperimentConfig, components: nn.ModuleDict, optimizers: Mapping[str, Optimizer]) -> list[str]:
     lines = [line for name, optimizer in optimizers.items() for line in _group_lines(name, optimizer)]
     for name, optim in config.model.component_optims.items():
-        if name not in optimizers:
+        if name in optimizers:
+            lines += _uncompiled_line(name, optim, optimizers[name])
+        else:
             is_empty = next(components[name].parameters(), None) is None
             reason = "has no parameters" if is_empty else "is frozen"
             lines.append(f"{name} {reason}: its optimizer {optim.type} is skipped")
     return lines
+
+
+def _uncompiled_line(name: str, optim: OptimConfig, optimizer: Optimizer) -> list[str]:
+    """Return a line if compiled steps would be faster than those that `auto` takes, and compiling failed."""
+    is_auto = getattr(optim.factory, "implementation", None) == "auto"
+    reason = uncompiled_reason(optimizer) if is_auto else None
+    if reason is None:
+        return []
+    why = reason.partition("\n")[0]
+    return [f"{name}: its steps are {implementation_of(optimizer)}; compiled they would be faster, but {why}"]
 
 
 def _group_lines(name: str, optimizer: Optimizer) -> list[str]:

@@ -1,0 +1,47 @@
+"""From which size on `auto` takes a compiled step: where that is faster than the next best, and repays its compiling.
+
+The whole sizes count, also of sharded parameters, so that all processes choose the same.
+"""
+
+import sys
+
+from torch import Tensor
+
+from ..scheduling.optimizer import ScheduledOptimizer
+from ..transforms.float64_step import HALVES
+
+LEAST_ELEMENTS = 262_144
+"""Elements of an optimizer from which cautious and schedule-free steps are compiled on the CPU.
+
+Compiled they take half of the time of steps in blocks at any size; so small a model takes a fraction of a millisecond
+in either way.
+"""
+
+LEAST_ELEMENTS_OF_ADAM = 4_194_304
+"""Elements from which steps of Adam and AdamW are compiled on the CPU: where they no longer fit into a cache."""
+
+
+def repays(optimizer: ScheduledOptimizer) -> bool:
+    """Return whether `auto` takes a compiled step that is cautious or schedule-free: on a CUDA device always."""
+    parameters = _parameters(optimizer)
+    return not any(p.is_cpu for p in parameters) or _are_large(parameters, LEAST_ELEMENTS)
+
+
+def repays_adam(optimizer: ScheduledOptimizer) -> bool:
+    """Return whether `auto` takes a compiled step of Adam or AdamW: on a CUDA device torch's fused one stays.
+
+    So does it in half precision: a compiled step rounds moments by noise, that of a shard by another than the whole's.
+    """
+    parameters = _parameters(optimizer)
+    return all(p.is_cpu and p.dtype not in HALVES for p in parameters) and _are_large(
+        parameters, LEAST_ELEMENTS_OF_ADAM
+    )
+
+
+def _parameters(optimizer: ScheduledOptimizer) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def _are_large(parameters: list[Tensor], elements: int) -> bool:
+    # On macOS a compiled step takes one thread, and the others take all.
+    return sys.platform != "darwin" and sum(p.numel() for p in parameters) >= elements
