@@ -8,12 +8,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
-from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from .grad_scaler import loss_scale
 from .gradient_norms import quick_norm, total_norm
 from .gradient_scale import Scales, scale_all
 from .shards import is_sharded
+from .step_hooks import has_foreign_hooks
 from .step_options import StepOptions
 from .tracing import untraced
 
@@ -93,8 +93,7 @@ def scales_in_step(optimizer: Any) -> bool:
     return (
         kernel is not None
         and kernel.scales_gradients
-        and all(hook is clip_before_step for hook in optimizer._optimizer_step_pre_hooks.values())
-        and not (optimizer._optimizer_step_post_hooks or _global_optimizer_pre_hooks or _global_optimizer_post_hooks)
+        and not has_foreign_hooks(optimizer, clip_before_step)
         and getattr(optimizer, "found_inf", None) is None
         and loss_scale(optimizer) is None
     )
