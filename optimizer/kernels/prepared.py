@@ -74,7 +74,8 @@ def take_step(optimizer: ScheduledOptimizer, formula: Formula) -> None:
         prepared = _Prepared(optimizer, formula, tensors, gradients)
     prepared.take(optimizer, tensors.parameters, gradients, formula.begin(optimizer))
     optimizer.prepared_step = prepared if prepared.is_kept else None
-    move_waiting(optimizer)
+    if optimizer.step_options.caution is not None:
+        move_waiting(optimizer)  # a message, which all processes send
 
 
 class _Prepared:
