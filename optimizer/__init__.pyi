@@ -12,6 +12,7 @@ from .factories.base import ScheduledFactory as ScheduledFactory
 from .factories.torch_optim import TorchFactory as TorchFactory
 from .factories.torch_optim import torch_factory as torch_factory
 from .interop.lerobot import make_optimizer_and_scheduler as make_optimizer_and_scheduler
+from .kernels.together import step_together as step_together
 from .schedule_free_radam import RAdamScheduleFreeFactory as RAdamScheduleFreeFactory
 from .schedules.base import SCHEDULE_REGISTRY as SCHEDULE_REGISTRY
 from .schedules.base import Schedule as Schedule

@@ -2,5 +2,6 @@
 
 from .registry import implementation_of, uncompiled_reason
 from .switches import IMPLEMENTATIONS
+from .together import step_together
 
-__all__ = ["IMPLEMENTATIONS", "implementation_of", "uncompiled_reason"]
+__all__ = ["IMPLEMENTATIONS", "implementation_of", "step_together", "uncompiled_reason"]

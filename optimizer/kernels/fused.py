@@ -17,6 +17,7 @@ with the lr as a factor of the decay, as in torch.optim.AdamW.
 """
 
 import torch
+from torch import Tensor
 from torch.optim import SGD, Adagrad, Adam, AdamW
 
 from ..scheduling.kernel import Kernel
@@ -91,13 +92,26 @@ def _step_group(group: ParamGroup, tensors: StepTensors, rows: slice, is_laid_ou
     average, square = MOMENTS
     steps = [state["step"] for state in states]
     count_step(steps)
+    averages, squares = ([state[name] for state in states] for name in (average, square))
+    fused_update(group, parameters, gradients, averages, squares, steps)
+
+
+def fused_update(
+    group: ParamGroup,
+    parameters: list[Tensor],
+    gradients: list[Tensor],
+    averages: list[Tensor],
+    squares: list[Tensor],
+    steps: list[Tensor],
+) -> None:
+    """Update parameters of one type and device, with the numbers of `group`; `steps` count this update already."""
     update = torch._fused_adamw_ if group[DECOUPLED_FLAG] else torch._fused_adam_
     beta1, beta2 = group["betas"]
     update(
         parameters,
         gradients,
-        [state[average] for state in states],
-        [state[square] for state in states],
+        averages,
+        squares,
         [],
         steps,
         lr=group["lr"],

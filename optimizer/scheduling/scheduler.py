@@ -90,12 +90,25 @@ class EmbeddedScheduler:
         self._written.append(group["lr"])
         self._write([group], first=len(self._written) - 1)
 
-    def advance(self, groups: list[ParamGroup]) -> None:
-        """Count one update and write the values of the next."""
+    def advance(self, groups: list[ParamGroup], next_lr: float | None = None) -> None:
+        """Count one update and write the values of the next.
+
+        Args:
+            groups: all groups.
+            next_lr: what `next_lr` returned; left out, it is computed.
+        """
         if self._is_dry_step(groups):
             return
         self.last_epoch += 1
-        self.write(groups)
+        self._write(groups, lr=next_lr)
+
+    def next_lr(self) -> float:
+        """Return the curve's value for the update after the coming one.
+
+        Raises:
+            ValueError: It is not a learning rate.
+        """
+        return self._lr_at(self.last_epoch + 1)
 
     def write(self, groups: list[ParamGroup]) -> None:
         """Write the values of the coming update, and the position, into the groups."""
@@ -186,13 +199,11 @@ class EmbeddedScheduler:
         self._mirror_warp(groups)
         self.write(groups)
 
-    def _write(self, groups: list[ParamGroup], first: int = 0) -> None:
-        """Write into `groups`, the first of which has the index `first` among all."""
+    def _write(self, groups: list[ParamGroup], first: int = 0, lr: float | None = None) -> None:
+        """Write into `groups`, the first of which has the index `first` among all; `lr` is the curve's value."""
         step, ratios = self.last_epoch, self._lr.ratios
-        position = step if self._warp is None else self._warp.position_at(step)
-        lr = self._lr.curve.lr_at(position)
-        if not lr >= 0.0:  # nor is NaN
-            raise ValueError(f"the schedule {self.schedule.key} gives the lr {lr} for update {step}")
+        if lr is None:
+            lr = self._lr_at(step)
         for index, group in enumerate(groups, first):
             if isinstance(group["lr"], Tensor):  # in place: a compiled step is not traced again
                 group["lr"].fill_(lr * ratios[index])
@@ -201,6 +212,19 @@ class EmbeddedScheduler:
                 group["lr"] = lr * ratios[index]
                 group[POSITION] = step
             self._written[index] = group["lr"]
+        if self._moves_momentum or self._others:
+            self._write_options(groups, first, self._position_at(step))
+
+    def _position_at(self, step: int) -> int:
+        return step if self._warp is None else self._warp.position_at(step)
+
+    def _lr_at(self, step: int) -> float:
+        lr = self._lr.curve.lr_at(self._position_at(step))
+        if not lr >= 0.0:  # nor is NaN
+            raise ValueError(f"the schedule {self.schedule.key} gives the lr {lr} for update {step}")
+        return lr
+
+    def _write_options(self, groups: list[ParamGroup], first: int, position: int) -> None:
         if self._moves_momentum:
             self._write_momentum(groups, position)
         for option in self._others:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optimizer.factories import trainable_parameters
+from optimizer.kernels import step_together
 from optimizer.types import StateDict
 
 from ..config.turns import Turns
@@ -249,8 +250,11 @@ class GradientUpdater:
         if self._may_step(names):
             if self.rules.grad_clip_norm:
                 self._norms.clip(names, self._gradients_in_model_order, self.rules.grad_clip_norm)
-            for name in names:
-                self._step_optimizer(name)
+            if len(names) > 1 and self._scaler is None and self.lrs.keys() >= set(names):
+                step_together(map(self._optimizer_to_step, names))
+            else:
+                for name in names:
+                    self._step_optimizer(name)
             for name in names:  # all have moved: an average may be of one of them, and move with another
                 if name not in self._overflowed:
                     self._averages.follow(name)
@@ -363,13 +367,18 @@ class GradientUpdater:
         for name in names:
             self.skipped[name] = self.skipped.get(name, 0) + 1
 
-    def _step_optimizer(self, name: str) -> None:
+    def _optimizer_to_step(self, name: str) -> Optimizer:
+        """Return the optimizer of `name`, whose step comes next: its norm and its lr are noted."""
         optimizer = self.optimizers[name]
-        first = name not in self.lrs
         self.lrs[name] = float(optimizer.param_groups[0]["lr"])
         self.stepped.add(name)
         self._last_step[name] = self.update
         self._norms.hand_over(name)
+        return optimizer
+
+    def _step_optimizer(self, name: str) -> None:
+        first = name not in self.lrs
+        optimizer = self._optimizer_to_step(name)
         try:
             if self._scaler is None:
                 optimizer.step()

@@ -1,0 +1,203 @@
+"""Steps of several optimizers at once: the same bits as one after the other, and fewer calls."""
+
+import copy
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from optimizer import OPTIMIZER_BUILDER_REGISTRY, CautiousOptimizer, Horizon, Schedule, step_together
+from optimizer.kernels import together
+
+ADAMW = {"lr": 0.1, "grad_clip_norm": 0.5, "schedule": {"type": "cosine"}}
+CURVE = {"peak_lr": 0.1, "warmup_steps": 2}
+MIXED = [
+    ("adamw", ADAMW),
+    ("adamw", ADAMW | {"grad_clip_norm": 100.0, "weight_decay": 0.3}),
+    ("adamw", ADAMW | {"grad_clip_norm": None, "betas": (0.5, 0.9), "no_decay": ["1"]}),
+    ("adam", ADAMW | {"weight_decay": 0.1, "maximize": True}),
+    ("adamw_warmup_cosine_decay", CURVE),
+    ("adamw_cosine_schedule", {"max_lr": 0.1}),
+    ("sgd", ADAMW | {"momentum": 0.9}),
+    ("schedule_free_radam", {"lr": 0.1}),
+    ("adamw", ADAMW | {"use_cautious_optimizer": True}),
+    ("adamw", ADAMW | {"implementation": "single"}),
+    ("adamw", ADAMW),
+    ("adamw", ADAMW | {"option_schedules": {"weight_decay": {"type": "linear"}}}),
+]
+
+
+def built(specs, dtype=torch.float32):
+    torch.manual_seed(5)
+    modules = [nn.ParameterList([torch.randn(n, dtype=dtype) for n in (3, 17)]) for _ in specs]
+    optimizers = [
+        OPTIMIZER_BUILDER_REGISTRY[key](**params).build(module, horizon=Horizon(20))
+        for (key, params), module in zip(specs, modules, strict=True)
+    ]
+    for optimizer in optimizers:
+        getattr(optimizer, "train", lambda: None)()
+    return optimizers, [[*module.parameters()] for module in modules]
+
+
+def run(step, specs, prepare=lambda optimizers, parameters, update: None, dtype=torch.float32):
+    optimizers, parameters = built(specs, dtype)
+    for update in range(6):
+        torch.manual_seed(update)
+        for p in (p for each in parameters for p in each):
+            p.grad = torch.randn_like(p)
+        prepare(optimizers, parameters, update)
+        step(optimizers)
+    norms = [getattr(optimizer, "grad_norm", None) for optimizer in optimizers]
+    gradients = [p.grad for each in parameters for p in each]
+    return (
+        parameters,
+        [plain(o.state_dict()) for o in optimizers],
+        norms,
+        gradients,
+        [p._version for p in parameters[0]],
+    )
+
+
+def one_by_one(optimizers):
+    for optimizer in optimizers:
+        optimizer.step()
+
+
+def plain(state):
+    """Return numbers and tensors of a state dict."""
+    groups = [
+        {k: v for k, v in group.items() if isinstance(v, float | int | tuple) and k != "params"}
+        for group in state["param_groups"]
+    ]
+    return [*state["state"].values()], groups, state["scheduler"]["last_epoch"]
+
+
+def assert_equal(*runs):
+    for first, second in pairwise(runs):
+        torch.testing.assert_close(first, second, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_steps_of_all_kinds_equal_those_one_after_the_other(dtype):
+    # torch's fused SGD leaves some elements of new bfloat16 buffers as they were in memory.
+    specs = [(key, params) for key, params in MIXED if dtype != torch.bfloat16 or key != "sgd"]
+    assert_equal(run(one_by_one, specs, dtype=dtype), run(step_together, specs, dtype=dtype))
+
+
+def test_equal_optimizers_take_one_fused_call(monkeypatch):
+    optimizers, parameters = built([("adamw", ADAMW)] * 4)
+    sizes = []
+    whole = together.fused_update
+    monkeypatch.setattr(together, "fused_update", lambda *args: (sizes.append(len(args[1])), whole(*args)))
+    for _ in range(4):
+        for p in (p for each in parameters for p in each):
+            p.grad = torch.ones_like(p)
+        step_together(optimizers)
+    assert sizes[-1] == 8
+
+
+def withhold(optimizers, parameters, update):
+    parameters[update % 2][0].grad = None
+    if update == 4:
+        for p in parameters[1]:
+            p.grad = None
+
+
+def share(optimizers, parameters, update):
+    if update == 0:
+        optimizers[1].add_param_group({"params": [parameters[0][1]], "param_names": ["shared"]})
+
+
+def make_infinite(optimizers, parameters, update):
+    if update == 3:
+        parameters[1][0].grad[1] = float("inf")
+
+
+def double(parameters):
+    parameters[1][0].grad.mul_(2)
+
+
+def hook(optimizers, parameters, update):
+    if update == 3:
+        optimizers[1].register_step_pre_hook(lambda *_: double(parameters))
+
+
+def wrap(optimizers, parameters, update):
+    if update == 3:
+        own = optimizers[1].step
+        optimizers[1].step = lambda: (double(parameters), own())
+
+
+def transpose(optimizers, parameters, update):
+    if update == 3:
+        parameters[1][1].grad = torch.arange(34.0)[::2]
+
+
+def zero_lr(optimizers, parameters, update):  # as torch's distributed checkpoint does
+    if update == 4:
+        for group in optimizers[0].param_groups:
+            group["lr"] = 0.0
+
+
+def overflow(optimizers, parameters, update):  # as GradScaler leaves it
+    for optimizer in optimizers[:2]:
+        optimizer.found_inf = torch.tensor(float(update == 3))
+
+
+@pytest.mark.parametrize("prepare", [withhold, share, make_infinite, hook, wrap, transpose, zero_lr, overflow])
+def test_what_happens_between_the_steps_is_noticed(prepare):
+    specs = [("adamw", ADAMW)] * 3
+    assert_equal(run(one_by_one, specs, prepare), run(step_together, specs, prepare))
+
+
+def test_plain_optimizers_and_wrappers_are_stepped_too():
+    results = []
+    for step in (one_by_one, step_together):
+        weights = [nn.Parameter(torch.ones(2)) for _ in range(2)]
+        optimizers = [torch.optim.SGD(weights[:1], 0.1), CautiousOptimizer(torch.optim.SGD(weights[1:], 0.1))]
+        for weight in weights:
+            weight.grad = torch.tensor([1.0, -2.0])
+        step(optimizers)
+        results.append(weights)
+    assert_equal(*results)
+    step_together([])
+
+
+@pytest.mark.parametrize("broken", [0, 1, 2])
+def test_an_error_leaves_what_steps_one_after_the_other_would_have_left(broken):
+    results = []
+    for step in (one_by_one, step_together):
+        optimizers, parameters = built([("adamw", ADAMW)] * 3)
+        for _ in range(3):
+            for p in (p for each in parameters for p in each):
+                p.grad = torch.ones_like(p)
+            step(optimizers)
+        optimizers[broken].state[parameters[broken][1]]["exp_avg"].untyped_storage().resize_(0)
+        with pytest.raises(RuntimeError, match="freed or resized"):
+            step(optimizers)
+        results.append((parameters, [copy.copy(o.scheduler.last_epoch) for o in optimizers]))
+    assert_equal(*results)
+
+
+class Failing(Schedule):
+    absolute = False
+
+    def lr_at(self, update):
+        return 1.0 if update < 5 else -1.0
+
+
+def test_a_schedule_that_fails_leaves_what_steps_one_after_the_other_would_have_left():
+    results = []
+    for step in (one_by_one, step_together):
+        optimizers, parameters = built([("adamw", ADAMW)] * 3)
+        curve = Failing().bind()
+        optimizers[1].scheduler._lr.curve = curve
+        for p in (p for each in parameters for p in each):
+            p.grad = torch.ones_like(p)
+        for _ in range(4):
+            step(optimizers)
+        with pytest.raises(ValueError, match="gives the lr"):
+            step(optimizers)
+        results.append((parameters, [o.scheduler.last_epoch for o in optimizers]))
+    assert_equal(*results)
