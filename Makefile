@@ -46,6 +46,7 @@ bench: .venv/test.stamp
 soak: .venv/test.stamp
 	$(BIN)/python benchmarks/kill_and_resume.py
 	$(BIN)/python benchmarks/soak.py
+	$(BIN)/python benchmarks/sanitizers.py
 	INNERSTEP_MUTATIONS=6000 $(BIN)/pytest tests/reliability/test_mutations.py
 	INNERSTEP_CONFIG_MUTATIONS=10000 $(BIN)/pytest tests/reliability/test_config_mutations.py
 

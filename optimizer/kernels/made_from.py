@@ -60,7 +60,7 @@ def file_state(word: str) -> tuple[str, int, int] | None:
 
 
 def _processor() -> bytes:
-    """Return what is known of this machine's processor; nothing if that is too little to tell it from others."""
+    """Return a description of this machine's processor; nothing if too little is known to distinguish it."""
     if sys.platform == "darwin":
         return _sysctl(b"machdep.cpu.brand_string")
     try:

@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from threading import Thread
@@ -55,6 +56,10 @@ _HANGING: dict[tuple[object, ...], float] = {}
 """The times until which compilers are not started again."""
 
 
+class LoadError(OSError):
+    """The system does not load a library."""
+
+
 def check_step(step: str, dtype: torch.dtype, state_dtype: torch.dtype) -> None:
     """Compile a step if it is not compiled yet.
 
@@ -81,26 +86,33 @@ def library(step: str, dtype: torch.dtype, state_dtype: torch.dtype) -> ctypes.C
     """
     # Two OpenMP libraries in a process would have two sets of threads, each spinning while the other works.
     openmp = [str(path) for path in (Path(torch.__file__).parent / "lib").glob("libgomp*")]
-    compiler, flags = _compiler(), [*FLAGS, *_flags_of_system(), *_defines(step, dtype, state_dtype)]
+    compiler, flags = _compiler(), [*FLAGS, *_flags_of_system(), f"-DSTEP={step}", *type_flags(dtype, state_dtype)]
     source = made_from([SOURCE, HEADER], [*compiler, *flags, *openmp])
     test = partial(_tested, step=step, dtype=dtype, state_dtype=state_dtype, compiler=compiler[0])
     for path in kept_libraries.kept(step, source) if source else ():
-        try:
-            return test(path)
-        except OSError:
-            kept_libraries.discard(path)
+        with suppress(OSError):
+            return _tested_or_discarded(path, test)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         made = Path(folder) / "native.so"
         _compile(compiler, [*flags, str(SOURCE), "-o", str(made), *openmp, "-lm"])
-        loaded = test(made)
+        try:
+            loaded = test(made)
+        except LoadError:  # temporary folders may be mounted so that no program runs there
+            kept = kept_libraries.keep(step, source, made.read_bytes()) if source and made.is_file() else None
+            if kept is None:
+                raise
+            return _tested_or_discarded(kept, test)
         if source:
             kept_libraries.keep(step, source, made.read_bytes())
         return loaded
 
 
 def _tested(path: Path, step: str, dtype: torch.dtype, state_dtype: torch.dtype, compiler: str) -> ctypes.CDLL:
-    """Load and try a library. Raises OSError if it is not to be used."""
-    loaded = ctypes.CDLL(str(path))
+    """Load and try a library. Raises OSError if it must not be used, LoadError if it cannot be loaded."""
+    try:
+        loaded = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise LoadError(str(error)) from None
     if not hasattr(loaded, "step"):
         raise OSError(f"{compiler} made a library of {SOURCE.name} without the step {step}")
     try:
@@ -110,11 +122,20 @@ def _tested(path: Path, step: str, dtype: torch.dtype, state_dtype: torch.dtype,
     return loaded
 
 
-def _defines(step: str, dtype: torch.dtype, state_dtype: torch.dtype) -> list[str]:
-    """Return the compiler's flags for a step and its types."""
+def _tested_or_discarded(path: Path, test: Callable[[Path], ctypes.CDLL]) -> ctypes.CDLL:
+    """Test a library that is kept. Raises OSError if it must not be used: then it is kept no longer."""
+    try:
+        return test(path)
+    except OSError:
+        kept_libraries.discard(path)
+        raise
+
+
+def type_flags(dtype: torch.dtype, state_dtype: torch.dtype) -> list[str]:
+    """Return the compiler's flags for the types of parameters and their state."""
     parameter, state = (str(kind).removeprefix("torch.") for kind in (dtype, state_dtype))
     real = "float64" if dtype is torch.float64 else "float32"
-    return [f"-DSTEP={step}", f"-DPARAMETER={parameter}", f"-DSTATE={state}", f"-DREAL={real}"]
+    return [f"-DPARAMETER={parameter}", f"-DSTATE={state}", f"-DREAL={real}"]
 
 
 def _flags_of_system() -> tuple[str, str]:
@@ -166,8 +187,8 @@ def _run_compiler(command: Sequence[str]) -> tuple[int, str]:
     )
     messages = bytearray()
     reader = Thread(target=_read_beginning, args=(process.stderr, messages), daemon=True)
-    reader.start()
     try:
+        reader.start()
         code = process.wait(SECONDS_TO_COMPILE)
     except BaseException as error:
         if sys.platform == "win32":
@@ -175,9 +196,11 @@ def _run_compiler(command: Sequence[str]) -> tuple[int, str]:
         else:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        if not isinstance(error, subprocess.TimeoutExpired):
-            raise
-        raise TimeoutError(_hanging(command[0])) from None
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise TimeoutError(_hanging(command[0])) from None
+        if isinstance(error, RuntimeError):
+            raise OSError(f"{command[0]}: {error}") from None  # no thread can be started
+        raise
     reader.join(SECONDS_TO_READ)  # a process that it left behind may hold the pipe open
     return code, messages.decode(errors="replace").strip()
 

@@ -1,6 +1,8 @@
 """A C compiler, whatever it does, ends with a message when the optimizer is built, and leaves no process."""
 
 import os
+import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from conftest import NO_COMPILER
 from torch import nn
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY
-from optimizer.kernels import native_library
+from optimizer.kernels import native_library, self_test
 
 
 @pytest.fixture
@@ -82,6 +84,62 @@ def test_of_much_that_a_compiler_says_the_beginning_is_shown(compiler, monkeypat
 def test_a_compiler_that_makes_no_library_is_told_when_the_optimizer_is_built(compiler, script, message):
     with pytest.raises(ValueError, match=f"^implementation: .* has no compiled one here: (.|\n)*({message})"):
         compiler(script)
+
+
+def test_a_compiler_that_did_not_end_is_not_waited_for_again_at_once(compiler, tmp_path, monkeypatch):
+    monkeypatch.setattr(native_library, "SECONDS_TO_COMPILE", 0.5)
+    message = r"odd-cc did not compile native\.c .* try again in a minute"
+    with pytest.raises(ValueError, match=message):
+        compiler("echo >> calls; exec sleep 1000")
+    for key in ("adamw", "schedule_free_radam"):
+        with pytest.raises(ValueError, match=message):
+            OPTIMIZER_BUILDER_REGISTRY[key](implementation="compiled").build([nn.Parameter(torch.zeros(3))])
+    assert (tmp_path / "calls").read_text() == "\n"
+
+
+BROKEN = {
+    "every thread takes every turn": (
+        "#include <omp.h>\n#define omp_get_num_threads() 1\n#define omp_get_thread_num() 0",
+        "differs between 1 and 2 threads",
+    ),
+    "threads that are not there": (
+        "#include <omp.h>\n#define omp_get_num_threads() 3\n#define omp_get_thread_num() 2",
+        "of [0-9,]+ elements wrong|differs between",
+    ),
+    "wrong arithmetic": ("#include <tgmath.h>\n#undef sqrt\n#define sqrt(x) (x)", "[0-9,]+ of [0-9,]+ elements wrong"),
+}
+
+
+@NO_COMPILER
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_library_that_computes_something_else_is_refused(compiler, tmp_path, monkeypatch, fault):
+    monkeypatch.setattr(native_library, "SECONDS_TO_COMPILE", 60)
+    monkeypatch.setenv("INNERSTEP_CACHE", str(tmp_path / "kept"))
+    header, message = BROKEN[fault]
+    (tmp_path / "broken.h").write_text(header)
+    with pytest.raises(
+        ValueError, match=rf"odd-cc made a library of native\.c that is wrong: .* adam {message}|{message}"
+    ):
+        compiler('exec cc -include broken.h "$@"')
+    assert not list((tmp_path / "kept").glob("*"))
+
+
+@NO_COMPILER
+def test_a_step_that_does_not_end_is_refused(compiler, tmp_path, monkeypatch):
+    monkeypatch.setattr(native_library, "SECONDS_TO_COMPILE", 60)
+    monkeypatch.setattr(self_test, "SECONDS", 0.2)
+    (tmp_path / "other.c").write_text("#include <unistd.h>\nlong step(void *work, int threads) { return sleep(2); }")
+    take_output = 'for last in "$@"; do case "$last" in *.so) out="$last";; esac; done'
+    with pytest.raises(ValueError, match=r"a trial of the step adam did not end in 0\.2 seconds"):
+        compiler(f'{take_output}; exec cc -shared -fPIC other.c -o "$out"')
+
+
+@pytest.mark.skipif(shutil.which("clang") is None or sys.platform == "darwin", reason="needs clang, and torch's OpenMP")
+def test_clang_with_another_openmp_than_torchs_is_refused(monkeypatch):
+    monkeypatch.setenv("CC", "clang")
+    native_library.library.cache_clear()
+    with pytest.raises(ValueError, match=r"clang (made a library of native\.c that is wrong|could not compile)"):
+        OPTIMIZER_BUILDER_REGISTRY["adamw"](implementation="compiled").build([nn.Parameter(torch.zeros(3))])
 
 
 def test_an_empty_CC_is_the_usual_compiler(monkeypatch):  # noqa: N802  # the variable's name

@@ -1,5 +1,6 @@
 """Compiled libraries in a folder for the next processes: what is not whole, or not ours alone, is made again."""
 
+import ctypes
 import os
 import signal
 import stat
@@ -245,6 +246,22 @@ def test_a_full_disk_keeps_nothing_and_is_no_error(compiler, tmp_path, monkeypat
     build()
     assert calls(tmp_path) == 2
     assert list((tmp_path / "kept").iterdir()) == []
+
+
+@pytest.mark.parametrize("refused", ["native.so", "kept"])
+def test_a_folder_from_which_no_program_runs_is_no_error(compiler, tmp_path, monkeypatch, refused):
+    """As if the temporary folder, or that of kept libraries, were mounted with noexec."""
+    load = ctypes.CDLL
+
+    def load_elsewhere(path, *arguments, **options):
+        if refused in str(path):
+            raise OSError(f"{path}: failed to map segment from shared object")
+        return load(path, *arguments, **options)
+
+    monkeypatch.setattr(native_library.ctypes, "CDLL", load_elsewhere)
+    build()
+    build()
+    assert calls(tmp_path) == (1 if refused == "native.so" else 2)
 
 
 @pytest.mark.parametrize("word", ["off", "OFF "])
