@@ -36,10 +36,14 @@ format: .venv/check.stamp
 docs: .venv/docs.stamp
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-bench: .venv/test.stamp
-	CUDA_VISIBLE_DEVICES= $(BIN)/python benchmarks/report.py
-	CUDA_VISIBLE_DEVICES= $(BIN)/python benchmarks/policy_step.py
-	CUDA_VISIBLE_DEVICES= $(BIN)/python benchmarks/averages.py
+# Some 20 minutes. The results are kept in runs/benchmarks, so sections.py can also be run alone, for what is missing.
+bench: export CUDA_VISIBLE_DEVICES =
+bench: .venv/bench.stamp
+	rm -rf runs/benchmarks
+	$(BIN)/python benchmarks/sections.py runs/benchmarks
+	$(BIN)/python benchmarks/report.py runs/benchmarks
+	$(BIN)/python benchmarks/policy_step.py
+	$(BIN)/python benchmarks/averages.py
 	$(BIN)/python benchmarks/robot_data.py
 	$(BIN)/torchrun --standalone --nproc-per-node 2 benchmarks/processes.py
 
@@ -68,6 +72,12 @@ clean:
 
 .venv/test.stamp: pyproject.toml constraints.txt | .venv/bin/python
 	$(INSTALL) '.[test]'
+	touch $@
+
+# timm without what it requires: its optimizers need no torchvision.
+.venv/bench.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) '.[test,bench]'
+	$(PIP_INSTALL) --no-deps timm
 	touch $@
 
 .venv/check.stamp: pyproject.toml constraints.txt | .venv/bin/python

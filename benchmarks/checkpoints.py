@@ -6,12 +6,13 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import DEVICE, machine, medians, table
+from measuring import DEVICE, SHORT, machine, medians, table
+from names import SAVE, STALL, TORCH_SAVE
 from torch import nn
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY
@@ -20,7 +21,7 @@ from trainer.checkpoint.directory import complete_checkpoints, verify
 from trainer.checkpoint.manager import CheckpointManager
 from trainer.config.schema import TrainConfig
 
-SYNCHRONOUS = "torch.save"
+SIDE = 64 if SHORT else 1024
 
 
 class State:
@@ -29,7 +30,7 @@ class State:
     def __init__(self) -> None:
         names = ("backbone", "embedder", "head")
         self.components = nn.ModuleDict(
-            {name: nn.Sequential(*(nn.Linear(1024, 1024) for _ in range(8))) for name in names}
+            {name: nn.Sequential(*(nn.Linear(SIDE, SIDE) for _ in range(8))) for name in names}
         ).to(DEVICE)
         factory: Any = OPTIMIZER_BUILDER_REGISTRY["adamw"]
         factory = factory(lr=1e-3)
@@ -77,10 +78,10 @@ class Savers:
             path.mkdir()
         self._savings = {name: _saving(self.folders[name], name == "beside") for name in ("between", "beside")}
         self.functions: dict[str, tuple[str, Callable[[], object]]] = {
-            SYNCHRONOUS: ("plain", self._plain),
+            TORCH_SAVE: ("plain", self._plain),
             "torch.save, then fsync": ("flushed", self._flushed),
-            "ours: files, checksums, fsync": ("between", lambda: self._ours("between")),
-            "ours with `save_async`: how long training waits": ("beside", lambda: self._ours("beside")),
+            SAVE: ("between", lambda: self._ours("between")),
+            STALL: ("beside", lambda: self._ours("beside")),
             "the rest of that, beside training": ("", self._savings["beside"].wait),
         }
 
@@ -111,7 +112,7 @@ def _saving(folder: Path, asynchronous: bool) -> CheckpointManager:
 def saved(savers: Savers, rounds: int) -> dict[str, float]:
     """Return the median time of each way to save, in seconds."""
     times: dict[str, list[float]] = {name: [] for name in savers.functions}
-    for number in range(rounds + 2):  # two for warming up
+    for number in range((2 if SHORT else rounds) + 2):  # two for warming up
         for name, (folder, save) in savers.functions.items():
             savers.clear(folder)
             start = time.perf_counter()
@@ -120,8 +121,8 @@ def saved(savers: Savers, rounds: int) -> dict[str, float]:
     return {name: statistics.median(measured) for name, measured in times.items()}
 
 
-def measured(rounds: int = 11) -> str:
-    """Return tables of medians."""
+def times(rounds: int = 9) -> dict[str, dict[str, float]]:
+    """Return the median seconds of `saves` and `loads`."""
     with tempfile.TemporaryDirectory() as folder:
         state = State()
         savers = Savers(state, Path(folder))
@@ -133,8 +134,13 @@ def measured(rounds: int = 11) -> str:
             "ours: checksums, into model and optimizers": lambda: state.load(ours),
         }
         loaded = medians(loads, rounds)
-    return f"{table(saves, SYNCHRONOUS)}\n\n{table(loaded, next(iter(loads)))}"
+    return {"saves": saves, "loads": loaded}
+
+
+def tables(found: Mapping[str, Mapping[str, float]]) -> str:
+    """Return the tables of saves and loads."""
+    return "\n\n".join(table(each, next(iter(each))) for each in found.values())
 
 
 if __name__ == "__main__":
-    print(f"{machine()}\n\n{measured()}")
+    print(f"{machine()}\n\n{tables(times())}")

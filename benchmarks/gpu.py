@@ -6,30 +6,43 @@ import gc
 import logging
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
+import bandwidth
 import checkpoints
 import loop
 import optimizers
+import peers
 import scaling
 import step_overhead
 import torch
 from measuring import DEVICE, machine, medians, table
-from optimizers import ADAMW, CALLS, CAUTIOUS, CONTENDERS, FUSED, parameters, started
+from names import ALL, COPY, FUSED
+from optimizers import ADAMW, CALLS, TITLES, WITH_CAUTION
+from peers import started
+from step_tables import memory_table
+from tensors import SHAPES, elements, parameters
 
 SMALL = [(64, 64)] * 2000
 
 
 def steps(title: str) -> str:
     """Return the table of one step over 402.8 million parameters, of the contenders of that title."""
-    times = optimizers.together(title)
-    return f"{table(times, next(iter(times)))}\n\n{optimizers.shares(times)}"
+    times, rates, left_out = optimizers.together(title)
+    lines = [f"{name} did not run: {reason}" for name, reason in left_out.items()]
+    return "\n\n".join([table(times, next(iter(times))), of_a_copy(title, times, rates[COPY]), *lines])
 
 
-def bandwidth() -> str:
-    """Return how fast a copy is."""
-    return f"A copy reads and writes {optimizers.copy_words() * 4 / 1e9:.0f} GB/s."
+def of_a_copy(title: str, times: Mapping[str, float], copied: float) -> str:
+    """Return the share of a copy's bandwidth at which each step moves the bytes that it must move."""
+    least = {name: each * elements(SHAPES) / copied for name, each in optimizers.bytes_of(title).items()}
+    return "Of a copy's bandwidth: " + ", ".join(f"{name} {least[name] / times[name]:.0%}" for name in times)
+
+
+def bandwidths() -> str:
+    """Return how fast simple operations are."""
+    return ", ".join(f"{name} {each / 1e9:.0f} GB/s" for name, each in bandwidth.bandwidths().items())
 
 
 def halves() -> str:
@@ -38,7 +51,7 @@ def halves() -> str:
         in_bfloat16 = optimizers.ours("adamw", **ADAMW, state_dtype="bfloat16")
     except ValueError as error:
         return f"Refused: {error}"
-    times = medians({FUSED: optimizers.fused(), "`adamw`, moments in bfloat16": in_bfloat16}, rounds=15, calls=CALLS)
+    times = medians({FUSED: peers.fused(), "`adamw`, moments in bfloat16": in_bfloat16}, rounds=15, calls=CALLS)
     return table(times, FUSED)
 
 
@@ -50,7 +63,7 @@ def many_tensors() -> str:
         "torch AdamW": torch.optim.AdamW(parameters(SMALL), lr=1e-3).step,
         "`adamw`": ours("adamw", **ADAMW),
         "`adamw`, compiled": ours("adamw", **ADAMW, implementation="compiled"),
-        "`adamw`, cautious, compiled": ours("adamw", **CAUTIOUS, implementation="compiled"),
+        "`adamw`, cautious, compiled": ours("adamw", **WITH_CAUTION, implementation="compiled"),
         "`schedule_free_radam`": started(ours("schedule_free_radam", lr=1e-3)),
         "`schedule_free_radam`, compiled": started(ours("schedule_free_radam", lr=1e-3, implementation="compiled")),
     }
@@ -63,16 +76,16 @@ def overhead() -> str:
 
 
 SECTIONS: dict[str, Callable[[], str]] = {
-    "bandwidth": bandwidth,
-    **{title: partial(steps, title) for title in CONTENDERS},
-    "memory": optimizers.memory,
+    "bandwidth": bandwidths,
+    **{title: partial(steps, title) for title in TITLES},
+    "memory": lambda: memory_table(optimizers.memory(), optimizers.whole()),
     "halves": halves,
     "many_tensors": many_tensors,
     "overhead": overhead,
-    "components": scaling.hundred_components,
-    "growth": lambda: "\n\n".join(scaling.all_growth()),
+    "components": lambda: table(scaling.hundred_components(), ALL, "us"),
+    "growth": lambda: "\n\n".join(scaling.growth_table(*each) for each in scaling.all_growth().items()),
     "loops": lambda: table(loop.times(), "written by hand", "us"),
-    "checkpoints": checkpoints.measured,
+    "checkpoints": lambda: checkpoints.tables(checkpoints.times()),
 }
 
 

@@ -14,7 +14,8 @@ import lightning
 import torch
 import torch.nn.functional as F  # noqa: N812 the field's name for it
 from accelerate.accelerator import Accelerator
-from measuring import DEVICE, machine, table
+from measuring import DEVICE, SHORT, machine, table
+from names import BY_HAND, OURS
 from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -24,7 +25,7 @@ from trainer.config.schema import ExperimentConfig
 from trainer.interfaces.dataset import DataSet, TensorSplit
 from trainer.offline_trainer import OfflineTrainer
 
-UPDATES, BATCH, ROUNDS = 1000, 32, 7
+UPDATES, BATCH, ROUNDS = 20 if SHORT else 1000, 32, 1 if SHORT else 5
 TENSORS = Digits().train.batch(torch.arange(len(Digits().train)))
 WIDTH = 64
 
@@ -190,7 +191,7 @@ def _seconds_since(start: float) -> float:
 def times() -> dict[str, float]:
     """Return the median seconds of an update by loop."""
     loops: dict[str, Callable[[], float]] = {
-        "written by hand": by_hand, "innerstep": ours, "Accelerate": accelerates, "Lightning": lightnings,
+        BY_HAND: by_hand, OURS: ours, "Accelerate": accelerates, "Lightning": lightnings,
     }  # fmt: skip
     measured: dict[str, list[float]] = {name: [] for name in loops}
     for _ in range(ROUNDS):
@@ -202,4 +203,4 @@ def times() -> dict[str, float]:
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    print(f"{machine()}\n\n{table(times(), 'written by hand', 'us')}")
+    print(f"{machine()}\n\n{table(times(), BY_HAND, 'us')}")

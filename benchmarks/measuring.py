@@ -2,21 +2,42 @@
 
 import ctypes
 import gc
+import os
 import platform
 import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+
+@dataclass(frozen=True)
+class Prepared:
+    """A function with something to do before each turn, which is not timed."""
+
+    function: Callable[[], object]
+    prepare: Callable[[], object]
+
+    def __call__(self) -> object:
+        """Call the function."""
+        return self.function()
+
+
 Functions = Mapping[str, Callable[[], object]]
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 """Where tensors are, and by whose clock calls are timed."""
+SHORT = os.environ.get("INNERSTEP_BENCHMARKS") == "short"
+"""Whether everything is small and nothing compiled by torch: a trial of the benchmarks, whose figures mean nothing."""
+if SHORT:
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"
+SLOW_SECONDS, SLOW_TURNS = 0.1, 5
+"""A function that takes longer than that on a CPU takes so many turns at most."""
 
 
 def medians(functions: Functions, rounds: int, calls: int = 1) -> dict[str, float]:
@@ -26,6 +47,7 @@ def medians(functions: Functions, rounds: int, calls: int = 1) -> dict[str, floa
     memory, is not always the same one's lot.
     """
     order, chance = list(functions), random.Random(0)
+    rounds = min(rounds, 2) if SHORT else rounds
     for function in functions.values():  # states are made, code is compiled
         function()
         function()
@@ -33,7 +55,8 @@ def medians(functions: Functions, rounds: int, calls: int = 1) -> dict[str, floa
     for _ in range(rounds):
         chance.shuffle(order)
         for name in order:
-            times[name].append(_seconds(functions[name], calls) / calls)
+            if len(times[name]) < SLOW_TURNS or DEVICE == "cuda" or min(times[name]) * calls < SLOW_SECONDS:
+                times[name].append(_seconds(functions[name], calls) / calls)
     return {name: statistics.median(measured) for name, measured in times.items()}
 
 
@@ -74,6 +97,8 @@ def _status(name: str) -> int:
 
 def _seconds(function: Callable[[], object], calls: int) -> float:
     """Return how long so many calls take: on a CUDA device by its own clock."""
+    if isinstance(function, Prepared):
+        function.prepare()
     if DEVICE == "cpu":
         start = time.perf_counter()
         for _ in range(calls):

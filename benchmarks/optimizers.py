@@ -1,229 +1,272 @@
-"""One step of our optimizers and of the peers' over the same parameters, side by side, and each on its own."""
+"""One step of our optimizers and of the peers' over the same parameters, side by side, and each in a new process."""
 
-import statistics
-import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import cache, partial
 from importlib import import_module
-from importlib.util import find_spec
+from multiprocessing import get_context
 from typing import Any
-from unittest.mock import MagicMock
 
+import bandwidth
+import peers
 import torch
-from measuring import DEVICE, extra_memory, machine, medians
-from torch import Tensor
+from measuring import DEVICE, extra_memory, machine, medians, table
+from names import CAUTIOUS, CLIPPED, FUSED, LIBRARY, SCHEDULE_FREE, TIMM, UNCLIPPED, USUAL, WARMUP
+from tensors import CLIP_NORM, SHAPES, Shapes, Step, elements, parameters, with_gradients
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon
+from optimizer.kernels import implementation_of
+from optimizer.kernels.registry import kernel_by_name
 
-Step = Callable[[], object]
-
-SIDE = 4096 if DEVICE == "cuda" else 1024
-SHAPES = [(SIDE, SIDE)] * 24 + [(SIDE,)] * 48
-"""25.2 million parameters, on a CUDA device 402.8 million: many times its cache."""
 CALLS = 10 if DEVICE == "cuda" else 1
 """Steps in a round: enough that a device does not wait for the first one's launch."""
-PLAIN, FUSED = "torch AdamW + LambdaLR, as users write it", "torch AdamW(fused=True)"
+ROUNDS = 15
+HALF = torch.bfloat16
+
+ADAMW: dict[str, Any] = {"lr": 1e-3, "schedule": {"type": "cosine"}}
+WITH_CAUTION: dict[str, Any] = {**ADAMW, "use_cautious_optimizer": True}
+ROUNDED: dict[str, Any] = {**ADAMW, "stochastic_rounding": True}
 
 
-def parameters(shapes: Sequence[tuple[int, ...]] = SHAPES) -> list[Tensor]:
-    """Return parameters with gradients."""
-    torch.manual_seed(0)
-    made = [torch.nn.Parameter(torch.randn(shape, device=DEVICE) * 0.02) for shape in shapes]
-    for p in made:
-        p.grad = torch.randn_like(p) * 1e-3
-    return made  # type: ignore[return-value]  # parameters are tensors
+@dataclass(frozen=True)
+class Contender:
+    """A step to compare: a function that makes it, and the bytes that it must move for each parameter."""
+
+    make: Callable[[], Step]
+    bytes_each: int = bandwidth.ADAMW
 
 
-def ours(key: str, shapes: Sequence[tuple[int, ...]] = SHAPES, **params: Any) -> Step:
-    """Return the step of an optimizer of ours, without clipping, which the peers do not do either."""
+@dataclass(frozen=True)
+class Results:
+    """Seconds of a step by name, side by side and in new processes, the bandwidths of simple operations side by side
+    with them, the bytes that a step must move for each parameter, and why contenders were left out."""
+
+    together: dict[str, float]
+    alone: dict[str, float]
+    bandwidths: dict[str, float]
+    bytes_each: dict[str, int]
+    left_out: dict[str, str]
+
+
+def built(
+    key: str, shapes: Shapes = SHAPES, *, dtype: torch.dtype = torch.float32, kernel: str | None = None, **params: Any
+) -> Any:
+    """Return an optimizer of ours, without clipping unless `params` have it; `kernel` names one to use instead."""
     factory: Any = OPTIMIZER_BUILDER_REGISTRY[key]
-    step: Step = factory(grad_clip_norm=None, **params).build(parameters(shapes), horizon=Horizon(10**6)).step
+    factory = factory(**{"grad_clip_norm": None, **params})
+    optimizer = factory.build(parameters(shapes, dtype), horizon=Horizon(10**6))
+    if kernel is not None:
+        optimizer.use_kernel(kernel_by_name(kernel))
+    return optimizer
+
+
+def ours(key: str, shapes: Shapes = SHAPES, **options: Any) -> Step:
+    """Return the step of an optimizer of ours."""
+    step: Step = built(key, shapes, **options).step
     return step
 
 
-def two_objects(**options: Any) -> Step:
-    """Return a step of torch's AdamW and of a scheduler beside it."""
-    optimizer = torch.optim.AdamW(parameters(), lr=1e-3, **options)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda update: 1.0 / (1 + update))
+def ours_clipped(**params: Any) -> Step:
+    """Return the step of our AdamW, whose clipping scales the gradients each time."""
+    optimizer = built("adamw", grad_clip_norm=CLIP_NORM, **ADAMW, **params)
+    return with_gradients(optimizer.param_groups[0]["params"], optimizer.step)
 
-    def step() -> None:
-        optimizer.step()
-        scheduler.step()
 
-    return step
+def ours_started(**params: Any) -> Step:
+    """Return the step of our schedule-free RAdam, beyond the updates in which it does nothing."""
+    return peers.started(ours("schedule_free_radam", lr=1e-3, **params))
 
 
 @cache
-def timms() -> Any:
-    """Return timm's optimizers, or None without it (`pip install --no-deps timm`). Its package asks for torchvision,
-    of which they use nothing."""
-    if find_spec("timm") is None:
-        return None
-    if find_spec("torchvision") is None:
-        for name in ("", ".ops", ".ops.misc", ".transforms", ".transforms.functional", ".datasets", ".models"):
-            sys.modules[f"torchvision{name}"] = MagicMock()
-    return import_module("timm.optim")
+def compiled_by_default(key: str, *, cautious: bool = False, dtype: torch.dtype = torch.float32) -> bool:
+    """Return whether `auto` takes the compiled steps for matrices of this size."""
+    params: dict[str, Any] = {"use_cautious_optimizer": True} if cautious else {}
+    return implementation_of(built(key, SHAPES[:1], dtype=dtype, **params)) == "compiled"
 
 
-def heavyballs(**options: Any) -> Step:
-    """Return HeavyBall's AdamW, which compiles itself; its cautious steps not, as that ends in an error of gcc 12."""
-    utils: Any = import_module("heavyball").utils
-    mode = None if options.get("caution") else utils.compile_mode
-    held = parameters()
-    gradients = [p.grad for p in held]
-    optimizer = import_module("heavyball").AdamW(held, lr=1e-3, **options)
-
-    def step() -> None:
-        utils.compile_mode = mode
-        for p, gradient in zip(held, gradients, strict=True):
-            p.grad = gradient  # it takes them away
-        optimizer.step()
-
-    return step
-
-
-def fused() -> Step:
-    """Return the step of torch's fused AdamW."""
-    return torch.optim.AdamW(parameters(), lr=1e-3, fused=True).step
-
-
-def adamp() -> Step:
-    """Return pytorch_optimizer's step that can be cautious."""
-    step: Step = import_module("pytorch_optimizer").AdamP(parameters(), lr=1e-3, cautious=True).step
-    return step
-
-
-def timm_cautious() -> Step:
-    """Return timm's cautious AdamW."""
-    step: Step = timms().AdamWLegacy(parameters(), lr=1e-3, caution=True).step
-    return step
-
-
-def radam() -> Step:
-    """Return schedulefree's own RAdam, beyond the updates in which it does nothing."""
-    optimizer = import_module("schedulefree").RAdamScheduleFree(parameters(), lr=1e-3)
-    optimizer.train()
-    return started(optimizer.step)
-
-
-def started(step: Step) -> Step:
-    """Return `step` after six of it, in which RAdam does nothing."""
-    for _ in range(6):
-        step()
-    return step
-
-
-ADAMW: dict[str, Any] = {"lr": 1e-3, "schedule": {"type": "cosine"}}
-CAUTIOUS: dict[str, Any] = {**ADAMW, "use_cautious_optimizer": True}
-
-in_bfloat16 = partial(ours, "adamw", **ADAMW, implementation="compiled", state_dtype="bfloat16")
-
-Makers = Mapping[str, Callable[[], Step]]
-
-CONTENDERS: Mapping[str, Makers] = {
-    "AdamW": {
-        FUSED: fused,
-        PLAIN: two_objects,
-        "`adamw_warmup_cosine_decay`": partial(ours, "adamw_warmup_cosine_decay", peak_lr=1e-3, warmup_steps=100),
-        "`adamw`": partial(ours, "adamw", **ADAMW),
-        "`adamw`, compiled": partial(ours, "adamw", **ADAMW, implementation="compiled"),
-        **({"`adamw`, compiled, moments in bfloat16": in_bfloat16} if DEVICE == "cpu" else {}),
-        "heavyball.AdamW": heavyballs,
-    },
-    "Cautious AdamW": {
-        FUSED: fused,
-        "`adamw`, cautious": partial(ours, "adamw", **CAUTIOUS),
-        "`adamw`, cautious, compiled": partial(ours, "adamw", **CAUTIOUS, implementation="compiled"),
-        "`adamw`, cautious, the reference": partial(ours, "adamw", **CAUTIOUS, implementation="single"),
-        "heavyball.AdamW(caution=True), not compiled": partial(heavyballs, caution=True),
-        "pytorch_optimizer.AdamP(cautious=True), with its projection": adamp,
-        **({"timm AdamWLegacy(caution=True)": timm_cautious} if find_spec("timm") else {}),
-    },
-    "Schedule-free RAdam": {
-        "schedulefree.RAdamScheduleFree": radam,
-        "`schedule_free_radam`": lambda: started(ours("schedule_free_radam", lr=1e-3)),
-        "`schedule_free_radam`, compiled": lambda: started(
-            ours("schedule_free_radam", lr=1e-3, implementation="compiled")
+def adamw() -> dict[str, Contender]:
+    """Return the steps of AdamW."""
+    compiled = {"`adamw`, compiled": Contender(partial(ours, "adamw", **ADAMW, implementation="compiled"))}
+    in_bfloat16 = partial(ours, "adamw", **ADAMW, implementation="compiled", state_dtype="bfloat16")
+    halves = {"`adamw`, compiled, moments in bfloat16": Contender(in_bfloat16, bandwidth.HALF_MOMENTS)}
+    warmup = partial(ours, "adamw_warmup_cosine_decay", peak_lr=1e-3, warmup_steps=100)
+    return {
+        FUSED: Contender(peers.fused),
+        USUAL: Contender(peers.two_objects),
+        WARMUP: Contender(warmup),
+        "`adamw`": Contender(partial(ours, "adamw", **ADAMW)),
+        "`adamw`, fused": Contender(partial(ours, "adamw", **ADAMW, implementation="fused")),
+        **({} if compiled_by_default("adamw") else compiled),
+        **(halves if DEVICE == "cpu" else {}),
+        "`adamw`, one tensor at a time": Contender(partial(ours, "adamw", **ADAMW, implementation="single")),
+        "optimi.AdamW": Contender(peers.optimis),
+        "torchao.optim._AdamW, compiled by torch": Contender(partial(peers.torchaos, "_AdamW")),
+        "torchao.optim.AdamW8bit, compiled by torch": Contender(
+            partial(peers.torchaos, "AdamW8bit"), bandwidth.BYTE_MOMENTS
         ),
-    },
+        "bitsandbytes.optim.AdamW": Contender(partial(peers.bitsandbytes, "AdamW")),
+        "bitsandbytes.optim.AdamW8bit": Contender(partial(peers.bitsandbytes, "AdamW8bit"), bandwidth.BYTE_MOMENTS),
+        "heavyball.AdamW, compiled by torch": Contender(peers.heavyballs),
+    }
+
+
+def clipped() -> dict[str, Contender]:
+    """Return the steps of AdamW with clipping, which scales the gradients in each of them."""
+    return {
+        UNCLIPPED: Contender(partial(ours, "adamw", **ADAMW)),
+        CLIPPED: Contender(ours_clipped, bandwidth.CLIPPED),
+        "`adamw`, clipped, fused": Contender(partial(ours_clipped, implementation="fused"), bandwidth.CLIPPED),
+        "torch AdamW(fused=True) and clip_grad_norm_": Contender(peers.fused_and_clipped, bandwidth.CLIPPED),
+    }
+
+
+def cautious() -> dict[str, Contender]:
+    """Return the cautious steps of AdamW."""
+    compiled = Contender(partial(ours, "adamw", **WITH_CAUTION, implementation="compiled"))
+    return {
+        FUSED: Contender(peers.fused),
+        CAUTIOUS: Contender(partial(ours, "adamw", **WITH_CAUTION)),
+        **({} if compiled_by_default("adamw", cautious=True) else {"`adamw`, cautious, compiled": compiled}),
+        "`adamw`, cautious, in blocks": Contender(partial(ours, "adamw", **WITH_CAUTION, kernel="cautious_adam")),
+        "`adamw`, cautious, the reference": Contender(partial(ours, "adamw", **WITH_CAUTION, implementation="single")),
+        "heavyball.AdamW(caution=True), not compiled": Contender(partial(peers.heavyballs, caution=True)),
+        "pytorch_optimizer.AdamP(cautious=True), with its projection": Contender(peers.adamp),
+        TIMM: Contender(peers.timm_cautious),
+    }
+
+
+def schedule_free() -> dict[str, Contender]:
+    """Return the schedule-free steps of RAdam."""
+    compiled = {"`schedule_free_radam`, compiled": Contender(partial(ours_started, implementation="compiled"))}
+    return {
+        LIBRARY: Contender(peers.radam),
+        SCHEDULE_FREE: Contender(ours_started),
+        **({} if compiled_by_default("schedule_free_radam") else compiled),
+        "`schedule_free_radam`, in blocks": Contender(partial(ours_started, kernel="schedule_free_radam")),
+        "pytorch_optimizer.ScheduleFreeRAdam": Contender(peers.pytorch_optimizers_radam),
+    }
+
+
+def halves() -> dict[str, Contender]:
+    """Return the steps of AdamW over parameters in bfloat16, whose moments have that type too."""
+    step = partial(ours, "adamw", dtype=HALF)
+    compiled = {"`adamw`, compiled": Contender(partial(step, **ADAMW, implementation="compiled"), bandwidth.HALF)}
+    rounded = {"`adamw`, stochastic rounding": Contender(partial(step, **ROUNDED), bandwidth.HALF)}
+    factory: Any = OPTIMIZER_BUILDER_REGISTRY["adamw"]
+    has_rounding = "stochastic_rounding" in factory.model_fields
+    rounding = partial(peers.torchaos, "_AdamW", dtype=HALF, bf16_stochastic_round=True)
+    return {
+        FUSED: Contender(partial(peers.fused, HALF), bandwidth.HALF),
+        "`adamw`": Contender(partial(step, **ADAMW), bandwidth.HALF),
+        **({} if compiled_by_default("adamw", dtype=HALF) else compiled),
+        **(rounded if has_rounding else {}),
+        "optimi.AdamW, Kahan summation": Contender(partial(peers.optimis, HALF), bandwidth.HALF_WITH_REMAINDER),
+        "torchao.optim._AdamW, stochastic rounding, compiled by torch": Contender(rounding, bandwidth.HALF),
+    }
+
+
+TITLES: Mapping[str, Callable[[], dict[str, Contender]]] = {
+    "AdamW": adamw,
+    "Clipped AdamW": clipped,
+    "Cautious AdamW": cautious,
+    "Schedule-free RAdam": schedule_free,
+    "AdamW, parameters in bfloat16": halves,
 }
-"""Functions that make the steps to compare, by title. The first of each is what the others are compared with."""
+"""Functions that return the contenders of each title. The first contender is what the others are compared with."""
 
 
-WORDS = {
-    **dict.fromkeys((FUSED, "`adamw_warmup_cosine_decay`", "`adamw`", "`adamw`, compiled"), 7),
-    "`adamw`, cautious, compiled": 9,
-    "`schedule_free_radam`, compiled": 7,
-}
-"""How many words a parameter a step reads and writes at least, where it comes near to that."""
+def one_line(error: BaseException) -> str:
+    """Return an error as a line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
 
 
-def copy_words() -> float:
-    """Return how many words of float32 a second a copy reads and writes here."""
-    source = torch.cat([p.detach().flatten() for p in parameters()])
-    target = torch.empty_like(source)
-    return 2 * source.numel() / medians({"": lambda: target.copy_(source)}, rounds=15)[""]
+def together(title: str) -> tuple[dict[str, float], dict[str, float], dict[str, str]]:
+    """Return the seconds of a step of each contender, taking turns in this process with simple operations, the
+    bandwidths of those, and why some contenders were left out."""
+    steps: dict[str, Step] = {}
+    left_out: dict[str, str] = {}
+    for name, contender in TITLES[title]().items():
+        try:
+            step = contender.make()
+            step()
+            steps[name] = step
+        except Exception as error:  # a peer that is missing, or that cannot work here
+            left_out[name] = one_line(error)
+    count = elements(SHAPES)
+    operations = bandwidth.operations(count)
+    times = medians({**steps, **{name: function for name, (_, function) in operations.items()}}, ROUNDS, CALLS)
+    return {name: times[name] for name in steps}, bandwidth.rates(operations, times, count), left_out
 
 
-def together(title: str) -> dict[str, float]:
-    """Return the seconds of a step of each contender, taking turns in this process."""
-    return medians({name: make() for name, make in CONTENDERS[title].items()}, rounds=15, calls=CALLS)
+def alone(title: str, name: str) -> float:
+    """Return the seconds of a step of one contender, in this process."""
+    return medians({name: TITLES[title]()[name].make()}, ROUNDS, CALLS)[name]
 
 
-def alone(title: str, rounds: int = 3) -> dict[str, float]:
-    """Return the seconds of a step of each contender, in processes that do nothing else and take turns."""
-    times: dict[str, list[float]] = {name: [] for name in CONTENDERS[title]}
-    for _ in range(rounds):
-        for name, measured in times.items():
-            command = [sys.executable, __file__, title, name]
-            measured.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-    return {name: statistics.median(measured) for name, measured in times.items()}
+def bytes_of(title: str) -> dict[str, int]:
+    """Return the bytes that the step of each contender must move for each parameter."""
+    return {name: contender.bytes_each for name, contender in TITLES[title]().items()}
 
 
-def memory() -> str:
-    """Return a table of what a step takes at most beside parameters, gradients and state, against the parameters."""
-    whole = sum(p.numel() * p.element_size() for p in parameters())
-    rows = ["| | MB | of the parameters |", "|---|---|---|"]
-    for name, make in {name: make for makers in CONTENDERS.values() for name, make in makers.items()}.items():
-        step = make()
-        step()
-        step()
-        extra = extra_memory(step)
-        rows.append(f"| {name} | {extra / 1e6:.0f} | {extra / whole:.2f} |")
-    return "\n".join(rows)
+def measured(title: str) -> Results:
+    """Return the results of the contenders of a title. New processes are forks of this one, which has imported torch
+    and computed nothing; also the steps side by side run in one."""
+    import_module("torch._dynamo")  # which every optimizer imports
+
+    def forked(function: Callable[..., Any], *arguments: str) -> Any:
+        with ProcessPoolExecutor(1, get_context("fork")) as pool:
+            return pool.submit(function, *arguments).result()
+
+    side_by_side, bandwidths, left_out = forked(together, title)
+    on_its_own = {name: forked(alone, title, name) for name in side_by_side}
+    return Results(side_by_side, on_its_own, bandwidths, forked(bytes_of, title), left_out)
 
 
-def steps_table(times: Mapping[str, float], own: Mapping[str, float]) -> str:
-    """Return a Markdown table of times side by side and of those in processes of their own, with their ratios."""
-    first = next(iter(times))
-    rows = ["| | ms | ratio | on its own, ms | ratio |", "|---|---|---|---|---|"]
-    for name in times:
-        cells = [f"{each[name] * 1e3:.1f} | {each[name] / each[first]:.2f}" for each in (times, own)]
-        rows.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(rows)
+def about() -> dict[str, Any]:
+    """Return the machine, the versions of the peers, and how steps of ours are taken by default, by title and name."""
+    taken = {
+        "`adamw`": built("adamw", SHAPES[:1]),
+        CAUTIOUS: built("adamw", SHAPES[:1], use_cautious_optimizer=True),
+        SCHEDULE_FREE: built("schedule_free_radam", SHAPES[:1]),
+        "`adamw` in bfloat16": built("adamw", SHAPES[:1], dtype=HALF),
+    }
+    implementations = {name: implementation_of(optimizer) for name, optimizer in taken.items()}
+    return {"machine": machine(), "versions": peers.versions(), "implementations": implementations}
 
 
-def shares(times: Mapping[str, float]) -> str:
-    """Return what share of a copy's bandwidth each step comes to; nothing on a CPU, where a copy is no measure."""
-    if DEVICE == "cpu":
-        return ""
-    count, bandwidth = sum(p.numel() for p in parameters()), copy_words()
-    found = {name: WORDS[name] * count / times[name] / bandwidth for name in times if name in WORDS}
-    return "Of a copy's bandwidth: " + ", ".join(f"{name} {share:.0%}" for name, share in found.items())
+def memory() -> dict[str, float]:
+    """Return what a step takes at most beside parameters, gradients and state, as a share of the parameters."""
+    found: dict[str, float] = {}
+    for title, contenders in TITLES.items():
+        for name, contender in contenders().items() if DEVICE == "cuda" or title != TITLES_IN_HALF else ():
+            try:
+                step = contender.make()
+                step()
+                step()
+            except Exception:  # left out where times are
+                continue
+            found[name] = extra_memory(step) / whole()
+    return found
+
+
+TITLES_IN_HALF = "AdamW, parameters in bfloat16"
+
+
+def whole() -> int:
+    """Return the bytes of all parameters."""
+    return bandwidth.WORD * elements(SHAPES)
 
 
 def main() -> None:
-    """Measure and print the tables; given a title and a name, the seconds of that contender alone."""
-    if len(sys.argv) == 3:
-        _, title, name = sys.argv
-        print(medians({name: CONTENDERS[title][name]()}, rounds=15, calls=CALLS)[name])
-        return
+    """Measure and print the times side by side and in new processes, of the titles that are given or of all."""
     print(machine())
-    for title in CONTENDERS:
-        times = together(title)
-        print(f"\n{title}\n\n{steps_table(times, alone(title))}\n{shares(times)}", flush=True)
-    print(f"\n{memory()}")
+    for title in sys.argv[1:] or TITLES:
+        results = measured(title)
+        for times in (results.together, results.alone):
+            print(f"\n{title}\n\n{table(times, next(iter(times)))}", flush=True)
+        print("\n".join(f"{name}: left out, {reason}" for name, reason in results.left_out.items()))
 
 
 if __name__ == "__main__":

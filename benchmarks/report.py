@@ -1,62 +1,80 @@
-"""Runs all benchmarks and writes their results to docs/benchmarks.md, with bars in docs/figures/benchmarks.png.
+"""Writes docs/benchmarks.md and its figure from the results that sections.py keeps: `report.py FOLDER`.
 
 Every number in the page's text is computed from the results. The part from the heading `KEPT` on is kept as it is.
 """
 
-import logging
-import statistics
-import warnings
+import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from textwrap import fill
 
+import bandwidth
 import checkpoints
 import import_time
-import loop
-import optimizers
 import scaling
-import step_overhead
-import tools_at_scale
-from matplotlib.figure import Figure
-from measuring import machine, medians, table
+from bars import draw
+from measuring import table
+from results import Run, Times, at, limit, medians, read
+from step_tables import TITLES, WIDTH, agreement, bandwidth_sentence, bandwidth_table, memory_table, steps
+from tensors import SHAPES, elements
+from top_table import OF_LIMIT, top_table
 
 DOCS = Path(__file__).parent.parent / "docs"
-OURS, OTHERS = "tab:blue", "tab:gray"
-
-PEERS = ("schedulefree", "heavyball", "pytorch_optimizer", "timm", "accelerate", "lightning")
-WIDTH = 120
-"""Of a line of the page."""
 KEPT = "## Measured separately"
-"""Heading of the part of the page that no benchmark here writes."""
+"""Heading of the part of the page that is not written here."""
+NOT_MEASURED = "Not measured."
 
 PAGE = """# Benchmarks
 
 `make bench` measures again and writes this page down to "Measured separately". Measured on {machine},
-with {peers}.
+{peers}.
 
-- Times are medians of rounds in which all contenders take turns in one process.
+## Defaults
+
+{introduction}
+
+{top}
+
+{goals}
+
+{defaults}
+
+- Times are medians of rounds in which all contenders take turns in one process, and in the tables below medians over
+  the runs.
 - The base of every ratio is the row with 1.00 in its table; below 1 is faster than the base.
-- The spread between rounds is not recorded. On a shared machine, times differ by a half from hour to hour: quote the
-  ratios, not the times. For steps, two measurements are shown.
+- On a shared machine, times differ by a half from hour to hour: quote the ratios, not the times.
 - Everything down to "Measured separately" is on a CPU; [On a GPU](#on-a-gpu) is at the end.
 
 ![The steps and the loops as bars](figures/benchmarks.png)
 
 ## One step over 25.2 million parameters
 
-24 matrices of 1024 × 1024 and 48 vectors of 1024, float32 (`benchmarks/optimizers.py`). Ratios are to torch's fused
-AdamW, and in the last table to the library's own class. The left pair of columns is from one process in which all take
-turns, the right pair from separate processes for each row, medians of three. There a step that allocates some megabytes
-gets them from the system each time, and pays for its pages; in training, where larger tensors come and go, the process
-may have that memory already.
+24 matrices of 1024 × 1024 and 48 vectors of 1024, float32 unless the title has another type
+(`benchmarks/optimizers.py`). The first pair of columns is from one process in which all take turns, the second from a
+new process for each row. There a step that allocates some megabytes gets them from the system each time, and pays for
+its pages; in training, where larger tensors come and go, the process may have that memory already.
+
+Peers take their fastest way on a CPU (`benchmarks/peers.py`). AdamW8bit keeps moments of 8 bits; the others compute
+what torch's AdamW computes. In the clipped rows, each step scales the gradients.
 
 {agreement}
 
 {steps}
 
-Peak memory of a step beside parameters, gradients and state (the parameters are 101 MB):
+### The limit
+
+The bytes that a step must read and write, divided by the bandwidth of simple operations over as many elements, which
+take turns with the steps (`benchmarks/bandwidth.py`). AdamW must move 7 words of 4 bytes a parameter, and so must
+schedule-free and cautious steps; clipping 8, moments in bfloat16 5, moments of 8 bits 4, and parameters in bfloat16 3.5
+with their moments, 4.5 with what rounding took away.
+
+{bandwidths}
+
+{limits}
+
+### Memory
+
+Peak memory of a step beside parameters, gradients and state (the parameters are {whole} MB):
 
 {memory}
 
@@ -110,37 +128,54 @@ CPU time of whole commands on one thread, and the peak growth of the process, ea
 A run with thousands of parameter groups in one optimizer is slower than linear: torch goes through all groups for each
 parameter.
 
-## Imports
+## Imports and first updates
 
-Whole processes, medians of 11, bytecode compiled before (`benchmarks/import_time.py`).
+Whole processes, bytecode compiled before (`benchmarks/import_time.py`).
 
 {imports}
 
+To the plan and the first update of `configs/digits.yaml`, in rounds with `import torch`
+(`benchmarks/first_update.py`):
+
+{starts}
+
+The first use of a compiled step in a process, where no library is kept yet and where one is
+(`benchmarks/first_use.py`):
+
+{first_use}
+
 """
 
-Times = Mapping[str, float]
 
-
-def peers() -> str:
-    """Return the libraries that are compared with, and their versions."""
-    installed = [name for name in PEERS if find_spec(name) is not None]
-    return ", ".join(f"{name} {version(name)}" for name in installed)
-
-
-def agreement(pairs: Sequence[tuple[Times, Times]]) -> str:
-    """Return by how much the ratios of contenders differ between one process and separate ones, as a sentence."""
-    apart: dict[str, float] = {}
-    for together, alone in pairs:
-        first, *others = together
-        for name in others:
-            ratios = together[name] / together[first], alone[name] / alone[first]
-            apart[name] = max(ratios) / min(ratios) - 1
-    worst = max(apart, key=lambda name: apart[name])
+def introduction(runs: int) -> str:
+    """Return what the first table shows, from so many runs."""
     return fill(
-        f"The ratios of the two pairs differ by {statistics.median(apart.values()):.0%} in the median, and by"
-        f" {apart[worst]:.0%} at most ({worst}).",
+        "What a user gets who sets nothing, against each peer. A ratio is the worst of"
+        f" {runs} runs, to the time of what is named beside it: below 1 is faster. A step has two ratios: side by side"
+        " with its peers in one process, and in a new process; for peers without a goal, side by side. `of the limit`"
+        " is how many times the time a step takes that its bytes need at the [bandwidth of the memory](#the-limit); its"
+        f" goal is {OF_LIMIT}.",
         WIDTH,
     )
+
+
+def peers(versions: Mapping[str, str | None]) -> str:
+    """Return the libraries that are compared with, and their versions."""
+    there = ", ".join(f"{name} {version}" for name, version in versions.items() if version is not None)
+    lacking = ", ".join(name for name, version in versions.items() if version is None)
+    return fill(f"with {there or 'no peers'}" + (f"; not installed: {lacking}" if lacking else ""), WIDTH)
+
+
+def defaults(implementations: Mapping[str, str]) -> str:
+    """Return how `auto` takes steps over parameters of this size."""
+    taken = ", ".join(f"{name}: {implementation}" for name, implementation in implementations.items())
+    return fill(f"Over matrices of this size `implementation: auto` takes these steps: {taken}.", WIDTH)
+
+
+def goals(total: int, met: int) -> str:
+    """Return how many of the goals are met, as a sentence."""
+    rest = "" if met == total else " The ratios that miss theirs are in bold."
+    return f"{met} of {total} goals are met in each run.{rest}"
 
 
 def schedule_cost(times: Times) -> str:
@@ -163,55 +198,78 @@ def loop_cost(times: Times) -> str:
     return fill(f"Overhead per update against the loop written by hand: {costs}.", WIDTH)
 
 
-def draw(charts: Mapping[str, Times]) -> None:
-    """Draw a panel of bars for each chart: seconds by name, innerstep in another colour."""
-    figure = Figure(figsize=(9, 1.2 + 0.34 * sum(len(times) + 1 for times in charts.values())), layout="constrained")
-    axes = figure.subplots(len(charts), 1, height_ratios=[len(times) + 1 for times in charts.values()])
-    for axis, (title, times) in zip(axes, charts.items(), strict=True):
-        names = [name.replace("`", "") for name in times]
-        colours = [OURS if "`" in name or name == "innerstep" else OTHERS for name in times]
-        bars = axis.barh(names, [seconds * 1e3 for seconds in times.values()], color=colours)
-        axis.bar_label(bars, fmt=" {:.3g} ms")
-        axis.invert_yaxis()
-        axis.set_title(title, loc="left", fontsize="medium")
-        axis.margins(x=0.12)
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[-1].set_xlabel("ms, less is better; innerstep is blue")
-    figure.savefig(DOCS / "figures" / "benchmarks.png", dpi=110)
+def parts(runs: Sequence[Run]) -> dict[str, str]:
+    """Return the parts of the page that one section has the results of."""
+    overhead, loops, hundred = (medians(runs, path) for path in ("overhead", "loops", "hundred"))
+    starts, first_use = medians(runs, "starts"), medians(runs, "first use")
+    found = {name: medians(runs, f"checkpoints/{name}") for name in ("saves", "loads")}
+    growth = {title: at(runs[0], f"growth/{title}") for title in runs[0].get("growth", {})}
+    return {
+        "overhead": _table(overhead, "us"),
+        "schedule_cost": schedule_cost(overhead) if overhead else NOT_MEASURED,
+        "loops": _table(loops, "us"),
+        "loop_cost": loop_cost(loops) if loops else NOT_MEASURED,
+        "hundred": _table(hundred, "us"),
+        "growth": "\n\n".join(scaling.growth_table(title, each) for title, each in growth.items()) or NOT_MEASURED,
+        "checkpoints": checkpoints.tables(found) if all(found.values()) else NOT_MEASURED,
+        "imports": import_time.table(medians(runs, "imports")),
+        "starts": import_time.table(starts) if starts else NOT_MEASURED,
+        "first_use": _milliseconds(first_use),
+        "tools": runs[0].get("tools", NOT_MEASURED),
+    }
+
+
+def _table(times: Times, unit: str) -> str:
+    return table(times, next(iter(times)), unit) if times else NOT_MEASURED
+
+
+def _milliseconds(times: Times) -> str:
+    return "\n".join(["| | ms |", "|---|---|", *(f"| {name} | {each * 1e3:.1f} |" for name, each in times.items())])
+
+
+def page(runs: Sequence[Run]) -> str:
+    """Return the page down to the part that is kept."""
+    count = elements(SHAPES)
+    whole = bandwidth.WORD * count
+    shown, total, met = top_table(runs, count)
+    about = runs[0].get("about", {})
+    return PAGE.format(
+        machine=about.get("machine", "an unknown machine"),
+        peers=peers(about.get("versions", {})),
+        introduction=introduction(len(runs)),
+        top=shown,
+        goals=goals(total, met),
+        defaults=defaults(about.get("implementations", {})),
+        agreement=agreement(runs),
+        steps=steps(runs, count),
+        bandwidths=bandwidth_table(runs, {name: words for name, (words, _) in bandwidth.operations(1).items()}),
+        limits=bandwidth_sentence(runs, count),
+        whole=round(whole / 1e6),
+        memory=memory_table(at(runs[0], "memory"), whole),
+        **parts(runs),
+    )
+
+
+def charts(runs: Sequence[Run]) -> tuple[dict[str, Times], dict[str, Times]]:
+    """Return the panels of the figure, and the limits of their steps."""
+    panels: dict[str, Times] = {}
+    limits: dict[str, Times] = {}
+    for title in TITLES:
+        if times := medians(runs, f"{title}/together"):
+            panels[f"{title}, one step"] = times
+            least = {name: limit(runs[0], title, name, elements(SHAPES)) for name in times}
+            limits[f"{title}, one step"] = {name: each for name, each in least.items() if each is not None}
+    loops = medians(runs, "loops")
+    return {**panels, **({"A loop, one update": loops} if loops else {})}, limits
 
 
 def main() -> None:
-    """Measure, write and draw."""
-    warnings.simplefilter("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    together = {title: optimizers.together(title) for title in optimizers.CONTENDERS}
-    alone = {title: optimizers.alone(title) for title in optimizers.CONTENDERS}
-    tables = [
-        f"**{title}**\n\n{optimizers.steps_table(times, alone[title])}\n{optimizers.shares(times)}".rstrip()
-        for title, times in together.items()
-    ]
-    overhead = medians(step_overhead.contenders(), rounds=31, calls=400)
-    loops = loop.times()
-    page = PAGE.format(
-        machine=machine(),
-        peers=peers(),
-        agreement=agreement([(together[title], alone[title]) for title in together]),
-        steps="\n\n".join(tables),
-        memory=optimizers.memory(),
-        overhead=table(overhead, "torch AdamW(fused=True)", "us"),
-        schedule_cost=schedule_cost(overhead),
-        loops=table(loops, "written by hand", "us"),
-        loop_cost=loop_cost(loops),
-        hundred=scaling.hundred_components(),
-        growth="\n\n".join(scaling.all_growth()),
-        checkpoints=checkpoints.measured(),
-        tools=tools_at_scale.measured(),
-        imports=import_time.measured(),
-    )
+    """Write and draw."""
+    runs = read(Path(sys.argv[1]))
     path = DOCS / "benchmarks.md"
     _, heading, kept = path.read_text(encoding="utf-8").partition(KEPT)
-    path.write_text(page + heading + kept, encoding="utf-8")
-    draw({**{f"{title}, one step": times for title, times in together.items()}, "A loop, one update": loops})
+    path.write_text(page(runs) + heading + kept, encoding="utf-8")
+    draw(DOCS / "figures" / "benchmarks.png", *charts(runs))
 
 
 if __name__ == "__main__":

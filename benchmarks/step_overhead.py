@@ -43,10 +43,10 @@ def contenders() -> dict[str, Callable[[], object]]:
     }
 
 
-def measured() -> str:
-    """Return a table of medians."""
-    return table(medians(contenders(), rounds=31, calls=400), "torch AdamW(fused=True)", "us")
+def times() -> dict[str, float]:
+    """Return the median seconds of an update."""
+    return medians(contenders(), rounds=31, calls=400)
 
 
 if __name__ == "__main__":
-    print(f"{machine()}\n\n{measured()}")
+    print(f"{machine()}\n\n{table(times(), 'torch AdamW(fused=True)', 'us')}")

@@ -13,7 +13,7 @@ from time import process_time
 from typing import Any
 
 import torch
-from measuring import extra_memory, machine
+from measuring import SHORT, extra_memory, machine
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -26,6 +26,8 @@ sys.path[:0] = [
 ]  # its parts, by name
 
 PARAMETERS, COMPONENTS, LINES = (5_000, 20_000), (100, 500), (100_000, 1_000_000)
+if SHORT:
+    PARAMETERS, COMPONENTS, LINES = (5, 10), (2, 4), (10, 20)
 LINE = {
     "split": "train",
     "step": 0,

@@ -19,7 +19,10 @@ class ClippingFields(Config):
     """The norm that gradients are clipped to."""
 
     grad_clip_norm: NonNegativeNumber | None = None
-    """Joint L2 norm that this optimizer's gradients are scaled down to; 0 or null: no clipping."""
+    """Joint L2 norm that this optimizer's gradients are scaled down to; 0 or null: no clipping.
+
+    A compiled step scales them as it reads them and leaves `grad` as it was, unless there are other step hooks.
+    """
 
 
 class ImplementationFields(OptimizerOptions):

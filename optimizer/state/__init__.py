@@ -14,7 +14,6 @@ from .atomic_files import (
     replacing,
     write_json,
     write_new,
-    write_tensors,
 )
 from .checks import Shapes, compare_shapes
 from .dtypes import number_kind, torch_name
@@ -35,6 +34,7 @@ from .pytree_json import from_json, to_json
 from .savable_tensors import unreadable_reason, unsavable_name_reason, unsavable_reason, unsavable_tensor_reason
 from .sharded_tensors import gathered, shard_like
 from .strides import has_default_strides, restore_strides, without_sharing
+from .tensor_files import as_bytes, write_tensors
 
 __all__ = [
     "ASIDE",
@@ -44,6 +44,7 @@ __all__ = [
     "VALUES",
     "NotAFileError",
     "Shapes",
+    "as_bytes",
     "check_is_file",
     "check_size",
     "compare_shapes",

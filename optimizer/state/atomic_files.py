@@ -9,12 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
-
 from .plain_json import encode_json
-from .strides import pack_strides
 
 ASIDE = ".innerstep-"
 """The prefix of the folders in which files are written before they get their place."""
@@ -139,23 +134,6 @@ def write_json(path: Path, values: Mapping[str, object]) -> None:
         TypeError: A value is not plain.
     """
     write_new(path, encode_json(values, indent=1))
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write `tensors`, which must not share memory, and their strides to the new safetensors file `path`.
-
-    Raises:
-        OSError: The file exists, or cannot be written.
-    """
-    contiguous, metadata = pack_strides(tensors, metadata)
-    with path.open("xb") as file:
-        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-    try:
-        save_file(contiguous, path, metadata)
-    except SafetensorError as error:  # it stands for an OSError, whose number is in its text only
-        raise OSError(f"{path}: {error}") from error
-    if stat.S_IMODE(path.stat().st_mode) != mode:  # the library writes a temporary file that only the owner can read
-        path.chmod(mode)
 
 
 def flush(path: Path) -> None:

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from ..transforms.shards import is_sharded
 from ..types import HasSchedule, JsonObject
-from .atomic_files import ASIDE, MAX_JSON_BYTES, check_is_file, flush, read_limited, write_json, write_tensors
+from .atomic_files import ASIDE, MAX_JSON_BYTES, check_is_file, flush, read_limited, write_json
 from .checks import StateMismatchError
 from .joint_failures import failing_together, first_rank, largest_mesh
 from .lerobot_files import TENSORS, VALUES, lerobot_state_dict
@@ -29,6 +29,7 @@ from .plain_json import decode_json
 from .savable_tensors import unsavable_reason
 from .sharded_tensors import gathered, own_rank
 from .strides import restore_strides, without_sharing
+from .tensor_files import write_tensors
 
 BY_POSITION = "by_position"
 """Marks values whose parameters are named by their positions."""
@@ -141,12 +142,13 @@ def _written_aside(state: NamedState, folder: Path, extra: Mapping[str, str]) ->
     folder.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=folder))  # no other user may enter it: no link can be put there
     try:
-        write_tensors(aside / TENSORS, without_sharing(state.tensors))
+        digest = hashlib.new(_DIGEST)
+        write_tensors(aside / TENSORS, without_sharing(state.tensors), None, digest.update)
         try:
-            write_json(aside / VALUES, {**values, _DIGEST: _digest(aside / TENSORS)})
+            write_json(aside / VALUES, {**values, _DIGEST: digest.hexdigest()})
         except (TypeError, RecursionError) as error:
             raise ValueError(f"an option cannot be saved: {error}") from error
-        for path in (aside / TENSORS, aside / VALUES, aside):
+        for path in (aside / VALUES, aside):
             flush(path)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
@@ -247,7 +249,7 @@ def _not_placed(folder: Path, call: str) -> _SavedFiles | None:
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, _DIGEST).hexdigest()
 
 
 def _read_json(path: Path) -> object:

@@ -15,6 +15,7 @@ from torch import Tensor, distributed
 from ..config.messages import shown
 from ..transforms.memory_layout import is_dense
 from ..transforms.shards import is_sharded, local_tensor
+from .tensor_files import as_bytes
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -137,7 +138,7 @@ def _gather(bucket: Mapping[str, "DTensor"], rank: int) -> dict[str, Tensor]:
             for (name, box), piece in zip(of_source, found, strict=True):
                 whole[name][_slices(box)] = piece
         elif own == source:
-            data = [_as_bytes(local) for local in locals_]
+            data = [as_bytes(local) for local in locals_]
             _exchange(distributed.isend, data[0] if len(data) == 1 else torch.cat(data), rank)
     return whole
 
@@ -174,11 +175,6 @@ def _host_tensor(tensor: "DTensor") -> Tensor:
     """Return a new tensor in host memory with shape, strides and type of a sharded one."""
     whole = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
     return whole if is_dense(whole) else torch.empty(tensor.shape, dtype=tensor.dtype)
-
-
-def _as_bytes(tensor: Tensor) -> Tensor:
-    """Return the elements of a tensor as bytes, which every backend can send."""
-    return tensor.resolve_conj().resolve_neg().contiguous().view(-1).view(torch.uint8)
 
 
 def _received(source: int, boxes: list[Box], likes: list[Tensor]) -> list[Tensor]:

@@ -16,7 +16,7 @@ a new tensor has."""
 
 
 def without_sharing(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors as `pack_strides` takes them: without gaps in memory, and none sharing it with another."""
+    """Return the tensors without gaps in memory, and none sharing it with another."""
     seen: set[int] = set()
     result = {}
     for name, tensor in tensors.items():
@@ -29,17 +29,14 @@ def without_sharing(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def pack_strides(
-    tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
-) -> tuple[dict[str, Tensor], dict[str, str] | None]:
-    """Return the tensors contiguous, as safetensors takes them, and `metadata` with their strides, if there is any."""
+def with_stride_orders(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> dict[str, str] | None:
+    """Return `metadata` with the strides of the tensors, if there is any: a file holds them contiguous."""
     orders = {name: _stride_order(tensor) for name, tensor in tensors.items() if not has_default_strides(tensor)}
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    return contiguous, {**(metadata or {}), **({STRIDES: json.dumps(orders)} if orders else {})} or None
+    return {**(metadata or {}), **({STRIDES: json.dumps(orders)} if orders else {})} or None
 
 
 def restore_strides(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> dict[str, Tensor]:
-    """Return the tensors of a file with the strides that they were packed with; sharded ones are returned as they are.
+    """Return the tensors of a file with the strides that they were saved with; sharded ones are returned as they are.
 
     Raises:
         ValueError: The recorded strides are not an order of a tensor's dimensions.

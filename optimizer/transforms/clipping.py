@@ -1,17 +1,19 @@
 """Gradient clipping inside the step."""
 
+import math
 from collections.abc import Callable, Sequence
+from ctypes import c_float
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
-from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from .grad_scaler import loss_scale
 from .gradient_norms import quick_norm, total_norm
 from .gradient_scale import Scales, scale_all
 from .shards import is_sharded
+from .step_hooks import has_foreign_hooks
 from .step_options import StepOptions
 from .tracing import untraced
 
@@ -45,7 +47,6 @@ def clip_to_norm(
     return norm
 
 
-@torch.no_grad()
 def clip_factor(norm: Tensor, max_norm: float, *, keep_overflowed: bool = False) -> Tensor | None:
     """Return what gradients are multiplied with to clip them, or None for 1, if their norm is on the CPU.
 
@@ -54,12 +55,30 @@ def clip_factor(norm: Tensor, max_norm: float, *, keep_overflowed: bool = False)
         max_norm: as for `clip_to_norm`.
         keep_overflowed: as for `clip_to_norm`.
     """
-    if norm.is_cpu and float(norm) <= 0.9 * max_norm - 1e-6:
-        return None  # without operations on scalars, which take a third of the time for a small component
+    if norm.is_cpu and norm.dtype in _ROUND:
+        number = float(norm)
+        if keep_overflowed and not math.isfinite(number):
+            return None
+        number = _factor(number, max_norm, _ROUND[norm.dtype])
+        return None if number == 1.0 else torch.tensor(number, dtype=norm.dtype)
     factor = torch.clamp(max_norm / (norm + 1e-6), max=1.0)
     if keep_overflowed:
         factor = torch.where(torch.isfinite(norm), factor, 1.0)
     return None if factor.is_cpu and factor == 1.0 else factor
+
+
+def _factor(norm: float, max_norm: float, rounded: Callable[[float], float]) -> float:
+    """Return the factor as torch computes it in the type of `rounded`, whose operations on scalars take longer."""
+    factor = rounded(rounded(1.0 / rounded(norm + rounded(1e-6))) * rounded(max_norm))
+    return 1.0 if factor > 1.0 else factor
+
+
+def _single(number: float) -> float:
+    return c_float(number).value
+
+
+_ROUND: dict[torch.dtype, Callable[[float], float]] = {torch.float32: _single, torch.float64: float}
+"""By type, how a number is rounded to it."""
 
 
 def scales_in_step(optimizer: Any) -> bool:
@@ -74,8 +93,7 @@ def scales_in_step(optimizer: Any) -> bool:
     return (
         kernel is not None
         and kernel.scales_gradients
-        and all(hook is clip_before_step for hook in optimizer._optimizer_step_pre_hooks.values())
-        and not (optimizer._optimizer_step_post_hooks or _global_optimizer_pre_hooks or _global_optimizer_post_hooks)
+        and not has_foreign_hooks(optimizer, clip_before_step)
         and getattr(optimizer, "found_inf", None) is None
         and loss_scale(optimizer) is None
     )

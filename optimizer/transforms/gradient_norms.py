@@ -1,6 +1,7 @@
 """The joint L2 norm of gradients of any kind."""
 
 from collections.abc import Iterable, Sequence
+from itertools import compress
 from operator import add
 from typing import Any
 
@@ -66,7 +67,10 @@ def _are_in_memory(gradients: Sequence[Tensor]) -> bool:
     """Return whether plain gradients are on the CPU, of a type that kernels have, with a place for every element."""
     if not gradients[0].is_cpu or gradients[0].dtype not in (torch.float32, torch.float64):
         return False
+    sizes = list(map(Tensor.numel, gradients))
+    if 0 in compress(map(Tensor.data_ptr, gradients), sizes):  # the address of zeros without memory
+        return False
     there = map(UntypedStorage.nbytes, map(Tensor.untyped_storage, gradients))
-    ends = map(add, map(Tensor.storage_offset, gradients), map(Tensor.numel, gradients))
-    size = gradients[0].element_size()
-    return all(end * size <= held for end, held in zip(ends, there, strict=True))
+    ends = map(add, map(Tensor.storage_offset, gradients), sizes)
+    item = gradients[0].element_size()
+    return all(end * item <= held for end, held in zip(ends, there, strict=True))

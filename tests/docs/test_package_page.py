@@ -9,7 +9,7 @@ from trainer.templates import TEMPLATES
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PAGE = (ROOT / PROJECT["readme"]).read_text()
-OF_DEVELOPERS = {"interop", "test", "check", "docs", "dev"}
+OF_DEVELOPERS = {"interop", "test", "check", "docs", "dev", "bench"}
 
 
 @needs("markdown_it")

@@ -160,3 +160,18 @@ def test_a_joint_norm_is_of_everything():
     assert float(clipping.total_norm(gradients)) == pytest.approx(expected / 2)
     assert not sparse.is_coalesced()
     assert float(clipping.total_norm([])) == 0.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_factor_is_torchs_to_the_bit(dtype):
+    torch.manual_seed(0)
+    norms = [*torch.rand(200, dtype=torch.float64).mul(12).sub(6).exp().to(dtype), *torch.tensor(ODD, dtype=dtype)]
+    for norm in norms:
+        for max_norm in (0.1, 0.37, 1.0, 10.0, 1e39, 1e-46, float(norm), float(norm) * 0.75):
+            expected = torch.clamp(max_norm / (norm + 1e-6), max=1.0)
+            factor = clipping.clip_factor(norm, max_norm)
+            factor = torch.ones((), dtype=dtype) if factor is None else factor
+            torch.testing.assert_close(factor, expected, rtol=0, atol=0, equal_nan=True)
+
+
+ODD = [0.0, 1e-45, 0.999999, 1.0, 1e38, 3.3e38, float("inf"), float("nan")]

@@ -11,7 +11,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from optimizer.state.atomic_files import open_to_append, replacing, write_json, write_tensors
+from optimizer.state.atomic_files import open_to_append, replacing, write_json
+from optimizer.state.tensor_files import write_tensors
 from trainer import resume, train
 from trainer.checkpoint import writing as checkpoint_writing
 from trainer.checkpoint.directory import complete_checkpoints, verify

@@ -46,6 +46,10 @@ class CopiedFiles:
         self._copy = {name: copy_to_cpu(content, self._copy.get(name, {})) for name, content in files.items()}
         return self._copy
 
+    def drop(self) -> None:
+        """Give the memory of the copy back."""
+        self._copy = {}
+
 
 def copy_to_cpu(content: Mapping[str, object], before: Mapping[str, object]) -> JsonObject:
     """Return a copy of a file's content with its tensors on the CPU.

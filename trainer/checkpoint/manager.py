@@ -28,9 +28,10 @@ from .writing import write_checkpoint
 class CheckpointManager:
     """Writes and removes the checkpoints of one run.
 
-    With `train.save_async`, `save` copies the tensors and a thread writes them; there is one such thread at most. All
-    processes of the run call `save`, `wait` and `keep_as_best` together, and learn of the same outcome: each writes its
-    share of a checkpoint, and the main one does all else. The thread exchanges values in a separate group.
+    With `train.save_async`, `save` copies the tensors and a thread writes them; there is one such thread at most. The
+    last checkpoint of a run is written without a copy. All processes of the run call `save`, `wait` and `keep_as_best`
+    together, and learn of the same outcome: each writes its share of a checkpoint, and the main one does all else. The
+    thread exchanges values in a separate group.
 
     Args:
         train: When, how and where to save.
@@ -92,7 +93,7 @@ class CheckpointManager:
         self._step, self._is_last = step, is_last
         self._last_save = time.monotonic()
         is_best = self.best.is_after(step)
-        if self._train.save_async:
+        if self._train.save_async and not is_last:
             share = Share.copied(files, self._world, self._copies)
             self._background.start(lambda: self._write(step, share, is_best))
         else:
@@ -166,11 +167,13 @@ class CheckpointManager:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Wait for the thread, unless the process must stop at once."""
+        """Wait for the thread, unless the process must stop at once, and give the memory of its copy back."""
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            return
+        self._background.wait()
+        self._copies.drop()
         if kind is None:
-            self.wait()
-        elif not issubclass(kind, KeyboardInterrupt):
-            self._background.wait()
+            self._report()
 
     def _write(self, step: int, share: Share, is_best: bool) -> None:
         """Write a checkpoint, name it, and remove superfluous ones. An error is kept for `_report`."""

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+import xxhash
 from torch import Tensor
 
 from optimizer.state import ASIDE, flush, write_json, write_new, write_tensors
@@ -92,8 +93,9 @@ def _write_parts(folder: Path, parts: Iterable[Files]) -> JsonObject:
         if failure is None:
             try:
                 folder.mkdir(exist_ok=True)  # its parent is there if all processes share the file system
-                listed |= _write_files(folder, part)
-                finite = finite and not nonfinite_names(part)
+                entries, is_finite = _write_files(folder, part)
+                listed |= entries
+                finite = finite and is_finite
             except Exception as error:
                 failure = error
         del part  # before the next one is made
@@ -102,17 +104,27 @@ def _write_parts(folder: Path, parts: Iterable[Files]) -> JsonObject:
     return {"files": listed, "finite": finite}
 
 
-def _write_files(folder: Path, files: Files) -> JsonObject:
-    """Write files, with the folders that they are in, and return their entries in the manifest."""
+def _write_files(folder: Path, files: Files) -> tuple[JsonObject, bool]:
+    """Write files, with the folders that they are in.
+
+    Returns:
+        Their entries in the manifest, and whether their tensors are finite.
+    """
     inside = sorted({(folder / name).parent for name in files} - {folder})
     for each in inside:
         each.mkdir()
+    largest_first = sorted(files, key=lambda name: -_size_bytes(files[name]))
     with ThreadPoolExecutor(_WRITERS) as pool:  # one file is flushed while the next is written
-        described = pool.map(lambda name: _write_file(folder / name, files[name]), files)
-        listed = dict(zip(files, described, strict=True))
+        described = pool.map(lambda name: _write_file(folder / name, files[name]), largest_first)
+        is_finite = not nonfinite_names(files)
+        listed = dict(zip(largest_first, described, strict=True))
     for each in inside:
         flush(each)
-    return listed
+    return listed, is_finite
+
+
+def _size_bytes(content: Mapping[str, object]) -> int:
+    return sum(value.nbytes for value in content.values() if isinstance(value, Tensor))
 
 
 def _manifest(step: int, names: Iterable[str], written: Iterable[JsonObject]) -> JsonObject:
@@ -141,7 +153,11 @@ def _commit(aside: Path, final: Path, manifest: JsonObject) -> None:
 
 def _write_file(path: Path, content: Mapping[str, Tensor] | JsonObject) -> JsonObject:
     """Write a file, wait until it is on the disk, and return its entry in the manifest."""
-    (write_tensors if path.suffix == ".safetensors" else write_json)(path, content)
+    if path.suffix == ".safetensors":
+        digest = xxhash.xxh3_128()
+        size_bytes = write_tensors(path, content, None, digest.update)
+        return {"size_bytes": size_bytes, "xxh3_128": digest.hexdigest()}
+    write_json(path, content)
     flush(path)
     return {"size_bytes": path.stat().st_size, "xxh3_128": checksum(path)}
 

@@ -73,7 +73,6 @@ class GradientNorms:
         if self._scales_in_steps:
             self._scale = factor
         else:
-            self._norms.clear()
             gradients = gradients_of(tuple(components))
         scale_all(gradients, factor)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -43,6 +44,8 @@ def has_nonfinite(tensor: Tensor, infinities_too: bool) -> bool:
     if values is None or values.numel() == 0 or values.device.type == "meta":
         return False
     values = torch.view_as_real(values.resolve_conj()) if values.is_complex() else values
+    if _has_finite_sum(values):
+        return False
     values = values.float() if values.element_size() == 1 else values  # the types of 8 bits cannot be compared
     least, largest = torch.aminmax(values)  # NaN if there is one
     return bool((least.isnan() | (least.isinf() | largest.isinf() if infinities_too else False)).item())
@@ -51,7 +54,7 @@ def has_nonfinite(tensor: Tensor, infinities_too: bool) -> bool:
 def first_nonfinite(named: Iterable[tuple[str, Tensor | None]]) -> str | None:
     """Return the name of the first tensor that is not finite, and how many of its values are not; None if all are."""
     for name, tensor in named:
-        if tensor is not None and (bad := count_nonfinite(tensor)):
+        if tensor is not None and has_nonfinite(tensor, infinities_too=True) and (bad := count_nonfinite(tensor)):
             return f"{name} ({bad:,} of {counted(tensor.numel(), 'value', f'{tensor.numel():,}')})"
     return None
 
@@ -105,6 +108,17 @@ def _nonfinite(losses: Sequence[Tensor], batch: Batch, components: Mapping[str, 
         elif gradient := first_nonfinite((key, parameter.grad) for key, parameter in parameters):
             found.append(f"the gradient of {name} is not finite: {gradient}")
     return found
+
+
+def _has_finite_sum(values: Tensor) -> bool:
+    """Return whether the sum of `values` is a finite number, as it is for finite values unless it overflows.
+
+    It is taken on this thread alone, as threads write a checkpoint meanwhile. False where NumPy cannot take it.
+    """
+    if type(values) is not Tensor or values.device.type != "cpu" or values.dtype not in (torch.float32, torch.float64):
+        return False
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(np.add.reduce(values.resolve_neg().numpy(), axis=None)))
 
 
 def _flag(tensors: list[Tensor], device: torch.device, in_bfloat16: bool) -> Tensor:

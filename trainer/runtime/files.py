@@ -11,7 +11,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import torch
 import xxhash
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -19,6 +18,7 @@ from torch import Tensor
 from optimizer.state import (
     MAX_JSON_BYTES,
     NotAFileError,
+    as_bytes,
     check_is_file,
     decode_json,
     is_sharded,
@@ -221,8 +221,7 @@ def checksum_of_tensors(tensors: Mapping[str, Tensor]) -> str:
     digest = xxhash.xxh3_128()
     for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())
-        plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-        digest.update(plain.unsqueeze(-1).view(torch.uint8).numpy().data)
+        digest.update(as_bytes(tensor.detach().cpu()).numpy().data)
     return digest.hexdigest()
 
 
