@@ -111,6 +111,14 @@ def test_of_several_adams_the_large_ones_are_compiled(monkeypatch):
 
 @NO_COMPILER
 @pytest.mark.parametrize("name", STEPS)
+def test_auto_compiles_for_many_tensors_whatever_their_size(name):
+    many = [nn.Parameter(torch.zeros(1)) for _ in range(limits.LEAST_TENSORS)]
+    assert implementation_of(factory_of(name).build(many[1:])) == NEXT_BEST[name]
+    assert implementation_of(step(factory_of(name).build(many))) == "compiled"
+
+
+@NO_COMPILER
+@pytest.mark.parametrize("name", STEPS)
 def test_the_choice_stays_when_the_optimizer_grows(name, monkeypatch):
     for attribute in LIMITS:
         monkeypatch.setattr(limits, attribute, 10)

@@ -189,8 +189,8 @@ def test_the_plan_is_shown_by_train_on_a_terminal(tmp_path):
 
 
 def plan_of_large_components(tmp_path, **params):
-    """Return the plan of two components of 4.5 million parameters each."""
-    components = {name: {"type": "mlp", "params": {**MLPS[name]["params"], "hidden": [500_000]}} for name in MLPS}
+    """Return the plan of two components of 9 million parameters each."""
+    components = {name: {"type": "mlp", "params": {**MLPS[name]["params"], "hidden": [1_000_000]}} for name in MLPS}
     optims = {"first": {**ADAMW, "params": {**ADAMW["params"], **params}}, "second": SCHEDULE_FREE}
     return OfflineTrainer(load_config(config(tmp_path / "run", components, optims)), pipe()).plan()
 
@@ -203,7 +203,7 @@ def test_the_plan_shows_compiled_steps_and_compiles_nothing_for_its_sizes(tmp_pa
     assert [component.step for component in made.components] == ["compiled", "compiled"]
     assert checked == ["adam", "schedule_free_radam"]
     assert made.notes == []
-    parameters, tensors = 500_000 * 9 + 4, 4
+    parameters, tensors = 1_000_000 * 9 + 4, 4
     assert made.checkpoint_bytes.optimizer_state == 4 * (2 * parameters + tensors) + 4 * 3 * parameters
 
 
