@@ -156,10 +156,12 @@ def _clip(optimizer: Clips, *, in_step: bool) -> None:
 
 
 def _norm(optimizer: Clips, parameters: Sequence[Tensor], gradients: list[Tensor], *, is_known: bool) -> Tensor:
+    if len(gradients) < len(parameters):  # some are sharded: all processes send the same
+        return total_norm(gradients, parameters)
     norm = optimizer.known_norm if is_known else None
     if norm is None:
         norm = quick_norm(optimizer, gradients)
-    return total_norm(gradients, parameters if len(gradients) < len(parameters) else ()) if norm is None else norm
+    return total_norm(gradients) if norm is None else norm
 
 
 def _clip_traced(parameters: Sequence[Tensor], gradients: list[Tensor], max_norm: float) -> Tensor:
