@@ -3,13 +3,14 @@
 import math
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from measuring import DEVICE, machine, medians, table
 from optimizers import parameters
 
-from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon
+from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon, step_together
 
 
 def built(shapes: list[tuple[int, ...]], **params: Any) -> Any:
@@ -47,6 +48,9 @@ def hundred_components() -> str:
         ),
         "100 `adamw` with a cosine, each clipped": all_of([built(small, grad_clip_norm=10.0).step for _ in range(100)]),
     }
+    for name, clip in (("", None), (", each clipped", 10.0)):
+        optimizers = [built(small, grad_clip_norm=clip) for _ in range(100)]
+        functions[f"100 `adamw` with a cosine{name}, by `step_together`"] = partial(step_together, optimizers)
     return table(medians(functions, rounds=31, calls=3), "one AdamW(fused=True) over all", "us")
 
 

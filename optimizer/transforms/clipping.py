@@ -6,12 +6,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
-from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from .grad_scaler import loss_scale
 from .gradient_norms import quick_norm, total_norm
 from .gradient_scale import Scales, scale_all
 from .shards import is_sharded
+from .step_hooks import has_foreign_hooks, no_autograd
 from .step_options import StepOptions
 from .tracing import untraced
 
@@ -23,7 +23,7 @@ class Clips(Scales, Protocol):
     grad_norm: Tensor | None
 
 
-@torch.no_grad()
+@no_autograd
 def clip_to_norm(
     gradients: list[Tensor], max_norm: float, *, keep_overflowed: bool = False, parameters: Sequence[Tensor] = ()
 ) -> Tensor:
@@ -45,7 +45,7 @@ def clip_to_norm(
     return norm
 
 
-@torch.no_grad()
+@no_autograd
 def clip_factor(norm: Tensor, max_norm: float, *, keep_overflowed: bool = False) -> Tensor | None:
     """Return what gradients are multiplied with to clip them, or None for 1, if their norm is on the CPU.
 
@@ -74,8 +74,7 @@ def scales_in_step(optimizer: Any) -> bool:
     return (
         kernel is not None
         and kernel.scales_gradients
-        and all(hook is clip_before_step for hook in optimizer._optimizer_step_pre_hooks.values())
-        and not (optimizer._optimizer_step_post_hooks or _global_optimizer_pre_hooks or _global_optimizer_post_hooks)
+        and not has_foreign_hooks(optimizer, clip_before_step)
         and getattr(optimizer, "found_inf", None) is None
         and loss_scale(optimizer) is None
     )
@@ -103,7 +102,7 @@ def clip_before_step(
     return (args[0], clipped_closure, *args[2:]), {key: kwargs[key] for key in kwargs if key != "closure"}
 
 
-@torch.no_grad()
+@no_autograd
 def _clip(optimizer: Clips, *, in_step: bool) -> None:
     """Clip the gradients in place; or with `in_step` by the scale of the step, on top of one that is set already."""
     held = [p for group in optimizer.param_groups for p in group["params"]]
