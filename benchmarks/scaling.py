@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from measuring import DEVICE, SHORT, machine, medians, table
 from names import ALL, ALL_CLIPPED, EACH_CLIPPED
 from tensors import parameters
 
-from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon
+from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon, step_together
 
 
 def built(shapes: list[tuple[int, ...]], **params: Any) -> Any:
@@ -46,6 +47,9 @@ def hundred_components() -> dict[str, float]:
         ALL_CLIPPED: all_of([lambda: torch.nn.utils.clip_grad_norm_(together, 10.0), clipped.step]),
         EACH_CLIPPED: all_of([built(small, grad_clip_norm=10.0).step for _ in range(100)]),
     }
+    for name, clip in (("", None), (", each clipped", 10.0)):
+        optimizers = [built(small, grad_clip_norm=clip) for _ in range(100)]
+        functions[f"100 `adamw` with a cosine{name}, by `step_together`"] = partial(step_together, optimizers)
     return medians(functions, rounds=31, calls=3)
 
 

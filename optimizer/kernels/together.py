@@ -14,7 +14,7 @@ from ..transforms.clipping import clip_before_step, clip_factor
 from ..transforms.grad_scaler import loss_scale
 from ..transforms.gradient_norms import are_plain, total_norm
 from ..transforms.gradient_scale import scale_all
-from ..transforms.step_hooks import has_foreign_hooks, is_profiled, without_autograd
+from ..transforms.step_hooks import has_foreign_hooks, is_profiled, no_autograd
 from ..transforms.weight_decay import DECOUPLED_FLAG
 from ..types import MOMENTS
 from .fused import fused_adam_step, fused_update
@@ -111,9 +111,10 @@ def _step(ready: Sequence[_Ready]) -> None:
         for one in ready:
             one.optimizer.step()
     else:
-        without_autograd(_step_joined, ready)
+        _step_joined(ready)
 
 
+@no_autograd
 def _step_joined(ready: Sequence[_Ready]) -> None:
     _clip([one for one in ready if one.optimizer._optimizer_step_pre_hooks])
     calls: dict[Hashable, _Rows] = {}

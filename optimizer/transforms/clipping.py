@@ -13,7 +13,7 @@ from .grad_scaler import loss_scale
 from .gradient_norms import quick_norm, total_norm
 from .gradient_scale import Scales, scale_all
 from .shards import is_sharded
-from .step_hooks import has_foreign_hooks
+from .step_hooks import has_foreign_hooks, no_autograd
 from .step_options import StepOptions
 from .tracing import untraced
 
@@ -25,7 +25,7 @@ class Clips(Scales, Protocol):
     grad_norm: Tensor | None
 
 
-@torch.no_grad()
+@no_autograd
 def clip_to_norm(
     gradients: list[Tensor], max_norm: float, *, keep_overflowed: bool = False, parameters: Sequence[Tensor] = ()
 ) -> Tensor:
@@ -121,7 +121,7 @@ def clip_before_step(
     return (args[0], clipped_closure, *args[2:]), {key: kwargs[key] for key in kwargs if key != "closure"}
 
 
-@torch.no_grad()
+@no_autograd
 def _clip(optimizer: Clips, *, in_step: bool) -> None:
     """Clip the gradients in place; or with `in_step` by the scale of the step, on top of one that is set already."""
     held = [p for group in optimizer.param_groups for p in group["params"]]

@@ -10,9 +10,10 @@ from torch import Tensor, UntypedStorage
 from torch.nn.utils import get_total_norm
 
 from .shards import is_sharded, norm_over_shards
+from .step_hooks import no_autograd
 
 
-@torch.no_grad()
+@no_autograd
 def total_norm(gradients: Iterable[Tensor], parameters: Iterable[Tensor] = ()) -> Tensor:
     """Return the joint L2 norm of `gradients`.
 

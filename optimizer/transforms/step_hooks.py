@@ -48,7 +48,8 @@ def hooked(own: OwnHook) -> Callable[[Callable[..., object]], Callable[..., obje
     """
 
     def decorate(step: Callable[..., object]) -> Callable[..., object]:
-        with_hooks = Optimizer.profile_hook_step(torch.no_grad()(step))
+        quick = no_autograd(step)
+        with_hooks = Optimizer.profile_hook_step(quick)
 
         @functools.wraps(step)
         def hooked_step(optimizer: Optimizer, *args: object, **options: object) -> object:
@@ -56,21 +57,27 @@ def hooked(own: OwnHook) -> Callable[[Callable[..., object]], Callable[..., obje
                 return with_hooks(optimizer, *args, **options)
             if optimizer._optimizer_step_pre_hooks:
                 own(optimizer, (optimizer,), {})
-            return without_autograd(step, optimizer)
+            return quick(optimizer)
 
         return hooked_step
 
     return decorate
 
 
-def without_autograd(function: Callable[..., Result], *args: object) -> Result:
-    """Return the result of `function`, called under no_grad."""
-    was_enabled = torch.is_grad_enabled()
-    _set_grad_enabled(False)
-    try:
-        return function(*args)
-    finally:
-        _set_grad_enabled(was_enabled)
+def no_autograd(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Return `function` under no_grad, as `torch.no_grad()` does at four times the cost."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Arguments.args, **options: Arguments.kwargs) -> Result:
+        if not torch.is_grad_enabled():
+            return function(*args, **options)
+        _set_grad_enabled(False)
+        try:
+            return function(*args, **options)
+        finally:
+            _set_grad_enabled(True)
+
+    return wrapped
 
 
 def is_profiled() -> bool:

@@ -31,6 +31,9 @@ from .timed_freezing import TimedFreezing
 _LOWEST_SCALE = 1.0
 """Loss scale at which half precision does not overflow: a gradient that is not finite then has another cause."""
 
+_MANY = 4
+"""So many optimizers are quicker to step together; fewer, one by one."""
+
 _EVERY_UPDATE = Turns()
 
 
@@ -250,7 +253,7 @@ class GradientUpdater:
         if self._may_step(names):
             if self.rules.grad_clip_norm:
                 self._norms.clip(names, self._gradients_in_model_order, self.rules.grad_clip_norm)
-            if len(names) > 1 and self._scaler is None and self.lrs.keys() >= set(names):
+            if len(names) >= _MANY and self._scaler is None and self.lrs.keys() >= set(names):
                 step_together(map(self._optimizer_to_step, names))
             else:
                 for name in names:
