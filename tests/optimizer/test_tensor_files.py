@@ -133,7 +133,7 @@ class Full(io.FileIO):
 
 def test_the_error_of_a_full_disk_names_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "open", lambda path, mode, buffering: Full(path, "x"))
-    with pytest.raises(OSError, match="No space left on device: .*file") as refusal:
+    with pytest.raises(OSError, match=r"No space left on device: .*file") as refusal:
         write_tensors(tmp_path / "file", tensors())
     assert refusal.value.errno == errno.ENOSPC
 
