@@ -45,7 +45,7 @@ from ..types import ParamGroup, StateDict
 from .kernel import Kernel
 from .saved_position import NO_POSITION, position_in
 from .scheduler import EmbeddedScheduler
-from .without_compiler import importing_no_compiler, without_compiler
+from .without_compiler import has_compiler, importing_no_compiler, without_compiler
 
 OTHER_VERSION = (
     "{name} was pickled by an earlier version of innerstep: it has no step_options. Build it again and load a state"
@@ -243,7 +243,7 @@ class ScheduledOptimizer(Optimizer):
 
     def zero_grad(self, *args: bool, **options: bool) -> None:
         """Reset the gradients, as the class does, without an import of the compiler."""
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or has_compiler():
             super().zero_grad(*args, **options)
         else:
             with without_compiler():

@@ -15,6 +15,11 @@ _WRAP = "_use_grad_for_differentiable"
 _METHODS = (Optimizer.add_param_group, Optimizer.state_dict, Optimizer.zero_grad)
 
 
+def has_compiler() -> bool:
+    """Return whether torch's compiler is imported already."""
+    return "torch._dynamo" in sys.modules
+
+
 @contextmanager
 def without_compiler() -> Iterator[None]:
     """Run the body, outside of compiled code, and do not import torch._dynamo for the methods that are never compiled.
@@ -22,7 +27,7 @@ def without_compiler() -> Iterator[None]:
     To make sure of it, torch wraps these by the compiler when they are first called.
     """
     functions = [method.__wrapped__ for method in _METHODS if hasattr(method, "__wrapped__")]
-    if "torch._dynamo" in sys.modules or any(hasattr(function, _MARK) for function in functions):
+    if has_compiler() or any(hasattr(function, _MARK) for function in functions):
         yield
         return
     for function in functions:
