@@ -66,7 +66,7 @@ class GradientNorms:
             return
         norms = [*(self._norms[name] for name in components if name in self._norms), total_norm(gradients)]
         dtype = reduce(torch.promote_types, (norm.dtype for norm in norms))
-        joint = torch.tensor(math.hypot(*map(float, norms)), dtype=dtype)
+        joint = torch.tensor(math.hypot(*map(float, norms)), dtype=dtype, device="cpu")
         factor = clip_factor(joint, max_norm, keep_overflowed=True)
         if factor is None:
             return
