@@ -171,7 +171,12 @@ def test_an_optimizer_of_some_parameters_clips_by_their_norm():
     updater = updater_of(parts, 0.1, 0.5)
     some = OPTIMIZER_BUILDER_REGISTRY["adamw"](lr=0.01, grad_clip_norm=0.1, **COMPILED).build([parts["large"].bias])
     updater = GradientUpdater(
-        parts, updater.optimizers | {"large": some}, World(), updater.rules, SimpleNamespace(follow=lambda _: None), print
+        parts,
+        updater.optimizers | {"large": some},
+        World(),
+        updater.rules,
+        SimpleNamespace(follow=lambda _: None),
+        print,
     )
     updated(updater, parts, 1)
     torch.testing.assert_close(some.grad_norm, parts["large"].bias.grad.norm(), rtol=1e-12, atol=0)
