@@ -180,3 +180,15 @@ def test_an_optimizer_of_some_parameters_clips_by_their_norm():
     )
     updated(updater, parts, 1)
     torch.testing.assert_close(some.grad_norm, parts["large"].bias.grad.norm(), rtol=1e-12, atol=0)
+
+
+@NO_COMPILER
+def test_a_component_that_is_named_twice_counts_once_in_the_joint_norm():
+    parts = components()
+    updater = updater_of(parts, None, 0.5)
+    updater.begin_update(0, (6,))
+    updater.begin_batch(0)
+    updater.step(loss_of(parts, 0), "large", "large", "small")
+    norms = [updater.gradient_metrics[name]["grad_norm"].item() for name in ("large", "small")]
+    clipped = 0.5 * norms[1] / (math.hypot(*norms) + 1e-6)
+    assert nn.utils.get_total_norm([p.grad for p in parts["small"].parameters()]).item() == pytest.approx(clipped)
