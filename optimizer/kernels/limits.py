@@ -17,15 +17,11 @@ Compiled they take half of the time of steps in blocks, or less, at any size; so
 millisecond in either way.
 """
 
-LEAST_ELEMENTS_OF_ADAM = 8_388_608
-"""Elements from which steps of Adam and AdamW are compiled on the CPU.
-
-There they are as fast as torch's fused step, and take the clipping along; while all fits into a cache, they are slower
-by up to a third.
-"""
-
 LEAST_TENSORS = 100
-"""Tensors of an optimizer from which steps are compiled on the CPU, whatever their size: each costs 1 µs, and not 5."""
+"""Tensors of an optimizer from which steps are compiled on the CPU, of Adam if they are small: 1 µs each, not 5."""
+
+SMALL_TENSOR = 32_768
+"""Mean elements of a tensor below which Adam's steps of many are compiled; else torch's fused step is as fast."""
 
 
 def repays(optimizer: ScheduledOptimizer) -> bool:
@@ -41,7 +37,8 @@ def repays_adam(optimizer: ScheduledOptimizer) -> bool:
     """
     parameters = _parameters(optimizer)
     is_compilable = all(p.is_cpu and p.dtype not in HALVES for p in parameters)
-    return is_compilable and _are_large(parameters, LEAST_ELEMENTS_OF_ADAM)
+    are_small = sum(p.numel() for p in parameters) < SMALL_TENSOR * len(parameters)
+    return is_compilable and are_small and len(parameters) >= LEAST_TENSORS and sys.platform != "darwin"
 
 
 def _parameters(optimizer: ScheduledOptimizer) -> list[Tensor]:

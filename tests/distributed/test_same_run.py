@@ -75,7 +75,7 @@ def no_compiler():
 
 def refused_with_large_components(made, prepare):
     """Return the message of each process of a run whose optimizers are large enough to be compiled."""
-    undone = [replaced(limits, name, 1) for name in ("LEAST_ELEMENTS", "LEAST_ELEMENTS_OF_ADAM")]
+    undone = [replaced(limits, name, 1) for name in ("LEAST_ELEMENTS", "LEAST_TENSORS")]
     undone.append(replaced(compiled, "FAILURES", {}))
     try:
         return refused([made, made], prepare)

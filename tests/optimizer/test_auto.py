@@ -14,7 +14,7 @@ from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon
 from optimizer.kernels import compiled, implementation_of, limits, native_library, uncompiled_reason
 from optimizer.kernels.registry import KERNELS
 
-LIMITS = ("LEAST_ELEMENTS", "LEAST_ELEMENTS_OF_ADAM")
+LIMITS = ("LEAST_ELEMENTS", "LEAST_TENSORS")
 NEXT_BEST = {"adamw": "fused", "cautious adamw": "blocks", "cautious sgd": "blocks", "schedule_free_radam": "blocks"}
 STEPS = dict(zip(NEXT_BEST, WITH_KERNELS, strict=True))
 
@@ -60,9 +60,9 @@ def step(optimizer, updates=3):
 
 
 @NO_COMPILER
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", [name for name in STEPS if name != "adamw"])
 def test_auto_compiles_from_the_limit_on(name):
-    limit = limits.LEAST_ELEMENTS_OF_ADAM if name == "adamw" else limits.LEAST_ELEMENTS
+    limit = limits.LEAST_ELEMENTS
     for elements, shown in ((limit - 1, NEXT_BEST[name]), (limit, "compiled")):
         halves = [nn.Parameter(torch.zeros(size)) for size in (elements // 2, elements - elements // 2)]
         assert implementation_of(factory_of(name).build(halves)) == shown
@@ -99,9 +99,9 @@ def test_all_keys_of_adam_have_a_compiled_step():
 
 
 @NO_COMPILER
-def test_of_several_adams_the_large_ones_are_compiled(monkeypatch):
-    monkeypatch.setattr(limits, "LEAST_ELEMENTS_OF_ADAM", 10)
-    sets = {"small": [nn.Parameter(torch.ones(9))], "large": [nn.Parameter(torch.ones(10))]}
+def test_of_several_adams_those_of_many_tensors_are_compiled(monkeypatch):
+    monkeypatch.setattr(limits, "LEAST_TENSORS", 10)
+    sets = {name: [nn.Parameter(torch.ones(2)) for _ in range(count)] for name, count in (("small", 9), ("large", 10))}
     optimizers = OPTIMIZER_BUILDER_REGISTRY["multi_adam"]().build(sets, horizon=Horizon(9))
     assert {name: implementation_of(each) for name, each in optimizers.items()} == {
         "small": "fused",

@@ -200,8 +200,8 @@ def test_the_plan_shows_compiled_steps_and_compiles_nothing_for_its_sizes(tmp_pa
     check, checked = native_library.check_step, []
     monkeypatch.setattr(native_library, "check_step", lambda *of: checked.append(of[0]) or check(*of))
     made = plan_of_large_components(tmp_path)
-    assert [component.step for component in made.components] == ["compiled", "compiled"]
-    assert checked == ["adam", "schedule_free_radam"]
+    assert [component.step for component in made.components] == ["fused", "compiled"]
+    assert checked == ["schedule_free_radam"]
     assert made.notes == []
     parameters, tensors = 1_000_000 * 9 + 4, 4
     assert made.checkpoint_bytes.optimizer_state == 4 * (2 * parameters + tensors) + 4 * 3 * parameters
@@ -217,6 +217,5 @@ def test_without_a_compiler_the_plan_shows_the_next_best_and_why(tmp_path, monke
         made = plan_of_large_components(tmp_path, **params)
         assert [component.step for component in made.components] == [shown, "blocks"]
         reason = "compiled they would be faster, but cc could not compile native.c: no space left"
-        notes = [f"first: its steps are fused; {reason}", f"second: its steps are blocks; {reason}"]
-        assert made.notes == (notes if shown == "fused" else notes[1:])
+        assert made.notes == [f"second: its steps are blocks; {reason}"]
         assert made.warnings == []

@@ -211,7 +211,7 @@ def test_the_fingerprint_is_the_same_for_a_run_and_its_resume(run):
 @pytest.fixture
 def all_are_large(monkeypatch):
     """Let `auto` compile steps of any size. Returns a function after whose call compiling fails."""
-    for name in ("LEAST_ELEMENTS", "LEAST_ELEMENTS_OF_ADAM"):
+    for name in ("LEAST_ELEMENTS", "LEAST_TENSORS"):
         monkeypatch.setattr(limits, name, 1)
 
     def fail(*of):
