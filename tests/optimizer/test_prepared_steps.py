@@ -85,6 +85,12 @@ def counts_replaced(optimizer):
             state["step"] = torch.tensor(7.0, dtype=torch.float64)
 
 
+def counts_negated(optimizer):
+    for state in list(optimizer.state.values())[1:]:
+        if "step" in state:
+            state["step"] = torch._neg_view(-state["step"])
+
+
 def counts_in_other_memory(optimizer):
     for state in list(optimizer.state.values())[1:]:
         if "step" in state:
@@ -108,7 +114,7 @@ def late_group(optimizer):
 
 CHANGES = (
     in_place, other_memory, other_state, loaded_state, own_state_loaded, other_group, counts_in_place, counts_replaced,
-    counts_in_other_memory, options, late_group,
+    counts_negated, counts_in_other_memory, options, late_group,
 )  # fmt: skip
 
 
