@@ -171,3 +171,14 @@ def test_a_prepared_step_keeps_no_gradient_alive():
     optimizer.zero_grad()
     assert [gradient() for gradient in gradients] == [None] * len(SHAPES)
     assert "prepared_step" not in copy.deepcopy(optimizer).__dict__
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_loading_keeps_no_state_of_before_alive(name):
+    optimizer, _ = pair(*KEYS[name])
+    for update in range(4):
+        step(optimizer, update)
+    saved = copy.deepcopy(optimizer.state_dict())
+    before = [weakref.ref(x) for state in optimizer.state.values() for x in state.values() if x is not None]
+    optimizer.load_state_dict(saved)
+    assert [value() for value in before] == [None] * len(before)
