@@ -25,11 +25,16 @@ def _import_all() -> None:
     """Import all public names, as each module adds to the registries.
 
     Meanwhile no garbage is looked for. What is imported stays, and each search would go through all of torch.
+
+    Raises:
+        ImportError: A module fails. An AttributeError would mean that `optimizer` has no such name, without the cause.
     """
     collects = gc.isenabled()
     gc.disable()
     try:
         public = {each: getattr(import_module(f".{module}", __name__), each) for each, module in _MODULES.items()}
+    except AttributeError as error:
+        raise ImportError(f"optimizer cannot be imported: AttributeError: {error}", name=__name__) from error
     finally:
         if collects:
             gc.enable()

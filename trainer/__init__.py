@@ -36,7 +36,11 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'trainer' has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+    try:
+        module = importlib.import_module(f".{_MODULES[name]}", __name__)
+    except AttributeError as error:  # it would mean that there is no such name, without the cause
+        raise ImportError(f"trainer.{name} cannot be imported: AttributeError: {error}", name=__name__) from error
+    return getattr(module, name)
 
 
 def __dir__() -> list[str]:

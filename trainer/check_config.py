@@ -1,6 +1,7 @@
 """`innerstep validate`: what can be checked of a config without its data."""
 
 from collections.abc import Callable
+from functools import partial
 
 from pydantic import BaseModel
 
@@ -10,6 +11,7 @@ from .config.entries import OptimConfig
 from .config.placed import naming_places
 from .config.schema import ExperimentConfig
 from .errors import ConfigError
+from .loop.metric_monitors import check_without_data, monitored_by_rules
 from .reporting.metrics_log import sink_classes
 from .runtime.devices import check_device_name
 from .setup.optimizers import factory_errors
@@ -17,7 +19,7 @@ from .setup.optimizers import factory_errors
 
 @naming_places
 def check_config(config: ExperimentConfig) -> None:
-    """Check a validated config further: its sinks, the name of its device, and lengths of schedules in `total_steps`.
+    """Check a validated config further: sinks, the device's name, metrics of rules, and lengths in `total_steps`.
 
     Nothing of the config is built, and the machine does not matter.
 
@@ -27,6 +29,9 @@ def check_config(config: ExperimentConfig) -> None:
     checks: list[Callable[[], object]] = [
         lambda: sink_classes(config.train.log),
         lambda: check_device_name(config.train.device, "train.device"),
+    ]
+    checks += [
+        partial(check_without_data, path, monitor, config.train) for path, monitor in monitored_by_rules(config.train)
     ]
     for name, optim in config.model.component_optims.items():
         if config.model.entries[name].freeze is not True and config.train.total_steps is not None:

@@ -136,7 +136,11 @@ class ScheduledFactory(GroupingFields, CautionFields, OptionScheduleFields, Impl
         parameters = [tensor_of(item) for group in groups for item in group["params"]]
         prefer_fused = self.fused_by_default and not self.use_cautious_optimizer
         switches = implementation_switches(
-            self.optimizer_class, self.implementation, parameters, prefer_fused=prefer_fused
+            self.optimizer_class,
+            self.implementation,
+            parameters,
+            prefer_fused=prefer_fused,
+            in_float64=self.use_cautious_optimizer,
         )
         return {**self.options(), **switches}
 

@@ -28,6 +28,7 @@ from ..types import MOMENTS, ParamGroup
 from .moments import adam_state, cast_moments, check_class_step, count_step, unsupported_by_fused
 from .step_tensors import StepTensors
 from .stepping import checked_step, step_of_class, unsupported_group, unsupported_step
+from .switches import are_fusable, is_left_by_fused
 
 ADAM_STATE = (*MOMENTS, "max_exp_avg_sq")
 
@@ -58,12 +59,16 @@ def fused_adam_step(optimizer: ScheduledOptimizer) -> None:
 def fused_class_step(optimizer: ScheduledOptimizer) -> None:
     """The class's own fused step, after all tensors were given the strides that it assumes.
 
-    As soon as there is a tensor that no fused step can read, as a sparse gradient, the class takes its other step.
+    As soon as there is a tensor that no fused step can read, as a sparse gradient, the class takes its other step. So
+    does a late group of SGD in half precision, which the fused step would not move.
 
     Raises:
         RuntimeError, ValueError, TypeError: as `unsupported_step` does.
     """
-    unsupported_step(optimizer)
+    if unsupported_step(optimizer) is not None:
+        for group in optimizer.param_groups:
+            if group["fused"] and not are_fusable(type(optimizer), group["params"]):
+                group["fused"] = False
     step_of_class(optimizer)
 
 
@@ -74,6 +79,11 @@ def _unsupported_by_adam(optimizer: ScheduledOptimizer, group: ParamGroup) -> st
 
 def _unfused(optimizer: ScheduledOptimizer, group: ParamGroup) -> str | None:
     return None if group["fused"] else "its groups are not fused"
+
+
+def _unfused_by_class(optimizer: ScheduledOptimizer, group: ParamGroup) -> str | None:
+    is_left = is_left_by_fused(type(optimizer), group["params"])
+    return "PyTorch's fused SGD does not move parameters in half precision" if is_left else _unfused(optimizer, group)
 
 
 def _make_moments(optimizer: ScheduledOptimizer) -> None:
@@ -130,7 +140,7 @@ FUSED = Kernel(
     classes=(Adam, AdamW, SGD, Adagrad),
     implementations=("auto", "fused"),
     step=fused_class_step,
-    unsupported_reason=_unfused,
+    unsupported_reason=_unfused_by_class,
     state_names=("momentum_buffer", "sum", *ADAM_STATE),
 )
 FUSED_ADAM = Kernel(

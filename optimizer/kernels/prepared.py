@@ -30,7 +30,7 @@ _Part = tuple[ParamGroup, int, int]
 
 
 class Row(NamedTuple):
-    """What a step reads of a parameter besides it and its gradient.
+    """The tensors that a step reads beside a parameter and its gradient, and the parameter's numbers.
 
     Attributes:
         state: in the order of native.c.
@@ -45,7 +45,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Formula:
-    """What a compiled step computes.
+    """The formula of a compiled step.
 
     Attributes:
         name: the step's in native.c and in gpu.py.
@@ -61,7 +61,8 @@ class Formula:
 
 
 def take_step(optimizer: ScheduledOptimizer, formula: Formula) -> None:
-    """Take a compiled step of all groups; where a group or a gradient is not supported, as `by_group` says.
+    """Take a compiled step of all groups; groups and gradients that are not supported are
+    handled as by `by_group`.
 
     Raises:
         RuntimeError, ValueError, TypeError: as `supported_tensors` does.

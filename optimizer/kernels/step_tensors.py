@@ -53,7 +53,7 @@ class StepTensors:
 
 
 class CheckedTensors:
-    """What `unsupported_step` has checked: while it all stays the same, a step needs no check.
+    """The properties that `unsupported_step` has checked: while they all stay the same, a step needs no check.
 
     Gradients are new at each step: all of them counts but their address. Parameters and state stay: the address of
     their memory counts (memory that is given back or shrunk has another one), and the identity of state. Most of a

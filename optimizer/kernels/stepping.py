@@ -140,7 +140,7 @@ def unsupported_step(optimizer: ScheduledOptimizer) -> str | None:
 
 
 def checked_step(optimizer: ScheduledOptimizer) -> tuple[str | None, StepTensors]:
-    """Return what `unsupported_step` does, and the tensors of the coming step."""
+    """Return the result of `unsupported_step`, and the tensors of the coming step."""
     kernel = optimizer.kernel
     assert kernel is not None  # whose step this is
     tensors, checked = StepTensors(optimizer, kernel.state_names), optimizer.checked_tensors

@@ -70,7 +70,7 @@ class ScheduledOptimizer(Optimizer):
     kernel: Kernel | None = None
     """Takes the class's steps in its place, to the same effect; None: the class takes them."""
     checked_tensors: object = None
-    """What the kernel has last checked, if it could be; while that stays the same, a step needs no check."""
+    """The tensors that the kernel has last checked, if it could; while they stay the same, a step needs no check."""
     prepared_step: object = None
     """A compiled step with the addresses of the tensors that were last checked."""
     is_laid_out: bool = False

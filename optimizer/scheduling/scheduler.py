@@ -95,7 +95,7 @@ class EmbeddedScheduler:
 
         Args:
             groups: all groups.
-            next_lr: what `next_lr` returned; left out, it is computed.
+            next_lr: the result of `next_lr`; left out, it is computed.
         """
         if self._is_dry_step(groups):
             return

@@ -63,7 +63,9 @@ def write_tensors(
 
 def as_bytes(tensor: Tensor) -> Tensor:
     """Return the elements of a tensor, one after another, as a tensor of bytes; without a copy if it is contiguous."""
-    return tensor.resolve_conj().resolve_neg().contiguous().view(-1).view(torch.uint8)
+    whole = tensor.resolve_conj().resolve_neg().contiguous()
+    # Not a view: a single element may have any stride.
+    return whole.as_strided((whole.numel(),), (1,)).view(torch.uint8)
 
 
 class _PieceWriter:

@@ -48,7 +48,7 @@ def clip_to_norm(
 
 
 def clip_factor(norm: Tensor, max_norm: float, *, keep_overflowed: bool = False) -> Tensor | None:
-    """Return what gradients are multiplied with to clip them, or None for 1, if their norm is on the CPU.
+    """Return the factor that clips gradients, or None for 1, if their norm is on the CPU.
 
     Args:
         norm: their joint norm, a scalar. A device is not asked for its value, which would be to wait for it.

@@ -81,5 +81,5 @@ def no_autograd(function: Callable[Arguments, Result]) -> Callable[Arguments, Re
 
 
 def is_profiled() -> bool:
-    """Return whether a profiler of torch's is at work; True if torch does not say so."""
+    """Return whether a profiler of torch's is at work; True where torch has no such function."""
     return getattr(profiler, "_is_profiler_enabled", True)

@@ -104,15 +104,16 @@ def off(p, exact):
     return float(((p.detach().double() - exact.double()).abs() / ulp).max())
 
 
-def refused(name, implementation, dtype):
+def refused(name, implementation, dtype, way):
     """Return why there is no such implementation of this cautious step, or None."""
+    is_sgd, is_half = name.startswith("sgd"), dtype in (torch.bfloat16, torch.float16)
+    if implementation == "fused" and way is by_wrapper_over_ours and is_sgd and is_half:
+        return "PyTorch's fused SGD does not move parameters in half precision"  # nor does it know of the wrapper
     if implementation != "compiled":
         return None
     if name in ("sgd", "sgd with a penalty"):
-        return "it does not support SGD without momentum"
-    if "amsgrad" in name:
-        return "it does not support amsgrad"
-    return f"a parameter is {dtype} on cpu" if dtype in (torch.bfloat16, torch.float16) else None
+        return "has no compiled one here: it does not support SGD without momentum"
+    return "has no compiled one here: it does not support amsgrad" if "amsgrad" in name else None
 
 
 @NO_COMPILER
@@ -125,9 +126,9 @@ def test_a_cautious_step_is_algorithm_1_to_rounding(name, implementation, dtype)
         ways += [by_wrapper, by_wrapper_over_ours]
     for way in ways:
         parameters = [nn.Parameter(p) for p in weights(dtype)]
-        reason = refused(name, implementation, dtype)
+        reason = refused(name, implementation, dtype, way)
         if reason is not None:
-            with pytest.raises(ValueError, match=f"has no compiled one here: {reason}"):
+            with pytest.raises(ValueError, match=reason):
                 way(name, parameters, implementation)
             continue
         optimizer = way(name, parameters, implementation)

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
+import trainer.check_config  # noqa: F401 it registers what is built in, which a test does not forget
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, SCHEDULE_REGISTRY
 from optimizer.config import importing
 from trainer import DATASET_REGISTRY, MODEL_REGISTRY, OBJECTIVE_REGISTRY, SINK_REGISTRY

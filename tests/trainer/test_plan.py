@@ -174,6 +174,20 @@ def test_an_optimizer_that_fails_on_small_parameters_has_no_planned_size(tmp_pat
     assert re.search(r"(?m)^checkpoint +about \d+ B and the optimizers' state, weights \d+ B$", plan_text(plan))
 
 
+def test_equal_optimizers_of_equal_components_are_sized_once(tmp_path, monkeypatch):
+    build_over, sized = checkpoint_size.build_over, []
+    monkeypatch.setattr(checkpoint_size, "build_over", lambda *of: sized.append(of[1].type) or build_over(*of))
+    wide = {"type": "mlp", "params": {**MLPS["first"]["params"], "hidden": [17]}}
+    components = {**MLPS, "third": MLPS["first"], "wide": wide, "other": MLPS["first"]}
+    optims = {name: SCHEDULE_FREE if name == "other" else ADAMW for name in components}
+    made = config(tmp_path / "run", components, optims, total_steps=1)
+    planned = OfflineTrainer(load_config(made), pipe()).plan().checkpoint_bytes
+    assert sized == ["adamw", "adamw", "schedule_free_radam"], "one for first, second and third"
+    train(made, console=pipe())
+    checkpoint = tmp_path / "run/checkpoints/step_00000001"
+    assert planned.optimizer_state == tensor_bytes(checkpoint, "optimizer.safetensors")
+
+
 def test_planning_draws_no_random_numbers(tmp_path):
     made = config(tmp_path / "run", MLPS, {"first": SCHEDULE_FREE, "second": ADAMW})
     trainer = OfflineTrainer(load_config(made), pipe())

@@ -1,6 +1,7 @@
 """Imports of commands: heavy modules only where they are needed."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -45,6 +46,18 @@ def test_one_public_name_registers_all_optimizers_and_schedules():
     for name in ("Registry", "OPTIMIZER_BUILDER_REGISTRY"):
         check = f"{code.format(name)}; assert 'schedule_free_radam' in optimizer.OPTIMIZER_BUILDER_REGISTRY"
         assert "torch" in imported(check)
+
+
+@pytest.mark.parametrize("statement", ["from optimizer import Registry", "import trainer; trainer.load_run"])
+def test_an_attribute_error_in_an_import_is_the_cause_that_is_named(statement, tmp_path):
+    (tmp_path / "torch.py").write_text("import os\nos.no_such_function\n")
+    paths = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    command = [sys.executable, "-c", statement]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **paths}, check=False)
+    *_, last = done.stderr.splitlines()
+    assert last.startswith("ImportError: "), done.stderr
+    assert "no attribute 'no_such_function'" in last
+    assert "torch.py" in done.stderr
 
 
 def test_a_plan_imports_neither_the_compiler_nor_what_draws():

@@ -87,6 +87,35 @@ def test_mistakes_are_reported(override, message, cli):
     assert "Traceback" not in printed
 
 
+BEST = "--train.keep_best.monitor="
+STOPPING = "--train.early_stopping={monitor: val_size, patience: 3}"
+EPISODES = "--train.evaluation={type: maze, every: 2}"
+NEVER_IN_TIME = [
+    ([f"{BEST}loss"], ["train.keep_best.monitor: waits for 'loss'", "did you mean 'val_loss'?", "train_"]),
+    ([f"{BEST}val_size"], ["keep_best.monitor: waits for 'val_size'", "Set train.eval_every to less than the "]),
+    ([f"{BEST}val_size", "--train.eval_every=1000"], ["Set train.eval_every to less than the "]),
+    ([STOPPING], ["train.early_stopping.monitor: waits for 'val_size'", "Set train.eval_every"]),
+    ([f"{BEST}val_loss", EPISODES], ["Set train.eval_every to less"]),
+    ([f"{BEST}val_size", "--train.evaluation.type=maze"], ["Set train.eval_every or train.evaluation.every to less"]),
+    ([f"{BEST}size", STOPPING], ["keep_best.monitor: waits for 'size'", "early_stopping.monitor: waits for"]),
+]
+
+
+@pytest.mark.parametrize(("overrides", "messages"), NEVER_IN_TIME)
+def test_a_metric_that_cannot_come_in_time_is_refused(overrides, messages, cli):
+    code, printed = cli("validate", "c.yaml", "--plugins=[own_teeth]", *overrides)
+    assert code == 2
+    assert [message for message in messages if message not in printed] == [], printed
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [[f"{BEST}val_size", "--train.eval_every=1"], [f"{BEST}train_loss", EPISODES], [f"{BEST}val_return", EPISODES]],
+)
+def test_a_metric_that_may_come_in_time_is_valid(overrides, cli):
+    assert cli("validate", "c.yaml", "--plugins=[own_teeth]", *overrides)[0] == 0
+
+
 def test_all_mistakes_are_reported_at_once(cli):
     _, printed = cli("validate", "c.yaml", "--train.device=gpu", "--train.log=[jsonl,jsnol]")
     assert "train.device" in printed

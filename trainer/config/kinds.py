@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel
 
@@ -12,6 +13,7 @@ from optimizer.config import TaggedField, arguments_model
 T = TypeVar("T")
 PARAMS = "params"
 TYPE = "type"
+_kinds: WeakKeyDictionary[type[BaseModel], Mapping[str, Sequence[object]]] = WeakKeyDictionary()
 
 
 def kinds_inside(kind: object, part: str, place: object) -> Iterator[object]:
@@ -22,21 +24,30 @@ def kinds_inside(kind: object, part: str, place: object) -> Iterator[object]:
         part: A name in the value, or the index of an item.
         place: The value, as far as it is there.
     """
-    if isinstance(kind, TaggedField):
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        registry = registry_of(kind) if part == PARAMS else None
+        if registry is None:
+            yield from _kinds_of_fields(kind).get(part, ())
+        elif (cls := registered_class(registry, place)) is not None:
+            yield from arguments_of(cls)
+    elif isinstance(kind, TaggedField):
         cls = registered_class(kind.registry, place)
         yield from [str] if part == TYPE else [] if cls is None else kinds_inside(cls, part, place)
-    elif get_origin(kind) in (dict, Mapping):
+    elif (origin := get_origin(kind)) in (dict, Mapping):
         yield from allowed_kinds(get_args(kind)[1])
-    elif get_origin(kind) in (list, tuple, Sequence):
-        if part.isdecimal():
-            yield from _kinds_of_item(kind, int(part))
-    elif (registry := registry_of(kind)) is not None and part == PARAMS:
-        cls = registered_class(registry, place)
-        yield from [] if cls is None else arguments_of(cls)
-    elif isinstance(kind, type) and issubclass(kind, BaseModel):
-        for name, field in kind.model_fields.items():
-            if part == (field.alias or name):
-                yield from allowed_kinds(field.annotation, field.metadata)
+    elif origin in (list, tuple, Sequence) and part.isdecimal():
+        yield from _kinds_of_item(kind, int(part))
+
+
+def _kinds_of_fields(model: type[BaseModel]) -> Mapping[str, Sequence[object]]:
+    """Return the kinds of value of each field, by its name in a config. They are kept once all types are resolved."""
+    found = _kinds.get(model)
+    if found is None:
+        fields = model.model_fields.items()
+        found = {field.alias or name: tuple(allowed_kinds(field.annotation, field.metadata)) for name, field in fields}
+        if getattr(model, "__pydantic_fields_complete__", model.__pydantic_complete__):  # the first since pydantic 2.11
+            _kinds[model] = found
+    return found
 
 
 def allowed_kinds(annotation: object, metadata: Sequence[object] = ()) -> Iterator[object]:

@@ -75,6 +75,8 @@ def _with_paths(value: Any, kinds: Iterable[object], place: Path, change: Callab
         key: _with_paths(
             item, [kind for outer in kinds for kind in kinds_inside(outer, key, value)], (*place, key), change
         )
+        if isinstance(item, str | dict | list)
+        else item
         for key, item in items
     }
     return changed if isinstance(value, dict) else list(changed.values())

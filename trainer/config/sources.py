@@ -1,4 +1,8 @@
-"""The sources of a config, read and merged: a mistake in a file shows before torch is imported."""
+"""The sources of a config, read and merged, without torch.
+
+A file that is missing, malformed or extends itself is therefore refused at once. Names and values are checked later, by
+classes that need torch.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -9,9 +9,12 @@ from torch.optim import Optimizer
 from optimizer.config import counted, nearest
 from optimizer.types import HasSchedule
 
-from ..config.schema import ExperimentConfig
+from ..config.schema import ExperimentConfig, TrainConfig
 from ..errors import ConfigError
-from ..interfaces.objective import HELD_OUT_PREFIX
+from ..interfaces.objective import HELD_OUT_PREFIX, TRAIN_PREFIX
+
+_LOSS = HELD_OUT_PREFIX + "loss"
+"""A metric of the held-out samples only: an environment has none of this name."""
 
 
 @runtime_checkable
@@ -54,11 +57,49 @@ def monitored(config: ExperimentConfig, optimizers: Mapping[str, Optimizer]) -> 
         for name, optimizer in optimizers.items()
         for field, monitor in _monitors(optimizer)
     ]
-    if config.train.keep_best is not None:
-        waiting.append(("train.keep_best.monitor", config.train.keep_best.monitor))
-    if config.train.early_stopping is not None:
-        waiting.append(("train.early_stopping.monitor", config.train.early_stopping.monitor))
-    return waiting
+    return waiting + monitored_by_rules(config.train)
+
+
+def monitored_by_rules(train: TrainConfig) -> list[tuple[str, str]]:
+    """Return the metric of each rule that waits for one, with the path of the rule in the config."""
+    rules = {"train.keep_best.monitor": train.keep_best, "train.early_stopping.monitor": train.early_stopping}
+    return [(path, rule.monitor) for path, rule in rules.items() if rule is not None]
+
+
+def check_without_data(path: str, monitor: str, train: TrainConfig) -> None:
+    """Check of a metric that a rule waits for what holds with any data, objective and environment.
+
+    Args:
+        path: The rule's, in the config.
+        monitor: The metric.
+        train: When evaluations come.
+
+    Raises:
+        ConfigError: No metric can have this name, or it can come at the end only.
+    """
+    if not monitor.startswith((HELD_OUT_PREFIX, TRAIN_PREFIX)):
+        raise ConfigError(
+            f"{path}: waits for {monitor!r}, which is never reported{nearest(monitor, [_LOSS, f'{TRAIN_PREFIX}loss'])}"
+            f" Names begin with {HELD_OUT_PREFIX} for a metric of an evaluation, and with {TRAIN_PREFIX} for one of"
+            " training."
+        )
+    fields = {"train.eval_every": train.eval_every}
+    if train.evaluation is not None and monitor != _LOSS:
+        fields["train.evaluation.every"] = train.evaluation.every
+    if all(_is_at_the_end(every, train.total_steps) for every in fields.values()):
+        raise _only_at_the_end(path, monitor, " or ".join(fields), train.total_steps)
+
+
+def _is_at_the_end(every: int | None, total_steps: int | None) -> bool:
+    return every is None or (total_steps is not None and every >= total_steps)
+
+
+def _only_at_the_end(path: str, monitor: str, field: str, total_steps: int | None) -> ConfigError:
+    length = "the updates" if total_steps is None else f"the {counted(total_steps, 'update')}"
+    return ConfigError(
+        f"{path}: waits for {monitor!r}, but evaluations come at the end only. Set {field} to less than {length} of"
+        " the run."
+    )
 
 
 def check_monitors(
@@ -87,12 +128,8 @@ def check_monitors(
                 f"{path}: waits for {monitor!r}, which is never reported{nearest(monitor, list(by_name))}"
                 f" Reported after each evaluation: {', '.join(by_name)}."
             )
-        every, field = by_name[monitor].every, by_name[monitor].field
-        if every is None or every >= total_steps:
-            raise ConfigError(
-                f"{path}: waits for {monitor!r}, but evaluations come at the end only. Set {field} to less"
-                f" than the {counted(total_steps, 'update')} of the run."
-            )
+        if _is_at_the_end(by_name[monitor].every, total_steps):
+            raise _only_at_the_end(path, monitor, by_name[monitor].field, total_steps)
 
 
 def _sources_by_name(

@@ -62,12 +62,11 @@ def checkpoint_bytes(
     weights = [tensor for component in components.values() for tensor in component.state_dict().values()]
     averaged = [tensor for ema in averages.ema.values() for tensor in ema.tensors.values()]
     states: list[int | None] = []
+    found: dict[object, int] = {}
     with separate_rng(config.seed):
         for name, optimizer in optimizers.items():
-            optim = config.model.component_optims[name]
-            states.append(
-                _state_bytes(optim, components[name], optimizer, config.model.turns(name, horizon).horizon(horizon))
-            )
+            optim, own = config.model.component_optims[name], config.model.turns(name, horizon).horizon(horizon)
+            states.append(_state_bytes(optim, components[name], optimizer, own, found))
     known = [state for state in states if state is not None]
     return CheckpointBytes(_bytes(weights), _bytes(averaged), sum(known) if len(known) == len(states) else None)
 
@@ -76,12 +75,19 @@ def _bytes(tensors: list[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors if isinstance(tensor, Tensor))
 
 
-def _state_bytes(optim: OptimConfig, component: nn.Module, optimizer: Optimizer, horizon: Horizon) -> int | None:
+def _state_bytes(
+    optim: OptimConfig, component: nn.Module, optimizer: Optimizer, horizon: Horizon, found: dict[object, int]
+) -> int | None:
+    """Return the bytes of an optimizer's state; `found` has those of kinds that were seen before, and gets this one."""
     parameters = trainable_parameters(component)
     try:
         if any(optimizer.state.values()):
             return _bytes([*_saved_state(optimizer).values()])
-        return _state_bytes_to_come(optim, parameters, horizon)
+        shapes = tuple((name, parameter.shape, parameter.dtype) for name, parameter in parameters.items())
+        kind = (optim.model_dump_json(), horizon, shapes)
+        if kind not in found:
+            found[kind] = _state_bytes_to_come(optim, parameters, horizon)
+        return found[kind]
     except Exception:  # the optimizer may be the user's, and fail on other parameters than the run's
         return None
 
