@@ -83,8 +83,8 @@ def _unsupported_state_dtype(optimizer: ScheduledOptimizer) -> str | None:
 
 def _adam_row(optimizer: ScheduledOptimizer, group: ParamGroup, p: Tensor) -> Row:
     count, *moments = adam_state(optimizer, p)
-    if p.is_cpu and (count.dtype is not torch.float32 or not count.is_cpu):
-        count = optimizer.state[p]["step"] = count.to("cpu", torch.float32)  # native.c adds to it
+    if p.is_cpu and (count.dtype is not torch.float32 or not count.is_cpu or count.is_neg()):
+        count = optimizer.state[p]["step"] = count.to("cpu", torch.float32).resolve_neg()  # native.c adds to it
     return Row(tuple(moments), count.item(), count)
 
 
