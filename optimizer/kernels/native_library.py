@@ -41,7 +41,7 @@ SOURCE = Path(__file__).with_name("native.c")
 HEADER = SOURCE.with_name("native_types.h")
 
 SECONDS_TO_COMPILE = 12
-"""The time limit of the compiler, which usually takes half a second."""
+"""The time limit of the compiler, which usually takes less than one."""
 
 SECONDS_TO_RETRY = 60
 """The time for which a compiler that did not end is not started again: each optimizer would wait for it."""
@@ -164,7 +164,7 @@ def _compile(compiler: Sequence[str], arguments: Sequence[str]) -> None:
         _HANGING[key] = time.monotonic() + SECONDS_TO_RETRY
         raise
     if code:
-        raise OSError(f"{compiler[0]} could not compile {SOURCE.name}: {messages}")
+        raise OSError(f"{compiler[0]} could not compile {SOURCE.name}: {messages or f'it ended with {code}'}")
 
 
 def _hanging(compiler: str) -> str:

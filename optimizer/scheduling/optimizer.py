@@ -241,6 +241,14 @@ class ScheduledOptimizer(Optimizer):
         if "scheduler" in self.__dict__:  # not yet while the optimizer is being made
             self.scheduler.join(self.param_groups[-1])
 
+    def zero_grad(self, *args: bool, **options: bool) -> None:
+        """Reset the gradients, as the class does, without an import of the compiler."""
+        if torch.compiler.is_compiling():
+            super().zero_grad(*args, **options)
+        else:
+            with without_compiler():
+                super().zero_grad(*args, **options)
+
     def state_dict(self) -> StateDict:
         """Return the optimizer's state with the schedule's under "scheduler"."""
         with without_compiler():

@@ -1,4 +1,4 @@
-"""Making, stepping and saving optimizers without torch's compiler, whose import takes a second."""
+"""Using optimizers without torch's compiler, whose import takes a second."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ _MARK = "__dynamo_disable"
 """The attribute in which torch._compile keeps the function that it calls in place of one that is never compiled."""
 _WRAP = "_use_grad_for_differentiable"
 """torch's decorator of the steps of its classes."""
-_METHODS = (Optimizer.add_param_group, Optimizer.state_dict)
+_METHODS = (Optimizer.add_param_group, Optimizer.state_dict, Optimizer.zero_grad)
 
 
 @contextmanager

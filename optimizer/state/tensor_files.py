@@ -55,10 +55,14 @@ def write_tensors(
     header = _header(plain, with_stride_orders(tensors, metadata))
     with path.open("xb", buffering=0) as file:
         writer = _PieceWriter(file, digest, any(tensor.is_cuda for tensor in plain.values()))
-        writer.write(torch.frombuffer(header, dtype=torch.uint8))
-        for tensor in plain.values():
-            writer.write(as_bytes(tensor))
-        return writer.finish()
+        try:
+            writer.write(torch.frombuffer(header, dtype=torch.uint8))
+            for tensor in plain.values():
+                writer.write(as_bytes(tensor))
+            return writer.finish()
+        except OSError as error:
+            error.filename = error.filename or str(path)
+            raise
 
 
 def as_bytes(tensor: Tensor) -> Tensor:

@@ -75,7 +75,8 @@ def test_of_much_that_a_compiler_says_the_beginning_is_shown(compiler, monkeypat
     ("script", "message"),
     [
         ("exit 0", "native.so: cannot open shared object file"),
-        ("kill -9 $$", "could not compile native.c"),
+        ("exit 3", r"could not compile native\.c: it ended with 3$"),
+        ("kill -9 $$", r"could not compile native\.c: it ended with -9$"),
         ('for last in "$@"; do case "$last" in *.so) echo junk > "$last";; esac; done', "file too short|invalid ELF"),
         ('for last in "$@"; do case "$last" in *.so) mkdir "$last";; esac; done', "native.so"),
         ("printf '\\377\\376 no' >&2; exit 2", "could not compile native.c: \ufffd\ufffd no"),

@@ -1,5 +1,8 @@
 """The steps of torch's classes, taken without torch's wrapper, which would import the compiler."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -81,3 +84,27 @@ def test_a_decorator_around_a_step_of_torchs_stays():
     optimizer.step()
     assert len(calls) == 1
     assert weight.tolist() == [0.5, 0.5]
+
+
+LOOP = """
+import sys, torch
+from optimizer import OPTIMIZER_BUILDER_REGISTRY
+
+weight = torch.nn.Parameter(torch.ones(2))
+for key in ("rmsprop", "adamw"):
+    optimizer = OPTIMIZER_BUILDER_REGISTRY[key](lr=0.5).build([weight])
+    for _ in range(2):
+        (weight * weight).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        assert weight.grad is None
+    (weight * weight).sum().backward()
+    optimizer.zero_grad(set_to_none=False)
+    assert weight.grad.tolist() == [0, 0]
+    optimizer.state_dict()
+    assert "torch._dynamo" not in sys.modules, key
+"""
+
+
+def test_a_loop_as_users_write_it_imports_no_compiler():
+    subprocess.run([sys.executable, "-c", LOOP], check=True)

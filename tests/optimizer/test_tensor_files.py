@@ -1,5 +1,6 @@
 """Safetensors files are those of the library, digested as they are written, and on the disk when the call returns."""
 
+import errno
 import hashlib
 import io
 import os
@@ -121,6 +122,20 @@ def test_a_system_that_writes_less_than_it_is_given_is_given_the_rest(tmp_path, 
     monkeypatch.undo()
     save_file(tensors(), tmp_path / "library")
     assert (tmp_path / "file").read_bytes() == (tmp_path / "library").read_bytes()
+
+
+class Full(io.FileIO):
+    """A file on a full disk."""
+
+    def write(self, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_the_error_of_a_full_disk_names_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "open", lambda path, mode, buffering: Full(path, "x"))
+    with pytest.raises(OSError, match=r"No space left on device: .*file") as refusal:
+        write_tensors(tmp_path / "file", tensors())
+    assert refusal.value.errno == errno.ENOSPC
 
 
 def test_saved_optimizer_state_is_refused_after_a_byte_has_changed(tmp_path):

@@ -13,6 +13,7 @@ from sample_runs import ADAMW, SCHEDULE_FREE, config, two
 
 from optimizer.kernels import compiled, limits, native_library
 from trainer import load_config, resume, train
+from trainer.checkpoint.fingerprint import config_changes
 from trainer.checkpoint.provenance import data_difference, data_fingerprint
 from trainer.offline_trainer import OfflineTrainer
 
@@ -237,6 +238,16 @@ def test_a_resume_that_takes_other_steps_says_so_and_how_to_keep_the_former(run,
     assert saved["implementations"] == {"first": "compiled", "second": "compiled"}
     assert "implementations of the steps" not in resumed(run, PINS)
     assert (run / "checkpoints/step_00000006/first/model.safetensors").read_bytes() == whole
+
+
+@pytest.mark.parametrize(("section", "differs"), [("component_optims", False), ("components", True)])
+def test_only_an_optimizers_implementation_may_differ(section, differs):
+    def values(implementation):
+        entry = {"params": {"implementation": implementation}}
+        return {"config": {"model": {section: {"head": entry}}}, "data": {"samples": 1, "steps_per_epoch": 1}}
+
+    assert bool(config_changes(values("fused"), values("auto"))) == differs
+    assert config_changes(values("fused"), values("own"))
 
 
 @NO_COMPILER

@@ -14,6 +14,8 @@ from ..config.freeze import FreezeUntil
 from ..config.marks import fixed_values
 from ..config.schema import ExperimentConfig
 
+_OPTIMIZERS = "model.component_optims."
+
 Row = tuple[str, object, object]
 """The path of a value that differs, and the value on the first and on the second side."""
 
@@ -105,8 +107,8 @@ def _is_unimportant(path: str, saved: object, now: object) -> bool:
 
     A resume logs which implementation takes the steps, if it differs.
     """
-    if path.endswith(".implementation") and saved in IMPLEMENTATIONS and now in IMPLEMENTATIONS:
-        return True
+    if path.startswith(_OPTIMIZERS) and path.endswith(".params.implementation"):
+        return saved in IMPLEMENTATIONS and now in IMPLEMENTATIONS
     return _is_same_path(saved, now)
 
 

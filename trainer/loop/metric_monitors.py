@@ -67,7 +67,7 @@ def monitored_by_rules(train: TrainConfig) -> list[tuple[str, str]]:
 
 
 def check_without_data(path: str, monitor: str, train: TrainConfig) -> None:
-    """Check of a metric that a rule waits for what holds with any data, objective and environment.
+    """Check the metric of a rule as far as the config alone allows, without data, objective and environment.
 
     Args:
         path: The rule's, in the config.
