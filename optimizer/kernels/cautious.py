@@ -121,7 +121,8 @@ def _move(
     is_half = bool(rows) and rows[0][0].dtype in HALVES
     for indices, blocks in bundles(rows):
         if len(blocks) > 1 and scratch is None and shards is None:
-            scratch = torch.empty(max(row[0].numel() for row in rows), dtype=_wide_type(rows[0][0]))
+            first, size = rows[0][0], max(row[0].numel() for row in rows)
+            scratch = torch.empty(size, dtype=_wide_type(first), device=first.device)
         memories, counted = _step_memory(blocks, scratch), []
         for block, memory in zip(blocks, memories, strict=True):
             widened = tuple([_widened(x) for x in column] for column in block) if is_half else block

@@ -64,11 +64,10 @@ def uncompilable(step: str, device: torch.device, dtype: torch.dtype, state_dtyp
 
 def joint_norm(tensors: Sequence[Tensor]) -> float | None:
     """Return the joint L2 norm of plain tensors on the CPU, of one type; None without a compiled library."""
-    try:
-        norms = native.norms(tensors)
-    except OSError:
+    first = tensors[0]
+    if uncompilable("squares", first.device, first.dtype, first.dtype) is not None:
         return None
-    return float(torch.linalg.vector_norm(norms, dtype=torch.float64))
+    return float(torch.linalg.vector_norm(native.norms(tensors), dtype=torch.float64))
 
 
 def _unsupported_sgd(optimizer: ScheduledOptimizer, group: ParamGroup) -> str | None:
@@ -84,8 +83,8 @@ def _unsupported_state_dtype(optimizer: ScheduledOptimizer) -> str | None:
 
 def _adam_row(optimizer: ScheduledOptimizer, group: ParamGroup, p: Tensor) -> Row:
     count, *moments = adam_state(optimizer, p)
-    if p.is_cpu and (count.dtype is not torch.float32 or not count.is_cpu):
-        count = optimizer.state[p]["step"] = count.to("cpu", torch.float32)  # native.c adds to it
+    if p.is_cpu and (count.dtype is not torch.float32 or not count.is_cpu or count.is_neg()):
+        count = optimizer.state[p]["step"] = count.to("cpu", torch.float32).resolve_neg()  # native.c adds to it
     return Row(tuple(moments), count.item(), count)
 
 

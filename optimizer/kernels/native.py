@@ -59,7 +59,7 @@ class Step:
         self._streams = array("I", streams if streams is not None else range(len(rows)))
         self._elements = sum(self._sizes)
         self._gradients: Sequence[Tensor] = ()
-        self.agreeing = torch.zeros(len(rows), dtype=torch.int64)
+        self.agreeing = torch.zeros(len(rows), dtype=torch.int64, device="cpu")
         """In how many elements of each row step and gradient agree, after `count`."""
         self._work = Work(
             rows=len(rows),
@@ -125,14 +125,14 @@ def norms(tensors: Sequence[Tensor]) -> Tensor:
         TypeError: for a tensor of another type than the first, or elsewhere.
     """
     if not tensors:
-        return torch.zeros(0)
+        return torch.zeros(0, device="cpu")
     dtype = tensors[0].dtype
     for tensor in tensors:
         if tensor.dtype is not dtype or not tensor.is_cpu:
             raise TypeError(f"norms of tensors of several types: {dtype}, and {tensor.dtype} on {tensor.device}")
     dense = [x if x.is_contiguous() or is_dense(x) else x.contiguous() for x in tensors]
     rows, sizes = len(dense), array("q", map(Tensor.numel, dense))
-    sums = torch.empty(rows + sum(-(-size // BLOCK) for size in sizes), dtype=torch.float64)
+    sums = torch.empty(rows + sum(-(-size // BLOCK) for size in sizes), dtype=torch.float64, device="cpu")
     addresses = array("q", map(Tensor.data_ptr, dense))
     work = Work(rows=rows, tensors=_address(addresses), sizes=_address(sizes), sums=sums.data_ptr())
     library("squares", dtype, dtype).step(ctypes.byref(work), _threads(sum(sizes)))

@@ -25,6 +25,10 @@ NumbersOf = Callable[[ParamGroup, float], Sequence[float]]
 """Returns the numbers of a step for the parameters of a group with a `Row.key`, as native.c has them."""
 
 
+_Part = tuple[ParamGroup, int, int]
+"""A group, and where its parameters begin and end among those of a step."""
+
+
 class Row(NamedTuple):
     """The tensors that a step reads beside a parameter and its gradient, and the parameter's numbers.
 
@@ -86,6 +90,7 @@ class _Prepared:
         self, optimizer: ScheduledOptimizer, formula: Formula, tensors: StepTensors, gradients: list[Tensor]
     ) -> None:
         self._made_for = (optimizer.checked_tensors, formula, active_shards(optimizer))
+        self._groups = tensors.groups
         held = [p for group in optimizer.param_groups for p in group["params"]]
         streams = {id(p): stream for stream, p in enumerate(held)}
         places: dict[object, list[int]] = {}
@@ -97,6 +102,7 @@ class _Prepared:
                 places.setdefault(kind, []).append(len(rows))
                 rows.append(_Row((p, gradient, *row.state), group, row.key, row.counter, streams[id(p)]))
         self._counters = [row.counter for row in rows if row.counter is not None]
+        self._counts_at = list(map(Tensor.data_ptr, self._counters))
         self._calls: list[_HostCall | _DeviceCall] = []
         self.is_kept = optimizer.checked_tensors is not None and all(p.is_cpu for p in tensors.parameters)
         for chosen in places.values():
@@ -108,9 +114,14 @@ class _Prepared:
         now = optimizer.checked_tensors, formula, active_shards(optimizer)
         return (
             all(map(is_, now, self._made_for))
-            and (not self._counters or all(map(is_, self._counters, [state.get("step") for state in tensors.states])))
+            and _are_same_groups(tensors.groups, self._groups)
+            and (not self._counters or self._has_counters([state.get("step") for state in tensors.states]))
             and all(call.is_current() for call in self._calls if isinstance(call, _HostCall))
         )
+
+    def _has_counters(self, counters: Sequence[object]) -> bool:
+        """Return whether `counters` are those of the rows, in the memory where they were."""
+        return all(map(is_, self._counters, counters)) and list(map(Tensor.data_ptr, self._counters)) == self._counts_at
 
     def take(
         self, optimizer: ScheduledOptimizer, parameters: list[Tensor], gradients: list[Tensor], numbers: NumbersOf
@@ -121,6 +132,14 @@ class _Prepared:
             own = parameters if is_whole else [parameters[place] for place in call.places]
             theirs = gradients if is_whole else [gradients[place] for place in call.places]
             call.take(own, theirs, numbers, optimizer.gradient_scale)
+
+
+def _are_same_groups(groups: Sequence[_Part], others: Sequence[_Part]) -> bool:
+    """Return whether groups are the same objects, and begin and end at the same places."""
+    return len(groups) == len(others) and all(
+        group is other and begin == other_begin and end == other_end
+        for (group, begin, end), (other, other_begin, other_end) in zip(groups, others, strict=True)
+    )
 
 
 class _Row(NamedTuple):

@@ -60,8 +60,8 @@ def _unsupported_reason(optimizer: ScheduledOptimizer, group: ParamGroup) -> str
 
 
 def _unsupported_by_compiled(optimizer: ScheduledOptimizer, group: ParamGroup) -> str | None:
-    reason = compiled.unsupported_reason("schedule_free_radam", optimizer, group)
-    return reason or _unsupported_reason(optimizer, group)  # the state of half precision is too short
+    reason = _unsupported_reason(optimizer, group)  # the state of half precision is too short
+    return reason or compiled.unsupported_reason("schedule_free_radam", optimizer, group)
 
 
 def _check_train_mode(optimizer: ScheduledOptimizer) -> None:

@@ -118,7 +118,7 @@ def _written(
     sizes, agreeing, sets = integers(*SIZES), integers(), (ctypes.c_int32 * len(rows))()
     addresses = (ctypes.c_void_p * len(tensors))(*map(Tensor.data_ptr, tensors))
     numbers = (ctypes.c_double * len(trial.numbers))(*trial.numbers)
-    sums = torch.zeros(sum(SIZES) // 1000, dtype=torch.float64)  # of rows and blocks, which are larger
+    sums = torch.zeros(sum(SIZES) // 1000, dtype=torch.float64, device="cpu")  # of rows and blocks, which are larger
     work = Work(
         rows=len(rows),
         tensors=ctypes.addressof(addresses),
@@ -141,7 +141,7 @@ def _written(
 
 def _pattern(place: int, is_square: bool) -> Tensor:
     """Return values for the tensors at `place` in the rows, a few bits long."""
-    numbers = torch.arange(PERIOD)
+    numbers = torch.arange(PERIOD, device="cpu")
     mixed = (numbers * (2 * place + 3) + (numbers >> 6) * 5) & 63
     return (mixed + 1 if is_square else mixed - 32).double() / 32
 

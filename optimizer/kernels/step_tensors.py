@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from itertools import chain
+from operator import is_
 from typing import Any
 
 import torch
@@ -59,17 +60,19 @@ class CheckedTensors:
     small step would be this, so there is no loop over the tensors in Python.
     """
 
-    __slots__ = ("_is_like", "_values")
+    __slots__ = ("_held", "_is_like", "_values")
 
     def __init__(self, optimizer: ScheduledOptimizer, tensors: StepTensors) -> None:
         self._is_like = _guard(tensors.parameters + tensors.gradients)
         self._values = _values(optimizer, tensors)
+        self._held = tensors.held  # alive, so that no other tensor has the identity and address of one of them
 
     def are_still(self, optimizer: ScheduledOptimizer, tensors: StepTensors) -> bool:
         """Return whether `tensors` are like those that were checked, and their groups too."""
         try:
             is_like = self._is_like(*tensors.parameters, *tensors.gradients)
-            return is_like and _values(optimizer, tensors) == self._values
+            is_held = len(tensors.held) == len(self._held) and all(map(is_, tensors.held, self._held))
+            return is_like and is_held and _values(optimizer, tensors) == self._values
         except _UNKNOWN:
             return False
 
@@ -88,7 +91,6 @@ def _values(optimizer: ScheduledOptimizer, tensors: StepTensors) -> tuple[object
         [(len(group["params"]), type(group["lr"]), *map(group.get, _OPTIONS)) for group in optimizer.param_groups],
         list(map(Tensor.storage_offset, gradients)),
         list(map(UntypedStorage.nbytes, map(Tensor.untyped_storage, gradients))),
-        list(map(id, held)),
         list(map(Tensor.data_ptr, chain(tensors.parameters, held))),
     )
 

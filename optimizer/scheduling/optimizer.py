@@ -285,7 +285,8 @@ class ScheduledOptimizer(Optimizer):
         self.scheduler.take_over(self.param_groups)
 
     def _forget_placement(self) -> None:
-        self.__dict__.pop("is_on_shards", None)
+        for name in ("is_on_shards", "checked_tensors", "prepared_step"):  # the last two keep state alive
+            self.__dict__.pop(name, None)
 
     def _register_own_hooks(self) -> None:
         if self.caution is not None:

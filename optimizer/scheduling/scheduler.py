@@ -103,12 +103,17 @@ class EmbeddedScheduler:
         self._write(groups, lr=next_lr)
 
     def next_lr(self) -> float:
-        """Return the curve's value for the update after the coming one.
+        """Return the lr's value for the update after the coming one, if all curves have one.
 
         Raises:
             ValueError: It is not a learning rate.
         """
-        return self._lr_at(self.last_epoch + 1)
+        lr, position = self._lr_at(self.last_epoch + 1), self._position_at(self.last_epoch + 1)
+        if self._moves_momentum:
+            self._lr.curve.momentum_at(position)
+        for option in self._others:
+            option.curve.lr_at(position)
+        return lr
 
     def write(self, groups: list[ParamGroup]) -> None:
         """Write the values of the coming update, and the position, into the groups."""

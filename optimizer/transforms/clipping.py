@@ -60,7 +60,7 @@ def clip_factor(norm: Tensor, max_norm: float, *, keep_overflowed: bool = False)
         if keep_overflowed and not math.isfinite(number):
             return None
         number = _factor(number, max_norm, _ROUND[norm.dtype])
-        return None if number == 1.0 else torch.tensor(number, dtype=norm.dtype)
+        return None if number == 1.0 else torch.tensor(number, dtype=norm.dtype, device="cpu")
     factor = torch.clamp(max_norm / (norm + 1e-6), max=1.0)
     if keep_overflowed:
         factor = torch.where(torch.isfinite(norm), factor, 1.0)

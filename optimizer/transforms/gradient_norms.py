@@ -53,7 +53,7 @@ def quick_norm(optimizer: object, gradients: Sequence[Tensor]) -> Tensor | None:
     if kernel is None or kernel.norm is None or not are_plain(gradients) or not _are_in_memory(gradients):
         return None
     norm: float | None = kernel.norm(gradients)
-    return None if norm is None else torch.tensor(norm, dtype=gradients[0].dtype)
+    return None if norm is None else torch.tensor(norm, dtype=gradients[0].dtype, device="cpu")
 
 
 def are_plain(gradients: Sequence[Tensor]) -> bool:

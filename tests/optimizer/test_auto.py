@@ -243,6 +243,13 @@ def test_nothing_is_compiled_for_parameters_that_no_compiled_step_takes(paramete
         assert implementation_of(optimizer) != "compiled"
 
 
+@pytest.mark.usefixtures("_all_are_large")
+def test_nothing_is_compiled_for_schedule_free_steps_in_half_precision(monkeypatch):
+    monkeypatch.setattr(native_library, "check_step", lambda *of: pytest.fail("it was compiled"))
+    optimizer = factory_of("schedule_free_radam").build([nn.Parameter(torch.ones(6, dtype=torch.bfloat16))])
+    assert implementation_of(optimizer) != "compiled"
+
+
 @NO_COMPILER
 @pytest.mark.usefixtures("_all_are_large")
 @pytest.mark.parametrize("name", STEPS)

@@ -120,6 +120,15 @@ def test_memory_that_was_taken_away_is_refused_before_anything_moves(private, wh
     assert optimizer.scheduler.last_epoch == 3
 
 
+def test_no_new_moment_has_the_identity_of_a_checked_one(private):
+    optimizer, parameters = built("auto")
+    optimizer.step()
+    optimizer.step()
+    identity = id(optimizer.state[parameters[1]]["exp_avg"])
+    del optimizer.state[parameters[1]]["exp_avg"]
+    assert identity not in [*map(id, [torch.ones(3, 3) for _ in range(30)])]
+
+
 def test_a_checked_step_is_not_checked_again(private, monkeypatch):
     optimizer, parameters = built()
     checked = optimizer.checked_tensors

@@ -8,7 +8,7 @@ from sample_steps import WITH_KERNELS, Shapes
 from torch import nn
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY
-from optimizer.kernels import compiled
+from optimizer.kernels import compiled, native_library
 
 GRADIENTS = {"far over": 40.0, "a little over": 0.14, "under": 0.01, "zero": 0.0, "NaN": float("nan"), "inf": torch.inf}
 
@@ -163,12 +163,18 @@ def test_a_gradient_of_any_layout_has_its_norm(odd):
 
 @NO_COMPILER
 def test_without_a_library_the_norm_is_torchs(monkeypatch):
-    def fail(_):
-        raise OSError("no compiler")
+    asked = []
+
+    def fail(step, *_):
+        asked.append(step)
+        if step == "squares":
+            raise OSError("no compiler")
 
     module = Shapes(torch.float64)
     optimizer = compiled_over(module.parameters(), "adamw")
-    monkeypatch.setattr(compiled.native, "norms", fail)
+    monkeypatch.setattr(compiled, "FAILURES", {})
+    monkeypatch.setattr(native_library, "check_step", fail)
     stepped(module, optimizer, 40.0)
+    assert asked.count("squares") == 1, "a compiler that fails is started once"
     gradients = [p.grad for p in module.parameters() if p.grad is not None]
     assert torch.equal(optimizer.grad_norm, torch.nn.utils.get_total_norm(gradients))

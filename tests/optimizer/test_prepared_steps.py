@@ -65,6 +65,14 @@ def loaded_state(optimizer):
     optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
 
 
+def own_state_loaded(optimizer):
+    optimizer.load_state_dict(optimizer.state_dict())
+
+
+def other_group(optimizer):
+    optimizer.param_groups[1] = {**optimizer.param_groups[1], "weight_decay": 0.5, "lr": 0.05}
+
+
 def counts_in_place(optimizer):
     for state in list(optimizer.state.values())[1:3]:
         if "step" in state:
@@ -75,6 +83,19 @@ def counts_replaced(optimizer):
     for state in list(optimizer.state.values())[1:]:
         if "step" in state:
             state["step"] = torch.tensor(7.0, dtype=torch.float64)
+
+
+def counts_negated(optimizer):
+    for state in list(optimizer.state.values())[1:]:
+        if "step" in state:
+            state["step"] = torch._neg_view(-state["step"])
+
+
+def counts_in_other_memory(optimizer):
+    for state in list(optimizer.state.values())[1:]:
+        if "step" in state:
+            state["old"] = state["step"].detach()  # its memory stays as it is
+            state["step"].data = torch.tensor(4.0)
 
 
 def options(optimizer):
@@ -91,7 +112,10 @@ def late_group(optimizer):
     optimizer.add_param_group({**{k: v for k, v in optimizer.param_groups[0].items() if k != "params"}, "params": [p]})
 
 
-CHANGES = (in_place, other_memory, other_state, loaded_state, counts_in_place, counts_replaced, options, late_group)
+CHANGES = (
+    in_place, other_memory, other_state, loaded_state, own_state_loaded, other_group, counts_in_place, counts_replaced,
+    counts_negated, counts_in_other_memory, options, late_group,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -107,6 +131,20 @@ def test_steps_equal_those_of_the_slow_twin_after_a_change(name, change):
     for ours, theirs in zip(*moved, strict=True):
         limit = 1e-12 if ours.dtype == torch.float64 else 1e-6
         torch.testing.assert_close(ours, theirs, rtol=limit, atol=limit)
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_a_parameter_that_changes_groups_has_the_options_of_the_new_one(name):
+    moved = []
+    for optimizer in pair(*KEYS[name]):
+        first, second = optimizer.param_groups
+        for update in range(6):
+            if update == 4:  # the tensors with gradients are the same ones, in the same order
+                first["params"][1], second["params"][0] = second["params"][0], first["params"][1]
+            step(optimizer, update, missing=[1 if update < 4 else 2])
+        moved.append(parameters(optimizer))
+    for ours, theirs in zip(*moved, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
 def test_addresses_are_taken_once_while_only_gradients_are_new(monkeypatch):
@@ -133,3 +171,14 @@ def test_a_prepared_step_keeps_no_gradient_alive():
     optimizer.zero_grad()
     assert [gradient() for gradient in gradients] == [None] * len(SHAPES)
     assert "prepared_step" not in copy.deepcopy(optimizer).__dict__
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_loading_keeps_no_state_of_before_alive(name):
+    optimizer, _ = pair(*KEYS[name])
+    for update in range(4):
+        step(optimizer, update)
+    saved = copy.deepcopy(optimizer.state_dict())
+    before = [weakref.ref(x) for state in optimizer.state.values() for x in state.values() if x is not None]
+    optimizer.load_state_dict(saved)
+    assert [value() for value in before] == [None] * len(before)

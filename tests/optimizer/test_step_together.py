@@ -201,3 +201,27 @@ def test_a_schedule_that_fails_leaves_what_steps_one_after_the_other_would_have_
             step(optimizers)
         results.append((parameters, [o.scheduler.last_epoch for o in optimizers]))
     assert_equal(*results)
+
+
+class Raising(Schedule):
+    absolute = False
+
+    def lr_at(self, update):
+        if update == 5:
+            raise LookupError("no value")
+        return 0.1
+
+
+def test_a_failing_schedule_of_an_option_leaves_what_steps_one_after_the_other_would_have_left():
+    results = []
+    for step in (one_by_one, step_together):
+        optimizers, parameters = built([MIXED[0], MIXED[-1], MIXED[0]])
+        optimizers[1].scheduler._others[0].curve = Raising().bind()
+        for p in (p for each in parameters for p in each):
+            p.grad = torch.ones_like(p)
+        for _ in range(4):
+            step(optimizers)
+        with pytest.raises(LookupError, match="no value"):
+            step(optimizers)
+        results.append((parameters, [o.scheduler.last_epoch for o in optimizers]))
+    assert_equal(*results)

@@ -163,3 +163,32 @@ def test_a_skipped_update_leaves_no_scale_behind():
         updater.step(loss_of(parts, update))
     for ours, theirs in zip(parts.parameters(), twins.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-13)
+
+
+@NO_COMPILER
+def test_an_optimizer_of_some_parameters_clips_by_their_norm():
+    parts = components()
+    updater = updater_of(parts, 0.1, 0.5)
+    some = OPTIMIZER_BUILDER_REGISTRY["adamw"](lr=0.01, grad_clip_norm=0.1, **COMPILED).build([parts["large"].bias])
+    updater = GradientUpdater(
+        parts,
+        updater.optimizers | {"large": some},
+        World(),
+        updater.rules,
+        SimpleNamespace(follow=lambda _: None),
+        print,
+    )
+    updated(updater, parts, 1)
+    torch.testing.assert_close(some.grad_norm, parts["large"].bias.grad.norm(), rtol=1e-12, atol=0)
+
+
+@NO_COMPILER
+def test_a_component_that_is_named_twice_counts_once_in_the_joint_norm():
+    parts = components()
+    updater = updater_of(parts, None, 0.5)
+    updater.begin_update(0, (6,))
+    updater.begin_batch(0)
+    updater.step(loss_of(parts, 0), "large", "large", "small")
+    norms = [updater.gradient_metrics[name]["grad_norm"].item() for name in ("large", "small")]
+    clipped = 0.5 * norms[1] / (math.hypot(*norms) + 1e-6)
+    assert nn.utils.get_total_norm([p.grad for p in parts["small"].parameters()]).item() == pytest.approx(clipped)

@@ -21,11 +21,16 @@ class GradientNorms:
 
     Args:
         optimizers: By component name.
+        parameters: Those of each component that train. An optimizer of others is not asked for a norm: a factory of the
+            user's may have left some out.
         scales_in_steps: Whether the clip of several components may scale gradients in the steps.
     """
 
-    def __init__(self, optimizers: Mapping[str, Optimizer], *, scales_in_steps: bool) -> None:
+    def __init__(
+        self, optimizers: Mapping[str, Optimizer], parameters: Mapping[str, Iterable[Tensor]], *, scales_in_steps: bool
+    ) -> None:
         self._optimizers, self._scales_in_steps = optimizers, scales_in_steps
+        self._whole = {name for name, own in parameters.items() if set(own) == _parameters_of(optimizers[name])}
         self._norms: dict[str, Tensor] = {}
         self._scale: Tensor | None = None
 
@@ -36,7 +41,7 @@ class GradientNorms:
 
     def take(self, component: str, gradients: Sequence[Tensor]) -> None:
         """Take the norm of the gradients of a component, if there is a quick way."""
-        norm = quick_norm(self._optimizers[component], gradients)
+        norm = quick_norm(self._optimizers[component], gradients) if component in self._whole else None
         if norm is not None:
             self._norms[component] = norm
 
@@ -64,9 +69,10 @@ class GradientNorms:
         if len(others) == len(components):
             clip_to_norm(gradients, max_norm, keep_overflowed=True)
             return
-        norms = [*(self._norms[name] for name in components if name in self._norms), total_norm(gradients)]
+        known = self._norms.keys() & set(components)  # an objective may name one twice
+        norms = [*(self._norms[name] for name in sorted(known)), total_norm(gradients)]
         dtype = reduce(torch.promote_types, (norm.dtype for norm in norms))
-        joint = torch.tensor(math.hypot(*map(float, norms)), dtype=dtype)
+        joint = torch.tensor(math.hypot(*map(float, norms)), dtype=dtype, device="cpu")
         factor = clip_factor(joint, max_norm, keep_overflowed=True)
         if factor is None:
             return
@@ -82,3 +88,7 @@ class GradientNorms:
         if norm is not None and self._scales_in_steps:
             optimizer: Any = self._optimizers[component]
             optimizer.known_norm, optimizer.gradient_scale = norm, self._scale
+
+
+def _parameters_of(optimizer: Optimizer) -> set[Tensor]:
+    return {parameter for group in optimizer.param_groups for parameter in group["params"]}

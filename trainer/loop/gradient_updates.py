@@ -90,9 +90,9 @@ class GradientUpdater:
         self._last_step: dict[str, int] = {}
         self._precision = rules.precision
         self._scaler = torch.amp.GradScaler(world.device.type) if rules.precision == "fp16" else None
-        self._norms = GradientNorms(optimizers, scales_in_steps=self._scaler is None)
         named = {name: trainable_parameters(components[name]) for name in optimizers}
         self._parameters = {name: [*parameters.values()] for name, parameters in named.items()}
+        self._norms = GradientNorms(optimizers, self._parameters, scales_in_steps=self._scaler is None)
         self._freezing = TimedFreezing(components, rules.turns)
         self._agreed = None if world.averages is None else AgreedGradients(world, named)
         self._ordered: dict[tuple[str, ...], list[nn.Parameter]] = {}
