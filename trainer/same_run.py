@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from optimizer.config import counted
 from optimizer.kernels import uncompiled_reason
 from optimizer.state import is_sharded
+from optimizer.transforms import quick_norm
 from optimizer.types import HasSchedule
 
 from .checkpoint.fingerprint import leaves
@@ -96,7 +97,7 @@ def check_same_steps(world: World, optimizers: Mapping[str, Optimizer]) -> None:
     Raises:
         ConfigError: A process differs. The message names it, and why it compiles no steps.
     """
-    lines = differences(world, _steps(optimizers))
+    lines = differences(world, _steps(optimizers) if world.is_alone else _steps(optimizers) | _norms(optimizers))
     if lines:
         reasons = {reason for optimizer in optimizers.values() if (reason := uncompiled_reason(optimizer))}
         gathered = world.gather([world.name, sorted(reasons)])
@@ -141,6 +142,16 @@ def weights_checksum(component: nn.Module) -> str:
 def _steps(optimizers: Mapping[str, Optimizer]) -> dict[str, str]:
     found = implementations(optimizers)
     return {f"model.component_optims.{name}: implementation of its steps": shown for name, shown in found.items()}
+
+
+def _norms(optimizers: Mapping[str, Optimizer]) -> dict[str, str]:
+    """Return how the norm of each optimizer's gradients is computed, by path."""
+    found = {}
+    for name, optimizer in optimizers.items():
+        like = torch.zeros(1, dtype=optimizer.param_groups[0]["params"][0].dtype)
+        is_compiled = quick_norm(optimizer, [like]) is not None
+        found[f"model.component_optims.{name}: norm of its gradients"] = "compiled" if is_compiled else "PyTorch's"
+    return found
 
 
 def _positions(name: str, optimizer: Optimizer) -> Iterator[tuple[str, object]]:

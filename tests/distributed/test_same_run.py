@@ -73,6 +73,18 @@ def no_compiler():
     return replaced(native_library, "check_step", fail)
 
 
+def no_compiled_norm():
+    """Let this process fail to compile the norm of gradients, and nothing else."""
+    check = native_library.check_step
+
+    def fail(step, *of):
+        if step == "squares":
+            raise OSError("no norm can be compiled here")
+        check(step, *of)
+
+    return replaced(native_library, "check_step", fail)
+
+
 def refused_with_large_components(made, prepare):
     """Return the message of each process of a run whose optimizers are large enough to be compiled."""
     undone = [replaced(limits, name, 1) for name in ("LEAST_ELEMENTS", "LEAST_TENSORS")]
@@ -213,6 +225,13 @@ def test_steps_that_one_process_cannot_compile_are_refused_unless_all_take_other
     assert "the same C compiler" in messages[0]
     assert not (tmp_path / "run").exists()
     assert two_workers.call(refused_with_large_components, made, no_compiler) == [None, None]
+
+
+@NO_COMPILER
+def test_a_norm_that_one_process_cannot_compile_is_refused(two_workers, tmp_path):
+    messages = two_workers.call(refused_with_large_components, config(tmp_path / "run"), no_compiled_norm)
+    line = 'model.component_optims.second: norm of its gradients: "PyTorch\'s"'
+    assert f"rank 1 ({HOST}): {line}, where rank 0 ({HOST}) has 'compiled'" in messages[0]
 
 
 def test_samples_that_one_process_cannot_read_are_an_error_when_they_are_needed(two_workers, tmp_path):

@@ -25,7 +25,9 @@ def config(run_dir, **changed):
     return {
         "plugins": ["sample_parts"],
         "data": {"type": "noise", "batch_size": 8, **changed.pop("data", {})},
-        "model": {"components": {name: copy.deepcopy(MLP) for name in OPTIMS}, "component_optims": OPTIMS},
+        "model": copy.deepcopy(
+            {"components": dict.fromkeys(OPTIMS, MLP), "component_optims": OPTIMS}
+        ),  # tests change it
         "train": {
             "objective": {"type": "regression"},
             "total_steps": UPDATES,
