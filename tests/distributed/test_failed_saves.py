@@ -15,6 +15,7 @@ from sample_saved_parts import MLP, WARMUP, saving_config
 from trouble import TooLarge
 from worlds import own_world, trainer_of
 
+from optimizer.state.tensor_files import _PieceWriter
 from trainer import ConfigError, SaveError, load_config
 from trainer.checkpoint.directory import complete_checkpoints, verify
 from trainer.checkpoint.manager import CheckpointManager
@@ -169,6 +170,7 @@ def killed_in_a_save(made, rank, fatal):
         for owner, name in [(Path, "rename"), (Path, "replace"), (Path, "mkdir"), (Path, "open"), (os, "fsync")]:
             patched.setattr(owner, name, counted(getattr(owner, name)))
         patched.setattr(tempfile, "mkdtemp", counted(tempfile.mkdtemp))
+        patched.setattr(_PieceWriter, "_write_room", counted(_PieceWriter._write_room))
         saves.save(2, FILES)
     saves.save(3, FILES)
     return count
