@@ -34,5 +34,5 @@ def draw(path: Path, charts: Mapping[str, Mapping[str, float]], limits: Mapping[
         axis.set_title(title, loc="left", fontsize="medium")
         axis.margins(x=0.15)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[-1, 0].set_xlabel("ms, less is better; innerstep is blue; black: the limit by the machine's bandwidth")
+    axes[-1, 0].set_xlabel("ms; blue: innerstep; black: the limit")
     figure.savefig(path, dpi=110)

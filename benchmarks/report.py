@@ -26,7 +26,8 @@ NOT_MEASURED = "Not measured."
 
 PAGE = """# Benchmarks
 
-`make bench` measures again and writes this page down to "Measured separately". Measured on {machine},
+`make bench` measures again and writes this page down to "Measured separately". Measured on
+{machine},
 {peers}.
 
 ## Defaults
@@ -66,7 +67,7 @@ what torch's AdamW computes. In the clipped rows, each step scales the gradients
 The bytes that a step must read and write, divided by the bandwidth of simple operations over as many elements, which
 take turns with the steps (`benchmarks/bandwidth.py`). AdamW must move 7 words of 4 bytes a parameter, and so must
 schedule-free and cautious steps; clipping 8, moments in bfloat16 5, moments of 8 bits 4, and parameters in bfloat16 3.5
-with their moments, 4.5 with what rounding took away.
+with their moments, 4.5 with the rest of the rounding.
 
 {bandwidths}
 
@@ -151,7 +152,7 @@ def introduction(runs: int) -> str:
     """Return what the first table shows, from so many runs."""
     return fill(
         "What a user gets who sets nothing, against each peer. A ratio is the worst of"
-        f" {runs} runs, to the time of what is named beside it: below 1 is faster. A step has two ratios: side by side"
+        f" {runs} runs, to the time named beside it: below 1 is faster. A step has two ratios: side by side"
         " with its peers in one process, and in a new process; for peers without a goal, side by side. `of the limit`"
         " is how many times the time a step takes that its bytes need at the [bandwidth of the memory](#the-limit); its"
         f" goal is {OF_LIMIT}.",

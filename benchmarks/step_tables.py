@@ -83,7 +83,7 @@ def bandwidth_sentence(runs: Sequence[Run], elements: int) -> str:
     longer = found[best] / found[COPY]
     chosen = (
         f"{EXPLANATION} The limits in the tables are those of the stricter one, {best}; those of {COPY} would be"
-        f" {longer:.2f} times as long. It is no strict bound: a step reads several tensors at a time, and can be some"
+        f" {longer:.2f} times as long. The bound is not strict: a step reads several tensors at a time, and can be some"
         " percent faster."
     )
     return fill(chosen + _twice_read(runs, elements), WIDTH)

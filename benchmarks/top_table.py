@@ -1,5 +1,6 @@
 """The table at the top of docs/benchmarks.md: what a user gets who sets nothing, against each peer."""
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -111,7 +112,8 @@ def other_peers(runs: Sequence[Run], row: Row) -> Iterator[str]:
     for name in medians(runs, path) if row.is_step(runs) or row.path == "loops" else ():
         value = against(runs, row, name)[0]
         if value is not None and name not in taken and "`" not in name and name != row.name:
-            yield f"{value:.2f} {name.partition(',')[0].partition(' + ')[0]}"
+            package = re.split(r"[. (]", name)[0]
+            yield f"{value:.2f} {package}{' 8 bit' if '8bit' in name else ''}"
 
 
 def rows(runs: Sequence[Run], elements: int) -> Iterator[tuple[list[str], list[bool]]]:
