@@ -22,7 +22,7 @@ BYTE_MOMENTS = ADAMW - 4 * 3
 HALF = ADAMW // 2
 """Parameters, gradients and moments of 2 bytes."""
 HALF_WITH_REMAINDER = HALF + 2 * 2
-"""The same, with what rounding took away kept beside each parameter."""
+"""The same, with the rest of the rounding kept beside each parameter."""
 
 
 Operations = Mapping[str, tuple[int, Callable[[], object]]]

@@ -1,4 +1,4 @@
-"""What the first use of the compiled steps costs a process, where no library is kept yet and where one is."""
+"""The cost of the first use of compiled steps in a process, where no library is kept yet and where one is."""
 
 import os
 import statistics

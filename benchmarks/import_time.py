@@ -1,4 +1,4 @@
-"""What imports cost: `innerstep --help` as a whole, and the first optimizer beyond `import torch`. Medians.
+"""The cost of imports: `innerstep --help` as a whole, and the first optimizer beyond `import torch`. Medians.
 
 `import optimizer` alone imports nothing: the public names are imported on first use. What is measured is therefore a
 process that builds an optimizer. The bytecode is compiled beforehand, as that of an installed package is.

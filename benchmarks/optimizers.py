@@ -237,7 +237,7 @@ def about() -> dict[str, Any]:
 
 
 def memory() -> dict[str, float]:
-    """Return what a step takes at most beside parameters, gradients and state, as a share of the parameters."""
+    """Return the most memory that a step takes beside parameters, gradients and state, as a share of the parameters."""
     found: dict[str, float] = {}
     for title, contenders in TITLES.items():
         for name, contender in contenders().items() if DEVICE == "cuda" or title != TITLES_IN_HALF else ():

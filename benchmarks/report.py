@@ -149,7 +149,7 @@ The first use of a compiled step in a process, where no library is kept yet and 
 
 
 def introduction(runs: int) -> str:
-    """Return what the first table shows, from so many runs."""
+    """Return the text above the first table, for so many runs."""
     return fill(
         "What a user gets who sets nothing, against each peer. A ratio is the worst of"
         f" {runs} runs, to the time named beside it: below 1 is faster. A step has two ratios: side by side"

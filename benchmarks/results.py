@@ -24,7 +24,7 @@ def read(folder: Path) -> list[Run]:
 
 
 def at(run: Run, path: str) -> Times:
-    """Return what a run has at a path like `checkpoints/saves`: values by name, none where it was not measured."""
+    """Return the values of a run at a path like `checkpoints/saves`: values by name, none where it was not measured."""
     found: Any = run
     for part in path.split("/"):
         found = found.get(part, {})

@@ -28,7 +28,7 @@ FAULTS = (
     (MEMORY, "-DSHIFTED", "shift exponent 40 is too large"),
     (THREADS, "-DNO_BARRIER", "data race"),
 )
-"""Deliberate faults, and what a sanitizer says of them."""
+"""Deliberate faults, and the words by which a sanitizer reports them."""
 
 SECONDS = 170
 """The time limit of all."""
@@ -41,7 +41,7 @@ class Build(NamedTuple):
         sanitizer: the compiler's flags.
         types: of parameters and state, as flags.
         fault: the flag of a deliberate fault, or nothing.
-        message: what must be said of it.
+        message: the words by which it must be reported.
     """
 
     sanitizer: tuple[str, ...]
@@ -72,7 +72,7 @@ def _builds() -> Iterator[Build]:
 
 
 def _report(folder: Path, number: int, build: Build) -> str:
-    """Return a line about a build: what it did, or how it failed."""
+    """Return a line about a build: its result, or how it failed."""
     program = folder / str(number)
     flags = [flag for flag in native_library.FLAGS if flag not in ("-shared", "-fPIC")]
     flags += ["-g1", "-march=native", *build.sanitizer, *build.types, *filter(None, [build.fault])]

@@ -42,7 +42,7 @@ ONCE: Mapping[str, str] = {
 
 
 def results_of(section: str) -> Any:
-    """Measure a section in this process, and return what JSON can hold."""
+    """Measure a section in this process, and return plain values."""
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     module, name = {**REPEATED, **ONCE}[section].split(".")

@@ -12,7 +12,7 @@ WIDTH = 120
 """Of a line of the page."""
 TITLES = ("AdamW", "Clipped AdamW", "Cautious AdamW", "Schedule-free RAdam", "AdamW, parameters in bfloat16")
 ADAMW_WORDS, WORDS_WITHOUT_CACHE = 7, 9
-"""What a cautious step must move for each parameter, if what it reads twice comes from a cache and if not."""
+"""The bytes that a cautious step must move for each parameter: with the second reading from a cache, and without."""
 
 EXPLANATION = (
     "A store first reads the line that it writes to, unless that was read anyway: a copy of 2 words moves 3. A step"
@@ -130,7 +130,7 @@ def _differ(what: str, apart: Mapping[str, float]) -> str:
 
 
 def memory_table(shares: Mapping[str, float], whole: int) -> str:
-    """Return what steps take beside parameters, gradients and state, in MB and as shares of the parameters."""
+    """Return the memory of steps beside parameters, gradients and state, in MB and as shares of the parameters."""
     lines = ["| | MB | of the parameters |", "|---|---|---|"]
     lines += [f"| {name} | {share * whole / 1e6:.0f} | {share:.2f} |" for name, share in shares.items()]
     return "\n".join(lines)

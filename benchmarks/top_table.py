@@ -1,4 +1,4 @@
-"""The table at the top of docs/benchmarks.md: what a user gets who sets nothing, against each peer."""
+"""The table at the top of docs/benchmarks.md: the defaults against each peer."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -31,7 +31,7 @@ OF_LIMIT = 1.3
 
 
 class Goal(NamedTuple):
-    """A bound on the ratio to another time, or on the time itself if `against` is empty; no bound if it is None."""
+    """A bound on the ratio to another time, or on the time itself if `against` is empty; None: no bound."""
 
     against: str
     shown: str

@@ -151,7 +151,7 @@ def test_there_is_no_reason_where_nothing_failed(no_compiler):
 @pytest.mark.usefixtures("_all_are_large")
 @pytest.mark.parametrize("name", STEPS)
 def test_a_late_group_that_cannot_be_compiled_leaves_all_groups_to_the_next_best(name, no_compiler):
-    """The step of all groups is that of an optimizer that never was compiled, to the bit: none has moved before."""
+    """The step of all groups is that of an optimizer that never was compiled, bit for bit: none has moved before."""
     moved = []
     for is_compiled in (True, False):
         if not is_compiled:

@@ -55,7 +55,7 @@ def test_a_copy_without_a_compiler_is_stepped_by_the_class(monkeypatch):
     expected = steps(optimizer)
     native_library.library.cache_clear()
     monkeypatch.setattr(compiled, "FAILURES", {})
-    monkeypatch.setenv("CC", "/nowhere/cc")
+    monkeypatch.setenv("CC", "/missing/cc")
     other = pickle.loads(packed)
     for one, two in zip(steps(other), expected, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6)

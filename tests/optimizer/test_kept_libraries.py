@@ -1,4 +1,4 @@
-"""Compiled libraries in a folder for the next processes: what is not whole, or not ours alone, is made again."""
+"""Compiled libraries in a folder for the next processes: a file that is not whole, or not ours alone, is made again."""
 
 import ctypes
 import os
@@ -133,7 +133,7 @@ def change_arguments(compiler, monkeypatch):
 
 
 def change_search_path(compiler, monkeypatch):
-    monkeypatch.setenv("CPATH", "/nowhere")
+    monkeypatch.setenv("CPATH", "/missing")
 
 
 def change_torch(compiler, monkeypatch):
@@ -192,7 +192,7 @@ def make_file(folder):
 
 
 def make_dangling_link(folder):
-    folder.symlink_to("/proc/nowhere/else")
+    folder.symlink_to("/proc/missing/else")
 
 
 def give_away(folder):
@@ -306,13 +306,13 @@ def test_old_libraries_and_what_killed_processes_left_are_removed(compiler, tmp_
     for number in range(5):
         path = kept_libraries.keep("adam", f"{number:064x}", b"%d" % number)
         os.utime(path, (number, number))
-    for name, age in ((".new-old", 7200), (".new-young", 60), ("somebody's.so", 10**9)):
+    for name, age in ((".new-old", 7200), (".new-young", 60), ("foreign.so", 10**9)):
         (folder / name).write_text("")
         os.utime(folder / name, (time.time() - age,) * 2)
     build()
     names = sorted(path.name for path in folder.iterdir())
     assert [name.split("-")[1].lstrip("0") for name in names if name.startswith("adam-00000")] == ["3", "4"]
-    assert {name for name in names if not name.startswith("adam-")} == {".new-young", "somebody's.so"}
+    assert {name for name in names if not name.startswith("adam-")} == {".new-young", "foreign.so"}
     assert len(names) == 5
 
 

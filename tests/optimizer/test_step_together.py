@@ -187,22 +187,6 @@ class Failing(Schedule):
         return 1.0 if update < 5 else -1.0
 
 
-def test_a_schedule_that_fails_leaves_what_steps_one_after_the_other_would_have_left():
-    results = []
-    for step in (one_by_one, step_together):
-        optimizers, parameters = built([("adamw", ADAMW)] * 3)
-        curve = Failing().bind()
-        optimizers[1].scheduler._lr.curve = curve
-        for p in (p for each in parameters for p in each):
-            p.grad = torch.ones_like(p)
-        for _ in range(4):
-            step(optimizers)
-        with pytest.raises(ValueError, match="gives the lr"):
-            step(optimizers)
-        results.append((parameters, [o.scheduler.last_epoch for o in optimizers]))
-    assert_equal(*results)
-
-
 class Raising(Schedule):
     absolute = False
 
@@ -212,16 +196,24 @@ class Raising(Schedule):
         return 0.1
 
 
-def test_a_failing_schedule_of_an_option_leaves_what_steps_one_after_the_other_would_have_left():
+@pytest.mark.parametrize(
+    ("specs", "schedule_of", "curve", "error"),
+    [
+        ([("adamw", ADAMW)] * 3, lambda scheduler: scheduler._lr, Failing, ValueError),
+        ([MIXED[0], MIXED[-1], MIXED[0]], lambda scheduler: scheduler._others[0], Raising, LookupError),
+    ],
+    ids=["of the lr", "of an option"],
+)
+def test_a_schedule_that_fails_leaves_the_same_as_steps_one_after_the_other(specs, schedule_of, curve, error):
     results = []
     for step in (one_by_one, step_together):
-        optimizers, parameters = built([MIXED[0], MIXED[-1], MIXED[0]])
-        optimizers[1].scheduler._others[0].curve = Raising().bind()
+        optimizers, parameters = built(specs)
+        schedule_of(optimizers[1].scheduler).curve = curve().bind()
         for p in (p for each in parameters for p in each):
             p.grad = torch.ones_like(p)
         for _ in range(4):
             step(optimizers)
-        with pytest.raises(LookupError, match="no value"):
+        with pytest.raises(error, match=r"gives the lr|no value"):
             step(optimizers)
         results.append((parameters, [o.scheduler.last_epoch for o in optimizers]))
     assert_equal(*results)

@@ -12,14 +12,14 @@ from optimizer.schedules.basic import Constant
 
 
 class Watching(torch.optim.SGD):
-    """Notes in each step whether gradients are recorded, and fails if it is told to."""
+    """Notes in each step whether gradients are recorded, and fails if asked to."""
 
     recorded, fails = None, False
 
     def _init_group(self, *args):
         self.recorded = torch.is_grad_enabled()
         if self.fails:
-            raise ValueError("told to")
+            raise ValueError("asked to")
         return super()._init_group(*args)
 
 
@@ -36,7 +36,7 @@ def test_a_step_records_no_gradients_and_leaves_the_mode_as_it_was(outside, fail
     weight.grad = torch.tensor([2.0, 4.0])
     with torch.set_grad_enabled(outside):
         if fails:
-            with pytest.raises(ValueError, match="told to"):
+            with pytest.raises(ValueError, match="asked to"):
                 optimizer.step()
         else:
             optimizer.step()

@@ -14,7 +14,7 @@ from trainer.config.schema import ExperimentConfig
 
 DIGITS = ROOT / "configs" / "digits.yaml"
 COMPILER = ("torch._dynamo", "torch._inductor", "torch.onnx", "torch.distributed.tensor", "sympy")
-"""What a compiled model needs, and takes longer to import than torch does."""
+"""Modules that a compiled model needs, and that take longer to import than torch does."""
 HEAVY = ("torch", "pydantic", "numpy", "matplotlib", "sklearn", "gymnasium", "huggingface_hub", *COMPILER)
 
 
