@@ -60,7 +60,7 @@ def step(optimizer, updates=3):
 
 
 @NO_COMPILER
-@pytest.mark.parametrize("name", [name for name in STEPS if name != "adamw"])
+@pytest.mark.parametrize("name", STEPS)
 def test_auto_compiles_from_the_limit_on(name):
     limit = limits.LEAST_ELEMENTS
     for elements, shown in ((limit - 1, NEXT_BEST[name]), (limit, "compiled")):
