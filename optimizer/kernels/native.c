@@ -23,7 +23,7 @@ enum {
     SUMS = 32,                      /* at a time, so that no sum waits for the one before */
     LINE = 64 / (sizeof(STATE) < sizeof(PARAMETER) ? sizeof(STATE) : sizeof(PARAMETER)), /* of a step's loop: of the
                                        smallest elements a line of the cache */
-    AHEAD = 2560 / sizeof(REAL),    /* how far ahead a step asks for memory: without that it is up to a seventh slower */
+    AHEAD = 2560 / sizeof(REAL),    /* how far ahead a step asks for memory: up to a seventh faster */
     FAR_AHEAD = 8192,               /* bytes: the same for what is only read */
 };
 
@@ -82,15 +82,23 @@ INLINE void ask_for(const void *tensor, int64_t size, int64_t at) {
     for (int64_t byte = 0; byte < LINE * size; byte += 64) __builtin_prefetch((const char *)tensor + at * size + byte);
 }
 
-/* Inlined, so that a full line is a loop of known length. Of a row's tensors, first to last are asked for ahead. */
-INLINE int64_t in_lines(Line *line, const Row *row, int first, int last, REAL size, int kind, int64_t from, int64_t to) {
-    int64_t agreeing = 0, at = from;
+/* Inlined, so that a full line is a loop of known length. So many of a row's tensors are asked for ahead. */
+INLINE int64_t in_lines(Line *line, const Row *row, int tensors, REAL size, int kind, int64_t from, int64_t to) {
+    int64_t at = from;
     for (; at + LINE <= to; at += LINE) {
-        for (int i = first; i <= last; i++)
+        for (int i = 0; i < tensors; i++)
             ask_for(row->tensors[i], i < 2 ? sizeof(PARAMETER) : sizeof(STATE), at + AHEAD);
-        agreeing += line(row, size, kind, at, at + LINE);
+        line(row, size, kind, at, at + LINE);
     }
-    return agreeing + line(row, size, kind, at, to);
+    return line(row, size, kind, at, to);
+}
+
+/* The same where nothing is written: memory need not be asked for, and a longer loop is faster. */
+INLINE int64_t in_pieces(Line *line, const Row *row, int kind, int64_t from, int64_t to) {
+    int64_t agreeing = 0;
+    for (int64_t at = from; at < to; at += PIECE)
+        agreeing += line(row, 0, kind, at, at + PIECE < to ? at + PIECE : to);
+    return agreeing;
 }
 
 /* How many elements of a row come before the one at `end`, in whole pieces. */
@@ -192,23 +200,23 @@ INLINE Row adam_row(const Work *work, int64_t row) {
 
 static int64_t count_adam(const Work *work, int64_t at, int64_t from, int64_t to) {
     const Row row = adam_row(work, at);
-    if (((const Adam *)row.numbers)->penalty) return in_lines(count_adam_line, &row, 0, 2, 0, PENALIZED, from, to);
-    return in_lines(count_adam_line, &row, 1, 2, 0, 0, from, to);
+    if (((const Adam *)row.numbers)->penalty) return in_pieces(count_adam_line, &row, PENALIZED, from, to);
+    return in_pieces(count_adam_line, &row, 0, from, to);
 }
 
 static int64_t move_adam(const Work *work, int64_t at, int64_t from, int64_t to) {
     const Row row = adam_row(work, at);
     const REAL size = ((const Adam *)row.numbers)->size;
-    if (is_noisy(work)) return in_lines(move_adam_line, &row, 0, 3, size, NOISY, from, to);
-    return in_lines(move_adam_line, &row, 0, 3, size, 0, from, to);
+    if (is_noisy(work)) return in_lines(move_adam_line, &row, 4, size, NOISY, from, to);
+    return in_lines(move_adam_line, &row, 4, size, 0, from, to);
 }
 
 static int64_t move_cautious_adam(const Work *work, int64_t at, int64_t from, int64_t to) {
     const Row row = adam_row(work, at);
     const Adam *h = row.numbers;
     const REAL size = size_of(work, at, h->size, h->least, h->slack);
-    if (is_noisy(work)) return in_lines(move_adam_line, &row, 0, 3, size, CAUTIOUS | NOISY, from, to);
-    return in_lines(move_adam_line, &row, 0, 3, size, CAUTIOUS, from, to);
+    if (is_noisy(work)) return in_lines(move_adam_line, &row, 4, size, CAUTIOUS | NOISY, from, to);
+    return in_lines(move_adam_line, &row, 4, size, CAUTIOUS, from, to);
 }
 
 static void adam(const Work *work, int threads) { run(work, threads, 0, move_adam); }
@@ -264,20 +272,20 @@ INLINE Row sgd_row(const Work *work, int64_t row) {
 static int64_t count_sgd(const Work *work, int64_t at, int64_t from, int64_t to) {
     const Row row = sgd_row(work, at);
     const SGD *h = row.numbers;
-    if (h->penalty && h->is_nesterov) return in_lines(count_sgd_line, &row, 0, 2, 0, NESTEROV | PENALIZED, from, to);
-    if (h->penalty) return in_lines(count_sgd_line, &row, 0, 2, 0, PENALIZED, from, to);
-    if (h->is_nesterov) return in_lines(count_sgd_line, &row, 1, 2, 0, NESTEROV, from, to);
-    return in_lines(count_sgd_line, &row, 1, 2, 0, 0, from, to);
+    if (h->penalty && h->is_nesterov) return in_pieces(count_sgd_line, &row, NESTEROV | PENALIZED, from, to);
+    if (h->penalty) return in_pieces(count_sgd_line, &row, PENALIZED, from, to);
+    if (h->is_nesterov) return in_pieces(count_sgd_line, &row, NESTEROV, from, to);
+    return in_pieces(count_sgd_line, &row, 0, from, to);
 }
 
 static int64_t move_sgd(const Work *work, int64_t at, int64_t from, int64_t to) {
     const Row row = sgd_row(work, at);
     const SGD *h = row.numbers;
     const REAL size = size_of(work, at, h->lr, h->least, h->slack);
-    if (is_noisy(work) && h->is_nesterov) return in_lines(move_sgd_line, &row, 0, 2, size, NESTEROV | NOISY, from, to);
-    if (is_noisy(work)) return in_lines(move_sgd_line, &row, 0, 2, size, NOISY, from, to);
-    if (h->is_nesterov) return in_lines(move_sgd_line, &row, 0, 2, size, NESTEROV, from, to);
-    return in_lines(move_sgd_line, &row, 0, 2, size, 0, from, to);
+    if (is_noisy(work) && h->is_nesterov) return in_lines(move_sgd_line, &row, 3, size, NESTEROV | NOISY, from, to);
+    if (is_noisy(work)) return in_lines(move_sgd_line, &row, 3, size, NOISY, from, to);
+    if (h->is_nesterov) return in_lines(move_sgd_line, &row, 3, size, NESTEROV, from, to);
+    return in_lines(move_sgd_line, &row, 3, size, 0, from, to);
 }
 
 static void cautious_sgd(const Work *work, int threads) { run(work, threads, count_sgd, move_sgd); }
@@ -307,8 +315,8 @@ INLINE int64_t move_radam_line(const Row *row, REAL size, int kind, int64_t from
 static int64_t move_radam(const Work *work, int64_t at, int64_t from, int64_t to) {
     const RAdam *h = (const RAdam *)work->numbers + work->sets[at];
     const Row row = {h, work->tensors + 4 * at, work->scale, 0};
-    if (h->is_adaptive) return in_lines(move_radam_line, &row, 0, 3, 0, ADAPTIVE, from, to);
-    return in_lines(move_radam_line, &row, 0, 3, 0, 0, from, to);
+    if (h->is_adaptive) return in_lines(move_radam_line, &row, 4, 0, ADAPTIVE, from, to);
+    return in_lines(move_radam_line, &row, 4, 0, 0, from, to);
 }
 
 static void schedule_free_radam(const Work *work, int threads) { run(work, threads, 0, move_radam); }
