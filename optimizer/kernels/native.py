@@ -17,7 +17,7 @@ ELEMENTS_ON_ONE_THREAD = 65_536
 threads and start them again for torch's next operation."""
 
 BLOCK = 16_384
-"""Elements that a thread takes at a turn, as native.c has it."""
+"""Elements of a gradient whose squares are added up before others', as native.c has it."""
 
 
 class Step:
