@@ -6,6 +6,7 @@ and must not import torch.
 
 import ast
 import gc
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 
@@ -21,8 +22,8 @@ _MODULES = _modules_of_names()
 __all__ = sorted(_MODULES)
 
 
-def _import_all() -> None:
-    """Import all public names, as each module adds to the registries.
+def _import(names: Iterable[str]) -> None:
+    """Import public names.
 
     Meanwhile no garbage is looked for. What is imported stays, and each search would go through all of torch.
 
@@ -32,7 +33,7 @@ def _import_all() -> None:
     collects = gc.isenabled()
     gc.disable()
     try:
-        public = {each: getattr(import_module(f".{module}", __name__), each) for each, module in _MODULES.items()}
+        public = {name: getattr(import_module(f".{_MODULES[name]}", __name__), name) for name in names}
     except AttributeError as error:
         raise ImportError(f"optimizer cannot be imported: AttributeError: {error}", name=__name__) from error
     finally:
@@ -43,7 +44,7 @@ def _import_all() -> None:
 
 def __getattr__(name: str) -> object:
     if not name.startswith("__"):
-        _import_all()
+        _import([name] if name in _MODULES else _MODULES)
     if name in globals():  # or a package in this one, which the imports have added
         return globals()[name]
     raise AttributeError(f"module 'optimizer' has no attribute {name!r}")

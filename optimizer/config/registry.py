@@ -1,6 +1,7 @@
 """A registry: a read-only mapping from a key to a class, filled by a decorator and by plugins."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import TypeVar
 
 from .importing import NotImportedError, load_installed, object_at
@@ -30,8 +31,10 @@ class Registry(Mapping[str, type[T]]):
         self.name = name
         self._kind = kind
         self._classes: dict[str, type[T]] = {}
+        self._makers: dict[str, Callable[[], type[T]]] = {}  # of the classes that are made when they are looked up
         self._keys: dict[str, str] = {}  # folded key or alias -> key
-        self._aliases: dict[str, Sequence[str]] = {}
+        self._aliases: dict[str, Sequence[str]] = {}  # by key, of all keys
+        self._modules: list[str] = []
         self._entry_points: str | None = entry_points
         self._adapters: list[tuple[type, Callable[[str, type], type[T]]]] = []
         self._adapted: dict[str, type[T]] = {}  # dotted path, or key of a family -> class made for it
@@ -52,14 +55,30 @@ class Registry(Mapping[str, type[T]]):
 
         def add(cls: type[C]) -> type[C]:
             checked = self._checked_class(cls, key)
+            if cls.__module__ not in self._modules:
+                self._load_modules()  # their keys are taken
             for name in (key, *aliases):
                 self._check_free(name, cls)
-            self._aliases[key] = aliases
             self._classes[key] = checked
-            self._keys.update({name.lower(): key for name in (key, *aliases)})
+            self._add_names(key, aliases)
             return cls
 
         return add
+
+    def register_maker(self, key: str, make: Callable[[], type[T]], *, aliases: Sequence[str] = ()) -> None:
+        """Register a class that is made when it is first looked up.
+
+        Args:
+            key: The name in configs, without a dot. It must be free.
+            make: Returns the class.
+            aliases: Other names that lead to the same class.
+        """
+        self._makers[key] = make
+        self._add_names(key, aliases)
+
+    def add_modules(self, modules: Iterable[str]) -> None:
+        """Add modules that register classes or adapters. They are imported when a key is not found without them."""
+        self._modules += modules
 
     def adapt(self, base: type, adapter: Callable[[str, type], type[T]]) -> None:
         """Allow subclasses of `base` by dotted path: `adapter(path, cls)` returns a class of this registry's kind."""
@@ -94,28 +113,32 @@ class Registry(Mapping[str, type[T]]):
         Raises:
             UnknownKeyError: Nothing is registered under `key`, or the dotted path does not lead to a suitable class.
         """
-        if found := self._keys.get(key.lower()):
-            return self._classes[found]
+        if key.lower() in self._keys:
+            return self._registered(key)
         if self.is_of_family(key):
             prefix, _, name = key.partition(".")
             return self._adapted.setdefault(key.lower(), self._families[prefix.lower()](name))
+        self._load_modules()
         if "." in key:
             return self._import(key)
-        self._load_plugins()
-        if found := self._keys.get(key.lower()):
-            return self._classes[found]
+        if key.lower() not in self._keys:
+            self._load_plugins()
+        if key.lower() in self._keys:
+            return self._registered(key)
         hint = "`innerstep list` shows all of them; name a custom class by its dotted path, my_pkg.module.Class."
         if self._entry_points is not None:
             hint = "`innerstep list` shows all of them; --no-plugins excludes those of installed distributions."
         raise UnknownKeyError(f"unknown {self.name} {shown_value(key)}{nearest(key, self._names())} {hint}")
 
     def __iter__(self) -> Iterator[str]:
+        self._load_modules()
         self._load_plugins()
-        return iter(self._classes)
+        return iter(self._aliases)
 
     def __len__(self) -> int:
+        self._load_modules()
         self._load_plugins()
-        return len(self._classes)
+        return len(self._aliases)
 
     def key_of(self, cls: type[T]) -> str:
         """Return the key that leads to `cls`: the registered one, else its dotted path."""
@@ -129,7 +152,22 @@ class Registry(Mapping[str, type[T]]):
         return list(self._aliases.get(key, ()))
 
     def _names(self) -> list[str]:
-        return [name for key in self._classes for name in (key, *self._aliases[key])]
+        return [name for key, aliases in self._aliases.items() for name in (key, *aliases)]
+
+    def _add_names(self, key: str, aliases: Sequence[str]) -> None:
+        self._aliases[key] = aliases
+        self._keys.update({name.lower(): key for name in (key, *aliases)})
+
+    def _registered(self, name: str) -> type[T]:
+        """Return the class of a key or an alias, made if it has not been."""
+        key = self._keys[name.lower()]
+        if key not in self._classes:
+            self._classes.setdefault(key, self._checked_class(self._makers[key](), key))
+        return self._classes[key]
+
+    def _load_modules(self) -> None:
+        for module in self._modules:
+            import_module(module)
 
     def _checked_class(self, cls: object, key: str) -> type[T]:
         if not (isinstance(cls, type) and issubclass(cls, self._kind)):
@@ -139,7 +177,7 @@ class Registry(Mapping[str, type[T]]):
     def _check_free(self, name: str, cls: type) -> None:
         if "." in name:
             raise ValueError(f"{self.name} key {name!r} contains a dot, which marks a dotted path")
-        taken = self._classes.get(self._keys.get(name.lower(), ""))
+        taken = self._registered(name) if name.lower() in self._keys else None
         # The same definition, run again (a notebook's cell, a module reloaded), replaces itself.
         if taken and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ValueError(f"{self.name} key {name!r} is taken by {taken.__module__}.{taken.__qualname__}")

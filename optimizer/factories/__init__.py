@@ -1,13 +1,18 @@
-"""Factories: validated hyperparameters of an optimizer class, and `build`. Importing the package registers them."""
+"""Factories: validated hyperparameters of an optimizer class, and `build`.
 
-from importlib import import_module
+Each module registers its factories when the registry first needs them.
+"""
+
 from pkgutil import iter_modules
 
+from ..schedules.base import SCHEDULE_REGISTRY
+from .base import OPTIMIZER_BUILDER_REGISTRY
 from .parameter_groups import trainable_parameters
 
-for _module in iter_modules(__path__):
-    import_module(f".{_module.name}", __name__)
-for _name in ("adamw_cosine_decay", "adamw_onecyclelr", "schedule_free_radam"):
-    import_module(f"..{_name}", __name__)  # they stand above, and whoever imports the registry alone needs them, too
-
 __all__ = ["trainable_parameters"]
+
+_ABOVE = ("adamw_onecyclelr", "schedule_free_radam", "adamw_cosine_decay")
+OPTIMIZER_BUILDER_REGISTRY.add_modules(f"{__name__}.{module.name}" for module in iter_modules(__path__))
+OPTIMIZER_BUILDER_REGISTRY.add_modules(f"{__package__.partition('.')[0]}.{name}" for name in _ABOVE)
+SCHEDULE_REGISTRY.add_modules([f"{__name__}.dotted_path"])  # takes schedules of other libraries too
+from . import torch_optim  # noqa: E402, F401  the keys that are asked for most

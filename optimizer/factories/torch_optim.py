@@ -17,7 +17,7 @@ from ..config.messages import message_of
 from ..config.signatures import plain_types
 from ..scheduling.without_compiler import without_compiler
 from ..types import Options
-from .base import OPTIMIZER_BUILDER_REGISTRY, FreeScheduleFactory
+from .base import OPTIMIZER_BUILDER_REGISTRY, FreeScheduleFactory, OptimizerFactory
 
 NOT_OPTIONS = {"params", "foreach", "fused", "differentiable"}
 """Arguments that are not fields: a factory passes the parameters and chooses between `foreach` and `fused` itself, and
@@ -199,13 +199,22 @@ def _limits(options: Mapping[float, Options], optimizer_class: type[Optimizer]) 
 
 
 def _register_all() -> None:
-    """Register all classes but Muon, which muon.py registers."""
+    """Register all classes but Muon, which muon.py registers. The factory of each is made when it is looked up."""
     for name in sorted(vars(torch.optim)):
         cls = getattr(torch.optim, name)
         if isinstance(cls, type) and issubclass(cls, Optimizer) and cls not in (Optimizer, torch.optim.Muon):
-            factory = torch_factory(name.lower(), cls)
-            globals()[factory.__name__] = factory  # pickle looks for it here
-            OPTIMIZER_BUILDER_REGISTRY.register(name.lower())(factory)
+            make = partial(torch_factory, name.lower(), cls, module=__name__)
+            OPTIMIZER_BUILDER_REGISTRY.register_maker(name.lower(), make)
+            _KEYS[f"{name}Factory"] = name.lower()
 
 
+def __getattr__(name: str) -> type[OptimizerFactory]:
+    """Return the factory of a class of torch.optim by its name, by which pickle looks for it here."""
+    if name in _KEYS:
+        return OPTIMIZER_BUILDER_REGISTRY[_KEYS[name]]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+_KEYS: dict[str, str] = {}
+"""The keys of the factories that are made here, by the names of the factories."""
 _register_all()

@@ -1,12 +1,12 @@
 """PyTorch's own schedulers by class name, each run as PyTorch's object inside `optimizer.step()`."""
 
 import inspect
+from functools import partial
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, Field, create_model
-from torch.optim import lr_scheduler
+from torch.optim import lr_scheduler, swa_utils
 from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import SWALR
 
 from ..config.fields import NonNegativeNumber, PositiveNumber
 from ..config.function_path import FunctionPath
@@ -279,15 +279,24 @@ Examples:
 
 
 def _register_all() -> None:
-    for name, cls in sorted({**vars(lr_scheduler), "SWALR": SWALR}.items()):
+    """Register all classes. The schedule of each is made when it is looked up."""
+    for name, cls in sorted({**vars(lr_scheduler), "SWALR": swa_utils.SWALR}.items()):
         if (
             isinstance(cls, type)
             and issubclass(cls, LRScheduler)
             and name[0] != "_"
             and name not in REGISTERED_ELSEWHERE
         ):
-            registered = SCHEDULE_REGISTRY.register(name, aliases=ALIASES.get(name, ()))
-            globals()[name] = registered(torch_schedule(cls))  # where pickle finds it
+            SCHEDULE_REGISTRY.register_maker(name, partial(torch_schedule, cls), aliases=ALIASES.get(name, ()))
+            _KEYS.add(name)
 
 
+def __getattr__(name: str) -> type[Schedule]:
+    """Return the schedule of a class of PyTorch by its name, by which pickle looks for it here."""
+    if name in _KEYS:
+        return SCHEDULE_REGISTRY[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+_KEYS: set[str] = set()
 _register_all()
