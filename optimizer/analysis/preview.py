@@ -1,11 +1,14 @@
 """The values that an optimizer's options would have in a run, without an optimizer."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from ..charts import Panel, Series
 from ..schedules.base import Schedule
 from ..scheduling.scheduler import EmbeddedScheduler
 from ..types import Options
+
+if TYPE_CHECKING:
+    from ..charts import Panel
 
 
 class Preview:
@@ -55,7 +58,7 @@ class Preview:
         return self._scheduler.monitors
 
 
-def panels(previews: Mapping[str, Preview], updates: Sequence[int], title: str) -> list[Panel]:
+def panels(previews: Mapping[str, Preview], updates: Sequence[int], title: str) -> "list[Panel]":
     """Return a panel for the lr, with a line for each of `previews`, and one for every other option that moves.
 
     Args:
@@ -63,6 +66,8 @@ def panels(previews: Mapping[str, Preview], updates: Sequence[int], title: str) 
         updates: The updates to draw.
         title: The text after the option's name in a panel's title.
     """
+    from ..charts import Panel, Series  # here: a build needs no charts
+
     values = {name: [(update, preview.values_at(update)) for update in updates] for name, preview in previews.items()}
     options = dict.fromkeys(option for preview in previews.values() for option in preview.options)
     drawn = []

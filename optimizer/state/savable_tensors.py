@@ -3,7 +3,6 @@
 from functools import lru_cache
 
 import torch
-from safetensors.torch import load, save
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
@@ -62,6 +61,8 @@ def unreadable_reason(tensor: Tensor) -> str | None:
 @lru_cache
 def _is_supported(dtype: torch.dtype) -> bool:
     """Return whether an empty tensor of this type comes back from safetensors with the same type."""
+    from safetensors.torch import load, save
+
     try:
         return load(save({"x": torch.empty(0, dtype=dtype)}))["x"].dtype == dtype
     except (KeyError, RuntimeError, TypeError, NotImplementedError):

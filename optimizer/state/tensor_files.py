@@ -15,7 +15,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from .strides import with_stride_orders
@@ -148,6 +147,8 @@ def _file_order(tensors: Mapping[str, Tensor]) -> Iterable[str]:
 @lru_cache
 def _dtype_names(dtypes: frozenset[torch.dtype]) -> dict[torch.dtype, tuple[str, int]]:
     """Return the library's name of each type, and how many values are in an element, in the order of its files."""
+    from safetensors.torch import save
+
     names = {str(index): dtype for index, dtype in enumerate(dtypes)}
     file = save({name: torch.empty(1, dtype=dtype) for name, dtype in names.items()})
     entries = json.loads(file[8 : 8 + int.from_bytes(file[:8], "little")])
