@@ -203,13 +203,19 @@ def _register_all() -> None:
     for name in sorted(vars(torch.optim)):
         cls = getattr(torch.optim, name)
         if isinstance(cls, type) and issubclass(cls, Optimizer) and cls not in (Optimizer, torch.optim.Muon):
-            make = partial(torch_factory, name.lower(), cls, module=__name__)
-            OPTIMIZER_BUILDER_REGISTRY.register_maker(name.lower(), make)
+            OPTIMIZER_BUILDER_REGISTRY.register_maker(name.lower(), partial(_make, cls))
             _KEYS[f"{name}Factory"] = name.lower()
 
 
+def _make(cls: type[Optimizer]) -> type[TorchFactory]:
+    """Return the factory of a class, and keep it where pickle looks for it. Threads that race keep the same one."""
+    factory = torch_factory(cls.__name__.lower(), cls, module=__name__)
+    made: type[TorchFactory] = globals().setdefault(factory.__name__, factory)
+    return made
+
+
 def __getattr__(name: str) -> type[OptimizerFactory]:
-    """Return the factory of a class of torch.optim by its name, by which pickle looks for it here."""
+    """Return the factory of a class of torch.optim by its name, also before it is first looked up."""
     if name in _KEYS:
         return OPTIMIZER_BUILDER_REGISTRY[_KEYS[name]]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

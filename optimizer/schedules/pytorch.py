@@ -287,12 +287,18 @@ def _register_all() -> None:
             and name[0] != "_"
             and name not in REGISTERED_ELSEWHERE
         ):
-            SCHEDULE_REGISTRY.register_maker(name, partial(torch_schedule, cls), aliases=ALIASES.get(name, ()))
+            SCHEDULE_REGISTRY.register_maker(name, partial(_make, cls), aliases=ALIASES.get(name, ()))
             _KEYS.add(name)
 
 
+def _make(cls: type[LRScheduler]) -> type[TorchSchedule]:
+    """Return the schedule of a class, and keep it where pickle looks for it. Threads that race keep the same one."""
+    made: type[TorchSchedule] = globals().setdefault(cls.__name__, torch_schedule(cls))
+    return made
+
+
 def __getattr__(name: str) -> type[Schedule]:
-    """Return the schedule of a class of PyTorch by its name, by which pickle looks for it here."""
+    """Return the schedule of a class of PyTorch by its name, also before it is first looked up."""
     if name in _KEYS:
         return SCHEDULE_REGISTRY[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
