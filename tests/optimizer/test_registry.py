@@ -1,3 +1,4 @@
+import pickle
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
@@ -97,6 +98,56 @@ def test_installed_plugins_are_loaded_once_when_first_needed(animals, monkeypatc
     assert animals["cat"] is Cat
     assert list(animals) == ["dog", "cat"]
     assert loads == ["cat"]
+
+
+def test_a_class_is_made_when_it_is_looked_up(animals):
+    made = []
+
+    def make():
+        made.append(type("Cat", (Animal,), {}))
+        return made[-1]
+
+    animals.register_maker("cat", make, aliases=("Tom",))
+    assert list(animals) == ["dog", "cat"]
+    assert len(animals) == 2
+    assert animals.aliases_of("cat") == ["Tom"]
+    assert made == []
+    assert animals["tom"] is animals["CAT"] is made[0]
+    assert animals.key_of(made[0]) == "cat"
+    assert len(made) == 1
+
+
+def test_modules_are_imported_when_a_key_is_not_found_without_them(animals, tmp_path, monkeypatch):
+    (tmp_path / "cats_of_test.py").write_text(
+        "import test_registry\n"
+        "class Cat(test_registry.Animal): pass\n"
+        "test_registry.animals_of_test.register('cat', aliases=('tom',))(Cat)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys.modules[__name__], "animals_of_test", animals, raising=False)
+    animals.add_modules(["cats_of_test"])
+    assert animals["dog"]
+    assert "cats_of_test" not in sys.modules
+    with pytest.raises(ValueError, match=r"'tom' is taken by cats_of_test\.Cat"):
+        animals.register("tom")(type("Tom", (Animal,), {}))
+    assert list(animals) == ["dog", "cat"]
+
+
+def test_a_class_of_pytorch_is_pickled_and_found_in_its_module(tmp_path):
+    path = tmp_path / "pickled"
+    schedule = OPTIMIZER_BUILDER_REGISTRY["sgd"](lr=0.1, schedule={"type": "StepLR", "step_size": 3})
+    path.write_bytes(pickle.dumps(schedule))
+    code = (
+        f"import pickle; found = pickle.load(open({str(path)!r}, 'rb'))\n"
+        "from optimizer.factories.torch_optim import SGDFactory\n"
+        "from optimizer.schedules.pytorch import SWALR, StepLR\n"
+        "from optimizer import OPTIMIZER_BUILDER_REGISTRY, SCHEDULE_REGISTRY\n"
+        "assert type(found) is SGDFactory is OPTIMIZER_BUILDER_REGISTRY['sgd']\n"
+        "assert type(found.schedule) is StepLR and SCHEDULE_REGISTRY['SWALR'] is SWALR\n"
+        "from optimizer.factories.torch_optim import NoFactory"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "ImportError: cannot import name 'NoFactory'" in done.stderr
 
 
 def test_a_factory_is_whatever_builds():

@@ -48,7 +48,19 @@ def test_one_public_name_registers_all_optimizers_and_schedules():
         assert "torch" in imported(check)
 
 
-@pytest.mark.parametrize("statement", ["from optimizer import Registry", "import trainer; trainer.load_run"])
+def test_an_optimizer_imports_no_other_keys_and_nothing_that_draws_or_saves():
+    others = ("optimizer.factories.muon", "optimizer.schedules.decays", "optimizer.charts", "safetensors.torch")
+    code = (
+        "import sys, torch; from optimizer import OPTIMIZER_BUILDER_REGISTRY as keys;"
+        "keys['adamw'](lr=0.1).build([torch.nn.Parameter(torch.ones(3))]);"
+        f"assert not set({others}) & set(sys.modules), 'too many'; keys['muon'];"
+        f"assert set({others}) & set(sys.modules) == {{'optimizer.factories.muon'}}, 'too few'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert not done.stderr
+
+
+@pytest.mark.parametrize("statement", ["from optimizer import ScheduledOptimizer", "import trainer; trainer.load_run"])
 def test_an_attribute_error_in_an_import_is_the_cause_that_is_named(statement, tmp_path):
     (tmp_path / "torch.py").write_text("import os\nos.no_such_function\n")
     paths = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
