@@ -77,7 +77,11 @@ class Registry(Mapping[str, type[T]]):
         self._add_names(key, aliases)
 
     def add_modules(self, modules: Iterable[str]) -> None:
-        """Add modules that register classes or adapters. They are imported when a key is not found without them."""
+        """Add modules that are imported when a key is not found without them.
+
+        Args:
+            modules: Names of modules that register classes or adapters.
+        """
         self._modules += modules
 
     def adapt(self, base: type, adapter: Callable[[str, type], type[T]]) -> None:
@@ -149,6 +153,8 @@ class Registry(Mapping[str, type[T]]):
 
     def aliases_of(self, key: str) -> list[str]:
         """Return the other names of `key`."""
+        if key not in self._aliases:
+            self._load_modules()
         return list(self._aliases.get(key, ()))
 
     def _names(self) -> list[str]:
