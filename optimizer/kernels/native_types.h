@@ -70,10 +70,13 @@ INLINE void narrow(const float32 *from, float16 *to, int elements) {
 
 /* Such elements times a scale, rounded as a product in place would be. */
 INLINE void scale_wide(float32 *wide, float32 scale, int elements) {
-    float16 products[elements];
-    for (int i = 0; i < elements; i++) wide[i] *= scale;
-    narrow(wide, products, elements);
-    widen(products, wide, elements);
+    float16 products[8];
+    for (int at = 0, some; at < elements; at += some) {
+        some = elements - at < 8 ? elements - at : 8;
+        for (int i = at; i < at + some; i++) wide[i] *= scale;
+        narrow(wide + at, products, some);
+        widen(products, wide + at, some);
+    }
 }
 
 /* The types that a line reads and writes: where memory has float16, a copy of the line in float32. */
