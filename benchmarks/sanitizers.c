@@ -20,7 +20,7 @@ static __thread int number_here, team_here = 1;
 int omp_get_thread_num(void) { return number_here; }
 int omp_get_num_threads(void) { return team_here; }
 
-static void *take_share(void *argument) {
+static void *work_on(void *argument) {
     const Share *share = argument;
     number_here = share->number, team_here = share->team;
     share->body(share->data);
@@ -34,8 +34,8 @@ void GOMP_parallel(void (*body)(void *), void *data, unsigned team, unsigned fla
     pthread_barrier_init(&barrier, 0, team);
     for (unsigned i = 0; i < team; i++) shares[i] = (Share){body, data, i, team};
     for (unsigned i = 1; i < team; i++)
-        if (pthread_create(&threads[i], 0, take_share, &shares[i])) abort();
-    take_share(&shares[0]);
+        if (pthread_create(&threads[i], 0, work_on, &shares[i])) abort();
+    work_on(&shares[0]);
     for (unsigned i = 1; i < team; i++) pthread_join(threads[i], 0);
     pthread_barrier_destroy(&barrier);
 }
@@ -73,7 +73,8 @@ static const Kind KINDS[] = {
 
 enum { ROWS = 40, SETS = 3, TENSORS = 4, NUMBERS = 16 };
 
-static const int64_t SIZES[] = {0, 1, 2, 7, 15, 16, 17, 31, 33, 64, 65, 127, 1000, BLOCK - 1, BLOCK, BLOCK + 1, 40001};
+static const int64_t SIZES[] = {0, 1, 2, 7, 15, 17, 31, 33, 64, 65, 127, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 3 * PIECE + 1,
+                                BLOCK - 1, BLOCK, BLOCK + 1, 40001};
 static const double ODD[] = {0, 1, -1, 0.5, 0.999, 1e-8, 1e300, -1e300, 1e-300, __builtin_inf(), __builtin_nan("")};
 
 /* Any bits, or numbers of about 1. */

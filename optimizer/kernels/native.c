@@ -21,8 +21,9 @@ enum {
     BUNDLE = 1 << 20,               /* elements of rows that are counted, and then moved while still in the cache */
     BLOCK = 16384,                  /* elements whose squares are added up before others'; as native.py has it */
     SUMS = 32,                      /* at a time, so that no sum waits for the one before */
-    LINE = 64 / (sizeof(STATE) < sizeof(PARAMETER) ? sizeof(STATE) : sizeof(PARAMETER)), /* of a step's loop: of the
-                                       smallest elements a line of the cache */
+    IS_FLOAT16 = _Generic((PARAMETER){0}, float16: 1, default: 0),
+    LINE = IS_FLOAT16 ? 128 : 64 / (sizeof(STATE) < sizeof(PARAMETER) ? sizeof(STATE) : sizeof(PARAMETER)), /* elements
+                                       of a step's loop: a line of the cache, or enough to convert at a time */
     AHEAD = 2560 / sizeof(REAL),    /* how far ahead a step asks for memory: up to a seventh faster */
     FAR_AHEAD = 8192,               /* bytes: the same for what is only read */
 };
@@ -82,22 +83,41 @@ INLINE void ask_for(const void *tensor, int64_t size, int64_t at) {
     for (int64_t byte = 0; byte < LINE * size; byte += 64) __builtin_prefetch((const char *)tensor + at * size + byte);
 }
 
+/* Takes a line. Where memory has float16, it works on a copy of the first tensors, which is written back or not. */
+INLINE int64_t take_line(Line *line, const Row *row, int tensors, int is_written, REAL size, int kind, int64_t from,
+                         int64_t to) {
+    if (!IS_FLOAT16) return line(row, size, kind, from, to);
+    const int elements = to - from, halves = sizeof(STATE) == sizeof(float16) ? tensors : 2;
+    float32 copies[4][LINE];
+    void *copied[4];
+    for (int i = 0; i < tensors; i++) {
+        copied[i] = i < halves ? (void *)copies[i] : (STATE *)row->tensors[i] + from;
+        if (i < halves) widen((const float16 *)row->tensors[i] + from, copies[i], elements);
+    }
+    if (row->scale != 1) scale_wide(copies[1], row->scale, elements);
+    const int64_t agreeing = line(&(Row){row->numbers, copied, 1, row->stream}, size, kind, 0, elements);
+    for (int i = 0; i < halves && is_written; i++)
+        if (i != 1) narrow(copies[i], (float16 *)row->tensors[i] + from, elements);
+    return agreeing;
+}
+
 /* Inlined, so that a full line is a loop of known length. So many of a row's tensors are asked for ahead. */
 INLINE int64_t in_lines(Line *line, const Row *row, int tensors, REAL size, int kind, int64_t from, int64_t to) {
     int64_t at = from;
     for (; at + LINE <= to; at += LINE) {
         for (int i = 0; i < tensors; i++)
             ask_for(row->tensors[i], i < 2 ? sizeof(PARAMETER) : sizeof(STATE), at + AHEAD);
-        line(row, size, kind, at, at + LINE);
+        take_line(line, row, tensors, 1, size, kind, at, at + LINE);
     }
-    return line(row, size, kind, at, to);
+    return take_line(line, row, tensors, 1, size, kind, at, to);
 }
 
 /* The same where nothing is written: memory need not be asked for, and a longer loop is faster. */
 INLINE int64_t in_pieces(Line *line, const Row *row, int kind, int64_t from, int64_t to) {
+    const int piece = IS_FLOAT16 ? LINE : PIECE;
     int64_t agreeing = 0;
-    for (int64_t at = from; at < to; at += PIECE)
-        agreeing += line(row, 0, kind, at, at + PIECE < to ? at + PIECE : to);
+    for (int64_t at = from; at < to; at += piece)
+        agreeing += take_line(line, row, 3, 0, 0, kind, at, at + piece < to ? at + piece : to);
     return agreeing;
 }
 
@@ -153,8 +173,8 @@ static int64_t check_counts(const Work *work) {
 
 INLINE int64_t count_adam_line(const Row *row, REAL size, int kind, int64_t from, int64_t to) {
     const Adam *h = row->numbers;
-    const PARAMETER *p = row->tensors[0], *g = row->tensors[1];
-    const STATE *m = row->tensors[2];
+    const LineParameter *p = row->tensors[0], *g = row->tensors[1];
+    const LineState *m = row->tensors[2];
     const REAL take1 = h->take1, penalty = h->penalty, scale = row->scale;
     int agreeing = 0;
     #pragma omp simd reduction(+ : agreeing)
@@ -168,9 +188,9 @@ INLINE int64_t count_adam_line(const Row *row, REAL size, int kind, int64_t from
 
 INLINE int64_t move_adam_line(const Row *row, REAL size, int kind, int64_t from, int64_t to) {
     const Adam *h = row->numbers;
-    PARAMETER *p = (PARAMETER *)row->tensors[0] + from;
-    STATE *m = (STATE *)row->tensors[2] + from, *v = (STATE *)row->tensors[3] + from;
-    const PARAMETER *g = (PARAMETER *)row->tensors[1] + from;
+    LineParameter *p = (LineParameter *)row->tensors[0] + from;
+    LineState *m = (LineState *)row->tensors[2] + from, *v = (LineState *)row->tensors[3] + from;
+    const LineParameter *g = (LineParameter *)row->tensors[1] + from;
     const REAL take1 = h->take1, keep2 = h->keep2, take2 = h->take2, eps = h->eps, root = h->root;
     const REAL keep = h->keep, penalty = h->penalty, scale = row->scale;
     const uint32_t first = place_of(from, h->step, row->stream);
@@ -231,8 +251,8 @@ INLINE REAL move_buffer(const SGD *h, REAL whole, REAL *buffer, int kind) {
 
 INLINE int64_t count_sgd_line(const Row *row, REAL size, int kind, int64_t from, int64_t to) {
     const SGD h = *(const SGD *)row->numbers;
-    const PARAMETER *p = row->tensors[0], *g = row->tensors[1];
-    const STATE *b = row->tensors[2];
+    const LineParameter *p = row->tensors[0], *g = row->tensors[1];
+    const LineState *b = row->tensors[2];
     const REAL penalty = h.penalty, scale = row->scale;
     int agreeing = 0;
     #pragma omp simd reduction(+ : agreeing)
@@ -246,9 +266,9 @@ INLINE int64_t count_sgd_line(const Row *row, REAL size, int kind, int64_t from,
 
 INLINE int64_t move_sgd_line(const Row *row, REAL size, int kind, int64_t from, int64_t to) {
     const SGD h = *(const SGD *)row->numbers;
-    PARAMETER *p = (PARAMETER *)row->tensors[0] + from;
-    STATE *b = (STATE *)row->tensors[2] + from;
-    const PARAMETER *g = (PARAMETER *)row->tensors[1] + from;
+    LineParameter *p = (LineParameter *)row->tensors[0] + from;
+    LineState *b = (LineState *)row->tensors[2] + from;
+    const LineParameter *g = (LineParameter *)row->tensors[1] + from;
     const REAL penalty = h.penalty, scale = row->scale;
     const uint32_t first = place_of(from, h.step, row->stream);
     const int elements = to - from;
@@ -294,9 +314,9 @@ static void cautious_sgd(const Work *work, int threads) { run(work, threads, cou
 
 INLINE int64_t move_radam_line(const Row *row, REAL size, int kind, int64_t from, int64_t to) {
     const RAdam *h = row->numbers;
-    PARAMETER *y = row->tensors[0];
-    STATE *s = row->tensors[2], *z = row->tensors[3];
-    const PARAMETER *g = row->tensors[1];
+    LineParameter *y = row->tensors[0];
+    LineState *s = row->tensors[2], *z = row->tensors[3];
+    const LineParameter *g = row->tensors[1];
     const REAL beta2 = h->beta2, take2 = h->take2, correction = 1.0 / h->correction, eps = h->eps;
     const REAL decay = h->decay, share = h->share, own_lr = h->own_lr, lr = h->lr, scale = row->scale;
     #pragma omp simd
@@ -331,12 +351,12 @@ static double sum_of_squares(const PARAMETER *g, int64_t size) {
             __builtin_prefetch((const char *)(g + at) + FAR_AHEAD + byte);
         #pragma omp simd
         for (int i = 0; i < SUMS; i++) {
-            double number = from_parameter(g[at + i]);
+            double number = FROM(PARAMETER)(g[at + i]);
             sums[i] += number * number;
         }
     }
     for (int i = 0; at + i < size; i++) {
-        double number = from_parameter(g[at + i]);
+        double number = FROM(PARAMETER)(g[at + i]);
         sums[i] += number * number;
     }
     for (int i = 0; i < SUMS; i++) sum += sums[i];

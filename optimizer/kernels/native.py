@@ -118,7 +118,7 @@ def norms(tensors: Sequence[Tensor]) -> Tensor:
         tensors: strided ones on the CPU, of one type, with their elements in memory as they are.
 
     Returns:
-        A vector in their type, the same for any number of threads.
+        A vector in their type, float32 for half precision: the same for any number of threads.
 
     Raises:
         OSError: as `library` does.
@@ -136,7 +136,7 @@ def norms(tensors: Sequence[Tensor]) -> Tensor:
     addresses = array("q", map(Tensor.data_ptr, dense))
     work = Work(rows=rows, tensors=_address(addresses), sizes=_address(sizes), sums=sums.data_ptr())
     library("squares", dtype, dtype).step(ctypes.byref(work), _threads(sum(sizes)))
-    return sums[:rows].sqrt_().to(dtype)
+    return sums[:rows].sqrt_().to(torch.promote_types(dtype, torch.float32))
 
 
 def _checked_types(rows: Sequence[Sequence[Tensor]], steps: Sequence[Tensor]) -> tuple[torch.dtype, torch.dtype]:

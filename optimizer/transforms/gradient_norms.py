@@ -9,8 +9,12 @@ import torch
 from torch import Tensor, UntypedStorage
 from torch.nn.utils import get_total_norm
 
+from .float64_step import HALVES
 from .shards import is_sharded, norm_over_shards
 from .step_hooks import no_autograd
+
+DTYPES = (torch.float32, torch.float64, *HALVES)
+"""The types of gradients whose norms kernels take."""
 
 
 @no_autograd
@@ -66,7 +70,7 @@ def are_plain(gradients: Sequence[Tensor]) -> bool:
 
 def _are_in_memory(gradients: Sequence[Tensor]) -> bool:
     """Return whether plain gradients are on the CPU, of a type that kernels have, with a place for every element."""
-    if not gradients[0].is_cpu or gradients[0].dtype not in (torch.float32, torch.float64):
+    if not gradients[0].is_cpu or gradients[0].dtype not in DTYPES:
         return False
     sizes = list(map(Tensor.numel, gradients))
     if 0 in compress(map(Tensor.data_ptr, gradients), sizes):  # the address of zeros without memory

@@ -9,6 +9,7 @@ from torch import nn
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY
 from optimizer.kernels import compiled, native_library
+from optimizer.transforms.float64_step import HALVES
 
 GRADIENTS = {"far over": 40.0, "a little over": 0.14, "under": 0.01, "zero": 0.0, "NaN": float("nan"), "inf": torch.inf}
 
@@ -86,6 +87,27 @@ def test_every_small_optimizer_clips_as_torch_does_to_the_bit(key, factor):
                 norm = torch.nn.utils.clip_grad_norm_(held, 1.5)
             optimizer.step()
         moved.append([*module.parameters(), norm if clip is None else optimizer.grad_norm])
+    assert_same(*moved, rtol=0, atol=0)
+
+
+@NO_COMPILER
+@pytest.mark.parametrize("caution", [False, True])
+@pytest.mark.parametrize("dtype", HALVES)
+def test_gradients_in_half_precision_are_clipped_by_their_norm_rounded_once(dtype, caution):
+    moved = []
+    for has_hook in (False, True):
+        generator = torch.Generator().manual_seed(3)
+        parameters = [nn.Parameter(torch.ones(size, dtype=dtype)) for size in (70_001, 301, 3)]
+        optimizer = compiled_over(parameters, "adamw", use_cautious_optimizer=caution)
+        if has_hook:
+            optimizer.register_step_post_hook(lambda *_: None)  # it could look at the gradients
+        for size in [0.1, 7.0, 0.001] * 5:
+            for p in parameters:
+                p.grad = (torch.randn(p.shape, generator=generator) * size / p.numel() ** 0.5).to(dtype)
+            exact = torch.cat([p.grad.double() for p in parameters]).norm()
+            optimizer.step()
+            assert torch.equal(optimizer.grad_norm, exact.to(dtype))
+        moved.append(parameters)
     assert_same(*moved, rtol=0, atol=0)
 
 

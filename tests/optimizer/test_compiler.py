@@ -19,12 +19,12 @@ from optimizer.kernels import native_library, self_test
 def compiler(tmp_path, monkeypatch):
     """Return a function that sets CC to a shell script, and builds an optimizer with compiled steps."""
 
-    def build(script):
+    def build(script, **params):
         path = tmp_path / "odd-cc"
         path.write_text(f"#!/bin/sh\ncd {tmp_path}\n{script}\n")
         path.chmod(0o755)
         monkeypatch.setenv("CC", str(path))
-        OPTIMIZER_BUILDER_REGISTRY["adamw"](implementation="compiled").build([nn.Parameter(torch.zeros(3))])
+        OPTIMIZER_BUILDER_REGISTRY["adamw"](implementation="compiled", **params).build([nn.Parameter(torch.zeros(3))])
 
     monkeypatch.setattr(native_library, "SECONDS_TO_COMPILE", 2)
     native_library.library.cache_clear()
@@ -122,6 +122,32 @@ def test_a_library_that_computes_something_else_is_refused(compiler, tmp_path, m
         ValueError, match=rf"odd-cc made a library of native\.c that is wrong: .* adam {message}|{message}"
     ):
         compiler('exec cc -include broken.h "$@"')
+    assert not list((tmp_path / "kept").glob("*"))
+
+
+BROKEN_SHARES = {
+    "a share is left out": ("from < to ?", "from < to && thread + 1 < threads ?"),
+    "two threads take one share": ("thread = omp_get_thread_num()", "thread = omp_get_thread_num() & ~1"),
+    "shares overlap by a piece": ("cut(end, size);", "cut(thread + 1 < threads ? end + PIECE : end, size);"),
+    "an element between shares": ("cut(end, size);", "cut(end, size) - (0 < end && end < size);"),
+    "counts of a row replace each other": ("work->agreeing[row] += agreeing", "work->agreeing[row] = agreeing"),
+}
+
+
+@NO_COMPILER
+@pytest.mark.parametrize("fault", BROKEN_SHARES)
+def test_a_library_whose_threads_take_other_shares_is_refused(compiler, tmp_path, monkeypatch, fault):
+    monkeypatch.setattr(native_library, "SECONDS_TO_COMPILE", 60)
+    monkeypatch.setenv("INNERSTEP_CACHE", str(tmp_path / "kept"))
+    source, (right, wrong) = native_library.SOURCE.read_text(), BROKEN_SHARES[fault]
+    assert source.count(right) >= 1
+    (tmp_path / "native.c").write_text(
+        source.replace("#pragma omp atomic\n", "#pragma omp critical\n").replace(right, wrong)
+    )
+    shutil.copy(native_library.HEADER, tmp_path)
+    monkeypatch.setattr(native_library, "SOURCE", tmp_path / "native.c")
+    with pytest.raises(ValueError, match=r"a trial of the step cautious_adam differs between 1 and 2 threads"):
+        compiler('exec cc "$@"', use_cautious_optimizer=True)
     assert not list((tmp_path / "kept").glob("*"))
 
 
