@@ -140,11 +140,11 @@ static void take_random_step(void) {
         }
     }
     double *sums[2] = {malloc((rows + blocks) * sizeof(double)), malloc((rows + blocks) * sizeof(double))};
-    const double scale = below(2) ? 1 : 0.37;
+    const double scales[SETS] = {1, 0.37, 0.62};
     const int64_t is_noisy = below(2);
     for (int copy = 0; copy < 2; copy++) {
         Work work = {.rows = rows, .tensors = tensors[copy], .sizes = sizes, .wholes = wholes, .sets = sets,
-                     .numbers = numbers, .streams = streams, .agreeing = agreeing[copy], .scale = scale,
+                     .numbers = numbers, .streams = streams, .agreeing = agreeing[copy], .scales = scales,
                      .is_noisy = is_noisy, .sums = sums[copy]};
         take(&work, kind, is_in_parts, copy ? 1 : threads);
     }

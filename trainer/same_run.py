@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from optimizer.config import counted
 from optimizer.kernels import uncompiled_reason
 from optimizer.state import is_sharded
-from optimizer.transforms import quick_norm
+from optimizer.transforms import quick_norms
 from optimizer.types import HasSchedule
 
 from .checkpoint.fingerprint import leaves
@@ -149,7 +149,7 @@ def _norms(optimizers: Mapping[str, Optimizer]) -> dict[str, str]:
     found = {}
     for name, optimizer in optimizers.items():
         like = torch.zeros(1, dtype=optimizer.param_groups[0]["params"][0].dtype)
-        is_compiled = quick_norm(optimizer, [like]) is not None
+        is_compiled = quick_norms([optimizer], [[like]]) != [None]
         found[f"model.component_optims.{name}: norm of its gradients"] = "compiled" if is_compiled else "PyTorch's"
     return found
 

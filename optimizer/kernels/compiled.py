@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain, islice
 
 import torch
 from torch import Tensor
@@ -62,12 +63,13 @@ def uncompilable(step: str, device: torch.device, dtype: torch.dtype, state_dtyp
     return None
 
 
-def joint_norm(tensors: Sequence[Tensor]) -> float | None:
-    """Return the joint L2 norm of plain tensors on the CPU, of one type; None without a compiled library."""
-    first = tensors[0]
+def joint_norms(lists: Sequence[Sequence[Tensor]]) -> list[float] | None:
+    """Return the joint L2 norm of each list of plain tensors on the CPU, all of one type; None: there is no library."""
+    first = lists[0][0]
     if uncompilable("squares", first.device, first.dtype, first.dtype) is not None:
         return None
-    return float(torch.linalg.vector_norm(native.norms(tensors), dtype=torch.float64))
+    squares = iter(native.squares([*chain.from_iterable(lists)]))
+    return [math.sqrt(sum(islice(squares, len(tensors)))) for tensors in lists]
 
 
 def _unsupported_sgd(optimizer: ScheduledOptimizer, group: ParamGroup) -> str | None:
@@ -136,7 +138,7 @@ _ADAM = Kernel(
     state_names=MOMENTS,
     rounds_stochastically=True,
     scales_gradients=True,
-    norm=joint_norm,
+    norms=joint_norms,
     unsupported_state_dtype=_unsupported_state_dtype,
     after_load=cast_moments,
     repays=repays_adam,
@@ -165,7 +167,7 @@ KERNELS = (
         cautious=True,
         rounds_stochastically=True,
         scales_gradients=True,
-        norm=joint_norm,
+        norms=joint_norms,
         repays=repays,
         next_best=cautious.CAUTIOUS_SGD,
     ),

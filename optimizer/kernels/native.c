@@ -46,7 +46,7 @@ typedef struct {
     const double *counts;           /* of sets: the count before this step */
     const uint32_t *streams;        /* of rows: what their noise differs in */
     int64_t *agreeing;              /* of rows: in how many elements step and gradient agree */
-    double scale;                   /* on the gradients, as a product in place before would be */
+    const double *scales;           /* of sets: on the gradients, as a product in place before would be */
     int64_t is_noisy;               /* whether parameters are rounded by noise */
     double *sums;                   /* of rows, then of blocks, for squares */
 } Work;
@@ -215,7 +215,7 @@ INLINE int is_noisy(const Work *work) { return _Generic((PARAMETER){0}, bfloat16
 
 INLINE Row adam_row(const Work *work, int64_t row) {
     const Adam *h = (const Adam *)work->numbers + work->sets[row];
-    return (Row){h, work->tensors + 4 * row, h->sign * work->scale, work->streams[row]};
+    return (Row){h, work->tensors + 4 * row, h->sign * work->scales[work->sets[row]], work->streams[row]};
 }
 
 static int64_t count_adam(const Work *work, int64_t at, int64_t from, int64_t to) {
@@ -286,7 +286,7 @@ INLINE int64_t move_sgd_line(const Row *row, REAL size, int kind, int64_t from, 
 
 INLINE Row sgd_row(const Work *work, int64_t row) {
     const SGD *h = (const SGD *)work->numbers + work->sets[row];
-    return (Row){h, work->tensors + 3 * row, h->sign * work->scale, work->streams[row]};
+    return (Row){h, work->tensors + 3 * row, h->sign * work->scales[work->sets[row]], work->streams[row]};
 }
 
 static int64_t count_sgd(const Work *work, int64_t at, int64_t from, int64_t to) {
@@ -334,7 +334,7 @@ INLINE int64_t move_radam_line(const Row *row, REAL size, int kind, int64_t from
 
 static int64_t move_radam(const Work *work, int64_t at, int64_t from, int64_t to) {
     const RAdam *h = (const RAdam *)work->numbers + work->sets[at];
-    const Row row = {h, work->tensors + 4 * at, work->scale, 0};
+    const Row row = {h, work->tensors + 4 * at, work->scales[work->sets[at]], 0};
     if (h->is_adaptive) return in_lines(move_radam_line, &row, 4, 0, ADAPTIVE, from, to);
     return in_lines(move_radam_line, &row, 4, 0, 0, from, to);
 }

@@ -3,7 +3,8 @@
 import ctypes
 from array import array
 from collections.abc import Sequence
-from itertools import chain
+from itertools import accumulate, chain
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from .native_work import CHECK, COUNT, MOVE, WHOLE, Work
 ELEMENTS_ON_ONE_THREAD = 65_536
 """Up to so many elements a step takes one thread, and above all of torch's: a number between would make OpenMP end
 threads and start them again for torch's next operation."""
+
+Number = TypeVar("Number", int, float)
 
 BLOCK = 16_384
 """Elements of a gradient whose squares are added up before others', as native.c has it."""
@@ -48,7 +51,10 @@ class Step:
         wholes: Sequence[int] = (),
         is_noisy: bool = False,
     ) -> None:
-        self._function = library(name, *_checked_types(rows, steps)).step
+        types = _checked_types(rows, steps)
+        self._function = library(name, *types).step
+        self.kind = name, *types, is_noisy
+        """Steps of one kind may be taken together."""
         self._held = [x for row in rows for x in (row[0], *row[2:])], steps  # they stay alive
         self._width = len(rows[0])
         self._tensors = array("q", [tensor.data_ptr() for row in rows for tensor in row])
@@ -75,9 +81,8 @@ class Step:
 
     def set_numbers(self, numbers: Sequence[Sequence[float]], scale: float = 1.0) -> None:
         """Give the coming step the numbers of each set, as the step's struct has them, and a scale of the gradients."""
-        values = array("d", chain.from_iterable(numbers))
-        self._numbers = values
-        self._work.numbers, self._work.scale = _address(values), scale
+        self._numbers, self._scales = array("d", chain.from_iterable(numbers)), array("d", [scale] * len(numbers))
+        self._work.numbers, self._work.scales = _address(self._numbers), _address(self._scales)
 
     def has_counts(self, counts: Sequence[float]) -> bool:
         """Return whether the steps of the rows are, set by set, at these counts."""
@@ -111,32 +116,59 @@ class Step:
         return odd
 
 
-def norms(tensors: Sequence[Tensor]) -> Tensor:
-    """Return the L2 norm of each of `tensors`, from squares that are added up in float64 in a fixed order.
+def take_together(steps: Sequence[Step], gradients: Sequence[Sequence[Tensor]]) -> None:
+    """Take steps in one call, to the same effect bit for bit as one after the other.
+
+    Args:
+        steps: of one kind, with their numbers, of whole parameters; no two of them share one.
+        gradients: of each step, as `Step.take` has them.
+    """
+    for step, own in zip(steps, gradients, strict=True):
+        step._give(own)
+    firsts = accumulate((len(step._scales) for step in steps), initial=0)
+    sets = [array("i", [first + at for at in step._sets]) for first, step in zip(firsts, steps, strict=False)]
+    arrays: dict[str, array[int] | array[float]] = {
+        "tensors": _joined([step._tensors for step in steps]),
+        "sizes": _joined([step._sizes for step in steps]),
+        "wholes": _joined([step._wholes for step in steps]),
+        "sets": _joined(sets),
+        "numbers": _joined([step._numbers for step in steps]),
+        "scales": _joined([step._scales for step in steps]),
+        "steps": _joined([step._steps for step in steps]),
+        "streams": _joined([step._streams for step in steps]),
+        "agreeing": array("q", bytes(8 * sum(len(step._sizes) for step in steps))),
+    }
+    addresses = {name: _address(values) for name, values in arrays.items() if values}
+    work = Work(rows=len(arrays["sizes"]), phase=WHOLE, is_noisy=steps[0].kind[-1], **addresses)
+    steps[0]._function(ctypes.byref(work), _threads(sum(step._elements for step in steps)))
+
+
+def squares(tensors: Sequence[Tensor]) -> Sequence[float]:
+    """Return the sum of squares of each of `tensors`, added up in float64 in an order that is fixed.
 
     Args:
         tensors: strided ones on the CPU, of one type, with their elements in memory as they are.
 
     Returns:
-        A vector in their type, float32 for half precision: the same for any number of threads.
+        The same for any number of threads.
 
     Raises:
         OSError: as `library` does.
         TypeError: for a tensor of another type than the first, or elsewhere.
     """
     if not tensors:
-        return torch.zeros(0, device="cpu")
+        return []
     dtype = tensors[0].dtype
     for tensor in tensors:
         if tensor.dtype is not dtype or not tensor.is_cpu:
-            raise TypeError(f"norms of tensors of several types: {dtype}, and {tensor.dtype} on {tensor.device}")
+            raise TypeError(f"squares of tensors of several types: {dtype}, and {tensor.dtype} on {tensor.device}")
     dense = [x if x.is_contiguous() or is_dense(x) else x.contiguous() for x in tensors]
-    rows, sizes = len(dense), array("q", map(Tensor.numel, dense))
-    sums = torch.empty(rows + sum(-(-size // BLOCK) for size in sizes), dtype=torch.float64, device="cpu")
-    addresses = array("q", map(Tensor.data_ptr, dense))
-    work = Work(rows=rows, tensors=_address(addresses), sizes=_address(sizes), sums=sums.data_ptr())
-    library("squares", dtype, dtype).step(ctypes.byref(work), _threads(sum(sizes)))
-    return sums[:rows].sqrt_().to(torch.promote_types(dtype, torch.float32))
+    addresses, sizes = array("q", map(Tensor.data_ptr, dense)), array("q", map(Tensor.numel, dense))
+    rows, elements = len(sizes), sum(sizes)
+    sums = array("d", bytes(8 * (rows + rows + elements // BLOCK)))  # of rows, and of so many blocks at most
+    work = Work(rows=rows, tensors=_address(addresses), sizes=_address(sizes), sums=_address(sums))
+    library("squares", dtype, dtype).step(ctypes.byref(work), _threads(elements))
+    return sums[:rows]
 
 
 def _checked_types(rows: Sequence[Sequence[Tensor]], steps: Sequence[Tensor]) -> tuple[torch.dtype, torch.dtype]:
@@ -165,3 +197,10 @@ def _threads(elements: int) -> int:
 
 def _address(values: "array[int] | array[float]") -> int:
     return values.buffer_info()[0]
+
+
+def _joined(arrays: "Sequence[array[Number]]") -> "array[Number]":
+    whole = arrays[0][:]
+    for values in arrays[1:]:
+        whole += values
+    return whole

@@ -21,7 +21,7 @@ class Work(ctypes.Structure):
         ("counts", ctypes.c_void_p),
         ("streams", ctypes.c_void_p),
         ("agreeing", ctypes.c_void_p),
-        ("scale", ctypes.c_double),
+        ("scales", ctypes.c_void_p),
         ("is_noisy", ctypes.c_int64),
         ("sums", ctypes.c_void_p),
     )

@@ -4,7 +4,7 @@ Most of a step of many small tensors would be the collection of their addresses.
 checked (`kernels.step_tensors`), only the gradients and the numbers of a step are new.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from operator import is_
@@ -74,21 +74,38 @@ def take_step(optimizer: ScheduledOptimizer, formula: Formula) -> None:
     if not optimizer.is_laid_out:
         gradients = list(map(with_strides_of, tensors.parameters, gradients))
     prepared = optimizer.prepared_step
-    if not (isinstance(prepared, _Prepared) and prepared.fits(optimizer, formula, tensors)):
+    if not (isinstance(prepared, Prepared) and prepared.fits(optimizer, formula, tensors)):
         optimizer.prepared_step = None
-        prepared = _Prepared(optimizer, formula, tensors, gradients)
+        prepared = Prepared(optimizer, formula, tensors, gradients)
     prepared.take(optimizer, tensors.parameters, gradients, formula.begin(optimizer))
     optimizer.prepared_step = prepared if prepared.is_kept else None
     if optimizer.step_options.caution is not None:
         move_waiting(optimizer)  # a message, which all processes send
 
 
-class _Prepared:
+def take_together(steps: "Iterable[tuple[ScheduledOptimizer, Prepared, list[Tensor]]]") -> None:
+    """Take the prepared steps of several optimizers, those of one kind in one call.
+
+    Args:
+        steps: optimizers, on whole parameters; their steps, which fit; their gradients, laid out as the parameters.
+    """
+    kinds: dict[object, tuple[list[native.Step], list[list[Tensor]]]] = {}
+    for optimizer, prepared, gradients in steps:
+        for step, own in prepared.begun(optimizer, gradients):
+            chosen = kinds.setdefault(step.kind, ([], []))
+            chosen[0].append(step)
+            chosen[1].append(own)
+    for chosen in kinds.values():
+        native.take_together(*chosen)
+
+
+class Prepared:
     """The calls of a step, for tensors that were checked."""
 
     def __init__(
         self, optimizer: ScheduledOptimizer, formula: Formula, tensors: StepTensors, gradients: list[Tensor]
     ) -> None:
+        self.formula = formula
         self._made_for = (optimizer.checked_tensors, formula, active_shards(optimizer))
         self._groups = tensors.groups
         held = [p for group in optimizer.param_groups for p in group["params"]]
@@ -128,10 +145,21 @@ class _Prepared:
     ) -> None:
         """Take the step, or the first half of one that waits for the counts of other processes."""
         for call in self._calls:
-            is_whole = len(call.places) == len(parameters)
-            own = parameters if is_whole else [parameters[place] for place in call.places]
-            theirs = gradients if is_whole else [gradients[place] for place in call.places]
+            own, theirs = (_chosen(tensors, call.places) for tensors in (parameters, gradients))
             call.take(own, theirs, numbers, optimizer.gradient_scale)
+
+    def begun(
+        self, optimizer: ScheduledOptimizer, gradients: list[Tensor]
+    ) -> Iterator[tuple[native.Step, list[Tensor]]]:
+        """Begin the step; yield the calls in C that take it, each with its gradients."""
+        numbers = self.formula.begin(optimizer)
+        for call in self._calls:
+            if isinstance(call, _HostCall):
+                yield call.begun(numbers, optimizer.gradient_scale), _chosen(gradients, call.places)
+
+
+def _chosen(tensors: list[Tensor], places: list[int]) -> list[Tensor]:
+    return tensors if len(places) == len(tensors) else [tensors[place] for place in places]
 
 
 def _are_same_groups(groups: Sequence[_Part], others: Sequence[_Part]) -> bool:
@@ -178,16 +206,21 @@ class _HostCall:
         """Return whether the counts of steps are as after the last step."""
         return not self._counters or self._step.has_counts(self._keys)
 
-    def take(self, parameters: list[Tensor], gradients: list[Tensor], numbers: NumbersOf, scale: Tensor | None) -> None:
+    def begun(self, numbers: NumbersOf, scale: Tensor | None) -> native.Step:
+        """Return the step with its numbers. It counts as taken: if it is not, it is not current."""
         values = list(map(numbers, self._groups, self._keys))
         self._step.set_numbers(values, 1.0 if scale is None else scale.item())
         if self._counters:
             self._keys = [key + 1.0 for key in self._keys]
+        return self._step
+
+    def take(self, parameters: list[Tensor], gradients: list[Tensor], numbers: NumbersOf, scale: Tensor | None) -> None:
+        step = self.begun(numbers, scale)
         if self._shards is None:
-            self._step.take(gradients)
+            step.take(gradients)
         else:
-            self._step.count(gradients)
-            self._shards.waiting.append(Waiting(parameters, self._step.agreeing, self._step.move))
+            step.count(gradients)
+            self._shards.waiting.append(Waiting(parameters, step.agreeing, step.move))
 
 
 class _DeviceCall:

@@ -174,7 +174,7 @@ _COMPILED = replace(
     ),
     unsupported_reason=_unsupported_by_compiled,
     scales_gradients=True,
-    norm=compiled.joint_norm,
+    norms=compiled.joint_norms,
     repays=repays,
     next_best=_IN_BLOCKS,
 )

@@ -118,6 +118,7 @@ def _written(
     sizes, agreeing, sets = integers(*SIZES), integers(), (ctypes.c_int32 * len(rows))()
     addresses = (ctypes.c_void_p * len(tensors))(*map(Tensor.data_ptr, tensors))
     numbers = (ctypes.c_double * len(trial.numbers))(*trial.numbers)
+    scales = ctypes.c_double(SCALE)
     sums = torch.zeros(sum(SIZES) // 1000, dtype=torch.float64, device="cpu")  # of rows and blocks, which are larger
     work = Work(
         rows=len(rows),
@@ -128,7 +129,7 @@ def _written(
         numbers=ctypes.addressof(numbers),
         streams=ctypes.addressof(sets),
         agreeing=ctypes.addressof(agreeing),
-        scale=SCALE,
+        scales=ctypes.addressof(scales),
         sums=sums.data_ptr(),
     )
     for phase in phases:

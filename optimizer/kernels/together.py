@@ -10,15 +10,16 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..scheduling.optimizer import ScheduledOptimizer
-from ..transforms.clipping import clip_before_step, clip_factor
+from ..transforms.clipping import clip_before_step, clip_factor, clip_in_step
 from ..transforms.grad_scaler import loss_scale
-from ..transforms.gradient_norms import are_plain, total_norm
+from ..transforms.gradient_norms import are_plain, quick_norms, total_norm
 from ..transforms.gradient_scale import scale_all
 from ..transforms.step_hooks import has_foreign_hooks, is_profiled, no_autograd
 from ..transforms.weight_decay import DECOUPLED_FLAG
 from ..types import MOMENTS
 from .fused import fused_adam_step, fused_update
 from .moments import count_step
+from .prepared import Prepared, take_together
 from .step_tensors import CheckedTensors, StepTensors
 
 _NUMBERS = itemgetter(DECOUPLED_FLAG, "lr", "betas", "weight_decay", "eps", "maximize")
@@ -26,11 +27,18 @@ _NUMBERS = itemgetter(DECOUPLED_FLAG, "lr", "betas", "weight_decay", "eps", "max
 
 @dataclass
 class _Ready:
-    """An optimizer whose step can be taken with those of others, its tensors, and the lr of its next update."""
+    """An optimizer whose step can be taken with those of others, and what that needs.
+
+    Attributes:
+        tensors: of the step.
+        next_lr: the lr of the update after it.
+        prepared: the step, if it is compiled; None: it is fused.
+    """
 
     optimizer: ScheduledOptimizer
     tensors: StepTensors
     next_lr: float
+    prepared: Prepared | None
 
 
 @dataclass
@@ -46,10 +54,10 @@ class _Rows:
 def step_together(optimizers: Iterable[Optimizer]) -> None:
     """Step optimizers, to the same effect bit for bit as one after the other, in fewer calls where that is possible.
 
-    It is for many small ones. Fused steps of Adam and AdamW from their third step on are taken together, if no others
-    are between them and nobody looks at them: there are no step hooks, profilers or GradScaler, and no parameter is
-    sharded. If such a step cannot be taken, none of those that it is taken with has moved. Other steps are taken one by
-    one.
+    It is for many small ones. Fused steps of Adam and AdamW, and steps in C of one kind and types, are taken together
+    from their third step on, if no others are between them and nobody looks at them: there are no step hooks, profilers
+    or GradScaler, and no parameter is sharded. If such a step cannot be taken, none of those that it is taken with has
+    moved. Other steps are taken one by one.
 
     Args:
         optimizers: of any kind, without parameters in common. Each is asked for when the steps of those before it were
@@ -78,18 +86,30 @@ def step_together(optimizers: Iterable[Optimizer]) -> None:
 def _ready(optimizer: Optimizer) -> _Ready | None:
     if not isinstance(optimizer, ScheduledOptimizer) or not _is_unobserved(optimizer):
         return None
-    kernel, checked = optimizer.kernel, optimizer.checked_tensors
-    if kernel is None or kernel.step is not fused_adam_step or not isinstance(checked, CheckedTensors):
+    kernel, checked, prepared = optimizer.kernel, optimizer.checked_tensors, optimizer.prepared_step
+    if kernel is None or not isinstance(checked, CheckedTensors) or not optimizer.is_laid_out or optimizer.is_on_shards:
         return None
-    if not optimizer.is_laid_out or optimizer.state_dtype is not None or optimizer.is_on_shards:
-        return None
+    if not isinstance(prepared, Prepared):
+        prepared = None
+        if not _is_fused(optimizer):
+            return None
     tensors = StepTensors(optimizer, kernel.state_names)
     if not all(tensors.states) or not checked.are_still(optimizer, tensors):
         return None
-    try:
-        return _Ready(optimizer, tensors, optimizer.scheduler.next_lr())
-    except Exception:  # a schedule of the user's: it raises again in the optimizer's own step
+    if prepared is not None and not prepared.fits(optimizer, prepared.formula, tensors):
         return None
+    try:
+        if kernel.before is not None:
+            kernel.before(optimizer)
+        return _Ready(optimizer, tensors, optimizer.scheduler.next_lr(), prepared)
+    except Exception:  # the optimizer's own step raises it again; a schedule of the user's, for example
+        return None
+
+
+def _is_fused(optimizer: ScheduledOptimizer) -> bool:
+    kernel = optimizer.kernel
+    is_plain = optimizer.state_dtype is None and optimizer.gradient_scale is None
+    return kernel is not None and kernel.step is fused_adam_step and is_plain
 
 
 def _is_unobserved(optimizer: ScheduledOptimizer) -> bool:
@@ -97,7 +117,6 @@ def _is_unobserved(optimizer: ScheduledOptimizer) -> bool:
         has_foreign_hooks(optimizer, clip_before_step)
         or is_profiled()
         or "step" in optimizer.__dict__  # somebody has wrapped it
-        or optimizer.gradient_scale is not None
         or getattr(optimizer, "found_inf", None) is not None
         or loss_scale(optimizer) is not None
         or torch.compiler.is_compiling()
@@ -116,6 +135,35 @@ def _step(ready: Sequence[_Ready]) -> None:
 
 @no_autograd
 def _step_joined(ready: Sequence[_Ready]) -> None:
+    _step_compiled([(one, one.prepared) for one in ready if one.prepared is not None])
+    _step_fused([one for one in ready if one.prepared is None])
+    for one in ready:
+        one.optimizer.scheduler.advance(one.optimizer.param_groups, one.next_lr)
+
+
+def _step_compiled(ready: Sequence[tuple[_Ready, Prepared]]) -> None:
+    try:
+        _clip_in_steps([one for one, _ in ready if one.optimizer._optimizer_step_pre_hooks])
+        take_together((one.optimizer, prepared, one.tensors.gradients) for one, prepared in ready)
+    finally:
+        for one, _ in ready:
+            one.optimizer.gradient_scale = one.optimizer.known_norm = None
+    torch.autograd.graph.increment_version([p for one, _ in ready for p in one.tensors.parameters])
+
+
+def _clip_in_steps(ready: Sequence[_Ready]) -> None:
+    """Let the step of each optimizer clip gradients to its own norm."""
+    known = {id(one): one.optimizer.known_norm for one in ready}
+    others = [one for one in ready if known[id(one)] is None]
+    norms = quick_norms([one.optimizer for one in others], [one.tensors.gradients for one in others])
+    known |= zip(map(id, others), norms, strict=True)
+    for one in ready:
+        gradients, max_norm, norm = one.tensors.gradients, one.optimizer.grad_clip_norm, known[id(one)]
+        if gradients and max_norm is not None:
+            clip_in_step(one.optimizer, total_norm(gradients) if norm is None else norm, max_norm)
+
+
+def _step_fused(ready: Sequence[_Ready]) -> None:
     _clip([one for one in ready if one.optimizer._optimizer_step_pre_hooks])
     calls: dict[Hashable, _Rows] = {}
     for one in ready:
@@ -133,8 +181,6 @@ def _step_joined(ready: Sequence[_Ready]) -> None:
         count_step(steps)
         fused_update(call.group, call.parameters, call.gradients, averages, squares, steps)
         torch.autograd.graph.increment_version(call.parameters)
-    for one in ready:
-        one.optimizer.scheduler.advance(one.optimizer.param_groups, one.next_lr)
 
 
 def _clip(ready: Sequence[_Ready]) -> None:

@@ -31,8 +31,8 @@ class Kernel:
             it has no steps for that.
         rounds_stochastically: whether it takes steps with the step option `stochastic_rounding`.
         scales_gradients: whether `step` multiplies gradients with the optimizer's `gradient_scale` as it reads them.
-        norm: returns the joint L2 norm of plain tensors on the CPU, all of one type of floating point, in one
-            pass, or None; left out: torch's norms are used.
+        norms: returns the joint L2 norm of each of several lists of plain tensors on the CPU, all of one type of
+            floating point, in one pass, or None; left out: torch's norms are used.
         after_load: is called when a state dict was loaded, which torch casts to the types of the parameters.
         repays: returns whether `auto` chooses it for an optimizer of that size; left out: it does for any.
         next_best: takes the steps from then on if this one no longer can; left out: the class takes them.
@@ -49,7 +49,7 @@ class Kernel:
     cautious: bool = False
     rounds_stochastically: bool = False
     scales_gradients: bool = False
-    norm: Callable[[Sequence[Tensor]], float | None] | None = None
+    norms: Callable[[Sequence[Sequence[Tensor]]], list[float] | None] | None = None
     unsupported_state_dtype: Callable[[Host], str | None] | None = None
     after_load: Callable[[Host], None] | None = None
     repays: Callable[[Host], bool] | None = None

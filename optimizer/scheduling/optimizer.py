@@ -86,7 +86,7 @@ class ScheduledOptimizer(Optimizer):
     `grad` stays as it was; before any other step they are scaled in place. Each step clears it, also when it raises.
     """
     known_norm: Tensor | None = None
-    """The `quick_norm` of the gradients as they are, if somebody took it right before the step, which clears it."""
+    """The norm of the gradients as they are, by `quick_norms`, if somebody took it before the step, which clears it."""
     _module: Callable[[], nn.Module | None] | None = None  # a weak reference
 
     def __init_subclass__(cls, **options: object) -> None:

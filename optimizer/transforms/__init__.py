@@ -2,7 +2,7 @@
 
 from .clipping import clip_factor, clip_to_norm, scales_in_step
 from .composite_optimizer import MEMBER
-from .gradient_norms import quick_norm, total_norm
+from .gradient_norms import quick_norms, total_norm
 from .gradient_scale import scale_all
 
-__all__ = ["MEMBER", "clip_factor", "clip_to_norm", "quick_norm", "scale_all", "scales_in_step", "total_norm"]
+__all__ = ["MEMBER", "clip_factor", "clip_to_norm", "quick_norms", "scale_all", "scales_in_step", "total_norm"]

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from .grad_scaler import loss_scale
-from .gradient_norms import quick_norm, total_norm
+from .gradient_norms import quick_norms, total_norm
 from .gradient_scale import Scales, scale_all
 from .shards import is_sharded
 from .step_hooks import has_foreign_hooks, no_autograd
@@ -124,13 +124,12 @@ def clip_before_step(
 @no_autograd
 def _clip(optimizer: Clips, *, in_step: bool) -> None:
     """Clip the gradients in place; or with `in_step` by the scale of the step, on top of one that is set already."""
-    held = [p for group in optimizer.param_groups for p in group["params"]]
-    parameters = [p for p in held if p.grad is not None]
-    if len(parameters) < len(held) and any(map(is_sharded, held)):
-        parameters = held  # another process may have the gradients that are missing here
-    elif not parameters:
+    parameters: list[Tensor] = [p for group in optimizer.param_groups for p in group["params"]]
+    gradients = [gradient for p in parameters if (gradient := p.grad) is not None]
+    if len(gradients) < len(parameters) and not any(map(is_sharded, parameters)):
+        parameters = [p for p in parameters if p.grad is not None]  # sharded ones may have a gradient elsewhere
+    if not parameters:
         return
-    gradients: list[Tensor] = [p.grad for p in parameters if p.grad is not None]
     max_norm, loss_factor = optimizer.step_options.grad_clip_norm, loss_scale(optimizer)
     assert max_norm is not None  # this hook is registered only with a norm
     if loss_factor is not None:
@@ -139,13 +138,11 @@ def _clip(optimizer: Clips, *, in_step: bool) -> None:
         norm = _clip_traced(parameters, gradients, max_norm)
     else:
         norm = _norm(optimizer, parameters, gradients, is_known=in_step)
-        before = optimizer.gradient_scale if in_step else None
-        if before is not None:
-            norm = norm * before
+        if in_step:
+            clip_in_step(optimizer, norm, max_norm)
+            return
         factor = clip_factor(norm, max_norm)
-        if factor is not None and in_step:
-            optimizer.gradient_scale = factor if before is None else factor * before
-        elif factor is not None:
+        if factor is not None:
             scale_all(gradients, factor)
     if loss_factor is not None:
         norm = norm / loss_factor
@@ -155,12 +152,29 @@ def _clip(optimizer: Clips, *, in_step: bool) -> None:
         _store_norm(optimizer, norm)
 
 
+def clip_in_step(optimizer: Clips, norm: Tensor, max_norm: float) -> None:
+    """Let the coming step scale gradients of this norm to `max_norm`, on top of a scale that is set already.
+
+    Args:
+        optimizer: one that `scales_in_step`. The norm before is left as its `grad_norm`.
+        norm: that of the gradients as they are.
+        max_norm: as for `clip_to_norm`.
+    """
+    before = optimizer.gradient_scale
+    if before is not None:
+        norm = norm * before
+    factor = clip_factor(norm, max_norm)
+    if factor is not None:
+        optimizer.gradient_scale = factor if before is None else factor * before
+    _store_norm(optimizer, norm)
+
+
 def _norm(optimizer: Clips, parameters: Sequence[Tensor], gradients: list[Tensor], *, is_known: bool) -> Tensor:
     if len(gradients) < len(parameters):  # some are sharded: all processes send the same
         return total_norm(gradients, parameters)
     norm = optimizer.known_norm if is_known else None
     if norm is None:
-        norm = quick_norm(optimizer, gradients)
+        (norm,) = quick_norms([optimizer], [gradients])
     return total_norm(gradients) if norm is None else norm
 
 

@@ -1,8 +1,8 @@
 """The joint L2 norm of gradients of any kind."""
 
 from collections.abc import Iterable, Sequence
-from itertools import compress
-from operator import add
+from itertools import compress, repeat
+from operator import add, le, mul
 from typing import Any
 
 import torch
@@ -43,21 +43,28 @@ def total_norm(gradients: Iterable[Tensor], parameters: Iterable[Tensor] = ()) -
     return get_total_norm(dense) if dense else torch.zeros(())
 
 
-def quick_norm(optimizer: object, gradients: Sequence[Tensor]) -> Tensor | None:
-    """Return the joint L2 norm of an optimizer's gradients by its kernel, a scalar, or None: `total_norm` is as fast.
+def quick_norms(optimizers: Sequence[object], gradients: Sequence[Sequence[Tensor]]) -> list[Tensor | None]:
+    """Return the joint L2 norms of the gradients of optimizers by their kernels, those of one type in one pass.
 
-    The two may differ in the last bits of a gradient's type. Which one counts depends on the kernel and the kind of
-    gradients alone, so that all who need the norm of an update may share it.
+    A norm is a scalar; None: `total_norm` is as fast. The two may differ in the last bits of a gradient's type. Which
+    one counts depends on the kernel and the kind of gradients alone, so that all who need the norm of an update may
+    share it.
 
     Args:
-        optimizer: any optimizer.
-        gradients: those of its parameters, in any order.
+        optimizers: any ones.
+        gradients: for each optimizer those of its parameters, in any order.
     """
-    kernel: Any = getattr(optimizer, "kernel", None)
-    if kernel is None or kernel.norm is None or not are_plain(gradients) or not _are_in_memory(gradients):
-        return None
-    norm: float | None = kernel.norm(gradients)
-    return None if norm is None else torch.tensor(norm, dtype=gradients[0].dtype, device="cpu")
+    found: list[Tensor | None] = [None] * len(optimizers)
+    passes: dict[tuple[Any, torch.dtype], list[int]] = {}
+    for at, (optimizer, own) in enumerate(zip(optimizers, gradients, strict=True)):
+        norms = getattr(getattr(optimizer, "kernel", None), "norms", None)
+        if norms is not None and are_plain(own) and _are_in_memory(own):
+            passes.setdefault((norms, own[0].dtype), []).append(at)
+    for (norms, dtype), places in passes.items():
+        numbers: list[float] | None = norms([gradients[at] for at in places])
+        for at, number in zip(places, numbers or (), strict=numbers is not None):
+            found[at] = torch.tensor(number, dtype=dtype, device="cpu")
+    return found
 
 
 def are_plain(gradients: Sequence[Tensor]) -> bool:
@@ -77,5 +84,4 @@ def _are_in_memory(gradients: Sequence[Tensor]) -> bool:
         return False
     there = map(UntypedStorage.nbytes, map(Tensor.untyped_storage, gradients))
     ends = map(add, map(Tensor.storage_offset, gradients), sizes)
-    item = gradients[0].element_size()
-    return all(end * item <= held for end, held in zip(ends, there, strict=True))
+    return all(map(le, map(mul, ends, repeat(gradients[0].element_size())), there))

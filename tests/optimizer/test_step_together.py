@@ -5,10 +5,11 @@ from itertools import pairwise
 
 import pytest
 import torch
+from conftest import NO_COMPILER
 from torch import nn
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, CautiousOptimizer, Horizon, Schedule, step_together
-from optimizer.kernels import together
+from optimizer.kernels import native, together
 
 ADAMW = {"lr": 0.1, "grad_clip_norm": 0.5, "schedule": {"type": "cosine"}}
 CURVE = {"peak_lr": 0.1, "warmup_steps": 2}
@@ -26,6 +27,23 @@ MIXED = [
     ("adamw", ADAMW),
     ("adamw", ADAMW | {"option_schedules": {"weight_decay": {"type": "linear"}}}),
 ]
+
+COMPILED = ADAMW | {"implementation": "compiled"}
+MIXED_COMPILED = [
+    ("adamw", COMPILED),
+    ("adamw", COMPILED | {"grad_clip_norm": 100.0, "weight_decay": 0.3}),
+    ("adamw", COMPILED | {"grad_clip_norm": None, "betas": (0.5, 0.9), "no_decay": ["1"]}),
+    ("adam", COMPILED | {"weight_decay": 0.1, "maximize": True}),
+    ("adamw", COMPILED | {"use_cautious_optimizer": True}),
+    ("adamw", COMPILED | {"use_cautious_optimizer": True, "grad_clip_norm": None, "lr": 0.2}),
+    ("sgd", COMPILED | {"use_cautious_optimizer": True, "momentum": 0.9}),
+    ("sgd", COMPILED | {"use_cautious_optimizer": True, "momentum": 0.5, "nesterov": True}),
+    ("schedule_free_radam", {"lr": 0.1, "implementation": "compiled", "grad_clip_norm": 0.5}),
+    ("schedule_free_radam", {"lr": 0.2, "implementation": "compiled", "weight_decay": 0.1}),
+    ("adamw", COMPILED | {"option_schedules": {"weight_decay": {"type": "linear"}}}),
+    *MIXED[:2],
+]
+KINDS = [ADAMW, pytest.param(COMPILED, marks=NO_COMPILER)]
 
 
 def built(specs, dtype=torch.float32):
@@ -83,6 +101,55 @@ def test_steps_of_all_kinds_equal_those_one_after_the_other(dtype):
     # torch's fused SGD leaves some elements of new bfloat16 buffers as they were in memory.
     specs = [(key, params) for key, params in MIXED if dtype != torch.bfloat16 or key != "sgd"]
     assert_equal(run(one_by_one, specs, dtype=dtype), run(step_together, specs, dtype=dtype))
+
+
+@NO_COMPILER
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_compiled_steps_of_all_kinds_equal_those_one_after_the_other(dtype):
+    specs = [(key, params) for key, params in MIXED_COMPILED if dtype != torch.bfloat16 or "free" not in key]
+    assert_equal(run(one_by_one, specs, dtype=dtype), run(step_together, specs, dtype=dtype))
+
+
+@NO_COMPILER
+def test_each_optimizer_rounds_by_its_own_noise():
+    def prepare(optimizers, parameters, update):
+        parameters[0][0].grad = None  # the noise differs in the place among all parameters
+
+    specs = [("adamw", COMPILED | {"stochastic_rounding": True})] * 3
+    assert_equal(*(run(step, specs, prepare, torch.bfloat16) for step in (one_by_one, step_together)))
+
+
+@NO_COMPILER
+def test_equal_optimizers_take_one_compiled_call_and_one_for_their_norms(monkeypatch):
+    optimizers, parameters = built([("adamw", COMPILED)] * 4)
+    calls = []
+    take, squares = native.take_together, native.squares
+    monkeypatch.setattr(native, "take_together", lambda *args: (calls.append(len(args[0])), take(*args)))
+    monkeypatch.setattr(native, "squares", lambda tensors: (calls.append(len(tensors)), squares(tensors))[1])
+    for _ in range(4):
+        calls.clear()
+        for p in (p for each in parameters for p in each):
+            p.grad = torch.ones_like(p)
+        step_together(optimizers)
+    assert calls == [8, 4]
+
+
+@NO_COMPILER
+def test_compiled_steps_have_the_scale_and_the_norm_that_were_set_before():
+    def prepare(optimizers, parameters, update):
+        optimizers[0].gradient_scale = torch.tensor(0.5)
+        optimizers[1].known_norm = torch.tensor(10.0)
+        optimizers[2].gradient_scale, optimizers[2].known_norm = torch.tensor(0.25), torch.tensor(20.0)
+
+    seen = []
+
+    def stepped(optimizers):
+        step_together(optimizers)
+        seen.append([value for o in optimizers for value in (o.gradient_scale, o.known_norm)])
+
+    specs = [("adamw", COMPILED)] * 4
+    assert_equal(run(one_by_one, specs, prepare), run(stepped, specs, prepare))
+    assert seen == [[None] * 8] * 6
 
 
 def test_equal_optimizers_take_one_fused_call(monkeypatch):
@@ -145,10 +212,21 @@ def overflow(optimizers, parameters, update):  # as GradScaler leaves it
         optimizer.found_inf = torch.tensor(float(update == 3))
 
 
-@pytest.mark.parametrize("prepare", [withhold, share, make_infinite, hook, wrap, transpose, zero_lr, overflow])
-def test_what_happens_between_the_steps_is_noticed(prepare):
-    specs = [("adamw", ADAMW)] * 3
+def recount(optimizers, parameters, update):
+    if update == 3:
+        optimizers[1].state[parameters[1][0]]["step"].fill_(1.0)
+
+
+@pytest.mark.parametrize("params", KINDS, ids=["fused", "compiled"])
+@pytest.mark.parametrize("prepare", [withhold, share, make_infinite, hook, wrap, transpose, zero_lr, recount])
+def test_what_happens_between_the_steps_is_noticed(prepare, params):
+    specs = [("adamw", params)] * 3
     assert_equal(run(one_by_one, specs, prepare), run(step_together, specs, prepare))
+
+
+def test_an_overflow_under_a_loss_scale_is_noticed():
+    specs = [("adamw", ADAMW)] * 3
+    assert_equal(run(one_by_one, specs, overflow), run(step_together, specs, overflow))
 
 
 def test_plain_optimizers_and_wrappers_are_stepped_too():
@@ -164,11 +242,12 @@ def test_plain_optimizers_and_wrappers_are_stepped_too():
     step_together([])
 
 
+@pytest.mark.parametrize("params", KINDS, ids=["fused", "compiled"])
 @pytest.mark.parametrize("broken", [0, 1, 2])
-def test_an_error_leaves_what_steps_one_after_the_other_would_have_left(broken):
+def test_an_error_leaves_what_steps_one_after_the_other_would_have_left(broken, params):
     results = []
     for step in (one_by_one, step_together):
-        optimizers, parameters = built([("adamw", ADAMW)] * 3)
+        optimizers, parameters = built([("adamw", params)] * 3)
         for _ in range(3):
             for p in (p for each in parameters for p in each):
                 p.grad = torch.ones_like(p)
@@ -201,8 +280,11 @@ class Raising(Schedule):
     [
         ([("adamw", ADAMW)] * 3, lambda scheduler: scheduler._lr, Failing, ValueError),
         ([MIXED[0], MIXED[-1], MIXED[0]], lambda scheduler: scheduler._others[0], Raising, LookupError),
+        pytest.param(
+            [("adamw", COMPILED)] * 3, lambda scheduler: scheduler._lr, Failing, ValueError, marks=NO_COMPILER
+        ),
     ],
-    ids=["of the lr", "of an option"],
+    ids=["of the lr", "of an option", "compiled"],
 )
 def test_a_schedule_that_fails_leaves_the_same_as_steps_one_after_the_other(specs, schedule_of, curve, error):
     results = []
@@ -216,4 +298,23 @@ def test_a_schedule_that_fails_leaves_the_same_as_steps_one_after_the_other(spec
         with pytest.raises(error, match=r"gives the lr|no value"):
             step(optimizers)
         results.append((parameters, [o.scheduler.last_epoch for o in optimizers]))
+    assert_equal(*results)
+
+
+@NO_COMPILER
+def test_a_schedule_free_optimizer_in_eval_mode_raises_as_in_its_own_step():
+    specs = [("schedule_free_radam", {"lr": 0.1, "implementation": "compiled"})] * 3
+    results = []
+    for step in (one_by_one, step_together):
+        optimizers, parameters = built(specs)
+        for update in range(4):
+            for p in (p for each in parameters for p in each):
+                p.grad = torch.ones_like(p)
+            if update == 3:
+                optimizers[1].eval()
+                with pytest.raises(RuntimeError, match="in eval mode"):
+                    step(optimizers)
+            else:
+                step(optimizers)
+        results.append((parameters, [plain(o.state_dict()) for o in optimizers]))
     assert_equal(*results)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from optimizer.transforms import clip_factor, clip_to_norm, quick_norm, scale_all, total_norm
+from optimizer.transforms import clip_factor, clip_to_norm, quick_norms, scale_all, total_norm
 
 
 class GradientNorms:
@@ -39,11 +39,11 @@ class GradientNorms:
         self._norms.clear()
         self._scale = None
 
-    def take(self, component: str, gradients: Sequence[Tensor]) -> None:
-        """Take the norm of the gradients of a component, if there is a quick way."""
-        norm = quick_norm(self._optimizers[component], gradients) if component in self._whole else None
-        if norm is not None:
-            self._norms[component] = norm
+    def take(self, gradients: Mapping[str, Sequence[Tensor]]) -> None:
+        """Take the norms of the gradients of components, where there is a quick way."""
+        whole = {component: own for component, own in gradients.items() if component in self._whole}
+        norms = quick_norms([self._optimizers[component] for component in whole], [*whole.values()])
+        self._norms |= {component: norm for component, norm in zip(whole, norms, strict=True) if norm is not None}
 
     def norm(self, component: str, gradients: Iterable[Tensor]) -> Tensor:
         """Return the norm of the gradients of a component, a scalar."""

@@ -246,10 +246,9 @@ class GradientUpdater:
 
     def _step_optimizers(self, names: tuple[str, ...]) -> None:
         """Step the optimizers of `names`, or skip them where values are not finite."""
-        self._norms.clear()
         for name in names:
             self.turns[name] = self.turns.get(name, 0) + 1
-            self._prepare_gradients(name)
+        self._measure({name: self._prepared_gradients(name) for name in names})
         if self._may_step(names):
             if self.rules.grad_clip_norm:
                 self._norms.clip(names, self._gradients_in_model_order, self.rules.grad_clip_norm)
@@ -324,20 +323,25 @@ class GradientUpdater:
             self._ordered[names] = [parameter for parameter in order if parameter in own]
         return [parameter.grad for parameter in self._ordered[names] if parameter.grad is not None]
 
-    def _prepare_gradients(self, name: str) -> None:
-        """Refuse a component without gradients; unscale them, take their norm and, if asked to, record metrics."""
-        gradients = self._gradients(name)
-        if not gradients:
+    def _prepared_gradients(self, name: str) -> list[Tensor]:
+        """Return the gradients of a component, without the loss scale. Refuses one that has none."""
+        if not (gradients := self._gradients(name)):
             raise ConfigError(
                 f"{config_path(self._components, name)}: the loss does not depend on it. Wire it into the objective,"
                 " or freeze it."
             )
         if self._scaler is not None:
             self._scaler.unscale_(self.optimizers[name])
+        return gradients
+
+    def _measure(self, gradients: Mapping[str, list[Tensor]]) -> None:
+        """Take the norms of the gradients of components, if they are needed, and record them, if asked to."""
+        self._norms.clear()
         if self.record_gradients or self._checks_values or self.rules.grad_clip_norm:
-            self._norms.take(name, gradients)
+            self._norms.take(gradients)
         if self.record_gradients:
-            self.gradient_metrics[name] = {"grad_norm": self._norms.norm(name, gradients)}
+            norms = {name: self._norms.norm(name, own) for name, own in gradients.items()}
+            self.gradient_metrics |= {name: {"grad_norm": norm} for name, norm in norms.items()}
 
     def _may_step(self, names: tuple[str, ...]) -> bool:
         """Return whether to step. Raises NonFiniteError where a value is not finite and the run must stop."""
