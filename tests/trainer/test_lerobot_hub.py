@@ -69,7 +69,7 @@ def test_huggingface_hub_that_is_not_installed_is_named_with_its_extra(cache, mo
 def test_only_the_files_that_are_needed_are_loaded(cache, tmp_path, monkeypatch):
     asked = []
 
-    def snapshot_download(repo_id, repo_type, revision, allow_patterns):
+    def snapshot_download(repo_id, repo_type, revision, allow_patterns, local_files_only):
         asked.append((repo_id, repo_type, revision, allow_patterns))
         folder = tmp_path / COMMIT
         for file in cache.rglob("*.*"):

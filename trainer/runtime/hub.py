@@ -116,13 +116,20 @@ def download(
         ConfigError: huggingface_hub is not installed, or the repository can be neither loaded nor found in the cache.
     """
     try:
-        from huggingface_hub import snapshot_download
+        from huggingface_hub import constants, snapshot_download
         from huggingface_hub.errors import LocalEntryNotFoundError
     except ImportError as error:
         raise missing_extra(path, "huggingface_hub", "hub") from error
     with quietly():
         try:
-            return Path(snapshot_download(name, repo_type=kind, revision=revision, allow_patterns=list(patterns)))
+            folder = snapshot_download(
+                name,
+                repo_type=kind,
+                revision=revision,
+                allow_patterns=list(patterns),
+                local_files_only=constants.HF_HUB_OFFLINE,  # 1.33 would still ask for the files of a commit
+            )
+            return Path(folder)
         except LocalEntryNotFoundError as error:
             raise ConfigError(
                 f"{path}: {shown_value(name)} is not in the cache of huggingface_hub, or not all of it, and the hub"
