@@ -6,7 +6,9 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Literal, TypeGuard
 
 from optimizer.config import no_plugins, shown, shown_value
@@ -115,22 +117,13 @@ def download(
     Raises:
         ConfigError: huggingface_hub is not installed, or the repository can be neither loaded nor found in the cache.
     """
-    try:
-        from huggingface_hub import constants, snapshot_download
-        from huggingface_hub.errors import LocalEntryNotFoundError
-    except ImportError as error:
-        raise missing_extra(path, "huggingface_hub", "hub") from error
+    library = _library(path)
+    # Where it is offline, version 1.33 would still ask the hub for the files of a commit.
+    load = partial(library.snapshot_download, repo_type=kind, local_files_only=library.constants.HF_HUB_OFFLINE)
     with quietly():
         try:
-            folder = snapshot_download(
-                name,
-                repo_type=kind,
-                revision=revision,
-                allow_patterns=list(patterns),
-                local_files_only=constants.HF_HUB_OFFLINE,  # 1.33 would still ask for the files of a commit
-            )
-            return Path(folder)
-        except LocalEntryNotFoundError as error:
+            return Path(load(name, revision=revision, allow_patterns=list(patterns)))
+        except library.errors.LocalEntryNotFoundError as error:
             raise ConfigError(
                 f"{path}: {shown_value(name)} is not in the cache of huggingface_hub, or not all of it, and the hub"
                 f" cannot be reached ({reason_of(error.__cause__)}). Check the name, the revision and the connection,"
@@ -138,6 +131,15 @@ def download(
             ) from error
         except Exception as error:  # of the library, its HTTP client, its storage, and the system
             raise ConfigError(f"{path}: {shown_value(name)} cannot be loaded: {reason_of(error)}") from error
+
+
+def _library(path: str) -> ModuleType:
+    """Return huggingface_hub. Raises ConfigError, about the place `path` in the config, if it is not installed."""
+    try:
+        import huggingface_hub.errors
+    except ImportError as error:
+        raise missing_extra(path, "huggingface_hub", "hub") from error
+    return huggingface_hub
 
 
 def reason_of(error: BaseException | None) -> str:
