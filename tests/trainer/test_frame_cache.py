@@ -1,8 +1,10 @@
 """The cache of decoded frames: made once, whole or not at all, and again when its sources change."""
 
+import io
 import os
+import pickle
 import re
-import signal
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -11,7 +13,7 @@ import torch
 from sample_robot_data import FRONT, TOP, copied
 
 from trainer.errors import ConfigError
-from trainer.lerobot_data import frame_cache, video_frames
+from trainer.lerobot_data import frame_cache
 from trainer.lerobot_data.frames import FrameOptions, open_frames
 
 SIZE = 53 * 3 * 64 * 96
@@ -159,43 +161,49 @@ def test_a_fault_while_decoding_leaves_no_cache(cached, meta, tmp_path):
     assert not files(tmp_path / "cache")
 
 
+PROGRAM = """
+import pickle, sys
+import torch
+from trainer.lerobot_data import video_frames
+from trainer.lerobot_data.frames import FrameOptions, open_frames
+
+meta, camera, cache = pickle.load(sys.stdin.buffer)
+read = video_frames.VideoFrames.read
+
+def slow(decoder, *arguments, **options):
+    for count, frame in enumerate(read(decoder, *arguments, **options)):
+        if count == 20:
+            print("at frame 20", flush=True)
+            sys.stdin.buffer.read(1)
+        yield frame
+
+video_frames.VideoFrames.read = slow
+sys.stdout.reconfigure(line_buffering=True)
+frames = open_frames(meta, camera, meta.episodes, FrameOptions("cache", cache, video_backend="pyav"))
+print(int(frames[torch.arange(53)].sum()))
+"""
+
+
 class Run:
     """A process that makes a cache, and stops when 20 frames are decoded until `go` is called."""
 
     def __init__(self, meta, cache):
-        read_end, write_end = os.pipe()
-        gate, self._gate = os.pipe()
-        self.process = os.fork()
-        if self.process == 0:
-            sys.stdout = os.fdopen(write_end, "w", buffering=1)
-            read = video_frames.VideoFrames.read
-
-            def slow(decoder, *arguments, **options):
-                for count, frame in enumerate(read(decoder, *arguments, **options)):
-                    if count == 20:
-                        sys.stdout.write("at frame 20\n")
-                        os.read(gate, 1)
-                    yield frame
-
-            video_frames.VideoFrames.read = slow
-            frames = open_frames(meta, FRONT, meta.episodes, FrameOptions("cache", cache, video_backend="pyav"))
-            sys.stdout.write(f"{int(frames[torch.arange(53)].sum())}\n")
-            os._exit(0)
-        os.close(write_end)
-        os.close(gate)
-        self.output = os.fdopen(read_end)
+        command = [sys.executable, "-c", PROGRAM]  # a new one: a fork would not have the threads of this one
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.output = io.TextIOWrapper(self.process.stdout)
+        self.process.stdin.write(pickle.dumps((meta, FRONT, cache)))
+        self.process.stdin.flush()
 
     def go(self):
-        os.write(self._gate, b"1")
+        self.process.stdin.write(b"1")
+        self.process.stdin.flush()
 
     def end(self):
         """Kill the process if it still runs."""
-        if self.process is not None:
-            os.kill(self.process, signal.SIGKILL)
-            os.waitpid(self.process, 0)
-            self.output.close()
-            os.close(self._gate)
-            self.process = None
+        self.process.kill()
+        self.process.wait()
+        self.output.close()
+        self.process.stdin.close()
 
 
 @pytest.fixture
