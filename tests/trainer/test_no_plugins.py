@@ -162,6 +162,7 @@ def test_a_class_that_was_imported_before_is_refused_too():
 IMPORTERS = {"importlib", "importlib.util", "importlib.machinery", "importlib.metadata", "pkgutil", "runpy", "imp"}
 MAY_IMPORT = {
     "optimizer.config.importing",  # the gate
+    "optimizer.config.registry",  # modules that packages have named to it, when a key is first looked up
     "optimizer",  # its own modules, when their names are first used
     "trainer",  # the same
     "optimizer.testing.pytest_suite",  # a test file: what the environment of the tests names

@@ -214,8 +214,8 @@ def test_the_plan_shows_compiled_steps_and_compiles_nothing_for_its_sizes(tmp_pa
     check, checked = native_library.check_step, []
     monkeypatch.setattr(native_library, "check_step", lambda *of: checked.append(of[0]) or check(*of))
     made = plan_of_large_components(tmp_path)
-    assert [component.step for component in made.components] == ["fused", "compiled"]
-    assert checked == ["schedule_free_radam"]
+    assert [component.step for component in made.components] == ["compiled", "compiled"]
+    assert checked == ["adam", "schedule_free_radam"]
     assert made.notes == []
     parameters, tensors = 1_000_000 * 9 + 4, 4
     assert made.checkpoint_bytes.optimizer_state == 4 * (2 * parameters + tensors) + 4 * 3 * parameters
@@ -227,9 +227,13 @@ def test_without_a_compiler_the_plan_shows_the_next_best_and_why(tmp_path, monke
 
     monkeypatch.setattr(native_library, "check_step", fail)
     monkeypatch.setattr(compiled, "FAILURES", {})
-    for params, shown in (({}, "fused"), ({"implementation": "single"}, "single")):
+    for params, shown, told in (
+        ({}, "fused", ("first", "second")),
+        ({"implementation": "single"}, "single", ("second",)),
+    ):
         made = plan_of_large_components(tmp_path, **params)
-        assert [component.step for component in made.components] == [shown, "blocks"]
+        steps = {component.name: component.step for component in made.components}
+        assert steps == {"first": shown, "second": "blocks"}
         reason = "compiled they would be faster, but cc could not compile native.c: no space left"
-        assert made.notes == [f"second: its steps are blocks; {reason}"]
+        assert made.notes == [f"{name}: its steps are {steps[name]}; {reason}" for name in told]
         assert made.warnings == []
