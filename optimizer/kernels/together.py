@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from operator import itemgetter
 
 import torch
@@ -22,7 +22,7 @@ from .moments import count_step
 from .prepared import Prepared, take_together
 from .step_tensors import CheckedTensors, StepTensors
 
-_NUMBERS = itemgetter(DECOUPLED_FLAG, "lr", "betas", "weight_decay", "eps", "maximize")
+_NUMBERS = itemgetter(DECOUPLED_FLAG, "lr", "weight_decay", "eps", "maximize")
 
 
 @dataclass
@@ -60,8 +60,8 @@ def step_together(optimizers: Iterable[Optimizer]) -> None:
     moved. Other steps are taken one by one.
 
     Args:
-        optimizers: of any kind, without parameters in common. Each is asked for when the steps of those before it were
-            taken, or can be.
+        optimizers: of any kind, without parameters in common, also in part of their memory. Each is asked for when the
+            steps of those before it were taken, or can be.
 
     Examples:
         >>> import torch
@@ -125,7 +125,8 @@ def _is_unobserved(optimizer: ScheduledOptimizer) -> bool:
 
 
 def _step(ready: Sequence[_Ready]) -> None:
-    seen = [id(tensor) for one in ready for tensor in (*one.tensors.parameters, *one.tensors.gradients)]
+    tensors = chain.from_iterable((*one.tensors.parameters, *one.tensors.gradients) for one in ready)
+    seen = list(filter(None, map(Tensor.data_ptr, tensors)))  # those without elements have no address
     if len(ready) < 2 or len(set(seen)) < len(seen):
         for one in ready:
             one.optimizer.step()
@@ -170,7 +171,8 @@ def _step_fused(ready: Sequence[_Ready]) -> None:
         for group, begin, end in one.tensors.groups:
             if begin < end:
                 first, rows = one.tensors.parameters[begin], slice(begin, end)
-                call = calls.setdefault((_NUMBERS(group), first.dtype, first.device), _Rows(group))
+                key = *_NUMBERS(group), *group["betas"], first.dtype, first.device  # betas may be a list
+                call = calls.setdefault(key, _Rows(group))
                 call.parameters += one.tensors.parameters[rows]
                 call.gradients += one.tensors.gradients[rows]
                 call.states += one.tensors.states[rows]

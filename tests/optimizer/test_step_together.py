@@ -176,6 +176,16 @@ def share(optimizers, parameters, update):
         optimizers[1].add_param_group({"params": [parameters[0][1]], "param_names": ["shared"]})
 
 
+def share_gradients(optimizers, parameters, update):
+    for mine, others in zip(*parameters[:2], strict=True):
+        mine.grad = others.grad.view(others.shape)  # another object in the same memory
+
+
+def list_betas(optimizers, parameters, update):  # as from JSON
+    for optimizer in optimizers:
+        optimizer.param_groups[0]["betas"] = [0.5, 0.9]
+
+
 def make_infinite(optimizers, parameters, update):
     if update == 3:
         parameters[1][0].grad[1] = float("inf")
@@ -217,8 +227,11 @@ def recount(optimizers, parameters, update):
         optimizers[1].state[parameters[1][0]]["step"].fill_(1.0)
 
 
+BETWEEN = [withhold, share, share_gradients, list_betas, make_infinite, hook, wrap, transpose, zero_lr, recount]
+
+
 @pytest.mark.parametrize("params", KINDS, ids=["fused", "compiled"])
-@pytest.mark.parametrize("prepare", [withhold, share, make_infinite, hook, wrap, transpose, zero_lr, recount])
+@pytest.mark.parametrize("prepare", BETWEEN)
 def test_what_happens_between_the_steps_is_noticed(prepare, params):
     specs = [("adamw", params)] * 3
     assert_equal(run(one_by_one, specs, prepare), run(step_together, specs, prepare))
