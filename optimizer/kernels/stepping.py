@@ -4,7 +4,7 @@
 moves.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -31,6 +31,7 @@ from .step_tensors import CheckedTensors, StepTensors, checked_tensors
 StepGroup = Callable[[ScheduledOptimizer, ParamGroup, list[Tensor]], None]
 """Takes the step of an optimizer's group; given those of its parameters that have a gradient, perhaps none."""
 
+_SHARED = "two parameters share memory"
 _SCALED = "its gradients are scaled by GradScaler"
 
 
@@ -163,6 +164,8 @@ def _unsupported(optimizer: ScheduledOptimizer, kernel: Kernel) -> str | None:
             if p.grad is not None:
                 check_memory(p.grad, f"the gradient of {name}")
                 reason = reason or _unsupported_gradient(p, p.grad, name)
+    if reason is None and len(optimizer.param_groups) > 1:  # a compiled step takes all groups at once
+        reason = _SHARED if _share_memory(p for group in optimizer.param_groups for p in group["params"]) else None
     for group in optimizer.param_groups:
         for p, name in zip(group["params"], parameter_labels(group), strict=True):
             unsupported = check_moments(optimizer, p, name, kernel.state_names, strict=reason is None)
@@ -208,9 +211,12 @@ def unsupported_group(
             return f"{name} has gaps in memory"
         if p.numel() and p.storage_offset() * p.element_size() + extent_bytes(p) > p.untyped_storage().nbytes():
             return f"{name} reaches beyond its memory"
+    return _SHARED if _share_memory(parameters) else None
+
+
+def _share_memory(parameters: Iterable[Tensor]) -> bool:
     ranges = sorted((p.data_ptr(), p.data_ptr() + extent_bytes(p)) for p in parameters if p.numel())
-    overlap = any(later < end for (_, end), (later, _) in pairwise(ranges))
-    return "two parameters share memory" if overlap else None
+    return any(later < end for (_, end), (later, _) in pairwise(ranges))
 
 
 def _unsupported_gradient(p: Tensor, gradient: Tensor, name: str) -> str | None:

@@ -123,6 +123,23 @@ def test_parameters_that_overlap_are_no_kernels(implementation):
 
 
 @NO_COMPILER
+def test_groups_that_overlap_are_stepped_one_after_the_other():
+    results = []
+    for implementation in ("compiled", "fused"):
+        memory = torch.ones(400_000)
+        groups = [{"params": [nn.Parameter(part)]} for part in (memory[:300_000], memory[100_000:])]
+        factory = OPTIMIZER_BUILDER_REGISTRY["adamw"](lr=0.01, implementation=implementation, grad_clip_norm=None)
+        optimizer = factory.build(groups)
+        for _ in range(3):
+            for group in groups:
+                group["params"][0].grad = torch.ones(300_000)
+            optimizer.step()
+        results.append(memory)
+        assert optimizer.unsupported == "two parameters share memory"
+    assert torch.equal(*results)
+
+
+@NO_COMPILER
 def test_a_late_group_that_cannot_be_compiled_is_stepped_by_the_class(monkeypatch):
     p, late = nn.Parameter(torch.ones(5)), nn.Parameter(torch.ones(5, dtype=torch.float64))
     factory = OPTIMIZER_BUILDER_REGISTRY["adamw"](
