@@ -13,6 +13,7 @@ from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon
 from optimizer.kernels import compiled
 from trainer import NonFiniteError
 from trainer.distributed.world import World
+from trainer.loop import gradient_updates
 from trainer.loop.gradient_updates import GradientUpdater
 from trainer.loop.rules import Rules
 
@@ -197,3 +198,18 @@ def test_a_component_that_is_named_twice_counts_once_in_the_joint_norm():
     norms = [updater.gradient_metrics[name]["grad_norm"].item() for name in ("large", "small")]
     clipped = 0.5 * norms[1] / (math.hypot(*norms) + 1e-6)
     assert nn.utils.get_total_norm([p.grad for p in parts["small"].parameters()]).item() == pytest.approx(clipped)
+
+
+@NO_COMPILER
+def test_a_component_that_is_named_twice_is_scaled_in_both_steps(monkeypatch):
+    results = []
+    for many in (4, 100):
+        monkeypatch.setattr(gradient_updates, "_MANY", many)
+        parts = components()
+        updater = updater_of(parts, None, 0.01)
+        for update in range(5):
+            updater.begin_update(update, (6,))
+            updater.begin_batch(0)
+            updater.step(loss_of(parts, update), "large", "large", "cautious", "small")
+        results.append([*parts.parameters()])
+    torch.testing.assert_close(*results, rtol=0, atol=0)

@@ -252,7 +252,7 @@ class GradientUpdater:
         if self._may_step(names):
             if self.rules.grad_clip_norm:
                 self._norms.clip(names, self._gradients_in_model_order, self.rules.grad_clip_norm)
-            if len(names) >= _MANY and self._scaler is None and self.lrs.keys() >= set(names):
+            if _MANY <= len(names) == len({*names}) and self._scaler is None and self.lrs.keys() >= {*names}:
                 step_together(map(self._optimizer_to_step, names))
             else:
                 for name in names:
