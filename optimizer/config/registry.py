@@ -86,6 +86,8 @@ class Registry(Mapping[str, type[T]]):
 
     def adapt(self, base: type, adapter: Callable[[str, type], type[T]]) -> None:
         """Allow subclasses of `base` by dotted path: `adapter(path, cls)` returns a class of this registry's kind."""
+        if adapter.__module__ not in self._modules:
+            self._load_modules()  # their adapters come first
         self._adapters.append((base, adapter))
 
     def add_family(

@@ -1,3 +1,4 @@
+import os
 import pickle
 import subprocess
 import sys
@@ -131,6 +132,38 @@ def test_modules_are_imported_when_a_key_is_not_found_without_them(animals, tmp_
     with pytest.raises(ValueError, match=r"'tom' is taken by cats_of_test\.Cat"):
         animals.register("tom")(type("Tom", (Animal,), {}))
     assert list(animals) == ["dog", "cat"]
+
+
+def test_adapters_of_the_modules_come_before_those_of_the_user(animals, tmp_path, monkeypatch):
+    (tmp_path / "adapters_of_test.py").write_text(
+        "import test_registry\n"
+        "class Cat(test_registry.Animal): pass\n"
+        "def adapted(path, cls): return Cat\n"
+        "test_registry.animals_of_test.adapt(int, adapted)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys.modules[__name__], "animals_of_test", animals, raising=False)
+    animals.add_modules(["adapters_of_test"])
+    animals.adapt(int, lambda path, cls: Animal)
+    assert animals["builtins.bool"].__name__ == "Cat"
+
+
+def test_a_scheduler_of_a_library_is_found_before_any_optimizer(tmp_path):
+    (tmp_path / "library.py").write_text("from torch.optim.lr_scheduler import StepLR\nclass Mine(StepLR): pass\n")
+    code = (
+        "from optimizer import SCHEDULE_REGISTRY as keys\n"
+        "assert keys['library.Mine'](step_size=2).bind(1.0).lr_at(2) == 0.1\n"
+        "assert keys['torch.optim.lr_scheduler.StepLR'] is keys['StepLR']\n"
+    )
+    paths = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not done.stderr
 
 
 def test_a_class_of_pytorch_is_pickled_and_found_in_its_module(tmp_path):
