@@ -59,7 +59,7 @@ class TaggedField:
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        allowed = [key for key, cls in self.registry.items() if issubclass(cls, self._base)]
+        allowed = [key for key, cls in sorted(self.registry.items()) if issubclass(cls, self._base)]
         keys = {"anyOf": [{"enum": allowed}, {"type": "string", "pattern": "[.]"}]}
         names = {"title": self.registry.name, REGISTRY_NOTE: self.registry.name}
         return {"type": "object", **names, "properties": {"type": keys}, "required": ["type"]}

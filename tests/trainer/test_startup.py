@@ -124,3 +124,15 @@ def test_options_are_sought_among_all_fields_of_a_config():
     for section, field in ExperimentConfig.model_fields.items():
         for name in getattr(field.annotation, "model_fields", {}):
             assert name in ("type", "params") or home_of(name, fields()) is not None, f"{section}.{name}"
+
+
+def test_the_schema_is_the_same_text_whatever_was_imported_first():
+    late = "import optimizer.schedules.transformers, optimizer.factories.muon, optimizer.schedule_free_radam;"
+    code = "from trainer.reporting.config_schema import schema_text; print(schema_text([]))"
+    texts = {
+        subprocess.run(
+            [sys.executable, "-c", first + code], capture_output=True, text=True, cwd=ROOT, check=True
+        ).stdout
+        for first in ("", late)
+    }
+    assert len(texts) == 1

@@ -42,7 +42,7 @@ class NamedClass:
 def named_classes(registry: AnyRegistry, paths: Iterable[str]) -> list[NamedClass]:
     """Return the classes under all keys of a registry, then those of its kind at the dotted paths."""
     found = []
-    for key, cls in registry.items():
+    for key, cls in sorted(registry.items()):  # not in the order in which their modules were imported
         names = [_in_any_case(name) for name in (key, *registry.aliases_of(key))]
         found.append(NamedClass(key, f"^({'|'.join(names)})$", cls, is_listed=True))
     for path in paths:
