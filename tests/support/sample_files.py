@@ -63,6 +63,7 @@ def _registers(monkeypatch):
     """Forget, after a test, the keys that it registered, and where its modules were found."""
     monkeypatch.setattr(importing, "_FOUND", {})
     for registry in _REGISTRIES:
+        registry._load_modules()  # once in a process: their keys stay
         for name in ("_classes", "_keys", "_aliases"):
             monkeypatch.setattr(registry, name, {**getattr(registry, name)})
 
