@@ -205,6 +205,18 @@ def test_outside_the_main_thread_and_afterwards_nothing_is_changed():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.parametrize(("is_alone", "error"), [(False, ValueError), (True, ValueError), (False, KeyboardInterrupt)])
+def test_after_an_error_among_several_processes_sigterm_does_not_end_one_before_it_says_why(is_alone, error):
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(error), Interruption(is_alone):
+            raise error
+        is_ignored = not is_alone and error is ValueError
+        assert signal.getsignal(signal.SIGTERM) is (signal.SIG_IGN if is_ignored else before)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 @pytest.mark.slow
 def test_an_interrupt_says_how_to_go_on(tmp_path):
     run = tmp_path / "run"
