@@ -206,7 +206,7 @@ def test_outside_the_main_thread_and_afterwards_nothing_is_changed():
 
 
 @pytest.mark.parametrize(("is_alone", "error"), [(False, ValueError), (True, ValueError), (False, KeyboardInterrupt)])
-def test_after_an_error_among_several_processes_sigterm_does_not_end_one_before_it_says_why(is_alone, error):
+def test_after_an_error_among_several_processes_sigterm_does_not_end_one_before_its_report(is_alone, error):
     before = signal.getsignal(signal.SIGTERM)
     try:
         with pytest.raises(error), Interruption(is_alone):

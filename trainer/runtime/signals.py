@@ -33,7 +33,7 @@ class Interruption:
         is_alone: Whether no other process trains the run. If one does, a second signal is another copy of the first:
             schedulers send SIGTERM to each process, and torchrun then passes its own on; and Linux sends the signal for
             a parent that was killed once for each of its threads. The launcher ends processes that take too long. After
-            an error SIGTERM stays ignored then, so that the process can say why it ends.
+            an error SIGTERM stays ignored then, so that the process can report it.
     """
 
     def __init__(self, is_alone: bool = True) -> None:
@@ -53,7 +53,7 @@ class Interruption:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, Exception) and not self._is_alone and signal.SIGTERM in self._before:
-            # torchrun sends it as soon as another process has ended: this one has yet to say why it ends.
+            # torchrun sends it as soon as another process has ended: this one has yet to report its error.
             self._before[signal.SIGTERM] = signal.SIG_IGN
         self._restore()
 
