@@ -19,6 +19,10 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM)
 _Handler = Callable[[int, FrameType | None], object] | int | None
 
 
+def _pass_over(number: int, frame: FrameType | None) -> None:
+    """Do nothing. Unlike SIG_IGN, it does not keep a later run in this process from taking the signal."""
+
+
 class StoppedBySignal(KeyboardInterrupt):
     """A run stopped early because a signal asked for it; its checkpoint is written."""
 
@@ -33,7 +37,7 @@ class Interruption:
         is_alone: Whether no other process trains the run. If one does, a second signal is another copy of the first:
             schedulers send SIGTERM to each process, and torchrun then passes its own on; and Linux sends the signal for
             a parent that was killed once for each of its threads. The launcher ends processes that take too long. After
-            an error SIGTERM stays ignored then, so that the process can report it.
+            an error SIGTERM has no effect outside of runs then, so that the process can report it.
     """
 
     def __init__(self, is_alone: bool = True) -> None:
@@ -54,7 +58,7 @@ class Interruption:
     ) -> None:
         if isinstance(error, Exception) and not self._is_alone and signal.SIGTERM in self._before:
             # torchrun sends it as soon as another process has ended: this one has yet to report its error.
-            self._before[signal.SIGTERM] = signal.SIG_IGN
+            self._before[signal.SIGTERM] = _pass_over
         self._restore()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
