@@ -20,7 +20,7 @@ WITHOUT_NOISE = {
         "crop_is_random": False,
     },
 }
-"""Each process draws random numbers of its own: fields with which a policy computes with none."""
+"""Fields with which a policy needs no random numbers, which differ from process to process."""
 UNPADDED = {"drop_n_last_frames": len(TIMES["diffusion"]["deltas"]["action"]) - 1}
 """ACT's loss is a mean over the actions of a process that are within their episodes: here all are."""
 IN_FLOAT64 = "from sample_lerobot_float64 import switch_to_float64; switch_to_float64()"

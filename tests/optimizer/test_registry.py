@@ -118,15 +118,22 @@ def test_a_class_is_made_when_it_is_looked_up(animals):
     assert len(made) == 1
 
 
-def test_modules_are_imported_when_a_key_is_not_found_without_them(animals, tmp_path, monkeypatch):
-    (tmp_path / "cats_of_test.py").write_text(
-        "import test_registry\n"
-        "class Cat(test_registry.Animal): pass\n"
-        "test_registry.animals_of_test.register('cat', aliases=('tom',))(Cat)\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(sys.modules[__name__], "animals_of_test", animals, raising=False)
-    animals.add_modules(["cats_of_test"])
+@pytest.fixture
+def named(animals, tmp_path, monkeypatch):
+    """Name to `animals` a module with a class Cat and another line, which has the registry as `animals`."""
+
+    def name(module, line):
+        begin = "import test_registry\nanimals = test_registry.animals_of_test\nclass Cat(test_registry.Animal): pass\n"
+        (tmp_path / f"{module}.py").write_text(f"{begin}{line}\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setattr(sys.modules[__name__], "animals_of_test", animals, raising=False)
+        animals.add_modules([module])
+
+    return name
+
+
+def test_modules_are_imported_when_a_key_is_not_found_without_them(animals, named):
+    named("cats_of_test", "animals.register('cat', aliases=('tom',))(Cat)")
     assert animals["dog"]
     assert "cats_of_test" not in sys.modules
     with pytest.raises(ValueError, match=r"'tom' is taken by cats_of_test\.Cat"):
@@ -134,16 +141,8 @@ def test_modules_are_imported_when_a_key_is_not_found_without_them(animals, tmp_
     assert list(animals) == ["dog", "cat"]
 
 
-def test_adapters_of_the_modules_come_before_those_of_the_user(animals, tmp_path, monkeypatch):
-    (tmp_path / "adapters_of_test.py").write_text(
-        "import test_registry\n"
-        "class Cat(test_registry.Animal): pass\n"
-        "def adapted(path, cls): return Cat\n"
-        "test_registry.animals_of_test.adapt(int, adapted)\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(sys.modules[__name__], "animals_of_test", animals, raising=False)
-    animals.add_modules(["adapters_of_test"])
+def test_adapters_of_the_modules_come_before_those_of_the_user(animals, named):
+    named("adapters_of_test", "animals.adapt(int, lambda path, cls: Cat)")
     animals.adapt(int, lambda path, cls: Animal)
     assert animals["builtins.bool"].__name__ == "Cat"
 

@@ -212,7 +212,7 @@ def test_after_an_error_among_several_processes_sigterm_does_not_end_one_before_
         with pytest.raises(error), Interruption(is_alone):
             raise error
         if not is_alone and error is ValueError:
-            os.kill(os.getpid(), signal.SIGTERM)  # and is still here
+            os.kill(os.getpid(), signal.SIGTERM)  # has no effect
             with Interruption(is_alone) as interruption:  # a later run takes it
                 os.kill(os.getpid(), signal.SIGTERM)
                 assert interruption.signal is signal.SIGTERM

@@ -227,7 +227,7 @@ def test_without_a_compiler_the_plan_shows_the_next_best_and_why(tmp_path, monke
 
     monkeypatch.setattr(native_library, "check_step", fail)
     monkeypatch.setattr(compiled, "FAILURES", {})
-    for params, shown, told in (
+    for params, shown, noted in (
         ({}, "fused", ("first", "second")),
         ({"implementation": "single"}, "single", ("second",)),
     ):
@@ -235,5 +235,5 @@ def test_without_a_compiler_the_plan_shows_the_next_best_and_why(tmp_path, monke
         steps = {component.name: component.step for component in made.components}
         assert steps == {"first": shown, "second": "blocks"}
         reason = "compiled they would be faster, but cc could not compile native.c: no space left"
-        assert made.notes == [f"{name}: its steps are {steps[name]}; {reason}" for name in told]
+        assert made.notes == [f"{name}: its steps are {steps[name]}; {reason}" for name in noted]
         assert made.warnings == []
