@@ -31,8 +31,9 @@ enum {
 /* What is done of a step that counts: on shards the counts of all processes are added up in between. Before it: CHECK. */
 enum { WHOLE = 0, COUNT = 1, MOVE = 2, CHECK = 3 };
 
-/* Kinds of steps, of which a loop is compiled for each. */
-enum { NESTEROV = 1, PENALIZED = 2, CAUTIOUS = 4, ADAPTIVE = 8, NOISY = 16 };
+/* Kinds of steps, of which a loop is compiled for each. COUNTING: only a count is taken; EARLY: it also writes the
+   averages, and the step then reads them as they are. */
+enum { NESTEROV = 1, PENALIZED = 2, CAUTIOUS = 4, ADAPTIVE = 8, NOISY = 16, COUNTING = 32, EARLY = 64 };
 
 typedef struct {
     int64_t rows;
@@ -56,7 +57,7 @@ typedef struct { double momentum, taken, lr, penalty, sign, least, slack, is_nes
 typedef struct { double beta2, take2, correction, eps, decay, share, own_lr, lr, is_adaptive; } RAdam;
 
 /* By their signs: the product of two small numbers may be 0. */
-INLINE int agree(REAL step, REAL gradient) { return ((step > 0) & (gradient > 0)) | ((step < 0) & (gradient < 0)); }
+INLINE int agree(REAL step, REAL gradient) { return (copysign((REAL)1, gradient) * step > 0) & (gradient != 0); }
 
 /* As torch's: where `from` is large and the share near to 1, the other form would lose a small `to`. */
 INLINE REAL lerp(REAL from, REAL to, REAL share) {
@@ -74,9 +75,9 @@ typedef struct {
     uint32_t stream;
 } Row;
 
-/* Does something to elements of a row, and returns how many of them agree. */
+/* Does something to elements of a row, and returns how many of them agree, or adds that up by places in the line. */
 typedef int64_t Block(const Work *work, int64_t row, int64_t from, int64_t to);
-typedef int64_t Line(const Row *row, REAL size, int kind, int64_t from, int64_t to);
+typedef void Line(const Row *row, REAL size, int kind, int64_t from, int64_t to, int32_t *agreeing);
 
 /* Asks memory for the elements of a line. */
 INLINE void ask_for(const void *tensor, int64_t size, int64_t at) {
@@ -84,9 +85,12 @@ INLINE void ask_for(const void *tensor, int64_t size, int64_t at) {
 }
 
 /* Takes a line. Where memory has float16, it works on a copy of the first tensors, which is written back or not. */
-INLINE int64_t take_line(Line *line, const Row *row, int tensors, int is_written, REAL size, int kind, int64_t from,
-                         int64_t to) {
-    if (!IS_FLOAT16) return line(row, size, kind, from, to);
+INLINE void take_line(Line *line, const Row *row, int tensors, REAL size, int kind, int64_t from, int64_t to,
+                      int32_t *agreeing) {
+    if (!IS_FLOAT16) {
+        line(row, size, kind, from, to, agreeing);
+        return;
+    }
     const int elements = to - from, halves = sizeof(STATE) == sizeof(float16) ? tensors : 2;
     float32 copies[4][LINE];
     void *copied[4];
@@ -95,30 +99,24 @@ INLINE int64_t take_line(Line *line, const Row *row, int tensors, int is_written
         if (i < halves) widen((const float16 *)row->tensors[i] + from, copies[i], elements);
     }
     if (row->scale != 1) scale_wide(copies[1], row->scale, elements);
-    const int64_t agreeing = line(&(Row){row->numbers, copied, 1, row->stream}, size, kind, 0, elements);
-    for (int i = 0; i < halves && is_written; i++)
+    line(&(Row){row->numbers, copied, 1, row->stream}, size, kind, 0, elements, agreeing);
+    for (int i = 0; i < halves && !(kind & COUNTING); i++)
         if (i != 1) narrow(copies[i], (float16 *)row->tensors[i] + from, elements);
-    return agreeing;
 }
 
-/* Inlined, so that a full line is a loop of known length. So many of a row's tensors are asked for ahead. */
+/* Inlined, so that a full line is a loop of known length. What of a row's tensors it reads is asked for ahead. */
 INLINE int64_t in_lines(Line *line, const Row *row, int tensors, REAL size, int kind, int64_t from, int64_t to) {
-    int64_t at = from;
+    const int first = kind & COUNTING && !(kind & PENALIZED);
+    int32_t agreeing[LINE] = {0};
+    int64_t at = from, sum = 0;
     for (; at + LINE <= to; at += LINE) {
-        for (int i = 0; i < tensors; i++)
+        for (int i = first; i < tensors; i++)
             ask_for(row->tensors[i], i < 2 ? sizeof(PARAMETER) : sizeof(STATE), at + AHEAD);
-        take_line(line, row, tensors, 1, size, kind, at, at + LINE);
+        take_line(line, row, tensors, size, kind, at, at + LINE, agreeing);
     }
-    return take_line(line, row, tensors, 1, size, kind, at, to);
-}
-
-/* The same where nothing is written: memory need not be asked for, and a longer loop is faster. */
-INLINE int64_t in_pieces(Line *line, const Row *row, int kind, int64_t from, int64_t to) {
-    const int piece = IS_FLOAT16 ? LINE : PIECE;
-    int64_t agreeing = 0;
-    for (int64_t at = from; at < to; at += piece)
-        agreeing += take_line(line, row, 3, 0, 0, kind, at, at + piece < to ? at + piece : to);
-    return agreeing;
+    take_line(line, row, tensors, size, kind, at, to, agreeing);
+    for (int i = 0; i < LINE && kind & COUNTING; i++) sum += agreeing[i];
+    return sum;
 }
 
 /* How many elements of a row come before the one at `end`, in whole pieces. */
@@ -162,6 +160,10 @@ static REAL size_of(const Work *work, int64_t row, double size, double least, do
     return size / ((mean > least ? mean : least) + slack);
 }
 
+/* Whether a count writes the averages: on shards, where the move reads all from memory, that is 6 % faster. A whole
+   step finds them in the cache, and would be 2 % slower. */
+INLINE int is_early(const Work *work) { return work->phase != WHOLE && sizeof(STATE) == sizeof(REAL); }
+
 /* Returns how many counts of steps are not as expected. */
 static int64_t check_counts(const Work *work) {
     int64_t odd = 0;
@@ -171,22 +173,7 @@ static int64_t check_counts(const Work *work) {
 
 /* Adam, AdamW: parameter, gradient, average, square. */
 
-INLINE int64_t count_adam_line(const Row *row, REAL size, int kind, int64_t from, int64_t to) {
-    const Adam *h = row->numbers;
-    const LineParameter *p = row->tensors[0], *g = row->tensors[1];
-    const LineState *m = row->tensors[2];
-    const REAL take1 = h->take1, penalty = h->penalty, scale = row->scale;
-    int agreeing = 0;
-    #pragma omp simd reduction(+ : agreeing)
-    for (int64_t i = from; i < to; i++) {
-        REAL gradient = scaled(g[i], scale), whole = gradient;
-        if (kind & PENALIZED) whole += penalty * from_parameter(p[i]);
-        agreeing += agree(lerp(from_state(m[i]), whole, take1), gradient);
-    }
-    return agreeing;
-}
-
-INLINE int64_t move_adam_line(const Row *row, REAL size, int kind, int64_t from, int64_t to) {
+INLINE void take_adam_line(const Row *row, REAL size, int kind, int64_t from, int64_t to, int32_t *agreeing) {
     const Adam *h = row->numbers;
     LineParameter *p = (LineParameter *)row->tensors[0] + from;
     LineState *m = (LineState *)row->tensors[2] + from, *v = (LineState *)row->tensors[3] + from;
@@ -197,17 +184,23 @@ INLINE int64_t move_adam_line(const Row *row, REAL size, int kind, int64_t from,
     const int elements = to - from; /* a counter as wide as the noise saves a thirtieth */
     #pragma omp simd
     for (int i = 0; i < elements; i++) {
-        REAL parameter = from_parameter(p[i]), gradient = scaled(g[i], scale);
-        REAL whole = penalized(gradient, parameter, penalty);
-        REAL average = lerp(from_state(m[i]), whole, take1), square = from_state(v[i]) * keep2 + take2 * whole * whole;
-        REAL step = average / (sqrt(square) * root + eps);
+        REAL gradient = scaled(g[i], scale);
+        if (kind & COUNTING) {
+            REAL whole = kind & PENALIZED ? gradient + penalty * from_parameter(p[i]) : gradient;
+            REAL average = lerp(from_state(m[i]), whole, take1);
+            if (kind & EARLY) m[i] = to_state(average, 0);
+            agreeing[i] += agree(average, gradient);
+            continue;
+        }
+        REAL parameter = from_parameter(p[i]), whole = penalized(gradient, parameter, penalty);
+        REAL average = kind & EARLY ? from_state(m[i]) : lerp(from_state(m[i]), whole, take1);
+        REAL square = from_state(v[i]) * keep2 + take2 * whole * whole, step = average / (sqrt(square) * root + eps);
         if (kind & CAUTIOUS) step = agree(average, gradient) ? step : step * 0; /* what is not a number stays so */
         uint32_t noise = noise_of(first + i);
         p[i] = to_parameter(parameter * keep - step * size, kind & NOISY, kind & NOISY ? noise_of(noise) >> 16 : 0);
-        m[i] = to_state(average, noise & 0xffff);
+        if (!(kind & EARLY)) m[i] = to_state(average, noise & 0xffff);
         v[i] = to_state(square, noise >> 16);
     }
-    return 0;
 }
 
 /* Whether there is anything to round by noise. */
@@ -220,23 +213,32 @@ INLINE Row adam_row(const Work *work, int64_t row) {
 
 static int64_t count_adam(const Work *work, int64_t at, int64_t from, int64_t to) {
     const Row row = adam_row(work, at);
-    if (((const Adam *)row.numbers)->penalty) return in_pieces(count_adam_line, &row, PENALIZED, from, to);
-    return in_pieces(count_adam_line, &row, 0, from, to);
+    const int penalized = ((const Adam *)row.numbers)->penalty ? PENALIZED : 0;
+    switch (penalized | (is_early(work) ? EARLY : 0)) {
+    case 0: return in_lines(take_adam_line, &row, 3, 0, COUNTING, from, to);
+    case PENALIZED: return in_lines(take_adam_line, &row, 3, 0, COUNTING | PENALIZED, from, to);
+    case EARLY: return in_lines(take_adam_line, &row, 3, 0, COUNTING | EARLY, from, to);
+    default: return in_lines(take_adam_line, &row, 3, 0, COUNTING | PENALIZED | EARLY, from, to);
+    }
 }
 
 static int64_t move_adam(const Work *work, int64_t at, int64_t from, int64_t to) {
     const Row row = adam_row(work, at);
     const REAL size = ((const Adam *)row.numbers)->size;
-    if (is_noisy(work)) return in_lines(move_adam_line, &row, 4, size, NOISY, from, to);
-    return in_lines(move_adam_line, &row, 4, size, 0, from, to);
+    if (is_noisy(work)) return in_lines(take_adam_line, &row, 4, size, NOISY, from, to);
+    return in_lines(take_adam_line, &row, 4, size, 0, from, to);
 }
 
 static int64_t move_cautious_adam(const Work *work, int64_t at, int64_t from, int64_t to) {
     const Row row = adam_row(work, at);
     const Adam *h = row.numbers;
     const REAL size = size_of(work, at, h->size, h->least, h->slack);
-    if (is_noisy(work)) return in_lines(move_adam_line, &row, 4, size, CAUTIOUS | NOISY, from, to);
-    return in_lines(move_adam_line, &row, 4, size, CAUTIOUS, from, to);
+    switch ((is_noisy(work) ? NOISY : 0) | (is_early(work) ? EARLY : 0)) {
+    case 0: return in_lines(take_adam_line, &row, 4, size, CAUTIOUS, from, to);
+    case NOISY: return in_lines(take_adam_line, &row, 4, size, CAUTIOUS | NOISY, from, to);
+    case EARLY: return in_lines(take_adam_line, &row, 4, size, CAUTIOUS | EARLY, from, to);
+    default: return in_lines(take_adam_line, &row, 4, size, CAUTIOUS | NOISY | EARLY, from, to);
+    }
 }
 
 static void adam(const Work *work, int threads) { run(work, threads, 0, move_adam); }
@@ -249,22 +251,7 @@ INLINE REAL move_buffer(const SGD *h, REAL whole, REAL *buffer, int kind) {
     return kind & NESTEROV ? whole + *buffer * (REAL)h->momentum : *buffer;
 }
 
-INLINE int64_t count_sgd_line(const Row *row, REAL size, int kind, int64_t from, int64_t to) {
-    const SGD h = *(const SGD *)row->numbers;
-    const LineParameter *p = row->tensors[0], *g = row->tensors[1];
-    const LineState *b = row->tensors[2];
-    const REAL penalty = h.penalty, scale = row->scale;
-    int agreeing = 0;
-    #pragma omp simd reduction(+ : agreeing)
-    for (int64_t i = from; i < to; i++) {
-        REAL gradient = scaled(g[i], scale), whole = gradient, buffer = from_state(b[i]);
-        if (kind & PENALIZED) whole += penalty * from_parameter(p[i]);
-        agreeing += agree(move_buffer(&h, whole, &buffer, kind), gradient);
-    }
-    return agreeing;
-}
-
-INLINE int64_t move_sgd_line(const Row *row, REAL size, int kind, int64_t from, int64_t to) {
+INLINE void take_sgd_line(const Row *row, REAL size, int kind, int64_t from, int64_t to, int32_t *agreeing) {
     const SGD h = *(const SGD *)row->numbers;
     LineParameter *p = (LineParameter *)row->tensors[0] + from;
     LineState *b = (LineState *)row->tensors[2] + from;
@@ -274,14 +261,20 @@ INLINE int64_t move_sgd_line(const Row *row, REAL size, int kind, int64_t from, 
     const int elements = to - from;
     #pragma omp simd
     for (int i = 0; i < elements; i++) {
-        REAL parameter = from_parameter(p[i]), gradient = scaled(g[i], scale), buffer = from_state(b[i]);
+        REAL gradient = scaled(g[i], scale), buffer = from_state(b[i]);
+        if (kind & COUNTING) {
+            REAL whole = kind & PENALIZED ? gradient + penalty * from_parameter(p[i]) : gradient;
+            REAL step = move_buffer(&h, whole, &buffer, kind);
+            agreeing[i] += agree(step, gradient);
+            continue;
+        }
+        REAL parameter = from_parameter(p[i]);
         REAL step = move_buffer(&h, penalized(gradient, parameter, penalty), &buffer, kind);
         uint32_t noise = noise_of(first + i);
         step = agree(step, gradient) ? step : step * 0;
         p[i] = to_parameter(parameter - step * size, kind & NOISY, kind & NOISY ? noise_of(noise) >> 16 : 0);
         b[i] = to_state(buffer, noise >> 16);
     }
-    return 0;
 }
 
 INLINE Row sgd_row(const Work *work, int64_t row) {
@@ -292,27 +285,31 @@ INLINE Row sgd_row(const Work *work, int64_t row) {
 static int64_t count_sgd(const Work *work, int64_t at, int64_t from, int64_t to) {
     const Row row = sgd_row(work, at);
     const SGD *h = row.numbers;
-    if (h->penalty && h->is_nesterov) return in_pieces(count_sgd_line, &row, NESTEROV | PENALIZED, from, to);
-    if (h->penalty) return in_pieces(count_sgd_line, &row, PENALIZED, from, to);
-    if (h->is_nesterov) return in_pieces(count_sgd_line, &row, NESTEROV, from, to);
-    return in_pieces(count_sgd_line, &row, 0, from, to);
+    switch ((h->penalty ? PENALIZED : 0) | (h->is_nesterov ? NESTEROV : 0)) {
+    case 0: return in_lines(take_sgd_line, &row, 3, 0, COUNTING, from, to);
+    case PENALIZED: return in_lines(take_sgd_line, &row, 3, 0, COUNTING | PENALIZED, from, to);
+    case NESTEROV: return in_lines(take_sgd_line, &row, 3, 0, COUNTING | NESTEROV, from, to);
+    default: return in_lines(take_sgd_line, &row, 3, 0, COUNTING | NESTEROV | PENALIZED, from, to);
+    }
 }
 
 static int64_t move_sgd(const Work *work, int64_t at, int64_t from, int64_t to) {
     const Row row = sgd_row(work, at);
     const SGD *h = row.numbers;
     const REAL size = size_of(work, at, h->lr, h->least, h->slack);
-    if (is_noisy(work) && h->is_nesterov) return in_lines(move_sgd_line, &row, 3, size, NESTEROV | NOISY, from, to);
-    if (is_noisy(work)) return in_lines(move_sgd_line, &row, 3, size, NOISY, from, to);
-    if (h->is_nesterov) return in_lines(move_sgd_line, &row, 3, size, NESTEROV, from, to);
-    return in_lines(move_sgd_line, &row, 3, size, 0, from, to);
+    switch ((is_noisy(work) ? NOISY : 0) | (h->is_nesterov ? NESTEROV : 0)) {
+    case 0: return in_lines(take_sgd_line, &row, 3, size, 0, from, to);
+    case NOISY: return in_lines(take_sgd_line, &row, 3, size, NOISY, from, to);
+    case NESTEROV: return in_lines(take_sgd_line, &row, 3, size, NESTEROV, from, to);
+    default: return in_lines(take_sgd_line, &row, 3, size, NESTEROV | NOISY, from, to);
+    }
 }
 
 static void cautious_sgd(const Work *work, int threads) { run(work, threads, count_sgd, move_sgd); }
 
 /* Schedule-free RAdam: parameter (y), gradient, square, z. */
 
-INLINE int64_t move_radam_line(const Row *row, REAL size, int kind, int64_t from, int64_t to) {
+INLINE void take_radam_line(const Row *row, REAL size, int kind, int64_t from, int64_t to, int32_t *agreeing) {
     const RAdam *h = row->numbers;
     LineParameter *y = row->tensors[0];
     LineState *s = row->tensors[2], *z = row->tensors[3];
@@ -329,14 +326,13 @@ INLINE int64_t move_radam_line(const Row *row, REAL size, int kind, int64_t from
         z[i] = to_state(base - lr * step, 0);
         s[i] = to_state(square, 0);
     }
-    return 0;
 }
 
 static int64_t move_radam(const Work *work, int64_t at, int64_t from, int64_t to) {
     const RAdam *h = (const RAdam *)work->numbers + work->sets[at];
     const Row row = {h, work->tensors + 4 * at, work->scales[work->sets[at]], 0};
-    if (h->is_adaptive) return in_lines(move_radam_line, &row, 4, 0, ADAPTIVE, from, to);
-    return in_lines(move_radam_line, &row, 4, 0, 0, from, to);
+    if (h->is_adaptive) return in_lines(take_radam_line, &row, 4, 0, ADAPTIVE, from, to);
+    return in_lines(take_radam_line, &row, 4, 0, 0, from, to);
 }
 
 static void schedule_free_radam(const Work *work, int threads) { run(work, threads, 0, move_radam); }

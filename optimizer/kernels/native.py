@@ -96,7 +96,10 @@ class Step:
         self._call(WHOLE)
 
     def count(self, gradients: Sequence[Tensor]) -> None:
-        """Take the first half of a cautious step of shards: count in `agreeing` where step and gradient agree."""
+        """Take the first half of a cautious step of shards: count in `agreeing` where step and gradient agree.
+
+        It may move the averages already, so that `move` must follow.
+        """
         self._give(gradients)
         self._gradients = gradients  # they stay alive until `move`
         self._call(COUNT)
