@@ -83,8 +83,10 @@ def take_step(optimizer: ScheduledOptimizer, formula: Formula) -> None:
         move_waiting(optimizer)  # a message, which all processes send
 
 
-def take_together(steps: "Iterable[tuple[ScheduledOptimizer, Prepared, list[Tensor]]]") -> None:
-    """Take the prepared steps of several optimizers, those of one kind in one call.
+def begun_together(
+    steps: "Iterable[tuple[ScheduledOptimizer, Prepared, list[Tensor]]]",
+) -> list[tuple[list[native.Step], list[list[Tensor]]]]:
+    """Begin the prepared steps of several optimizers; return those of one kind together, as one call in C takes them.
 
     Args:
         steps: optimizers, on whole parameters; their steps, which fit; their gradients, laid out as the parameters.
@@ -95,8 +97,7 @@ def take_together(steps: "Iterable[tuple[ScheduledOptimizer, Prepared, list[Tens
             chosen = kinds.setdefault(step.kind, ([], []))
             chosen[0].append(step)
             chosen[1].append(own)
-    for chosen in kinds.values():
-        native.take_together(*chosen)
+    return list(kinds.values())
 
 
 class Prepared:

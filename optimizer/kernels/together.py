@@ -16,13 +16,15 @@ from ..transforms.gradient_norms import are_plain, quick_norms, total_norm
 from ..transforms.gradient_scale import scale_all
 from ..transforms.step_hooks import has_foreign_hooks, is_profiled, no_autograd
 from ..transforms.weight_decay import DECOUPLED_FLAG
-from ..types import MOMENTS
+from ..types import MOMENTS, ParamGroup
+from . import native
 from .fused import fused_adam_step, fused_update
 from .moments import count_step
-from .prepared import Prepared, take_together
+from .prepared import Prepared, begun_together
 from .step_tensors import CheckedTensors, StepTensors
 
 _NUMBERS = itemgetter(DECOUPLED_FLAG, "lr", "weight_decay", "eps", "maximize")
+_PLAIN = frozenset({bool, int, float})
 
 
 @dataclass
@@ -49,6 +51,13 @@ class _Rows:
     parameters: list[Tensor] = field(default_factory=list)
     gradients: list[Tensor] = field(default_factory=list)
     states: list[dict[str, Tensor]] = field(default_factory=list)
+
+    def take(self) -> None:
+        steps = [state["step"] for state in self.states]
+        averages, squares = ([state[name] for state in self.states] for name in MOMENTS)
+        count_step(steps)
+        fused_update(self.group, self.parameters, self.gradients, averages, squares, steps)
+        torch.autograd.graph.increment_version(self.parameters)
 
 
 def step_together(optimizers: Iterable[Optimizer]) -> None:
@@ -127,29 +136,43 @@ def _is_unobserved(optimizer: ScheduledOptimizer) -> bool:
 def _step(ready: Sequence[_Ready]) -> None:
     tensors = chain.from_iterable((*one.tensors.parameters, *one.tensors.gradients) for one in ready)
     seen = list(filter(None, map(Tensor.data_ptr, tensors)))  # those without elements have no address
-    if len(ready) < 2 or len(set(seen)) < len(seen):
+    if len(ready) < 2 or len(set(seen)) < len(seen) or not _step_joined(ready):
         for one in ready:
             one.optimizer.step()
-    else:
-        _step_joined(ready)
 
 
 @no_autograd
-def _step_joined(ready: Sequence[_Ready]) -> None:
-    _step_compiled([(one, one.prepared) for one in ready if one.prepared is not None])
-    _step_fused([one for one in ready if one.prepared is None])
+def _step_joined(ready: Sequence[_Ready]) -> bool:
+    """Take the steps, or return False if the numbers of one of them are invalid: its own step raises the error."""
+    compiled = [(one, one.prepared) for one in ready if one.prepared is not None]
+    fused = [one for one in ready if one.prepared is None]
+    found = [_found(one.optimizer) for one, _ in compiled]
+    try:
+        _clip_in_steps([one for one, _ in compiled if one.optimizer._optimizer_step_pre_hooks])
+        steps = begun_together((one.optimizer, prepared, one.tensors.gradients) for one, prepared in compiled)
+        calls = _fused_calls(fused)
+    except Exception:  # nothing has moved
+        for (one, _), (scale, norm, groups) in zip(compiled, found, strict=True):
+            one.optimizer.gradient_scale, one.optimizer.known_norm = scale, norm
+            for group, values in zip(one.optimizer.param_groups, groups, strict=True):
+                group |= values
+        return False
+    for one, _ in compiled:
+        one.optimizer.gradient_scale = one.optimizer.known_norm = None
+    for step in steps:
+        native.take_together(*step)
+    torch.autograd.graph.increment_version([p for one, _ in compiled for p in one.tensors.parameters])
+    _clip([one for one in fused if one.optimizer._optimizer_step_pre_hooks])
+    for call in calls:
+        call.take()
     for one in ready:
         one.optimizer.scheduler.advance(one.optimizer.param_groups, one.next_lr)
+    return True
 
 
-def _step_compiled(ready: Sequence[tuple[_Ready, Prepared]]) -> None:
-    try:
-        _clip_in_steps([one for one, _ in ready if one.optimizer._optimizer_step_pre_hooks])
-        take_together((one.optimizer, prepared, one.tensors.gradients) for one, prepared in ready)
-    finally:
-        for one, _ in ready:
-            one.optimizer.gradient_scale = one.optimizer.known_norm = None
-    torch.autograd.graph.increment_version([p for one, _ in ready for p in one.tensors.parameters])
+def _found(optimizer: ScheduledOptimizer) -> tuple[Tensor | None, Tensor | None, list[ParamGroup]]:
+    """Return the values that the begin of a step changes: schedule-free ones count it in their groups."""
+    return optimizer.gradient_scale, optimizer.known_norm, [dict(group) for group in optimizer.param_groups]
 
 
 def _clip_in_steps(ready: Sequence[_Ready]) -> None:
@@ -164,25 +187,22 @@ def _clip_in_steps(ready: Sequence[_Ready]) -> None:
             clip_in_step(one.optimizer, total_norm(gradients) if norm is None else norm, max_norm)
 
 
-def _step_fused(ready: Sequence[_Ready]) -> None:
-    _clip([one for one in ready if one.optimizer._optimizer_step_pre_hooks])
+def _fused_calls(ready: Sequence[_Ready]) -> list[_Rows]:
+    """Return the calls that take the steps, of rows with equal numbers."""
     calls: dict[Hashable, _Rows] = {}
     for one in ready:
         for group, begin, end in one.tensors.groups:
             if begin < end:
                 first, rows = one.tensors.parameters[begin], slice(begin, end)
-                key = *_NUMBERS(group), *group["betas"], first.dtype, first.device  # betas may be a list
-                call = calls.setdefault(key, _Rows(group))
+                beta1, beta2 = group["betas"]  # may be a list
+                numbers = (*_NUMBERS(group), beta1, beta2)
+                if not _PLAIN.issuperset(map(type, numbers)):
+                    raise TypeError(numbers)
+                call = calls.setdefault((*numbers, first.dtype, first.device), _Rows(group))
                 call.parameters += one.tensors.parameters[rows]
                 call.gradients += one.tensors.gradients[rows]
                 call.states += one.tensors.states[rows]
-    average, square = MOMENTS
-    for call in calls.values():
-        steps = [state["step"] for state in call.states]
-        averages, squares = ([state[name] for state in call.states] for name in (average, square))
-        count_step(steps)
-        fused_update(call.group, call.parameters, call.gradients, averages, squares, steps)
-        torch.autograd.graph.increment_version(call.parameters)
+    return list(calls.values())
 
 
 def _clip(ready: Sequence[_Ready]) -> None:

@@ -272,6 +272,40 @@ def test_an_error_leaves_what_steps_one_after_the_other_would_have_left(broken, 
     assert_equal(*results)
 
 
+@pytest.mark.parametrize(
+    "specs",
+    [
+        [("adamw", ADAMW)] * 3,
+        pytest.param([("adamw", COMPILED)] * 3, marks=NO_COMPILER),
+        pytest.param([("schedule_free_radam", {"lr": 0.1, "implementation": "compiled"})] * 3, marks=NO_COMPILER),
+        pytest.param([("adamw", COMPILED), MIXED[0], MIXED[8]], marks=NO_COMPILER),
+    ],
+    ids=["fused", "compiled", "schedule-free", "mixed"],
+)
+@pytest.mark.parametrize("broken", [0, 1, 2])
+@pytest.mark.parametrize(
+    "numbers", [{"eps": None}, {"weight_decay": "much"}, {"betas": 0.9}, {"betas": (0.9, None)}], ids=str
+)
+def test_invalid_numbers_leave_what_steps_one_after_the_other_would_have_left(numbers, broken, specs):
+    results = []
+    for step in (one_by_one, step_together):
+        optimizers, parameters = built(specs)
+        group = optimizers[broken].param_groups[0]
+        right = dict(group)
+        for update in range(6):
+            for p in (p for each in parameters for p in each):
+                p.grad = torch.full_like(p, update - 2.5)
+            if update != 4:
+                step(optimizers)
+                continue
+            group |= numbers
+            with pytest.raises((TypeError, ValueError)):
+                step(optimizers)
+            group |= {name: right[name] for name in numbers}
+        results.append((parameters, [o.scheduler.last_epoch for o in optimizers]))
+    assert_equal(*results)
+
+
 class Failing(Schedule):
     absolute = False
 
