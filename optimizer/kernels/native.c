@@ -213,7 +213,7 @@ INLINE Row adam_row(const Work *work, int64_t row) {
 
 static int64_t count_adam(const Work *work, int64_t at, int64_t from, int64_t to) {
     const Row row = adam_row(work, at);
-    const int penalized = ((const Adam *)row.numbers)->penalty ? PENALIZED : 0;
+    const int penalized = (REAL)((const Adam *)row.numbers)->penalty ? PENALIZED : 0;
     switch (penalized | (is_early(work) ? EARLY : 0)) {
     case 0: return in_lines(take_adam_line, &row, 3, 0, COUNTING, from, to);
     case PENALIZED: return in_lines(take_adam_line, &row, 3, 0, COUNTING | PENALIZED, from, to);
@@ -285,7 +285,7 @@ INLINE Row sgd_row(const Work *work, int64_t row) {
 static int64_t count_sgd(const Work *work, int64_t at, int64_t from, int64_t to) {
     const Row row = sgd_row(work, at);
     const SGD *h = row.numbers;
-    switch ((h->penalty ? PENALIZED : 0) | (h->is_nesterov ? NESTEROV : 0)) {
+    switch (((REAL)h->penalty ? PENALIZED : 0) | (h->is_nesterov ? NESTEROV : 0)) {
     case 0: return in_lines(take_sgd_line, &row, 3, 0, COUNTING, from, to);
     case PENALIZED: return in_lines(take_sgd_line, &row, 3, 0, COUNTING | PENALIZED, from, to);
     case NESTEROV: return in_lines(take_sgd_line, &row, 3, 0, COUNTING | NESTEROV, from, to);

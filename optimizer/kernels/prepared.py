@@ -144,10 +144,14 @@ class Prepared:
     def take(
         self, optimizer: ScheduledOptimizer, parameters: list[Tensor], gradients: list[Tensor], numbers: NumbersOf
     ) -> None:
-        """Take the step, or the first half of one that waits for the counts of other processes."""
+        """Take the step, or the first half of one that waits for the counts of other processes.
+
+        Nothing has moved where this raises an error for invalid numbers.
+        """
         for call in self._calls:
-            own, theirs = (_chosen(tensors, call.places) for tensors in (parameters, gradients))
-            call.take(own, theirs, numbers, optimizer.gradient_scale)
+            call.begin(numbers, optimizer.gradient_scale)
+        for call in self._calls:
+            call.take(*(_chosen(tensors, call.places) for tensors in (parameters, gradients)))
 
     def begun(
         self, optimizer: ScheduledOptimizer, gradients: list[Tensor]
@@ -155,8 +159,9 @@ class Prepared:
         """Begin the step; yield the calls in C that take it, each with its gradients."""
         numbers = self.formula.begin(optimizer)
         for call in self._calls:
+            call.begin(numbers, optimizer.gradient_scale)
             if isinstance(call, _HostCall):
-                yield call.begun(numbers, optimizer.gradient_scale), _chosen(gradients, call.places)
+                yield call.step, _chosen(gradients, call.places)
 
 
 def _chosen(tensors: list[Tensor], places: list[int]) -> list[Tensor]:
@@ -193,7 +198,7 @@ class _HostCall:
         self._groups = [groups[group] for group, _ in sets]
         self._keys = [key for _, key in sets]
         self._counters = [row.counter for row in rows if row.counter is not None]
-        self._step = native.Step(
+        self.step = native.Step(
             formula.name,
             [row.tensors for row in rows],
             sets_of_rows,
@@ -205,23 +210,21 @@ class _HostCall:
 
     def is_current(self) -> bool:
         """Return whether the counts of steps are as after the last step."""
-        return not self._counters or self._step.has_counts(self._keys)
+        return not self._counters or self.step.has_counts(self._keys)
 
-    def begun(self, numbers: NumbersOf, scale: Tensor | None) -> native.Step:
-        """Return the step with its numbers. It counts as taken: if it is not, it is not current."""
+    def begin(self, numbers: NumbersOf, scale: Tensor | None) -> None:
+        """Give the step its numbers. It counts as taken: if it is not, it is not current."""
         values = list(map(numbers, self._groups, self._keys))
-        self._step.set_numbers(values, 1.0 if scale is None else scale.item())
+        self.step.set_numbers(values, 1.0 if scale is None else scale.item())
         if self._counters:
             self._keys = [key + 1.0 for key in self._keys]
-        return self._step
 
-    def take(self, parameters: list[Tensor], gradients: list[Tensor], numbers: NumbersOf, scale: Tensor | None) -> None:
-        step = self.begun(numbers, scale)
+    def take(self, parameters: list[Tensor], gradients: list[Tensor]) -> None:
         if self._shards is None:
-            step.take(gradients)
+            self.step.take(gradients)
         else:
-            step.count(gradients)
-            self._shards.waiting.append(Waiting(parameters, step.agreeing, step.move))
+            self.step.count(gradients)
+            self._shards.waiting.append(Waiting(parameters, self.step.agreeing, self.step.move))
 
 
 class _DeviceCall:
@@ -234,11 +237,14 @@ class _DeviceCall:
         self._formula, self._rows = formula, rows
         self._shards = active_shards(optimizer) if optimizer.step_options.caution is not None else None
 
-    def take(self, parameters: list[Tensor], gradients: list[Tensor], numbers: NumbersOf, scale: Tensor | None) -> None:
+    def begin(self, numbers: NumbersOf, scale: Tensor | None) -> None:
+        numbers_at = cache(partial(numbers, self._rows[0].group))
+        self._values, self._scale = [numbers_at(row.key) for row in self._rows], scale
+
+    def take(self, parameters: list[Tensor], gradients: list[Tensor]) -> None:
         from . import gpu
 
-        numbers_at, name = cache(partial(numbers, self._rows[0].group)), self._formula.name
-        values = [numbers_at(row.key) for row in self._rows]
+        values, name, scale = self._values, self._formula.name, self._scale
         choice = self._formula.choice_at is not None and bool(values[0][self._formula.choice_at])
         rows = [row.tensors for row in self._rows]
         if self._shards is None:

@@ -52,8 +52,11 @@ class _Rows:
     gradients: list[Tensor] = field(default_factory=list)
     states: list[dict[str, Tensor]] = field(default_factory=list)
 
+    def counts(self) -> list[Tensor]:
+        return [state["step"] for state in self.states]
+
     def take(self) -> None:
-        steps = [state["step"] for state in self.states]
+        steps = self.counts()
         averages, squares = ([state[name] for state in self.states] for name in MOMENTS)
         count_step(steps)
         fused_update(self.group, self.parameters, self.gradients, averages, squares, steps)
@@ -102,12 +105,12 @@ def _ready(optimizer: Optimizer) -> _Ready | None:
         prepared = None
         if not _is_fused(optimizer):
             return None
-    tensors = StepTensors(optimizer, kernel.state_names)
-    if not all(tensors.states) or not checked.are_still(optimizer, tensors):
-        return None
-    if prepared is not None and not prepared.fits(optimizer, prepared.formula, tensors):
-        return None
     try:
+        tensors = StepTensors(optimizer, kernel.state_names)
+        if not all(tensors.states) or not checked.are_still(optimizer, tensors):
+            return None
+        if prepared is not None and not prepared.fits(optimizer, prepared.formula, tensors):
+            return None
         if kernel.before is not None:
             kernel.before(optimizer)
         return _Ready(optimizer, tensors, optimizer.scheduler.next_lr(), prepared)
@@ -136,6 +139,7 @@ def _is_unobserved(optimizer: ScheduledOptimizer) -> bool:
 def _step(ready: Sequence[_Ready]) -> None:
     tensors = chain.from_iterable((*one.tensors.parameters, *one.tensors.gradients) for one in ready)
     seen = list(filter(None, map(Tensor.data_ptr, tensors)))  # those without elements have no address
+    seen += [id(one.optimizer) for one in ready]
     if len(ready) < 2 or len(set(seen)) < len(seen) or not _step_joined(ready):
         for one in ready:
             one.optimizer.step()
@@ -146,18 +150,20 @@ def _step_joined(ready: Sequence[_Ready]) -> bool:
     """Take the steps, or return False if the numbers of one of them are invalid: its own step raises the error."""
     compiled = [(one, one.prepared) for one in ready if one.prepared is not None]
     fused = [one for one in ready if one.prepared is None]
-    found = [_found(one.optimizer) for one, _ in compiled]
+    before = [_values(one.optimizer) for one, _ in compiled]
     try:
         _clip_in_steps([one for one, _ in compiled if one.optimizer._optimizer_step_pre_hooks])
         steps = begun_together((one.optimizer, prepared, one.tensors.gradients) for one, prepared in compiled)
         calls = _fused_calls(fused)
-    except Exception:  # nothing has moved
-        for (one, _), (scale, norm, groups) in zip(compiled, found, strict=True):
-            one.optimizer.gradient_scale, one.optimizer.known_norm = scale, norm
+    except BaseException as error:  # nothing has moved
+        for (one, _), (attributes, groups) in zip(compiled, before, strict=True):
+            one.optimizer.__dict__.update(attributes)
             for group, values in zip(one.optimizer.param_groups, groups, strict=True):
                 group |= values
-        return False
-    for one, _ in compiled:
+        if isinstance(error, Exception):
+            return False
+        raise
+    for one in ready:
         one.optimizer.gradient_scale = one.optimizer.known_norm = None
     for step in steps:
         native.take_together(*step)
@@ -170,9 +176,10 @@ def _step_joined(ready: Sequence[_Ready]) -> bool:
     return True
 
 
-def _found(optimizer: ScheduledOptimizer) -> tuple[Tensor | None, Tensor | None, list[ParamGroup]]:
+def _values(optimizer: ScheduledOptimizer) -> tuple[dict[str, object], list[ParamGroup]]:
     """Return the values that the begin of a step changes: schedule-free ones count it in their groups."""
-    return optimizer.gradient_scale, optimizer.known_norm, [dict(group) for group in optimizer.param_groups]
+    attributes = {name: getattr(optimizer, name) for name in ("gradient_scale", "known_norm", "grad_norm")}
+    return attributes, [dict(group) for group in optimizer.param_groups]
 
 
 def _clip_in_steps(ready: Sequence[_Ready]) -> None:
@@ -188,7 +195,7 @@ def _clip_in_steps(ready: Sequence[_Ready]) -> None:
 
 
 def _fused_calls(ready: Sequence[_Ready]) -> list[_Rows]:
-    """Return the calls that take the steps, of rows with equal numbers."""
+    """Return the calls that take the steps, of rows with equal numbers. Raises for numbers that may be invalid."""
     calls: dict[Hashable, _Rows] = {}
     for one in ready:
         for group, begin, end in one.tensors.groups:
@@ -198,10 +205,14 @@ def _fused_calls(ready: Sequence[_Ready]) -> list[_Rows]:
                 numbers = (*_NUMBERS(group), beta1, beta2)
                 if not _PLAIN.issuperset(map(type, numbers)):
                     raise TypeError(numbers)
-                call = calls.setdefault((*numbers, first.dtype, first.device), _Rows(group))
+                call = calls.setdefault((*map(float, numbers), first.dtype, first.device), _Rows(group))
                 call.parameters += one.tensors.parameters[rows]
                 call.gradients += one.tensors.gradients[rows]
                 call.states += one.tensors.states[rows]
+    for call in calls.values():
+        steps = call.counts()
+        if {step.dtype for step in steps} != {torch.float32} or {*map(Tensor.numel, steps)} != {1}:
+            raise TypeError("a count of steps is not a float32 scalar")
     return list(calls.values())
 
 
