@@ -203,7 +203,7 @@ def _fused_calls(ready: Sequence[_Ready]) -> list[_Rows]:
                 first, rows = one.tensors.parameters[begin], slice(begin, end)
                 beta1, beta2 = group["betas"]  # may be a list
                 numbers = (*_NUMBERS(group), beta1, beta2)
-                if not _PLAIN.issuperset(map(type, numbers)):
+                if type(group["maximize"]) is not bool or not _PLAIN.issuperset(map(type, numbers)):
                     raise TypeError(numbers)
                 call = calls.setdefault((*map(float, numbers), first.dtype, first.device), _Rows(group))
                 call.parameters += one.tensors.parameters[rows]

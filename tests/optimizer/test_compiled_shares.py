@@ -92,6 +92,34 @@ def test_agreeing_elements_are_counted_exactly(sizes, threads):
         assert step.agreeing.tolist() == expected
 
 
+@pytest.mark.parametrize("penalty", [0.0, 0.25, 1e-50])
+@pytest.mark.parametrize("pair", native_library.PAIRS, ids=str)
+@pytest.mark.parametrize("name", ["cautious_adam", "cautious_sgd", "nesterov"])
+def test_a_step_in_two_halves_is_the_whole_step_bit_for_bit(name, pair, penalty, threads):
+    generator = torch.Generator().manual_seed(7)
+    dtypes = [pair[0], pair[0], pair[1], pair[1]][: 4 if name == "cautious_adam" else 3]
+    rows = [[torch.rand(size, generator=generator).to(dtype) for dtype in dtypes] for size in (5, 40_001)]
+    for parameter, gradient, *_ in rows:
+        gradient.sub_(0.5)
+        gradient[1::9], parameter[::11] = 0.0, float("inf")  # an infinite one shows a penalty that rounds to 0
+    adam = (0.1, 0.99, 0.01, 1e-8, 1.2, 0.1, 0.9, penalty, -1.0, 0.0, 1e-8, 3.0)
+    sgd = (0.9, 0.5, 0.1, penalty, -1.0, 0.0, 1e-8, float(name == "nesterov"), 3.0)
+    found = []
+    for count, is_whole in ((1, True), (1, False), (3, False)):
+        torch.set_num_threads(count)
+        own = [[tensor.clone() for tensor in row] for row in rows]
+        step = native.Step("cautious_adam" if dtypes[3:] else "cautious_sgd", own, [0, 0], is_noisy=True)
+        step.set_numbers([adam if dtypes[3:] else sgd], 0.5)
+        if is_whole:
+            step.take([row[1] for row in own])
+        else:
+            step.count([row[1] for row in own])
+            step.move(step.agreeing.clone())
+        found.append(own)
+    for other in found[1:]:
+        torch.testing.assert_close(found[0], other, rtol=0, atol=0, equal_nan=True)
+
+
 @pytest.mark.parametrize("sizes", SIZES)
 def test_squares_are_the_same_for_any_number_of_threads(sizes, threads):
     generator = torch.Generator().manual_seed(8)

@@ -182,3 +182,20 @@ def test_loading_keeps_no_state_of_before_alive(name):
     before = [weakref.ref(x) for state in optimizer.state.values() for x in state.values() if x is not None]
     optimizer.load_state_dict(saved)
     assert [value() for value in before] == [None] * len(before)
+
+
+@pytest.mark.parametrize("cautious", [False, True])
+def test_an_invalid_number_is_found_before_parameters_of_any_type_move(cautious):
+    parameters = [nn.Parameter(torch.ones(5, dtype=dtype)) for dtype in (torch.float64, torch.float32)]
+    factory = OPTIMIZER_BUILDER_REGISTRY["adamw"](
+        lr=0.1, implementation="compiled", grad_clip_norm=None, use_cautious_optimizer=cautious
+    )
+    optimizer = factory.build([{"params": [p]} for p in parameters])
+    for _ in range(3):
+        step(optimizer, 1)
+    before = [p.clone() for p in parameters]
+    optimizer.param_groups[1]["eps"] = None
+    with pytest.raises(TypeError):
+        step(optimizer, 2)
+    assert all(map(torch.equal, before, parameters))
+    assert [float(state["step"]) for state in optimizer.state.values()] == [3.0, 3.0]

@@ -135,7 +135,7 @@ def test_equal_optimizers_take_one_compiled_call_and_one_for_their_norms(monkeyp
 
 
 @NO_COMPILER
-def test_compiled_steps_have_the_scale_and_the_norm_that_were_set_before():
+def test_steps_have_the_scale_and_the_norm_that_were_set_before():
     def prepare(optimizers, parameters, update):
         optimizers[0].gradient_scale = torch.tensor(0.5)
         optimizers[1].known_norm = torch.tensor(10.0)
@@ -147,9 +147,11 @@ def test_compiled_steps_have_the_scale_and_the_norm_that_were_set_before():
         step_together(optimizers)
         seen.append([value for o in optimizers for value in (o.gradient_scale, o.known_norm)])
 
-    specs = [("adamw", COMPILED)] * 4
-    assert_equal(run(one_by_one, specs, prepare), run(stepped, specs, prepare))
-    assert seen == [[None] * 8] * 6
+    for params in (COMPILED, COMPILED | {"implementation": "fused"}):
+        seen.clear()
+        specs = [("adamw", params)] * 4
+        assert_equal(run(one_by_one, specs, prepare), run(stepped, specs, prepare))
+        assert seen == [[None] * 8] * 6
 
 
 def test_equal_optimizers_take_one_fused_call(monkeypatch):
@@ -284,7 +286,9 @@ def test_an_error_leaves_what_steps_one_after_the_other_would_have_left(broken, 
 )
 @pytest.mark.parametrize("broken", [0, 1, 2])
 @pytest.mark.parametrize(
-    "numbers", [{"eps": None}, {"weight_decay": "much"}, {"betas": 0.9}, {"betas": (0.9, None)}], ids=str
+    "numbers",
+    [{"eps": None}, {"weight_decay": "much"}, {"betas": 0.9}, {"betas": (0.9, None)}, {"eps": 1 << 2000}],
+    ids=["eps", "weight_decay", "betas", "beta2", "huge"],
 )
 def test_invalid_numbers_leave_what_steps_one_after_the_other_would_have_left(numbers, broken, specs):
     results = []
@@ -299,10 +303,79 @@ def test_invalid_numbers_leave_what_steps_one_after_the_other_would_have_left(nu
                 step(optimizers)
                 continue
             group |= numbers
-            with pytest.raises((TypeError, ValueError)):
+            with pytest.raises((TypeError, ValueError, OverflowError)):
                 step(optimizers)
+            norms = [o.grad_norm for o in optimizers]
             group |= {name: right[name] for name in numbers}
-        results.append((parameters, [o.scheduler.last_epoch for o in optimizers]))
+        results.append((parameters, norms, [o.scheduler.last_epoch for o in optimizers]))
+    assert_equal(*results)
+
+
+def lose_lr(optimizer, state):
+    del optimizer.param_groups[0]["lr"]
+
+
+def number_as_count(optimizer, state):
+    state["step"] = 3.0
+
+
+def whole_number_as_count(optimizer, state):
+    state["step"] = torch.tensor(3)
+
+
+def number_as_flag(optimizer, state):
+    optimizer.param_groups[0]["maximize"] = 0.5
+
+
+@pytest.mark.parametrize("damage", [lose_lr, number_as_count, whole_number_as_count, number_as_flag])
+def test_damage_leaves_what_steps_one_after_the_other_would_have_left(damage):
+    results = []
+    for step in (one_by_one, step_together):
+        optimizers, parameters = built([("adamw", ADAMW)] * 3)
+        for update in range(4):
+            for p in (p for each in parameters for p in each):
+                p.grad = torch.ones_like(p)
+            if update < 3:
+                step(optimizers)
+                continue
+            damage(optimizers[1], optimizers[1].state[parameters[1][0]])
+            with pytest.raises((KeyError, AttributeError, RuntimeError, TypeError)) as raised:
+                step(optimizers)
+        results.append((parameters, [o.scheduler.last_epoch for o in optimizers], str(raised.value)))
+    assert_equal(*(result[:2] for result in results))
+    assert results[0][2] == results[1][2]
+
+
+@NO_COMPILER
+def test_an_interrupt_before_anything_moves_leaves_no_scale_behind():
+    class Interrupting:
+        def __float__(self):
+            raise KeyboardInterrupt
+
+    optimizers, parameters = built([("adamw", COMPILED)] * 3)
+    for update in range(4):
+        for p in (p for each in parameters for p in each):
+            p.grad = torch.ones_like(p)
+        if update < 3:
+            step_together(optimizers)
+    optimizers[2].param_groups[0]["eps"] = Interrupting()
+    before = copy.deepcopy(parameters)
+    with pytest.raises(KeyboardInterrupt):
+        step_together(optimizers)
+    assert [o.gradient_scale for o in optimizers] == [None] * 3
+    assert_equal(before, parameters)
+
+
+@pytest.mark.parametrize("params", KINDS, ids=["fused", "compiled"])
+def test_an_optimizer_that_is_there_twice_takes_two_steps_also_without_gradients(params):
+    results = []
+    for step in (one_by_one, step_together):
+        (optimizer,), (parameters,) = built([("adamw", params)])
+        for update in range(6):
+            for p in parameters:
+                p.grad = torch.ones_like(p) if update < 3 else None
+            step([optimizer] * 2)
+        results.append((parameters, optimizer.scheduler.last_epoch, optimizer.param_groups[0]["lr"]))
     assert_equal(*results)
 
 
