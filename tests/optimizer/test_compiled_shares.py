@@ -92,32 +92,48 @@ def test_agreeing_elements_are_counted_exactly(sizes, threads):
         assert step.agreeing.tolist() == expected
 
 
+def moved(name, pair, penalty, *, in_halves):
+    """Return the tensors of two rows after a cautious step."""
+    generator = torch.Generator().manual_seed(7)
+    dtypes = [*pair[:1] * 2, *pair[1:] * (2 if name == "cautious_adam" else 1)]
+    rows = [[torch.rand(size, generator=generator).to(dtype) for dtype in dtypes] for size in (5, 40_001)]
+    for parameter, gradient, *_ in rows:
+        gradient.sub_(0.5)
+        gradient[1::9], parameter[::11] = 0.0, float("inf")
+    numbers = {
+        "cautious_adam": (0.1, 0.99, 0.01, 1e-8, 1.2, 0.1, 0.9, penalty, -1.0, 0.0, 1e-8, 3.0),
+        "cautious_sgd": (0.9, 0.5, 0.1, penalty, -1.0, 0.0, 1e-8, 0.0, 3.0),
+        "nesterov": (0.9, 0.5, 0.1, penalty, -1.0, 0.0, 1e-8, 1.0, 3.0),
+    }
+    step = native.Step("cautious_sgd" if name == "nesterov" else name, rows, [0, 0], is_noisy=True)
+    step.set_numbers([numbers[name]], 0.5)
+    gradients = [row[1] for row in rows]
+    if in_halves:
+        step.count(gradients)
+        step.move(step.agreeing.clone())
+    else:
+        step.take(gradients)
+    return rows
+
+
+def assert_equal(rows, others):
+    torch.testing.assert_close(rows, others, rtol=0, atol=0, equal_nan=True)
+
+
 @pytest.mark.parametrize("penalty", [0.0, 0.25, 1e-50])
 @pytest.mark.parametrize("pair", native_library.PAIRS, ids=str)
 @pytest.mark.parametrize("name", ["cautious_adam", "cautious_sgd", "nesterov"])
 def test_a_step_in_two_halves_is_the_whole_step_bit_for_bit(name, pair, penalty, threads):
-    generator = torch.Generator().manual_seed(7)
-    dtypes = [pair[0], pair[0], pair[1], pair[1]][: 4 if name == "cautious_adam" else 3]
-    rows = [[torch.rand(size, generator=generator).to(dtype) for dtype in dtypes] for size in (5, 40_001)]
-    for parameter, gradient, *_ in rows:
-        gradient.sub_(0.5)
-        gradient[1::9], parameter[::11] = 0.0, float("inf")  # an infinite one shows a penalty that rounds to 0
-    adam = (0.1, 0.99, 0.01, 1e-8, 1.2, 0.1, 0.9, penalty, -1.0, 0.0, 1e-8, 3.0)
-    sgd = (0.9, 0.5, 0.1, penalty, -1.0, 0.0, 1e-8, float(name == "nesterov"), 3.0)
-    found = []
-    for count, is_whole in ((1, True), (1, False), (3, False)):
+    whole = moved(name, pair, penalty, in_halves=False)
+    for count in (1, 3):
         torch.set_num_threads(count)
-        own = [[tensor.clone() for tensor in row] for row in rows]
-        step = native.Step("cautious_adam" if dtypes[3:] else "cautious_sgd", own, [0, 0], is_noisy=True)
-        step.set_numbers([adam if dtypes[3:] else sgd], 0.5)
-        if is_whole:
-            step.take([row[1] for row in own])
-        else:
-            step.count([row[1] for row in own])
-            step.move(step.agreeing.clone())
-        found.append(own)
-    for other in found[1:]:
-        torch.testing.assert_close(found[0], other, rtol=0, atol=0, equal_nan=True)
+        assert_equal(whole, moved(name, pair, penalty, in_halves=True))
+
+
+@pytest.mark.parametrize("pair", [pair for pair in native_library.PAIRS if torch.float64 not in pair], ids=str)
+@pytest.mark.parametrize("name", ["cautious_adam", "cautious_sgd", "nesterov"])
+def test_a_penalty_that_rounds_to_0_is_nothing_to_infinite_parameters(name, pair):
+    assert_equal(moved(name, pair, 0.0, in_halves=True), moved(name, pair, 1e-50, in_halves=True))
 
 
 @pytest.mark.parametrize("sizes", SIZES)
