@@ -1,9 +1,10 @@
 """The steps of several optimizers in the calls that one takes."""
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from operator import itemgetter
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,15 +52,19 @@ class _Rows:
     parameters: list[Tensor] = field(default_factory=list)
     gradients: list[Tensor] = field(default_factory=list)
     states: list[dict[str, Tensor]] = field(default_factory=list)
+    steps: list[Tensor] = field(default_factory=list)
 
-    def counts(self) -> list[Tensor]:
-        return [state["step"] for state in self.states]
+    def check(self, numbers: Iterable[float]) -> None:
+        """Collect the counts of steps; raise an error if these or `numbers` may be invalid."""
+        self.steps = [state["step"] for state in self.states]
+        if {step.dtype for step in self.steps} != {torch.float32} or {*map(Tensor.numel, self.steps)} != {1}:
+            raise TypeError("a count of steps is not a float32 scalar")
+        list(map(float, numbers))  # a whole number may be too large
 
     def take(self) -> None:
-        steps = self.counts()
         averages, squares = ([state[name] for state in self.states] for name in MOMENTS)
-        count_step(steps)
-        fused_update(self.group, self.parameters, self.gradients, averages, squares, steps)
+        count_step(self.steps)
+        fused_update(self.group, self.parameters, self.gradients, averages, squares, self.steps)
         torch.autograd.graph.increment_version(self.parameters)
 
 
@@ -164,7 +169,8 @@ def _step_joined(ready: Sequence[_Ready]) -> bool:
             return False
         raise
     for one in ready:
-        one.optimizer.gradient_scale = one.optimizer.known_norm = None
+        one.optimizer.__dict__.pop("gradient_scale", None)
+        one.optimizer.__dict__.pop("known_norm", None)
     for step in steps:
         native.take_together(*step)
     torch.autograd.graph.increment_version([p for one, _ in compiled for p in one.tensors.parameters])
@@ -196,7 +202,7 @@ def _clip_in_steps(ready: Sequence[_Ready]) -> None:
 
 def _fused_calls(ready: Sequence[_Ready]) -> list[_Rows]:
     """Return the calls that take the steps, of rows with equal numbers. Raises for numbers that may be invalid."""
-    calls: dict[Hashable, _Rows] = {}
+    calls: dict[tuple[Any, ...], _Rows] = {}
     for one in ready:
         for group, begin, end in one.tensors.groups:
             if begin < end:
@@ -205,14 +211,12 @@ def _fused_calls(ready: Sequence[_Ready]) -> list[_Rows]:
                 numbers = (*_NUMBERS(group), beta1, beta2)
                 if type(group["maximize"]) is not bool or not _PLAIN.issuperset(map(type, numbers)):
                     raise TypeError(numbers)
-                call = calls.setdefault((*map(float, numbers), first.dtype, first.device), _Rows(group))
+                call = calls.setdefault((*numbers, first.dtype, first.device), _Rows(group))
                 call.parameters += one.tensors.parameters[rows]
                 call.gradients += one.tensors.gradients[rows]
                 call.states += one.tensors.states[rows]
-    for call in calls.values():
-        steps = call.counts()
-        if {step.dtype for step in steps} != {torch.float32} or {*map(Tensor.numel, steps)} != {1}:
-            raise TypeError("a count of steps is not a float32 scalar")
+    for key, call in calls.items():
+        call.check(key[:-2])
     return list(calls.values())
 
 
