@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import torch
@@ -26,6 +26,8 @@ from .step_tensors import CheckedTensors, StepTensors
 
 _NUMBERS = itemgetter(DECOUPLED_FLAG, "lr", "weight_decay", "eps", "maximize")
 _PLAIN = frozenset({bool, int, float})
+_BEGUN = "gradient_scale", "known_norm", "grad_norm"
+"""The attributes that the begin of a step sets."""
 
 
 @dataclass
@@ -144,7 +146,7 @@ def _is_unobserved(optimizer: ScheduledOptimizer) -> bool:
 def _step(ready: Sequence[_Ready]) -> None:
     tensors = chain.from_iterable((*one.tensors.parameters, *one.tensors.gradients) for one in ready)
     seen = list(filter(None, map(Tensor.data_ptr, tensors)))  # those without elements have no address
-    seen += [id(one.optimizer) for one in ready]
+    seen += [id(one.optimizer) for one in ready]  # of one that is there twice the second step has another lr
     if len(ready) < 2 or len(set(seen)) < len(seen) or not _step_joined(ready):
         for one in ready:
             one.optimizer.step()
@@ -161,10 +163,10 @@ def _step_joined(ready: Sequence[_Ready]) -> bool:
         steps = begun_together((one.optimizer, prepared, one.tensors.gradients) for one, prepared in compiled)
         calls = _fused_calls(fused)
     except BaseException as error:  # nothing has moved
-        for (one, _), (attributes, groups) in zip(compiled, before, strict=True):
-            one.optimizer.__dict__.update(attributes)
-            for group, values in zip(one.optimizer.param_groups, groups, strict=True):
-                group |= values
+        for (one, _), (values, groups) in zip(compiled, before, strict=True):
+            one.optimizer.__dict__.update(zip(_BEGUN, values, strict=True))
+            for group, options in zip(one.optimizer.param_groups, groups, strict=True):
+                group |= options
         if isinstance(error, Exception):
             return False
         raise
@@ -182,10 +184,9 @@ def _step_joined(ready: Sequence[_Ready]) -> bool:
     return True
 
 
-def _values(optimizer: ScheduledOptimizer) -> tuple[dict[str, object], list[ParamGroup]]:
+def _values(optimizer: ScheduledOptimizer) -> tuple[tuple[Tensor | None, ...], list[ParamGroup]]:
     """Return the values that the begin of a step changes: schedule-free ones count it in their groups."""
-    attributes = {name: getattr(optimizer, name) for name in ("gradient_scale", "known_norm", "grad_norm")}
-    return attributes, [dict(group) for group in optimizer.param_groups]
+    return attrgetter(*_BEGUN)(optimizer), [dict(group) for group in optimizer.param_groups]
 
 
 def _clip_in_steps(ready: Sequence[_Ready]) -> None:
