@@ -163,6 +163,9 @@ def _compile(compiler: Sequence[str], arguments: Sequence[str]) -> None:
     except TimeoutError:
         _HANGING[key] = time.monotonic() + SECONDS_TO_RETRY
         raise
+    except (FileNotFoundError, PermissionError) as error:
+        rule = f"the C compiler {compiler[0]!r} cannot be started: {error.strerror}"
+        raise OSError(f"{rule}. Install one, or set CC to its command") from None
     if code:
         raise OSError(f"{compiler[0]} could not compile {SOURCE.name}: {messages or f'it ended with {code}'}")
 
