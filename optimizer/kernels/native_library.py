@@ -92,7 +92,7 @@ def library(step: str, dtype: torch.dtype, state_dtype: torch.dtype) -> ctypes.C
     for path in kept_libraries.kept(step, source) if source else ():
         with suppress(OSError):
             return _tested_or_discarded(path, test)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix="innerstep-", ignore_cleanup_errors=True) as folder:
         made = Path(folder) / "native.so"
         _compile(compiler, [*flags, str(SOURCE), "-o", str(made), *openmp, "-lm"])
         try:
