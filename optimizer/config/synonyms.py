@@ -17,6 +17,7 @@ _NAMES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("warmupsteps", "numwarmupsteps"): _WARMUP,
     ("scheduler", "lrscheduler", "lrschedule", "sched", "schedulertype", "lrschedulertype"): ("schedule",),
     ("maxgradnorm", "clipgradnorm", "gradclip", "clipgrad", "gradientclipval", "gradientclipping"): ("grad_clip_norm",),
+    ("fused", "foreach", "impl", "kernel", "backend"): ("implementation",),
     ("maxnorm", "gradclipnorm", "gradnormclip"): ("grad_clip_norm",),
     ("bs", "batch", "batchsize", "trainbatchsize", "localbatchsize"): ("batch_size",),
     ("perdevicetrainbatchsize", "globalbatchsize", "minibatchsize"): ("batch_size",),

@@ -102,7 +102,7 @@ def _place() -> Path | None:
     """Return where the folder should be, by the environment and the system's convention."""
     asked = os.environ.get(VARIABLE, "").strip()
     if asked:
-        return None if asked.lower() == "off" else Path(asked).absolute()
+        return None if asked.lower() == "off" else Path(os.path.expanduser(asked)).absolute()
     cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if not cache.is_absolute():  # one that is not must be ignored, by the convention
         cache = Path(os.path.expanduser("~/Library/Caches" if sys.platform == "darwin" else "~/.cache"))

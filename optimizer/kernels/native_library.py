@@ -92,7 +92,7 @@ def library(step: str, dtype: torch.dtype, state_dtype: torch.dtype) -> ctypes.C
     for path in kept_libraries.kept(step, source) if source else ():
         with suppress(OSError):
             return _tested_or_discarded(path, test)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix="innerstep-", ignore_cleanup_errors=True) as folder:
         made = Path(folder) / "native.so"
         _compile(compiler, [*flags, str(SOURCE), "-o", str(made), *openmp, "-lm"])
         try:
@@ -163,6 +163,9 @@ def _compile(compiler: Sequence[str], arguments: Sequence[str]) -> None:
     except TimeoutError:
         _HANGING[key] = time.monotonic() + SECONDS_TO_RETRY
         raise
+    except (FileNotFoundError, PermissionError) as error:
+        rule = f"the C compiler {compiler[0]!r} cannot be started: {error.strerror}"
+        raise OSError(f"{rule}. Install one, or set CC to its command") from None
     if code:
         raise OSError(f"{compiler[0]} could not compile {SOURCE.name}: {messages or f'it ended with {code}'}")
 

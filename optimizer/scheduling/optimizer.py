@@ -277,7 +277,7 @@ class ScheduledOptimizer(Optimizer):
         state_dict = fit_state_dict(self, state_dict, self.scheduler.moved)
         with without_load_pre_hooks(self):
             super().load_state_dict(state_dict)
-        restore_types(self, state_dict, always=self.caution is not None)
+        restore_types(self, state_dict)
         if self.kernel is not None and self.kernel.after_load is not None:
             self.kernel.after_load(self)
         if position is not None:

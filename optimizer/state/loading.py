@@ -186,14 +186,14 @@ def _sum_text(counts: list[int]) -> str:
 
 
 @torch.no_grad()
-def restore_types(optimizer: Optimizer, state_dict: StateDict, always: bool) -> None:
-    """Restore the saved values of the entries that torch has cast to the type of their parameter.
+def restore_types(optimizer: Optimizer, state_dict: StateDict) -> None:
+    """Restore the saved values of the entries that torch has cast, but that the class itself makes in the saved type.
+
+    These types are wider or narrower than that of their parameter.
 
     Args:
         optimizer: the optimizer that has loaded the state.
         state_dict: the loaded state, from `fit_state_dict`.
-        always: whether to restore every entry that is wider than its parameter; False: those that the class itself
-            makes in the saved type, wider or narrower.
     """
     probe = EntryProbe(optimizer)
     for group, saved in zip(optimizer.param_groups, state_dict["param_groups"], strict=True):
@@ -202,8 +202,7 @@ def restore_types(optimizer: Optimizer, state_dict: StateDict, always: bool) -> 
                 if name == "step" or not _was_cast(value, parameter):
                     continue
                 made = (probe.entries(group, parameter) or {}).get(name, EntryForm(None, False))
-                is_wider = value.dtype.itemsize > parameter.dtype.itemsize
-                if (always and is_wider) or made.dtype == value.dtype:
+                if made.dtype == value.dtype:
                     optimizer.state[parameter][name] = value.to(parameter.device, copy=True)
 
 

@@ -191,10 +191,17 @@ def names_by_id(groups: list[ParamGroup]) -> dict[int, str]:
     """Return the names of the parameters by their keys in the groups of a state dict.
 
     Raises:
-        ValueError: A group has no names.
+        ValueError: A group has no names, or not one for each of its parameters.
     """
     if not has_names(groups):
         raise ValueError("this optimizer does not know its parameters' names: build it from named_parameters()")
+    for place, group in enumerate(groups):
+        found, expected = len(group["param_names"]), len(group["params"])
+        if found != expected:
+            raise ValueError(
+                f"param_groups.{place}.param_names: must be as many as the group's parameters, {expected}; got {found}."
+                " Take the name of a parameter out of the group together with the parameter."
+            )
     return {
         param_id: name for group in groups for param_id, name in zip(group["params"], group["param_names"], strict=True)
     }

@@ -132,7 +132,7 @@ def keep_saved(optimizer: Optimizer, state_dict: StateDict) -> None:
 
 def put_back(optimizer: Optimizer) -> None:
     """Load-state-dict post-hook: give half-precision parameters the state as it was saved, without torch's rounding to
-    the parameter's type."""
+    the parameter's type; what was saved in float64 is in float32 then, as their state is."""
     saved: StateDict = optimizer.__dict__.pop("_saved_state")
     ids = [param_id for group in saved["param_groups"] for param_id in group["params"]]
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -145,7 +145,8 @@ def put_back(optimizer: Optimizer) -> None:
 def _without_rounding(value: object, saved: object) -> object:
     if isinstance(value, Tensor):
         if isinstance(saved, Tensor) and saved.is_floating_point() and saved.dtype != value.dtype:
-            return saved.detach().to(value.device, copy=True)
+            dtype = torch.float32 if saved.dtype == torch.float64 else saved.dtype
+            return saved.detach().to(value.device, dtype, copy=True)
         return value
     return _map_items(value, lambda key, item: _without_rounding(item, _item_at(saved, key)))
 

@@ -38,8 +38,12 @@ def extent_bytes(tensor: Tensor) -> int:
 
 
 def parameter_labels(group: ParamGroup) -> list[str]:
-    """Return a label for each parameter of a group, for messages: its name, where the group has names."""
-    return [f"parameter {name!r}" for name in group.get("param_names", ())] or ["a parameter"] * len(group["params"])
+    """Return a label for each parameter of a group, for messages: its name, where the group has one for each.
+
+    Parameters that were taken out of a group later have left their names there.
+    """
+    names, count = group.get("param_names", ()), len(group["params"])
+    return [f"parameter {name!r}" for name in names] if len(names) == count else ["a parameter"] * count
 
 
 def check_memory(tensor: Tensor, what: str) -> None:

@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 import torch
+from conftest import NO_COMPILER
 from torch import nn
 
 from optimizer import (
@@ -121,6 +122,26 @@ def test_a_state_in_half_precision_is_taken_by_every_implementation():
         train(module, optimizer, range(3, 5))
         assert all(p.isfinite().all() for p in module.parameters())
         assert {value.dtype for state in optimizer.state.values() for value in state.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("resumed", [by_state_dict, by_name, by_files])
+@pytest.mark.parametrize("implementation", ["auto", "single", pytest.param("compiled", marks=NO_COMPILER)])
+@pytest.mark.parametrize("key", ["adamw", "sgd"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_state_of_a_float64_model_continues_in_a_shorter_type_as_float32(key, implementation, dtype, resumed, tmp_path):
+    double, short = Net(torch.float64), Net(dtype)
+    optimizer = built(double, key, "single")
+    train(double, optimizer, range(2))
+    fresh = resumed(double, optimizer, built(short, key, implementation), tmp_path)
+    saved = {p: optimizer.state[q] for p, q in zip(short.parameters(), double.parameters(), strict=True)}
+    for p, entries in saved.items():
+        for name in entries.keys() - {"step"}:
+            assert fresh.state[p][name].dtype == torch.float32
+            assert torch.equal(fresh.state[p][name], entries[name].float())
+    average = "exp_avg" if key == "adamw" else "momentum_buffer"
+    before = fresh.state[short.matrix][average].clone()
+    train(short, fresh, [2])  # a short type may not show so small a step
+    assert not torch.equal(fresh.state[short.matrix][average], before)
 
 
 def test_a_step_that_the_scaler_skips_makes_no_state_and_a_scheduler_of_torchs_still_sees_the_steps(recwarn):

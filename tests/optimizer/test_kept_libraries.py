@@ -279,6 +279,7 @@ def test_nothing_is_kept_when_it_is_turned_off(compiler, tmp_path, monkeypatch, 
     ("variables", "place"),
     [
         ({"INNERSTEP_CACHE": "{0}/a b", "XDG_CACHE_HOME": "{0}/c"}, "a b"),
+        ({"INNERSTEP_CACHE": "~/d", "HOME": "{0}/home"}, "home/d"),
         ({"INNERSTEP_CACHE": "", "XDG_CACHE_HOME": "{0}/c"}, "c/innerstep"),
         ({"INNERSTEP_CACHE": " ", "XDG_CACHE_HOME": "c", "HOME": "{0}/home"}, "home/.cache/innerstep"),
     ],

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from conftest import NO_COMPILER
 from pydantic import ValidationError
 from torch import nn
 
-from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon
+from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon, named_state
 
 
 class Policy(nn.Module):
@@ -212,3 +213,20 @@ def test_a_parameter_that_comes_twice_is_named():
         OPTIMIZER_BUILDER_REGISTRY["adamw"]().build([*module.named_parameters(), ("again", module.weight)])
     with pytest.raises(ValueError, match="occurs twice"):
         OPTIMIZER_BUILDER_REGISTRY["adamw"]().build([{"params": module.weight}, {"params": module.parameters()}])
+
+
+@pytest.mark.parametrize("implementation", [pytest.param("compiled", marks=NO_COMPILER), "fused", "single"])
+@pytest.mark.parametrize("params", [{}, {"use_cautious_optimizer": True}], ids=["plain", "cautious"])
+def test_a_parameter_taken_out_of_a_group_stays_and_the_others_step(implementation, params):
+    module = nn.Linear(3, 2)
+    optimizer = built("adamw", module, implementation=implementation, weight_decay=0.0, lr=0.5, **params)
+    before = [p.detach().clone() for p in (module.weight, module.bias)]
+    module.weight.grad, module.bias.grad = torch.ones(2, 3), torch.ones(2)
+    optimizer.param_groups[0]["params"].remove(module.weight)  # as after a freeze; its name is left in the group
+    optimizer.step()
+    assert torch.equal(module.weight, before[0])
+    torch.testing.assert_close(module.bias, before[1] - 0.5)
+    with pytest.raises(ValueError, match=r"param_groups\.0\.param_names: .*parameters, 1; got 2.*Take the name"):
+        named_state(optimizer)
+    optimizer.param_groups[0]["param_names"].remove("weight")
+    assert named_state(optimizer).tensors.keys() == {"bias/exp_avg", "bias/exp_avg_sq", "bias/step"}

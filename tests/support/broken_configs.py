@@ -156,6 +156,8 @@ SYNONYMS = [
         ("learning_rate", at((LR, "        learning_rate: 1e-3")), "23:9", "head.params.learning_rate", "mean 'lr'?"),
         ("wd", after(LR, "        wd: 0.1"), "24:9", "head.params.wd", "did you mean 'weight_decay'?"),
         ("beta1", at((BETAS, "        beta1: 0.9")), "24:9", "head.params.beta1", "did you mean 'betas'?"),
+        ("fused", after(LR, "        fused: true"), "24:9", "head.params.fused", "did you mean 'implementation'?"),
+        ("foreach", after(LR, "        foreach: true"), "24:9", "params.foreach", "did you mean 'implementation'?"),
         ("epsilon", after(LR, "        epsilon: 1e-8"), "24:9", "head.params.epsilon", "did you mean 'eps'?"),
         ("lr_scheduler", at((SCHEDULE, "        lr_scheduler: {}")), "25:9", "params.lr_scheduler", "mean 'schedule'?"),
         (
