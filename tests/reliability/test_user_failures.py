@@ -57,7 +57,11 @@ def test_a_failure_names_update_and_line_and_saves(tmp_path, quiet, way, save_as
 
 
 @pytest.mark.parametrize("others_from", [0, 3, 99])
-@pytest.mark.parametrize("changed", [{}, {"accumulate": 2}, {"save_async": True, "precision": "bf16"}], ids=str)
+@pytest.mark.parametrize(
+    "changed",
+    [{}, {"accumulate": 2}, {"save_async": True, "precision": "bf16"}, {"on_nonfinite": "continue"}],
+    ids=str,
+)
 def test_an_update_that_failed_draws_the_same_numbers_when_it_is_made_again(tmp_path, quiet, others_from, changed):
     """Of every generator; from where the run draws: Python's and numpy's are followed once they have moved."""
     for at, name in (([9], "failed"), ([], "whole")):

@@ -99,3 +99,16 @@ def test_a_failure_while_the_run_ends_is_reported(manager, monkeypatch):
     monkeypatch.setattr(saving, "write_checkpoint", fails)
     with pytest.raises(saving.SaveError, match="No space left"), manager:
         manager.save(1, {WEIGHTS: {"weight": torch.ones(2)}})
+
+
+def test_where_the_system_refuses_a_thread_the_next_save_is_possible(manager, monkeypatch):
+    def refused(*_):
+        raise RuntimeError("can't start new thread")
+
+    with manager:
+        with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="start new thread"):
+            patch.setattr(threading.Thread, "start", refused)
+            manager.save(1, {WEIGHTS: {"weight": torch.ones(2)}})
+        assert not manager.holds(1)
+        manager.save(2, {WEIGHTS: {"weight": torch.ones(2)}})
+    assert written(manager, 2).equal(torch.ones(2))

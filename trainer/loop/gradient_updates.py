@@ -88,7 +88,6 @@ class GradientUpdater:
         self._backward: set[str] = set()
         self._losses: dict[tuple[str, ...], list[Tensor]] = {}
         self._last_step: dict[str, int] = {}
-        self._precision = rules.precision
         self._scaler = torch.amp.GradScaler(world.device.type) if rules.precision == "fp16" else None
         named = {name: trainable_parameters(components[name]) for name in optimizers}
         self._parameters = {name: [*parameters.values()] for name, parameters in named.items()}
@@ -105,7 +104,7 @@ class GradientUpdater:
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context for forward passes: mixed precision where the run asks for it."""
-        return autocast(self._precision, self._device)
+        return autocast(self.rules.precision, self._device)
 
     def begin_update(self, update: int, sizes: Sequence[int]) -> None:
         """Begin an update.
@@ -120,8 +119,7 @@ class GradientUpdater:
         self.stepped.clear()
         self._losses.clear()
         self._rng.take()
-        if self.rules.on_nonfinite != "continue":
-            self._statistics.take()
+        self._statistics.take()
         if len(sizes) > 1:
             self._clear_gradients(self._parameters)
 
@@ -138,7 +136,7 @@ class GradientUpdater:
             components: Their names, frozen ones are left out; without a name, all whose turn it is by their `every`.
 
         Raises:
-            ValueError: `loss` has no gradient.
+            ValueError: `loss` has no gradient, or a component is named twice.
             KeyError: There is no component of this name.
             ConfigError: The objective and the config do not fit each other.
             NonFiniteError: A value is not finite, under the rule "stop". No component has moved.
@@ -252,7 +250,7 @@ class GradientUpdater:
         if self._may_step(names):
             if self.rules.grad_clip_norm:
                 self._norms.clip(names, self._gradients_in_model_order, self.rules.grad_clip_norm)
-            if _MANY <= len(names) == len({*names}) and self._scaler is None and self.lrs.keys() >= {*names}:
+            if len(names) >= _MANY and self._scaler is None and self.lrs.keys() >= {*names}:
                 step_together(map(self._optimizer_to_step, names))
             else:
                 for name in names:
@@ -272,6 +270,8 @@ class GradientUpdater:
         """Return the named components, or all whose turn this update is, without frozen ones."""
         if not components:
             return tuple(name for name in self.optimizers if self.is_due(name))
+        if len({*components}) < len(components):
+            raise ValueError(f"a step must name each component once; got {', '.join(components)}")
         for name in components:
             if name not in self._components:
                 raise KeyError(f"there is no component {name!r} to step")
