@@ -159,7 +159,7 @@ def test_with_a_loss_scale_a_component_that_overflows_is_left_out():
 def test_a_skipped_update_leaves_no_scale_behind():
     parts = components()
     updater = updater_of(parts, None, 0.5, on_nonfinite="skip")
-    updater.restore_statistics = lambda: None
+    updater.restore_buffers = lambda: None
     updated(updater, parts, 1, factor=math.nan)
     twins, _, _ = one_by_one(None, 0.5, updates=2)
     for update in range(2):

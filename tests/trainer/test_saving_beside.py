@@ -106,9 +106,10 @@ def test_where_the_system_refuses_a_thread_the_next_save_is_possible(manager, mo
         raise RuntimeError("can't start new thread")
 
     with manager:
-        with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="start new thread"):
+        with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, "start", refused)
-            manager.save(1, {WEIGHTS: {"weight": torch.ones(2)}})
+            with pytest.raises(RuntimeError, match="start new thread"):
+                manager.save(1, {WEIGHTS: {"weight": torch.ones(2)}})
         assert not manager.holds(1)
         manager.save(2, {WEIGHTS: {"weight": torch.ones(2)}})
     assert written(manager, 2).equal(torch.ones(2))

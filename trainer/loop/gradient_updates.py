@@ -22,10 +22,10 @@ from ..splitting.parts import in_model_order
 from .agreed_gradients import AgreedGradients
 from .averaged_weights import MovingAverages
 from .backward_pass import BackwardPass, check_loss
+from .buffer_snapshot import BufferSnapshot
 from .gradient_norms import GradientNorms
 from .nonfinite import all_finite, describe_nonfinite
 from .rules import Rules, autocast
-from .running_statistics import StatisticsSnapshot
 from .timed_freezing import TimedFreezing
 
 _LOWEST_SCALE = 1.0
@@ -96,7 +96,7 @@ class GradientUpdater:
         self._agreed = None if world.averages is None else AgreedGradients(world, named)
         self._ordered: dict[tuple[str, ...], list[nn.Parameter]] = {}
         self._passes: dict[tuple[str, ...], BackwardPass] = {}
-        self._statistics = StatisticsSnapshot(components[name] for name in optimizers)
+        self._buffers = BufferSnapshot(components[name] for name in optimizers)
         self._rng = RngSnapshot()
         self._checks_values = rules.on_nonfinite != "continue" or self._scaler is not None
         self._checked: int | None = None
@@ -119,7 +119,7 @@ class GradientUpdater:
         self.stepped.clear()
         self._losses.clear()
         self._rng.take()
-        self._statistics.take()
+        self._buffers.take()
         if len(sizes) > 1:
             self._clear_gradients(self._parameters)
 
@@ -203,9 +203,9 @@ class GradientUpdater:
         """Return the mean of `values` over the samples of the present batch, those in other processes included."""
         return mean_over(self._world, values, len(self._world.share(self.sizes[self.batch_index])) > 0)
 
-    def restore_statistics(self) -> None:
-        """Restore the running statistics of before the update, whose batches may have left NaNs in them."""
-        self._statistics.restore()
+    def restore_buffers(self) -> None:
+        """Restore the buffers of before the update, whose batches may have left NaNs in them."""
+        self._buffers.restore()
 
     def restore_rng(self) -> None:
         """Restore the random generators of before the update, so that it draws the same numbers when made again."""
@@ -363,7 +363,7 @@ class GradientUpdater:
         found = describe_nonfinite(self._world, losses, self.batch, {name: self._components[name] for name in names})
         if rule == "stop":
             raise NonFiniteError(found)
-        self.restore_statistics()
+        self.restore_buffers()
         self._count_skipped(names)
         number = self.skipped[names[0]]
         if number & (number - 1) == 0:  # 1, 2, 4, 8 …: a long series would flood the log
