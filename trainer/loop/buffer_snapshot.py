@@ -29,13 +29,14 @@ class BufferSnapshot:
     """A copy of the buffers of `components`, to restore after an update that is left out or made again.
 
     A forward pass writes them: one batch with a NaN would leave NaNs in running statistics for good. Most buffers never
-    change; these are copied once.
+    change; these are copied once. PyTorch counts the writes of a tensor, except those of `batch_norm`: its layers'
+    statistics are therefore copied each time, and those that a custom layer hands to the function are not followed.
     """
 
     def __init__(self, components: Iterable[nn.Module]) -> None:
         modules = list(components)
         self._statistics = [buffer for each in modules for _, buffer in statistics_of(each)]
-        """Copied each time: PyTorch's layers write some of them without a count."""
+        """Copied each time."""
         self._copies: list[Tensor] = []
         known = set(map(id, self._statistics))
         self._places: list[tuple[_Buffers, str]] = [

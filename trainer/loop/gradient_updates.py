@@ -81,7 +81,7 @@ class GradientUpdater:
         self.stepped, self.lrs, self.gradient_metrics, self.turns, self.skipped = set(), {}, {}, {}, {}
         self.update, self.batch_index = 0, 0
         self.batch: Batch = {}
-        self._components, self._world, self._device, self._log = components, world, world.device, log
+        self._components, self._world, self._log = components, world, log
         self._averages = averages
         self._overflowed: set[str] = set()
         """The components whose present step the loss scaler leaves out."""
@@ -104,7 +104,7 @@ class GradientUpdater:
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context for forward passes: mixed precision where the run asks for it."""
-        return autocast(self.rules.precision, self._device)
+        return autocast(self.rules.precision, self._world.device)
 
     def begin_update(self, update: int, sizes: Sequence[int]) -> None:
         """Begin an update.
