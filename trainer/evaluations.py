@@ -43,14 +43,14 @@ class Evaluations:
         self._run, self._policy = run, None
         self._sources: dict[str, MetricSource] = {}
         waiting = monitored(run.config, run.optimizers)
-        trained = {TRAIN_PREFIX + name for name in named_values(outcome)}
+        trained = [TRAIN_PREFIX + name for name in named_values(outcome)]
         if run.data.held_out is not None:
             names = list(named_values(outcome))
             self._sources[HELD_OUT] = MetricSource(names, train.eval_every, "train.eval_every")
         if train.evaluation is not None:
             self._policy = PolicyEvaluation(train.evaluation, run.objective, run.world)
             known = {HELD_OUT_PREFIX + name for source in self._sources.values() for name in source.metrics}
-            wanted = [name.removeprefix(HELD_OUT_PREFIX) for _, name in waiting if name not in known | trained]
+            wanted = [name.removeprefix(HELD_OUT_PREFIX) for _, name in waiting if name not in known.union(trained)]
             with run.own_state.kept(), gathered(run.components.values()), failing_together(run.world):
                 names = self._policy.check(run.components, run.config.seed, wanted)
             self._sources[EPISODES] = MetricSource(names, train.evaluation.every, "train.evaluation.every")

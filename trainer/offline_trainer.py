@@ -212,8 +212,7 @@ class OfflineTrainer:
                 for notice in self._step_count_notices():
                     self.log(notice)
             if agreement.signal is not None:  # one that comes later than this is for the next update
-                if not self.checkpoints.holds(self.step):
-                    self.save(is_last=True)
+                self._save_last()
                 agreement.exchange()  # one process alone may have failed to write the last lines
                 break
             if self.early_stopping.is_over:
@@ -238,9 +237,9 @@ class OfflineTrainer:
         agreement.exchange()
         if self.evaluation_is_due and agreement.signal is None:
             self._evaluate(metrics, progress, agreement)
-            if self.early_stopping.is_over and not self.checkpoints.holds(self.step):
+            if self.early_stopping.is_over:
                 agreement.catch_up()
-                self.save(is_last=True)
+                self._save_last()
             agreement.exchange()
 
     def _evaluate(
@@ -315,6 +314,12 @@ class OfflineTrainer:
             check_same_state(self, progress.values)
             files = {**self.contents.make(progress), **self.own_state.files()}
             self.checkpoints.save(self.step, files, is_last)
+
+    def _save_last(self) -> None:
+        """Write the last checkpoint of a run that ends early, unless it is written; one that failed, again."""
+        self.checkpoints.wait()
+        if not self.checkpoints.holds(self.step):
+            self.save(is_last=True)
 
     @property
     def sharded(self) -> list[str]:

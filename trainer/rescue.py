@@ -162,7 +162,7 @@ def _rescue(run: Run, failure: str, hint: str = "") -> str:
     moved = run.updater.stepped if in_update else set()
     try:
         if in_update and not moved:
-            run.updater.restore_statistics()
+            run.updater.restore_buffers()
             run.updater.restore_rng()
         check_weights(run.components, run.averages.named_tensors())
         if moved:

@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from conftest import DIGITS, files_of, finish, metrics_of, start
+from conftest import DIGITS, NO_COMPILER, files_of, finish, metrics_of, start
 
 pytestmark = pytest.mark.slow
 
@@ -28,16 +28,27 @@ def assert_same_run(run, whole):
     assert metrics_of(run) == metrics_of(whole)
 
 
-def test_killed_after_a_checkpoint_and_resumed(whole, tmp_path):
-    run = tmp_path / "run"
-    process = start("train", DIGITS, *OPTIONS, f"--train.run_dir={run}")
+def killed_and_resumed(run, options):
+    process = start("train", DIGITS, *options, f"--train.run_dir={run}")
     while not (run / "checkpoints/step_00000040").exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert "resuming after" in finish(start("resume", run))
-    assert_same_run(run, whole[0])
+
+
+def test_killed_after_a_checkpoint_and_resumed(whole, tmp_path):
+    killed_and_resumed(tmp_path / "run", OPTIONS)
+    assert_same_run(tmp_path / "run", whole[0])
+
+
+@NO_COMPILER
+def test_with_batches_of_one_size_compiled_modules_resume_too(tmp_path):
+    options = [*OPTIONS, "--train.compile=true", "--data.drop_last=true"]
+    finish(start("train", DIGITS, *options, f"--train.run_dir={tmp_path / 'whole'}"))
+    killed_and_resumed(tmp_path / "run", options)
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
 @pytest.mark.parametrize("seed", range(2))

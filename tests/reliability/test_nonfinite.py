@@ -118,27 +118,31 @@ def test_skipped_updates_move_nothing_and_are_counted(tmp_path, printed):
     assert "second: skipped 3 updates, as values were not finite" in text
 
 
-def spoilt_normed(run, **changed):
+def spoilt(run, kind="normed", **changed):
     optims = {"first": ADAMW, "second": ADAMW}
-    made = config(run, two(), optims, data={"type": "spoilt_noise"}, eval_every=1, **changed)
+    made = config(
+        run, {name: {"type": kind} for name in optims}, optims, data={"type": "spoilt_noise"}, eval_every=1, **changed
+    )
     made["plugins"].append("sample_faulty_parts")
     return made
 
 
-def test_a_skipped_batch_leaves_the_running_statistics_alone(tmp_path, printed):
+@pytest.mark.parametrize("kind", ["normed", "observant"])
+def test_a_skipped_batch_leaves_the_running_statistics_alone(tmp_path, printed, kind):
     run = tmp_path / "run"
-    train(spoilt_normed(run, on_nonfinite="skip"), console=printed)
+    train(spoilt(run, kind, on_nonfinite="skip"), console=printed)
     lines = metrics_of(run)
     assert next(line["step"] for line in lines if line.get("skipped/first") == 1) == 3
     assert all(line["loss"] is not None for line in lines if line["split"] == "held_out")
     assert are_finite(run)
 
 
+@pytest.mark.parametrize("kind", ["normed", "observant"])
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_a_batch_that_stops_a_run_takes_nothing_with_it(tmp_path, printed, accumulate):
+def test_a_batch_that_stops_a_run_takes_nothing_with_it(tmp_path, printed, accumulate, kind):
     run = tmp_path / "run"
     with pytest.raises(NonFiniteError, match="The newest finite checkpoint: after"):
-        train(spoilt_normed(run, accumulate=accumulate), console=printed)
+        train(spoilt(run, kind, accumulate=accumulate), console=printed)
     assert are_finite(run)
     resume(run, {"train.on_nonfinite": "skip"}, console=printed)
     assert are_finite(run)

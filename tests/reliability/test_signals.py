@@ -64,6 +64,22 @@ def at_update(number, then=None):
     offline_trainer.training_loop, checkpoint_writing.write_json = signalled, again
 
 
+def while_the_disk_hangs(seconds, marker):
+    """Press Ctrl-C twice while a thread writes to a disk that does not answer for so long."""
+    from trainer.checkpoint import writing as checkpoint_writing
+
+    def hanging(path, *given):
+        if path.parts[-2:] == ("first", "model.safetensors"):
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.5)  # the main thread has to take each
+            time.sleep(seconds)
+            marker.touch()
+        return write_tensors(path, *given)
+
+    write_tensors, checkpoint_writing.write_tensors = checkpoint_writing.write_tensors, hanging
+
+
 def at_evaluation(number):
     from trainer import evaluations
 
@@ -133,6 +149,15 @@ def test_a_second_signal_ends_it_at_once(lives, whole, tmp_path, number, code, s
     assert "Traceback" not in printed
     faults.check_what_is_there(run)
     assert not (run / "checkpoints" / f"step_{STEP:08d}").exists()
+    assert whole.differences(taken_up(lives, run)) == []
+
+
+@MODES
+def test_a_second_interrupt_does_not_wait_for_a_disk_that_hangs(lives, whole, tmp_path, save_async):
+    run, marker = tmp_path / "run", tmp_path / "waited"
+    arguments = ["train", written(run, save_async=save_async)]
+    ended, printed = command(lives, arguments, run, while_the_disk_hangs, 10.0, marker)
+    assert (ended, marker.exists()) == (130, False), printed
     assert whole.differences(taken_up(lives, run)) == []
 
 

@@ -57,7 +57,11 @@ def test_a_failure_names_update_and_line_and_saves(tmp_path, quiet, way, save_as
 
 
 @pytest.mark.parametrize("others_from", [0, 3, 99])
-@pytest.mark.parametrize("changed", [{}, {"accumulate": 2}, {"save_async": True, "precision": "bf16"}], ids=str)
+@pytest.mark.parametrize(
+    "changed",
+    [{}, {"accumulate": 2}, {"save_async": True, "precision": "bf16"}, {"on_nonfinite": "continue"}],
+    ids=str,
+)
 def test_an_update_that_failed_draws_the_same_numbers_when_it_is_made_again(tmp_path, quiet, others_from, changed):
     """Of every generator; from where the run draws: Python's and numpy's are followed once they have moved."""
     for at, name in (([9], "failed"), ([], "whole")):
@@ -75,6 +79,22 @@ def test_an_update_that_failed_draws_the_same_numbers_when_it_is_made_again(tmp_
     assert "rng.safetensors" in tensors
     for name in tensors:
         assert (failed / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("rule", ["stop", "skip", "continue"])
+def test_an_update_that_failed_leaves_all_buffers_as_they_were_before_it(tmp_path, quiet, rule):
+    for at, name in (([9], "failed"), ([], "whole")):
+        optims = {"first": ADAMW, "second": ADAMW}
+        often = {"save_every": None if at else 9, "on_nonfinite": rule}
+        made = faulty(tmp_path / name, "explode", at, optims=optims, **often)
+        made["model"]["components"] = {"first": {"type": "observant"}, "second": {"type": "observant"}}
+        if at:
+            assert told_by(made, quiet).startswith("update 9 (")
+        else:
+            train(made, console=quiet)
+    for name in ("first/model.safetensors", "second/model.safetensors"):
+        failed, whole = (tmp_path / run / "checkpoints/step_00000009" / name for run in ("failed", "whole"))
+        assert failed.read_bytes() == whole.read_bytes()
 
 
 @pytest.mark.parametrize("workers", [0, 2])

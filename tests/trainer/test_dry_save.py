@@ -112,6 +112,19 @@ def test_nans_and_negative_zeros_come_back(tmp_path, monkeypatch):
     OfflineTrainer(load_config(with_first(tmp_path, "Odd")), QUIET)
 
 
+def test_an_expanded_buffer_that_is_not_saved_is_left_as_it_is(tmp_path, monkeypatch):
+    """PyTorch refuses to write into it, also the same values."""
+    import sample_trouble_parts
+
+    class Expanded(sample_trouble_parts.TwoLayers):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("ones", torch.ones(1).expand(4), persistent=False)
+
+    monkeypatch.setattr(sample_trouble_parts, "Expanded", Expanded, raising=False)
+    assert train(with_first(tmp_path / "run", "Expanded"), console=QUIET).step == 12
+
+
 def test_extra_state_is_saved_and_resumed(tmp_path):
     for name in ("whole", "parts"):
         train(with_first(tmp_path / name, "Counts", save_every=5), console=QUIET)

@@ -1,13 +1,20 @@
 """Saving beside training: the values of the moment of the save, and the memory of the copy."""
 
 import gc
+import io
+import os
+import signal
 import threading
 import weakref
 
 import pytest
 import torch
+from rich.console import Console
+from sample_runs import ADAMW, MLPS, config
 
+from trainer import SaveError, StoppedBySignal, offline_trainer, train
 from trainer.checkpoint import manager as saving
+from trainer.checkpoint import writing
 from trainer.checkpoint.directory import verify
 from trainer.checkpoint.manager import CheckpointManager
 from trainer.checkpoint.shares import Share
@@ -99,3 +106,78 @@ def test_a_failure_while_the_run_ends_is_reported(manager, monkeypatch):
     monkeypatch.setattr(saving, "write_checkpoint", fails)
     with pytest.raises(saving.SaveError, match="No space left"), manager:
         manager.save(1, {WEIGHTS: {"weight": torch.ones(2)}})
+
+
+def test_where_the_system_refuses_a_thread_the_next_save_is_possible(manager, monkeypatch):
+    def refused(*_):
+        raise RuntimeError("can't start new thread")
+
+    with manager:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refused)
+            with pytest.raises(RuntimeError, match="start new thread"):
+                manager.save(1, {WEIGHTS: {"weight": torch.ones(2)}})
+        assert not manager.holds(1)
+        manager.save(2, {WEIGHTS: {"weight": torch.ones(2)}})
+    assert written(manager, 2).equal(torch.ones(2))
+
+
+@pytest.fixture
+def fails_at(monkeypatch):
+    """Return a function that lets files of the checkpoint after some updates not be written, so many times."""
+
+    def fail(step, times):
+        failures, write_tensors = iter(range(times)), writing.write_tensors
+
+        def written(path, *given):
+            if f"step_{step:08d}" in path.parts and next(failures, None) is not None:
+                raise OSError(28, "No space left on device", str(path))
+            return write_tensors(path, *given)
+
+        monkeypatch.setattr(writing, "write_tensors", written)
+
+    return fail
+
+
+def trained(run, **changed):
+    made = config(
+        run,
+        MLPS,
+        {"first": ADAMW, "second": ADAMW},
+        save_async=True,
+        save_every=1,
+        on_save_error="continue",
+        **changed,
+    )
+    return train(made, console=Console(file=io.StringIO()))
+
+
+IMPATIENT = {"eval_every": 2, "early_stopping": {"monitor": "val_loss", "patience": 1, "min_delta": 100.0}}
+
+
+def test_the_last_checkpoint_of_a_run_that_ends_early_is_written_again_after_a_failure(tmp_path, fails_at):
+    fails_at(4, 1)
+    assert trained(tmp_path / "run", **IMPATIENT).step == 4
+    assert (tmp_path / "run/checkpoints/latest").read_text() == "step_00000004\n"
+
+
+def test_a_run_that_ends_early_and_cannot_be_saved_has_not_succeeded(tmp_path, fails_at):
+    fails_at(4, 1000)
+    with pytest.raises(SaveError, match=r"after 4 updates failed: .*No space left.*checkpoint: after 3 updates"):
+        trained(tmp_path / "run", **IMPATIENT)
+
+
+def test_the_last_checkpoint_before_a_signal_is_written_again_after_a_failure(tmp_path, fails_at, monkeypatch):
+    updates = offline_trainer.training_loop
+
+    def signalled(*given):
+        for report in updates(*given):
+            if report.step == 6:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield report
+
+    monkeypatch.setattr(offline_trainer, "training_loop", signalled)
+    fails_at(7, 1)
+    with pytest.raises(StoppedBySignal, match="stopped after 7 updates; they are saved"):
+        trained(tmp_path / "run")
+    assert (tmp_path / "run/checkpoints/latest").read_text() == "step_00000007\n"

@@ -25,8 +25,9 @@ class BackgroundWriter:
 
     def start(self, write: Callable[[], None]) -> None:
         """Call `write` in a thread."""
-        self._thread = threading.Thread(target=write, daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=write, daemon=True)
+        thread.start()  # the system may refuse another thread
+        self._thread = thread
 
     def wait(self) -> None:
         """Wait for the thread, if there is one."""

@@ -3,9 +3,9 @@
 import errno
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import xxhash
@@ -114,13 +114,26 @@ def _write_files(folder: Path, files: Files) -> tuple[JsonObject, bool]:
     for each in inside:
         each.mkdir()
     largest_first = sorted(files, key=lambda name: -_size_bytes(files[name]))
-    with ThreadPoolExecutor(_WRITERS) as pool:  # one file is flushed while the next is written
+    with _writers() as pool:  # one file is flushed while the next is written
         described = pool.map(lambda name: _write_file(folder / name, files[name]), largest_first)
         is_finite = not nonfinite_names(files)
         listed = dict(zip(largest_first, described, strict=True))
     for each in inside:
         flush(each)
     return listed, is_finite
+
+
+@contextmanager
+def _writers() -> Iterator[ThreadPoolExecutor]:
+    """Yield threads that write files, and wait for them, unless the process must stop at once: a disk may hang."""
+    pool, waits = ThreadPoolExecutor(_WRITERS), True
+    try:
+        yield pool
+    except KeyboardInterrupt:
+        waits = False
+        raise
+    finally:
+        pool.shutdown(waits, cancel_futures=True)
 
 
 def _size_bytes(content: Mapping[str, object]) -> int:

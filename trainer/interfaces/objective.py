@@ -74,8 +74,8 @@ class Updater(Protocol):
 
         Args:
             loss: A scalar.
-            components: Names. A frozen component is skipped. Without a name, all components whose turn it is by the
-                `every` of their optimizers are updated.
+            components: Names, each once. A frozen component is skipped. Without a name, all components whose turn it is
+                by the `every` of their optimizers are updated.
         """
         ...
 

@@ -69,7 +69,7 @@ class GradientNorms:
         if len(others) == len(components):
             clip_to_norm(gradients, max_norm, keep_overflowed=True)
             return
-        known = self._norms.keys() & set(components)  # an objective may name one twice
+        known = self._norms.keys() & set(components)
         norms = [*(self._norms[name] for name in sorted(known)), total_norm(gradients)]
         dtype = reduce(torch.promote_types, (norm.dtype for norm in norms))
         joint = torch.tensor(math.hypot(*map(float, norms)), dtype=dtype, device="cpu")

@@ -22,10 +22,10 @@ from ..splitting.parts import in_model_order
 from .agreed_gradients import AgreedGradients
 from .averaged_weights import MovingAverages
 from .backward_pass import BackwardPass, check_loss
+from .buffer_snapshot import BufferSnapshot
 from .gradient_norms import GradientNorms
 from .nonfinite import all_finite, describe_nonfinite
 from .rules import Rules, autocast
-from .running_statistics import StatisticsSnapshot
 from .timed_freezing import TimedFreezing
 
 _LOWEST_SCALE = 1.0
@@ -81,14 +81,13 @@ class GradientUpdater:
         self.stepped, self.lrs, self.gradient_metrics, self.turns, self.skipped = set(), {}, {}, {}, {}
         self.update, self.batch_index = 0, 0
         self.batch: Batch = {}
-        self._components, self._world, self._device, self._log = components, world, world.device, log
+        self._components, self._world, self._log = components, world, log
         self._averages = averages
         self._overflowed: set[str] = set()
         """The components whose present step the loss scaler leaves out."""
         self._backward: set[str] = set()
         self._losses: dict[tuple[str, ...], list[Tensor]] = {}
         self._last_step: dict[str, int] = {}
-        self._precision = rules.precision
         self._scaler = torch.amp.GradScaler(world.device.type) if rules.precision == "fp16" else None
         named = {name: trainable_parameters(components[name]) for name in optimizers}
         self._parameters = {name: [*parameters.values()] for name, parameters in named.items()}
@@ -97,7 +96,7 @@ class GradientUpdater:
         self._agreed = None if world.averages is None else AgreedGradients(world, named)
         self._ordered: dict[tuple[str, ...], list[nn.Parameter]] = {}
         self._passes: dict[tuple[str, ...], BackwardPass] = {}
-        self._statistics = StatisticsSnapshot(components[name] for name in optimizers)
+        self._buffers = BufferSnapshot(components[name] for name in optimizers)
         self._rng = RngSnapshot()
         self._checks_values = rules.on_nonfinite != "continue" or self._scaler is not None
         self._checked: int | None = None
@@ -105,7 +104,7 @@ class GradientUpdater:
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context for forward passes: mixed precision where the run asks for it."""
-        return autocast(self._precision, self._device)
+        return autocast(self.rules.precision, self._world.device)
 
     def begin_update(self, update: int, sizes: Sequence[int]) -> None:
         """Begin an update.
@@ -120,8 +119,7 @@ class GradientUpdater:
         self.stepped.clear()
         self._losses.clear()
         self._rng.take()
-        if self.rules.on_nonfinite != "continue":
-            self._statistics.take()
+        self._buffers.take()
         if len(sizes) > 1:
             self._clear_gradients(self._parameters)
 
@@ -138,7 +136,7 @@ class GradientUpdater:
             components: Their names, frozen ones are left out; without a name, all whose turn it is by their `every`.
 
         Raises:
-            ValueError: `loss` has no gradient.
+            ValueError: `loss` has no gradient, or a component is named twice.
             KeyError: There is no component of this name.
             ConfigError: The objective and the config do not fit each other.
             NonFiniteError: A value is not finite, under the rule "stop". No component has moved.
@@ -205,9 +203,9 @@ class GradientUpdater:
         """Return the mean of `values` over the samples of the present batch, those in other processes included."""
         return mean_over(self._world, values, len(self._world.share(self.sizes[self.batch_index])) > 0)
 
-    def restore_statistics(self) -> None:
-        """Restore the running statistics of before the update, whose batches may have left NaNs in them."""
-        self._statistics.restore()
+    def restore_buffers(self) -> None:
+        """Restore the buffers of before the update, whose batches may have left NaNs in them."""
+        self._buffers.restore()
 
     def restore_rng(self) -> None:
         """Restore the random generators of before the update, so that it draws the same numbers when made again."""
@@ -252,7 +250,7 @@ class GradientUpdater:
         if self._may_step(names):
             if self.rules.grad_clip_norm:
                 self._norms.clip(names, self._gradients_in_model_order, self.rules.grad_clip_norm)
-            if _MANY <= len(names) == len({*names}) and self._scaler is None and self.lrs.keys() >= {*names}:
+            if len(names) >= _MANY and self._scaler is None and self.lrs.keys() >= {*names}:
                 step_together(map(self._optimizer_to_step, names))
             else:
                 for name in names:
@@ -272,6 +270,8 @@ class GradientUpdater:
         """Return the named components, or all whose turn this update is, without frozen ones."""
         if not components:
             return tuple(name for name in self.optimizers if self.is_due(name))
+        if len({*components}) < len(components):
+            raise ValueError(f"a step must name each component once; got {', '.join(components)}")
         for name in components:
             if name not in self._components:
                 raise KeyError(f"there is no component {name!r} to step")
@@ -363,7 +363,7 @@ class GradientUpdater:
         found = describe_nonfinite(self._world, losses, self.batch, {name: self._components[name] for name in names})
         if rule == "stop":
             raise NonFiniteError(found)
-        self.restore_statistics()
+        self.restore_buffers()
         self._count_skipped(names)
         number = self.skipped[names[0]]
         if number & (number - 1) == 0:  # 1, 2, 4, 8 …: a long series would flood the log

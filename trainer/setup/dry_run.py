@@ -202,4 +202,9 @@ def _buffers_restored(components: nn.ModuleDict) -> Iterator[None]:
     finally:
         for module, name, buffer, values in kept:
             setattr(module, name, buffer)
-            buffer.copy_(values)
+            if not _is_expanded(buffer):  # torch writes no such tensor
+                buffer.copy_(values)
+
+
+def _is_expanded(tensor: Tensor) -> bool:
+    return any(stride == 0 and size > 1 for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
