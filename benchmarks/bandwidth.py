@@ -25,32 +25,31 @@ HALF_WITH_REMAINDER = HALF + 2 * 2
 """The same, with the rest of the rounding kept beside each parameter."""
 
 
-Operations = Mapping[str, tuple[int, Callable[[], object]]]
-"""Functions by name, each with the words an element that it moves."""
+WORDS: Mapping[str, int] = {COPY: 2, "a sum": 1, "a product in place": 2, "an interpolation in place": 3}
+"""Words an element that each of the simple operations moves."""
 
 
-def operations(count: int) -> Operations:
-    """Return simple operations over tensors of so many elements."""
-    numbers = torch.rand(count, device=DEVICE)
-    copied, target, added, scaled, moved, goal = (numbers.clone() for _ in range(6))  # no cache has them from another
-    return {
-        COPY: (2, lambda: target.copy_(copied)),
-        "a sum": (1, lambda: added.sum()),
-        "a product in place": (2, lambda: scaled.mul_(1.0)),
-        "an interpolation in place": (3, lambda: moved.lerp_(goal, 0.5)),
+def operation(name: str, count: int) -> Callable[[], object]:
+    """Return one of the simple operations, over tensors of so many elements that no other one has."""
+    first, other = (torch.rand(count, device=DEVICE) for _ in range(2))
+    operations: dict[str, Callable[[], object]] = {
+        COPY: lambda: first.copy_(other),
+        "a sum": lambda: first.sum(),
+        "a product in place": lambda: first.mul_(1.0),
+        "an interpolation in place": lambda: first.lerp_(other, 0.5),
     }
+    return operations[name]
 
 
 def bandwidths(rounds: int = 15) -> dict[str, float]:
     """Return the bytes a second that each operation moves; a store counts as one word, though it may read first."""
     count = elements(SHAPES)
-    found = operations(count)
-    return rates(found, medians({name: function for name, (_, function) in found.items()}, rounds), count)
+    return rates(medians({name: operation(name, count) for name in WORDS}, rounds), count)
 
 
-def rates(found: Operations, times: Mapping[str, float], count: int) -> dict[str, float]:
-    """Return the bytes a second of operations over so many elements that took these seconds."""
-    return {name: words * WORD * count / times[name] for name, (words, _) in found.items()}
+def rates(times: Mapping[str, float], count: int) -> dict[str, float]:
+    """Return the bytes a second of the operations over so many elements; `times` has their seconds by name."""
+    return {name: words * WORD * count / times[name] for name, words in WORDS.items()}
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import platform
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -46,17 +46,22 @@ def medians(functions: Functions, rounds: int, calls: int = 1) -> dict[str, floa
     They take turns in each of `rounds`, in an order of chance: what one leaves behind, in the caches and in freed
     memory, is not always the same one's lot.
     """
-    order, chance = list(functions), random.Random(0)
-    rounds = min(rounds, 2) if SHORT else rounds
     for function in functions.values():  # states are made, code is compiled
         function()
         function()
-    times: dict[str, list[float]] = {name: [] for name in functions}
+    return rounds_of(functions, lambda name: seconds_of(functions[name], calls) / calls, rounds, calls)
+
+
+def rounds_of(names: Iterable[str], turn: Callable[[str], float], rounds: int, calls: int) -> dict[str, float]:
+    """Return for each name the median of the seconds that `turn` returns in so many rounds, for one of `calls`."""
+    order, chance = list(names), random.Random(0)
+    rounds = min(rounds, 2) if SHORT else rounds
+    times: dict[str, list[float]] = {name: [] for name in order}
     for _ in range(rounds):
         chance.shuffle(order)
         for name in order:
             if len(times[name]) < SLOW_TURNS or DEVICE == "cuda" or min(times[name]) * calls < SLOW_SECONDS:
-                times[name].append(_seconds(functions[name], calls) / calls)
+                times[name].append(turn(name))
     return {name: statistics.median(measured) for name, measured in times.items()}
 
 
@@ -95,7 +100,7 @@ def _status(name: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
-def _seconds(function: Callable[[], object], calls: int) -> float:
+def seconds_of(function: Callable[[], object], calls: int) -> float:
     """Return how long so many calls take: on a CUDA device by its own clock."""
     if isinstance(function, Prepared):
         function.prepare()

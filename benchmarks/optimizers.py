@@ -1,7 +1,7 @@
 """One step of our optimizers and of the peers' over the same parameters, side by side, and each in a new process."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
@@ -14,6 +14,7 @@ import peers
 import torch
 from measuring import DEVICE, extra_memory, machine, medians, table
 from names import CAUTIOUS, CLIPPED, FUSED, LIBRARY, SCHEDULE_FREE, TIMM, UNCLIPPED, USUAL, WARMUP
+from process_turns import medians_apart
 from tensors import CLIP_NORM, SHAPES, Shapes, Step, elements, parameters, with_gradients
 
 from optimizer import OPTIMIZER_BUILDER_REGISTRY, Horizon
@@ -40,12 +41,12 @@ class Contender:
 
 @dataclass(frozen=True)
 class Results:
-    """Seconds of a step by name, side by side and in new processes, the bandwidths of simple operations side by side
-    with them, the bytes that a step must move for each parameter, and why contenders were left out."""
+    """Seconds of a step by name, side by side and in new processes, the bandwidths of simple operations that took turns
+    with them in either way, the bytes that a step must move for each parameter, and why contenders were left out."""
 
     together: dict[str, float]
     alone: dict[str, float]
-    bandwidths: dict[str, float]
+    bandwidths: dict[str, dict[str, float]]
     bytes_each: dict[str, int]
     left_out: dict[str, str]
 
@@ -68,9 +69,9 @@ def ours(key: str, shapes: Shapes = SHAPES, **options: Any) -> Step:
     return step
 
 
-def ours_clipped(**params: Any) -> Step:
-    """Return the step of our AdamW, whose clipping scales the gradients each time."""
-    optimizer = built("adamw", grad_clip_norm=CLIP_NORM, **ADAMW, **params)
+def ours_anew(**params: Any) -> Step:
+    """Return the step of our AdamW, with its gradients put back before each turn."""
+    optimizer = built("adamw", **ADAMW, **params)
     return with_gradients(optimizer.param_groups[0]["params"], optimizer.step)
 
 
@@ -113,9 +114,13 @@ def adamw() -> dict[str, Contender]:
 
 
 def clipped() -> dict[str, Contender]:
-    """Return the steps of AdamW with clipping, which scales the gradients in each of them."""
+    """Return the steps of AdamW with clipping, which scales the gradients in each of them, and the one without.
+
+    Before each turn of any, the gradients are written anew, as by a backward pass.
+    """
+    ours_clipped = partial(ours_anew, grad_clip_norm=CLIP_NORM)
     return {
-        UNCLIPPED: Contender(partial(ours, "adamw", **ADAMW)),
+        UNCLIPPED: Contender(ours_anew),
         CLIPPED: Contender(ours_clipped, bandwidth.CLIPPED),
         "`adamw`, clipped, fused": Contender(partial(ours_clipped, implementation="fused"), bandwidth.CLIPPED),
         "torch AdamW(fused=True) and clip_grad_norm_": Contender(peers.fused_and_clipped, bandwidth.CLIPPED),
@@ -195,14 +200,24 @@ def together(title: str) -> tuple[dict[str, float], dict[str, float], dict[str, 
         except Exception as error:  # a peer that is missing, or that cannot work here
             left_out[name] = one_line(error)
     count = elements(SHAPES)
-    operations = bandwidth.operations(count)
-    times = medians({**steps, **{name: function for name, (_, function) in operations.items()}}, ROUNDS, CALLS)
-    return {name: times[name] for name in steps}, bandwidth.rates(operations, times, count), left_out
+    operations = {name: bandwidth.operation(name, count) for name in bandwidth.WORDS}
+    times = medians({**steps, **operations}, ROUNDS, CALLS)
+    return {name: times[name] for name in steps}, bandwidth.rates(times, count), left_out
 
 
-def alone(title: str, name: str) -> float:
-    """Return the seconds of a step of one contender, in this process."""
-    return medians({name: TITLES[title]()[name].make()}, ROUNDS, CALLS)[name]
+def alone(title: str, names: Iterable[str]) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the seconds of a step of each contender, and the bandwidths of simple operations: all take turns, each in
+    a new process."""
+    count = elements(SHAPES)
+    steps = {name: partial(made, title, name) for name in names}
+    operations = {name: partial(bandwidth.operation, name, count) for name in bandwidth.WORDS}
+    times = medians_apart({**steps, **operations}, ROUNDS, CALLS)
+    return {name: times[name] for name in steps}, bandwidth.rates(times, count)
+
+
+def made(title: str, name: str) -> Step:
+    """Return the step of a contender."""
+    return TITLES[title]()[name].make()
 
 
 def bytes_of(title: str) -> dict[str, int]:
@@ -220,8 +235,9 @@ def measured(title: str) -> Results:
             return pool.submit(function, *arguments).result()
 
     side_by_side, bandwidths, left_out = forked(together, title)
-    on_its_own = {name: forked(alone, title, name) for name in side_by_side}
-    return Results(side_by_side, on_its_own, bandwidths, forked(bytes_of, title), left_out)
+    on_its_own, bandwidths_apart = alone(title, side_by_side)
+    rates = {"together": bandwidths, "alone": bandwidths_apart}
+    return Results(side_by_side, on_its_own, rates, forked(bytes_of, title), left_out)
 
 
 def about() -> dict[str, Any]:

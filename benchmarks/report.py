@@ -51,9 +51,10 @@ PAGE = """# Benchmarks
 ## One step over 25.2 million parameters
 
 24 matrices of 1024 × 1024 and 48 vectors of 1024, float32 unless the title has another type
-(`benchmarks/optimizers.py`). The first pair of columns is from one process in which all take turns, the second from a
-new process for each row. There a step that allocates some megabytes gets them from the system each time, and pays for
-its pages; in training, where larger tensors come and go, the process may have that memory already.
+(`benchmarks/optimizers.py`). The first pair of columns is from one process in which all take turns. For the second,
+each row has a new process, and these take turns, so that all see the same minutes of the machine
+(`benchmarks/process_turns.py`). There a step that allocates some megabytes gets them from the system each time, and
+pays for its pages; in training, where larger tensors come and go, the process may have that memory already.
 
 Peers take their fastest way on a CPU (`benchmarks/peers.py`). AdamW8bit keeps moments of 8 bits; the others compute
 what torch's AdamW computes. In the clipped rows, each step scales the gradients.
@@ -153,9 +154,9 @@ def introduction(runs: int) -> str:
     return fill(
         "What a user gets who sets nothing, against each peer. A ratio is the worst of"
         f" {runs} runs, to the time named beside it: below 1 is faster. A step has two ratios: side by side"
-        " with its peers in one process, and in a new process; for peers without a goal, side by side. `of the limit`"
-        " is how many times the time a step takes that its bytes need at the [bandwidth of the memory](#the-limit); its"
-        f" goal is {OF_LIMIT}.",
+        " with its peers in one process, and each in a new one; for peers without a goal, side by side. `of the limit`"
+        " is how many times the time a step takes that its bytes need at the [bandwidth of the memory](#the-limit),"
+        f" measured in the same turns; its goal is {OF_LIMIT}.",
         WIDTH,
     )
 
@@ -243,7 +244,7 @@ def page(runs: Sequence[Run]) -> str:
         defaults=defaults(about.get("implementations", {})),
         agreement=agreement(runs),
         steps=steps(runs, count),
-        bandwidths=bandwidth_table(runs, {name: words for name, (words, _) in bandwidth.operations(1).items()}),
+        bandwidths=bandwidth_table(runs, bandwidth.WORDS),
         limits=bandwidth_sentence(runs, count),
         whole=round(whole / 1e6),
         memory=memory_table(at(runs[0], "memory"), whole),

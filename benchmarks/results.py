@@ -48,20 +48,23 @@ def ratio(run: Run, path: str, name: str, against: str) -> float | None:
     return times[name] / times[against] if name in times and against in times else None
 
 
-def strict_bandwidth(run: Run, title: str) -> float | None:
+def strict_bandwidth(run: Run, title: str, way: str) -> float | None:
     """Return the highest bandwidth beside the steps of a title, in bytes a second, by which limits are shortest."""
-    return max(at(run, f"{title}/bandwidths").values(), default=None)
+    return max(at(run, f"{title}/bandwidths/{way}").values(), default=None)
 
 
-def limit(run: Run, title: str, name: str, elements: int) -> float | None:
-    """Return the seconds that a step takes at least because of the bytes that it must move."""
-    bytes_each, bandwidth = at(run, f"{title}/bytes_each").get(name), strict_bandwidth(run, title)
+def limit(run: Run, title: str, name: str, elements: int, way: str = "together") -> float | None:
+    """Return the seconds that a step takes at least because of the bytes that it must move.
+
+    `way` is "together" or "alone": whose bandwidth counts.
+    """
+    bytes_each, bandwidth = at(run, f"{title}/bytes_each").get(name), strict_bandwidth(run, title, way)
     return None if bytes_each is None or bandwidth is None else bytes_each * elements / bandwidth
 
 
 def of_limit(run: Run, title: str, way: str, name: str, elements: int) -> float | None:
     """Return how many times the limit a step takes. `way` is "together" or "alone"."""
-    least, seconds = limit(run, title, name, elements), at(run, f"{title}/{way}").get(name)
+    least, seconds = limit(run, title, name, elements, way), at(run, f"{title}/{way}").get(name)
     return None if least is None or seconds is None else seconds / least
 
 

@@ -61,7 +61,7 @@ def bandwidths(runs: Sequence[Run]) -> dict[str, float]:
     """Return the median bandwidth of each operation over all titles and runs."""
     found: dict[str, list[float]] = {}
     for run, title in product(runs, TITLES):
-        for name, value in at(run, f"{title}/bandwidths").items():
+        for name, value in at(run, f"{title}/bandwidths/together").items():
             found.setdefault(name, []).append(value)
     return {name: statistics.median(values) for name, values in found.items()}
 
