@@ -116,7 +116,7 @@ def adamw() -> dict[str, Contender]:
 def clipped() -> dict[str, Contender]:
     """Return the steps of AdamW with clipping, which scales the gradients in each of them, and the one without.
 
-    Before each turn of any, the gradients are written anew, as by a backward pass.
+    Before each turn of any, the gradients are written again, as by a backward pass.
     """
     ours_clipped = partial(ours_anew, grad_clip_norm=CLIP_NORM)
     return {

@@ -1,4 +1,4 @@
-"""Rounds of functions that each have a process of their own: they take turns like those of one process."""
+"""Rounds of functions in separate processes, which take turns like functions of one process."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""Steps of several optimizers at once of which one fails: what is left is as after one after the other."""
+"""Steps of several optimizers at once of which one fails: they leave the same as steps one after the other."""
 
 import copy
 
